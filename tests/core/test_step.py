@@ -1,0 +1,691 @@
+"""Whole stories of one node, as transcripts: what happened, and what the core then asked for."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+from yaim.core.actions import (
+    Action,
+    AddAddress,
+    AdvertiseNode,
+    ClaimMarks,
+    End,
+    GrantLease,
+    KeepLease,
+    Level,
+    Outcome,
+    ReadCluster,
+    ReleaseMarks,
+    RemoveAddress,
+    RenewAddresses,
+    Report,
+    RevokeLease,
+    WithdrawNode,
+)
+from yaim.core.deadline import HELPER_GRACE_S, deadline_of
+from yaim.core.events import (
+    AddressAdded,
+    AddressesRenewed,
+    AddressFailed,
+    AddressOnInterface,
+    AddressRefused,
+    AddressRemoved,
+    ClusterChanged,
+    ClusterRead,
+    ClusterReadFailed,
+    Event,
+    HealthObserved,
+    HelperLost,
+    HelperReady,
+    LeaseFailed,
+    LeaseGone,
+    LeaseKept,
+    LeaseRevoked,
+    MarksClaimed,
+    MarksReleased,
+    NodeAdvertised,
+    NodeNotAdvertised,
+    NodeWithdrawn,
+    SettingsChanged,
+    StopRequested,
+    WriteFailed,
+)
+from yaim.core.model import (
+    Address,
+    Advertisement,
+    Boottime,
+    ClusterView,
+    LeaseId,
+    Mark,
+    Node,
+    NodeName,
+    PoolEntry,
+    Revision,
+    WrongEntry,
+    frozen_mapping,
+)
+from yaim.core.settings import Settings
+from yaim.core.state import State
+from yaim.core.step import NAME_PATIENCE_S, STOP_WITHIN_S, step
+
+A, B = ip_address("192.0.2.10"), ip_address("192.0.2.11")
+V6 = ip_address("2001:db8::10")
+ME, OTHER = NodeName("n1"), NodeName("n2")
+LEASE, OTHERS_LEASE = LeaseId(0x11), LeaseId(0x22)
+SESSION = "boot-1:4026531840"
+NETWORKS = frozen_mapping({"eth0": (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))})
+TTL_S = 3
+
+
+def settings() -> Settings:
+    return Settings(
+        node=ME,
+        interface="eth0",
+        prefix_length_4=32,
+        prefix_length_6=128,
+        ttl_s=TTL_S,
+        interval_s=1.0,
+        version="0.1.0",
+    )
+
+
+def advertisement(is_healthy: bool = True, session: str = SESSION) -> Advertisement:
+    return Advertisement(
+        is_healthy=is_healthy,
+        reason="HTTP 200" if is_healthy else "HTTP 503",
+        interface="eth0",
+        networks=NETWORKS,
+        refused=frozenset(),
+        session=session,
+        version="0.1.0",
+    )
+
+
+def node(name: NodeName, lease: LeaseId, revision: int, is_healthy: bool = True) -> Node:
+    session = SESSION if name == ME else "boot-9:1"
+    return Node(name, advertisement(is_healthy, session), lease, Revision(revision))
+
+
+def mark(address: Address, revision: int, name: NodeName = ME, lease: LeaseId = LEASE) -> Mark:
+    return Mark(address, name, lease, Revision(revision))
+
+
+def view(
+    revision: int,
+    pool: tuple[Address, ...] = (),
+    nodes: tuple[Node, ...] = (),
+    marks: tuple[Mark, ...] = (),
+    wrong: tuple[WrongEntry, ...] = (),
+) -> ClusterView:
+    return ClusterView(
+        Revision(revision),
+        frozen_mapping({address: PoolEntry(address) for address in pool}),
+        frozen_mapping({each.name: each for each in nodes}),
+        frozen_mapping({each.address: each for each in marks}),
+        wrong,
+    )
+
+
+class Play:
+    """One core, told things at chosen instants. Answers with its actions, but for the reports."""
+
+    def __init__(self) -> None:
+        self.state = State(settings())
+        self.now = 1000.0
+        self.reports: list[Report] = []
+        self.wake_at: float | None = None
+
+    def tell(self, *events: Event) -> list[Action]:
+        before = self.state
+        taken = step(self.state, events, Boottime(self.now))
+        assert step(before, events, Boottime(self.now)) == taken
+        self.state = taken.state
+        self.wake_at = taken.wake_at
+        assert taken.wake_at is None or taken.wake_at > self.now
+        self.reports += [each for each in taken.actions if isinstance(each, Report)]
+        return [each for each in taken.actions if not isinstance(each, Report)]
+
+    def after(self, seconds: float, *events: Event) -> list[Action]:
+        self.now += seconds
+        return self.tell(*events)
+
+    def said(self, level: Level) -> list[str]:
+        return [report.text for report in self.reports if report.level is level]
+
+    def healthy(self, for_s: float = 1e6) -> HealthObserved:
+        return HealthObserved(True, "HTTP 200", Boottime(self.now + for_s))
+
+    def unhealthy(self) -> HealthObserved:
+        return HealthObserved(False, "HTTP 503", Boottime(self.now + 1e6))
+
+    def kept(self, lease: LeaseId = LEASE) -> LeaseKept:
+        return LeaseKept(lease, TTL_S, Boottime(self.now))
+
+    def deadline(self) -> Boottime:
+        """Of a keepalive sent now."""
+        return deadline_of(Boottime(self.now), TTL_S)
+
+
+def helper_ready(*addresses: AddressOnInterface) -> HelperReady:
+    return HelperReady(SESSION, tuple(NETWORKS.items()), addresses)
+
+
+def started(pool: tuple[Address, ...] = (A,)) -> Play:
+    """A node that is advertised as healthy in an otherwise empty cluster, and has claimed nothing
+    yet: the pool comes with the next view."""
+    play = Play()
+    play.tell()
+    play.tell(helper_ready(), ClusterRead(view(1)), play.healthy())
+    play.tell(play.kept())
+    request = play.state.next_request - 1
+    play.tell(NodeAdvertised(request, node(ME, LEASE, 2)))
+    return play
+
+
+def holding(*addresses: Address) -> Play:
+    """A node that holds these addresses, which are the whole pool."""
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, addresses, (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    marks = tuple(mark(address, 4) for address in claim.addresses)
+    adds = play.tell(MarksClaimed(claim.request, marks, frozenset(), Revision(4)))
+    for add in adds:
+        assert isinstance(add, AddAddress)
+        play.tell(AddressAdded(add.request, add.address))
+    assert set(play.state.held) == set(addresses)
+    return play
+
+
+def requests(actions: list[Action]) -> list[type[Action]]:
+    return [type(action) for action in actions]
+
+
+def test_a_node_reads_leases_advertises_claims_and_adds_in_this_order() -> None:
+    play = Play()
+    assert play.tell() == [ReadCluster()]
+    assert play.tell(helper_ready()) == []
+    assert play.tell(ClusterRead(view(1, (A, V6)))) == [GrantLease(TTL_S)]
+    assert play.tell(play.healthy()) == []
+    assert play.tell(play.kept()) == [AdvertiseNode(1, advertisement(), LEASE, Revision(0), ())]
+    assert play.tell(NodeAdvertised(1, node(ME, LEASE, 2))) == [
+        ClaimMarks(2, (A, V6), LEASE, Revision(2))
+    ]
+    claimed = MarksClaimed(2, (mark(A, 3), mark(V6, 3)), frozenset(), Revision(3))
+    assert play.tell(claimed) == [
+        AddAddress(3, A, "eth0", 32, play.deadline()),
+        AddAddress(4, V6, "eth0", 128, play.deadline()),
+    ]
+    assert play.tell(AddressAdded(3, A), AddressAdded(4, V6)) == []
+    assert play.state.held == (A, V6)
+
+
+def test_nothing_is_claimed_before_the_first_check_has_answered() -> None:
+    play = Play()
+    play.tell(helper_ready(), ClusterRead(view(1, (A,))))
+    assert play.tell(play.kept()) == []
+
+
+def test_an_unhealthy_node_is_advertised_and_claims_nothing() -> None:
+    play = Play()
+    play.tell()
+    play.tell(helper_ready(), ClusterRead(view(1, (A,))), play.unhealthy())
+    (advertise,) = play.tell(play.kept())
+    assert isinstance(advertise, AdvertiseNode)
+    assert not advertise.advertisement.is_healthy
+    assert play.tell(NodeAdvertised(advertise.request, node(ME, LEASE, 2, False))) == []
+
+
+def test_every_keepalive_hands_on_a_deadline_counted_from_its_sending() -> None:
+    play = holding(A)
+    (keep,) = play.after(1.0)
+    assert keep == KeepLease(LEASE)
+    sent_at = Boottime(play.now)
+    play.now += 0.4
+    assert play.tell(LeaseKept(LEASE, TTL_S, sent_at)) == [
+        RenewAddresses(deadline_of(sent_at, TTL_S))
+    ]
+
+
+def test_a_keepalive_answered_late_does_not_shorten_the_deadline() -> None:
+    play = holding(A)
+    play.after(1.0)
+    play.tell(play.kept())
+    before = play.state.lease
+    late = LeaseKept(LEASE, TTL_S, Boottime(play.now - 1.5))
+    play.tell(late)
+    assert play.state.lease == before
+
+
+def test_with_little_life_left_the_lease_is_kept_before_anything_is_added() -> None:
+    play = started()
+    play.now += 0.8
+    actions = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert requests(actions) == [ClaimMarks, KeepLease]
+    assert play.tell(MarksClaimed(2, (mark(A, 4),), frozenset(), Revision(4))) == []
+    assert play.tell(play.kept()) == [AddAddress(3, A, "eth0", 32, play.deadline())]
+
+
+def test_an_address_is_removed_before_its_mark_is_released() -> None:
+    play = holding(A, B)
+    both = (mark(A, 4), mark(B, 4))
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    (remove,) = play.tell(ClusterChanged(view(5, (A, B), nodes, both)))
+    assert isinstance(remove, RemoveAddress)
+    assert play.tell() == []
+    given_up = next(each for each in both if each.address == remove.address)
+    (release,) = play.tell(AddressRemoved(remove.request, remove.address))
+    assert release == ReleaseMarks(remove.request + 1, (given_up,), Revision(2))
+    gone = frozenset({given_up.address})
+    assert play.tell(MarksReleased(release.request, gone, Revision(6))) == []
+    assert len(play.state.held) == 1
+
+
+def test_an_unhealthy_node_removes_all_and_then_releases_all_in_one_write() -> None:
+    play = holding(A, B)
+    first = play.state.next_request
+    assert play.tell(play.unhealthy()) == [RemoveAddress(first, A), RemoveAddress(first + 1, B)]
+    assert play.tell(AddressRemoved(first, A)) == []
+    (write,) = play.tell(AddressRemoved(first + 1, B))
+    assert write == AdvertiseNode(
+        first + 2,
+        advertisement(is_healthy=False),
+        LEASE,
+        Revision(2),
+        (mark(A, 4), mark(B, 4)),
+    )
+
+
+def test_a_check_that_does_not_answer_in_time_counts_as_unhealthy() -> None:
+    play = holding(A)
+    play.tell(play.healthy(for_s=0.5))
+    assert requests(play.after(0.6)) == [RemoveAddress]
+
+
+def test_an_address_that_leaves_the_pool_is_removed_and_released() -> None:
+    play = holding(A)
+    me = (node(ME, LEASE, 2),)
+    (remove,) = play.tell(ClusterChanged(view(5, (), me, (mark(A, 4),))))
+    assert isinstance(remove, RemoveAddress)
+    assert requests(play.tell(AddressRemoved(remove.request, A))) == [ReleaseMarks]
+
+
+def test_an_address_whose_mark_is_another_nodes_is_removed_at_once() -> None:
+    """In the Go original a mark by another node never evicts a local address."""
+    play = holding(A)
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    stolen = mark(A, 6, OTHER, OTHERS_LEASE)
+    (remove,) = play.tell(ClusterChanged(view(6, (A,), nodes, (stolen,))))
+    assert isinstance(remove, RemoveAddress)
+    assert play.tell(AddressRemoved(remove.request, A)) == []
+
+
+def test_a_mark_of_ours_under_another_lease_is_not_ours() -> None:
+    play = holding(A)
+    old = mark(A, 6, ME, LeaseId(0x99))
+    (remove,) = play.tell(ClusterChanged(view(6, (A,), (node(ME, LEASE, 2),), (old,))))
+    assert isinstance(remove, RemoveAddress)
+
+
+def test_a_deleted_mark_is_claimed_anew_only_after_the_address_is_removed() -> None:
+    play = holding(A)
+    (remove,) = play.tell(ClusterChanged(view(5, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(remove, RemoveAddress)
+    assert requests(play.tell(AddressRemoved(remove.request, A))) == [ClaimMarks]
+
+
+def test_when_etcd_is_silent_addresses_stay_until_the_deadline_and_no_longer() -> None:
+    play = holding(A)
+    deadline = play.deadline()
+    play.after(1.0)
+    assert play.after(1.0, LeaseFailed("no answer in time")) == []
+    play.now = deadline - 0.01
+    assert not any(isinstance(each, RemoveAddress) for each in play.tell())
+    play.now = deadline
+    assert requests(play.tell()) == [RemoveAddress]
+
+
+def test_after_an_outage_the_same_addresses_are_added_again() -> None:
+    play = holding(A)
+    play.after(1.0)
+    play.tell(LeaseFailed("no answer in time"))
+    (remove, keep) = play.after(1.8)
+    assert isinstance(remove, RemoveAddress) and keep == KeepLease(LEASE)
+    play.tell(AddressRemoved(remove.request, A))
+    (add,) = play.tell(play.kept())
+    assert isinstance(add, AddAddress)
+    assert add == AddAddress(add.request, A, "eth0", 32, play.deadline())
+
+
+def test_an_unconfirmed_removal_is_believed_when_deadline_and_grace_are_over() -> None:
+    play = holding(A)
+    deadline = play.deadline()
+    play.tell(HelperLost("it hung up"))
+    play.after(1.0)
+    play.tell(LeaseKept(LEASE, TTL_S, Boottime(play.now)))
+    assert play.tell(play.unhealthy()) == []
+    play.now = deadline + HELPER_GRACE_S - 0.01
+    assert not any(isinstance(each, AdvertiseNode) for each in play.tell())
+    play.now = deadline + HELPER_GRACE_S
+    (write,) = [each for each in play.tell() if isinstance(each, AdvertiseNode)]
+    assert write.release == (mark(A, 4),)
+
+
+def test_a_lost_lease_means_that_everything_is_removed_and_nothing_released() -> None:
+    play = holding(A)
+    play.after(1.0)
+    actions = play.tell(LeaseGone(LEASE))
+    assert requests(actions) == [RemoveAddress, ReadCluster]
+    (remove, _) = actions
+    assert isinstance(remove, RemoveAddress)
+    assert play.tell(AddressRemoved(remove.request, A)) == []
+    assert requests(play.tell(ClusterRead(view(9, (A,))))) == [GrantLease]
+
+
+def test_a_wiped_etcd_is_believed_although_its_revision_is_lower() -> None:
+    play = holding(A)
+    play.after(1.0)
+    play.tell(LeaseGone(LEASE))
+    play.tell(ClusterRead(view(1, (B,))))
+    assert play.state.view == view(1, (B,))
+
+
+def test_an_older_view_does_not_replace_a_newer_one() -> None:
+    play = holding(A)
+    assert play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),)))) == []
+    assert play.state.held == (A,)
+
+
+def test_a_restarted_coordinator_adopts_its_lease_and_keeps_its_addresses() -> None:
+    """Found by simulation: it writes its advertisement anew before it adds anything, so that a
+    release that its earlier life has sent, and that is still on its way, fails."""
+    play = Play()
+    play.tell()
+    left = AddressOnInterface(A, Boottime(play.now + 2.0))
+    assert play.tell(helper_ready(left)) == []
+    assert play.state.held == (A,)
+    there = view(7, (A, B), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    assert play.tell(ClusterRead(there)) == [KeepLease(LEASE)]
+    assert play.tell(play.kept()) == [
+        RenewAddresses(play.deadline()),
+        AdvertiseNode(1, advertisement(), LEASE, Revision(2), ()),
+    ]
+    assert play.tell(NodeAdvertised(1, node(ME, LEASE, 8))) == [
+        AddAddress(2, B, "eth0", 32, play.deadline())
+    ]
+    assert play.tell(play.healthy(), AddressAdded(2, B)) == []
+    assert set(play.state.held) == {A, B}
+
+
+def test_what_an_earlier_life_may_have_left_is_removed_before_its_mark_is_released() -> None:
+    """The helper was restarted too and has nothing on record, but the kernel may."""
+    play = Play()
+    play.tell()
+    there = view(7, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    play.tell(helper_ready(), play.unhealthy(), ClusterRead(there))
+    (remove,) = play.tell(play.kept())
+    assert remove == RemoveAddress(1, A)
+    (write,) = play.tell(AddressRemoved(1, A))
+    assert isinstance(write, AdvertiseNode)
+    assert write.release == (mark(A, 4),)
+
+
+def test_an_address_left_by_an_earlier_life_without_a_mark_is_removed() -> None:
+    play = Play()
+    play.tell()
+    play.tell(helper_ready(AddressOnInterface(A, Boottime(play.now + 2.0))))
+    actions = play.tell(ClusterRead(view(7, (A,))))
+    assert requests(actions) == [RemoveAddress, GrantLease]
+
+
+def test_an_earlier_lease_that_is_gone_is_replaced_by_a_new_one() -> None:
+    play = Play()
+    play.tell()
+    play.tell(helper_ready(), ClusterRead(view(7, (A,), (node(ME, LEASE, 2),))))
+    assert requests(play.tell(LeaseGone(LEASE))) == [ReadCluster]
+    assert play.tell(ClusterRead(view(8, (A,)))) == [GrantLease(TTL_S)]
+
+
+def test_a_second_live_node_of_the_same_name_is_refused() -> None:
+    play = Play()
+    play.tell()
+    elsewhere = replace(node(ME, OTHERS_LEASE, 2), advertisement=advertisement(session="boot-9:1"))
+    assert play.tell(helper_ready(), ClusterRead(view(7, (A,), (elsewhere,)))) == []
+    (end,) = [each for each in play.after(2 * TTL_S + NAME_PATIENCE_S) if isinstance(each, End)]
+    assert end.outcome is Outcome.NAME_TAKEN
+    assert "n1" in end.reason and "nodename" in end.reason
+
+
+def test_after_a_reboot_the_earlier_advertisement_is_waited_for_to_expire() -> None:
+    play = Play()
+    play.tell()
+    before = replace(node(ME, OTHERS_LEASE, 2), advertisement=advertisement(session="boot-0:1"))
+    play.tell(helper_ready(), ClusterRead(view(7, (A,), (before,))))
+    play.now += 2.0
+    assert GrantLease(TTL_S) in play.tell(ClusterChanged(view(8, (A,))))
+
+
+def test_a_claim_that_was_lost_is_not_repeated_on_the_same_view() -> None:
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    lost = MarksClaimed(claim.request, (), frozenset({A}), Revision(4))
+    assert play.tell(lost) == [ReadCluster()]
+    assert play.tell() == []
+    taken = view(4, (A,), (node(ME, LEASE, 2),), (mark(A, 4, OTHER, OTHERS_LEASE),))
+    assert play.tell(ClusterRead(taken)) == []
+
+
+def test_a_mark_whose_release_is_under_way_is_not_used_again() -> None:
+    """Found by simulation: the mark still stands in our view, and is deleted a moment later."""
+    play = holding(A, B)
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    both = (mark(A, 4), mark(B, 4))
+    (remove,) = play.tell(ClusterChanged(view(5, (A, B), nodes, both)))
+    assert isinstance(remove, RemoveAddress)
+    assert requests(play.tell(AddressRemoved(remove.request, remove.address))) == [ReleaseMarks]
+    other_gone = view(6, (A, B), (node(ME, LEASE, 2),), both)
+    assert play.tell(ClusterChanged(other_gone)) == []
+
+
+def test_a_mark_whose_release_is_in_doubt_is_not_used_again() -> None:
+    """The release may be done at any time yet; the address would then be up without a mark."""
+    play = holding(A, B)
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    both = (mark(A, 4), mark(B, 4))
+    (remove,) = play.tell(ClusterChanged(view(5, (A, B), nodes, both)))
+    assert isinstance(remove, RemoveAddress)
+    (release,) = play.tell(AddressRemoved(remove.request, remove.address))
+    assert isinstance(release, ReleaseMarks)
+    assert play.tell(WriteFailed(release.request, "no answer in time")) == [ReadCluster()]
+    alone = view(6, (A, B), (node(ME, LEASE, 2),), both)
+    play.now += 0.2
+    (again,) = play.tell(ClusterRead(alone))
+    assert isinstance(again, ReleaseMarks)
+    assert again == replace(release, request=again.request)
+    released = frozenset({remove.address})
+    (claim,) = play.tell(MarksReleased(again.request, released, Revision(7)))
+    assert isinstance(claim, ClaimMarks)
+
+
+def test_a_claim_of_unknown_outcome_is_settled_by_the_next_read() -> None:
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    assert play.tell(WriteFailed(claim.request, "no answer in time")) == [ReadCluster()]
+    done = view(4, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    (add,) = play.tell(ClusterRead(done))
+    assert isinstance(add, AddAddress)
+
+
+def test_a_changed_advertisement_is_read_anew_before_it_is_written_again() -> None:
+    play = holding(A)
+    first, *_ = play.tell(play.unhealthy())
+    assert isinstance(first, RemoveAddress)
+    (write,) = play.tell(AddressRemoved(first.request, A))
+    assert isinstance(write, AdvertiseNode)
+    play.tell(NodeNotAdvertised(write.request))
+    assert play.state.is_view_stale
+
+
+def test_a_restarted_helper_gets_every_address_anew() -> None:
+    play = holding(A)
+    assert play.tell(HelperLost("it hung up")) == []
+    play.now += 0.2
+    (add,) = play.tell(helper_ready())
+    assert isinstance(add, AddAddress)
+    assert add == AddAddress(add.request, A, "eth0", 32, play.state.local[A].deadline)
+
+
+def test_an_answer_of_the_helpers_earlier_life_does_not_count() -> None:
+    play = holding(A)
+    play.tell(HelperLost("it hung up"))
+    play.tell(helper_ready())
+    play.tell(AddressRemoved(2, A))
+    assert not any(isinstance(each, ReleaseMarks) for each in play.tell(play.unhealthy()))
+
+
+def test_a_helper_that_stays_away_costs_the_node_its_addresses() -> None:
+    play = holding(A)
+    deadline = play.deadline()
+    play.tell(HelperLost("no answer within 2 s"))
+    for _ in range(2):
+        play.after(1.0, play.kept())
+    play.now = max(play.now, deadline + HELPER_GRACE_S)
+    (write,) = [each for each in play.tell() if isinstance(each, AdvertiseNode)]
+    assert not write.advertisement.is_healthy
+    assert write.release == (mark(A, 4),)
+
+
+def test_a_helper_that_restarts_within_its_time_changes_nothing() -> None:
+    play = started()
+    assert play.tell(HelperLost("it hung up")) == []
+    play.now += 0.5
+    assert play.tell(helper_ready()) == []
+
+
+def test_an_address_that_the_helper_refuses_is_left_to_other_nodes() -> None:
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
+    assert isinstance(add, AddAddress)
+    (write,) = play.tell(AddressRefused(add.request, A, "no rule allows it", is_lasting=True))
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement.refused == frozenset({A})
+    told = replace(node(ME, LEASE, 5), advertisement=write.advertisement)
+    (release,) = play.tell(NodeAdvertised(write.request, told))
+    assert release == ReleaseMarks(write.request + 1, (mark(A, 4),), Revision(5))
+    assert any("SIGHUP" in text for text in play.said(Level.ERROR))
+
+
+def test_a_refusal_that_passes_is_tried_again() -> None:
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
+    assert isinstance(add, AddAddress)
+    assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
+    (again,) = play.after(0.15)
+    assert isinstance(again, AddAddress)
+    assert again == replace(add, request=again.request)
+
+
+def test_an_add_that_failed_is_removed_before_the_mark_is_released() -> None:
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
+    assert isinstance(add, AddAddress)
+    remove, _ = play.tell(AddressFailed(add.request, A, "no such device"))
+    assert isinstance(remove, RemoveAddress)
+    assert remove == RemoveAddress(remove.request, A)
+
+
+def test_sighup_lets_refused_addresses_be_tried_again() -> None:
+    play = started()
+    play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    play.tell(MarksClaimed(2, (mark(A, 4),), frozenset(), Revision(4)))
+    play.tell(AddressRefused(3, A, "no rule allows it", is_lasting=True))
+    assert A in play.state.refused
+    play.tell(SettingsChanged(settings()))
+    assert A not in play.state.refused
+
+
+def test_an_address_missing_from_the_interface_is_added_again() -> None:
+    play = holding(A)
+    play.after(1.0)
+    play.tell(play.kept())
+    (add,) = play.tell(AddressesRenewed(frozenset({A})))
+    assert isinstance(add, AddAddress)
+
+
+def test_stopping_removes_withdraws_revokes_and_ends() -> None:
+    play = holding(A, B)
+    first, second = play.tell(StopRequested("got SIGTERM"))
+    assert isinstance(first, RemoveAddress) and isinstance(second, RemoveAddress)
+    assert play.tell(StopRequested("got SIGTERM")) == []
+    (withdraw,) = play.tell(
+        AddressRemoved(first.request, first.address), AddressRemoved(second.request, second.address)
+    )
+    assert withdraw == WithdrawNode(
+        second.request + 1, LEASE, Revision(2), (mark(A, 4), mark(B, 4))
+    )
+    assert play.tell(NodeWithdrawn(second.request + 1)) == [RevokeLease(LEASE)]
+    assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
+    assert play.tell(play.healthy()) == []
+
+
+def test_a_node_that_holds_nothing_stops_at_once() -> None:
+    play = Play()
+    play.tell()
+    assert play.tell(StopRequested("got SIGINT")) == [End(Outcome.STOPPED, "got SIGINT")]
+
+
+def test_stopping_without_etcd_gives_up_after_a_while() -> None:
+    play = holding(A)
+    (remove,) = play.tell(StopRequested("got SIGTERM"))
+    assert isinstance(remove, RemoveAddress)
+    (withdraw,) = play.tell(AddressRemoved(remove.request, A))
+    assert isinstance(withdraw, WithdrawNode)
+    play.tell(WriteFailed(withdraw.request, "no answer in time"))
+    (end,) = [each for each in play.after(STOP_WITHIN_S) if isinstance(each, End)]
+    assert end.outcome is Outcome.NOT_RELEASED
+
+
+def test_stopping_does_not_release_what_could_not_be_removed() -> None:
+    play = holding(A)
+    play.tell(HelperLost("it hung up"))
+    assert play.tell(StopRequested("got SIGTERM")) == []
+    assert play.after(1.0, play.kept()) == [KeepLease(LEASE)]
+
+
+def test_a_wrong_pool_entry_is_reported_once() -> None:
+    play = started()
+    wrong = (WrongEntry("192.0.2.010", "not in canonical form"),)
+    me = (node(ME, LEASE, 2),)
+    play.tell(ClusterChanged(view(3, (), me, (), wrong)))
+    play.tell(ClusterChanged(view(4, (), me, (), wrong)))
+    assert play.said(Level.WARNING) == ["wrong pool entry '192.0.2.010': not in canonical form"]
+
+
+def test_failures_of_etcd_are_reported_once_and_repeated_with_growing_pauses() -> None:
+    play = Play()
+    assert play.tell() == [ReadCluster()]
+    pauses = []
+    for _ in range(7):
+        assert play.tell(ClusterReadFailed("no answer in time")) == []
+        assert play.wake_at is not None
+        pauses.append(round(play.wake_at - play.now, 3))
+        play.now = play.wake_at
+        assert play.tell() == [ReadCluster()]
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert play.said(Level.WARNING) == ["cannot read etcd: no answer in time"]
+
+
+def test_the_pool_entrys_interface_and_prefix_length_are_used() -> None:
+    play = started()
+    entry = PoolEntry(A, interface="eth0", prefix_length=24)
+    seen = replace(view(3, (), (node(ME, LEASE, 2),)), pool=frozen_mapping({A: entry}))
+    (claim,) = play.tell(ClusterChanged(seen))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
+    assert add == AddAddress(claim.request + 1, A, "eth0", 24, play.deadline())

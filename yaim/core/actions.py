@@ -1,0 +1,166 @@
+"""What the core asks for. Each is an order to one adapter, to be carried out in the order given.
+
+Whatever bears a `request` number is answered with exactly one event bearing the same number, also
+when it fails; lease requests and reads by exactly one of their events.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from yaim.core.model import Address, Advertisement, Boottime, LeaseId, Mark, Revision
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCluster:
+    """Answered by ClusterRead or ClusterReadFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLease:
+    """Answered by LeaseKept or LeaseFailed."""
+
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLease:
+    """Answered by LeaseKept, LeaseGone or LeaseFailed."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeLease:
+    """Answered by LeaseRevoked, LeaseGone or LeaseFailed."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertiseNode:
+    """Write the advertisement under the lease and delete `release`, all in one transaction.
+
+    Only if the present advertisement is the one of revision `replaces` (0: there is none).
+    Every address of `release` must have been confirmed off the interface before.
+    """
+
+    request: int
+    advertisement: Advertisement
+    lease: LeaseId
+    replaces: Revision
+    release: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawNode:
+    """Delete our advertisement and `release`, in one transaction, if it is still the one of
+    revision `advertised`.
+
+    Every address of `release` must have been confirmed off the interface before.
+    """
+
+    request: int
+    lease: LeaseId
+    advertised: Revision
+    release: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimMarks:
+    """Mark each address that is in the pool and unmarked, if our advertisement still stands."""
+
+    request: int
+    addresses: tuple[Address, ...]
+    lease: LeaseId
+    advertised: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseMarks:
+    """Delete these marks, each if it is still the one that we made, if our advertisement still
+    stands.
+
+    Every address must have been confirmed off the interface before.
+    """
+
+    request: int
+    marks: tuple[Mark, ...]
+    advertised: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """Put the address on the interface. Its mark must be ours, under a lease that outlives
+    `deadline`."""
+
+    request: int
+    address: Address
+    interface: str
+    prefix_length: int
+    deadline: Boottime
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddress:
+    """Take the address off the interface. Must be confirmed (AddressRemoved) before its mark is
+    released."""
+
+    request: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class RenewAddresses:
+    """Hand on a new deadline for all that the helper holds for us."""
+
+    deadline: Boottime
+
+
+class Level(Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A decision, for the log."""
+
+    level: Level
+    text: str
+
+
+class Outcome(Enum):
+    """How the coordinator ends."""
+
+    STOPPED = "stopped"
+    NOT_RELEASED = "not released"
+    """Stopped, but others must wait for the lease to expire."""
+    NAME_TAKEN = "name taken"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last action: the coordinator is done."""
+
+    outcome: Outcome
+    reason: str
+
+
+Action: TypeAlias = (
+    ReadCluster
+    | GrantLease
+    | KeepLease
+    | RevokeLease
+    | AdvertiseNode
+    | WithdrawNode
+    | ClaimMarks
+    | ReleaseMarks
+    | AddAddress
+    | RemoveAddress
+    | RenewAddresses
+    | Report
+    | End
+)

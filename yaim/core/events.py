@@ -1,0 +1,233 @@
+"""What the core is told. Each names something that has happened.
+
+A `request` number is that of the action which is being answered; the core ignores answers to
+requests that it has given up on.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from yaim.core.model import (
+    Address,
+    Boottime,
+    ClusterView,
+    LeaseId,
+    Mark,
+    Network,
+    Node,
+    Revision,
+)
+from yaim.core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class HealthObserved:
+    """All checks of the node have answered, or one has failed."""
+
+    is_healthy: bool
+    reason: str
+    valid_until: Boottime
+    """Without a newer answer by then the node counts as unhealthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRead:
+    """A full, linearizable read of the cluster's prefix was made, as ReadCluster asked."""
+
+    view: ClusterView
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterReadFailed:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    """The watch has seen a change."""
+
+    view: ClusterView
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseKept:
+    """A lease was granted or refreshed."""
+
+    lease: LeaseId
+    ttl_s: int
+    """As granted; etcd may grant more than was asked."""
+    sent_at: Boottime
+    """Just before the request was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseGone:
+    """etcd does not know this lease (any more)."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFailed:
+    """No answer to a grant, keepalive or revoke, or an error."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRevoked:
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAdvertised:
+    """The advertisement was written; marks that it was to release are gone."""
+
+    request: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class NodeNotAdvertised:
+    """Somebody else's advertisement stands under our name, or ours was changed."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWithdrawn:
+    """Our advertisement and our marks are gone."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarksClaimed:
+    """A claim was settled: these marks are ours; those addresses went to others or left."""
+
+    request: int
+    marks: tuple[Mark, ...]
+    lost: frozenset[Address]
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class MarksReleased:
+    """Of the marks that were to be released, those of these addresses were ours and are deleted."""
+
+    request: int
+    addresses: frozenset[Address]
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """A write to etcd was refused or not answered: it may or may not have been done."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressOnInterface:
+    """An address of ours that the helper has on record, with its deadline."""
+
+    address: Address
+    deadline: Boottime
+
+
+@dataclass(frozen=True, slots=True)
+class HelperReady:
+    """The helper has accepted us. Nothing sent to it before has any effect after this."""
+
+    session: str
+    networks: tuple[tuple[str, tuple[Network, ...]], ...]
+    """Interface and the networks allowed there."""
+    addresses: tuple[AddressOnInterface, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HelperLost:
+    """The connection is gone, or the helper does not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAdded:
+    request: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRefused:
+    """The helper did not add the address, and it is not on the interface because of us."""
+
+    request: int
+    address: Address
+    reason: str
+    is_lasting: bool
+    """Whether it would be refused again (not allowed) or not (too late, too fast)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFailed:
+    """An add or remove went wrong: whether the address is on the interface is unknown."""
+
+    request: int
+    address: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRemoved:
+    """Confirmed: the address is not on the interface."""
+
+    request: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesRenewed:
+    """The new deadline is in force for all that we hold, but for these."""
+
+    missing: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Hand everything over and end."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    HealthObserved
+    | ClusterRead
+    | ClusterReadFailed
+    | ClusterChanged
+    | LeaseKept
+    | LeaseGone
+    | LeaseFailed
+    | LeaseRevoked
+    | NodeAdvertised
+    | NodeNotAdvertised
+    | NodeWithdrawn
+    | MarksClaimed
+    | MarksReleased
+    | WriteFailed
+    | HelperReady
+    | HelperLost
+    | AddressAdded
+    | AddressRefused
+    | AddressFailed
+    | AddressRemoved
+    | AddressesRenewed
+    | SettingsChanged
+    | StopRequested
+)

@@ -1,0 +1,17 @@
+"""The part of the configuration that decisions depend on."""
+
+from dataclasses import dataclass
+
+from yaim.core.model import NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    node: NodeName
+    interface: str
+    """Where addresses go, unless their pool entry says otherwise."""
+    prefix_length_4: int
+    prefix_length_6: int
+    ttl_s: int
+    interval_s: float
+    version: str

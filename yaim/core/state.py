@@ -1,0 +1,126 @@
+"""What the coordinator remembers between two steps.
+
+Values only. Everything that can be read off etcd, the helper or the checks is kept as it was last
+seen, with what we know to have changed since laid over it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from yaim.core.actions import AdvertiseNode, ClaimMarks, ReleaseMarks, WithdrawNode
+from yaim.core.model import (
+    Address,
+    Boottime,
+    ClusterView,
+    LeaseId,
+    Mark,
+    Network,
+    NodeName,
+    frozen_mapping,
+)
+from yaim.core.settings import Settings
+
+NEVER = Boottime(0.0)
+
+
+class Phase(Enum):
+    """What we know of an address on our own interface."""
+
+    UNKNOWN = "unknown"
+    ADDING = "adding"
+    UP = "up"
+    REMOVING = "removing"
+    ABSENT = "absent"
+    """Confirmed by the helper, or its last deadline and the helper's grace have passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """An address on our interface. One that is not recorded is as good as UNKNOWN."""
+
+    phase: Phase
+    request: int = 0
+    """Of the add or remove under way; answers to others are out of date."""
+    deadline: Boottime = NEVER
+    """The latest that was ever handed on with it."""
+    retry_at: Boottime = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    id: LeaseId
+    ttl_s: int
+    deadline: Boottime
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    is_healthy: bool
+    reason: str
+    valid_until: Boottime
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    session: str
+    networks: Mapping[str, tuple[Network, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A kind of request of which one at most is under way."""
+
+    is_pending: bool = False
+    due: Boottime = NEVER
+    failures: int = 0
+    """In a row."""
+
+
+Write = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    reason: str
+    give_up_at: Boottime
+    is_withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    settings: Settings
+    view: ClusterView | None = None
+    is_view_stale: bool = False
+    """Something was refused that the view said could be done: claim nothing until a new read."""
+    target: Mapping[Address, NodeName] = field(default_factory=lambda: frozen_mapping({}))
+    """The placement for `view`."""
+    lease: Lease | None = None
+    may_adopt: bool = True
+    """An earlier life of this node may have left a lease, marks and addresses that are ours again:
+    until that is known, what is on the interface stays, within its deadlines."""
+    has_advertised: bool = False
+    """We have written our advertisement under this lease: writes of an earlier life fail now."""
+    health: Health | None = None
+    """None: no check has answered yet; keep what is held, take nothing."""
+    helper: Helper | None = None
+    helper_lost_at: Boottime | None = None
+    local: Mapping[Address, Local] = field(default_factory=lambda: frozen_mapping({}))
+    refused: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
+    """Addresses that our helper would not add, and until when we leave them to others."""
+    lease_call: Call = field(default_factory=Call)
+    read_call: Call = field(default_factory=Call)
+    write_call: Call = field(default_factory=Call)
+    write: Write | None = None
+    """The one under way."""
+    in_doubt: frozenset[Mark] = frozenset()
+    """Marks whose release was asked for and not answered: it may be done at any time yet."""
+    next_request: int = 1
+    name_taken_since: Boottime | None = None
+    stopping: Stopping | None = None
+    is_ended: bool = False
+
+    @property
+    def held(self) -> tuple[Address, ...]:
+        """The addresses that are on our interface, as far as we know."""
+        return tuple(a for a, local in self.local.items() if local.phase is Phase.UP)

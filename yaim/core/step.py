@@ -1,0 +1,821 @@
+"""The coordinator's decisions: step(state, events, now) -> new state, actions, next wake-up.
+
+Decides; never acts. No clock, no randomness, no logging.
+
+Level-triggered: events only change what is known; then, once, what should be is compared with
+what is, and the differences become actions. Losing an event delays, but does not harm.
+
+The rules that everything else serves:
+1. An address is ours only if its mark bears our name and our lease.
+2. Claim, then add. Remove, confirmed, then release. What we know nothing of is removed before
+   its mark is released.
+3. Nothing is added without a live deadline; every keepalive hands on a new one.
+4. Unhealthy or stopping: remove all, then release all marks and change (or delete) the
+   advertisement in one transaction.
+5. Every write depends on the advertisement that we know, and a new life writes its own before it
+   adds anything: what an earlier life has sent, and is still on its way, fails.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from yaim.core.actions import (
+    Action,
+    AddAddress,
+    AdvertiseNode,
+    ClaimMarks,
+    End,
+    GrantLease,
+    KeepLease,
+    Level,
+    Outcome,
+    ReadCluster,
+    ReleaseMarks,
+    RemoveAddress,
+    RenewAddresses,
+    Report,
+    RevokeLease,
+    WithdrawNode,
+)
+from yaim.core.deadline import HELPER_GRACE_S, KEEPALIVES_PER_TTL, MIN_LIFE_S, deadline_of
+from yaim.core.events import (
+    AddressAdded,
+    AddressesRenewed,
+    AddressFailed,
+    AddressRefused,
+    AddressRemoved,
+    ClusterChanged,
+    ClusterRead,
+    ClusterReadFailed,
+    Event,
+    HealthObserved,
+    HelperLost,
+    HelperReady,
+    LeaseFailed,
+    LeaseGone,
+    LeaseKept,
+    LeaseRevoked,
+    MarksClaimed,
+    MarksReleased,
+    NodeAdvertised,
+    NodeNotAdvertised,
+    NodeWithdrawn,
+    SettingsChanged,
+    StopRequested,
+    WriteFailed,
+)
+from yaim.core.model import (
+    Address,
+    Advertisement,
+    Boottime,
+    ClusterView,
+    Mark,
+    Node,
+    Revision,
+    address_order,
+    frozen_mapping,
+)
+from yaim.core.placement import place
+from yaim.core.state import (
+    NEVER,
+    Call,
+    Health,
+    Helper,
+    Lease,
+    Local,
+    Phase,
+    State,
+    Stopping,
+    Write,
+)
+
+READ_EVERY_S = 5.0
+"""The bound on how long a lost watch event goes unnoticed."""
+RETRY_MIN_S = 0.1
+RETRY_MAX_S = 2.0
+"""A failed request to etcd is repeated after this long, doubling from the one to the other."""
+REFUSED_FOR_S = 3600.0
+"""How long an address that our helper would not add is left to other nodes. Long, because each
+new try may move it here and back again; a new helper and a SIGHUP try again at once."""
+ADD_RETRY_S = 0.1
+REMOVE_RETRY_S = 1.0
+HELPER_PATIENCE_S = 2.0
+"""A helper that comes back within this (a restart) does not change what we advertise."""
+STOP_WITHIN_S = 5.0
+ABSENT_KEY = Revision(0)
+"""The revision that etcd gives a key that does not exist."""
+NAME_PATIENCE_S = 3.0
+"""How much longer than two TTLs another host's advertisement may stand under our name. Two,
+because a new leader of etcd's starts every lease, also a dead host's, at its full TTL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    state: State
+    actions: tuple[Action, ...]
+    """To be carried out in this order."""
+    wake_at: Boottime | None
+    """Step again then, without events, if nothing has happened before."""
+
+
+def step(state: State, events: Sequence[Event], now: Boottime) -> Step:
+    """Take in what has happened, in this order. `now` must not run backwards."""
+    turn = _Turn(state, now)
+    if not state.is_ended:
+        for event in events:
+            turn.take_in(event)
+        turn.reconcile()
+    return Step(turn.state, tuple(turn.actions), turn.wake_at())
+
+
+class _Turn:
+    """One step: the state as it becomes, and the actions as they are decided."""
+
+    def __init__(self, state: State, now: Boottime) -> None:
+        self.state = state
+        self.now = now
+        self.actions: list[Action] = []
+
+    # --- what has happened -----------------------------------------------------------------
+
+    def take_in(self, event: Event) -> None:
+        match event:
+            case HealthObserved():
+                self._take_health(event)
+            case ClusterRead(view):
+                due = self.now + READ_EVERY_S
+                call = self._answered(self.state.read_call, due, "etcd can be read again")
+                self._change(read_call=call, is_view_stale=False)
+                self._see(view)
+            case ClusterReadFailed(reason):
+                call = self._failed(self.state.read_call, f"cannot read etcd: {reason}")
+                self._change(read_call=call)
+            case ClusterChanged(view):
+                self._see(view)
+            case LeaseKept():
+                self._take_lease(event)
+            case LeaseGone(lease):
+                if self.state.lease is not None and self.state.lease.id == lease:
+                    self._report(Level.WARNING, "etcd has lost our lease: giving up all addresses")
+                self._forget_lease()
+            case LeaseFailed(reason):
+                call = self._failed(self.state.lease_call, f"our lease is not kept: {reason}")
+                self._change(lease_call=call)
+                if self.state.stopping is not None and self.state.stopping.is_withdrawn:
+                    self._forget_lease()
+            case LeaseRevoked():
+                self._forget_lease()
+            case NodeAdvertised(request, node):
+                self._take_advertised(request, node)
+            case NodeNotAdvertised(request):
+                if self._end_write(request) is not None:
+                    self._distrust_view()
+            case NodeWithdrawn(request):
+                if self._end_write(request) is not None and self.state.stopping is not None:
+                    self._change(stopping=replace(self.state.stopping, is_withdrawn=True))
+            case MarksClaimed(request, marks, lost, revision):
+                if self._end_write(request) is not None:
+                    if self.state.view is not None:
+                        self._see(self.state.view.with_marks(marks, revision))
+                    if lost:
+                        self._report(Level.INFO, f"did not get {_listed(lost)}: taken or gone")
+                        self._distrust_view()
+            case MarksReleased(request, addresses, revision):
+                write = self._end_write(request)
+                if isinstance(write, ReleaseMarks):
+                    if self.state.view is not None:
+                        self._see(self.state.view.without_marks(addresses, revision))
+                    if addresses != {mark.address for mark in write.marks}:
+                        self._distrust_view()
+            case WriteFailed(request, reason):
+                if self.state.write is not None and self.state.write.request == request:
+                    self._take_unknown_outcome(self.state.write, reason)
+            case HelperReady():
+                self._take_helper(event)
+            case HelperLost(reason):
+                if self.state.helper is not None:
+                    self._report(Level.WARNING, f"the helper is lost: {reason}")
+                    self._change(helper=None, helper_lost_at=self.now)
+            case AddressAdded(request, address):
+                local = self._under_way(request, address, Phase.ADDING)
+                if local is not None:
+                    self._record(address, replace(local, phase=Phase.UP))
+                    self._report(Level.INFO, f"holds {address}")
+            case AddressRefused():
+                self._take_refused(event)
+            case AddressFailed():
+                self._take_failed(event)
+            case AddressRemoved(request, address):
+                if self._under_way(request, address, Phase.REMOVING) is not None:
+                    self._record(address, Local(Phase.ABSENT))
+            case AddressesRenewed(missing):
+                for address in sorted(missing, key=address_order):
+                    local = self.state.local.get(address)
+                    if local is not None and local.phase is Phase.UP:
+                        self._report(Level.WARNING, f"{address} was missing from the interface")
+                        self._record(address, replace(local, phase=Phase.UNKNOWN))
+            case SettingsChanged(settings):
+                self._change(settings=settings, refused=frozen_mapping({}))
+            case StopRequested(reason):
+                if self.state.stopping is None:
+                    self._report(Level.INFO, f"stopping: {reason}")
+                    give_up_at = Boottime(self.now + STOP_WITHIN_S)
+                    self._change(stopping=Stopping(reason, give_up_at))
+            case _:
+                assert_never(event)
+
+    def _take_health(self, event: HealthObserved) -> None:
+        before = self.state.health
+        if before is None or before.is_healthy != event.is_healthy:
+            level = Level.INFO if event.is_healthy else Level.WARNING
+            word = "healthy" if event.is_healthy else "unhealthy"
+            self._report(level, f"{word}: {event.reason}")
+        self._change(health=Health(event.is_healthy, event.reason, event.valid_until))
+
+    def _take_lease(self, event: LeaseKept) -> None:
+        deadline = deadline_of(event.sent_at, event.ttl_s)
+        before = self.state.lease
+        if before is not None and before.id == event.lease:
+            deadline = max(deadline, before.deadline)
+        else:
+            self._report(Level.INFO, f"has lease {event.lease:x} of {event.ttl_s} s")
+        every_s = min(self.state.settings.interval_s, event.ttl_s / KEEPALIVES_PER_TTL)
+        due = event.sent_at + every_s
+        call = self._answered(self.state.lease_call, due, "our lease is kept again")
+        lease = Lease(event.lease, event.ttl_s, deadline)
+        self._change(lease=lease, lease_call=call, may_adopt=False)
+
+    def _take_advertised(self, request: int, node: Node) -> None:
+        write = self._end_write(request)
+        view = self.state.view
+        if not isinstance(write, AdvertiseNode) or view is None:
+            return
+        self._change(has_advertised=True)
+        released = frozenset(mark.address for mark in write.release)
+        self._see(view.with_node(node).without_marks(released, node.revision))
+        word = "healthy" if node.advertisement.is_healthy else "unhealthy"
+        self._report(Level.INFO, f"advertised as {word}")
+
+    def _take_helper(self, event: HelperReady) -> None:
+        """What the helper has on record is up; what else we thought we had is unknown: the helper
+        may have been restarted, and the kernel still have the address."""
+        self._report(Level.INFO, "the helper is ready")
+        local = {
+            address: known if known.phase is Phase.ABSENT else replace(known, phase=Phase.UNKNOWN)
+            for address, known in self.state.local.items()
+        }
+        for on_interface in event.addresses:
+            before = local.get(on_interface.address)
+            deadline = max(on_interface.deadline, before.deadline if before else NEVER)
+            local[on_interface.address] = Local(Phase.UP, deadline=deadline)
+        self._change(
+            helper=Helper(event.session, frozen_mapping(dict(event.networks))),
+            helper_lost_at=None,
+            local=frozen_mapping(local),
+            refused=frozen_mapping({}),
+        )
+
+    def _take_refused(self, event: AddressRefused) -> None:
+        local = self._under_way(event.request, event.address, Phase.ADDING)
+        if local is None:
+            return
+        retry_at = Boottime(self.now + ADD_RETRY_S)
+        self._record(event.address, Local(Phase.ABSENT, retry_at=retry_at))
+        if event.is_lasting:
+            self._leave_to_others(event.address, f"the helper refused it: {event.reason}")
+
+    def _take_failed(self, event: AddressFailed) -> None:
+        removing = self._under_way(event.request, event.address, Phase.REMOVING)
+        if removing is not None:
+            retry_at = Boottime(self.now + REMOVE_RETRY_S)
+            self._record(event.address, replace(removing, retry_at=retry_at))
+            self._report(Level.ERROR, f"cannot remove {event.address}: {event.reason}")
+        adding = self._under_way(event.request, event.address, Phase.ADDING)
+        if adding is not None:
+            self._record(event.address, replace(adding, phase=Phase.UNKNOWN))
+            self._leave_to_others(event.address, f"cannot add it: {event.reason}")
+
+    def _take_unknown_outcome(self, write: Write, reason: str) -> None:
+        """The write may yet be done: what it was to release must not be used again."""
+        in_doubt = self.state.in_doubt | _to_release(write)
+        call = self._failed(self.state.write_call, f"cannot write to etcd: {reason}")
+        self._change(write=None, write_call=call, in_doubt=in_doubt)
+        self._distrust_view()
+
+    def _leave_to_others(self, address: Address, why: str) -> None:
+        until = Boottime(self.now + REFUSED_FOR_S)
+        self._change(refused=frozen_mapping({**self.state.refused, address: until}))
+        self._report(Level.ERROR, f"leaves {address} to other nodes (SIGHUP tries again): {why}")
+
+    def _see(self, view: ClusterView) -> None:
+        """Take a view for the present one, unless a newer is known."""
+        before = self.state.view
+        if before is not None and view.revision < before.revision:
+            return
+        for wrong in view.wrong:
+            if before is None or wrong not in before.wrong:
+                self._report(Level.WARNING, f"wrong pool entry {wrong.name!r}: {wrong.reason}")
+        self._change(
+            view=view,
+            target=place(view.pool, view.nodes, view.marks),
+            in_doubt=frozenset(m for m in self.state.in_doubt if view.marks.get(m.address) == m),
+        )
+
+    def _distrust_view(self) -> None:
+        self._change(is_view_stale=True, read_call=replace(self.state.read_call, due=self.now))
+
+    def _forget_lease(self) -> None:
+        """With the lease went our marks, and perhaps all of etcd's history: start afresh."""
+        self._change(
+            lease=None,
+            may_adopt=False,
+            has_advertised=False,
+            view=None,
+            target=frozen_mapping({}),
+            in_doubt=frozenset(),
+            lease_call=Call(due=self.now),
+            read_call=replace(self.state.read_call, due=self.now),
+        )
+
+    # --- what follows ----------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        self._expire()
+        self._check_name()
+        wanted = self._wanted()
+        self._remove_all_but(wanted)
+        self._add(wanted)
+        self._renew()
+        self._write(wanted)
+        self._keep_lease()
+        self._read()
+        self._end_if_done()
+
+    def _expire(self) -> None:
+        """What has outlived its deadline and the helper's grace is gone: that is the contract."""
+        mine = {mark.address for mark in self._my_marks()}
+        local = {}
+        for address, known in self.state.local.items():
+            if known.phase is Phase.ABSENT:
+                if address in mine or self.now < known.retry_at:
+                    local[address] = known
+            elif self.now < known.deadline + HELPER_GRACE_S:
+                local[address] = known
+            else:
+                if known.phase is Phase.UP:
+                    self._report(Level.WARNING, f"lost {address}: its deadline has passed")
+                local[address] = Local(Phase.ABSENT)
+        refused = {a: until for a, until in self.state.refused.items() if until > self.now}
+        self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
+
+    def _check_name(self) -> None:
+        """Whose advertisement stands under our name, and since when if it is another host's."""
+        node, helper, lease = self._advertised(), self.state.helper, self.state.lease
+        if node is None and self.state.view is not None:
+            self._change(may_adopt=False)
+        if node is None or helper is None or (lease is not None and node.lease == lease.id):
+            self._change(name_taken_since=None)
+        elif node.advertisement.session == helper.session:
+            # Our own, of an earlier life: adopt it. A lease of our own bears no marks yet.
+            self._change(name_taken_since=None, lease=None, may_adopt=True, has_advertised=False)
+        elif self.state.name_taken_since is None:
+            self._change(may_adopt=False)
+            self._report(
+                Level.WARNING,
+                f"another host is advertised as {node.name}: waiting for its lease to expire",
+            )
+            self._change(name_taken_since=self.now)
+        elif self.now >= self._name_limit():
+            self._finish(
+                Outcome.NAME_TAKEN,
+                f"another live host is advertised as {node.name}: give this one another nodename",
+            )
+
+    def _name_limit(self) -> Boottime:
+        since = self.state.name_taken_since or NEVER
+        return Boottime(since + 2 * self.state.settings.ttl_s + NAME_PATIENCE_S)
+
+    def _wanted(self) -> frozenset[Address]:
+        """The addresses that should be on our interface now."""
+        state = self.state
+        if state.stopping is not None or self._life_s() <= 0:
+            return frozenset()
+        if state.health is None:
+            wanted = {mark.address for mark in self._my_marks()}
+        elif self._health().is_healthy:
+            wanted = {a for a, name in state.target.items() if name == state.settings.node}
+        else:
+            wanted = set()
+        leaving = state.in_doubt | (_to_release(state.write) if state.write else frozenset())
+        return frozenset(wanted - state.refused.keys() - {mark.address for mark in leaving})
+
+    def _remove_all_but(self, wanted: frozenset[Address]) -> None:
+        if self.state.helper is None or (self.state.may_adopt and self.state.stopping is None):
+            return
+        mine = {mark.address for mark in self._my_marks()}
+        for address in sorted(mine | self.state.local.keys(), key=address_order):
+            if address in wanted and address in mine:
+                continue
+            local = self.state.local.get(address)
+            if local is None:
+                # Of an earlier life, whose deadlines were within a TTL of that life's end.
+                local = Local(Phase.UNKNOWN, deadline=Boottime(self.now + self._ttl_s()))
+            if local.phase is Phase.ABSENT:
+                continue
+            if local.phase is Phase.REMOVING and self.now < local.retry_at:
+                continue
+            if local.phase is Phase.UP:
+                self._report(Level.INFO, f"removes {address}: {self._why_not(address)}")
+            request = self._next_request()
+            self._record(
+                address,
+                replace(
+                    local,
+                    phase=Phase.REMOVING,
+                    request=request,
+                    retry_at=Boottime(self.now + self._ttl_s()),
+                ),
+            )
+            self.actions.append(RemoveAddress(request, address))
+
+    def _why_not(self, address: Address) -> str:
+        """Why an address is not wanted here, for the log."""
+        state = self.state
+        view = state.view
+        if state.stopping is not None:
+            return "stopping"
+        if self._life_s() <= 0:
+            return "the lease is not kept"
+        if not self._health().is_healthy:
+            return "unhealthy"
+        if view is None or address not in view.pool:
+            return "not in the pool"
+        mark = view.marks.get(address)
+        if mark is None or not self._is_mine(mark):
+            return "its mark is not ours" + (f" but {mark.holder}'s" if mark else "")
+        target = state.target.get(address)
+        return f"{target} is to hold it" if target else "this node is not eligible"
+
+    def _add(self, wanted: frozenset[Address]) -> None:
+        if self.state.helper is None or not self.state.has_advertised:
+            return
+        mine = {mark.address for mark in self._my_marks()}
+        for address in sorted(wanted & mine, key=address_order):
+            local = self.state.local.get(address, Local(Phase.UNKNOWN))
+            if local.phase not in (Phase.UNKNOWN, Phase.ABSENT) or self.now < local.retry_at:
+                continue
+            lease = self._lease_to_add_with()
+            if lease is None:
+                return
+            request = self._next_request()
+            self._record(
+                address,
+                Local(Phase.ADDING, request, max(lease.deadline, local.deadline)),
+            )
+            interface, prefix_length = self._where(address)
+            self.actions.append(
+                AddAddress(request, address, interface, prefix_length, lease.deadline)
+            )
+
+    def _renew(self) -> None:
+        """Hand on the lease's deadline, if there is anything on our interface without it."""
+        lease = self.state.lease
+        if lease is None or self.state.helper is None or self._life_s() <= 0:
+            return
+        to_renew = {
+            address: replace(local, deadline=lease.deadline)
+            for address, local in self.state.local.items()
+            if local.phase in (Phase.ADDING, Phase.UP) and local.deadline < lease.deadline
+        }
+        if to_renew:
+            self.actions.append(RenewAddresses(lease.deadline))
+            self._change(local=frozen_mapping({**self.state.local, **to_renew}))
+
+    def _lease_to_add_with(self) -> Lease | None:
+        """The lease, if it has life enough left; if not, a keepalive is made due."""
+        if self._life_s() >= MIN_LIFE_S:
+            return self.state.lease
+        self._change(lease_call=replace(self.state.lease_call, due=self.now))
+        return None
+
+    def _where(self, address: Address) -> tuple[str, int]:
+        """Interface and prefix length for an address of the pool."""
+        settings, view = self.state.settings, self.state.view
+        entry = view.pool.get(address) if view is not None else None
+        interface = settings.interface
+        is_ipv4 = address.version == 4
+        prefix_length = settings.prefix_length_4 if is_ipv4 else settings.prefix_length_6
+        if entry is not None and entry.interface is not None:
+            interface = entry.interface
+        if entry is not None and entry.prefix_length is not None:
+            prefix_length = entry.prefix_length
+        return interface, prefix_length
+
+    def _write(self, wanted: frozenset[Address]) -> None:
+        """Start the one write to etcd that matters most, if none is under way."""
+        state = self.state
+        if state.write is not None or self.now < state.write_call.due:
+            return
+        if state.lease is None or state.view is None:
+            return
+        write: Write | None
+        if state.stopping is not None:
+            write = self._withdrawal()
+        elif self._life_s() <= 0 or (self._is_leaving() and not self._has_removed_all()):
+            write = None
+        else:
+            write = self._advertising() or self._release(wanted) or self._claim(wanted)
+        if write is not None:
+            self._change(write=write, next_request=write.request + 1)
+            self.actions.append(write)
+
+    def _withdrawal(self) -> WithdrawNode | None:
+        lease, stopping = self.state.lease, self.state.stopping
+        if lease is None or stopping is None or stopping.is_withdrawn:
+            return None
+        if not self._has_removed_all():
+            return None
+        node = self._my_node()
+        marks = self._my_marks()
+        if node is None and not marks:
+            return None
+        advertised = node.revision if node is not None else ABSENT_KEY
+        return WithdrawNode(self.state.next_request, lease.id, advertised, marks)
+
+    def _advertising(self) -> AdvertiseNode | None:
+        lease, helper = self.state.lease, self.state.helper
+        present = self._my_node()
+        is_checked = self.state.health is not None
+        if lease is None or self.state.name_taken_since is not None:
+            return None
+        if not is_checked and (present is None or self.state.has_advertised):
+            return None
+        if helper is not None:
+            session, networks = helper.session, helper.networks
+        elif present is not None:
+            session, networks = present.advertisement.session, present.advertisement.networks
+        else:
+            return None
+        health, settings = self._health(), self.state.settings
+        desired = Advertisement(
+            is_healthy=health.is_healthy,
+            reason=health.reason,
+            interface=settings.interface,
+            networks=networks,
+            refused=frozenset(self.state.refused),
+            session=session,
+            version=settings.version,
+        )
+        release: tuple[Mark, ...] = ()
+        replaces = ABSENT_KEY
+        if present is not None:
+            replaces = present.revision
+            if not is_checked:
+                desired = replace(desired, is_healthy=present.advertisement.is_healthy)
+            if present.advertisement.is_healthy == desired.is_healthy:
+                desired = replace(desired, reason=present.advertisement.reason)
+            if present.advertisement == desired and self.state.has_advertised:
+                return None
+            if not desired.is_healthy and self._has_removed_all():
+                release = self._my_marks()
+        return AdvertiseNode(self.state.next_request, desired, lease.id, replaces, release)
+
+    def _release(self, wanted: frozenset[Address]) -> ReleaseMarks | None:
+        node = self._my_node()
+        if self.state.is_view_stale or node is None:
+            return None
+        marks = tuple(
+            mark
+            for mark in self._my_marks()
+            if mark.address not in wanted and self._is_absent(mark.address)
+        )
+        if not marks:
+            return None
+        return ReleaseMarks(self.state.next_request, marks, node.revision)
+
+    def _claim(self, wanted: frozenset[Address]) -> ClaimMarks | None:
+        view, lease, node = self.state.view, self.state.lease, self._my_node()
+        if view is None or lease is None or node is None:
+            return None
+        if self.state.is_view_stale or self.state.helper is None or not self.state.has_advertised:
+            return None
+        free = tuple(
+            address
+            for address in sorted(wanted, key=address_order)
+            if address not in view.marks
+            and self.state.local.get(address, Local(Phase.ABSENT)).phase is Phase.ABSENT
+        )
+        if not free:
+            return None
+        self._lease_to_add_with()
+        return ClaimMarks(self.state.next_request, free, lease.id, node.revision)
+
+    def _keep_lease(self) -> None:
+        state = self.state
+        if state.lease_call.is_pending:
+            return
+        action: Action
+        if state.lease is not None and self._has_withdrawn():
+            action = RevokeLease(state.lease.id)
+        elif self.now < state.lease_call.due:
+            return
+        elif state.lease is not None:
+            action = KeepLease(state.lease.id)
+        elif state.stopping is not None or state.view is None or state.helper is None:
+            return
+        else:
+            node = self._advertised()
+            if node is None:
+                action = GrantLease(state.settings.ttl_s)
+            elif node.advertisement.session == state.helper.session:
+                self._report(Level.INFO, f"adopts lease {node.lease:x} of this node's earlier life")
+                action = KeepLease(node.lease)
+            else:
+                return
+        self._change(lease_call=replace(state.lease_call, is_pending=True))
+        self.actions.append(action)
+
+    def _read(self) -> None:
+        call = self.state.read_call
+        is_needed = self.state.stopping is None or self.state.is_view_stale
+        if not call.is_pending and self.now >= call.due and is_needed:
+            self._change(read_call=replace(call, is_pending=True))
+            self.actions.append(ReadCluster())
+
+    def _end_if_done(self) -> None:
+        stopping = self.state.stopping
+        if stopping is None or self.state.is_ended:
+            return
+        if self.now >= stopping.give_up_at:
+            self._finish(
+                Outcome.NOT_RELEASED,
+                f"{stopping.reason}; not everything could be released: others take over when "
+                "the lease expires",
+            )
+        elif (
+            self.state.lease is None
+            and not self.state.lease_call.is_pending
+            and self._has_removed_all()
+        ):
+            self._finish(Outcome.STOPPED, stopping.reason)
+
+    def _finish(self, outcome: Outcome, reason: str) -> None:
+        self.actions.append(End(outcome, reason))
+        self._change(is_ended=True)
+
+    def wake_at(self) -> Boottime | None:
+        state = self.state
+        if state.is_ended:
+            return None
+        times: list[float] = [
+            state.lease_call.due,
+            state.read_call.due,
+            state.write_call.due,
+            *(local.deadline + HELPER_GRACE_S for local in state.local.values()),
+            *(local.retry_at for local in state.local.values()),
+            *state.refused.values(),
+        ]
+        if state.lease is not None:
+            times.append(state.lease.deadline)
+        if state.health is not None:
+            times.append(state.health.valid_until)
+        if state.helper_lost_at is not None:
+            times.append(state.helper_lost_at + HELPER_PATIENCE_S)
+        if state.name_taken_since is not None:
+            times.append(self._name_limit())
+        if state.stopping is not None:
+            times.append(state.stopping.give_up_at)
+        return min((Boottime(time) for time in times if time > self.now), default=None)
+
+    # --- what is known ---------------------------------------------------------------------
+
+    def _life_s(self) -> float:
+        """How much longer addresses may stay; 0 or less: not at all."""
+        return self.state.lease.deadline - self.now if self.state.lease is not None else 0.0
+
+    def _ttl_s(self) -> int:
+        lease = self.state.lease
+        return lease.ttl_s if lease is not None else self.state.settings.ttl_s
+
+    def _health(self) -> Health:
+        """Health as it counts now: of the checks, and of the means to act on it."""
+        health = self.state.health
+        if health is None:
+            return Health(False, "not checked yet", self.now)
+        if self.now >= health.valid_until:
+            return replace(health, is_healthy=False, reason="the checks have not answered in time")
+        lost_at = self.state.helper_lost_at
+        if self.state.helper is None and (
+            lost_at is None or self.now >= lost_at + HELPER_PATIENCE_S
+        ):
+            return replace(health, is_healthy=False, reason="the helper is not there")
+        return health
+
+    def _advertised(self) -> Node | None:
+        """What stands in etcd under our name."""
+        view = self.state.view
+        return view.nodes.get(self.state.settings.node) if view is not None else None
+
+    def _my_node(self) -> Node | None:
+        """Our advertisement, if it is of this lease."""
+        node, lease = self._advertised(), self.state.lease
+        return node if node is not None and lease is not None and node.lease == lease.id else None
+
+    def _is_mine(self, mark: Mark) -> bool:
+        lease = self.state.lease
+        return (
+            lease is not None and mark.lease == lease.id and mark.holder == self.state.settings.node
+        )
+
+    def _my_marks(self) -> tuple[Mark, ...]:
+        view = self.state.view
+        if view is None:
+            return ()
+        mine = (mark for mark in view.marks.values() if self._is_mine(mark))
+        return tuple(sorted(mine, key=lambda mark: address_order(mark.address)))
+
+    def _is_absent(self, address: Address) -> bool:
+        """Whether the address is confirmed off our interface."""
+        local = self.state.local.get(address)
+        return local is not None and local.phase is Phase.ABSENT
+
+    def _has_removed_all(self) -> bool:
+        return all(local.phase is Phase.ABSENT for local in self.state.local.values()) and all(
+            self._is_absent(mark.address) for mark in self._my_marks()
+        )
+
+    def _is_leaving(self) -> bool:
+        """Whether we are still advertised as healthy and are not: then everything is removed first
+        and released all together."""
+        node = self._my_node()
+        return (
+            node is not None
+            and node.advertisement.is_healthy
+            and self.state.health is not None
+            and not self._health().is_healthy
+        )
+
+    def _has_withdrawn(self) -> bool:
+        """Whether we are stopping and nothing of ours is left but the lease."""
+        stopping = self.state.stopping
+        if stopping is None or self.state.write is not None or not self._has_removed_all():
+            return False
+        return stopping.is_withdrawn or (self._my_node() is None and not self._my_marks())
+
+    # --- changing the state ----------------------------------------------------------------
+
+    def _change(self, **changes: object) -> None:
+        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+
+    def _record(self, address: Address, local: Local) -> None:
+        self._change(local=frozen_mapping({**self.state.local, address: local}))
+
+    def _under_way(self, request: int, address: Address, phase: Phase) -> Local | None:
+        """The record of an address, if this request is the one that it waits for."""
+        local = self.state.local.get(address)
+        if local is None or local.request != request or local.phase is not phase:
+            return None
+        return local
+
+    def _next_request(self) -> int:
+        request = self.state.next_request
+        self._change(next_request=request + 1)
+        return request
+
+    def _end_write(self, request: int) -> Write | None:
+        """The write under way, if this is its number; it is answered now."""
+        write = self.state.write
+        if write is None or write.request != request:
+            return None
+        call = self._answered(self.state.write_call, self.now, "etcd takes writes again")
+        self._change(write=None, write_call=call)
+        return write
+
+    def _answered(self, call: Call, due: float, again: str) -> Call:
+        if call.failures:
+            self._report(Level.INFO, again)
+        return Call(due=Boottime(due))
+
+    def _failed(self, call: Call, what: str) -> Call:
+        if not call.failures:
+            self._report(Level.WARNING, what)
+        wait_s = min(RETRY_MIN_S * 2**call.failures, RETRY_MAX_S)
+        return Call(due=Boottime(self.now + wait_s), failures=call.failures + 1)
+
+    def _report(self, level: Level, text: str) -> None:
+        self.actions.append(Report(level, text))
+
+
+def _to_release(write: Write) -> frozenset[Mark]:
+    match write:
+        case ReleaseMarks(marks=marks) | AdvertiseNode(release=marks) | WithdrawNode(release=marks):
+            return frozenset(marks)
+        case ClaimMarks():
+            return frozenset()
+        case _:
+            assert_never(write)
+
+
+def _listed(addresses: Iterable[Address]) -> str:
+    return ", ".join(str(address) for address in sorted(addresses, key=address_order))
