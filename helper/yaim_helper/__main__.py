@@ -1,0 +1,77 @@
+"""yaim-helper: start it, with a socket of its own or one that was handed in."""
+
+import argparse
+import os
+import pwd
+import socket
+import sys
+from pathlib import Path
+
+from yaim_helper.audit import AuditError, AuditLog
+from yaim_helper.policy import Policy, PolicyError, read_policy
+from yaim_helper.server import Server
+
+EX_CONFIG = 78
+EX_CANNOT_START = 1
+_FIRST_PASSED_FD = 3
+"""sd_listen_fds(3)"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="yaim-helper",
+        description="Adds and removes addresses for the yaim coordinator, within an allowlist.",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=Path("/etc/yaim/helper.yml"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--socket",
+        type=Path,
+        default=Path("/run/yaim-helper/helper.sock"),
+        help="where to listen, unless systemd hands in a socket; default: %(default)s",
+    )
+    options = parser.parse_args()
+    try:
+        policy = read_policy(options.config)
+    except PolicyError as error:
+        return _give_up(EX_CONFIG, str(error))
+    try:
+        listener = _passed_socket() or _own_socket(options.socket, policy)
+        audit = AuditLog(policy.audit_log, policy.sha256)
+        server = Server(listener, policy, audit)
+    except (OSError, AuditError) as error:
+        return _give_up(EX_CANNOT_START, str(error))
+    server.run()
+    return 0
+
+
+def _passed_socket() -> socket.socket | None:
+    """The listening socket that systemd, or whoever does as systemd does, hands in."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    return socket.socket(fileno=_FIRST_PASSED_FD)
+
+
+def _own_socket(path: Path, policy: Policy) -> socket.socket:
+    """Open to root and to the group of the first user of the policy; SO_PEERCRED decides anyway."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path.unlink(missing_ok=True)
+    listener.bind(str(path))
+    for uid in sorted(policy.users):
+        os.chown(path, -1, pwd.getpwuid(uid).pw_gid)
+        break
+    path.chmod(0o660)
+    listener.listen(16)
+    return listener
+
+
+def _give_up(status: int, text: str) -> int:
+    for line in text.splitlines():
+        print(f"yaim-helper: {line}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

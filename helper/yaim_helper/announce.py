@@ -1,0 +1,113 @@
+"""Telling the neighbours where an address is now: a burst after each add, then a slow refresh.
+
+IPv4: ARP announcement (RFC 5227 section 3) and the same as a reply, which some stacks heed instead.
+IPv6: unsolicited neighbour advertisement with the override flag (RFC 4861 section 7.2.6).
+Announces what it is told to; decides nothing.
+"""
+
+import errno
+import random
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+from yaim_helper.addresses import Interface
+from yaim_helper.protocol import Address
+
+BURST_S = (0.0, 0.1, 0.5, 2.0)
+"""When to send after an add."""
+REFRESH_S = (40.0, 80.0)
+"""Then again and again after a random time between these."""
+
+_ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
+_BROADCAST = b"\xff" * 6
+_ALL_NODES_MAC = bytes.fromhex("333300000001")
+_ALL_NODES = IPv6Address("ff02::1").packed
+_ICMPV6 = 58
+_NEIGHBOUR_ADVERTISEMENT = 136
+_OVERRIDE = 0x20000000
+_TARGET_LINK_LAYER_ADDRESS = 2
+
+
+def frames(mac: bytes, address: Address) -> tuple[bytes, ...]:
+    """The Ethernet frames that announce an address at a MAC address (6 bytes)."""
+    if isinstance(address, IPv4Address):
+        return _arp(mac, address, 1, b"\0" * 6), _arp(mac, address, 2, mac)
+    return (_neighbour_advertisement(mac, address),)
+
+
+def _arp(mac: bytes, address: IPv4Address, operation: int, target: bytes) -> bytes:
+    """RFC 826; sender and target protocol address are both the announced one."""
+    ethernet = _BROADCAST + mac + struct.pack("!H", _ETH_P_ARP)
+    header = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation)
+    return ethernet + header + mac + address.packed + target + address.packed
+
+
+def _neighbour_advertisement(mac: bytes, address: IPv6Address) -> bytes:
+    """RFC 4861 section 4.4, in an IPv6 header (RFC 8200) with hop limit 255."""
+    option = struct.pack("!BB", _TARGET_LINK_LAYER_ADDRESS, 1) + mac
+    body = struct.pack("!I", _OVERRIDE) + address.packed + option
+    pseudo = address.packed + _ALL_NODES + struct.pack("!II", 4 + len(body), _ICMPV6)
+    unsummed = struct.pack("!BBH", _NEIGHBOUR_ADVERTISEMENT, 0, 0) + body
+    checksum = _internet_checksum(pseudo + unsummed)
+    icmp = struct.pack("!BBH", _NEIGHBOUR_ADVERTISEMENT, 0, checksum) + body
+    ip = struct.pack("!IHBB", 6 << 28, len(icmp), _ICMPV6, 255) + address.packed + _ALL_NODES
+    return _ALL_NODES_MAC + mac + struct.pack("!H", _ETH_P_IPV6) + ip + icmp
+
+
+def _internet_checksum(data: bytes) -> int:
+    """RFC 1071; `data` has an even length."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class Announcer:
+    """When to announce what. Times are seconds of CLOCK_BOOTTIME."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._socket.setblocking(False)
+        self._plans: dict[Address, tuple[Interface, float, int]] = {}
+        """Interface, when next, and how many were sent."""
+
+    def start(self, interface: Interface, address: Address, now: float) -> None:
+        """Announce now, and go on until `stop`."""
+        if interface.has_neighbours and len(interface.mac) == 6:
+            self._plans[address] = interface, now, 0
+            self.run(now)
+
+    def stop(self, address: Address) -> None:
+        self._plans.pop(address, None)
+
+    def next_at(self) -> float | None:
+        return min((at for _, at, _ in self._plans.values()), default=None)
+
+    def run(self, now: float) -> None:
+        """Send what is due."""
+        for address, (interface, at, sent) in list(self._plans.items()):
+            if at > now:
+                continue
+            for frame in frames(interface.mac, address):
+                self._send(interface, frame)
+            sent += 1
+            if sent < len(BURST_S):
+                wait_s = BURST_S[sent] - BURST_S[sent - 1]
+            else:
+                wait_s = random.uniform(*REFRESH_S)
+            self._plans[address] = interface, now + wait_s, sent
+
+    def _send(self, interface: Interface, frame: bytes) -> None:
+        try:
+            self._socket.sendto(frame, (interface.name, 0))
+        except OSError as error:
+            # A full queue, or an interface that is down or gone: the refresh makes up for it.
+            if error.errno not in (
+                errno.EAGAIN,
+                errno.ENOBUFS,
+                errno.ENETDOWN,
+                errno.ENODEV,
+                errno.ENXIO,
+            ):
+                raise

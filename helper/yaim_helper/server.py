@@ -1,0 +1,710 @@
+"""The helper at work: who is connected, what is on the interfaces because of it, and until when.
+
+One thread. Each turn of the loop: read what has come, make the intents durable, act, record the
+results, reply; then do what the clock asks for. What may be done is policy.py's to say, how it is
+done addresses.py's.
+"""
+
+import math
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, assert_never
+
+from setproctitle import setproctitle
+
+from yaim_helper.addresses import (
+    EARLY_S,
+    Assignment,
+    Found,
+    Interface,
+    Kernel,
+    KernelError,
+    act_within,
+    last_extension_s,
+    lifetime_s,
+    time_to_act_s,
+)
+from yaim_helper.announce import Announcer
+from yaim_helper.audit import AuditError, AuditLog, boot_id
+from yaim_helper.policy import Policy
+from yaim_helper.protocol import (
+    MAX_LISTED,
+    MAX_REQUEST_BYTES,
+    VERSION,
+    Add,
+    Address,
+    Announce,
+    Failed,
+    Hello,
+    List,
+    Malformed,
+    Ok,
+    Refused,
+    Remove,
+    Renew,
+    Reply,
+    Request,
+    read_request,
+    write_reply,
+)
+
+MAX_SESSIONS = 8
+MAX_BATCH = 64
+"""Requests of one connection that are taken in one turn."""
+HELLO_WITHIN_S = 5.0
+MAX_DEADLINE_S = 3600.0
+EXTEND_BEFORE_S = 0.5
+"""How long before the kernel would remove an address its lifetime is extended, if it may be."""
+EXTEND_RETRY_S = 0.1
+"""An extension by less is not worth making; after a failed one it is tried again."""
+ANNOUNCE_WITHIN_S = 0.1
+"""A helper that is stopped here does not announce an old holding when it is continued."""
+SUMMARY_EVERY_S = 60.0
+RETRY_REMOVAL_S = 0.5
+
+
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """A connection."""
+
+    socket: socket.socket
+    pid: int
+    uid: int
+    gid: int
+    opened_at: float
+    cluster: str | None = None
+    """Set by its hello."""
+    last_id: int = -1
+    tokens: float = 0.0
+    """Commands that it may send without waiting."""
+    tokens_at: float = 0.0
+
+    def peer(self) -> dict[str, int]:
+        return {"pid": self.pid, "uid": self.uid, "gid": self.gid}
+
+
+@dataclass(eq=False, slots=True)
+class Holding:
+    """An address that the helper has put on an interface."""
+
+    address: Address
+    interface: Interface
+    prefix: int
+    label: str
+    cluster: str
+    deadline: float
+    life_s: float
+    """How far away the deadline was when it was handed over."""
+    kernel_until: float = 0.0
+    """The kernel does not remove it before; 0: it has not been put there yet."""
+    extend_at: float = math.inf
+    """When to set its lifetime anew, if no renewal comes before."""
+    is_leaving: bool = False
+    """To be removed; not renewed any more."""
+    retry_at: float = 0.0
+
+    def assignment(self, lifetime: int) -> Assignment:
+        return Assignment(self.interface, self.address, self.prefix, self.label, lifetime)
+
+    def plan_extension(self, now: float) -> None:
+        """Some time before the kernel would remove it; for the last time when a lifetime of 1 s
+        is all that the deadline allows."""
+        last = self.deadline - last_extension_s(self.life_s)
+        next_at = min(last, max(self.kernel_until - EXTEND_BEFORE_S, now + EXTEND_RETRY_S))
+        is_worth_it = next_at + 1 - EARLY_S >= self.kernel_until + EXTEND_RETRY_S
+        self.extend_at = next_at if next_at > now and is_worth_it else math.inf
+
+
+class _Before:
+    """The host as it was before some requests; read when it is first asked for."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._addresses: dict[Address, Found] | None = None
+        self._interfaces: dict[str, Interface] = {}
+
+    def addresses(self) -> dict[Address, Found]:
+        """Take out what is changed."""
+        if self._addresses is None:
+            self._addresses = self._kernel.addresses()
+        return self._addresses
+
+    def interface(self, name: str) -> Interface:
+        """Raises KernelError if there is none."""
+        if name not in self._interfaces:
+            self._interfaces[name] = self._kernel.interface(name)
+        return self._interfaces[name]
+
+    def has_index(self, name: str, index: int) -> bool:
+        try:
+            return self.interface(name).index == index
+        except KernelError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A connection is over; with a reason if that is our doing."""
+
+    reason: str | None
+
+
+@dataclass(slots=True)
+class _Renewals:
+    """What is summed up in the record."""
+
+    count: int = 0
+    since: float = field(default_factory=boottime)
+
+
+class Server:
+    def __init__(self, listener: socket.socket, policy: Policy, audit: AuditLog) -> None:
+        self._policy = policy
+        self._audit = audit
+        self._kernel = Kernel()
+        self._announcer = Announcer()
+        self._holdings: dict[Address, Holding] = {}
+        self._expired: dict[Address, str] = {}
+        """What was removed at its deadline, and the cluster that does not know it yet."""
+        self._sessions: set[Session] = set()
+        self._renewals = _Renewals()
+        self._session_name = f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"
+        self._is_stopping = False
+        self._selector = selectors.DefaultSelector()
+        listener.setblocking(False)
+        self._listener = listener
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Addresses stay, until their deadlines."""
+        wake_read, wake_write = socket.socketpair()
+        for each in (wake_read, wake_write):
+            each.setblocking(False)
+        signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._selector.register(wake_read, selectors.EVENT_READ)
+        self._record([{"type": "start", "version": VERSION, "pid": os.getpid()}])
+        self._show()
+        while not self._is_stopping:
+            for key, _ in self._selector.select(self._timeout_s()):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif isinstance(key.data, Session):
+                    self._serve(key.data)
+                else:
+                    wake_read.recv(64)
+            self._do_what_is_due()
+        self._sum_up_renewals()
+        self._record([{"type": "stop", "addresses": len(self._holdings)}])
+
+    def _stop(self, _signal: int, _frame: object) -> None:
+        self._is_stopping = True
+
+    # --- connections -----------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, gid = struct.unpack("3i", credentials)
+        now = boottime()
+        session = Session(connection, pid, uid, gid, now, tokens_at=now)
+        session.tokens = float(self._policy.commands_per_second)
+        self._sessions.add(session)
+        self._selector.register(connection, selectors.EVENT_READ, session)
+        if uid not in self._policy.users:
+            self._hang_up(session, "its user is not in the policy")
+        elif len(self._sessions) > MAX_SESSIONS:
+            self._hang_up(session, f"there are {MAX_SESSIONS} connections already")
+
+    def _hang_up(self, session: Session, reason: str | None = None) -> None:
+        """End a connection; with a reason if that is our doing. Its addresses stay: the
+        coordinator may be back before their deadlines."""
+        if reason is not None:
+            self._record([{"type": "hung-up", "peer": session.peer(), "reason": reason}])
+        self._selector.unregister(session.socket)
+        self._sessions.discard(session)
+        session.socket.close()
+
+    def _serve(self, session: Session) -> None:
+        """Take in what has come on a connection, act, and reply."""
+        requests: list[Request] = []
+        ending: _Ending | None = None
+        while ending is None and len(requests) < MAX_BATCH:
+            try:
+                requests.append(self._receive(session))
+            except BlockingIOError:
+                break
+            except (EOFError, OSError):
+                ending = _Ending(None)
+            except Malformed as error:
+                ending = _Ending(f"malformed: {error}")
+        try:
+            for request, reply in self._handle(session, requests):
+                session.socket.send(write_reply(request.id, reply))
+        except OSError as error:
+            ending = ending or _Ending(f"does not take its replies: {error.strerror}")
+        if ending is not None:
+            self._hang_up(session, ending.reason)
+
+    def _receive(self, session: Session) -> Request:
+        """Raises BlockingIOError: nothing has come; EOFError; OSError; Malformed."""
+        packet, _, flags, _ = session.socket.recvmsg(MAX_REQUEST_BYTES + 1)
+        if not packet:
+            raise EOFError
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise Malformed("too long, or with file descriptors")
+        request = read_request(packet)
+        if request.id <= session.last_id:
+            raise Malformed("its id is not larger than the one before")
+        if isinstance(request, Hello) is not (session.cluster is None):
+            raise Malformed("hello comes first, and once")
+        session.last_id = request.id
+        if isinstance(request, Hello):
+            session.cluster = request.cluster
+        return request
+
+    # --- requests --------------------------------------------------------------------------
+
+    def _handle(self, session: Session, requests: list[Request]) -> list[tuple[Request, Reply]]:
+        """Intents first, all in one durable write; then act, one after the other."""
+        intents = [self._intent(session, each) for each in requests if _has_effect(each)]
+        is_on_record = self._audit.try_write(intents, durable=True)
+        before = _Before(self._kernel)
+        replies: list[tuple[Request, Reply]] = []
+        for request in requests:
+            if isinstance(request, Add | Announce) and not is_on_record:
+                reply: Reply = Failed(None, "the audit record cannot be written")
+            elif isinstance(request, Add | Announce) and not self._take_token(session):
+                rate = self._policy.commands_per_second
+                reply = Refused("rate", f"more than {rate} commands a second")
+            else:
+                reply = self._do(session, request, before)
+            replies.append((request, reply))
+        replies = self._check_added(replies)
+        self._record(
+            self._result(session, request, reply)
+            for request, reply in replies
+            if not (isinstance(request, Renew | List) and isinstance(reply, Ok))
+        )
+        if requests:
+            self._show()
+        return replies
+
+    def _check_added(self, replies: list[tuple[Request, Reply]]) -> list[tuple[Request, Reply]]:
+        """Read back what was added; an add that is not as it should be has failed."""
+        added = {
+            request.address: self._holdings[request.address]
+            for request, reply in replies
+            if isinstance(request, Add) and isinstance(reply, Ok)
+            if request.address in self._holdings
+        }
+        wrong = self._not_there(list(added.values()))
+        for holding in wrong:
+            self._forget(holding)
+        addresses = {holding.address for holding in wrong}
+        failed = Failed(None, "the address is not on the interface as it should be")
+        return [
+            (
+                request,
+                failed if isinstance(request, Add) and request.address in addresses else reply,
+            )
+            for request, reply in replies
+        ]
+
+    def _take_token(self, session: Session) -> bool:
+        rate = self._policy.commands_per_second
+        now = boottime()
+        session.tokens = min(rate, session.tokens + (now - session.tokens_at) * rate)
+        session.tokens_at = now
+        if session.tokens < 1:
+            return False
+        session.tokens -= 1
+        return True
+
+    def _do(self, session: Session, request: Request, before: "_Before") -> Reply:
+        if isinstance(request, Hello):
+            reply = self._hello(session, request)
+            if not isinstance(reply, Ok):
+                session.cluster = None
+            return reply
+        cluster = session.cluster
+        if cluster is None:
+            return Refused("not-allowed", "hello was refused")
+        try:
+            match request:
+                case Add():
+                    return self._add(cluster, request, before)
+                case Remove():
+                    return self._remove(cluster, request.address, before)
+                case Renew():
+                    return self._renew(cluster, request.deadline_ns / 1e9)
+                case List():
+                    return self._list(cluster, request.after)
+                case Announce():
+                    return self._announce(cluster, request.address)
+                case _:
+                    assert_never(request)
+        except KernelError as error:
+            return Failed(error.errno, error.reason)
+
+    def _hello(self, session: Session, hello: Hello) -> Reply:
+        if hello.version != VERSION:
+            return Refused("version", f"this helper speaks version {VERSION}")
+        for other in self._sessions:
+            if other is not session and other.cluster == hello.cluster:
+                return Refused(
+                    "busy",
+                    f"process {other.pid} is connected for cluster {hello.cluster} already",
+                )
+        self._expired = {a: c for a, c in self._expired.items() if c != hello.cluster}
+        return Ok(
+            {
+                "version": VERSION,
+                "session": self._session_name,
+                "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+                "rules": [
+                    {
+                        "interface": rule.interface,
+                        "networks": [str(network) for network in rule.networks],
+                        "prefixes": list(rule.prefixes),
+                    }
+                    for rule in self._policy.rules
+                ],
+            }
+        )
+
+    def _add(self, cluster: str, add: Add, before: "_Before") -> Reply:
+        """Not yet read back."""
+        if self._policy.rule_for(add) is None:
+            return Refused(
+                "not-allowed", f"no rule allows {add.address}/{add.prefix} on {add.interface}"
+            )
+        now = boottime()
+        deadline = add.deadline_ns / 1e9
+        life_s = deadline - now
+        if life_s > MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
+            return Refused("expired", f"the deadline is {life_s:.3f} s away")
+        interface = before.interface(add.interface)
+        if not interface.is_up:
+            raise KernelError(None, f"{add.interface} is down")
+        found = before.addresses().pop(add.address, None)
+        holding = self._holdings.get(add.address)
+        if holding is None and found is not None and not self._is_left_over(found, before):
+            return Refused("foreign", f"{add.address} is on this host already")
+        if holding is not None and holding.cluster != cluster:
+            return Refused("foreign", f"{add.address} is held for cluster {holding.cluster}")
+        if holding is None and len(self._holdings) >= self._policy.max_addresses:
+            return Refused("limit", f"there are {len(self._holdings)} addresses already")
+        if found is not None and (found.index, found.prefix) != (interface.index, add.prefix):
+            self._kernel.delete(found.index, found.address, found.prefix)
+            found = None
+        holding = Holding(add.address, interface, add.prefix, add.label, cluster, deadline, life_s)
+        self._holdings[add.address] = holding
+        self._expired.pop(add.address, None)
+        failed = self._set_lifetimes([holding])
+        if failed:
+            self._forget(holding)
+            raise failed[add.address]
+        return Ok({"was": "absent" if found is None else "present"})
+
+    def _remove(self, cluster: str, address: Address, before: "_Before") -> Reply:
+        holding = self._holdings.get(address)
+        if self._expired.get(address) == cluster:
+            del self._expired[address]
+        if holding is not None:
+            if holding.cluster != cluster:
+                return Ok({"was": "absent"})
+            was_there = self._take_off(holding)
+        else:
+            found = before.addresses().pop(address, None)
+            was_there = (
+                found is not None
+                and self._is_left_over(found, before)
+                and self._kernel.delete(found.index, address, found.prefix)
+            )
+        return Ok({"was": "present" if was_there else "absent"})
+
+    def _take_off(self, holding: Holding) -> bool:
+        """Remove the address; whether it was there. If that fails it stays on record, leaving."""
+        holding.is_leaving = True
+        self._announcer.stop(holding.address)
+        was_there = self._kernel.delete(holding.interface.index, holding.address, holding.prefix)
+        self._forget(holding)
+        return was_there
+
+    def _forget(self, holding: Holding) -> None:
+        self._announcer.stop(holding.address)
+        del self._holdings[holding.address]
+
+    def _renew(self, cluster: str, deadline: float) -> Reply:
+        """What has outlived its deadline is ended, not renewed: if we were stopped meanwhile, the
+        coordinator may long have given it up, and now mean only what it took since."""
+        now = boottime()
+        self._end_over(now)
+        if not now < deadline <= now + MAX_DEADLINE_S:
+            return Refused("expired", f"the deadline is {deadline - now:.3f} s away")
+        holdings = [
+            each
+            for each in self._holdings.values()
+            if each.cluster == cluster and not each.is_leaving and now < each.deadline
+        ]
+        for holding in holdings:
+            holding.deadline = deadline
+            holding.life_s = deadline - now
+        missing = self._extend(holdings)
+        missing += [address for address, owner in self._expired.items() if owner == cluster]
+        self._renewals.count += 1
+        return Ok({"missing": [str(address) for address in missing[:MAX_LISTED]]})
+
+    def _list(self, cluster: str, after: Address | None) -> Reply:
+        holdings = sorted(
+            (
+                each
+                for each in self._holdings.values()
+                if each.cluster == cluster
+                and not each.is_leaving
+                and (after is None or _order(each.address) > _order(after))
+            ),
+            key=lambda each: _order(each.address),
+        )
+        return Ok(
+            {
+                "addresses": [
+                    {
+                        "address": str(each.address),
+                        "interface": each.interface.name,
+                        "prefix": each.prefix,
+                        "deadline_ns": round(each.deadline * 1e9),
+                    }
+                    for each in holdings[:MAX_LISTED]
+                ],
+                "more": len(holdings) > MAX_LISTED,
+            }
+        )
+
+    def _announce(self, cluster: str, address: Address) -> Reply:
+        holding = self._holdings.get(address)
+        if holding is None or holding.cluster != cluster or holding.is_leaving:
+            return Refused("foreign", f"{address} is not held for this cluster")
+        self._announcer.start(holding.interface, address, boottime())
+        return Ok({})
+
+    def _is_left_over(self, found: Found, before: "_Before") -> bool:
+        """Whether an earlier life of the helper put it there: it looks it, and may be there."""
+        return found.is_left_over and any(
+            before.has_index(rule.interface, found.index)
+            and rule.allows(rule.interface, found.address, found.prefix)
+            for rule in self._policy.rules
+        )
+
+    # --- the clock -------------------------------------------------------------------------
+
+    def _extend(self, holdings: list[Holding]) -> list[Address]:
+        """Give each address the longest lifetime that its deadline allows; those where that failed.
+
+        An address that may not be extended any more is left as it is.
+        """
+        failed = self._set_lifetimes(holdings)
+        self._record(
+            _noted("extend", holding, f"failed: {failed[holding.address].reason}")
+            for holding in holdings
+            if holding.address in failed
+        )
+        return [holding.address for holding in self._not_there(holdings)]
+
+    def _not_there(self, holdings: list[Holding]) -> list[Holding]:
+        """Those that are not on their interface with a finite lifetime, as the kernel tells it."""
+        found = self._kernel.addresses() if holdings else {}
+        missing = []
+        for holding in holdings:
+            there = found.get(holding.address)
+            if there is None or there.index != holding.interface.index:
+                missing.append(holding)
+            elif there.valid_s is None:
+                # Neither the kernel nor pyroute2 should ever do this.
+                self._kernel.delete(there.index, there.address, there.prefix)
+                missing.append(holding)
+                self._record([_noted("extend", holding, "had no lifetime: removed")])
+        return missing
+
+    def _set_lifetimes(self, holdings: list[Holding]) -> dict[Address, KernelError]:
+        """In the kernel, each as long as its deadline allows; announce those that are new there.
+        What went wrong."""
+        now = boottime()
+        assignments = []
+        limit_s = MAX_DEADLINE_S
+        for holding in holdings:
+            left_s = holding.deadline - now
+            lifetime = lifetime_s(left_s, holding.life_s)
+            if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
+                limit_s = min(limit_s, time_to_act_s(left_s, holding.life_s, lifetime))
+                assignments.append(holding.assignment(lifetime))
+        with act_within(limit_s):
+            failed = self._kernel.put(assignments)
+            for each in assignments:
+                holding = self._holdings[each.address]
+                if each.address in failed:
+                    continue
+                if not holding.kernel_until:
+                    self._announcer.start(holding.interface, holding.address, now)
+                holding.kernel_until = now + each.lifetime_s - EARLY_S
+        for holding in holdings:
+            holding.plan_extension(now)
+        return failed
+
+    def _timeout_s(self) -> float:
+        times = [self._renewals.since + SUMMARY_EVERY_S]
+        announce_at = self._announcer.next_at()
+        if announce_at is not None:
+            times.append(announce_at)
+        for holding in self._holdings.values():
+            times.append(max(holding.deadline, holding.retry_at))
+            times.append(holding.extend_at)
+        times += [s.opened_at + HELLO_WITHIN_S for s in self._sessions if s.cluster is None]
+        return max(0.0, min(times) - boottime())
+
+    def _do_what_is_due(self) -> None:
+        now = boottime()
+        has_ended = self._end_over(now)
+        self._extend(
+            [
+                each
+                for each in self._holdings.values()
+                if not each.is_leaving and now >= each.extend_at
+            ]
+        )
+        with act_within(ANNOUNCE_WITHIN_S):
+            self._announcer.run(now)
+        for session in [s for s in self._sessions if s.cluster is None]:
+            if now >= session.opened_at + HELLO_WITHIN_S:
+                self._hang_up(session, "did not say hello")
+        if now >= self._renewals.since + SUMMARY_EVERY_S:
+            self._sum_up_renewals()
+        if has_ended:
+            self._show()
+
+    def _end_over(self, now: float) -> bool:
+        """Remove what has outlived its deadline; whether there was anything."""
+        over = [
+            each
+            for each in self._holdings.values()
+            if now >= each.deadline and now >= each.retry_at
+        ]
+        for holding in over:
+            self._end(holding)
+        return bool(over)
+
+    def _end(self, holding: Holding) -> None:
+        """Its deadline has passed."""
+        self._record([_noted("expire", holding, "the deadline has passed: removing")])
+        try:
+            was_there = self._take_off(holding)
+        except KernelError as error:
+            holding.retry_at = boottime() + RETRY_REMOVAL_S
+            self._record([_noted("expire", holding, f"cannot remove it: {error.reason}")])
+        else:
+            self._expired[holding.address] = holding.cluster
+            outcome = "removed" if was_there else "the kernel had removed it"
+            self._record([_noted("expire", holding, outcome)])
+
+    # --- the record ------------------------------------------------------------------------
+
+    def _intent(self, session: Session, request: Request) -> dict[str, Any]:
+        record = {"type": "intent", "peer": session.peer(), **_described(request)}
+        if isinstance(request, Add):
+            rule = self._policy.rule_for(request)
+            record["rule"] = rule.number if rule is not None else None
+        return record
+
+    def _result(self, session: Session, request: Request, reply: Reply) -> dict[str, Any]:
+        record = {"type": "result", "peer": session.peer(), **_described(request)}
+        match reply:
+            case Ok(fields):
+                record["outcome"] = "ok"
+                if "was" in fields:
+                    record["was"] = fields["was"]
+            case Refused(code, reason):
+                record |= {"outcome": "refused", "code": code, "reason": reason}
+            case Failed(errno, reason):
+                record |= {"outcome": "failed", "errno": errno, "reason": reason}
+            case _:
+                assert_never(reply)
+        return record
+
+    def _sum_up_renewals(self) -> None:
+        if self._renewals.count:
+            self._record([{"type": "renewals", "count": self._renewals.count}])
+        self._renewals = _Renewals()
+
+    def _record(self, records: Iterable[dict[str, Any]]) -> None:
+        """Record what has happened; it has happened all the same if that fails."""
+        try:
+            self._audit.write(records, durable=False)
+        except AuditError as error:
+            print(f"yaim-helper: {error}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _show(self) -> None:
+        count = len(self._holdings)
+        setproctitle(f"yaim: helper {count} address{'' if count == 1 else 'es'}")
+
+
+def _has_effect(request: Request) -> bool:
+    return isinstance(request, Add | Remove | Announce)
+
+
+def _described(request: Request) -> dict[str, Any]:
+    """A request as the record tells it."""
+    record: dict[str, Any] = {"op": type(request).__name__.lower(), "id": request.id}
+    match request:
+        case Hello():
+            record |= {"cluster": request.cluster, "node": request.node}
+        case Add():
+            record |= {
+                "address": str(request.address),
+                "interface": request.interface,
+                "prefix": request.prefix,
+                "deadline_ns": request.deadline_ns,
+            }
+        case Remove() | Announce():
+            record["address"] = str(request.address)
+        case Renew():
+            record["deadline_ns"] = request.deadline_ns
+        case List():
+            pass
+        case _:
+            assert_never(request)
+    return record
+
+
+def _noted(op: str, holding: Holding, outcome: str) -> dict[str, Any]:
+    """What the helper does of itself."""
+    return {
+        "type": "own",
+        "op": op,
+        "address": str(holding.address),
+        "interface": holding.interface.name,
+        "cluster": holding.cluster,
+        "outcome": outcome,
+    }
+
+
+def _order(address: Address) -> tuple[int, int]:
+    return address.version, int(address)

@@ -1,0 +1,73 @@
+"""What most of the helper's tests need: a network, a helper in it, a connection to that."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.helper.network import new_network
+from tests.helper.process import Client, Helper, started, wait_until_ready
+from yaim.lab.namespaces import Namespace
+
+SPARES = 4
+"""Helpers that are started ahead: a test need not wait for the third of a second that takes."""
+
+
+class Nursery:
+    """Helpers that no test has used yet, each in a network of its own."""
+
+    def __init__(self, directories: pytest.TempPathFactory) -> None:
+        self._directories = directories
+        self._young: deque[tuple[ExitStack, Namespace, Helper]] = deque()
+
+    def take(self) -> tuple[ExitStack, Namespace, Helper]:
+        """One of them; it is gone when the stack is closed."""
+        while len(self._young) < SPARES:
+            stack = ExitStack()
+            network = stack.enter_context(new_network())
+            directory = self._directories.mktemp("helper")
+            helper = stack.enter_context(started(network, directory))
+            self._young.append((stack, network, helper))
+        return self._young.popleft()
+
+    def close(self) -> None:
+        for stack, _, _ in self._young:
+            stack.close()
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    nursery = Nursery(tmp_path_factory)
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def network_and_helper(nursery: Nursery) -> Iterator[tuple[Namespace, Helper]]:
+    stack, network, helper = nursery.take()
+    with stack:
+        wait_until_ready(helper)
+        yield network, helper
+
+
+@pytest.fixture
+def network(request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """The one of the helper, if the test has one."""
+    if "helper" in request.fixturenames:
+        network, _ = request.getfixturevalue("network_and_helper")
+        yield network
+    else:
+        with new_network() as network:
+            yield network
+
+
+@pytest.fixture
+def helper(network_and_helper: tuple[Namespace, Helper]) -> Helper:
+    return network_and_helper[1]
+
+
+@pytest.fixture
+def client(helper: Helper) -> Iterator[Client]:
+    with helper.greeted() as client:
+        yield client

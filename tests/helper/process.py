@@ -1,0 +1,242 @@
+"""A helper process for a test, and the coordinator's end of its socket, as plain as can be."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tests.helper.network import INTERFACE, boottime, state, wait_for
+from yaim.lab.namespaces import Namespace
+
+Message: TypeAlias = dict[str, Any]
+
+NETWORK = ("192.0.2.0/24", "2001:db8::/64")
+ANSWER_WITHIN_S = 20.0
+
+
+def policy(
+    audit_log: Path,
+    *,
+    networks: Sequence[str] = NETWORK,
+    prefixes: Sequence[int] = (32, 128),
+    limit: int = 64,
+    rate: int = 1000,
+    users: Sequence[int] = (0,),
+) -> str:
+    return json.dumps(
+        {
+            "users": list(users),
+            "rules": [
+                {
+                    "interface": INTERFACE,
+                    "networks": list(networks),
+                    "prefix-lengths": list(prefixes),
+                }
+            ],
+            "max-addresses": limit,
+            "commands-per-second": rate,
+            "audit-log": str(audit_log),
+        },
+        indent=1,
+    )
+
+
+class Client:
+    """A connection. `ask` and the commands wait for the reply and give it without its id."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(ANSWER_WITHIN_S)
+        self._last_id = 0
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, op: str, **fields: Any) -> int:
+        """Without waiting for the reply; the request's id."""
+        self._last_id += 1
+        self.socket.send(json.dumps({"op": op, "id": self._last_id, **fields}).encode())
+        return self._last_id
+
+    def receive(self, request_id: int) -> Message:
+        packet = self.socket.recv(65537)
+        assert packet, "the helper hung up"
+        assert len(packet) <= 65536
+        reply: Message = json.loads(packet)
+        assert reply.pop("id") == request_id
+        return reply
+
+    def ask(self, op: str, **fields: Any) -> Message:
+        return self.receive(self.send(op, **fields))
+
+    def is_hung_up(self) -> bool:
+        """Whether the connection ends without a further reply; waits for it."""
+        try:
+            return self.socket.recv(65537) == b""
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
+
+    def hello(self, cluster: str = "test") -> Message:
+        return self.ask("hello", version=1, cluster=cluster, node="db1")
+
+    def add(self, address: str, **fields: Any) -> Message:
+        return self.ask("add", **add(address, **fields))
+
+    def remove(self, address: str) -> Message:
+        return self.ask("remove", address=address)
+
+    def renew(self, deadline_ns: int) -> Message:
+        return self.ask("renew", deadline_ns=deadline_ns)
+
+    def list(self, after: str = "") -> Message:
+        return self.ask("list", after=after)
+
+
+def add(
+    address: str,
+    *,
+    deadline_ns: int = 0,
+    interface: str = INTERFACE,
+    prefix: int = 0,
+    label: str = "",
+) -> Message:
+    """The fields of an add; what is not given is as most tests want it."""
+    return {
+        "interface": interface,
+        "address": address,
+        "prefix": prefix or (128 if ":" in address else 32),
+        "label": label,
+        "deadline_ns": deadline_ns or deadline_in(30),
+    }
+
+
+def deadline_in(seconds: float) -> int:
+    """In whole microseconds, which the helper's arithmetic keeps exactly."""
+    return round((boottime() + seconds) * 1e6) * 1000
+
+
+OK_ABSENT: Message = {"result": "ok", "was": "absent"}
+OK_PRESENT: Message = {"result": "ok", "was": "present"}
+
+
+def refused(reply: Message) -> str:
+    """The code of a refusal; fails if it is none."""
+    assert set(reply) == {"result", "code", "reason"}, reply
+    assert reply["result"] == "refused"
+    return str(reply["code"])
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    process: subprocess.Popen[bytes]
+    socket: Path
+    audit_log: Path
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def connect(self) -> Client:
+        return Client(self.socket)
+
+    def greeted(self, cluster: str = "test") -> Client:
+        client = self.connect()
+        assert client.hello(cluster)["result"] == "ok"
+        return client
+
+    def records(self) -> list[Message]:
+        return read_records(self.audit_log)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """While it waits: in the middle of its work it may have to end for it (act_within)."""
+        wait_for(lambda: state(self.pid) == "S", "the helper waits")
+        os.kill(self.pid, signal.SIGSTOP)
+        wait_for(lambda: state(self.pid) == "T", "the helper stops")
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Signal it; its exit status."""
+        os.kill(self.pid, number)
+        return self.process.wait(ANSWER_WITHIN_S)
+
+
+def read_records(audit_log: Path) -> list[Message]:
+    return [json.loads(line) for line in audit_log.read_bytes().splitlines()]
+
+
+def essence(records: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """The records without what all have in common."""
+    common = {"v", "boot_id", "host", "policy", "time", "boottime_ns", "seq", "peer"}
+    return [{k: v for k, v in record.items() if k not in common} for record in records]
+
+
+@contextmanager
+def started(
+    namespace: Namespace,
+    directory: Path,
+    *,
+    config: str | None = None,
+    around: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Helper]:
+    """A helper process, perhaps not ready yet, that is gone at the end. `around`: a command in
+    front of it, which must exec it."""
+    audit_log = directory / "audit.log"
+    config_file = directory / "helper.yml"
+    config_file.write_text(config if config is not None else policy(audit_log))
+    path = directory / "helper.sock"
+    log = directory / "helper.log"
+    with log.open("ab") as file:
+        files = ("--config", str(config_file), "--socket", str(path))
+        process = namespace.start(
+            (*around, sys.executable, "-I", "-m", "yaim_helper", *files), file, pass_fds=pass_fds
+        )
+    try:
+        yield Helper(process, path, audit_log, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def running(namespace: Namespace, directory: Path, **options: Any) -> Iterator[Helper]:
+    """As `started`; it listens."""
+    with started(namespace, directory, **options) as helper:
+        wait_until_ready(helper)
+        yield helper
+
+
+def wait_until_ready(helper: Helper) -> None:
+    """Until it listens: what is sent from then on is answered."""
+
+    def listens() -> bool:
+        assert helper.process.poll() is None, helper.log.read_text()
+        try:
+            helper.connect().__exit__()
+        except OSError:
+            return False
+        return True
+
+    wait_for(listens, "the helper listens")

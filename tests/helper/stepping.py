@@ -1,0 +1,69 @@
+"""Helpers that stop themselves in the middle of their work, each in front of another line of it.
+
+Run as a program: python -I stepping.py DIRECTORY [NAME ...]. For each name, a number, it forks a
+process that is a helper with DIRECTORY/NAME/helper.yml. From where that records its first intents
+(nothing has been done for them then) until it waits for more, it counts the lines of server.py that
+it comes to for the first time. In front of the NAMEth it writes to DIRECTORY/NAME/where which line
+that is, and stops itself with SIGSTOP; if there are not so many it writes nothing there and goes on
+as any helper.
+"""
+
+import ctypes
+import linecache
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from yaim_helper.__main__ import main
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Stepper:
+    """A trace function (sys.settrace)."""
+
+    def __init__(self, step: int, where: Path) -> None:
+        self._step = step
+        self._where = where
+        self._has_begun = False
+        self._lines: set[int] = set()
+
+    def trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
+        directory, _, file = frame.f_code.co_filename.rpartition("/")
+        is_helpers = directory.endswith("/yaim_helper")
+        if event == "call":
+            if is_helpers and file == "audit.py" and frame.f_code.co_name == "write":
+                given = frame.f_locals
+                self._has_begun |= bool(given.get("durable") and given.get("records"))
+            if file == "selectors.py" and self._has_begun:
+                sys.settrace(None)
+                self._step = 0
+                return None
+            return self.trace if is_helpers and file == "server.py" else None
+        if event == "line" and self._has_begun and self._step:
+            self._lines.add(frame.f_lineno)
+            if len(self._lines) == self._step:
+                text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+                self._step = 0
+                self._where.write_text(f"{frame.f_lineno}: {text}")
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return self.trace
+
+
+def be_helper(directory: Path, step: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.argv = ["yaim-helper", f"--config={directory}/helper.yml"]
+    sys.argv.append(f"--socket={directory}/helper.sock")
+    sys.settrace(Stepper(step, directory / "where").trace)
+    os._exit(main())
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        if os.fork() == 0:
+            be_helper(Path(sys.argv[1], name), int(name))
+    while True:
+        signal.pause()

@@ -1,0 +1,468 @@
+"""Addresses on a real interface, and the arithmetic that decides how long they stay there."""
+
+import errno
+import heapq
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from itertools import count
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yaim_helper.addresses import (
+    GRACE_S,
+    Assignment,
+    Found,
+    Interface,
+    Kernel,
+    KernelError,
+    last_extension_s,
+    lifetime_s,
+    time_to_act_s,
+)
+
+from tests.helper.network import (
+    INTERFACE,
+    MAC,
+    PEER,
+    Address,
+    Watch,
+    boottime,
+    new_network,
+    present,
+    shown,
+    wait_for,
+    watching,
+)
+from yaim.lab.namespaces import DIES_WITH_US, Namespace
+
+V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
+A_BIT = 1e-6
+"""Floating-point arithmetic is not exact; the kernel's clock is coarser than this by far."""
+
+
+@pytest.fixture
+def kernel(network: Namespace) -> Iterator[Kernel]:
+    """And the test is in the network namespace, too."""
+    with network.entered():
+        yield Kernel()
+
+
+def assignment(
+    kernel: Kernel,
+    address: Address = V4,
+    *,
+    interface: str = INTERFACE,
+    prefix: int = 0,
+    label: str = "",
+    lifetime_s: int = 30,
+) -> Assignment:
+    return Assignment(
+        kernel.interface(interface), address, prefix or address.max_prefixlen, label, lifetime_s
+    )
+
+
+def facts(namespace: Namespace, address: Address) -> dict[str, Any]:
+    """What `ip` shows of an address, but for the part that counts down."""
+    (it,) = [each for each in shown(namespace) if each["local"] == str(address)]
+    assert 0 < it.pop("valid_life_time") <= 30
+    return it
+
+
+def told(failed: dict[Address, KernelError]) -> dict[Address, tuple[int | None, str]]:
+    return {address: (error.errno, error.reason) for address, error in failed.items()}
+
+
+# --- the kernel --------------------------------------------------------------------------------
+
+
+def test_an_ipv4_address_has_a_lifetime_and_a_label_and_is_not_preferred(
+    network: Namespace, kernel: Kernel
+) -> None:
+    assert kernel.put([assignment(kernel, V4, label="yaim")]) == {}
+    assert facts(network, V4) == {
+        "interface": INTERFACE,
+        "family": "inet",
+        "local": "192.0.2.10",
+        "prefixlen": 32,
+        "scope": "global",
+        "label": "veth0:yaim",
+        "dynamic": True,
+        "deprecated": True,
+        "preferred_life_time": 0,
+    }
+
+
+def test_an_ipv6_address_has_a_lifetime_and_is_neither_preferred_nor_probed_for(
+    network: Namespace, kernel: Kernel
+) -> None:
+    assert kernel.put([assignment(kernel, V6, label="yaim")]) == {}
+    assert facts(network, V6) == {
+        "interface": INTERFACE,
+        "family": "inet6",
+        "local": "2001:db8::10",
+        "prefixlen": 128,
+        "scope": "global",
+        "nodad": True,
+        "dynamic": True,
+        "deprecated": True,
+        "preferred_life_time": 0,
+    }
+
+
+def test_an_ipv4_address_without_a_label_has_the_interfaces(
+    network: Namespace, kernel: Kernel
+) -> None:
+    assert kernel.put([assignment(kernel)]) == {}
+    assert facts(network, V4)["label"] == INTERFACE
+
+
+@pytest.mark.parametrize(("address", "prefix"), [(V4, 32), (V4, 24), (V6, 128), (V6, 64)])
+def test_what_is_put_is_read_back(kernel: Kernel, address: Address, prefix: int) -> None:
+    one = assignment(kernel, address, prefix=prefix)
+    assert kernel.put([one]) == {}
+    read = kernel.addresses()[address]
+    assert read == Found(address, one.interface.index, prefix, read.valid_s, 0)
+    assert read.valid_s in (29, 30)
+    assert read.is_left_over
+
+
+def test_an_address_without_end_is_read_back_as_such(network: Namespace, kernel: Kernel) -> None:
+    network.run("ip", "address", "add", f"{V4}/24", "dev", INTERFACE)
+    network.run("ip", "address", "add", f"{V6}/64", "dev", INTERFACE, "nodad")
+    index = kernel.interface(INTERFACE).index
+    read = kernel.addresses()
+    assert [read[V4], read[V6]] == [
+        Found(V4, index, 24, None, None),
+        Found(V6, index, 64, None, None),
+    ]
+    assert not read[V4].is_left_over
+
+
+def test_a_preferred_address_with_an_end_is_not_the_helpers(
+    network: Namespace, kernel: Kernel
+) -> None:
+    """As DHCP and router advertisements make them."""
+    lifetimes = ("valid_lft", "1000", "preferred_lft", "500")
+    network.run("ip", "address", "add", f"{V4}/24", "dev", INTERFACE, *lifetimes)
+    read = kernel.addresses()[V4]
+    assert read.preferred_s in (499, 500)
+    assert not read.is_left_over
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+@pytest.mark.parametrize("anew_s", [40, 20])
+def test_putting_an_address_anew_sets_its_lifetime(
+    kernel: Kernel, address: Address, anew_s: int
+) -> None:
+    kernel.put([assignment(kernel, address, lifetime_s=30)])
+    assert kernel.put([assignment(kernel, address, lifetime_s=anew_s)]) == {}
+    assert kernel.addresses()[address].valid_s in (anew_s - 1, anew_s)
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_deleting_tells_whether_the_address_was_there(
+    network: Namespace, kernel: Kernel, address: Address
+) -> None:
+    one = assignment(kernel, address)
+    assert not kernel.delete(one.interface.index, address, one.prefix)
+    kernel.put([one])
+    assert kernel.delete(one.interface.index, address, one.prefix)
+    assert not kernel.delete(one.interface.index, address, one.prefix)
+    assert present(network) == []
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_an_address_on_an_interface_that_is_gone_is_not_there(
+    network: Namespace, kernel: Kernel, address: Address
+) -> None:
+    one = assignment(kernel, address)
+    kernel.put([one])
+    network.run("ip", "link", "delete", PEER)
+    assert not kernel.delete(one.interface.index, address, one.prefix)
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_the_same_address_elsewhere_is_not_deleted(
+    network: Namespace, kernel: Kernel, address: Address
+) -> None:
+    here, there = (assignment(kernel, address, interface=name) for name in (INTERFACE, PEER))
+    kernel.put([there])
+    assert not kernel.delete(here.interface.index, address, here.prefix)
+    assert not kernel.delete(there.interface.index, address, there.prefix - 1)
+    assert present(network) == [f"{PEER} {address}/{there.prefix}"]
+
+
+def test_an_interface_is_described(network: Namespace, kernel: Kernel) -> None:
+    network.run("ip", "link", "set", PEER, "down")
+    index = {
+        link["ifname"]: link["ifindex"]
+        for link in json.loads(network.run("ip", "-json", "link", "show"))
+    }
+    mac = bytes.fromhex(MAC.replace(":", ""))
+    assert kernel.interface(INTERFACE) == Interface(INTERFACE, index[INTERFACE], mac, True, True)
+    assert kernel.interface("lo") == Interface("lo", index["lo"], bytes(6), True, False)
+    assert not kernel.interface(PEER).is_up
+
+
+@pytest.mark.parametrize("name", ["eth9", "abcdefghijklmnop", ""])
+def test_an_unknown_interface_is_an_error(kernel: Kernel, name: str) -> None:
+    with pytest.raises(KernelError) as caught:
+        kernel.interface(name)
+    assert caught.value.reason == f"there is no interface {name}"
+    assert caught.value.errno in (errno.ENODEV, None), "Python 3.11 does not tell"
+
+
+def test_a_put_that_fails_is_told_with_its_reason(network: Namespace, kernel: Kernel) -> None:
+    interface = kernel.interface(INTERFACE)
+    gone = Interface("gone", interface.index + 100, interface.mac, True, True)
+    failed = kernel.put(
+        [
+            Assignment(interface, ip_address("192.0.2.1"), 32, "", 30),
+            Assignment(interface, ip_address("192.0.2.2"), 33, "", 30),
+            Assignment(interface, ip_address("192.0.2.3"), 32, "longer-than-it-may-be", 30),
+            Assignment(gone, ip_address("192.0.2.4"), 32, "", 30),
+            Assignment(gone, ip_address("2001:db8::5"), 128, "", 30),
+            Assignment(interface, ip_address("2001:db8::6"), 128, "", 30),
+        ]
+    )
+    assert told(failed) == {
+        ip_address("192.0.2.2"): (errno.EINVAL, "Invalid argument"),
+        ip_address("192.0.2.3"): (errno.ERANGE, "Numerical result out of range"),
+        ip_address("192.0.2.4"): (errno.ENODEV, "No such device"),
+        ip_address("2001:db8::5"): (errno.ENODEV, "No such device"),
+    }
+    assert present(network) == [f"{INTERFACE} 192.0.2.1/32", f"{INTERFACE} 2001:db8::6/128"]
+
+
+def test_a_refusal_to_delete_is_an_error(kernel: Kernel) -> None:
+    with pytest.raises(KernelError) as caught:
+        kernel.delete(kernel.interface(INTERFACE).index, V6, 200)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_two_hundred_addresses_are_put_together(network: Namespace, kernel: Kernel) -> None:
+    addresses: list[Address] = [ip_address(f"192.0.2.{number}") for number in range(1, 101)]
+    addresses += [ip_address(f"2001:db8::{number:x}") for number in range(1, 101)]
+    interface = kernel.interface(INTERFACE)
+    for lifetime in (30, 60):
+        everything = [Assignment(interface, a, a.max_prefixlen, "", lifetime) for a in addresses]
+        assert kernel.put(everything) == {}
+        read = kernel.addresses()
+        assert {
+            (each.address, each.index, each.prefix, each.preferred_s) for each in read.values()
+        } >= {(a, interface.index, a.max_prefixlen, 0) for a in addresses}
+        assert {read[a].valid_s for a in addresses} <= {lifetime - 1, lifetime}
+    assert len(present(network)) == 200
+
+
+# --- the arithmetic ----------------------------------------------------------------------------
+
+
+FORMULA = re.search(
+    r"N \+ N/8 \+ min\(max\(([\d.]+) \* life, ([\d.]+)\), ([\d.]+)\) <= left \+ ([\d.]+)\n",
+    (Path(__file__).parents[2] / "helper" / "PROTOCOL.md").read_text(),
+)
+"""What helper/PROTOCOL.md promises of the largest whole N."""
+assert FORMULA
+PART, LEAST_S, MOST_S, ALLOWANCE_S = (float(text) for text in FORMULA.groups())
+
+
+def late_s(life_s: float) -> float:
+    return min(max(PART * life_s, LEAST_S), MOST_S)
+
+
+LIVES = st.floats(min_value=0.0, max_value=3600.0)
+"""Seconds to a deadline when it was handed over."""
+PARTS = st.floats(min_value=-0.1, max_value=1.0)
+"""How much of that is left."""
+
+
+@given(life_s=LIVES, part=PARTS)
+def test_the_lifetime_is_the_largest_that_surely_ends_in_time(life_s: float, part: float) -> None:
+    left_s = life_s * part
+    lifetime = lifetime_s(left_s, life_s)
+    assert lifetime >= 0
+    if lifetime:
+        assert 1.125 * lifetime + late_s(life_s) <= left_s + ALLOWANCE_S + A_BIT
+    assert 1.125 * (lifetime + 1) + late_s(life_s) > left_s + ALLOWANCE_S - A_BIT
+
+
+@given(life_s=LIVES, part=PARTS)
+def test_there_is_always_a_tenth_of_a_second_to_act(life_s: float, part: float) -> None:
+    left_s = life_s * part
+    lifetime = lifetime_s(left_s, life_s)
+    if lifetime:
+        assert time_to_act_s(left_s, life_s, lifetime) >= 0.1 - A_BIT
+
+
+@given(LIVES)
+def test_the_last_extension_is_as_late_as_one_second_allows(life_s: float) -> None:
+    last_s = last_extension_s(life_s)
+    assert lifetime_s(last_s + A_BIT, life_s) == 1
+    assert lifetime_s(last_s - A_BIT, life_s) == 0
+
+
+@pytest.mark.parametrize(
+    ("left_s", "lifetime"), [(-1.0, 0), (0.0, 0), (2.0, 0), (10.0, 6), (30.0, 24), (3600.0, 3197)]
+)
+def test_these_deadlines_allow_these_lifetimes(left_s: float, lifetime: int) -> None:
+    assert lifetime_s(left_s, left_s) == lifetime
+
+
+# --- acting in time or never -------------------------------------------------------------------
+
+ACTING = """
+import os, signal, sys
+from yaim_helper.addresses import act_within
+
+try:
+    with act_within(float(sys.argv[1])):
+        match sys.argv[2]:
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "fail":
+                raise KeyError
+        os.write(1, b"acted")
+except KeyError:
+    pass
+print(signal.getitimer(signal.ITIMER_REAL))
+"""
+
+
+@contextmanager
+def acting(limit_s: float, how: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        (*DIES_WITH_US, sys.executable, "-I", "-c", ACTING, str(limit_s), how),
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def has_pending(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if "ShdPnd" in line)
+    return bool(mask >> (number - 1) & 1)
+
+
+def test_who_is_stopped_for_too_long_never_acts() -> None:
+    with acting(0.2, "stop") as process:
+        wait_for(lambda: has_pending(process.pid, signal.SIGALRM), "the alarm is pending")
+        os.kill(process.pid, signal.SIGCONT)
+        output, _ = process.communicate(timeout=20)
+    assert (output, process.returncode) == (b"", -signal.SIGALRM)
+
+
+@pytest.mark.parametrize(("how", "acted"), [("act", b"acted"), ("fail", b"")])
+def test_who_is_in_time_acts_and_is_left_alone(how: str, acted: bytes) -> None:
+    with acting(30, how) as process:
+        output, _ = process.communicate(timeout=20)
+    assert (output, process.returncode) == (acted + b"(0.0, 0.0)\n", 0)
+
+
+# --- the promise -------------------------------------------------------------------------------
+
+
+@dataclass
+class Node:
+    """A network namespace in which a third party sets lifetimes, too: each time the kernel checks
+    all of them, and then not again for a second."""
+
+    kernel: Kernel
+    watch: Watch
+    interface: Interface
+    shift_s: float
+    """How long before the kernel would remove an address the third party acts."""
+
+    def put(self, address: str, lifetime: int) -> None:
+        it = ip_address(address)
+        assignment = Assignment(self.interface, it, it.max_prefixlen, "", lifetime)
+        assert self.kernel.put([assignment]) == {}
+
+    def disturb(self) -> None:
+        for address in ("198.51.100.1", "2001:db8:1::1"):
+            self.put(address, 3000)
+
+
+@dataclass
+class Agenda:
+    """What is to be done when, in order."""
+
+    _entries: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _number: Iterator[int] = field(default_factory=count)
+
+    def at(self, time: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._entries, (time, next(self._number), act))
+
+    def run(self) -> None:
+        while self._entries:
+            time, _, act = heapq.heappop(self._entries)
+            sleep(max(0.0, time - boottime()))
+            act()
+
+
+@dataclass
+class Trial:
+    """An address that must be gone in time."""
+
+    node: Node
+    address: str
+    left_s: float
+    agenda: Agenda
+    is_late: bool | None = None
+
+    def start(self) -> None:
+        lifetime = lifetime_s(self.left_s, self.left_s)
+        now = boottime()
+        self.node.put(self.address, lifetime)
+        if boottime() > now + time_to_act_s(self.left_s, self.left_s, lifetime):
+            # This machine is busy. The helper would be dead by now (act_within).
+            self.start()
+            return
+        for before_s in (0.0, 1.0, 2.0):
+            if lifetime > before_s:
+                self.agenda.at(now + lifetime - before_s - self.node.shift_s, self.node.disturb)
+        self.agenda.at(now + self.left_s + GRACE_S, self.judge)
+
+    def judge(self) -> None:
+        self.is_late = ip_address(self.address) in self.node.watch.present()
+
+
+LEFT_S = (1.125 + LEAST_S - ALLOWANCE_S + A_BIT, 2.75, 3.3, 4.7)
+"""Seconds to a deadline; the first is the least that can be served."""
+
+
+def test_an_address_is_gone_when_its_deadline_and_the_grace_have_passed() -> None:
+    agenda = Agenda()
+    trials: list[Trial] = []
+    with ExitStack() as stack:
+        for shift_s in (0.005, 0.05, 0.3, 0.9):
+            namespace = stack.enter_context(new_network())
+            watch = stack.enter_context(watching(namespace))
+            with namespace.entered():
+                kernel = Kernel()
+                node = Node(kernel, watch, kernel.interface(INTERFACE), shift_s)
+            for number, left_s in enumerate(LEFT_S, start=1):
+                trials += [
+                    Trial(node, address, left_s, agenda)
+                    for address in (f"192.0.2.{number}", f"2001:db8::{number}")
+                ]
+        for number, trial in enumerate(trials):
+            agenda.at(boottime() + 0.023 * number, trial.start)
+        agenda.run()
+        assert [(t.address, t.left_s, t.node.shift_s) for t in trials if t.is_late] == []
+        assert {trial.is_late for trial in trials} == {False}
