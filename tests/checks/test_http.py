@@ -1,0 +1,936 @@
+"""The HTTP check against servers that misbehave, over real sockets."""
+
+import base64
+import gc
+import gzip
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from yaim.checks.http import (
+    MAX_BODY_BYTES,
+    MAX_REDIRECTS,
+    SYSTEM_CA_FILE,
+    HttpCheck,
+    check_http,
+)
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+
+PATIENT_S = 10.0
+IMPATIENT_S = 0.3
+"""The bound on an attempt that is expected to be answered, and on one that is not."""
+SLACK_S = 0.5
+NO_ANSWER = CannotTell("no answer within 0.3 s")
+SECRET = "geheim"
+IS_URLLIB3_1 = version("urllib3").startswith("1.")
+"""As in Debian 12."""
+
+
+def attempt(check: HttpCheck, timeout_s: float = PATIENT_S) -> Verdict:
+    """One attempt, which must keep within its bound."""
+    started = time.monotonic()
+    verdict = check_http(check, timeout_s)
+    assert time.monotonic() - started < timeout_s + SLACK_S
+    return verdict
+
+
+# --- servers -------------------------------------------------------------------------------------
+
+Answer = Callable[[socket.socket, "Server"], None]
+
+
+class Server:
+    """Reads a request from each connection and answers it, in a thread for each."""
+
+    def __init__(self, answer: Answer, host: str, tls: ssl.SSLContext | None) -> None:
+        self._answer = answer
+        self._tls = tls
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
+        self.host = f"[{host}]" if ":" in host else host
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http{'s' if tls else ''}://{self.host}:{self.port}/"
+        self.requests: list[bytes] = []
+        self.sent_bytes = 0
+        self.is_closing = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+            self._threads[-1].start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        plain.settimeout(PATIENT_S)
+        try:
+            with plain, self._encrypted(plain) as connection:
+                self.requests.append(connection.recv(65536))
+                self._answer(connection, self)
+        except OSError:
+            pass  # the client has gone, or does not like our certificate
+
+    def _encrypted(self, plain: socket.socket) -> socket.socket:
+        return plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
+
+    def close(self) -> None:
+        self.is_closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(PATIENT_S)
+
+
+@contextmanager
+def serving(
+    answer: Answer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    with closing(Server(answer, host, tls)) as server:
+        yield server
+
+
+def sends(content: bytes) -> Answer:
+    def answer(connection: socket.socket, _: Server) -> None:
+        connection.sendall(content)
+
+    return answer
+
+
+def drips(start: bytes, again: bytes = b"x") -> Answer:
+    """Sends something now and then, for ever."""
+
+    def answer(connection: socket.socket, server: Server) -> None:
+        connection.sendall(start)
+        while not server.is_closing.wait(0.02):
+            connection.sendall(again)
+
+    return answer
+
+
+def floods(start: bytes, block: bytes = b"x" * 65536, blocks: int = 1024) -> Answer:
+    """Sends 64 MiB."""
+
+    def answer(connection: socket.socket, server: Server) -> None:
+        connection.sendall(start)
+        for _ in range(blocks):
+            connection.sendall(block)
+            server.sent_bytes += len(block)
+
+    return answer
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """One after the other; the last for ever."""
+
+    def answer(connection: socket.socket, server: Server) -> None:
+        answers[min(len(server.requests), len(answers)) - 1](connection, server)
+
+    return answer
+
+
+def response(body: bytes = b"", code: int = 200, *headers: str) -> bytes:
+    lines = [
+        f"HTTP/1.1 {code} Whatever",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+    ]
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body
+
+
+def redirect(location: str) -> bytes:
+    return response(b"", 302, f"Location: {location}")
+
+
+def redirect_with(body: str) -> bytes:
+    """To /, and the server does not say how it ends the body."""
+    return f"HTTP/1.1 302 Found\r\nLocation: /\r\n{body}".encode()
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """The URL of a port that nobody listens at."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+
+
+@contextmanager
+def ignoring(*hosts: str) -> Iterator[int]:
+    """A port that answers no SYN at these addresses: nobody accepts, and the queue is full."""
+    with ExitStack() as stack:
+        port = 0
+        for host in hosts:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = stack.enter_context(socket.socket(family))
+            listener.bind((host, port))
+            listener.listen(0)
+            port = listener.getsockname()[1]
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket(family))
+                waiting.setblocking(False)
+                waiting.connect_ex((host, port))
+        yield port
+
+
+def resources() -> tuple[int, int]:
+    """How many threads there are, and how many file descriptors."""
+    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    threads, descriptors = resources()
+    yield
+    give_up_at = time.monotonic() + PATIENT_S
+    while time.monotonic() < give_up_at:
+        if resources()[0] <= threads and resources()[1] <= descriptors:
+            return
+        gc.collect()
+        time.sleep(0.01)
+    assert resources() == (threads, descriptors)
+
+
+# --- the answer is judged ------------------------------------------------------------------------
+
+
+def test_the_expected_code_is_healthy() -> None:
+    with serving(sends(response(b"whatever"))) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+
+
+def test_another_code_is_unhealthy() -> None:
+    with serving(sends(response(b"", 503))) as server:
+        assert attempt(HttpCheck(server.url)) == Unhealthy("HTTP 503, expected 200")
+
+
+def test_a_code_other_than_200_may_be_what_is_expected() -> None:
+    with serving(sends(response(b"", 404))) as server:
+        assert attempt(HttpCheck(server.url, expected_code=404)) == Healthy("HTTP 404")
+
+
+@pytest.mark.parametrize(
+    ("whole", "part", "verdict"),
+    [
+        ("up and well", None, Healthy("HTTP 200")),
+        (None, "and", Healthy("HTTP 200")),
+        (None, "", Healthy("HTTP 200")),
+        ("up and well", "well", Healthy("HTTP 200")),
+        ("up", None, Unhealthy("HTTP 200, but the body is not the expected one: b'up and well'")),
+        ("", None, Unhealthy("HTTP 200, but the body is not the expected one: b'up and well'")),
+        (
+            None,
+            "down",
+            Unhealthy("HTTP 200, but the body does not contain 'down': b'up and well'"),
+        ),
+        (
+            "up and well",
+            "down",
+            Unhealthy("HTTP 200, but the body does not contain 'down': b'up and well'"),
+        ),
+    ],
+)
+def test_the_body_is_compared_whole_and_in_part(
+    whole: str | None, part: str | None, verdict: Verdict
+) -> None:
+    with serving(sends(response(b"up and well"))) as server:
+        check = HttpCheck(server.url, expected_response=whole, expected_response_contains=part)
+        assert attempt(check) == verdict
+
+
+def test_the_body_is_compared_in_utf_8() -> None:
+    with serving(sends(response("läuft ✓".encode()))) as server:
+        check = HttpCheck(
+            server.url, expected_response="läuft ✓", expected_response_contains="✓"
+        )  # fmt: skip
+        assert attempt(check) == Healthy("HTTP 200")
+
+
+def test_a_wrong_code_counts_whatever_the_body_says() -> None:
+    with serving(sends(response(b"up", 500))) as server:
+        check = HttpCheck(server.url, expected_response="up")
+        assert attempt(check) == Unhealthy("HTTP 500, expected 200")
+
+
+def test_of_a_long_body_only_the_beginning_is_told() -> None:
+    with serving(sends(response(b"x" * 1000))) as server:
+        check = HttpCheck(server.url, expected_response="up")
+        told = f"HTTP 200, but the body is not the expected one: {b'x' * 80!r}"
+        assert attempt(check) == Unhealthy(told)
+
+
+def test_each_attempt_is_a_plain_get_on_a_connection_of_its_own() -> None:
+    with serving(sends(response())) as server:
+        check = HttpCheck(server.url + "health?full=1")
+        assert (attempt(check), attempt(check)) == (Healthy("HTTP 200"), Healthy("HTTP 200"))
+        assert len(server.requests) == 2
+        head = server.requests[0].decode().lower().split("\r\n")
+    assert head[0] == "get /health?full=1 http/1.1"
+    assert {"accept-encoding: identity", "connection: close"} <= set(head)
+
+
+def test_a_url_with_an_ipv6_address_is_asked() -> None:
+    with serving(sends(response()), host="::1") as server:
+        assert server.url == f"http://[::1]:{server.port}/"
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+
+
+# --- redirects -----------------------------------------------------------------------------------
+
+
+def test_a_redirect_is_followed() -> None:
+    with serving(in_turn(sends(redirect("/elsewhere")), sends(response(b"up")))) as server:
+        assert attempt(HttpCheck(server.url, expected_response="up")) == Healthy("HTTP 200")
+        assert server.requests[1].startswith(b"GET /elsewhere HTTP/1.1\r\n")
+
+
+def test_where_a_redirect_leads_to_is_judged() -> None:
+    with serving(in_turn(sends(redirect("/elsewhere")), sends(response(b"", 503)))) as server:
+        assert attempt(HttpCheck(server.url)) == Unhealthy("HTTP 503, expected 200")
+
+
+def test_a_redirect_that_is_what_is_expected_is_not_followed() -> None:
+    with serving(sends(redirect("/elsewhere"))) as server:
+        assert attempt(HttpCheck(server.url, expected_code=302)) == Healthy("HTTP 302")
+        assert len(server.requests) == 1
+
+
+def test_redirects_in_a_circle_are_unhealthy() -> None:
+    with serving(sends(redirect("/"))) as server:
+        assert attempt(HttpCheck(server.url)) == Unhealthy("more than 10 redirects")
+        assert len(server.requests) == MAX_REDIRECTS + 1
+
+
+def test_a_redirect_to_another_server_does_not_take_the_password_along() -> None:
+    with serving(sends(response())) as other, serving(sends(redirect(other.url))) as server:
+        check = HttpCheck(server.url, user="monitor", password="geheim")
+        assert attempt(check) == Healthy("HTTP 200")
+        assert b"authorization:" in server.requests[0].lower()
+        assert b"authorization:" not in other.requests[0].lower()
+
+
+@pytest.mark.parametrize("location", ["http://[", "ftp://127.0.0.1/", "http://127.0.0.1:x/"])
+def test_a_redirect_to_nowhere_cannot_tell(location: str) -> None:
+    with serving(sends(redirect(location))) as server:
+        assert isinstance(attempt(HttpCheck(server.url)), CannotTell)
+
+
+def test_a_redirect_is_followed_on_a_new_connection() -> None:
+    """A server that closes ours, as it was asked to, without saying so, resets the next request:
+    now and then, depending on who is faster."""
+
+    def answer(connection: socket.socket, _: Server) -> None:
+        connection.sendall(redirect("/").replace(b"Connection: close\r\n", b""))
+        connection.recv(1)
+
+    with serving(in_turn(answer, sends(response()))) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert len(server.requests) == 2
+
+
+def test_all_redirects_are_followed_on_new_connections() -> None:
+    keeps = redirect("/").replace(b"Connection: close", b"Connection: keep-alive")
+    with serving(in_turn(*[drips(keeps, b"")] * MAX_REDIRECTS, sends(response()))) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert len(server.requests) == MAX_REDIRECTS + 1
+
+
+def test_the_body_of_a_redirect_is_not_read_without_end() -> None:
+    start = redirect_with("Connection: close\r\n\r\n")
+    with serving(in_turn(floods(start), sends(response()))) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert server.sent_bytes < 16 * MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        ("\r\n", b"x"),
+        ("Content-Length: 1000\r\n\r\n", b""),
+        ("Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        ("Transfer-Encoding: chunked\r\n\r\n", b""),
+    ],
+    ids=["body", "body of known length", "chunks", "no chunk"],
+)
+def test_the_body_of_a_redirect_is_not_waited_for(start: str, again: bytes) -> None:
+    with serving(in_turn(drips(redirect_with(start), again), sends(response()))) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Content-Encoding: gzip\r\nContent-Length: 50\r\n\r\nnot gzip",
+        "Content-Encoding: gzip\r\nContent-Length: 8\r\n\r\nnot gzip",
+        "Content-Length: 50\r\n\r\nshort",
+        "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_a_redirect_whose_body_is_broken_is_followed(body: str) -> None:
+    with serving(in_turn(sends(redirect_with(body)), sends(response()))) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+    with serving(sends(redirect_with(body))) as server:
+        assert attempt(HttpCheck(server.url)) == Unhealthy("more than 10 redirects")
+
+
+# --- no answer, or none that can be understood ---------------------------------------------------
+
+
+def test_a_refused_connection_cannot_tell() -> None:
+    with refusing() as url:
+        assert attempt(HttpCheck(url)) == CannotTell("Connection refused")
+
+
+def test_a_host_that_does_not_answer_cannot_tell() -> None:
+    with ignoring("127.0.0.1") as port:
+        assert attempt(HttpCheck(f"http://127.0.0.1:{port}/"), IMPATIENT_S) == NO_ANSWER
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        (b"", b""),
+        (b"", b"x"),
+        (OK, b""),
+        (OK, b"X: y\r\n"),
+        (OK + b"X: ", b"y"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK + b"\r\n", b"x"),
+        (OK + b"Content-Length: 1000000\r\n\r\n", b"x"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    ],
+    ids=[
+        "nothing",
+        "status line",
+        "silence after the status line",
+        "headers",
+        "a header",
+        "interim responses",
+        "body",
+        "body of known length",
+        "chunks",
+        "a chunk's extension",
+    ],
+)
+def test_a_server_that_never_ends_its_answer_cannot_tell_in_time(
+    start: bytes, again: bytes
+) -> None:
+    with serving(drips(start, again)) as server:
+        assert attempt(HttpCheck(server.url), IMPATIENT_S) == NO_ANSWER
+
+
+def test_slow_redirects_are_bounded_together() -> None:
+    def answer(connection: socket.socket, server: Server) -> None:
+        server.is_closing.wait(0.1)
+        connection.sendall(redirect("/"))
+
+    with serving(answer) as server:
+        assert attempt(HttpCheck(server.url), IMPATIENT_S) == NO_ANSWER
+
+
+def test_an_endless_body_is_cut_off_and_judged() -> None:
+    with serving(floods(OK + b"\r\n")) as server:
+        check = HttpCheck(server.url, expected_response_contains="y")
+        cut = f"HTTP 200, but the body does not contain 'y': {b'x' * 80!r}"
+        assert attempt(check) == Unhealthy(cut)
+    assert server.sent_bytes < 32 * MAX_BODY_BYTES
+
+
+def test_what_comes_after_the_most_that_is_read_is_not_looked_at() -> None:
+    body = b"x" * (MAX_BODY_BYTES - 2) + b"up" + b"down"
+    with serving(sends(response(body))) as server:
+        found = [
+            type(attempt(HttpCheck(server.url, expected_response_contains=text)))
+            for text in ("up", "upd", "down")
+        ]
+    assert found == [Healthy, Unhealthy, Unhealthy]
+
+
+def test_a_connection_that_is_closed_without_an_answer_cannot_tell() -> None:
+    with serving(sends(b"")) as server:
+        reason = "it closed the connection without an answer"
+        assert attempt(HttpCheck(server.url)) == CannotTell(reason)
+
+
+def test_a_connection_that_is_reset_cannot_tell() -> None:
+    def answer(connection: socket.socket, _: Server) -> None:
+        linger_not = b"\x01\0\0\0\0\0\0\0"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+
+    with serving(answer) as server:
+        assert attempt(HttpCheck(server.url)) == CannotTell("Connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        OK + b"Content-Length: 9\r\n\r\nup",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\nup",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nup\r\n",
+        pytest.param(
+            OK, marks=pytest.mark.xfail(strict=True, reason="http.client takes it for a whole head")
+        ),
+        pytest.param(
+            OK + b"Content-Le",
+            marks=pytest.mark.xfail(strict=True, reason="http.client takes it for a whole head"),
+        ),
+    ],
+    ids=["body", "chunk", "chunks", "head", "header"],
+)
+def test_an_answer_that_breaks_off_cannot_tell(content: bytes) -> None:
+    with serving(sends(content)) as server:
+        assert isinstance(attempt(HttpCheck(server.url)), CannotTell)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        OK + b"Content-Length: 9\r\n\r\nup",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\nup",
+        pytest.param(
+            OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nup\r\n",
+            marks=pytest.mark.xfail(
+                not IS_URLLIB3_1, strict=True, reason="_cause: InvalidChunkLength of urllib3 2"
+            ),
+        ),
+    ],
+    ids=["body", "chunk", "chunks"],
+)
+def test_an_answer_that_breaks_off_is_told_as_that(content: bytes) -> None:
+    with serving(sends(content)) as server:
+        assert attempt(HttpCheck(server.url)) == CannotTell("the answer broke off")
+
+
+NO_HTTP = [
+    b"SSH-2.0-OpenSSH_9.2p1\r\n",
+    b"\0\xff\x1b[2J" * 1000,
+    b"HTTP/1.1 2OO OK\r\n\r\n",
+    b"HTTP/1.1 99999 OK\r\n\r\n",
+    b"HTTP/3 200 OK\r\n\r\n",
+    OK + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+    OK + b"X: y\r\n" * 1000 + b"\r\n",
+    OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nup",
+    OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nup\r\n",
+]
+
+
+@pytest.mark.parametrize("content", NO_HTTP, ids=range(len(NO_HTTP)))
+def test_what_is_not_http_cannot_tell(content: bytes) -> None:
+    with serving(sends(content)) as server:
+        assert isinstance(attempt(HttpCheck(server.url)), CannotTell)
+
+
+@pytest.mark.parametrize("content", NO_HTTP[:2], ids=["line", "binary"])
+def test_the_reason_is_short_and_can_be_printed_whatever_the_server_sends(content: bytes) -> None:
+    """It goes to the log, to etcd and to everybody's terminal."""
+    with serving(sends(content)) as server:
+        reason = attempt(HttpCheck(server.url)).reason
+    assert reason.isprintable()
+    assert len(reason) <= 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        OK + b"Content-Length: 9\r\n\r\nup",
+        response(b"", 401),
+        redirect("/"),
+        redirect(f"http://root:{SECRET}@127.0.0.1:1/{SECRET}"),
+        redirect(f"ftp://{SECRET}/"),
+        redirect(f"http://127.0.0.1:{SECRET}/"),
+        *NO_HTTP,
+    ],
+)
+def test_no_password_is_in_the_reason(content: bytes) -> None:
+    with serving(sends(content)) as server:
+        url = f"http://monitor:{SECRET}@127.0.0.1:{server.port}/{SECRET}"
+        reasons = [
+            attempt(HttpCheck(url)).reason,
+            attempt(HttpCheck(server.url, user="monitor", password=SECRET)).reason,
+        ]
+    assert SECRET not in " ".join(reasons)
+
+
+def test_a_body_that_is_compressed_although_that_was_not_asked_for_is_understood() -> None:
+    content = response(gzip.compress(b"up and well"), 200, "Content-Encoding: gzip")
+    with serving(sends(content)) as server:
+        assert attempt(HttpCheck(server.url, expected_response="up and well")) == Healthy(
+            "HTTP 200"
+        )
+
+
+def test_a_body_that_claims_to_be_compressed_and_is_not_cannot_tell() -> None:
+    with serving(sends(response(b"up and well", 200, "Content-Encoding: gzip"))) as server:
+        assert isinstance(attempt(HttpCheck(server.url)), CannotTell)
+
+
+def test_a_body_that_is_small_only_while_compressed_is_cut_off() -> None:
+    content = response(gzip.compress(bytes(64 * MAX_BODY_BYTES)), 200, "Content-Encoding: gzip")
+    with serving(sends(content)) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+
+
+# --- name resolution -----------------------------------------------------------------------------
+
+ELSEWHERE = """
+import sys, time
+from yaim.checks.http import HttpCheck, check_http
+check = HttpCheck(sys.argv[1])
+started = time.monotonic()
+verdict = check_http(check, float(sys.argv[2]))
+print(time.monotonic() - started, type(verdict).__name__, verdict.reason)
+"""
+KINDS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
+
+
+def attempt_where(
+    file: str, text: str, url: str, directory: Path, timeout_s: float = PATIENT_S
+) -> Verdict:
+    """An attempt, which must keep within its bound, in a process for which a file of the system
+    has another content."""
+    other = directory / "other"
+    other.write_text(text)
+    told = subprocess.run(
+        (
+            *("unshare", "--mount", "--propagation", "private"),
+            *("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", str(other), file),
+            *(sys.executable, "-P", "-c", ELSEWHERE, url, str(timeout_s)),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    seconds, kind, reason = told.strip().split(" ", 2)
+    assert float(seconds) < timeout_s + SLACK_S
+    return KINDS[kind](reason)
+
+
+def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(tmp_path: Path) -> None:
+    resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 53))
+        url = "http://service.example/"
+        verdict = attempt_where("/etc/resolv.conf", resolver, url, tmp_path, IMPATIENT_S)
+    assert verdict == NO_ANSWER
+
+
+def test_a_redirect_to_a_name_that_cannot_be_looked_up_in_time_is_bounded(tmp_path: Path) -> None:
+    resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 53))
+        with serving(sends(redirect("http://service.example/"))) as server:
+            verdict = attempt_where("/etc/resolv.conf", resolver, server.url, tmp_path, IMPATIENT_S)
+    assert verdict == NO_ANSWER
+
+
+def test_a_name_that_cannot_be_looked_up_is_told(tmp_path: Path) -> None:
+    """Nobody listens at port 53."""
+    resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+    verdict = attempt_where("/etc/resolv.conf", resolver, "http://service.example/", tmp_path)
+    reason = "its host name cannot be looked up: Temporary failure in name resolution"
+    assert verdict == CannotTell(reason)
+
+
+@pytest.mark.xfail(strict=True, reason="_look_up: getaddrinfo() raises UnicodeError")
+def test_a_name_that_cannot_even_be_asked_for_is_told() -> None:
+    verdict = attempt(HttpCheck("http://service..example/"))
+    assert isinstance(verdict, CannotTell)
+    assert "host name" in verdict.reason
+
+
+def test_a_name_that_is_looked_up_is_asked(tmp_path: Path) -> None:
+    with serving(sends(response())) as server:
+        url = f"http://service.example:{server.port}/"
+        hosts = "127.0.0.1 service.example\n"
+        assert attempt_where("/etc/hosts", hosts, url, tmp_path) == Healthy("HTTP 200")
+        assert f"\r\nHost: service.example:{server.port}\r\n".encode() in server.requests[0]
+
+
+def test_an_address_that_refuses_is_followed_by_the_next(tmp_path: Path) -> None:
+    """localhost has two, and the service listens at one of them."""
+    with serving(sends(response())) as server:
+        url = f"http://service.example:{server.port}/"
+        hosts = "::1 service.example\n127.0.0.2 service.example\n127.0.0.1 service.example\n"
+        assert attempt_where("/etc/hosts", hosts, url, tmp_path) == Healthy("HTTP 200")
+
+
+def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> None:
+    """localhost has two."""
+    hosts = "127.0.0.1 service.example\n127.0.0.2 service.example\n::1 service.example\n"
+    with ignoring("127.0.0.1", "127.0.0.2", "::1") as port:
+        url = f"http://service.example:{port}/"
+        assert attempt_where("/etc/hosts", hosts, url, tmp_path, IMPATIENT_S) == NO_ANSWER
+
+
+def test_a_late_redirect_to_a_host_that_does_not_answer_is_bounded() -> None:
+    timeout_s = 1.0
+    with ignoring("127.0.0.1") as port:
+
+        def answer(connection: socket.socket, server: Server) -> None:
+            server.is_closing.wait(0.8 * timeout_s)
+            connection.sendall(redirect(f"http://127.0.0.1:{port}/"))
+
+        with serving(answer) as server:
+            assert attempt(HttpCheck(server.url), timeout_s) == CannotTell("no answer within 1 s")
+
+
+# --- authentication ------------------------------------------------------------------------------
+
+
+def asks_for(user: str, password: str) -> Answer:
+    token = base64.b64encode(f"{user}:{password}".encode())
+
+    def answer(connection: socket.socket, server: Server) -> None:
+        is_right = b"Authorization: Basic " + token + b"\r\n" in server.requests[-1]
+        connection.sendall(response(b"", 200 if is_right else 401))
+
+    return answer
+
+
+def test_user_and_password_are_sent() -> None:
+    with serving(asks_for("monitor", "geheim")) as server:
+        verdicts = [
+            attempt(HttpCheck(server.url, user=user, password=password))
+            for user, password in (("monitor", "geheim"), ("monitor", "falsch"), (None, None))
+        ]
+    wrong = Unhealthy("HTTP 401, expected 200")
+    assert verdicts == [Healthy("HTTP 200"), wrong, wrong]
+
+
+def test_user_and_password_in_the_url_are_sent() -> None:
+    with serving(asks_for("monitor", "ge:heim")) as server:
+        url = f"http://monitor:ge%3Aheim@127.0.0.1:{server.port}/"
+        assert attempt(HttpCheck(url)) == Healthy("HTTP 200")
+
+
+@pytest.mark.parametrize("password", ["pässwort", "5€"])
+def test_user_and_password_are_sent_in_utf_8(password: str) -> None:
+    with serving(asks_for("monitor", password)) as server:
+        check = HttpCheck(server.url, user="monitor", password=password)
+        assert attempt(check) == Healthy("HTTP 200")
+
+
+def test_proxies_and_passwords_of_the_environment_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login monitor password geheim\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1/")
+    with serving(sends(response())) as server:
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert b"authorization:" not in server.requests[0].lower()
+
+
+# --- TLS -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files with certificates and their keys."""
+
+    ca: Path
+    stranger: Path
+    """Another CA."""
+    leaf: Path
+    """For 127.0.0.1, as a server and as a client, signed by `ca`."""
+    key: Path
+
+    def server(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.leaf, self.key)
+        return context
+
+    def server_that_asks_for_a_certificate(self) -> ssl.SSLContext:
+        context = self.server()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(self.ca)
+        return context
+
+
+OPENSSL_CONFIG = """
+[req]
+prompt = no
+distinguished_name = name
+[name]
+CN = yaim test
+[ca]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[leaf]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth, clientAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = IP:127.0.0.1
+"""
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    directory = tmp_path_factory.mktemp("certificates")
+    (directory / "openssl.cnf").write_text(OPENSSL_CONFIG)
+
+    def make(name: str, kind: str, *options: str) -> Path:
+        command = (
+            *("openssl", "req", "-x509", "-config", "openssl.cnf", "-extensions", kind),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
+            *("-keyout", f"{name}.key", "-out", f"{name}.pem", *options),
+        )
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=30)
+        return directory / f"{name}.pem"
+
+    return Certificates(
+        ca=make("ca", "ca"),
+        stranger=make("stranger", "ca"),
+        leaf=make("leaf", "leaf", "-CA", "ca.pem", "-CAkey", "ca.key"),
+        key=directory / "leaf.key",
+    )
+
+
+def test_a_certificate_that_the_ca_has_signed_is_accepted(certificates: Certificates) -> None:
+    with serving(sends(response(b"up")), tls=certificates.server()) as server:
+        check = HttpCheck(server.url, ca_file=certificates.ca, expected_response="up")
+        assert attempt(check) == Healthy("HTTP 200")
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_certificate_of_another_ca_cannot_tell(
+    certificates: Certificates, is_given: bool
+) -> None:
+    with serving(sends(response()), tls=certificates.server()) as server:
+        check = HttpCheck(server.url, ca_file=certificates.stranger if is_given else None)
+        verdict = attempt(check)
+        assert isinstance(verdict, CannotTell)
+        assert "certificate verify failed" in verdict.reason
+        assert server.requests == []
+
+
+@pytest.mark.skipif(not SYSTEM_CA_FILE.exists(), reason="without ca-certificates")
+def test_the_cas_of_the_system_are_trusted_where_none_are_given(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    with serving(sends(response()), tls=certificates.server()) as server:
+        system = str(SYSTEM_CA_FILE)
+        verdict = attempt_where(system, certificates.ca.read_text(), server.url, tmp_path)
+    assert verdict == Healthy("HTTP 200")
+
+
+def test_cas_that_the_environment_names_are_not_trusted(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, str(certificates.ca))
+    with serving(sends(response()), tls=certificates.server()) as server:
+        assert isinstance(attempt(HttpCheck(server.url)), CannotTell)
+
+
+@pytest.mark.xfail(IS_URLLIB3_1, strict=True, reason="_cause: CertificateError of urllib3 1.26")
+def test_a_certificate_for_another_name_is_told(certificates: Certificates) -> None:
+    with serving(sends(response()), host="127.0.0.2", tls=certificates.server()) as server:
+        verdict = attempt(HttpCheck(server.url, ca_file=certificates.ca))
+    assert "certificate" in verdict.reason
+    assert "127.0.0.2" in verdict.reason
+
+
+def test_a_certificate_for_another_name_cannot_tell(certificates: Certificates) -> None:
+    with serving(sends(response()), host="127.0.0.2", tls=certificates.server()) as server:
+        verdict = attempt(HttpCheck(server.url, ca_file=certificates.ca))
+        assert isinstance(verdict, CannotTell)
+        assert server.requests in ([], [b""])
+
+
+def test_a_client_certificate_is_shown_where_it_is_asked_for(certificates: Certificates) -> None:
+    tls = certificates.server_that_asks_for_a_certificate()
+    with serving(sends(response()), tls=tls) as server:
+        without = HttpCheck(server.url, ca_file=certificates.ca)
+        assert isinstance(attempt(without), CannotTell)
+        with_one = HttpCheck(
+            server.url,
+            ca_file=certificates.ca,
+            cert_file=certificates.leaf,
+            key_file=certificates.key,
+        )
+        assert attempt(with_one) == Healthy("HTTP 200")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("nowhere", None, None), (None, "nowhere", "nowhere"), ("leaf.key", None, None)],
+    ids=["CA", "client certificate", "CA that is none"],
+)
+def test_a_certificate_file_that_is_gone_or_broken_cannot_tell(
+    certificates: Certificates, files: Sequence[str | None]
+) -> None:
+    """They were good when the configuration was read."""
+    ca, cert, key = (certificates.ca.with_name(name) if name else None for name in files)
+    with serving(sends(response()), tls=certificates.server()) as server:
+        check = HttpCheck(server.url, ca_file=ca, cert_file=cert, key_file=key)
+        assert isinstance(attempt(check), CannotTell)
+
+
+@pytest.mark.parametrize("gone", ["CA", "certificate", "key"])
+@pytest.mark.xfail(strict=True, reason="_cause: requests' OSError without errno is told as no HTTP")
+def test_a_certificate_file_that_is_gone_is_told(certificates: Certificates, gone: str) -> None:
+    nowhere = certificates.ca.with_name("nowhere")
+    check = HttpCheck(
+        "https://127.0.0.1:1/",
+        ca_file=nowhere if gone == "CA" else certificates.ca,
+        cert_file=nowhere if gone == "certificate" else certificates.leaf,
+        key_file=nowhere if gone == "key" else certificates.key,
+    )
+    verdict = attempt(check)
+    assert isinstance(verdict, CannotTell)
+    assert "HTTP" not in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [(b"", b""), (b"\x16\x03\x03\x40\x00\x02", b"\x00")],
+    ids=["silent", "dripping"],
+)
+def test_a_tls_handshake_without_end_cannot_tell_in_time(
+    certificates: Certificates, start: bytes, again: bytes
+) -> None:
+    """A record of 16 KiB, of which a byte comes now and then."""
+    with serving(drips(start, again)) as server:
+        check = HttpCheck(server.url.replace("http:", "https:"), ca_file=certificates.ca)
+        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+
+
+@pytest.mark.parametrize("start", [OK + b"X: ", OK + b"\r\n"], ids=["head", "body"])
+def test_an_encrypted_answer_without_end_cannot_tell_in_time(
+    certificates: Certificates, start: bytes
+) -> None:
+    with serving(drips(start), tls=certificates.server()) as server:
+        check = HttpCheck(server.url, ca_file=certificates.ca)
+        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+
+
+def test_a_server_without_tls_cannot_tell_where_tls_is_asked_for() -> None:
+    with serving(sends(response())) as server:
+        check = HttpCheck(server.url.replace("http:", "https:"))
+        assert isinstance(attempt(check), CannotTell)

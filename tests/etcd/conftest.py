@@ -1,0 +1,90 @@
+"""A real etcd for the tests of this directory."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError
+from yaim.etcd.schema import Keys
+from yaim.lab.cluster import wait_until
+from yaim.lab.namespaces import DIES_WITH_US
+
+PEER = "http://127.0.0.1:23800"
+
+
+class EtcdServer:
+    """One member, on loopback in the tests' own network namespace."""
+
+    url = "http://127.0.0.1:2379"
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                (
+                    *DIES_WITH_US,
+                    "etcd",
+                    f"--data-dir={self._directory / 'data'}",
+                    f"--listen-client-urls={self.url}",
+                    f"--advertise-client-urls={self.url}",
+                    f"--listen-peer-urls={PEER}",
+                    f"--initial-advertise-peer-urls={PEER}",
+                    f"--initial-cluster=default={PEER}",
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._answers, 20.0, "etcd to answer")
+
+    def _answers(self) -> bool:
+        client = EtcdClient(EtcdAccess((self.url,)), 1.0)
+        try:
+            client.read_all(b"a", b"b")
+        except EtcdError as error:
+            return "authentication" in str(error) or "user name is empty" in str(error)
+        else:
+            return True
+        finally:
+            client.close()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def ctl(self, *arguments: str, user: str | None = None) -> str:
+        """etcdctl, as an admin would use it."""
+        login = (f"--user={user}",) if user is not None else ()
+        return subprocess.run(
+            ("etcdctl", f"--endpoints={self.url}", *login, *arguments),
+            env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[EtcdServer]:
+    server = EtcdServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(etcd: EtcdServer) -> Iterator[EtcdClient]:
+    client = EtcdClient(EtcdAccess((etcd.url,)), 2.0)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys.of("/service/", "yaim")

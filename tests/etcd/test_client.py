@@ -1,0 +1,178 @@
+"""Calls to a real etcd, and to none."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+import pytest
+
+from tests.etcd.conftest import EtcdServer
+from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError, EtcdLeaseNotFound
+from yaim.etcd.schema import KeyValue
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An endpoint that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_what_is_written_is_read_with_its_revisions(client: EtcdClient) -> None:
+    client.put(b"a/1", b"one")
+    client.put(b"a/2", b"two")
+    client.put(b"a/1", b"uno")
+    client.put(b"b/1", b"other")
+    pairs, revision = client.read_all(b"a/", b"a0")
+    assert pairs == {b"a/1": KeyValue(b"uno", 0, 2, 4), b"a/2": KeyValue(b"two", 0, 3, 3)}
+    assert revision == 5
+
+
+def test_a_lease_is_granted_kept_and_revoked(client: EtcdClient) -> None:
+    lease, ttl_s = client.grant(5)
+    assert ttl_s == 5
+    assert client.keep(lease) == 5
+    client.revoke(lease)
+    with pytest.raises(EtcdLeaseNotFound):
+        client.keep(lease)
+    with pytest.raises(EtcdLeaseNotFound):
+        client.revoke(lease)
+
+
+def test_etcd_grants_no_ttl_below_its_minimum(client: EtcdClient) -> None:
+    assert client.grant(1)[1] == 2
+
+
+def test_a_watch_tells_changes_in_order(client: EtcdClient) -> None:
+    seen: SimpleQueue[tuple[bytes, int]] = SimpleQueue()
+
+    def watch() -> None:
+        try:
+            for answer in client.watch(b"a/", b"a0", 2):
+                for event in answer.events:
+                    seen.put((event.kv.key, event.kv.mod_revision))
+        except EtcdError:
+            pass
+
+    client.put(b"a/1", b"")
+    threading.Thread(target=watch, daemon=True).start()
+    client.put(b"a/2", b"")
+    client.put(b"b", b"")
+    client.delete(b"a/1")
+    got = [seen.get(timeout=5) for _ in range(3)]
+    assert got == [(b"a/1", 2), (b"a/2", 3), (b"a/1", 5)]
+
+
+def test_a_compacted_watch_ends_with_an_error(etcd: EtcdServer, client: EtcdClient) -> None:
+    for _ in range(5):
+        client.put(b"a", b"")
+    etcd.ctl("compact", "4")
+    with pytest.raises(EtcdError, match="compacted"):
+        for _ in client.watch(b"a", b"b", 2):
+            pass
+
+
+def test_a_watch_ends_when_etcd_does(etcd: EtcdServer, client: EtcdClient) -> None:
+    watch = client.watch(b"a", b"b", 1)
+    next(watch)
+    etcd.stop()
+    with pytest.raises(EtcdError):
+        next(watch)
+
+
+def test_nobody_at_the_endpoint_is_told_with_its_name() -> None:
+    client = EtcdClient(EtcdAccess((NOWHERE,)), 1.0)
+    with pytest.raises(EtcdError, match=r"http://127\.0\.0\.1:9: .*"):
+        client.read_all(b"a", b"b")
+
+
+def test_a_silent_endpoint_is_given_up_in_time(silent: str) -> None:
+    client = EtcdClient(EtcdAccess((silent,)), 0.5)
+    started = time.monotonic()
+    with pytest.raises(EtcdError):
+        client.read_all(b"a", b"b")
+    assert time.monotonic() - started < 2.0
+
+
+def test_after_a_failure_the_next_endpoint_is_used(etcd: EtcdServer, silent: str) -> None:
+    client = EtcdClient(EtcdAccess((NOWHERE, silent, etcd.url)), 0.5)
+    for _ in range(3):
+        try:
+            client.grant(5)
+            break
+        except EtcdError:
+            continue
+    else:
+        pytest.fail("the good endpoint was never tried")
+    client.grant(5)
+    client.close()
+
+
+def test_a_status_is_read_from_whichever_endpoint_answers(etcd: EtcdServer) -> None:
+    client = EtcdClient(EtcdAccess((NOWHERE, etcd.url, "http://127.0.0.1:10")), 0.5)
+    assert client.read_all_from_any(b"a", b"b")[0] == {}
+    client.close()
+
+
+def test_a_restarted_etcd_is_used_again(etcd: EtcdServer, client: EtcdClient) -> None:
+    client.put(b"a", b"1")
+    etcd.stop()
+    with pytest.raises(EtcdError):
+        client.put(b"a", b"2")
+    etcd.start()
+    client.read_all_from_any(b"a", b"b")
+
+
+def test_proxies_of_the_environment_are_not_used(
+    client: EtcdClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", NOWHERE)
+    monkeypatch.setenv("https_proxy", NOWHERE)
+    client.close()
+    client.put(b"a", b"1")
+
+
+def test_user_and_password_work_without_tls_and_survive_a_restart_of_etcd(
+    etcd: EtcdServer,
+) -> None:
+    etcd.ctl("user", "add", "root:r")
+    etcd.ctl("user", "grant-role", "root", "root")
+    etcd.ctl("role", "add", "yaim")
+    etcd.ctl("role", "grant-permission", "--prefix=true", "yaim", "readwrite", "/service/yaim/")
+    etcd.ctl("user", "add", "db1:secret")
+    etcd.ctl("user", "grant-role", "db1", "yaim")
+    etcd.ctl("auth", "enable")
+    client = EtcdClient(EtcdAccess((etcd.url,), user="db1", password="secret"), 2.0)
+    client.put(b"/service/yaim/ips/192.0.2.10", b"")
+    with pytest.raises(EtcdError, match="permission denied"):
+        client.put(b"/other", b"")
+    etcd.stop()
+    etcd.start()
+    try:
+        client.put(b"/service/yaim/ips/192.0.2.11", b"")
+    except EtcdError:  # the connection was found dead; the next try makes a new one
+        client.put(b"/service/yaim/ips/192.0.2.11", b"")
+    assert len(client.read_all(b"/service/yaim/", b"/service/yaim0")[0]) == 2
+    client.close()
+
+
+def test_a_wrong_password_is_told(etcd: EtcdServer) -> None:
+    etcd.ctl("user", "add", "root:r")
+    etcd.ctl("user", "grant-role", "root", "root")
+    etcd.ctl("auth", "enable")
+    client = EtcdClient(EtcdAccess((etcd.url,), user="root", password="wrong"), 2.0)
+    with pytest.raises(EtcdError, match="authentication failed"):
+        client.read_all(b"a", b"b")
+    client.close()
+
+
+def test_a_certificate_file_that_cannot_be_read_is_named() -> None:
+    from pathlib import Path
+
+    access = EtcdAccess(("https://127.0.0.1:2379",), ca_file=Path("/nonexistent/ca.pem"))
+    with pytest.raises(EtcdError, match=r"/nonexistent/ca\.pem: No such file"):
+        EtcdClient(access, 1.0).read_all(b"a", b"b")

@@ -1,0 +1,278 @@
+"""The core's actions carried out in a real etcd."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from queue import SimpleQueue
+from typing import TypeVar
+
+import pytest
+
+from tests.etcd.conftest import EtcdServer
+from yaim.boottime import boottime
+from yaim.core.actions import (
+    AdvertiseNode,
+    ClaimMarks,
+    GrantLease,
+    KeepLease,
+    ReadCluster,
+    ReleaseMarks,
+    RevokeLease,
+    WithdrawNode,
+)
+from yaim.core.events import (
+    ClusterChanged,
+    ClusterRead,
+    ClusterReadFailed,
+    Event,
+    LeaseFailed,
+    LeaseGone,
+    LeaseKept,
+    LeaseRevoked,
+    MarksClaimed,
+    MarksReleased,
+    NodeAdvertised,
+    NodeNotAdvertised,
+    NodeWithdrawn,
+    WriteFailed,
+)
+from yaim.core.model import (
+    Address,
+    Advertisement,
+    ClusterView,
+    LeaseId,
+    Mark,
+    NodeName,
+    Revision,
+    frozen_mapping,
+)
+from yaim.etcd.client import EtcdAccess, EtcdClient
+from yaim.etcd.schema import Keys
+from yaim.etcd.store import EtcdAction, EtcdStore
+
+A, B = ip_address("192.0.2.10"), ip_address("192.0.2.11")
+ME = NodeName("db1")
+Kind = TypeVar("Kind", bound=Event)
+
+
+def advertisement(reason: str = "HTTP 200") -> Advertisement:
+    return Advertisement(
+        is_healthy=True,
+        reason=reason,
+        interface="eth0",
+        networks=frozen_mapping({"eth0": (ip_network("192.0.2.0/24"),)}),
+        refused=frozenset(),
+        session="boot:1",
+        version="0.1.0",
+    )
+
+
+class Desk:
+    """A store, and what it has posted."""
+
+    def __init__(self, url: str, keys: Keys, node: NodeName = ME) -> None:
+        self.keys = keys
+        self.client = EtcdClient(EtcdAccess((url,)), 2.0)
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self.store = EtcdStore(self.client, keys, node, self._events.put)
+
+    def wait_for(self, kind: type[Kind], is_it: Callable[[Kind], bool] = lambda _: True) -> Kind:
+        """The next event of this kind; others are passed over."""
+        while True:
+            event = self._events.get(timeout=10)
+            if isinstance(event, kind) and is_it(event):
+                return event
+
+    def ask(self, action: EtcdAction, kind: type[Kind]) -> Kind:
+        self.store.submit(action)
+        return self.wait_for(kind)
+
+    def view_where(self, is_it: Callable[[ClusterView], bool]) -> ClusterView:
+        """The next view of the watch that is as wanted."""
+        return self.wait_for(ClusterChanged, lambda event: is_it(event.view)).view
+
+
+@pytest.fixture
+def desk(etcd: EtcdServer, keys: Keys) -> Iterator[Desk]:
+    desk = Desk(etcd.url, keys)
+    yield desk
+    desk.client.close()
+
+
+class Member:
+    """A node with a lease and an advertisement."""
+
+    def __init__(self, desk: Desk, pool: tuple[Address, ...] = ()) -> None:
+        for address in pool:
+            desk.client.put(desk.keys.pool_entry(address), b"")
+        self.desk = desk
+        self.lease = desk.ask(GrantLease(10), LeaseKept).lease
+        action = AdvertiseNode(1, advertisement(), self.lease, Revision(0), ())
+        self.advertised = desk.ask(action, NodeAdvertised).node.revision
+
+    def claim(self, *addresses: Address) -> MarksClaimed:
+        action = ClaimMarks(2, addresses, self.lease, self.advertised)
+        return self.desk.ask(action, MarksClaimed)
+
+
+def test_an_address_put_with_etcdctl_joins_the_pool_and_leaves_it_again(
+    desk: Desk, etcd: EtcdServer
+) -> None:
+    etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
+    assert A in desk.view_where(lambda view: bool(view.pool)).pool
+    etcd.ctl("del", "--prefix", "/service/yaim/ips/192.0.2.10")
+    assert desk.view_where(lambda view: not view.pool).marks == {}
+
+
+def test_a_lease_is_granted_with_the_instant_before_it_was_asked_for(desk: Desk) -> None:
+    before = boottime()
+    kept = desk.ask(GrantLease(5), LeaseKept)
+    assert kept.ttl_s == 5
+    assert before <= kept.sent_at <= boottime()
+    again = desk.ask(KeepLease(kept.lease), LeaseKept)
+    assert again.lease == kept.lease and again.sent_at > kept.sent_at
+    assert desk.ask(RevokeLease(kept.lease), LeaseRevoked) == LeaseRevoked(kept.lease)
+    assert desk.ask(KeepLease(kept.lease), LeaseGone) == LeaseGone(kept.lease)
+    assert desk.ask(RevokeLease(kept.lease), LeaseGone) == LeaseGone(kept.lease)
+
+
+def test_a_claim_gets_what_is_in_the_pool_and_unmarked(desk: Desk, keys: Keys) -> None:
+    me = Member(desk, (A, B))
+    desk.client.put(keys.mark(B), b"db2")
+    elsewhere = ip_address("192.0.2.99")
+    claimed = me.claim(A, B, elsewhere)
+    revision = claimed.revision
+    assert claimed == MarksClaimed(
+        2, (Mark(A, ME, me.lease, revision),), frozenset({B, elsewhere}), revision
+    )
+    view = desk.ask(ReadCluster(), ClusterRead).view
+    assert view.marks[A] == Mark(A, ME, me.lease, revision)
+    assert view.marks[B].holder == "db2"
+
+
+def test_a_claim_with_an_outdated_advertisement_gets_nothing(desk: Desk, keys: Keys) -> None:
+    me = Member(desk, (A,))
+    changed = AdvertiseNode(5, advertisement("HTTP 204"), me.lease, me.advertised, ())
+    desk.ask(changed, NodeAdvertised)
+    claimed = me.claim(A)
+    assert (claimed.marks, claimed.lost) == ((), frozenset({A}))
+
+
+def test_a_claim_with_a_lease_that_is_gone_fails(desk: Desk, keys: Keys) -> None:
+    me = Member(desk, (A,))
+    desk.client.revoke(me.lease)
+    desk.client.put(keys.node(ME), b"{}")
+    _, revision = desk.client.read_all(*keys.all())
+    action = ClaimMarks(2, (A,), me.lease, Revision(revision))
+    assert "lease not found" in desk.ask(action, WriteFailed).reason
+
+
+def test_two_nodes_that_claim_the_same_address_get_it_once(
+    desk: Desk, etcd: EtcdServer, keys: Keys
+) -> None:
+    other = Desk(etcd.url, keys, NodeName("db2"))
+    me, rival = Member(desk, (A,)), Member(other)
+    got = [me.claim(A).marks, rival.claim(A).marks]
+    assert sorted(len(marks) for marks in got) == [0, 1]
+    other.client.close()
+
+
+def test_a_name_that_is_taken_is_not_advertised(desk: Desk, keys: Keys) -> None:
+    desk.client.put(keys.node(ME), b"somebody else's")
+    lease = desk.ask(GrantLease(10), LeaseKept).lease
+    action = AdvertiseNode(1, advertisement(), lease, Revision(0), ())
+    assert desk.ask(action, NodeNotAdvertised) == NodeNotAdvertised(1)
+
+
+def test_an_unhealthy_advertisement_and_all_releases_are_one_revision(
+    desk: Desk, keys: Keys
+) -> None:
+    me = Member(desk, (A, B))
+    marks = me.claim(A, B).marks
+    unhealthy = replace(advertisement("HTTP 503"), is_healthy=False)
+    done = desk.ask(AdvertiseNode(3, unhealthy, me.lease, me.advertised, marks), NodeAdvertised)
+    seen = desk.view_where(lambda view: not view.marks and bool(view.nodes))
+    assert seen.revision == done.node.revision
+    assert seen.nodes[ME].advertisement == unhealthy
+
+
+def test_a_released_mark_is_gone_and_anothers_is_left_alone(desk: Desk, keys: Keys) -> None:
+    me = Member(desk, (A, B))
+    marks = me.claim(A, B).marks
+    desk.client.delete(keys.mark(B))
+    desk.client.put(keys.mark(B), b"db2")
+    released = desk.ask(ReleaseMarks(4, marks, me.advertised), MarksReleased)
+    assert released.addresses == frozenset({A})
+    view = desk.ask(ReadCluster(), ClusterRead).view
+    assert {a: m.holder for a, m in view.marks.items()} == {B: "db2"}
+
+
+def test_a_release_that_was_sent_before_the_advertisement_was_rewritten_does_nothing(
+    desk: Desk,
+) -> None:
+    """Of an earlier life of the coordinator, say, and long on its way."""
+    me = Member(desk, (A,))
+    marks = me.claim(A).marks
+    again = AdvertiseNode(5, advertisement(), me.lease, me.advertised, ())
+    desk.ask(again, NodeAdvertised)
+    assert desk.ask(ReleaseMarks(6, marks, me.advertised), MarksReleased).addresses == frozenset()
+    assert desk.ask(WithdrawNode(7, me.lease, me.advertised, marks), WriteFailed).request == 7
+    assert set(desk.ask(ReadCluster(), ClusterRead).view.marks) == {A}
+
+
+def test_withdrawing_deletes_advertisement_and_marks(desk: Desk, keys: Keys) -> None:
+    me = Member(desk, (A, B))
+    marks = me.claim(A, B).marks
+    action = WithdrawNode(5, me.lease, me.advertised, marks)
+    assert desk.ask(action, NodeWithdrawn) == NodeWithdrawn(5)
+    view = desk.ask(ReadCluster(), ClusterRead).view
+    assert (view.nodes, view.marks, set(view.pool)) == ({}, {}, {A, B})
+
+
+def test_a_revoked_lease_takes_advertisement_and_marks_with_it(desk: Desk, keys: Keys) -> None:
+    me = Member(desk, (A, B))
+    me.claim(A, B)
+    desk.view_where(lambda view: len(view.marks) == 2)
+    desk.ask(RevokeLease(me.lease), LeaseRevoked)
+    view = desk.view_where(lambda view: not view.nodes)
+    assert view.marks == {}
+
+
+def test_three_hundred_addresses_are_claimed_and_released(desk: Desk, keys: Keys) -> None:
+    """More than etcd takes in one transaction (128 operations)."""
+    pool = tuple(ip_address(f"198.51.{n // 256}.{n % 256}") for n in range(300))
+    me = Member(desk, pool)
+    marks = me.claim(*pool).marks
+    assert {mark.address for mark in marks} == set(pool)
+    unhealthy = replace(advertisement("HTTP 503"), is_healthy=False)
+    desk.ask(AdvertiseNode(3, unhealthy, me.lease, me.advertised, marks), NodeAdvertised)
+    assert desk.ask(ReadCluster(), ClusterRead).view.marks == {}
+
+
+def test_without_etcd_every_request_is_answered_with_its_failure(
+    desk: Desk, etcd: EtcdServer
+) -> None:
+    etcd.stop()
+    lease = LeaseId(1)
+    assert "127.0.0.1" in desk.ask(ReadCluster(), ClusterReadFailed).reason
+    assert desk.ask(KeepLease(lease), LeaseFailed).reason
+    assert desk.ask(GrantLease(5), LeaseFailed).reason
+    assert desk.ask(ClaimMarks(7, (A,), lease, Revision(1)), WriteFailed).request == 7
+    assert desk.ask(ReleaseMarks(8, (), Revision(1)), MarksReleased).request == 8
+
+
+def test_the_watch_goes_on_after_etcd_was_restarted(desk: Desk, etcd: EtcdServer) -> None:
+    desk.wait_for(ClusterChanged)
+    etcd.stop()
+    etcd.start()
+    etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
+    assert A in desk.view_where(lambda view: bool(view.pool)).pool
+
+
+def test_a_compaction_does_not_hide_changes(desk: Desk, etcd: EtcdServer) -> None:
+    desk.wait_for(ClusterChanged)
+    for _ in range(10):
+        etcd.ctl("put", "/elsewhere", "")
+    etcd.ctl("compact", "5")
+    etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
+    assert A in desk.view_where(lambda view: bool(view.pool)).pool

@@ -1,0 +1,143 @@
+"""Who may import what, read off the source: the core is pure, and the two processes share no code.
+
+What a program reaches by starting another one is not seen here, and may well be: yaim.lab starts
+the helper.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE_MAY_IMPORT = (
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "hashlib",
+    "ipaddress",
+    "types",
+    "typing",
+    "yaim.core",
+)
+CORE_MAY_NOT_CALL = frozenset(
+    {"open", "print", "input", "breakpoint", "exec", "eval", "compile", "__import__", "hash", "id"}
+)
+"""Built-in functions that do I/O or import, or whose result differs from one run to the next."""
+
+
+def imported(source: str, module: str) -> set[str]:
+    """The full names that a module imports, anywhere in its source."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                names |= {each.name for each in node.names}
+            case ast.ImportFrom():
+                above = module.split(".")[: -node.level] if node.level else []
+                origin = ".".join([*above, *([node.module] if node.module else [])])
+                names |= {f"{origin}.{each.name}" for each in node.names}
+    return names
+
+
+def called(source: str) -> set[str]:
+    """The names of functions that are called by their plain name."""
+    return {
+        node.func.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+
+def is_in(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in packages)
+
+
+def impurities(source: str, module: str) -> set[str]:
+    """What a module of the core must not have."""
+    foreign = {name for name in imported(source, module) if not is_in(name, CORE_MAY_IMPORT)}
+    return foreign | (called(source) & CORE_MAY_NOT_CALL)
+
+
+def modules(directory: Path, package: str) -> dict[str, str]:
+    """Name and source of the modules of a package; that of a package ends in `.__init__`."""
+    return {
+        ".".join(file.relative_to(directory).with_suffix("").parts): file.read_text()
+        for file in sorted((directory / package).rglob("*.py"))
+    }
+
+
+CORE = modules(ROOT, "yaim/core")
+YAIM = modules(ROOT, "yaim")
+HELPER = modules(ROOT / "helper", "yaim_helper")
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_has_no_input_output_clock_randomness_or_logging(module: str) -> None:
+    assert impurities(CORE[module], module) == set()
+
+
+@pytest.mark.parametrize("module", YAIM)
+def test_yaim_imports_nothing_of_the_helper(module: str) -> None:
+    assert {n for n in imported(YAIM[module], module) if is_in(n, ("yaim_helper",))} == set()
+
+
+@pytest.mark.parametrize("module", HELPER)
+def test_the_helper_imports_nothing_of_yaim(module: str) -> None:
+    assert {n for n in imported(HELPER[module], module) if is_in(n, ("yaim",))} == set()
+
+
+def test_all_modules_are_looked_at() -> None:
+    assert {"yaim.core.step", "yaim.core.placement", "yaim.core.__init__"} <= CORE.keys()
+    assert {"yaim.cli", "yaim.lab.cluster", *CORE} <= YAIM.keys()
+    assert {"yaim_helper.__main__", "yaim_helper.server"} <= HELPER.keys()
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import time", {"time"}),
+        ("import os.path as p", {"os.path"}),
+        ("from time import monotonic", {"time.monotonic"}),
+        ("from random import *", {"random.*"}),
+        ("import typing, logging", {"logging"}),
+        ("def f():\n    import socket", {"socket"}),
+        ("if TYPE_CHECKING:\n    from yaim.config import Config", {"yaim.config.Config"}),
+        ("from yaim import logs", {"yaim.logs"}),
+        ("from .. import logs", {"yaim.logs"}),
+        ("from ..logs import start", {"yaim.logs.start"}),
+        ("import yaim", {"yaim"}),
+        ("import yaim.corel", {"yaim.corel"}),
+        ("import enumerate_", {"enumerate_"}),
+        ("__import__('os')", {"__import__"}),
+        ("x = [open(n) for n in ()]", {"open"}),
+        ("print(hash('a'))", {"print", "hash"}),
+    ],
+)
+def test_what_does_not_belong_into_the_core_is_found(source: str, found: set[str]) -> None:
+    assert impurities(source, "yaim.core.step") == found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from collections.abc import Mapping",
+        "import typing",
+        "from yaim.core.model import Address",
+        "from yaim.core import model",
+        "from yaim import core",
+        "from . import model",
+        "from .model import Address",
+        "x.open()",
+    ],
+)
+def test_what_belongs_into_the_core_is_let_through(source: str) -> None:
+    assert impurities(source, "yaim.core.step") == set()
+
+
+def test_an_import_across_is_found() -> None:
+    across = imported("def f():\n    from yaim_helper import policy", "yaim.lab.cluster")
+    assert {name for name in across if is_in(name, ("yaim_helper",))} == {"yaim_helper.policy"}
+    back = imported("import yaim_helper.audit\nimport yaim.core.model", "yaim_helper.server")
+    assert {name for name in back if is_in(name, ("yaim",))} == {"yaim.core.model"}

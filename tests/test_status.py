@@ -1,0 +1,280 @@
+"""What `yaim status` makes of a view of the cluster."""
+
+import json
+from ipaddress import ip_address
+
+import pytest
+
+from yaim.core.model import (
+    Advertisement,
+    ClusterView,
+    LeaseId,
+    Mark,
+    Node,
+    NodeName,
+    PoolEntry,
+    Revision,
+    WrongEntry,
+    frozen_mapping,
+)
+from yaim.status import (
+    AddressStatus,
+    ClusterStatus,
+    Condition,
+    NodeStatus,
+    as_json,
+    as_table,
+    status_of,
+)
+
+CLUSTER = "/service/yaim/"
+LEASES = {"db1": 1, "db2": 2}
+
+
+def node(name: str, reason: str = "HTTP 200", is_healthy: bool = True) -> Node:
+    return Node(
+        NodeName(name),
+        Advertisement(
+            is_healthy=is_healthy,
+            reason=reason,
+            interface="eth0",
+            networks=frozen_mapping({}),
+            refused=frozenset(),
+            session="",
+            version="1.0",
+        ),
+        LeaseId(LEASES[name]),
+        Revision(1),
+    )
+
+
+def mark(address: str, holder: str, lease: int | None = None) -> Mark:
+    number = LeaseId(LEASES[holder] if lease is None else lease)
+    return Mark(ip_address(address), NodeName(holder), number, Revision(1))
+
+
+def view(
+    pool: tuple[str, ...],
+    nodes: tuple[Node, ...],
+    marks: tuple[Mark, ...],
+    wrong: tuple[WrongEntry, ...] = (),
+) -> ClusterView:
+    return ClusterView(
+        Revision(7),
+        frozen_mapping({ip_address(each): PoolEntry(ip_address(each)) for each in pool}),
+        frozen_mapping({each.name: each for each in nodes}),
+        frozen_mapping({each.address: each for each in marks}),
+        wrong,
+    )
+
+
+POOL = ("192.0.2.10", "2001:db8::1", "192.0.2.9")
+NODES = (node("db2"), node("db1"))
+MARKS = (mark("192.0.2.9", "db1"), mark("192.0.2.10", "db2"), mark("2001:db8::1", "db1"))
+WELL = view(POOL, NODES, MARKS)
+UNHELD = view(POOL, NODES, MARKS[1:])
+UNHEALTHY = view(POOL, (node("db1"), node("db2", "Connection refused", False)), MARKS)
+WRONG = view(POOL, NODES, MARKS, (WrongEntry("192.0.2.09", "not an address"),))
+STALE = view(POOL, NODES, (*MARKS[1:], mark("192.0.2.9", "db1", lease=99)))
+OF_NOBODY = view(POOL, NODES[:1], MARKS)
+EMPTY = view((), (), ())
+NO_NODES = view(POOL, (), ())
+NO_ADDRESSES = view((), NODES, ())
+
+
+def test_a_healthy_cluster_is_told_in_order() -> None:
+    assert status_of(CLUSTER, WELL) == ClusterStatus(
+        CLUSTER,
+        (
+            AddressStatus("192.0.2.9", "db1"),
+            AddressStatus("192.0.2.10", "db2"),
+            AddressStatus("2001:db8::1", "db1"),
+        ),
+        (
+            NodeStatus("db1", True, "HTTP 200", 2, "1.0"),
+            NodeStatus("db2", True, "HTTP 200", 1, "1.0"),
+        ),
+        (),
+    )
+
+
+def test_a_mark_of_a_lease_that_its_holder_has_no_more_does_not_count() -> None:
+    found = status_of(CLUSTER, STALE)
+    assert found == status_of(CLUSTER, UNHELD)
+    assert found.addresses[0] == AddressStatus("192.0.2.9", None)
+    assert [each.address_count for each in found.nodes] == [1, 1]
+
+
+def test_a_mark_of_a_node_that_is_not_there_does_not_count() -> None:
+    found = status_of(CLUSTER, OF_NOBODY)
+    assert [each.holder for each in found.addresses] == [None, "db2", None]
+
+
+def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
+    found = status_of(CLUSTER, view(POOL[:1], NODES, MARKS))
+    assert found.addresses == (AddressStatus("192.0.2.10", "db2"),)
+    assert [(each.name, each.address_count) for each in found.nodes] == [("db1", 0), ("db2", 1)]
+    assert found.condition is Condition.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("seen", "condition"),
+    [
+        (WELL, Condition.HEALTHY),
+        (NO_ADDRESSES, Condition.HEALTHY),
+        (UNHELD, Condition.DEGRADED),
+        (UNHEALTHY, Condition.DEGRADED),
+        (WRONG, Condition.DEGRADED),
+        (STALE, Condition.DEGRADED),
+        (OF_NOBODY, Condition.DEGRADED),
+        (NO_NODES, Condition.DEGRADED),
+        (EMPTY, Condition.DEGRADED),
+    ],
+    ids=[
+        "healthy",
+        "no addresses",
+        "address unheld",
+        "node unhealthy",
+        "wrong entry",
+        "stale mark",
+        "holder gone",
+        "no nodes",
+        "empty",
+    ],
+)
+def test_a_cluster_is_healthy_if_all_is_held_and_healthy_and_right(
+    seen: ClusterView, condition: Condition
+) -> None:
+    found = status_of(CLUSTER, seen)
+    assert found.condition is condition
+    assert json.loads(as_json(found))["status"] == condition.name.lower()
+    first_line = as_table(found).splitlines()[0]
+    assert first_line == f"Cluster {CLUSTER} is {condition.name.lower()}."
+
+
+def test_the_condition_is_the_exit_status() -> None:
+    assert {each.name: int(each) for each in Condition} == {
+        "HEALTHY": 0,
+        "DEGRADED": 1,
+        "UNREACHABLE": 2,
+    }
+
+
+def test_the_table_of_a_healthy_cluster() -> None:
+    assert as_table(status_of(CLUSTER, WELL)) == (
+        "Cluster /service/yaim/ is healthy.\n"
+        "\n"
+        "ADDRESS      HOLDER\n"
+        "192.0.2.9    db1\n"
+        "192.0.2.10   db2\n"
+        "2001:db8::1  db1\n"
+        "\n"
+        "NODE  HEALTH   ADDRESSES  REASON\n"
+        "db1   healthy  2          HTTP 200\n"
+        "db2   healthy  1          HTTP 200"
+    )
+
+
+def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
+    seen = view(
+        POOL[:2],
+        (node("db2", "HTTP 503, expected 200", False), node("db1")),
+        MARKS[2:],
+        (WrongEntry("192.0.2.09", "not an address"), WrongEntry("x", "neither")),
+    )
+    assert as_table(status_of(CLUSTER, seen)) == (
+        "Cluster /service/yaim/ is degraded.\n"
+        "\n"
+        "ADDRESS      HOLDER\n"
+        "192.0.2.10   - nobody -\n"
+        "2001:db8::1  db1\n"
+        "\n"
+        "NODE  HEALTH     ADDRESSES  REASON\n"
+        "db1   healthy    1          HTTP 200\n"
+        "db2   unhealthy  0          HTTP 503, expected 200\n"
+        "\n"
+        "WRONG POOL ENTRY  REASON\n"
+        "192.0.2.09        not an address\n"
+        "x                 neither"
+    )
+
+
+def test_the_table_of_an_empty_cluster() -> None:
+    assert as_table(status_of(CLUSTER, EMPTY)) == (
+        "Cluster /service/yaim/ is degraded.\n"
+        "\n"
+        "ADDRESS  HOLDER\n"
+        "(none)\n"
+        "\n"
+        "NODE    HEALTH  ADDRESSES  REASON\n"
+        "(none)\n"
+        "\n"
+        "Nothing is there: are dcs-namespace and dcs-clustername right?"
+    )
+
+
+@pytest.mark.parametrize("seen", [NO_NODES, NO_ADDRESSES, WELL], ids=["pool", "nodes", "both"])
+def test_where_something_is_there_no_doubt_is_cast_on_the_names(seen: ClusterView) -> None:
+    assert "right?" not in as_table(status_of(CLUSTER, seen))
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        view((), (node("db1", "well\x1b[2J"),), ()),
+        view((), (node("db1", "well\nWRONG POOL ENTRY  REASON"),), ()),
+        view((), NODES, (), (WrongEntry("\x1b]0;x\x07", "not an address"),)),
+    ],
+    ids=["escape sequence", "line", "entry"],
+)
+def test_the_table_keeps_its_form_whatever_stands_in_etcd(seen: ClusterView) -> None:
+    lines = as_table(status_of(CLUSTER, seen)).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == 6 + len(seen.nodes) + (2 + len(seen.wrong) if seen.wrong else 0)
+
+
+def test_what_cannot_be_printed_is_a_question_mark() -> None:
+    seen = view(
+        (),
+        (node("db1", "well\x1b[2J\n\u202eü", False),),
+        (),
+        (WrongEntry("\x00\x7f", "not\x9ban\taddress"),),
+    )
+    assert as_table(status_of(CLUSTER, seen)).splitlines()[5:] == [
+        "NODE  HEALTH     ADDRESSES  REASON",
+        "db1   unhealthy  0          well?[2J??ü",
+        "",
+        "WRONG POOL ENTRY  REASON",
+        "??                not?an?address",
+    ]
+
+
+def test_the_json_has_all_that_the_table_has() -> None:
+    seen = view(
+        POOL[:1],
+        (node("db1"), node("db2", "Connection refused", False)),
+        (),
+        (WrongEntry("x", "not an address"),),
+    )
+    assert json.loads(as_json(status_of(CLUSTER, seen))) == {
+        "status": "degraded",
+        "cluster": "/service/yaim/",
+        "addresses": [{"address": "192.0.2.10", "holder": None}],
+        "nodes": [
+            {
+                "name": "db1",
+                "healthy": True,
+                "reason": "HTTP 200",
+                "addresses": 0,
+                "version": "1.0",
+            },
+            {
+                "name": "db2",
+                "healthy": False,
+                "reason": "Connection refused",
+                "addresses": 0,
+                "version": "1.0",
+            },
+        ],
+        "wrong_entries": [{"entry": "x", "reason": "not an address"}],
+    }

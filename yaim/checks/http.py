@@ -1,0 +1,294 @@
+"""The HTTP check: GET a URL, compare the status code and the body."""
+
+import errno
+import http.client
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+
+from yaim import __version__
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+
+MAX_BODY_BYTES = 1024 * 1024
+"""What comes after is not looked at."""
+MAX_REDIRECTS = 10
+_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+    "User-Agent": f"yaim/{__version__}",
+}
+SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
+"""Debian's. What requests brings along instead differs from one installation to the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCheck:
+    url: str
+    user: str | None = None
+    password: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    expected_code: int = 200
+    """A redirect (3xx) is followed, unless that is what is expected."""
+    expected_response: str | None = None
+    """The whole body."""
+    expected_response_contains: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    code: int
+    body: bytes
+
+
+class _BrokenOff(Exception):
+    """The answer ended before its announced length."""
+
+
+def check_http(check: HttpCheck, timeout_s: float) -> Verdict:
+    """One attempt, on new connections. Everything together is bounded by `timeout_s`."""
+    with _TimeLimit(timeout_s) as limit:
+        try:
+            answer = _get(check, limit)
+        except requests.TooManyRedirects:
+            return Unhealthy(f"more than {MAX_REDIRECTS} redirects")
+        except (
+            requests.RequestException,
+            HTTPError,
+            http.client.HTTPException,
+            OSError,
+            ValueError,
+            _BrokenOff,
+        ) as error:
+            if limit.has_passed or isinstance(error, requests.Timeout):
+                return CannotTell(f"no answer within {timeout_s:.2g} s")
+            return CannotTell(_cause(error))
+        if limit.has_passed:
+            return CannotTell(f"no answer within {timeout_s:.2g} s")
+    return _judge(check, answer)
+
+
+def _judge(check: HttpCheck, answer: _Answer) -> Verdict:
+    found, start = f"HTTP {answer.code}", repr(answer.body[:80])
+    if answer.code != check.expected_code:
+        return Unhealthy(f"{found}, expected {check.expected_code}")
+    expected, contained = check.expected_response, check.expected_response_contains
+    if expected is not None and answer.body != expected.encode():
+        return Unhealthy(f"{found}, but the body is not the expected one: {start}")
+    if contained is not None and contained.encode() not in answer.body:
+        return Unhealthy(f"{found}, but the body does not contain {contained!r}: {start}")
+    return Healthy(found)
+
+
+def _get(check: HttpCheck, limit: "_TimeLimit") -> _Answer:
+    """The answer, after redirects. Raises what requests and urllib3 raise, and _BrokenOff.
+
+    Redirects are followed here: requests would read their bodies whole, however long, and give
+    each hop its time anew.
+    """
+    redirects = requests.Session()
+    auth: HTTPBasicAuth | None = None
+    if check.user is not None:
+        auth = HTTPBasicAuth(check.user.encode(), (check.password or "").encode())
+    cert = (str(check.cert_file), str(check.key_file)) if check.cert_file is not None else None
+    url = check.url
+    for _ in range(MAX_REDIRECTS + 1):
+        with _LimitedAdapter(limit).send(
+            requests.Request("GET", url, headers=_HEADERS, auth=auth).prepare(),
+            stream=True,
+            timeout=max(limit.left_s, 0.001),
+            verify=str(check.ca_file or _default_ca_file()),
+            cert=cert,
+        ) as response:
+            target = redirects.get_redirect_target(response)
+            if target is None or 300 <= check.expected_code < 400:
+                return _Answer(response.status_code, _read_body(response))
+        before, url = url, urljoin(url, target)
+        if redirects.should_strip_auth(before, url):  # type: ignore[no-untyped-call]
+            auth = None
+    raise requests.TooManyRedirects
+
+
+def _default_ca_file() -> str:
+    return str(SYSTEM_CA_FILE) if SYSTEM_CA_FILE.exists() else DEFAULT_CA_BUNDLE_PATH
+
+
+def _read_body(response: requests.Response) -> bytes:
+    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off."""
+    body = b""
+    chunk: bytes
+    for chunk in response.iter_content(16384):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return body[:MAX_BODY_BYTES]
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and response.raw.tell() < int(length):
+        raise _BrokenOff
+    return body
+
+
+def _cause(error: BaseException) -> str:
+    """In a few words, none of them the server's: what it sends may be anything."""
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"certificate verify failed: {each.verify_message}"
+        if isinstance(each, ssl.SSLError):
+            return f"TLS failed: {each.reason or 'unknown reason'}"
+        if isinstance(each, socket.gaierror):
+            return f"its host name cannot be looked up: {each.strerror}"
+        if isinstance(each, OSError) and each.errno is not None and each.strerror:
+            return each.strerror
+    if any(isinstance(each, _BrokenOff | http.client.IncompleteRead) for each in chain):
+        return "the answer broke off"
+    if any(isinstance(each, http.client.RemoteDisconnected) for each in chain):
+        return "it closed the connection without an answer"
+    return "the answer is not HTTP"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, those that are its arguments, and what was the reason of each."""
+    while error is not None:
+        yield error
+        yield from (each for each in error.args if isinstance(each, BaseException))
+        error = error.__cause__ or error.__context__
+
+
+class _TimeLimit:
+    """Shuts down the connections of an attempt when its time is up.
+
+    requests bounds each read only: a server that sends a byte now and then would hold it for ever.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._ends_at = time.monotonic() + seconds
+        self._timer = threading.Timer(seconds, self._shut_down)
+        self._timer.daemon = True
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+
+    @property
+    def left_s(self) -> float:
+        return self._ends_at - time.monotonic()
+
+    @property
+    def has_passed(self) -> bool:
+        return self.left_s <= 0
+
+    def __enter__(self) -> "_TimeLimit":
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            for each in self._sockets:
+                each.close()
+            self._sockets.clear()
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """To the first address of the host that takes the connection. Raises OSError."""
+        failure: OSError = OSError("the host name has no address")
+        for family, kind, protocol, _, address in _look_up(host, port, self.left_s):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(max(self.left_s, 0.001))
+                connection.connect(address)
+            except OSError as error:
+                connection.close()
+                failure = error
+            else:
+                self._apply_to(connection)
+                return connection
+        raise failure
+
+    def _apply_to(self, connected: socket.socket) -> None:
+        """Keeps a duplicate: TLS takes the original's file descriptor away."""
+        duplicate = socket.socket(fileno=os.dup(connected.fileno()))
+        with self._lock:
+            self._sockets.append(duplicate)
+        if self.has_passed:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            for each in self._sockets:
+                try:
+                    each.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+
+def _look_up(host: str, port: int, within_s: float) -> list[Any]:
+    """getaddrinfo(3), given up in time. Raises OSError.
+
+    The system's resolver knows no time limit but its own: the thread that waits for it lives on
+    until then.
+    """
+    kind = socket.SOCK_STREAM
+    try:
+        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
+    found: list[Any] = []
+    failed: list[OSError] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, port, type=kind))
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
+    thread.start()
+    thread.join(within_s)
+    if failed:
+        raise failed[0]
+    if not found:
+        raise TimeoutError(errno.ETIMEDOUT, "its host name cannot be looked up in time")
+    return found
+
+
+class _LimitedAdapter(HTTPAdapter):
+    """Makes every connection under a time limit."""
+
+    def __init__(self, limit: _TimeLimit) -> None:
+        self._limit = limit
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        limit = self._limit
+
+        class Connection(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return limit.connect(self.host, self.port)
+
+        class SecureConnection(HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return limit.connect(self.host, self.port)
+
+        class Pool(HTTPConnectionPool):
+            ConnectionCls = Connection
+
+        class SecurePool(HTTPSConnectionPool):
+            ConnectionCls = SecureConnection
+
+        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}

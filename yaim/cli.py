@@ -1,0 +1,300 @@
+"""The command `yaim`: sub-commands and their options."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from yaim import __version__, config, logs
+from yaim.config import ENVIRONMENT_PREFIX, KEYS, Config, ConfigError
+
+EX_CONFIG = 78
+"""sysexits.h: the configuration is wrong."""
+EX_CANNOT_START = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(_with_dashes(given))
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _with_dashes(arguments: Sequence[str]) -> list[str]:
+    """--retry_num=2 is --retry-num=2; but `yaim lab exec` passes on what comes behind it."""
+    ours = arguments.index("exec") if "exec" in arguments else len(arguments)
+    changed = []
+    for argument in arguments[:ours]:
+        name, equals, value = argument.partition("=")
+        changed.append(
+            name.replace("_", "-") + equals + value if name.startswith("--") else argument
+        )
+    return [*changed, *arguments[ours:]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yaim",
+        allow_abbrev=False,
+        description="Keeps a pool of virtual IP addresses on a set of nodes. Default command: run.",
+    )
+    parser.add_argument("--version", action="version", version=f"yaim {__version__}")
+    _add_config_options(parser)
+    parser.set_defaults(command=_run)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    run = _command(commands, "run", help="take part in the cluster, until SIGTERM or SIGINT")
+    run.set_defaults(command=_run)
+    _add_config_options(run)
+
+    supervise = _command(
+        commands,
+        "supervise",
+        help="without systemd: run helper and coordinator, and keep them running",
+    )
+    supervise.set_defaults(command=_supervise)
+    supervise.add_argument(
+        "--user", default="yaim", help="whom the coordinator runs as; default: %(default)s"
+    )
+    supervise.add_argument(
+        "--helper-config",
+        type=Path,
+        metavar="FILE",
+        default=Path("/etc/yaim/helper.yml"),
+        help="the helper's allowlist; default: %(default)s",
+    )
+    supervise.add_argument("--daemon", action="store_true", help="go into the background")
+    supervise.add_argument(
+        "--pid-file",
+        type=Path,
+        metavar="FILE",
+        default=Path("/run/yaim.pid"),
+        help="with --daemon; default: %(default)s",
+    )
+    supervise.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        default=Path("/var/log/yaim.log"),
+        help="with --daemon; default: %(default)s",
+    )
+    _add_config_options(supervise)
+
+    status = _command(
+        commands,
+        "status",
+        help="show who holds what; exit status 0: healthy, 1: degraded, 2: etcd is unreachable",
+    )
+    status.set_defaults(command=_status)
+    status.add_argument("--json", action="store_true", help="for programs")
+    _add_config_options(status)
+
+    lab = _command(commands, "lab", help="a cluster on this machine, to see what yaim does")
+    _add_lab_commands(lab)
+
+    config_ = _command(commands, "config", help="look at the configuration")
+    config_commands = config_.add_subparsers(metavar="check|show", required=True)
+    check = _command(config_commands, "check", help="tell everything that is wrong with it")
+    check.set_defaults(command=_config_check)
+    _add_config_options(check)
+    show = _command(
+        config_commands, "show", help="show the values in force and where each comes from"
+    )
+    show.set_defaults(command=_config_show)
+    _add_config_options(show)
+    return parser
+
+
+def _command(commands: Any, name: str, help: str | None) -> argparse.ArgumentParser:
+    """Without help it is not listed. Options are not to be abbreviated: a key that comes later
+    could make one ambiguous."""
+    listed = {} if help is None else {"help": help}
+    made: argparse.ArgumentParser = commands.add_parser(name, allow_abbrev=False, **listed)
+    return made
+
+
+def _add_lab_commands(lab: argparse.ArgumentParser) -> None:
+    lab.set_defaults(command=_lab)
+    commands = lab.add_subparsers(metavar="COMMAND", dest="lab_command", required=True)
+    for name, text in (
+        ("run", "play a story: nodes fail, recover, die and are cut off; show what clients see"),
+        ("up", "start a lab in the background, to play with by hand"),
+        ("keep", None),
+    ):
+        command = _command(commands, name, help=text)
+        command.add_argument("--nodes", type=int, default=3, help="default: %(default)s")
+        command.add_argument("--addresses", type=int, default=6, help="default: %(default)s")
+        if name == "keep":
+            command.add_argument("--ready-fd", type=int)
+    _command(commands, "status", help="who holds what")
+    for name, text in (
+        ("fail", "make a node's service fail"),
+        ("kill", "kill all of a node's processes with -9"),
+        ("cut", "cut a node off from etcd, the other nodes and the client"),
+        ("heal", "undo all of these"),
+    ):
+        _command(commands, name, help=text).add_argument("node", help="n1, n2, ...")
+    execute = _command(commands, "exec", help="run a program as if on a node")
+    execute.add_argument("node", help="n1, n2, ...")
+    execute.add_argument("program", nargs=argparse.REMAINDER, help="for example: ip address")
+    _command(commands, "down", help="end it; nothing is left behind")
+
+
+def _add_config_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "configuration",
+        f"Each key can also stand in the file, or in the environment as {ENVIRONMENT_PREFIX}KEY.",
+    )
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help=f"default: {config.DEFAULT_FILE} in the current directory",
+    )
+    for name, key in KEYS.items():
+        group.add_argument(
+            f"--{name}",
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=key.help.replace("%", "%%"),
+        )
+
+
+def _flags(options: argparse.Namespace) -> dict[str, str]:
+    """The configuration keys given as flags."""
+    given = vars(options)
+    return {name: given[name.replace("-", "_")] for name in KEYS if name.replace("-", "_") in given}
+
+
+def load_config(options: argparse.Namespace, *, only_cluster: bool = False) -> Config:
+    """Raises ConfigError."""
+    file = getattr(options, "config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    return config.load(
+        _flags(options),
+        os.environ,
+        Path(file) if file else None,
+        only_cluster=only_cluster,
+    )
+
+
+def _load_or_exit(options: argparse.Namespace, *, only_cluster: bool = False) -> Config:
+    for warning in config.environment_warnings(os.environ):
+        _complain(f"warning: {warning}")
+    try:
+        return load_config(options, only_cluster=only_cluster)
+    except ConfigError as error:
+        for issue in error.issues:
+            _complain(str(issue))
+        raise SystemExit(EX_CONFIG) from None
+
+
+def _complain(text: str) -> None:
+    print(f"yaim: {text}", file=sys.stderr)
+
+
+def _run(options: argparse.Namespace) -> int:
+    loaded = _load_or_exit(options)
+    logs.start(loaded.log_level)
+    from yaim import coordinator
+
+    return coordinator.run(loaded, lambda: load_config(options))
+
+
+def _supervise(options: argparse.Namespace) -> int:
+    loaded = _load_or_exit(options)
+    logs.start(loaded.log_level)
+    from yaim import supervisor
+
+    try:
+        if os.geteuid() != 0:
+            raise supervisor.SuperviseError("must be run as root, to start the helper")
+        user = supervisor.user_named(options.user)
+        arguments = [f"--{name}={value}" for name, value in _flags(options).items()]
+        if loaded.file is not None:
+            arguments.append(f"--config={loaded.file.absolute()}")
+        supervise = partial(
+            supervisor.supervise,
+            user,
+            options.helper_config.absolute(),
+            loaded.helper_socket,
+            arguments,
+        )
+        if not options.daemon:
+            return supervise()
+        with supervisor.daemonize(options.pid_file.absolute(), options.log_file.absolute()):
+            return supervise()
+    except supervisor.SuperviseError as error:
+        _complain(str(error))
+        return EX_CANNOT_START
+
+
+def _status(options: argparse.Namespace) -> int:
+    loaded = _load_or_exit(options, only_cluster=True)
+    from yaim import configured, status
+    from yaim.etcd.client import EtcdError
+
+    keys, client = configured.keys_of(loaded), configured.etcd_client_of(loaded)
+    try:
+        view = keys.view(*client.read_all_from_any(*keys.all()))
+    except EtcdError as error:
+        if options.json:
+            print(json.dumps({"status": "unreachable", "error": str(error)}, indent=2))
+        else:
+            _complain(f"cannot read etcd: {error}")
+        return status.Condition.UNREACHABLE
+    found = status.status_of(keys.prefix, view)
+    print(status.as_json(found) if options.json else status.as_table(found))
+    return found.condition
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from yaim.lab.namespaces import LabError, enter_private_network
+
+    def end(number: int, _frame: object) -> NoReturn:
+        """As an exception, so that everything is cleaned up."""
+        raise SystemExit(128 + number)
+
+    try:
+        if options.lab_command in ("run", "keep"):
+            enter_private_network()
+        if options.lab_command == "run":
+            from yaim.lab import story
+
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, end)
+            return story.play(options.nodes, options.addresses)
+        from yaim.lab import control
+
+        if options.lab_command == "keep":
+            control.keep(options.nodes, options.addresses, options.ready_fd)
+        elif options.lab_command == "up":
+            print(control.up(options.nodes, options.addresses))
+        elif options.lab_command == "exec":
+            command = control.command_in(options.node, options.program)
+            os.execvp(command[0], command)
+        else:
+            print(control.ask(options.lab_command, getattr(options, "node", "")))
+    except LabError as error:
+        _complain(str(error))
+        return EX_CANNOT_START
+    return 0
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    _load_or_exit(options)
+    print("the configuration is good")
+    return 0
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    rows = _load_or_exit(options).shown()
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, origin in rows:
+        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}")
+    return 0

@@ -1,0 +1,68 @@
+"""The parts of yaim, as a configuration wants them."""
+
+from yaim import __version__
+from yaim.checks.http import HttpCheck
+from yaim.checks.run import CheckPlan
+from yaim.config import Config
+from yaim.core.model import NodeName
+from yaim.core.settings import Settings
+from yaim.etcd.client import EtcdAccess, EtcdClient
+from yaim.etcd.schema import Keys
+
+ETCD_TIMEOUT_S = (1.0, 5.0)
+"""Bounds on the time-out of a call to etcd, which is a third of the TTL."""
+
+
+def settings_of(config: Config) -> Settings:
+    return Settings(
+        node=NodeName(config.nodename),
+        interface=config.interface,
+        prefix_length_4=config.netmask,
+        prefix_length_6=config.netmask6,
+        ttl_s=config.ttl_s,
+        interval_s=config.interval / 1000,
+        version=__version__,
+    )
+
+
+def etcd_access_of(config: Config) -> EtcdAccess:
+    return EtcdAccess(
+        endpoints=config.dcs_endpoints,
+        user=config.etcd_user,
+        password=config.etcd_password,
+        ca_file=config.etcd_ca_file,
+        cert_file=config.etcd_cert_file,
+        key_file=config.etcd_key_file,
+    )
+
+
+def etcd_client_of(config: Config) -> EtcdClient:
+    least, most = ETCD_TIMEOUT_S
+    return EtcdClient(etcd_access_of(config), min(max(config.ttl_s / 3, least), most))
+
+
+def keys_of(config: Config) -> Keys:
+    return Keys.of(config.dcs_namespace, config.dcs_clustername)
+
+
+def check_plan_of(config: Config) -> CheckPlan:
+    """The bound on a whole check is the ttl: a service that hangs costs as much as a dead node."""
+    if config.http_url is None:
+        raise ValueError("checker-type http without http-url; config.load refuses that")
+    return CheckPlan(
+        check=HttpCheck(
+            url=config.http_url,
+            user=config.http_user,
+            password=config.http_password,
+            ca_file=config.http_ca_file,
+            cert_file=config.http_cert_file,
+            key_file=config.http_key_file,
+            expected_code=config.http_expected_code,
+            expected_response=config.http_expected_response,
+            expected_response_contains=config.http_expected_response_contains,
+        ),
+        interval_s=config.interval / 1000,
+        within_s=config.ttl / 1000,
+        retry_num=config.retry_num,
+        retry_after_s=config.retry_after / 1000,
+    )

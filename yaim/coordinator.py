@@ -1,0 +1,231 @@
+"""The unprivileged process: the core in the middle, the adapters around it, one queue.
+
+Carries events to the core and actions to the adapters; decides nothing.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import TypeAlias, assert_never
+
+from setproctitle import setproctitle
+
+from yaim.boottime import boottime
+from yaim.checks.run import CheckRunner
+from yaim.config import KEYS, Config, ConfigError
+from yaim.configured import (
+    check_plan_of,
+    etcd_access_of,
+    etcd_client_of,
+    keys_of,
+    settings_of,
+)
+from yaim.core.actions import (
+    Action,
+    AddAddress,
+    AdvertiseNode,
+    ClaimMarks,
+    End,
+    GrantLease,
+    KeepLease,
+    Level,
+    Outcome,
+    ReadCluster,
+    ReleaseMarks,
+    RemoveAddress,
+    RenewAddresses,
+    Report,
+    RevokeLease,
+    WithdrawNode,
+)
+from yaim.core.events import Event, SettingsChanged, StopRequested
+from yaim.core.model import NodeName
+from yaim.core.state import State
+from yaim.core.step import step
+from yaim.etcd.store import EtcdStore
+from yaim.helper_client import HelperAction, HelperClient
+from yaim.logs import set_level
+
+logger = logging.getLogger(__name__)
+
+EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+
+_LOG_LEVELS = {
+    Level.DEBUG: logging.DEBUG,
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.ERROR: logging.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRequested:
+    """SIGHUP."""
+
+
+Happened: TypeAlias = tuple[Event, ...] | ReloadRequested
+
+
+def run(config: Config, load: Callable[[], Config]) -> int:
+    """Take part in the cluster until SIGTERM or SIGINT; the exit status. `load` reads the
+    configuration anew, for SIGHUP."""
+    return Coordinator(config, load).run()
+
+
+class Coordinator:
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        self._config = config
+        self._load = load
+        self._queue: SimpleQueue[Happened] = SimpleQueue()
+        self._state = State(settings_of(config))
+        self._end: End | None = None
+        self._title = ""
+        threading.excepthook = _crash
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        keys = keys_of(config)
+        self._store = EtcdStore(etcd_client_of(config), keys, NodeName(config.nodename), self._post)
+        self._helper = HelperClient(
+            config.helper_socket, keys.prefix, config.nodename, config.label, self._post
+        )
+        self._checks = CheckRunner(check_plan_of(config), self._post)
+
+    def run(self) -> int:
+        wake_at: float | None = boottime()
+        while self._end is None:
+            wake_at = self._step(self._wait(wake_at))
+        return self._exit_status(self._end)
+
+    def _post(self, *events: Event) -> None:
+        """For the adapters' threads: events that have happened together."""
+        self._queue.put(events)
+
+    def _wait(self, until: float | None) -> list[Event]:
+        """All that has happened; none if nothing has until then."""
+        happened: list[Happened] = []
+        try:
+            timeout_s = None if until is None else max(0.0, until - boottime())
+            happened.append(self._queue.get(timeout=timeout_s))
+            while True:
+                happened.append(self._queue.get_nowait())
+        except Empty:
+            pass
+        events: list[Event] = []
+        for each in happened:
+            if isinstance(each, ReloadRequested):
+                self._reload()
+                events.append(SettingsChanged(settings_of(self._config)))
+            else:
+                events += each
+        return events
+
+    def _step(self, events: list[Event]) -> float | None:
+        for event in events:
+            logger.debug("%s", event)
+        taken = step(self._state, events, boottime())
+        self._state = taken.state
+        self._helper.submit([each for each in taken.actions if isinstance(each, HelperAction)])
+        for action in taken.actions:
+            self._perform(action)
+        self._show()
+        return taken.wake_at
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Report(level, text):
+                logger.log(_LOG_LEVELS[level], "%s", text)
+                return
+            case AddAddress() | RemoveAddress() | RenewAddresses():
+                pass  # went to the helper already, all of this step together
+            case End():
+                self._end = action
+            case (
+                ReadCluster()
+                | GrantLease()
+                | KeepLease()
+                | RevokeLease()
+                | AdvertiseNode()
+                | WithdrawNode()
+                | ClaimMarks()
+                | ReleaseMarks()
+            ):
+                self._store.submit(action)
+            case _:
+                assert_never(action)
+        logger.debug("%s", action)
+
+    def _reload(self) -> None:
+        """Apply what has changed in the configuration, or say why not."""
+        try:
+            new = self._load()
+        except ConfigError as error:
+            for issue in error.issues:
+                logger.error("%s", issue)
+            logger.error("the configuration is wrong: the old one stays in force")
+            return
+        kept = {}
+        for name, key in KEYS.items():
+            attribute = name.replace("-", "_")
+            before, after = getattr(self._config, attribute), getattr(new, attribute)
+            if before == after:
+                continue
+            if key.is_reloaded:
+                logger.info("%s has changed", name)
+            else:
+                logger.warning("%s has changed: restart yaim to apply it", name)
+                kept[attribute] = before
+        before, self._config = self._config, replace(new, **kept)
+        set_level(self._config.log_level)
+        self._helper.label = self._config.label
+        self._checks.use(check_plan_of(self._config))
+        if etcd_access_of(self._config) != etcd_access_of(before):
+            self._store.use(etcd_client_of(self._config))
+        logger.info("the configuration is reloaded")
+
+    def _exit_status(self, end: End) -> int:
+        match end.outcome:
+            case Outcome.STOPPED:
+                logger.info("stopped: %s", end.reason)
+                return 0
+            case Outcome.NOT_RELEASED:
+                logger.warning("stopped: %s", end.reason)
+                return 0
+            case Outcome.NAME_TAKEN:
+                logger.error("%s", end.reason)
+                return EX_UNAVAILABLE
+            case _:
+                assert_never(end.outcome)
+
+    def _show(self) -> None:
+        """Role and state, for ps(1): `yaim: coordinator db1 healthy 2/6`."""
+        state = self._state
+        health = state.health
+        word = "starting" if health is None else "healthy" if health.is_healthy else "unhealthy"
+        pool = len(state.view.pool) if state.view is not None else 0
+        title = f"yaim: coordinator {state.settings.node} {word} {len(state.held)}/{pool}"
+        if title != self._title:
+            self._title = title
+            setproctitle(title)
+
+    def _on_stop_signal(self, number: int, _frame: object) -> None:
+        self._post(StopRequested(f"got {signal.Signals(number).name}"))
+
+    def _on_hangup(self, _number: int, _frame: object) -> None:
+        self._queue.put(ReloadRequested())
+
+
+def _crash(failure: threading.ExceptHookArgs) -> None:
+    """A thread has failed in a way that nobody foresaw: end, and be started anew."""
+    logger.critical(
+        "%s has failed",
+        failure.thread.name if failure.thread else "a thread",
+        exc_info=(failure.exc_type, failure.exc_value, failure.exc_traceback),  # type: ignore[arg-type]
+    )
+    logging.shutdown()
+    os._exit(EX_SOFTWARE)

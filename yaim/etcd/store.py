@@ -1,0 +1,328 @@
+"""The core's hands in etcd: carries out its actions and reports what the watch sees.
+
+Three threads: one for the lease, so that a keepalive never waits behind anything; one for reads
+and writes, in the order given; one for the watch. Results go to `post` as events.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeAlias, assert_never
+
+import etcd3.etcdrpc as rpc
+
+from yaim.boottime import boottime
+from yaim.core.actions import (
+    AdvertiseNode,
+    ClaimMarks,
+    GrantLease,
+    KeepLease,
+    ReadCluster,
+    ReleaseMarks,
+    RevokeLease,
+    WithdrawNode,
+)
+from yaim.core.events import (
+    ClusterChanged,
+    ClusterRead,
+    ClusterReadFailed,
+    Event,
+    LeaseFailed,
+    LeaseGone,
+    LeaseKept,
+    LeaseRevoked,
+    MarksClaimed,
+    MarksReleased,
+    NodeAdvertised,
+    NodeNotAdvertised,
+    NodeWithdrawn,
+    WriteFailed,
+)
+from yaim.core.model import Address, ClusterView, LeaseId, Mark, Node, NodeName, Revision
+from yaim.etcd.client import EtcdClient, EtcdError, EtcdLeaseNotFound, read_pair
+from yaim.etcd.schema import Keys, KeyValue, write_advertisement
+
+MAX_OPS = 100
+"""Operations put into one transaction; etcd's default limit is 128, nested ones included."""
+WATCH_RETRY_MIN_S = 0.1
+WATCH_RETRY_MAX_S = 2.0
+
+LeaseAction: TypeAlias = GrantLease | KeepLease | RevokeLease
+Request: TypeAlias = ReadCluster | AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
+EtcdAction: TypeAlias = LeaseAction | Request
+
+
+class EtcdStore:
+    """Started by its construction. `submit` never blocks."""
+
+    def __init__(
+        self, client: EtcdClient, keys: Keys, node: NodeName, post: Callable[[Event], None]
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._node = node
+        self._post = post
+        self._mirror = _Mirror(keys)
+        self._lease_actions: SimpleQueue[LeaseAction] = SimpleQueue()
+        self._requests: SimpleQueue[Request] = SimpleQueue()
+        for name, work in (
+            ("etcd-lease", self._work_on_lease),
+            ("etcd-requests", self._work_on_requests),
+            ("etcd-watch", self._work_on_watch),
+        ):
+            threading.Thread(target=work, name=name, daemon=True).start()
+
+    def submit(self, action: EtcdAction) -> None:
+        match action:
+            case GrantLease() | KeepLease() | RevokeLease():
+                self._lease_actions.put(action)
+            case ReadCluster() | AdvertiseNode() | WithdrawNode() | ClaimMarks() | ReleaseMarks():
+                self._requests.put(action)
+            case _:
+                assert_never(action)
+
+    def use(self, client: EtcdClient) -> None:
+        """From now on reach etcd this way."""
+        before, self._client = self._client, client
+        before.close()
+
+    # --- the lease -------------------------------------------------------------------------
+
+    def _work_on_lease(self) -> None:
+        while True:
+            self._post(self._do_with_lease(self._lease_actions.get()))
+
+    def _do_with_lease(self, action: LeaseAction) -> Event:
+        sent_at = boottime()
+        try:
+            match action:
+                case GrantLease(ttl_s):
+                    lease, granted_s = self._client.grant(ttl_s)
+                    return LeaseKept(LeaseId(lease), granted_s, sent_at)
+                case KeepLease(lease):
+                    return LeaseKept(lease, self._client.keep(lease), sent_at)
+                case RevokeLease(lease):
+                    self._client.revoke(lease)
+                    return LeaseRevoked(lease)
+                case _:
+                    assert_never(action)
+        except EtcdLeaseNotFound:
+            if isinstance(action, GrantLease):
+                return LeaseFailed("etcd lost the lease while granting it")
+            return LeaseGone(action.lease)
+        except EtcdError as error:
+            return LeaseFailed(str(error))
+
+    # --- reads and writes ------------------------------------------------------------------
+
+    def _work_on_requests(self) -> None:
+        while True:
+            request = self._requests.get()
+            try:
+                event = self._do(request)
+            except EtcdError as error:
+                if isinstance(request, ReadCluster):
+                    event = ClusterReadFailed(str(error))
+                else:
+                    event = WriteFailed(request.request, str(error))
+            self._post(event)
+
+    def _do(self, request: Request) -> Event:
+        match request:
+            case ReadCluster():
+                return ClusterRead(self._read())
+            case AdvertiseNode():
+                return self._advertise(request)
+            case WithdrawNode():
+                return self._withdraw(request)
+            case ClaimMarks():
+                return self._claim(request)
+            case ReleaseMarks():
+                return self._release(request)
+            case _:
+                assert_never(request)
+
+    def _read(self) -> ClusterView:
+        known = self._mirror.revision
+        pairs, revision = self._client.read_all(*self._keys.all())
+        return self._mirror.replace(pairs, revision, is_newer_than=known)
+
+    def _advertise(self, request: AdvertiseNode) -> Event:
+        key = self._keys.node(self._node)
+        same = _compare_mod_revision(key, request.replaces)
+        *others, last = _chunks(request.release) or [()]
+        for marks in others:
+            self._transact([same], [self._deletion(mark) for mark in marks])
+        put = rpc.RequestOp()
+        put.request_put.key = key
+        put.request_put.value = write_advertisement(request.advertisement)
+        put.request_put.lease = request.lease
+        answer = self._transact([same], [put, *(self._deletion(mark) for mark in last)])
+        if not answer.succeeded:
+            return NodeNotAdvertised(request.request)
+        revision = Revision(answer.header.revision)
+        node = Node(self._node, request.advertisement, request.lease, revision)
+        return NodeAdvertised(request.request, node)
+
+    def _withdraw(self, request: WithdrawNode) -> Event:
+        key = self._keys.node(self._node)
+        same = _compare_mod_revision(key, request.advertised)
+        delete = rpc.RequestOp()
+        delete.request_delete_range.key = key
+        *others, last = _chunks(request.release) or [()]
+        is_done = True
+        for marks in others:
+            answer = self._transact([same], [self._deletion(mark) for mark in marks])
+            is_done = is_done and answer.succeeded
+        answer = self._transact([same], [delete, *(self._deletion(mark) for mark in last)])
+        if is_done and answer.succeeded:
+            return NodeWithdrawn(request.request)
+        return WriteFailed(request.request, "our advertisement was changed")
+
+    def _release(self, request: ReleaseMarks) -> Event:
+        same = _compare_mod_revision(self._keys.node(self._node), request.advertised)
+        released: list[Mark] = []
+        revision = 0
+        for marks in _chunks(request.marks):
+            answer = self._transact([same], [self._deletion(mark) for mark in marks])
+            revision = answer.header.revision
+            if answer.succeeded:
+                released += _done(marks, answer)
+        addresses = frozenset(mark.address for mark in released)
+        return MarksReleased(request.request, addresses, Revision(revision))
+
+    def _claim(self, request: ClaimMarks) -> Event:
+        advertised = _compare_mod_revision(self._keys.node(self._node), request.advertised)
+        marks: list[Mark] = []
+        revision = 0
+        for addresses in _chunks(request.addresses):
+            answer = self._transact(
+                [advertised], [self._claiming(address, request.lease) for address in addresses]
+            )
+            revision = answer.header.revision
+            if answer.succeeded:
+                marks += [
+                    Mark(address, self._node, request.lease, Revision(revision))
+                    for address in _done(addresses, answer)
+                ]
+        lost = frozenset(request.addresses) - {mark.address for mark in marks}
+        return MarksClaimed(request.request, tuple(marks), lost, Revision(revision))
+
+    def _claiming(self, address: Address, lease: LeaseId) -> Any:
+        """Mark the address, if it is in the pool and unmarked."""
+        unmarked = rpc.Compare(
+            key=self._keys.mark(address),
+            target=rpc.Compare.CREATE,
+            result=rpc.Compare.EQUAL,
+            create_revision=0,
+        )
+        in_pool = rpc.Compare(
+            key=self._keys.pool_entry(address),
+            target=rpc.Compare.CREATE,
+            result=rpc.Compare.GREATER,
+            create_revision=0,
+        )
+        put = rpc.RequestOp()
+        put.request_put.key = self._keys.mark(address)
+        put.request_put.value = self._node.encode()
+        put.request_put.lease = lease
+        return _if([unmarked, in_pool], put)
+
+    def _deletion(self, mark: Mark) -> Any:
+        """Delete the mark, if it is still the same one."""
+        key = self._keys.mark(mark.address)
+        same = rpc.Compare(
+            key=key,
+            target=rpc.Compare.CREATE,
+            result=rpc.Compare.EQUAL,
+            create_revision=mark.revision,
+        )
+        delete = rpc.RequestOp()
+        delete.request_delete_range.key = key
+        return _if([same], delete)
+
+    def _transact(self, compare: Iterable[Any], operations: Iterable[Any]) -> Any:
+        return self._client.transact(rpc.TxnRequest(compare=compare, success=operations))
+
+    # --- the watch -------------------------------------------------------------------------
+
+    def _work_on_watch(self) -> None:
+        """Read everything, then follow the changes; from the start again when that breaks."""
+        wait_s = WATCH_RETRY_MIN_S
+        while True:
+            try:
+                self._post(ClusterChanged(self._read()))
+                wait_s = WATCH_RETRY_MIN_S
+                for answer in self._client.watch(*self._keys.all(), self._mirror.revision + 1):
+                    if answer.events:
+                        self._post(ClusterChanged(self._mirror.apply(answer)))
+            except EtcdError:
+                # The core's own reads and keepalives fail likewise, and are reported.
+                time.sleep(wait_s * random.uniform(0.5, 1.0))
+                wait_s = min(2 * wait_s, WATCH_RETRY_MAX_S)
+
+
+class _Mirror:
+    """The cluster's keys as last read, with the changes since. Thread-safe."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._lock = threading.Lock()
+        self._pairs: dict[bytes, KeyValue] = {}
+        self.revision = 0
+
+    def replace(
+        self, pairs: dict[bytes, KeyValue], revision: int, *, is_newer_than: int
+    ) -> ClusterView:
+        """Take over a full read. `is_newer_than`: our revision before the read was sent.
+
+        A read is linearizable: if it is older than what was known before, etcd's history has been
+        replaced (data wiped or restored), and the read is the truth all the same.
+        """
+        with self._lock:
+            if revision >= self.revision or revision < is_newer_than:
+                self._pairs = pairs
+                self.revision = revision
+            return self._keys.view(self._pairs, self.revision)
+
+    def apply(self, answer: Any) -> ClusterView:
+        """Take over the events of a WatchResponse."""
+        with self._lock:
+            known = self.revision
+            for event in answer.events:
+                if event.kv.mod_revision <= known:
+                    continue
+                if event.type == event.DELETE:
+                    self._pairs.pop(event.kv.key, None)
+                else:
+                    self._pairs[event.kv.key] = read_pair(event.kv)
+                self.revision = max(self.revision, event.kv.mod_revision)
+            return self._keys.view(self._pairs, self.revision)
+
+
+def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[start : start + MAX_OPS] for start in range(0, len(items), MAX_OPS)]
+
+
+def _done(items: Sequence[Any], answer: Any) -> list[Any]:
+    """Those items whose nested transaction, in the same order, was carried out."""
+    return [
+        item
+        for item, response in zip(items, answer.responses, strict=True)
+        if response.response_txn.succeeded
+    ]
+
+
+def _if(compare: Iterable[Any], operation: Any) -> Any:
+    """An operation within a transaction that is carried out on a condition of its own."""
+    nested = rpc.RequestOp()
+    nested.request_txn.CopyFrom(rpc.TxnRequest(compare=compare, success=[operation]))
+    return nested
+
+
+def _compare_mod_revision(key: bytes, revision: int) -> Any:
+    return rpc.Compare(
+        key=key, target=rpc.Compare.MOD, result=rpc.Compare.EQUAL, mod_revision=revision
+    )

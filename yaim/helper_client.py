@@ -1,0 +1,271 @@
+"""The coordinator's end of the socket to the helper (helper/PROTOCOL.md).
+
+One thread: connects, says hello, sends commands as they come without waiting for the replies
+before, and posts what the helper answers as events. A helper that hangs up or does not answer in
+time is lost; then it connects anew. Decides nothing.
+"""
+
+import json
+import logging
+import os
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import sleep
+from typing import Any, TypeAlias, assert_never
+
+from yaim.boottime import boottime
+from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.events import (
+    AddressAdded,
+    AddressesRenewed,
+    AddressFailed,
+    AddressOnInterface,
+    AddressRefused,
+    AddressRemoved,
+    Event,
+    HelperLost,
+    HelperReady,
+)
+from yaim.core.model import Boottime, Network
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+MAX_REPLY_BYTES = 65536
+MAX_LABEL = 15
+"""Characters that the kernel keeps of <interface>:<label>."""
+ANSWER_WITHIN_S = 2.0
+RECONNECT_EVERY_S = 0.1
+CLOCKS_AGREE_WITHIN_S = 1.0
+_PASSING = ("expired", "rate")
+"""Refusals that say nothing about the next try."""
+
+HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
+
+
+class HelperError(Exception):
+    """The helper is not there, does not answer, or does not want us."""
+
+
+def command(action: HelperAction, label: str) -> dict[str, Any]:
+    """The request for an action, but for its id."""
+    match action:
+        case AddAddress():
+            fits = len(f"{action.interface}:{label}") <= MAX_LABEL
+            return {
+                "op": "add",
+                "interface": action.interface,
+                "address": str(action.address),
+                "prefix": action.prefix_length,
+                "label": label if action.address.version == 4 and fits else "",
+                "deadline_ns": round(action.deadline * 1e9),
+            }
+        case RemoveAddress():
+            return {"op": "remove", "address": str(action.address)}
+        case RenewAddresses():
+            return {"op": "renew", "deadline_ns": round(action.deadline * 1e9)}
+        case _:
+            assert_never(action)
+
+
+def write_request(request_id: int, message: Mapping[str, Any]) -> bytes:
+    return json.dumps({**message, "id": request_id}, sort_keys=True).encode()
+
+
+def read_answer(packet: bytes, action: HelperAction) -> Event:
+    """The event for a reply. Raises HelperError if it is not one of the protocol."""
+    reply = _read_reply(packet)
+    result = reply.get("result")
+    try:
+        match action:
+            case RenewAddresses() if result == "ok":
+                return AddressesRenewed(frozenset(ip_address(text) for text in reply["missing"]))
+            case RenewAddresses():
+                return AddressesRenewed(frozenset())
+            case AddAddress() if result == "ok":
+                return AddressAdded(action.request, action.address)
+            case RemoveAddress() if result == "ok":
+                return AddressRemoved(action.request, action.address)
+            case AddAddress() if result == "refused":
+                is_lasting = reply["code"] not in _PASSING
+                return AddressRefused(action.request, action.address, reply["reason"], is_lasting)
+            case AddAddress() | RemoveAddress():
+                return AddressFailed(action.request, action.address, reply["reason"])
+            case _:
+                assert_never(action)
+    except (KeyError, TypeError, ValueError) as error:
+        raise HelperError(f"a reply that is none: {packet[:200]!r}") from error
+
+
+def _read_reply(packet: bytes) -> dict[str, Any]:
+    try:
+        reply = json.loads(packet)
+    except ValueError as error:
+        raise HelperError(f"a reply that is not JSON: {packet[:200]!r}") from error
+    if not isinstance(reply, dict):
+        raise HelperError(f"a reply that is none: {packet[:200]!r}")
+    return reply
+
+
+class HelperClient:
+    """Started by its construction. `submit` never blocks."""
+
+    def __init__(
+        self, path: Path, cluster: str, node: str, label: str, post: Callable[..., None]
+    ) -> None:
+        self._path = path
+        self._cluster = cluster
+        self._node = node
+        self.label = label
+        """Of IPv4 addresses that are added from now on."""
+        self._post = post
+        self._commands: SimpleQueue[HelperAction] = SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        threading.Thread(target=self._work, name="helper", daemon=True).start()
+
+    def submit(self, actions: Sequence[HelperAction]) -> None:
+        """Commands that arrive together cost the helper little more than one."""
+        for action in actions:
+            self._commands.put(action)
+        if actions:
+            os.eventfd_write(self._wake, 1)
+
+    def _work(self) -> None:
+        complaint = ""
+        while True:
+            try:
+                with _Connection(self._path) as connection:
+                    ready = self._say_hello(connection)
+                    self._drop_commands()
+                    self._post(ready)
+                    complaint = ""
+                    try:
+                        self._serve(connection)
+                    except (HelperError, OSError) as error:
+                        self._post(HelperLost(str(error)))
+            except (HelperError, OSError) as error:
+                if str(error) != complaint:
+                    complaint = str(error)
+                    logger.warning("no helper at %s: %s", self._path, complaint)
+            sleep(RECONNECT_EVERY_S)
+
+    def _say_hello(self, connection: "_Connection") -> HelperReady:
+        hello = {"op": "hello", "version": VERSION, "cluster": self._cluster, "node": self._node}
+        reply = connection.ask(hello)
+        try:
+            if abs(reply["boottime_ns"] / 1e9 - boottime()) > CLOCKS_AGREE_WITHIN_S:
+                raise HelperError(
+                    "its CLOCK_BOOTTIME is not ours: coordinator and helper must run in the same"
+                    " time namespace"
+                )
+            networks: dict[str, tuple[Network, ...]] = {}
+            for rule in reply["rules"]:
+                allowed = tuple(ip_network(text) for text in rule["networks"])
+                networks[rule["interface"]] = networks.get(rule["interface"], ()) + allowed
+            addresses: list[AddressOnInterface] = []
+            is_more = True
+            while is_more:
+                after = str(addresses[-1].address) if addresses else ""
+                page = connection.ask({"op": "list", "after": after})
+                addresses += [
+                    AddressOnInterface(
+                        ip_address(each["address"]), Boottime(each["deadline_ns"] / 1e9)
+                    )
+                    for each in page["addresses"]
+                ]
+                is_more = page["more"] and page["addresses"]
+            return HelperReady(reply["session"], tuple(sorted(networks.items())), tuple(addresses))
+        except (KeyError, TypeError, ValueError) as error:
+            raise HelperError(f"its answer to hello is none of the protocol: {reply}") from error
+
+    def _drop_commands(self) -> None:
+        """What was asked of an earlier connection: the core asks anew for what it still wants."""
+        try:
+            while True:
+                self._commands.get_nowait()
+        except Empty:
+            pass
+
+    def _serve(self, connection: "_Connection") -> None:
+        """Raises HelperError or OSError when the helper is lost."""
+        waiting: deque[tuple[HelperAction, float]] = deque()
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection.socket, selectors.EVENT_READ)
+            selector.register(self._wake, selectors.EVENT_READ)
+            while True:
+                timeout_s = None
+                if waiting:
+                    timeout_s = max(0.0, waiting[0][1] + ANSWER_WITHIN_S - boottime())
+                ready = {key.fileobj for key, _ in selector.select(timeout_s)}
+                if connection.socket in ready:
+                    answers = []
+                    for packet in connection.receive_all():
+                        if not waiting:
+                            raise HelperError("an answer to nothing")
+                        action, _ = waiting.popleft()
+                        answers.append(read_answer(packet, action))
+                    self._post(*answers)
+                if self._wake in ready:
+                    os.eventfd_read(self._wake)
+                    while not self._commands.empty():
+                        action = self._commands.get_nowait()
+                        connection.send(command(action, self.label))
+                        waiting.append((action, boottime()))
+                if waiting and boottime() >= waiting[0][1] + ANSWER_WITHIN_S:
+                    raise HelperError(f"no answer within {ANSWER_WITHIN_S:g} s")
+
+
+class _Connection:
+    """A connection to the helper, and the ids of its requests."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._last_id = 0
+        try:
+            self.socket.settimeout(ANSWER_WITHIN_S)
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> "_Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self._last_id += 1
+        self.socket.send(write_request(self._last_id, message))
+
+    def receive(self) -> bytes:
+        packet = self.socket.recv(MAX_REPLY_BYTES)
+        if not packet:
+            raise HelperError("it hung up")
+        return packet
+
+    def receive_all(self) -> list[bytes]:
+        """What has come; at least one packet, after waiting for it."""
+        packets = [self.receive()]
+        self.socket.setblocking(False)
+        try:
+            while True:
+                packets.append(self.receive())
+        except BlockingIOError:
+            return packets
+        finally:
+            self.socket.settimeout(ANSWER_WITHIN_S)
+
+    def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The ok reply to one request. Raises HelperError for any other."""
+        self.send(message)
+        reply = _read_reply(self.receive())
+        if reply.get("result") != "ok":
+            raise HelperError(str(reply.get("reason", "it refused without a reason")))
+        return reply

@@ -1,0 +1,144 @@
+"""A lab to play with by hand: `yaim lab up` leaves it running in the background, the other commands
+talk to it over a Unix socket, and it is gone when its process is.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from yaim.lab.cluster import Lab, LabPlan, pool_of
+from yaim.lab.namespaces import LabError
+from yaim.lab.table import lines
+
+SOCKET = Path("/run/yaim-lab.sock")
+LOG = Path("/run/yaim-lab.log")
+UP_WITHIN_S = 60.0
+ANSWER_WITHIN_S = 60.0
+
+
+def up(nodes: int, addresses: int) -> str:
+    """Start the lab's process and wait until it answers."""
+    if is_up():
+        raise LabError("a lab is up already: `yaim lab down` ends it")
+    read_end, write_end = os.pipe()
+    with LOG.open("wb") as log:
+        keeper = subprocess.Popen(
+            (
+                sys.executable,
+                "-P",
+                "-m",
+                "yaim",
+                "lab",
+                "keep",
+                f"--nodes={nodes}",
+                f"--addresses={addresses}",
+                f"--ready-fd={write_end}",
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(write_end,),
+            start_new_session=True,
+        )
+    os.close(write_end)
+    with os.fdopen(read_end) as ready:
+        if not ready.read():
+            keeper.wait()
+            raise LabError(f"the lab does not start:\n{LOG.read_text()}")
+    return ask("status")
+
+
+def is_up() -> bool:
+    try:
+        ask("status")
+    except LabError:
+        return False
+    return True
+
+
+def ask(what: str, node: str = "") -> str:
+    """The running lab's answer. Raises LabError if there is none, or it says no."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(ANSWER_WITHIN_S)
+        try:
+            connection.connect(str(SOCKET))
+        except OSError as error:
+            raise LabError("no lab is up: `yaim lab up` starts one") from error
+        connection.send(json.dumps({"do": what, "node": node}).encode())
+        answer = json.loads(connection.recv(65536) or b'{"error": "the lab has ended"}')
+    if "error" in answer:
+        raise LabError(answer["error"])
+    return str(answer["text"])
+
+
+def keep(nodes: int, addresses: int, ready_fd: int) -> None:
+    """The lab's process: until it is told `down`, or gets a signal."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with Lab(LabPlan(nodes=nodes, pool=pool_of(addresses))) as lab:
+        for node in lab.nodes.values():
+            node.start()
+        SOCKET.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(SOCKET))
+            SOCKET.chmod(0o600)
+            listener.listen(8)
+            try:
+                lab.wait_until_held(within_s=UP_WITHIN_S)
+                os.write(ready_fd, b"ready")
+                os.close(ready_fd)
+                _answer_until_down(lab, listener)
+            finally:
+                SOCKET.unlink(missing_ok=True)
+
+
+def _answer_until_down(lab: Lab, listener: socket.socket) -> None:
+    is_down = False
+    while not is_down:
+        connection, _ = listener.accept()
+        with connection:
+            request = json.loads(connection.recv(65536) or b"{}")
+            is_down = request.get("do") == "down"
+            try:
+                answer = {"text": _do(lab, request.get("do", ""), request.get("node", ""))}
+            except LabError as error:
+                answer = {"error": str(error)}
+            connection.send(json.dumps(answer).encode())
+
+
+def _do(lab: Lab, what: str, name: str) -> str:
+    if what == "down":
+        return "the lab is down"
+    if what == "status":
+        return "\n".join(lines(lab))
+    node = lab.nodes.get(name)
+    if node is None:
+        raise LabError(f"there is no node {name!r}: there are {', '.join(lab.nodes)}")
+    if what == "pid":
+        return str(node.supervisor())
+
+    def heal() -> None:
+        node.mend_service()
+        node.connect()
+        if not node.is_running:
+            node.start()
+
+    acts: dict[str, tuple[Callable[[], None], str]] = {
+        "fail": (node.break_service, "its service answers 503"),
+        "heal": (heal, "its service answers, it is connected and running"),
+        "kill": (node.kill, "all its processes are killed with -9"),
+        "cut": (node.cut, "it is cut off from etcd, the other nodes and the client"),
+    }
+    act, text = acts[what]
+    act()
+    return f"{name}: {text}"
+
+
+def command_in(name: str, command: list[str]) -> list[str]:
+    """How to run a command as if on a node."""
+    return ["nsenter", f"--target={ask('pid', name)}", "--all", "--", *command]

@@ -1,0 +1,158 @@
+"""Sees the lab from outside: pings every address as a client, and every node's address changes.
+
+A process of its own, so that nothing else in the lab delays its clock readings; started in the
+client's network namespace. It writes one line for each thing seen, with CLOCK_MONOTONIC in
+nanoseconds:
+
+    t NS                    a ping to every address was sent
+    r ADDRESS NS            the ping sent at NS was answered
+    a NODE ADDRESS NS       the address appeared on (or is still on) an interface of the node
+    d NODE ADDRESS NS       it disappeared
+
+Started as: python -m yaim.lab.observer INTERVAL_MS NODE=FD[,NODE=FD...] ADDRESS[,ADDRESS...]
+"""
+
+import os
+import selectors
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from yaim.core.model import Address
+from yaim.lab.namespaces import Namespace
+
+_RTM_NEWADDR, _RTM_DELADDR = 20, 21
+_GROUPS = 0x10 | 0x100
+"""RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7))"""
+_IFA_ADDRESS = 1
+_PAYLOAD = struct.Struct("!Q")
+
+
+class Pinger:
+    """Echo requests (RFC 792, RFC 4443) to all addresses at once."""
+
+    def __init__(self, addresses: list[Address]) -> None:
+        self._addresses = addresses
+        self._sockets = {
+            4: _raw(socket.AF_INET, socket.IPPROTO_ICMP),
+            6: _raw(socket.AF_INET6, socket.IPPROTO_ICMPV6),
+        }
+        self._sequence = 0
+
+    def sockets(self) -> list[socket.socket]:
+        return list(self._sockets.values())
+
+    def send(self) -> None:
+        now = time.monotonic_ns()
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        print("t", now)
+        for number, address in enumerate(self._addresses):
+            packet = _echo_request(address.version, number, self._sequence, now)
+            try:
+                self._sockets[address.version].sendto(packet, (str(address), 0))
+            except OSError:
+                pass  # nobody has the address: no answer will come
+
+    def receive(self, ready: socket.socket) -> None:
+        for _ in range(64):
+            try:
+                packet = ready.recv(256)
+            except OSError:
+                return
+            if ready.family == socket.AF_INET:
+                packet = packet[(packet[0] & 15) * 4 :]
+            if packet[0] in (0, 129) and len(packet) >= 16:
+                number = struct.unpack_from("!H", packet, 4)[0]
+                (sent_at,) = _PAYLOAD.unpack_from(packet, 8)
+                print("r", self._addresses[number], sent_at)
+
+
+def _raw(family: socket.AddressFamily, protocol: int) -> socket.socket:
+    raw = socket.socket(family, socket.SOCK_RAW, protocol)
+    raw.setblocking(False)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    return raw
+
+
+def _echo_request(version: int, number: int, sequence: int, now: int) -> bytes:
+    """The kernel adds ICMPv6's checksum, not ICMP's."""
+    body = struct.pack("!HH", number, sequence) + _PAYLOAD.pack(now)
+    if version == 6:
+        return struct.pack("!BBH", 128, 0, 0) + body
+    total = sum(struct.unpack(f"!{len(body) // 2}H", body)) + 0x0800
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!BBH", 8, 0, ~total & 0xFFFF) + body
+
+
+def watch_addresses(fd: int) -> socket.socket:
+    """A socket that tells the address changes of a network namespace."""
+    with Namespace(fd).entered():
+        watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        watch.bind((0, _GROUPS))
+    watch.setblocking(False)
+    return watch
+
+
+def changes(messages: bytes) -> Iterator[tuple[bool, Address]]:
+    """Whether an address appeared (or is still there) or disappeared, and which.
+
+    netlink(7), rtnetlink(7): nlmsghdr, ifaddrmsg, attributes.
+    """
+    while len(messages) >= 16:
+        length, kind = struct.unpack_from("=IH", messages)
+        if kind in (_RTM_NEWADDR, _RTM_DELADDR):
+            at = 24
+            while at + 4 <= length:
+                size, attribute = struct.unpack_from("=HH", messages, at)
+                if attribute == _IFA_ADDRESS:
+                    yield kind == _RTM_NEWADDR, ip_address(messages[at + 4 : at + size])
+                at += (size + 3) & ~3
+        messages = messages[(length + 3) & ~3 :]
+
+
+def print_all_changes(watches: dict[str, socket.socket], now: int) -> None:
+    """All with the same time stamp, until no socket has anything more: a removal never gets a later
+    one than an addition that came after it."""
+    is_more = True
+    while is_more:
+        is_more = False
+        for node, watch in watches.items():
+            try:
+                while True:
+                    for is_there, address in changes(watch.recv(1 << 18)):
+                        print("a" if is_there else "d", node, address, now)
+                    is_more = True
+            except BlockingIOError:
+                pass
+
+
+def main(interval_s: float, nodes: dict[str, int], addresses: list[Address]) -> None:
+    selector = selectors.DefaultSelector()
+    pinger = Pinger(addresses)
+    watches = {name: watch_addresses(fd) for name, fd in nodes.items()}
+    for each in (*pinger.sockets(), *watches.values()):
+        selector.register(each, selectors.EVENT_READ)
+    next_ping = time.monotonic()
+    while True:
+        selector.select(max(0.0, next_ping - time.monotonic()))
+        print_all_changes(watches, time.monotonic_ns())
+        for each in pinger.sockets():
+            pinger.receive(each)
+        if time.monotonic() >= next_ping:
+            pinger.send()
+            next_ping = max(next_ping + interval_s, time.monotonic())
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    os.nice(-10)
+    main(
+        int(sys.argv[1]) / 1000,
+        {name: int(fd) for name, fd in (each.split("=") for each in sys.argv[2].split(","))},
+        [ip_address(text) for text in sys.argv[3].split(",")],
+    )

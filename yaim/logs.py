@@ -1,0 +1,25 @@
+"""Where log lines go and which: to standard error, from a level on."""
+
+import logging
+
+_LEVELS = {
+    "Trace": logging.DEBUG,
+    "Debug": logging.DEBUG,
+    "Info": logging.INFO,
+    "Warn": logging.WARNING,
+    "Warning": logging.WARNING,
+    "Error": logging.ERROR,
+    "Fatal": logging.CRITICAL,
+    "Panic": logging.CRITICAL,
+}
+"""The level names of the configuration (those of the Go original)."""
+
+
+def start(level: str) -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Of yaim's own lines; those of libraries are shown from warnings on."""
+    logging.getLogger("yaim").setLevel(_LEVELS[level])

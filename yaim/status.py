@@ -1,0 +1,147 @@
+"""`yaim status`: who holds what, as etcd tells it."""
+
+import json
+from dataclasses import dataclass
+from enum import IntEnum
+
+from yaim.core.model import ClusterView, NodeName, address_order
+
+
+class Condition(IntEnum):
+    """Also the exit status."""
+
+    HEALTHY = 0
+    """Every address is held, every node is healthy, every pool entry is right."""
+    DEGRADED = 1
+    UNREACHABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AddressStatus:
+    address: str
+    holder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    name: str
+    is_healthy: bool
+    reason: str
+    address_count: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    cluster: str
+    """The prefix of its keys."""
+    addresses: tuple[AddressStatus, ...]
+    nodes: tuple[NodeStatus, ...]
+    wrong_entries: tuple[tuple[str, str], ...]
+    """Name and reason."""
+
+    @property
+    def condition(self) -> Condition:
+        is_healthy = (
+            self.nodes
+            and not self.wrong_entries
+            and all(each.holder is not None for each in self.addresses)
+            and all(each.is_healthy for each in self.nodes)
+        )
+        return Condition.HEALTHY if is_healthy else Condition.DEGRADED
+
+
+def status_of(cluster: str, view: ClusterView) -> ClusterStatus:
+    """What a view of the cluster amounts to. A mark counts if its holder's lease is the one that
+    its advertisement has."""
+    holders: dict[str, NodeName] = {}
+    for mark in view.marks.values():
+        node = view.nodes.get(mark.holder)
+        if mark.address in view.pool and node is not None and node.lease == mark.lease:
+            holders[str(mark.address)] = mark.holder
+    return ClusterStatus(
+        cluster,
+        tuple(
+            AddressStatus(str(address), holders.get(str(address)))
+            for address in sorted(view.pool, key=address_order)
+        ),
+        tuple(
+            NodeStatus(
+                name,
+                node.advertisement.is_healthy,
+                node.advertisement.reason,
+                sum(holder == name for holder in holders.values()),
+                node.advertisement.version,
+            )
+            for name, node in sorted(view.nodes.items())
+        ),
+        tuple((wrong.name, wrong.reason) for wrong in view.wrong),
+    )
+
+
+def as_json(status: ClusterStatus) -> str:
+    return json.dumps(
+        {
+            "status": status.condition.name.lower(),
+            "cluster": status.cluster,
+            "addresses": [
+                {"address": each.address, "holder": each.holder} for each in status.addresses
+            ],
+            "nodes": [
+                {
+                    "name": each.name,
+                    "healthy": each.is_healthy,
+                    "reason": each.reason,
+                    "addresses": each.address_count,
+                    "version": each.version,
+                }
+                for each in status.nodes
+            ],
+            "wrong_entries": [
+                {"entry": name, "reason": reason} for name, reason in status.wrong_entries
+            ],
+        },
+        indent=2,
+    )
+
+
+def as_table(status: ClusterStatus) -> str:
+    lines = [f"Cluster {status.cluster} is {status.condition.name.lower()}.", ""]
+    lines += _columns(
+        ("ADDRESS", "HOLDER"),
+        [(each.address, each.holder or "- nobody -") for each in status.addresses],
+    )
+    lines.append("")
+    lines += _columns(
+        ("NODE", "HEALTH", "ADDRESSES", "REASON"),
+        [
+            (
+                each.name,
+                "healthy" if each.is_healthy else "unhealthy",
+                str(each.address_count),
+                each.reason,
+            )
+            for each in status.nodes
+        ],
+    )
+    if status.wrong_entries:
+        lines += ["", *_columns(("WRONG POOL ENTRY", "REASON"), list(status.wrong_entries))]
+    if not status.addresses and not status.nodes:
+        lines += ["", "Nothing is there: are dcs-namespace and dcs-clustername right?"]
+    return "\n".join(lines)
+
+
+def _columns(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        rows = [("(none)",) + ("",) * (len(header) - 1)]
+    rows = [tuple(_printable(cell) for cell in row) for row in rows]
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    return [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    ]
+
+
+def _printable(text: str) -> str:
+    """What stands in etcd may be anything, also what a terminal takes for commands."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,264 @@
+"""`yaim supervise`: helper and coordinator where there is no systemd.
+
+Runs as root and does no more than: hold the helper's listening socket (as systemd would), start
+both processes, start them again when they end, pass signals on, and end them in the right order.
+Should it be killed itself, the kernel kills both; started again, they carry on where they were.
+"""
+
+import ctypes
+import errno
+import logging
+import os
+import pwd
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import daemon
+from daemon.pidfile import TimeoutPIDLockFile
+from setproctitle import setproctitle
+
+logger = logging.getLogger(__name__)
+
+RESTART_MIN_S = 0.25
+RESTART_MAX_S = 10.0
+"""A process that ends is started again after this long, doubling from the one to the other."""
+SETTLED_AFTER_S = 10.0
+"""Having run this long, a process starts with the shortest wait again."""
+STOP_COORDINATOR_S = 10.0
+STOP_HELPER_S = 5.0
+EX_CONFIG = 78
+
+_FIRST_PASSED_FD = 3
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class SuperviseError(Exception):
+    """It cannot start; the text says why and what to do."""
+
+
+@dataclass(slots=True)
+class Program:
+    """One of the two processes."""
+
+    name: str
+    arguments: Sequence[str]
+    user: pwd.struct_passwd | None = None
+    """None: stays root."""
+    environment: dict[str, str] = field(default_factory=dict)
+    listener: socket.socket | None = None
+    """Handed in as sd_listen_fds(3) describes."""
+    pid: int | None = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    wait_s: float = RESTART_MIN_S
+
+    def start(self) -> None:
+        self.started_at = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become()
+            except BaseException as error:
+                os.write(2, f"yaim: cannot start the {self.name}: {error}\n".encode())
+            finally:
+                os._exit(127)
+        self.pid = pid
+
+    def _become(self) -> None:
+        """In the new process."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.setsid()
+        environment = dict(self.environment)
+        if self.listener is not None:
+            os.dup2(self.listener.fileno(), _FIRST_PASSED_FD)
+            os.set_inheritable(_FIRST_PASSED_FD, True)
+            environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+        if self.user is not None:
+            os.initgroups(self.user.pw_name, self.user.pw_gid)
+            os.setgid(self.user.pw_gid)
+            os.setuid(self.user.pw_uid)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.execve(self.arguments[0], list(self.arguments), environment)
+
+    def has_ended(self, status: int) -> int:
+        """Plan the restart; the exit status, negative for a signal."""
+        now = time.monotonic()
+        if now - self.started_at >= SETTLED_AFTER_S:
+            self.wait_s = RESTART_MIN_S
+        self.restart_at = now + self.wait_s
+        self.wait_s = min(2 * self.wait_s, RESTART_MAX_S)
+        self.pid = None
+        return os.waitstatus_to_exitcode(status)
+
+    def send(self, number: signal.Signals) -> None:
+        if self.pid is not None:
+            os.kill(self.pid, number)
+
+
+def user_named(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise SuperviseError(
+            f"there is no user {name!r} to run the coordinator as: create it"
+            f" (adduser --system --group {name}) or name another with --user"
+        ) from None
+
+
+def supervise(
+    user: pwd.struct_passwd,
+    helper_config: Path,
+    helper_socket: Path,
+    coordinator_arguments: Sequence[str],
+) -> int:
+    """Run both until SIGTERM or SIGINT; the exit status."""
+    setproctitle("yaim: supervisor")
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    listener = _listen(helper_socket, user)
+    helper = Program(
+        "helper",
+        (sys.executable, "-I", "-m", "yaim_helper", "--config", str(helper_config)),
+        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        listener=listener,
+    )
+    coordinator = Program(
+        "coordinator",
+        (sys.executable, "-P", "-m", "yaim", "run", *coordinator_arguments),
+        user=user,
+        environment=dict(os.environ),
+    )
+    try:
+        return _Supervisor(helper, coordinator).run()
+    finally:
+        helper_socket.unlink(missing_ok=True)
+
+
+def daemonize(pid_file: Path, log_file: Path) -> Any:
+    """A context in which this process is a daemon; to be entered. Raises SuperviseError."""
+    lock = TimeoutPIDLockFile(str(pid_file), acquire_timeout=0)
+    if lock.is_locked() and not _is_alive(lock.read_pid()):
+        lock.break_lock()
+    if lock.is_locked():
+        raise SuperviseError(f"{pid_file}: process {lock.read_pid()} is running already")
+    try:
+        log = log_file.open("a")
+    except OSError as error:
+        raise SuperviseError(
+            f"{log_file}: {error.strerror}; name another with --log-file"
+        ) from None
+    return daemon.DaemonContext(
+        pidfile=lock,
+        umask=0o022,
+        stdout=log,
+        stderr=log,
+        detach_process=True,
+        signal_map={},
+    )
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
+
+
+def _listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
+    """The helper's socket; open to root and to the coordinator's group."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        os.chown(path, 0, user.pw_gid)
+        path.chmod(0o660)
+    except OSError as error:
+        raise SuperviseError(f"cannot listen at {path}: {error.strerror}") from error
+    listener.listen(16)
+    return listener
+
+
+class _Supervisor:
+    def __init__(self, helper: Program, coordinator: Program) -> None:
+        self._helper = helper
+        self._coordinator = coordinator
+        self._exit_status: int | None = None
+
+    def run(self) -> int:
+        for program in (self._helper, self._coordinator):
+            program.start()
+        while self._exit_status is None:
+            self._handle(self._wait_for_signal())
+            for program in (self._helper, self._coordinator):
+                if program.pid is None and time.monotonic() >= program.restart_at:
+                    program.start()
+        self._stop(self._coordinator, STOP_COORDINATOR_S)
+        self._stop(self._helper, STOP_HELPER_S)
+        return self._exit_status
+
+    def _wait_for_signal(self) -> signal.Signals | None:
+        restarts = [p.restart_at for p in (self._helper, self._coordinator) if p.pid is None]
+        timeout_s = max(0.0, min(restarts) - time.monotonic()) if restarts else 3600.0
+        info = signal.sigtimedwait(_SIGNALS, timeout_s)
+        return signal.Signals(info.si_signo) if info is not None else None
+
+    def _handle(self, number: signal.Signals | None) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            logger.info("supervisor: got %s", number.name)
+            self._exit_status = 0
+        elif number is signal.SIGHUP:
+            self._coordinator.send(number)
+        elif number is signal.SIGCHLD:
+            self._reap()
+
+    def _reap(self) -> None:
+        """All processes that have ended, also strangers: as the first process of a container it
+        inherits orphans."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for program in (self._helper, self._coordinator):
+                if program.pid == pid:
+                    self._note_end(program, program.has_ended(status))
+
+    def _note_end(self, program: Program, code: int) -> None:
+        if self._exit_status is not None:
+            return
+        how = f"status {code}" if code >= 0 else signal.Signals(-code).name
+        if code == EX_CONFIG:
+            logger.error("supervisor: the %s cannot use its configuration: ending", program.name)
+            self._exit_status = EX_CONFIG
+        else:
+            wait_s = program.restart_at - time.monotonic()
+            logger.warning(
+                "supervisor: the %s has ended (%s); starting it again in %.2f s",
+                program.name,
+                how,
+                wait_s,
+            )
+
+    def _stop(self, program: Program, within_s: float) -> None:
+        """SIGTERM, and SIGKILL if it does not heed that in time."""
+        give_up_at = time.monotonic() + within_s
+        program.send(signal.SIGTERM)
+        while program.pid is not None and time.monotonic() < give_up_at:
+            signal.sigtimedwait(_SIGNALS, max(0.0, give_up_at - time.monotonic()))
+            self._reap()
+        if program.pid is not None:
+            logger.error("supervisor: the %s does not end: killing it", program.name)
+            program.send(signal.SIGKILL)
+            os.waitpid(program.pid, 0)
