@@ -1,0 +1,27 @@
+"""Labs for the tests, and what can be asked of them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from yaim.lab.cluster import Lab, LabPlan
+
+Build = Callable[[LabPlan], Lab]
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    """Makes a lab whose nodes are not started yet; it is gone after the test."""
+    with ExitStack() as stack:
+        yield lambda plan: stack.enter_context(Lab(plan))
+
+
+@pytest.fixture
+def lab(build: Build) -> Lab:
+    """Three nodes that share six addresses evenly."""
+    lab = build(LabPlan())
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[2, 2, 2])
+    return lab

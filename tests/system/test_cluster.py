@@ -1,0 +1,490 @@
+"""Three nodes and a client: real helpers and coordinators, real etcd, real kernels.
+
+Bounds here are generous, to hold on a busy machine; `make bench` measures the figures.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.system.conftest import Build
+from yaim.core.model import Address
+from yaim.lab.cluster import ETCD_ADDRESS, Lab, LabNode, LabPlan, pool_of, wait_until
+from yaim.lab.namespaces import LabError, run
+
+HAND_OVER_S = 1.0
+"""Of an address that is handed over in good order; measured: a twentieth."""
+
+
+class Watch:
+    """What happened from now on."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.since = time.monotonic()
+
+    def look_on(self, seconds: float) -> None:
+        """Let the client ping on, so that what goes wrong late is seen too."""
+        until = time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() >= until, seconds + 1, "time to pass")
+        self._lab.record.update()
+
+    @property
+    def overlap_s(self) -> float:
+        self._lab.record.update()
+        pool = {*self._lab.plan.pool, *self._lab.plan.others}
+        return self._lab.record.overlap_s(pool, self.since, time.monotonic())
+
+    def gap_s(self, pool: tuple[Address, ...] | None = None) -> float:
+        self._lab.record.update()
+        return max(
+            self._lab.record.longest_gap_s(address, self.since, time.monotonic())
+            for address in pool or self._lab.plan.pool
+        )
+
+    @property
+    def moves(self) -> int:
+        self._lab.record.update()
+        return self._lab.record.moves(set(self._lab.plan.pool), self.since, time.monotonic())
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def log_of(node: LabNode) -> str:
+    return (node.directory / "log").read_text()
+
+
+def wait_for_log(node: LabNode, text: str, times: int = 1) -> None:
+    wait_until(
+        lambda: log_of(node).count(text) >= times,
+        10.0,
+        f"{text!r} in the log of {node.name}",
+        lambda: log_of(node),
+    )
+
+
+def others(lab: Lab, *names: str) -> list[str]:
+    return [name for name in lab.nodes if name not in names]
+
+
+def keys_in_etcd(lab: Lab) -> list[str]:
+    return sorted(key.decode() for key in lab.etcd.read_all(*lab.keys.all())[0])
+
+
+# --- spreading -------------------------------------------------------------------------------
+
+
+def test_nine_addresses_are_3_3_3_on_three_nodes_and_3_2_2_2_on_four(build: Build) -> None:
+    """The Go original leaves 3, 3, 3 and 0."""
+    lab = build(LabPlan(nodes=4, pool=pool_of(9)))
+    for name in ("n1", "n2", "n3"):
+        lab.nodes[name].start()
+    lab.wait_until_held(counts=[3, 3, 3, 0])
+    watch = Watch(lab)
+    lab.nodes["n4"].start()
+    lab.wait_until_held(counts=[3, 2, 2, 2])
+    assert (watch.moves, watch.overlap_s) == (2, 0.0)
+
+
+def test_ipv4_and_ipv6_addresses_are_held_and_answer(build: Build) -> None:
+    pool = (*pool_of(2), ip_address("2001:db8::11"), ip_address("2001:db8::12"))
+    lab = build(LabPlan(nodes=2, pool=pool))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[2, 2])
+    wait_until(lambda: answering(lab) == 4, 10.0, "all four to answer", lab.logs)
+    watch = Watch(lab)
+    lab.nodes["n1"].stop()
+    lab.wait_until_held(by=["n2"])
+    watch.look_on(0.5)
+    assert watch.gap_s() < HAND_OVER_S
+    shown = lab.nodes["n2"].namespace.run("ip", "-json", "address", "show", "eth0")
+    by_address = {each["local"]: each for each in json.loads(shown)[0]["addr_info"]}
+    v4, v6 = by_address["192.0.2.11"], by_address["2001:db8::11"]
+    assert (v4["label"], v4["prefixlen"], v6["prefixlen"]) == ("eth0:yaim", 32, 128)
+    assert (v6["nodad"], v6["deprecated"]) == (True, True)
+    assert v4["valid_life_time"] <= 3 and v6["valid_life_time"] <= 3
+
+
+def answering(lab: Lab) -> int:
+    lab.record.update()
+    return lab.record.answering(lab.plan.pool)
+
+
+def test_etcdctl_puts_addresses_into_the_pool_and_takes_them_out(build: Build) -> None:
+    lab = build(LabPlan(nodes=2, pool=(), others=pool_of(2)))
+    first, second = lab.plan.others
+    for node in lab.nodes.values():
+        node.start()
+    etcdctl("put", f"/service/yaim/ips/{first}", "")
+    etcdctl("put", f"/service/yaim/ips/{second}", "")
+    lab.wait_until_held([first, second], counts=[1, 1])
+    etcdctl("del", "--prefix", f"/service/yaim/ips/{first}")
+    lab.wait_until_held([second])
+
+
+def etcdctl(*arguments: str) -> str:
+    environment = {"ETCDCTL_API": "3", "PATH": os.environ["PATH"]}
+    return run(("etcdctl", f"--endpoints=http://{ETCD_ADDRESS}:2379", *arguments), env=environment)
+
+
+def test_a_wrong_pool_entry_is_not_claimed_warned_about_once_and_shown(lab: Lab) -> None:
+    etcdctl("put", "/service/yaim/ips/192.0.2.010", "")
+    node = lab.nodes["n1"]
+    wait_for_log(node, "wrong pool entry '192.0.2.010'")
+    etcdctl("put", "/service/yaim/ips/192.0.2.99", "")
+    wait_until(lambda: ip_address("192.0.2.99") in lab.view().pool, 5.0, "the pool to grow")
+    status = yaim_status()
+    assert status.returncode == 1
+    assert "192.0.2.010" in status.stdout
+    assert log_of(node).count("wrong pool entry '192.0.2.010'") == 1
+    assert not any("192.0.2.010/marked" in key for key in keys_in_etcd(lab))
+
+
+def yaim_status(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (
+            sys.executable,
+            "-m",
+            "yaim",
+            "status",
+            "--dcs-clustername=yaim",
+            f"--dcs-endpoints=http://{ETCD_ADDRESS}:2379",
+            *arguments,
+        ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_status_tells_who_holds_what(lab: Lab) -> None:
+    status = yaim_status("--json")
+    told = json.loads(status.stdout)
+    assert (status.returncode, told["status"]) == (0, "healthy")
+    assert {node["name"]: node["addresses"] for node in told["nodes"]} == {
+        "n1": 2,
+        "n2": 2,
+        "n3": 2,
+    }
+    holders = {str(address): names for address, names in lab.holders().items()}
+    assert {each["address"]: [each["holder"]] for each in told["addresses"]} == holders
+    lab.nodes["n1"].break_service()
+    lab.wait_until_held(by=["n2", "n3"])
+    status = yaim_status()
+    assert status.returncode == 1
+    assert "HTTP 503, expected 200" in status.stdout
+
+
+def test_an_address_that_one_helper_does_not_allow_goes_to_the_others(build: Build) -> None:
+    lab = build(LabPlan())
+    policy = lab.nodes["n1"].directory / "helper.yml"
+    narrow = yaml.safe_load(policy.read_text())
+    narrow["rules"][0]["networks"] = ["192.0.2.11/32"]
+    policy.write_text(yaml.safe_dump(narrow))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[3, 2, 1])
+    assert lab.holders()[ip_address("192.0.2.11")] == ["n1"]
+
+
+def test_an_address_that_is_on_the_host_already_is_left_alone_and_to_others(lab: Lab) -> None:
+    foreign = ip_address("192.0.2.201")
+    held_by_n1 = "192.0.2.201/24"
+    lab.put(foreign)
+    wait_until(
+        lambda: lab.view().marks[foreign].holder != "n1" if foreign in lab.view().marks else False,
+        10.0,
+        "another node to take it",
+        lab.logs,
+    )
+    assert held_by_n1 in lab.nodes["n1"].namespace.run("ip", "-4", "address", "show", "eth0")
+    lab.delete(foreign)
+
+
+# --- handing over in good order --------------------------------------------------------------
+
+
+def test_a_failing_service_costs_its_node_the_addresses_until_it_recovers(lab: Lab) -> None:
+    """In the Go original an unhealthy node never drops anything."""
+    watch = Watch(lab)
+    lab.nodes["n1"].break_service()
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
+    lab.nodes["n1"].mend_service()
+    lab.wait_until_held(counts=[2, 2, 2])
+    watch.look_on(1.0)
+    assert watch.gap_s() < HAND_OVER_S
+    assert (watch.moves, watch.overlap_s) == (4, 0.0)
+
+
+def test_a_stopped_node_hands_over_at_once_and_leaves_nothing_in_etcd(lab: Lab) -> None:
+    watch = Watch(lab)
+    lab.nodes["n1"].stop()
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
+    watch.look_on(1.0)
+    assert watch.gap_s() < HAND_OVER_S
+    assert watch.overlap_s == 0.0
+    assert not any("n1" in key for key in keys_in_etcd(lab))
+    assert len(etcdctl("lease", "list").split()[3:]) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_hurt(lab: Lab, number: signal.Signals) -> None:
+    node = lab.nodes["n1"]
+    watch = Watch(lab)
+    supervisor = node.supervisor()
+    for _ in range(3):
+        os.kill(supervisor, number)
+    coordinator = node.process("coordinator")
+    if coordinator is not None:
+        os.kill(coordinator, number)
+    lab.wait_until_held(by=["n2", "n3"])
+    wait_until(lambda: not node.is_running, 10.0, "the node to end")
+    assert "Traceback" not in log_of(node)
+    assert watch.gap_s() < HAND_OVER_S
+
+
+def test_an_address_that_leaves_the_pool_is_gone_at_once(lab: Lab) -> None:
+    leaving, *staying = lab.plan.pool
+    lab.delete(leaving)
+    lab.wait_until_held(staying)
+    assert f"/service/yaim/ips/{leaving}/marked" not in keys_in_etcd(lab)
+
+
+# --- never two -------------------------------------------------------------------------------
+
+
+def never_two(lab: Lab, watch: Watch, seconds: float) -> None:
+    """No overlap, also some time later."""
+    watch.look_on(seconds)
+    assert watch.overlap_s == 0.0
+
+
+def test_a_node_killed_with_9_holds_nothing_when_others_take_over(lab: Lab) -> None:
+    """keepalived leaves the addresses on it for as long as it stays dead."""
+    watch = Watch(lab)
+    lab.nodes["n1"].kill()
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
+    never_two(lab, watch, 3.0)
+    lab.nodes["n1"].start()
+    lab.wait_until_held(counts=[2, 2, 2], within_s=15.0)
+    never_two(lab, watch, 1.0)
+
+
+def test_a_frozen_node_holds_nothing_when_others_take_over_and_takes_nothing_back(
+    lab: Lab,
+) -> None:
+    """In the Go original it keeps its addresses beside the new holder for good."""
+    watch = Watch(lab)
+    node = lab.nodes["n1"]
+    everything = ("supervisor", "coordinator", "helper")
+    node.signal(signal.SIGSTOP, *everything)
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
+    never_two(lab, watch, 5.0)
+    node.signal(signal.SIGCONT, *everything)
+    lab.wait_until_held(counts=[2, 2, 2])
+    never_two(lab, watch, 1.0)
+
+
+@pytest.mark.parametrize("role", ["coordinator", "helper"])
+def test_a_frozen_process_costs_the_node_its_addresses(lab: Lab, role: str) -> None:
+    watch = Watch(lab)
+    node = lab.nodes["n1"]
+    node.signal(signal.SIGSTOP, role)
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0], within_s=15.0)
+    never_two(lab, watch, 3.0)
+    node.signal(signal.SIGCONT, role)
+    lab.wait_until_held(counts=[2, 2, 2])
+    never_two(lab, watch, 1.0)
+
+
+def test_a_node_that_is_cut_off_gives_its_addresses_up_before_others_take_them(lab: Lab) -> None:
+    watch = Watch(lab)
+    lab.nodes["n1"].cut()
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
+    never_two(lab, watch, 2.0)
+    lab.nodes["n1"].connect()
+    lab.wait_until_held(counts=[2, 2, 2], within_s=15.0)
+    never_two(lab, watch, 1.0)
+
+
+def test_a_second_node_of_the_same_name_is_refused(lab: Lab) -> None:
+    twin = lab.nodes["n2"]
+    twin.stop()
+    twin.write_config({**twin.read_config(), "nodename": "n1"})
+    watch = Watch(lab)
+    twin.start()
+    wait_for_log(twin, "another live host is advertised as n1: give this one another nodename")
+    lab.wait_until_held(by=["n1", "n3"])
+    assert watch.moves == 0
+
+
+# --- always one ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["coordinator", "helper", "both"])
+def test_a_process_killed_with_9_is_back_before_anybody_notices(build: Build, role: str) -> None:
+    lab = started(build, ttl_ms=5000)
+    node = lab.nodes["n1"]
+    roles = ("coordinator", "helper") if role == "both" else (role,)
+    before = {each: node.process(each) for each in roles}
+    watch = Watch(lab)
+    node.signal(signal.SIGKILL, *roles)
+    wait_until(
+        lambda: all(node.process(each) not in (None, before[each]) for each in roles),
+        10.0,
+        "new processes",
+    )
+    watch.look_on(4.0)
+    assert (watch.moves, watch.gap_s(), watch.overlap_s) == (0, 0.0, 0.0)
+    lab.wait_until_held(counts=[2, 2, 2])
+
+
+def test_a_hiccup_of_etcd_shorter_than_the_lease_moves_nothing(build: Build) -> None:
+    lab = started(build, ttl_ms=5000)
+    watch = Watch(lab)
+    with frozen(etcd_process(lab)):
+        watch.look_on(1.2)
+    watch.look_on(2.0)
+    assert (watch.moves, watch.gap_s(), watch.overlap_s) == (0, 0.0, 0.0)
+
+
+def started(build: Build, ttl_ms: int) -> Lab:
+    lab = build(LabPlan(ttl_ms=ttl_ms))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[2, 2, 2])
+    return lab
+
+
+def etcd_process(lab: Lab) -> int:
+    for directory in Path("/proc").iterdir():
+        try:
+            line = (directory / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if line.startswith("etcd\0") and str(lab.directory) in line:
+            return int(directory.name)
+    raise LabError("etcd is not running")
+
+
+def test_after_an_outage_of_etcd_every_address_is_held_again(lab: Lab) -> None:
+    watch = Watch(lab)
+    with frozen(etcd_process(lab)):
+        wait_until(lambda: not lab.holders(), 10.0, "all addresses to be given up")
+        watch.look_on(2.0)
+    lab.wait_until_held(counts=[2, 2, 2])
+    never_two(lab, watch, 1.0)
+
+
+def test_an_address_deleted_by_hand_comes_back(lab: Lab) -> None:
+    ((address, (name,)), *_) = lab.holders().items()
+    run_on = lab.nodes[name].namespace.run
+    run_on("ip", "address", "del", f"{address}/32", "dev", "eth0")
+    wait_until(lambda: name not in lab.holders().get(address, []), 1.0, "it to be gone")
+    lab.wait_until_held()
+
+
+# --- the running process ---------------------------------------------------------------------
+
+
+def reload(node: LabNode, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
+    node.write_config(change(node.read_config()))
+    node.signal(signal.SIGHUP, "supervisor")
+
+
+def test_sighup_applies_a_change_without_dropping_an_address(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    watch = Watch(lab)
+    reload(node, lambda keys: {**keys, "interval": 500, "label": "vip", "log-level": "Debug"})
+    wait_for_log(node, "the configuration is reloaded")
+    assert "interval has changed" in log_of(node)
+    reload(node, lambda keys: {**keys, "http-expected-code": 204})
+    lab.wait_until_held(by=["n2", "n3"])
+    reload(node, lambda keys: {**keys, "http-expected-code": 200})
+    lab.wait_until_held(counts=[2, 2, 2])
+    watch.look_on(1.0)
+    assert watch.gap_s() < HAND_OVER_S
+    assert "eth0:vip" in node.namespace.run("ip", "-4", "address", "show", "eth0")
+
+
+def test_sighup_with_a_wrong_file_leaves_the_old_one_in_force_and_says_why(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    watch = Watch(lab)
+    reload(node, lambda keys: {**keys, "ttl": "soon", "colour": "green"})
+    wait_for_log(node, "the old one stays in force")
+    assert "ttl: got 'soon', expected a whole number" in log_of(node)
+    assert "colour: expected a known key" in log_of(node)
+    watch.look_on(3.0)
+    assert (watch.moves, watch.gap_s()) == (0, 0.0)
+
+
+def test_sighup_says_which_changes_need_a_restart(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    watch = Watch(lab)
+    reload(node, lambda keys: {**keys, "ttl": 9000, "nodename": "other"})
+    wait_for_log(node, "the configuration is reloaded")
+    for key in ("ttl", "nodename"):
+        assert f"{key} has changed: restart yaim to apply it" in log_of(node)
+    watch.look_on(2.0)
+    assert (watch.moves, watch.gap_s()) == (0, 0.0)
+
+
+def test_the_process_titles_show_role_and_state(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    assert node.process("coordinator n1 healthy 2/6") is not None
+    assert node.process("helper 2 addresses") is not None
+    assert node.process("supervisor") is not None
+    node.break_service()
+    wait_until(
+        lambda: (
+            node.process("coordinator n1 unhealthy 0/6") is not None
+            and node.process("helper 0 addresses") is not None
+        ),
+        10.0,
+        "the titles to change",
+    )
+
+
+def test_the_coordinator_has_no_privileges(lab: Lab) -> None:
+    pid = lab.nodes["n1"].process("coordinator")
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert fields["Uid"].split() == ["65534"] * 4
+    assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+    assert fields["Groups"].split() in ([], ["65534"])
+
+
+def test_every_change_is_on_record_intent_before_result(lab: Lab) -> None:
+    lab.nodes["n1"].stop()
+    lab.wait_until_held(by=["n2", "n3"])
+    records = [
+        json.loads(line)
+        for line in (lab.nodes["n1"].directory / "audit.log").read_text().splitlines()
+    ]
+    steps = [
+        (r["type"], r["op"], r["address"]) for r in records if r.get("op") in ("add", "remove")
+    ]
+    for kind, op, address in steps:
+        if kind == "result":
+            assert ("intent", op, address) in steps[: steps.index((kind, op, address))]
+    added = sum(step[:2] == ("result", "add") for step in steps)
+    removed = sum(step[:2] == ("result", "remove") for step in steps)
+    assert added == removed >= 2
