@@ -1,0 +1,60 @@
+# make demo    what yaim does: three nodes with a private etcd, a client watching
+# make test    all checks and tests
+# make check   only formatting, lint, types
+# make sim     random faults in virtual time; SEEDS=1000 for more
+# make bench   the figures of the README, measured here
+#
+# Each sets up what it needs: Debian packages, and a virtual environment in .venv. Network
+# namespaces need root; without it, sudo is used.
+
+PYTHON3 ?= /usr/bin/python3
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BIN := .venv/bin
+SOURCES := yaim helper bench tests
+PACKAGES := python3-venv etcd-server etcd-client iproute2 openssl
+
+.PHONY: demo test check sim bench setup packages
+
+demo: setup
+	$(SUDO) $(BIN)/yaim lab run
+
+test: check
+	$(SUDO) $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+
+SEEDS ?= 300
+sim: setup
+	YAIM_SIM_SEEDS=$(SEEDS) $(SUDO) --preserve-env=YAIM_SIM_SEEDS $(BIN)/python -m pytest -q tests/sim
+
+ROUNDS ?= 5
+bench: setup
+	$(SUDO) $(BIN)/python -m bench.figures --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.lifetimes
+
+setup: packages .venv/ready
+
+# Debian starts an etcd of its own when etcd-server is installed; nothing here wants it.
+packages:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null \
+		| grep -q ' installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing Debian packages:" $$missing; \
+		case "$$missing" in *etcd-server*) [ -d /run/systemd/system ] && \
+			$(SUDO) systemctl mask --quiet etcd ;; esac; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			$$missing >/dev/null || exit 1; \
+		case "$$missing" in *etcd-server*) [ -d /run/systemd/system ] && \
+			$(SUDO) systemctl unmask --quiet etcd && $(SUDO) systemctl disable --quiet etcd ;; \
+		esac; true; \
+	fi
+
+.venv/ready: pyproject.toml | packages
+	@echo "setting up the virtual environment .venv"
+	$(PYTHON3) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

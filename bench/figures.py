@@ -1,0 +1,175 @@
+"""The figures of the README: what a client sees when nodes fail, and how long it takes.
+
+    python -m bench.figures [--rounds 5] [--json FILE]
+
+Each round builds a fresh lab (three nodes, six addresses, interval 1000, ttl 3000, a ping to each
+address every 10 ms, every node's kernel address events recorded) and lets everything happen once.
+Printed are the medians over the rounds, with the least and the most. A gap reaches from the last
+ping that was answered to the next one, so it is up to 20 ms longer than the address was away.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from yaim.lab.cluster import Lab, LabPlan, pool_of
+from yaim.lab.namespaces import LabError, enter_private_network, run
+
+AWAY_S = 20.0
+"""How long processes stay killed or stopped."""
+BOUNDS: dict[str, tuple[str, float]] = {
+    "start: all addresses held after": ("s", 3.0),
+    "service fails: longest client gap": ("ms", 50.0),
+    "node stops: longest client gap": ("ms", 50.0),
+    "power off: longest client gap": ("s", 3.5),
+    "kill -9 of all, for 20 s: overlap": ("s", 0.0),
+    "kill -9 of all, for 20 s: longest client gap": ("s", 3.5),
+    "SIGSTOP of all, for 20 s: overlap": ("s", 0.0),
+    "SIGSTOP of all, for 20 s: longest client gap": ("s", 3.5),
+}
+"""What is measured, in which unit, and what its median may be at most."""
+
+
+class Round:
+    """One lab, and what was measured in it."""
+
+    def __init__(self, lab: Lab, figures: dict[str, list[float]]) -> None:
+        self._lab = lab
+        self._figures = figures
+
+    def run(self) -> None:
+        lab = self._lab
+        n1, n2, n3 = lab.nodes.values()
+        started = time.monotonic()
+        for node in lab.nodes.values():
+            node.start()
+        lab.wait_until_held()
+        first = {change.address: change.at for change in reversed(lab.record.changes)}
+        self._note("start: all addresses held after", max(first.values()) - started)
+        lab.wait_until_held(counts=[2, 2, 2])
+
+        gap_s, _ = self._see(n1.break_service, ["n2", "n3"])
+        self._note("service fails: longest client gap", gap_s * 1000)
+        self._see(n1.mend_service, list(lab.nodes))
+
+        gap_s, _ = self._see(n2.stop, ["n1", "n3"])
+        self._note("node stops: longest client gap", gap_s * 1000)
+        self._see(n2.start, list(lab.nodes))
+
+        def power_off() -> None:
+            n3.cut()
+            n3.kill()
+
+        gap_s, _ = self._see(power_off, ["n1", "n2"])
+        self._note("power off: longest client gap", gap_s)
+        n3.connect()
+        self._see(n3.start, list(lab.nodes))
+
+        gap_s, overlap_s = self._see(n1.kill, ["n2", "n3"], AWAY_S)
+        self._note("kill -9 of all, for 20 s: overlap", overlap_s)
+        self._note("kill -9 of all, for 20 s: longest client gap", gap_s)
+        self._see(n1.start, list(lab.nodes))
+
+        everything = ("supervisor", "coordinator", "helper")
+        freeze = time.monotonic()
+        gap_s, _ = self._see(lambda: n2.signal(signal.SIGSTOP, *everything), ["n1", "n3"], AWAY_S)
+        self._see(lambda: n2.signal(signal.SIGCONT, *everything), list(lab.nodes), 2.0)
+        overlap_s = lab.record.overlap_s(set(lab.plan.pool), freeze, time.monotonic())
+        self._note("SIGSTOP of all, for 20 s: overlap", overlap_s)
+        self._note("SIGSTOP of all, for 20 s: longest client gap", gap_s)
+
+    def _see(
+        self, act: Callable[[], None], by: Sequence[str], at_least_s: float = 1.0
+    ) -> tuple[float, float]:
+        """Let it happen, wait until these nodes hold everything and some more: the longest gap and
+        the overlap."""
+        lab = self._lab
+        since = time.monotonic()
+        act()
+        share, more = divmod(len(lab.plan.pool), len(by))
+        counts = [share + 1] * more + [share] * (len(by) - more) + [0] * (len(lab.nodes) - len(by))
+        lab.wait_until_held(by=by, counts=counts, within_s=30.0)
+        time.sleep(max(1.0, since + at_least_s - time.monotonic()))
+        lab.record.update()
+        now = time.monotonic()
+        gaps = [lab.record.longest_gap_s(address, since, now) for address in lab.plan.pool]
+        return max(gaps), lab.record.overlap_s(set(lab.plan.pool), since, now)
+
+    def _note(self, name: str, value: float) -> None:
+        self._figures[name].append(value)
+
+
+def spreads() -> list[str]:
+    """How nine addresses are spread on three nodes, and then on four."""
+    with Lab(LabPlan(nodes=4, pool=pool_of(9))) as lab:
+        *three, fourth = lab.nodes.values()
+        seen = []
+        for nodes in (three, [fourth]):
+            for node in nodes:
+                node.start()
+            lab.wait_until_held()
+            time.sleep(3.0)
+            seen.append("/".join(str(count) for count in lab.counts() if count))
+        return seen
+
+
+def machine() -> list[str]:
+    packages = ("grpcio", "protobuf", "etcd3", "pyroute2")
+    return [
+        f"{os.cpu_count()} processors, Linux {platform.release()}",
+        f"Python {platform.python_version()}",
+        run(("etcd", "--version")).splitlines()[0],
+        ", ".join(f"{name} {version(name)}" for name in packages),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write all values to this file, too")
+    options = parser.parse_args()
+    enter_private_network()
+    figures: dict[str, list[float]] = defaultdict(list)
+    for line in machine():
+        print(line)
+    for number in range(1, options.rounds + 1):
+        print(f"round {number} of {options.rounds} ...", flush=True)
+        with Lab(LabPlan()) as lab:
+            Round(lab, figures).run()
+    width = max(map(len, figures))
+    print(f"\n{'':{width}}  {'median':>9}  {'least':>8}  {'most':>8}  {'bound':>8}")
+    is_good = True
+    for name, values in figures.items():
+        unit, bound = BOUNDS[name]
+        median = statistics.median(values)
+        is_good = is_good and median <= bound
+        row = [
+            f"{number:.{0 if unit == 'ms' else 2}f}"
+            for number in (median, min(values), max(values))
+        ]
+        print(
+            f"{name:{width}}  {row[0]:>6} {unit:2}  {row[1]:>8}  {row[2]:>8}  {bound:>8g}"
+            + ("" if median <= bound else "  MISSED")
+        )
+    on_three, on_four = spreads()
+    is_good = is_good and (on_three, on_four) == ("3/3/3", "3/2/2/2")
+    print(f"\n9 addresses on 3 nodes: {on_three}; on 4 nodes: {on_four}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=2))
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LabError as error:
+        sys.exit(f"bench: {error}")
