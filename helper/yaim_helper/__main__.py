@@ -37,8 +37,9 @@ def main() -> int:
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
     try:
-        listener = _passed_socket() or _own_socket(options.socket, policy)
+        # First what a second helper does not get.
         audit = AuditLog(policy.audit_log, policy.sha256)
+        listener = _passed_socket() or _own_socket(options.socket, policy)
         server = Server(listener, policy, audit)
     except (OSError, AuditError) as error:
         return _give_up(EX_CANNOT_START, str(error))
@@ -54,14 +55,18 @@ def _passed_socket() -> socket.socket | None:
 
 
 def _own_socket(path: Path, policy: Policy) -> socket.socket:
-    """Open to root and to the group of the first user of the policy; SO_PEERCRED decides anyway."""
+    """Open to root and to the group of the first user of the policy, or to that user if it has no
+    account; SO_PEERCRED decides anyway."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     path.unlink(missing_ok=True)
     listener.bind(str(path))
-    for uid in sorted(policy.users):
-        os.chown(path, -1, pwd.getpwuid(uid).pw_gid)
-        break
+    for uid in policy.users[:1]:
+        try:
+            os.chown(path, -1, pwd.getpwuid(uid).pw_gid)
+        except KeyError:
+            # No such account.
+            os.chown(path, uid, -1)
     path.chmod(0o660)
     listener.listen(16)
     return listener

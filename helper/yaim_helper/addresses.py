@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from math import floor
+from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink import (
@@ -39,18 +40,21 @@ from yaim_helper.protocol import Address
 
 GRACE_S = 0.2
 """How long after its deadline an address may still be there (helper/PROTOCOL.md)."""
+ACT_WITHIN_S = GRACE_S / 2
+"""The part of the grace that is kept for the time from reading the clock to the effect."""
 EARLY_S = 0.02
 """How much before its lifetime's end the kernel may remove an address
 (ADDRCONF_TIMER_FUZZ_MINUS)."""
+MAX_TOGETHER = 64
+"""Addresses set together: the acknowledgements fit into a socket's buffer, and it is done within
+a small part of ACT_WITHIN_S."""
 
-_ACT_S = GRACE_S / 2
-"""The part of the grace that is kept for the time from reading the clock to the effect."""
-_BATCH = 64
-"""Messages sent together; their acknowledgements fit into a socket's buffer."""
 _FOREVER = 0xFFFFFFFF
 _IFA_F_NODAD = 0x02
 _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8913, 0x8927
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
+_ARPHRD_ETHER = 1
+_CONF = Path("/proc/sys/net/ipv4/conf")
 
 
 class KernelError(Exception):
@@ -69,12 +73,12 @@ class Interface:
     mac: bytes
     is_up: bool
     has_neighbours: bool
-    """Whether ARP and neighbour discovery are spoken on it."""
+    """Whether it is an Ethernet on which ARP and neighbour discovery are spoken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An address as it is on this host."""
+    """An address as it is on this host; the same one may be in several places."""
 
     address: Address
     index: int
@@ -82,6 +86,8 @@ class Found:
     valid_s: int | None
     """None: forever."""
     preferred_s: int | None
+    created: int
+    """When it was put there: hundredths of a second since the boot."""
 
     @property
     def is_left_over(self) -> bool:
@@ -99,12 +105,12 @@ def lifetime_s(left_s: float, life_s: float) -> int:
     """The largest lifetime after which the kernel has surely removed the address when the deadline
     and the grace have passed; 0: there is none. Seconds to the deadline, now and when it was
     handed over. The reasons are in helper/PROTOCOL.md."""
-    return max(0, floor((left_s + GRACE_S - _ACT_S - lateness_s(life_s)) / 1.125))
+    return max(0, floor((left_s + GRACE_S - ACT_WITHIN_S - lateness_s(life_s)) / 1.125))
 
 
 def last_extension_s(life_s: float) -> float:
     """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
-    return 1.125 + lateness_s(life_s) - GRACE_S + _ACT_S
+    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S
 
 
 @contextmanager
@@ -112,18 +118,14 @@ def act_within(limit_s: float) -> Iterator[None]:
     """Act before `limit_s` has passed, or never: the kernel ends this process then.
 
     Even if the process is stopped inside and continued much later: SIGALRM, pending meanwhile, ends
-    it before it runs on (signal(7): the default action).
+    it before it runs on (signal(7): the default action). What is done depends on the time? Then
+    read the clock inside.
     """
     signal.setitimer(signal.ITIMER_REAL, limit_s)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def time_to_act_s(left_s: float, life_s: float, lifetime: int) -> float:
-    """How long setting this lifetime may take from the reading of the clock on."""
-    return left_s + GRACE_S - lateness_s(life_s) - 1.125 * lifetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Kernel:
         try:
             index = socket.if_nametoindex(name)
             (flags,) = struct.unpack_from("H", self._ask_about(name, _SIOCGIFFLAGS))
-            mac = self._ask_about(name, _SIOCGIFHWADDR)[2:8]
+            hardware, mac = struct.unpack_from("H6s", self._ask_about(name, _SIOCGIFHWADDR))
         except OSError as error:
             raise KernelError(error.errno, f"there is no interface {name}") from error
         return Interface(
@@ -159,17 +161,28 @@ class Kernel:
             index,
             mac,
             is_up=bool(flags & _IFF_UP),
-            has_neighbours=not flags & (_IFF_LOOPBACK | _IFF_NOARP),
+            has_neighbours=hardware == _ARPHRD_ETHER and not flags & (_IFF_LOOPBACK | _IFF_NOARP),
         )
 
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name."""
         return fcntl.ioctl(self._socket, request, struct.pack("16s24x", name.encode()))[16:]
 
-    def addresses(self) -> dict[Address, Found]:
+    def promotes_secondaries(self, name: str) -> bool:
+        """Whether an IPv4 address that is removed leaves the others of its network there (sysctl
+        promote_secondaries, for all interfaces or this one)."""
+        for each in ("all", name):
+            try:
+                if int((_CONF / each / "promote_secondaries").read_text()):
+                    return True
+            except (OSError, ValueError):
+                continue
+        return False
+
+    def addresses(self) -> list[Found]:
         """All addresses of this host."""
         while True:
-            found = {}
+            found = []
             is_whole = True
             for message in self._dump():
                 is_whole = is_whole and not message["header"]["flags"] & NLM_F_DUMP_INTR
@@ -177,27 +190,28 @@ class Kernel:
                     message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
                 )
                 lifetimes = message.get_attr("IFA_CACHEINFO") or {}
-                found[address] = Found(
-                    address,
-                    message["index"],
-                    message["prefixlen"],
-                    _finite(lifetimes.get("ifa_valid", _FOREVER)),
-                    _finite(lifetimes.get("ifa_preferred", _FOREVER)),
+                found.append(
+                    Found(
+                        address,
+                        message["index"],
+                        message["prefixlen"],
+                        _finite(lifetimes.get("ifa_valid", _FOREVER)),
+                        _finite(lifetimes.get("ifa_preferred", _FOREVER)),
+                        lifetimes.get("cstamp", 0),
+                    )
                 )
             if is_whole:
                 return found
 
     def put(self, assignments: Sequence[Assignment]) -> dict[Address, KernelError]:
-        """Add the addresses, or set the lifetimes of those that are there; what went wrong.
-        Not yet read back."""
-        failed = {}
-        for start in range(0, len(assignments), _BATCH):
-            batch = assignments[start : start + _BATCH]
-            messages = [self._new_address(each) for each in batch]
-            for each, error in zip(batch, self._request(messages), strict=True):
-                if error:
-                    failed[each.address] = KernelError(error, os.strerror(error))
-        return failed
+        """Add the addresses, MAX_TOGETHER at most, or set the lifetimes of those that are there;
+        what went wrong. Not yet read back."""
+        errors = self._request([self._new_address(each) for each in assignments])
+        return {
+            each.address: KernelError(error, os.strerror(error))
+            for each, error in zip(assignments, errors, strict=True)
+            if error
+        }
 
     def delete(self, index: int, address: Address, prefix: int) -> bool:
         """Whether it was there. Raises KernelError."""
@@ -239,6 +253,8 @@ class Kernel:
 
     def _request(self, messages: Sequence[Any]) -> list[int]:
         """Send the messages together; for each its error number, 0 for none."""
+        if not messages:
+            return []
         for message in messages:
             message.encode()
         self._socket.send(b"".join(bytes(message.data) for message in messages))

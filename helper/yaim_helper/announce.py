@@ -10,8 +10,9 @@ import random
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 
-from yaim_helper.addresses import Interface
+from yaim_helper.addresses import Kernel, KernelError
 from yaim_helper.protocol import Address
 
 BURST_S = (0.0, 0.1, 0.5, 2.0)
@@ -66,17 +67,17 @@ def _internet_checksum(data: bytes) -> int:
 class Announcer:
     """When to announce what. Times are seconds of CLOCK_BOOTTIME."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setblocking(False)
-        self._plans: dict[Address, tuple[Interface, float, int]] = {}
+        self._plans: dict[Address, tuple[str, float, int]] = {}
         """Interface, when next, and how many were sent."""
 
-    def start(self, interface: Interface, address: Address, now: float) -> None:
+    def start(self, interface: str, address: Address, now: float) -> None:
         """Announce now, and go on until `stop`."""
-        if interface.has_neighbours and len(interface.mac) == 6:
-            self._plans[address] = interface, now, 0
-            self.run(now)
+        self._plans[address] = interface, now, 0
+        self._announce(address, now)
 
     def stop(self, address: Address) -> None:
         self._plans.pop(address, None)
@@ -84,23 +85,34 @@ class Announcer:
     def next_at(self) -> float | None:
         return min((at for _, at, _ in self._plans.values()), default=None)
 
-    def run(self, now: float) -> None:
-        """Send what is due."""
-        for address, (interface, at, sent) in list(self._plans.items()):
-            if at > now:
-                continue
-            for frame in frames(interface.mac, address):
-                self._send(interface, frame)
-            sent += 1
-            if sent < len(BURST_S):
-                wait_s = BURST_S[sent] - BURST_S[sent - 1]
-            else:
-                wait_s = random.uniform(*REFRESH_S)
-            self._plans[address] = interface, now + wait_s, sent
+    def run(self, now: float, most: int) -> None:
+        """Announce what is due, but no more addresses than this in one go."""
+        due = (address for address, (_, at, _) in self._plans.items() if at <= now)
+        for address in list(islice(due, most)):
+            self._announce(address, now)
 
-    def _send(self, interface: Interface, frame: bytes) -> None:
+    def _announce(self, address: Address, now: float) -> None:
+        """At the MAC address that the interface has now: bonds change theirs."""
+        name, _, sent = self._plans[address]
         try:
-            self._socket.sendto(frame, (interface.name, 0))
+            interface = self._kernel.interface(name)
+        except KernelError:
+            # It is gone. Should it come back, the refresh makes up for it.
+            pass
+        else:
+            if interface.has_neighbours:
+                for frame in frames(interface.mac, address):
+                    self._send(name, frame)
+        sent += 1
+        if sent < len(BURST_S):
+            wait_s = BURST_S[sent] - BURST_S[sent - 1]
+        else:
+            wait_s = random.uniform(*REFRESH_S)
+        self._plans[address] = name, now + wait_s, sent
+
+    def _send(self, interface: str, frame: bytes) -> None:
+        try:
+            self._socket.sendto(frame, (interface, 0))
         except OSError as error:
             # A full queue, or an interface that is down or gone: the refresh makes up for it.
             if error.errno not in (

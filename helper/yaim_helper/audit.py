@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
+_TAIL_BYTES = 65536
+"""More than the longest record, by far."""
 
 
 class AuditError(Exception):
@@ -44,43 +46,44 @@ class AuditLog:
             )
             # Two helpers would each remove what the other renews.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            last_line = self._last_line()
+            tail = self._tail()
         except BlockingIOError as error:
             raise AuditError(f"{path}: another yaim-helper is writing it") from error
         except OSError as error:
             raise AuditError(f"{path}: {error.strerror}") from error
-        self._is_torn = bool(last_line) and not last_line.endswith(b"\n")
-        self._sequence = _sequence_of(last_line)
+        self._is_torn = bool(tail) and not tail.endswith(b"\n")
+        self._sequence = _last_sequence(tail)
 
     def write(self, records: Iterable[Mapping[str, Any]], *, durable: bool) -> None:
-        """Append the records, all or none. Raises AuditError; then they count as missed."""
+        """Append the records. Raises AuditError: not all are written, or perhaps not durably; what
+        is missing counts as missed."""
         records = list(records)
         if not records:
             return
-        text = b"\n" if self._is_torn else b""
-        sequence = self._sequence
-        if self._missed:
-            sequence += 1
-            text += self._line(sequence, {"type": "gap", "missed": self._missed})
-        for record in records:
-            sequence += 1
-            text += self._line(sequence, record)
+        gaps = [{"type": "gap", "missed": self._missed}] if self._missed else []
+        lines = [
+            self._line(number, record)
+            for number, record in enumerate((*gaps, *records), start=self._sequence + 1)
+        ]
+        text = (b"\n" if self._is_torn else b"") + b"".join(lines)
         try:
             written = os.write(self._file, text)
-            if written != len(text):
-                self._is_torn = True
-                raise AuditError(f"{self._path}: wrote {written} of {len(text)} bytes")
-            if durable:
-                os.fdatasync(self._file)
         except OSError as error:
             self._missed += len(records)
             raise AuditError(f"{self._path}: {error.strerror}") from error
-        except AuditError:
-            self._missed += len(records)
-            raise
-        self._is_torn = False
-        self._missed = 0
-        self._sequence = sequence
+        whole = max(0, text[:written].count(b"\n") - self._is_torn)
+        self._sequence += whole
+        self._is_torn = not text[:written].endswith(b"\n")
+        if whole >= len(gaps):
+            self._missed = 0
+        self._missed += len(records) - max(0, whole - len(gaps))
+        if written != len(text):
+            raise AuditError(f"{self._path}: wrote {written} of {len(text)} bytes")
+        if durable:
+            try:
+                os.fdatasync(self._file)
+            except OSError as error:
+                raise AuditError(f"{self._path}: {error.strerror}") from error
 
     def try_write(self, records: Iterable[Mapping[str, Any]], *, durable: bool) -> bool:
         """`write`, for what goes ahead without a record."""
@@ -100,18 +103,21 @@ class AuditLog:
         }
         return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
-    def _last_line(self) -> bytes:
+    def _tail(self) -> bytes:
         size = os.fstat(self._file).st_size
-        tail = os.pread(self._file, 8192, max(0, size - 8192))
-        return tail[tail.rfind(b"\n", 0, len(tail) - 1) + 1 :]
+        return os.pread(self._file, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
 
 
-def _sequence_of(line: bytes) -> int:
-    try:
-        sequence = json.loads(line)["seq"]
-    except (ValueError, KeyError, TypeError):
-        return 0
-    return sequence if type(sequence) is int else 0
+def _last_sequence(tail: bytes) -> int:
+    """Of the last record that is whole; 0: there is none."""
+    for line in reversed(tail.split(b"\n")):
+        try:
+            sequence = json.loads(line)["seq"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if type(sequence) is int:
+            return sequence
+    return 0
 
 
 def boot_id() -> str:

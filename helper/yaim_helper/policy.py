@@ -21,6 +21,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 MAX_NETWORKS = 256
 """In all rules together, so that the hello reply holds them."""
+_MAX_UID = 2**32 - 2
 
 
 class PolicyError(Exception):
@@ -41,14 +42,16 @@ class Rule:
         return (
             interface == self.interface
             and prefix in self.prefixes
+            # Up to 32 they are meant for IPv4: no IPv6 address is to bring such a route.
+            and (address.version == 4 or prefix > 32)
             and any(_is_host_of(address, network) for network in self.networks)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    users: frozenset[int]
-    """User ids that may connect."""
+    users: tuple[int, ...]
+    """User ids that may connect, in the order of the file."""
     rules: tuple[Rule, ...]
     max_addresses: int
     commands_per_second: int
@@ -79,24 +82,28 @@ def _is_host_of(address: Address, network: Network) -> bool:
 def read_policy(path: Path) -> Policy:
     """Raises PolicyError, naming everything that is wrong."""
     try:
-        _check_ownership(path)
-        text = path.read_bytes()
-    except OSError as error:
-        raise PolicyError(f"{path}: cannot be read: {error.strerror}") from error
+        real_path = path.resolve(strict=True)
+        for each in (real_path, *real_path.parents, path.absolute().parent):
+            _check_ownership(each)
+        text = real_path.read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:
+        # RuntimeError: links in a circle; ValueError: a name that cannot be.
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PolicyError(f"{path}: cannot be read: {reason}") from error
     return _Reader(path, text).policy()
 
 
 def _check_ownership(path: Path) -> None:
-    for each in (path, path.parent):
-        status = each.stat()
-        if status.st_uid != 0:
-            raise PolicyError(f"{each}: belongs to uid {status.st_uid}, expected root (chown root)")
-        is_sticky = bool(status.st_mode & stat.S_ISVTX) and each != path
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_sticky:
-            raise PolicyError(
-                f"{each}: can be written by others than root (mode {status.st_mode & 0o7777:04o});"
-                " use chmod go-w"
-            )
+    """Nobody but root can change this file, or exchange what is in this directory."""
+    status = path.stat()
+    if status.st_uid != 0:
+        raise PolicyError(f"{path}: belongs to uid {status.st_uid}, expected root (chown root)")
+    is_sticky = bool(status.st_mode & stat.S_ISVTX) and stat.S_ISDIR(status.st_mode)
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_sticky:
+        raise PolicyError(
+            f"{path}: can be written by others than root (mode {status.st_mode & 0o7777:04o});"
+            " use chmod go-w"
+        )
 
 
 class _Reader:
@@ -125,7 +132,7 @@ class _Reader:
             if key not in keys:
                 self._errors.append(f"{self._path}:1: {key}: missing")
         policy = Policy(
-            users=frozenset(self._users(keys.get("users"))),
+            users=tuple(self._users(keys.get("users"))),
             rules=tuple(self._rules(keys.get("rules"))),
             max_addresses=self._number(keys.get("max-addresses"), 64, 1, 100_000),
             commands_per_second=self._number(keys.get("commands-per-second"), 1000, 1, 1_000_000),
@@ -166,9 +173,13 @@ class _Reader:
         return list(node.value)
 
     def _scalar(self, node: yaml.Node) -> Any:
+        """What YAML makes of it; of what it cannot make anything of, the text."""
         if not isinstance(node, yaml.ScalarNode):
             return None
-        return yaml.SafeLoader("").construct_object(node)
+        try:
+            return yaml.SafeLoader("").construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError):
+            return node.value
 
     def _number(self, node: yaml.Node | None, default: int, least: int, most: int) -> int:
         if node is None:
@@ -182,12 +193,12 @@ class _Reader:
     def _users(self, node: yaml.Node | None) -> Iterator[int]:
         for item in self._items(node, "users"):
             value = self._scalar(item)
-            if type(value) is int and value >= 0:
+            if type(value) is int and 0 <= value <= _MAX_UID:
                 yield value
             elif isinstance(value, str):
                 try:
                     yield pwd.getpwnam(value).pw_uid
-                except KeyError:
+                except (KeyError, ValueError):
                     self._error(item, f"users: there is no user {value!r} on this host")
             else:
                 self._error(item, f"users: got {value!r}, expected a user name or id")
@@ -215,7 +226,7 @@ class _Reader:
                 self._error(keys["interface"], f"got {interface!r}, expected an interface's name")
                 continue
             networks = tuple(self._networks(keys["networks"]))
-            if not networks:
+            if not networks and not keys["networks"].value:
                 self._error(keys["networks"], f"rule {number}: no networks")
             yield Rule(number, interface, networks, self._prefixes(keys.get("prefix-lengths")))
 
@@ -223,7 +234,7 @@ class _Reader:
         for item in self._items(node, "networks"):
             value = self._scalar(item)
             try:
-                if not isinstance(value, str):
+                if not isinstance(value, str) or "%" in value:
                     raise ValueError
                 yield ip_network(value)
             except ValueError:

@@ -15,13 +15,16 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, assert_never
 
 from setproctitle import setproctitle
 
 from yaim_helper.addresses import (
+    ACT_WITHIN_S,
     EARLY_S,
+    MAX_TOGETHER,
     Assignment,
     Found,
     Interface,
@@ -30,7 +33,6 @@ from yaim_helper.addresses import (
     act_within,
     last_extension_s,
     lifetime_s,
-    time_to_act_s,
 )
 from yaim_helper.announce import Announcer
 from yaim_helper.audit import AuditError, AuditLog, boot_id
@@ -65,8 +67,6 @@ EXTEND_BEFORE_S = 0.5
 """How long before the kernel would remove an address its lifetime is extended, if it may be."""
 EXTEND_RETRY_S = 0.1
 """An extension by less is not worth making; after a failed one it is tried again."""
-ANNOUNCE_WITHIN_S = 0.1
-"""A helper that is stopped here does not announce an old holding when it is continued."""
 SUMMARY_EVERY_S = 60.0
 RETRY_REMOVAL_S = 0.5
 
@@ -87,12 +87,26 @@ class Session:
     cluster: str | None = None
     """Set by its hello."""
     last_id: int = -1
-    tokens: float = 0.0
-    """Commands that it may send without waiting."""
-    tokens_at: float = 0.0
 
     def peer(self) -> dict[str, int]:
         return {"pid": self.pid, "uid": self.uid, "gid": self.gid}
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many commands a user may send without waiting (a token bucket)."""
+
+    per_second: int
+    left: float
+    at: float
+
+    def take(self, now: float) -> bool:
+        self.left = min(self.per_second, self.left + (now - self.at) * self.per_second)
+        self.at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
 
 
 @dataclass(eq=False, slots=True)
@@ -107,8 +121,10 @@ class Holding:
     deadline: float
     life_s: float
     """How far away the deadline was when it was handed over."""
+    created: int | None = None
+    """When the kernel says it was put there; None: it has not been read back yet."""
     kernel_until: float = 0.0
-    """The kernel does not remove it before; 0: it has not been put there yet."""
+    """The kernel does not remove it before; 0: not known."""
     extend_at: float = math.inf
     """When to set its lifetime anew, if no renewal comes before."""
     is_leaving: bool = False
@@ -117,6 +133,9 @@ class Holding:
 
     def assignment(self, lifetime: int) -> Assignment:
         return Assignment(self.interface, self.address, self.prefix, self.label, lifetime)
+
+    def is_at(self, place: Found) -> bool:
+        return (place.index, place.prefix) == (self.interface.index, self.prefix)
 
     def plan_extension(self, now: float) -> None:
         """Some time before the kernel would remove it; for the last time when a lifetime of 1 s
@@ -127,19 +146,34 @@ class Holding:
         self.extend_at = next_at if next_at > now and is_worth_it else math.inf
 
 
-class _Before:
-    """The host as it was before some requests; read when it is first asked for."""
+class _Host:
+    """The host, for some requests together: read when it is first asked for, and kept true."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._addresses: dict[Address, Found] | None = None
+        self._places: list[Found] | None = None
         self._interfaces: dict[str, Interface] = {}
 
-    def addresses(self) -> dict[Address, Found]:
-        """Take out what is changed."""
-        if self._addresses is None:
-            self._addresses = self._kernel.addresses()
-        return self._addresses
+    def places(self, address: Address | None = None) -> list[Found]:
+        """Where this address is; without it, all there are."""
+        if self._places is None:
+            self._places = self._kernel.addresses()
+        return [each for each in self._places if address in (None, each.address)]
+
+    def has_put(self, place: Found) -> None:
+        if self._places is not None:
+            self._places.append(place)
+
+    def delete(self, place: Found) -> bool:
+        """Whether it was there. Raises KernelError."""
+        was_there = self._kernel.delete(place.index, place.address, place.prefix)
+        if self._places is not None and place in self._places:
+            self._places.remove(place)
+        return was_there
+
+    def has_changed(self) -> None:
+        """It is read anew when it is next asked for."""
+        self._places = None
 
     def interface(self, name: str) -> Interface:
         """Raises KernelError if there is none."""
@@ -174,7 +208,9 @@ class Server:
         self._policy = policy
         self._audit = audit
         self._kernel = Kernel()
-        self._announcer = Announcer()
+        self._announcer = Announcer(self._kernel)
+        rate = policy.commands_per_second
+        self._allowances = {uid: Allowance(rate, rate, boottime()) for uid in policy.users}
         self._holdings: dict[Address, Holding] = {}
         self._expired: dict[Address, str] = {}
         """What was removed at its deadline, and the cluster that does not know it yet."""
@@ -225,8 +261,7 @@ class Server:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, uid, gid = struct.unpack("3i", credentials)
         now = boottime()
-        session = Session(connection, pid, uid, gid, now, tokens_at=now)
-        session.tokens = float(self._policy.commands_per_second)
+        session = Session(connection, pid, uid, gid, now)
         self._sessions.add(session)
         self._selector.register(connection, selectors.EVENT_READ, session)
         if uid not in self._policy.users:
@@ -287,16 +322,16 @@ class Server:
         """Intents first, all in one durable write; then act, one after the other."""
         intents = [self._intent(session, each) for each in requests if _has_effect(each)]
         is_on_record = self._audit.try_write(intents, durable=True)
-        before = _Before(self._kernel)
+        host = _Host(self._kernel)
+        allowance = self._allowances[session.uid]
         replies: list[tuple[Request, Reply]] = []
         for request in requests:
             if isinstance(request, Add | Announce) and not is_on_record:
                 reply: Reply = Failed(None, "the audit record cannot be written")
-            elif isinstance(request, Add | Announce) and not self._take_token(session):
-                rate = self._policy.commands_per_second
-                reply = Refused("rate", f"more than {rate} commands a second")
+            elif isinstance(request, Add | Announce) and not allowance.take(boottime()):
+                reply = Refused("rate", f"more than {allowance.per_second} commands a second")
             else:
-                reply = self._do(session, request, before)
+                reply = self._do(session, request, host)
             replies.append((request, reply))
         replies = self._check_added(replies)
         self._record(
@@ -316,7 +351,7 @@ class Server:
             if isinstance(request, Add) and isinstance(reply, Ok)
             if request.address in self._holdings
         }
-        wrong = self._not_there(list(added.values()))
+        wrong = self._read_back(list(added.values()))
         for holding in wrong:
             self._forget(holding)
         addresses = {holding.address for holding in wrong}
@@ -329,17 +364,7 @@ class Server:
             for request, reply in replies
         ]
 
-    def _take_token(self, session: Session) -> bool:
-        rate = self._policy.commands_per_second
-        now = boottime()
-        session.tokens = min(rate, session.tokens + (now - session.tokens_at) * rate)
-        session.tokens_at = now
-        if session.tokens < 1:
-            return False
-        session.tokens -= 1
-        return True
-
-    def _do(self, session: Session, request: Request, before: "_Before") -> Reply:
+    def _do(self, session: Session, request: Request, host: "_Host") -> Reply:
         if isinstance(request, Hello):
             reply = self._hello(session, request)
             if not isinstance(reply, Ok):
@@ -351,10 +376,11 @@ class Server:
         try:
             match request:
                 case Add():
-                    return self._add(cluster, request, before)
+                    return self._add(cluster, request, host)
                 case Remove():
-                    return self._remove(cluster, request.address, before)
+                    return self._remove(cluster, request.address, host)
                 case Renew():
+                    host.has_changed()
                     return self._renew(cluster, request.deadline_ns / 1e9)
                 case List():
                     return self._list(cluster, request.after)
@@ -391,8 +417,8 @@ class Server:
             }
         )
 
-    def _add(self, cluster: str, add: Add, before: "_Before") -> Reply:
-        """Not yet read back."""
+    def _add(self, cluster: str, add: Add, host: "_Host") -> Reply:
+        """Not yet read back and announced."""
         if self._policy.rule_for(add) is None:
             return Refused(
                 "not-allowed", f"no rule allows {add.address}/{add.prefix} on {add.interface}"
@@ -402,44 +428,71 @@ class Server:
         life_s = deadline - now
         if life_s > MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
             return Refused("expired", f"the deadline is {life_s:.3f} s away")
-        interface = before.interface(add.interface)
+        interface = host.interface(add.interface)
         if not interface.is_up:
             raise KernelError(None, f"{add.interface} is down")
-        found = before.addresses().pop(add.address, None)
-        holding = self._holdings.get(add.address)
-        if holding is None and found is not None and not self._is_left_over(found, before):
-            return Refused("foreign", f"{add.address} is on this host already")
-        if holding is not None and holding.cluster != cluster:
-            return Refused("foreign", f"{add.address} is held for cluster {holding.cluster}")
-        if holding is None and len(self._holdings) >= self._policy.max_addresses:
-            return Refused("limit", f"there are {len(self._holdings)} addresses already")
-        if found is not None and (found.index, found.prefix) != (interface.index, add.prefix):
-            self._kernel.delete(found.index, found.address, found.prefix)
-            found = None
+        places = host.places(add.address)
+        old = self._holdings.get(add.address)
+        if old is not None:
+            if old.cluster != cluster:
+                return Refused("foreign", f"{add.address} is held for cluster {old.cluster}")
+            ours = [each for each in places if old.is_at(each)]
+        else:
+            ours = [each for each in places if self._is_left_over(each, host)]
+            if ours != places:
+                return Refused("foreign", f"{add.address} is on this host already")
+            if len(self._holdings) >= self._policy.max_addresses:
+                return Refused("limit", f"there are {len(self._holdings)} addresses already")
+        if self._would_take_others_along(add, interface, host):
+            return Refused(
+                "primary",
+                f"{add.address}/{add.prefix} would be the first of its network on {interface.name},"
+                " and removing it would remove all others: set the sysctl"
+                f" net.ipv4.conf.{interface.name}.promote_secondaries to 1",
+            )
         holding = Holding(add.address, interface, add.prefix, add.label, cluster, deadline, life_s)
+        holding.created = old.created if old is not None else None
+        for each in ours:
+            if not holding.is_at(each):
+                host.delete(each)
         self._holdings[add.address] = holding
         self._expired.pop(add.address, None)
         failed = self._set_lifetimes([holding])
         if failed:
             self._forget(holding)
             raise failed[add.address]
-        return Ok({"was": "absent" if found is None else "present"})
+        if not holding.kernel_until:
+            self._forget(holding)
+            raise KernelError(None, "the deadline came too near meanwhile")
+        if not any(holding.is_at(each) for each in ours):
+            host.has_put(Found(add.address, interface.index, add.prefix, 1, 0, 0))
+        return Ok({"was": "present" if ours else "absent"})
 
-    def _remove(self, cluster: str, address: Address, before: "_Before") -> Reply:
+    def _would_take_others_along(self, add: Add, interface: Interface, host: "_Host") -> bool:
+        """Whether the kernel, when it removes this address, would remove all others of its network:
+        it does so with the one that came first, its primary, of IPv4."""
+        if add.address.version == 6 or add.prefix >= 32:
+            return False
+        network = ip_network((add.address, add.prefix), strict=False)
+        return not self._kernel.promotes_secondaries(interface.name) and not any(
+            (each.index, each.prefix) == (interface.index, add.prefix)
+            and each.address in network
+            and each.address != add.address
+            for each in host.places()
+        )
+
+    def _remove(self, cluster: str, address: Address, host: "_Host") -> Reply:
         holding = self._holdings.get(address)
         if self._expired.get(address) == cluster:
             del self._expired[address]
         if holding is not None:
             if holding.cluster != cluster:
                 return Ok({"was": "absent"})
+            host.has_changed()
             was_there = self._take_off(holding)
         else:
-            found = before.addresses().pop(address, None)
-            was_there = (
-                found is not None
-                and self._is_left_over(found, before)
-                and self._kernel.delete(found.index, address, found.prefix)
-            )
+            left = [each for each in host.places(address) if self._is_left_over(each, host)]
+            was_there = len([each for each in left if host.delete(each)]) > 0
         return Ok({"was": "present" if was_there else "absent"})
 
     def _take_off(self, holding: Holding) -> bool:
@@ -459,16 +512,21 @@ class Server:
         coordinator may long have given it up, and now mean only what it took since."""
         now = boottime()
         self._end_over(now)
-        if not now < deadline <= now + MAX_DEADLINE_S:
-            return Refused("expired", f"the deadline is {deadline - now:.3f} s away")
+        life_s = deadline - now
         holdings = [
             each
             for each in self._holdings.values()
             if each.cluster == cluster and not each.is_leaving and now < each.deadline
         ]
+        is_nearer = any(deadline < each.deadline for each in holdings)
+        if not 0 < life_s <= MAX_DEADLINE_S or (is_nearer and not lifetime_s(life_s, life_s)):
+            return Refused("expired", f"the deadline is {life_s:.3f} s away")
         for holding in holdings:
+            if deadline < holding.deadline:
+                # Its lifetime in the kernel has to be shortened.
+                holding.kernel_until = 0.0
             holding.deadline = deadline
-            holding.life_s = deadline - now
+            holding.life_s = life_s
         missing = self._extend(holdings)
         missing += [address for address, owner in self._expired.items() if owner == cluster]
         self._renewals.count += 1
@@ -504,14 +562,14 @@ class Server:
         holding = self._holdings.get(address)
         if holding is None or holding.cluster != cluster or holding.is_leaving:
             return Refused("foreign", f"{address} is not held for this cluster")
-        self._announcer.start(holding.interface, address, boottime())
+        self._announce_now([holding])
         return Ok({})
 
-    def _is_left_over(self, found: Found, before: "_Before") -> bool:
+    def _is_left_over(self, place: Found, host: "_Host") -> bool:
         """Whether an earlier life of the helper put it there: it looks it, and may be there."""
-        return found.is_left_over and any(
-            before.has_index(rule.interface, found.index)
-            and rule.allows(rule.interface, found.address, found.prefix)
+        return place.is_left_over and any(
+            host.has_index(rule.interface, place.index)
+            and rule.allows(rule.interface, place.address, place.prefix)
             for rule in self._policy.rules
         )
 
@@ -528,46 +586,63 @@ class Server:
             for holding in holdings
             if holding.address in failed
         )
-        return [holding.address for holding in self._not_there(holdings)]
+        return [holding.address for holding in self._read_back(holdings)]
 
-    def _not_there(self, holdings: list[Holding]) -> list[Holding]:
-        """Those that are not on their interface with a finite lifetime, as the kernel tells it."""
-        found = self._kernel.addresses() if holdings else {}
+    def _read_back(self, holdings: list[Holding]) -> list[Holding]:
+        """Those that are not on their interface with a finite lifetime, as the kernel tells it.
+        Announces those that are new there."""
+        places = self._kernel.addresses() if holdings else []
+        there = {
+            holding.address: place
+            for place in places
+            if (holding := self._holdings.get(place.address)) and holding.is_at(place)
+        }
         missing = []
+        new = []
         for holding in holdings:
-            there = found.get(holding.address)
-            if there is None or there.index != holding.interface.index:
+            place = there.get(holding.address)
+            if place is None:
                 missing.append(holding)
-            elif there.valid_s is None:
+            elif place.valid_s is None:
                 # Neither the kernel nor pyroute2 should ever do this.
-                self._kernel.delete(there.index, there.address, there.prefix)
+                self._kernel.delete(place.index, place.address, place.prefix)
                 missing.append(holding)
                 self._record([_noted("extend", holding, "had no lifetime: removed")])
+            elif place.created != holding.created:
+                if holding.created is not None:
+                    self._record([_noted("extend", holding, "somebody had removed it: put back")])
+                holding.created = place.created
+                new.append(holding)
+        self._announce_now(new)
         return missing
 
+    def _announce_now(self, holdings: list[Holding]) -> None:
+        for start in range(0, len(holdings), MAX_TOGETHER):
+            with act_within(ACT_WITHIN_S):
+                now = boottime()
+                for holding in holdings[start : start + MAX_TOGETHER]:
+                    if now < holding.deadline:
+                        self._announcer.start(holding.interface.name, holding.address, now)
+
     def _set_lifetimes(self, holdings: list[Holding]) -> dict[Address, KernelError]:
-        """In the kernel, each as long as its deadline allows; announce those that are new there.
-        What went wrong."""
-        now = boottime()
-        assignments = []
-        limit_s = MAX_DEADLINE_S
-        for holding in holdings:
-            left_s = holding.deadline - now
-            lifetime = lifetime_s(left_s, holding.life_s)
-            if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
-                limit_s = min(limit_s, time_to_act_s(left_s, holding.life_s, lifetime))
-                assignments.append(holding.assignment(lifetime))
-        with act_within(limit_s):
-            failed = self._kernel.put(assignments)
+        """In the kernel, each as long as its deadline allows; what went wrong."""
+        failed: dict[Address, KernelError] = {}
+        for start in range(0, len(holdings), MAX_TOGETHER):
+            together = holdings[start : start + MAX_TOGETHER]
+            with act_within(ACT_WITHIN_S):
+                now = boottime()
+                assignments = []
+                for holding in together:
+                    lifetime = lifetime_s(holding.deadline - now, holding.life_s)
+                    if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
+                        assignments.append(holding.assignment(lifetime))
+                failed |= self._kernel.put(assignments)
             for each in assignments:
-                holding = self._holdings[each.address]
-                if each.address in failed:
-                    continue
-                if not holding.kernel_until:
-                    self._announcer.start(holding.interface, holding.address, now)
-                holding.kernel_until = now + each.lifetime_s - EARLY_S
-        for holding in holdings:
-            holding.plan_extension(now)
+                if each.address not in failed:
+                    until = now + each.lifetime_s - EARLY_S
+                    self._holdings[each.address].kernel_until = until
+            for holding in together:
+                holding.plan_extension(now)
         return failed
 
     def _timeout_s(self) -> float:
@@ -591,8 +666,12 @@ class Server:
                 if not each.is_leaving and now >= each.extend_at
             ]
         )
-        with act_within(ANNOUNCE_WITHIN_S):
-            self._announcer.run(now)
+        with act_within(ACT_WITHIN_S):
+            now = boottime()
+            for holding in self._holdings.values():
+                if now >= holding.deadline:
+                    self._announcer.stop(holding.address)
+            self._announcer.run(now, MAX_TOGETHER)
         for session in [s for s in self._sessions if s.cluster is None]:
             if now >= session.opened_at + HELLO_WITHIN_S:
                 self._hang_up(session, "did not say hello")
@@ -628,14 +707,14 @@ class Server:
     # --- the record ------------------------------------------------------------------------
 
     def _intent(self, session: Session, request: Request) -> dict[str, Any]:
-        record = {"type": "intent", "peer": session.peer(), **_described(request)}
+        record = {"type": "intent", **_described(session, request)}
         if isinstance(request, Add):
             rule = self._policy.rule_for(request)
             record["rule"] = rule.number if rule is not None else None
         return record
 
     def _result(self, session: Session, request: Request, reply: Reply) -> dict[str, Any]:
-        record = {"type": "result", "peer": session.peer(), **_described(request)}
+        record = {"type": "result", **_described(session, request)}
         match reply:
             case Ok(fields):
                 record["outcome"] = "ok"
@@ -670,9 +749,14 @@ def _has_effect(request: Request) -> bool:
     return isinstance(request, Add | Remove | Announce)
 
 
-def _described(request: Request) -> dict[str, Any]:
+def _described(session: Session, request: Request) -> dict[str, Any]:
     """A request as the record tells it."""
-    record: dict[str, Any] = {"op": type(request).__name__.lower(), "id": request.id}
+    record: dict[str, Any] = {
+        "peer": session.peer(),
+        "cluster": session.cluster,
+        "op": type(request).__name__.lower(),
+        "id": request.id,
+    }
     match request:
         case Hello():
             record |= {"cluster": request.cluster, "node": request.node}
@@ -681,6 +765,7 @@ def _described(request: Request) -> dict[str, Any]:
                 "address": str(request.address),
                 "interface": request.interface,
                 "prefix": request.prefix,
+                "label": request.label,
                 "deadline_ns": request.deadline_ns,
             }
         case Remove() | Announce():

@@ -44,7 +44,7 @@ ADVERTISEMENT = bytes.fromhex(
 @pytest.fixture
 def announcer(network: Namespace) -> Announcer:
     with network.entered():
-        return Announcer()
+        return Announcer(Kernel())
 
 
 @pytest.fixture
@@ -99,15 +99,15 @@ def test_a_burst_is_followed_by_a_slow_refresh(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
     assert BURST_S == (0.0, 0.1, 0.5, 2.0)
-    announcer.start(interface(network), V4, 100.0)
+    announcer.start(INTERFACE, V4, 100.0)
     times = [100.0]
     for _ in range(10):
         due = announcer.next_at()
         assert due is not None
         assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
-        announcer.run(due - 0.001)
+        announcer.run(due - 0.001, 64)
         assert capture.frames() == []
-        announcer.run(due)
+        announcer.run(due, 64)
         times.append(due)
     waits = [after - before for before, after in pairwise(times)]
     assert times[:4] == pytest.approx([100.0, 100.1, 100.5, 102.0])
@@ -118,8 +118,8 @@ def test_a_burst_is_followed_by_a_slow_refresh(
 def test_a_late_announcement_is_sent_once(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
-    announcer.start(interface(network), V4, 100.0)
-    announcer.run(1000.0)
+    announcer.start(INTERFACE, V4, 100.0)
+    announcer.run(1000.0, 64)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY] * 2
     assert announcer.next_at() == pytest.approx(1000.4)
 
@@ -127,11 +127,11 @@ def test_a_late_announcement_is_sent_once(
 def test_each_address_has_its_own_time(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
-    announcer.start(interface(network), V4, 100.0)
-    announcer.start(interface(network), V6, 100.05)
+    announcer.start(INTERFACE, V4, 100.0)
+    announcer.start(INTERFACE, V6, 100.05)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY, ADVERTISEMENT]
     assert announcer.next_at() == pytest.approx(100.1)
-    announcer.run(100.12)
+    announcer.run(100.12, 64)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
     assert announcer.next_at() == pytest.approx(100.15)
 
@@ -140,11 +140,11 @@ def test_what_is_stopped_is_not_announced_any_more(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
     for address in (V4, V6):
-        announcer.start(interface(network), address, 100.0)
+        announcer.start(INTERFACE, address, 100.0)
     capture.frames()
     announcer.stop(V4)
     announcer.stop(V4)
-    announcer.run(1000.0)
+    announcer.run(1000.0, 64)
     assert capture.frames() == [ADVERTISEMENT]
     announcer.stop(V6)
     assert announcer.next_at() is None
@@ -153,11 +153,11 @@ def test_what_is_stopped_is_not_announced_any_more(
 def test_an_address_that_is_announced_again_has_a_new_burst(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
-    announcer.start(interface(network), V4, 100.0)
+    announcer.start(INTERFACE, V4, 100.0)
     for _ in range(5):
-        announcer.run(announcer.next_at() or 0.0)
+        announcer.run(announcer.next_at() or 0.0, 64)
     capture.frames()
-    announcer.start(interface(network), V4, 200.0)
+    announcer.start(INTERFACE, V4, 200.0)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
     assert announcer.next_at() == pytest.approx(200.1)
 
@@ -165,37 +165,47 @@ def test_an_address_that_is_announced_again_has_a_new_burst(
 # --- where not ---------------------------------------------------------------------------------
 
 
-def test_nothing_is_announced_on_the_loopback_interface(
-    network: Namespace, announcer: Announcer
-) -> None:
+def test_the_loopback_interface_has_no_neighbours(network: Namespace) -> None:
     loopback = interface(network, "lo")
     assert (loopback.is_up, loopback.has_neighbours) == (True, False)
-    announcer.start(loopback, V4, 100.0)
-    assert announcer.next_at() is None
 
 
 def test_an_interface_that_does_not_speak_arp_is_left_alone(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
     network.run("ip", "link", "set", INTERFACE, "arp", "off")
-    announcer.start(interface(network), V4, 100.0)
-    assert announcer.next_at() is None
+    announcer.start(INTERFACE, V4, 100.0)
     assert capture.frames() == []
+    network.run("ip", "link", "set", INTERFACE, "arp", "on")
+    announcer.run(101.0, 64)
+    assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
+
+
+def test_no_more_are_announced_in_one_go_than_asked_for(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    for address in (V4, V6):
+        announcer.start(INTERFACE, address, 100.0)
+    capture.frames()
+    announcer.run(101.0, 1)
+    assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
+    announcer.run(101.0, 1)
+    assert capture.frames() == [ADVERTISEMENT]
 
 
 def test_an_interface_that_was_down_is_announced_on_when_it_is_up(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
     network.run("ip", "link", "set", INTERFACE, "down")
-    announcer.start(interface(network), V4, 100.0)
+    announcer.start(INTERFACE, V4, 100.0)
     network.run("ip", "link", "set", INTERFACE, "up")
     assert capture.frames() == []
-    announcer.run(101.0)
+    announcer.run(101.0, 64)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
 
 
 def test_an_interface_that_is_gone_does_no_harm(network: Namespace, announcer: Announcer) -> None:
-    announcer.start(interface(network), V4, 100.0)
+    announcer.start(INTERFACE, V4, 100.0)
     network.run("ip", "link", "delete", PEER)
-    announcer.run(101.0)
+    announcer.run(101.0, 64)
     assert announcer.next_at() == pytest.approx(101.4)

@@ -185,7 +185,6 @@ def test_a_torn_last_line_is_ended_before_the_next_record(tmp_path: Path) -> Non
     assert notes == [note("one"), note("two"), '{"boot_id":"e77', note("three"), note("four")]
 
 
-@pytest.mark.xfail(strict=True, reason="audit.py: a torn last line makes the sequence start again")
 def test_the_sequence_continues_after_a_torn_last_line(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     with opened(path) as log:
@@ -311,9 +310,6 @@ def test_a_gap_is_told_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="audit.py: records written before the disk was full lose their numbers"
-)
 def test_no_two_records_have_the_same_number_after_a_batch_was_written_in_part(
     tmp_path: Path,
 ) -> None:
