@@ -107,7 +107,6 @@ def test_config_check_tells_where_it_has_looked_for_a_file(tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="_read_password: read_text() in the encoding of the locale")
 def test_a_password_file_is_utf_8_in_every_locale(directory: Path) -> None:
     """In some, another password would be read."""
     (directory / "password").write_text("pä€", encoding="utf-8")
@@ -347,7 +346,6 @@ def test_lab_exec_passes_on_the_programs_options_as_they_are(tmp_path: Path) -> 
     assert outcome(done) == (0, "".join(f"{each}\n" for each in options), "")
 
 
-@pytest.mark.xfail(strict=True, reason="_with_dashes: whatever follows the word exec is left alone")
 def test_a_value_may_be_exec(directory: Path) -> None:
     flags = ("--dcs-clustername", "exec", "--retry_num=2")
     found = shown(yaim(directory, "config", "show", *flags))

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _with_dashes(arguments: Sequence[str]) -> list[str]:
     """--retry_num=2 is --retry-num=2; but `yaim lab exec` passes on what comes behind it."""
-    ours = arguments.index("exec") if "exec" in arguments else len(arguments)
+    words = list(pairwise(["", *arguments]))
+    ours = words.index(("lab", "exec")) if ("lab", "exec") in words else len(arguments)
     changed = []
     for argument in arguments[:ours]:
         name, equals, value = argument.partition("=")

@@ -73,6 +73,8 @@ def text(
     def read(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
             raise Unfit(expected)
+        if re.search("[\ud800-\udfff]", value):
+            raise Unfit(f"{expected}, all of it Unicode: no halves of surrogate pairs")
         return value
 
     return read
@@ -301,16 +303,10 @@ def _shown(each: Key, value: Any) -> str:
         return MASK
     if isinstance(value, tuple):
         return ",".join(value)
-    return _without_password(str(value))
-
-
-def _without_password(url: str) -> str:
-    """A URL's password is a secret too."""
-    netloc = urlsplit(url).netloc
-    user, at, host = netloc.rpartition("@")
-    if not at or ":" not in user:
-        return url
-    return url.replace(netloc, f"{user.partition(':')[0]}:{MASK}@{host}", 1)
+    if each.read is url:
+        # Its password is a secret too, also one with a slash in it.
+        return re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", value)
+    return str(value)
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -363,7 +359,8 @@ def load(
         try:
             values[name] = KEYS[name].read(each.value)
         except Unfit as unfit:
-            shown = re.sub(r"://.*@", f"://{MASK}@", repr(each.value))
+            # What stands before an @ may be a password.
+            shown = re.sub(r"(?s)^(\W*\w*://)?.*@", rf"\g<1>{MASK}@", repr(each.value))
             shown = MASK if KEYS[name].is_secret else shown
             issues.append(Issue(each.where, name, shown, str(unfit)))
     where = str(file) if file is not None else f"no {DEFAULT_FILE} here and no --config"
@@ -422,8 +419,13 @@ def _read_file(file: Path, issues: list[Issue]) -> dict[str, _Given]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = re.sub(r"'.*'", "...", error.problem or "unknown error", flags=re.DOTALL)
         raise _unusable(f"{file}:{line}", f"YAML ({problem})") from None
-    except (yaml.YAMLError, RecursionError):
-        raise _unusable(f"{file}:1", "YAML") from None
+    except yaml.reader.ReaderError as error:
+        line = content.decode().count("\n", 0, error.position) + 1
+        raise _unusable(f"{file}:{line}", f"YAML ({error.reason})") from None
+    except (ValueError, OverflowError):
+        raise _unusable(str(file), "YAML (it has an escape for a character that is none)") from None
+    except RecursionError:
+        raise _unusable(str(file), "YAML (nested too deeply)") from None
     if root is None or _is_null(root):
         return {}
     if not isinstance(root, yaml.MappingNode):
@@ -435,7 +437,10 @@ def _read_file(file: Path, issues: list[Issue]) -> dict[str, _Given]:
             issues.append(Issue(where, "the key", "a list or mapping", "the name of a key"))
             continue
         name = key_node.value.replace("_", "-")
-        if name not in KEYS:
+        if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) is None:
+            # It may hold the value, a secret perhaps.
+            issues.append(Issue(where, "the key", "none", "the name of a key, a colon, a space"))
+        elif name not in KEYS:
             suggestion = _suggestion(name, set(KEYS))
             issues.append(Issue(where, key_node.value, "", f"a known key{suggestion}"))
         elif name in given:
@@ -462,13 +467,17 @@ def _plain(node: yaml.Node) -> str | list[str] | _Strange | None:
     YAML would make 5349 of 012345, and 90 of 1:30: no good for passwords."""
     if _is_null(node):
         return None
-    if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_YAML_TAG):
+    if _is_plain(node):
         return str(node.value)
-    if isinstance(node, yaml.SequenceNode):
-        items = [_plain(item) for item in node.value]
-        if all(isinstance(item, str) for item in items):
-            return [item for item in items if isinstance(item, str)]
+    if isinstance(node, yaml.SequenceNode) and all(_is_plain(item) for item in node.value):
+        return [str(item.value) for item in node.value]
     return _Strange()
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    return (
+        isinstance(node, yaml.ScalarNode) and node.tag.startswith(_YAML_TAG) and not _is_null(node)
+    )
 
 
 def _is_null(node: yaml.Node) -> bool:
@@ -517,7 +526,9 @@ class _Relations:
         for name, missing in ((one, other), (other, one)):
             if name not in self._values or missing in self._values:
                 continue
-            if not self._is_wrong_already(missing):
+            if not self._is_wrong_already(missing) and not self._is_wrong_already(
+                f"{missing}-file"
+            ):
                 given = name if name in self._given else f"{name}-file"
                 expected = f"one together with {given}"
                 if missing.endswith("-password"):
@@ -536,7 +547,7 @@ class _Relations:
             self._issues.append(Issue(where, file_name, str(file), expected))
             return
         try:
-            self._values[name] = file.read_text().removesuffix("\n")
+            self._values[name] = file.read_text("utf-8").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             self._issues.append(Issue(where, file_name, str(file), f"text in UTF-8 ({error})"))
 

@@ -17,6 +17,8 @@ _LEVELS = {
 
 def start(level: str) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    # What they would warn of, the verdict of a check says.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     set_level(level)
 
 

@@ -19,7 +19,8 @@ from requests.auth import HTTPBasicAuth
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from yaim import __version__
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -33,6 +34,8 @@ _HEADERS = {
     "Connection": "close",
     "User-Agent": f"yaim/{__version__}",
 }
+_WITHOUT_BODY = (204, 304)
+"""Whatever their header says (RFC 9112 section 6.3)."""
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 """Debian's. What requests brings along instead differs from one installation to the other."""
 
@@ -139,6 +142,8 @@ def _read_body(response: requests.Response) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             return body[:MAX_BODY_BYTES]
     length = response.headers.get("Content-Length", "")
+    if response.status_code in _WITHOUT_BODY:
+        return body
     if length.isdecimal() and response.raw.tell() < int(length):
         raise _BrokenOff
     return body
@@ -154,13 +159,29 @@ def _cause(error: BaseException) -> str:
             return f"TLS failed: {each.reason or 'unknown reason'}"
         if isinstance(each, socket.gaierror):
             return f"its host name cannot be looked up: {each.strerror}"
+        if isinstance(each, CertificateError):
+            # urllib3 1.26 compares the host name itself.
+            return f"certificate verify failed: {_printable(str(each))}"
         if isinstance(each, OSError) and each.errno is not None and each.strerror:
             return each.strerror
-    if any(isinstance(each, _BrokenOff | http.client.IncompleteRead) for each in chain):
+        if type(each) is OSError and each.args:
+            # requests tells so of certificate files that are not there.
+            return _printable(str(each))
+    if any(_is_broken_off(each) for each in chain):
         return "the answer broke off"
     if any(isinstance(each, http.client.RemoteDisconnected) for each in chain):
         return "it closed the connection without an answer"
     return "the answer is not HTTP"
+
+
+def _is_broken_off(error: BaseException) -> bool:
+    if isinstance(error, ProtocolError) and "ended prematurely" in str(error):
+        return True
+    return isinstance(error, _BrokenOff | http.client.IncompleteRead)
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text[:160])
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -245,7 +266,7 @@ def _look_up(host: str, port: int, within_s: float) -> list[Any]:
     kind = socket.SOCK_STREAM
     try:
         return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         pass
     found: list[Any] = []
     failed: list[OSError] = []
@@ -255,6 +276,8 @@ def _look_up(host: str, port: int, within_s: float) -> list[Any]:
             found.extend(socket.getaddrinfo(host, port, type=kind))
         except OSError as error:
             failed.append(error)
+        except UnicodeError:
+            failed.append(socket.gaierror(socket.EAI_NONAME, "it is not one"))
 
     thread = threading.Thread(target=look_up, name="look-up", daemon=True)
     thread.start()
