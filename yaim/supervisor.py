@@ -61,17 +61,18 @@ class Program:
 
     def start(self) -> None:
         self.started_at = time.monotonic()
+        supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                self._become()
+                self._become(supervisor)
             except BaseException as error:
                 os.write(2, f"yaim: cannot start the {self.name}: {error}\n".encode())
             finally:
                 os._exit(127)
         self.pid = pid
 
-    def _become(self) -> None:
+    def _become(self, supervisor: int) -> None:
         """In the new process."""
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
@@ -85,6 +86,9 @@ class Program:
             os.setgid(self.user.pw_gid)
             os.setuid(self.user.pw_uid)
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:
+            # It was killed before this.
+            return
         os.execve(self.arguments[0], list(self.arguments), environment)
 
     def has_ended(self, status: int) -> int:
@@ -177,6 +181,8 @@ def _listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
     """The helper's socket; open to root and to the coordinator's group."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        if _is_listened_at(path):
+            raise SuperviseError(f"another process listens at {path}: is yaim running already?")
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         listener.bind(str(path))
@@ -186,6 +192,16 @@ def _listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
         raise SuperviseError(f"cannot listen at {path}: {error.strerror}") from error
     listener.listen(16)
     return listener
+
+
+def _is_listened_at(path: Path) -> bool:
+    """Waits a little for one that is just ending."""
+    for wait_s in (0.1, 0.4, 0.0):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as attempt:
+            if attempt.connect_ex(str(path)) != 0:
+                return False
+        time.sleep(wait_s)
+    return True
 
 
 class _Supervisor:
