@@ -56,5 +56,6 @@ packages:
 .venv/ready: pyproject.toml | packages
 	@echo "setting up the virtual environment .venv"
 	$(PYTHON3) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 \
+		--editable '.[dev]'
 	touch $@

@@ -130,8 +130,16 @@ def _add_lab_commands(lab: argparse.ArgumentParser) -> None:
         ("keep", None),
     ):
         command = _command(commands, name, help=text)
-        command.add_argument("--nodes", type=int, default=3, help="default: %(default)s")
-        command.add_argument("--addresses", type=int, default=6, help="default: %(default)s")
+        least = 3 if name == "run" else 1
+        for option, most, default in (("--nodes", 20, 3), ("--addresses", 100, 6)):
+            command.add_argument(
+                option,
+                type=int,
+                choices=range(least if option == "--nodes" else 1, most + 1),
+                metavar="NUMBER",
+                default=default,
+                help=f"at most {most}; default: %(default)s",
+            )
         if name == "keep":
             command.add_argument("--ready-fd", type=int)
     _command(commands, "status", help="who holds what")

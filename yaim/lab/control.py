@@ -102,13 +102,20 @@ def _answer_until_down(lab: Lab, listener: socket.socket) -> None:
     while not is_down:
         connection, _ = listener.accept()
         with connection:
-            request = json.loads(connection.recv(65536) or b"{}")
-            is_down = request.get("do") == "down"
+            connection.settimeout(ANSWER_WITHIN_S)
             try:
+                request = json.loads(connection.recv(65536) or b"{}")
+                is_down = request.get("do") == "down"
                 answer = {"text": _do(lab, request.get("do", ""), request.get("node", ""))}
             except LabError as error:
                 answer = {"error": str(error)}
-            connection.send(json.dumps(answer).encode())
+            except OSError:
+                continue
+            try:
+                connection.send(json.dumps(answer).encode())
+            except OSError:
+                # It has not waited for the answer.
+                pass
 
 
 def _do(lab: Lab, what: str, name: str) -> str:
