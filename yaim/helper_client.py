@@ -42,6 +42,8 @@ MAX_LABEL = 15
 """Characters that the kernel keeps of <interface>:<label>."""
 ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
+MAX_UNDER_WAY = 64
+"""Commands without a reply yet: neither socket's buffer overflows."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 _PASSING = ("expired", "rate")
 """Refusals that say nothing about the next try."""
@@ -78,16 +80,21 @@ def write_request(request_id: int, message: Mapping[str, Any]) -> bytes:
     return json.dumps({**message, "id": request_id}, sort_keys=True).encode()
 
 
-def read_answer(packet: bytes, action: HelperAction) -> Event:
-    """The event for a reply. Raises HelperError if it is not one of the protocol."""
-    reply = _read_reply(packet)
+def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event | None:
+    """The event for the reply to a request; None if it says nothing to act upon. Raises HelperError
+    if it is not one of the protocol."""
+    reply = _read_reply(packet, request_id)
     result = reply.get("result")
     try:
         match action:
+            case _ if result not in ("ok", "refused", "failed"):
+                raise ValueError
             case RenewAddresses() if result == "ok":
                 return AddressesRenewed(frozenset(ip_address(text) for text in reply["missing"]))
             case RenewAddresses():
-                return AddressesRenewed(frozenset())
+                # Should something end because of that, the next renewal tells.
+                logger.warning("the helper does not renew: %s", reply["reason"])
+                return None
             case AddAddress() if result == "ok":
                 return AddressAdded(action.request, action.address)
             case RemoveAddress() if result == "ok":
@@ -103,13 +110,15 @@ def read_answer(packet: bytes, action: HelperAction) -> Event:
         raise HelperError(f"a reply that is none: {packet[:200]!r}") from error
 
 
-def _read_reply(packet: bytes) -> dict[str, Any]:
+def _read_reply(packet: bytes, request_id: int) -> dict[str, Any]:
     try:
         reply = json.loads(packet)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HelperError(f"a reply that is not JSON: {packet[:200]!r}") from error
     if not isinstance(reply, dict):
         raise HelperError(f"a reply that is none: {packet[:200]!r}")
+    if reply.get("id") != request_id:
+        raise HelperError(f"a reply to another request than {request_id}: {packet[:200]!r}")
     return reply
 
 
@@ -181,8 +190,11 @@ class HelperClient:
                 ]
                 is_more = page["more"] and page["addresses"]
             return HelperReady(reply["session"], tuple(sorted(networks.items())), tuple(addresses))
-        except (KeyError, TypeError, ValueError) as error:
-            raise HelperError(f"its answer to hello is none of the protocol: {reply}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise HelperError(
+                "its answer to hello or list is none of the protocol"
+                f" ({type(error).__name__}: {error})"
+            ) from error
 
     def _drop_commands(self) -> None:
         """What was asked of an earlier connection: the core asks anew for what it still wants."""
@@ -194,30 +206,30 @@ class HelperClient:
 
     def _serve(self, connection: "_Connection") -> None:
         """Raises HelperError or OSError when the helper is lost."""
-        waiting: deque[tuple[HelperAction, float]] = deque()
+        waiting: deque[tuple[int, HelperAction, float]] = deque()
         with selectors.DefaultSelector() as selector:
             selector.register(connection.socket, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
             while True:
                 timeout_s = None
                 if waiting:
-                    timeout_s = max(0.0, waiting[0][1] + ANSWER_WITHIN_S - boottime())
+                    timeout_s = max(0.0, waiting[0][-1] + ANSWER_WITHIN_S - boottime())
                 ready = {key.fileobj for key, _ in selector.select(timeout_s)}
                 if connection.socket in ready:
                     answers = []
                     for packet in connection.receive_all():
                         if not waiting:
                             raise HelperError("an answer to nothing")
-                        action, _ = waiting.popleft()
-                        answers.append(read_answer(packet, action))
-                    self._post(*answers)
+                        request_id, action, _ = waiting.popleft()
+                        answers.append(read_answer(packet, request_id, action))
+                    self._post(*(each for each in answers if each is not None))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
-                    while not self._commands.empty():
-                        action = self._commands.get_nowait()
-                        connection.send(command(action, self.label))
-                        waiting.append((action, boottime()))
-                if waiting and boottime() >= waiting[0][1] + ANSWER_WITHIN_S:
+                while len(waiting) < MAX_UNDER_WAY and not self._commands.empty():
+                    action = self._commands.get_nowait()
+                    request_id = connection.send(command(action, self.label))
+                    waiting.append((request_id, action, boottime()))
+                if waiting and boottime() >= waiting[0][-1] + ANSWER_WITHIN_S:
                     raise HelperError(f"no answer within {ANSWER_WITHIN_S:g} s")
 
 
@@ -240,14 +252,18 @@ class _Connection:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any]) -> int:
+        """The request's id."""
         self._last_id += 1
         self.socket.send(write_request(self._last_id, message))
+        return self._last_id
 
     def receive(self) -> bytes:
-        packet = self.socket.recv(MAX_REPLY_BYTES)
+        packet, _, flags, _ = self.socket.recvmsg(MAX_REPLY_BYTES)
         if not packet:
             raise HelperError("it hung up")
+        if flags & socket.MSG_TRUNC:
+            raise HelperError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
         return packet
 
     def receive_all(self) -> list[bytes]:
@@ -264,8 +280,8 @@ class _Connection:
 
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The ok reply to one request. Raises HelperError for any other."""
-        self.send(message)
-        reply = _read_reply(self.receive())
+        request_id = self.send(message)
+        reply = _read_reply(self.receive(), request_id)
         if reply.get("result") != "ok":
             raise HelperError(str(reply.get("reason", "it refused without a reason")))
         return reply

@@ -70,6 +70,8 @@ SENT: dict[str, tuple[int, Reply]] = {
     "not allowed": (2, Refused("not-allowed", "no rule")),
     "limit": (2, Refused("limit", "too many")),
     "foreign": (2, Refused("foreign", "is there")),
+    "primary": (2, Refused("primary", "sysctl")),
+    "not renewed": (5, Refused("expired", "too late")),
     "too late": (2, Refused("expired", "too late")),
     "too fast": (2, Refused("rate", "too fast")),
     "add failed": (2, Failed(19, "no such device")),

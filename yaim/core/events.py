@@ -138,7 +138,8 @@ class AddressOnInterface:
 
 @dataclass(frozen=True, slots=True)
 class HelperReady:
-    """The helper has accepted us. Nothing sent to it before has any effect after this."""
+    """The helper has accepted us. What was asked of it before is done before what is asked after,
+    or not at all."""
 
     session: str
     networks: tuple[tuple[str, tuple[Network, ...]], ...]
