@@ -94,6 +94,9 @@ class Started:
 
     def leave(self) -> None:
         """End with the next event: soon, if it is connected."""
+        report = threading.excepthook
+        # Until pytest puts its own back, which may take a SystemExit for a failure.
+        threading.excepthook = lambda args: None if args.exc_type is SystemExit else report(args)
         self.is_over.set()
         self.submit(RemoveAddress(0, NOBODYS))
 
@@ -131,14 +134,9 @@ def start(path: Path) -> Iterator[Start]:
         started.append(Started(client, thread, posted, is_over))
         return started[-1]
 
-    report = threading.excepthook
-    threading.excepthook = lambda args: None if args.exc_type is SystemExit else report(args)
-    try:
-        yield start
-        for each in started:
-            end(each, path)
-    finally:
-        threading.excepthook = report
+    yield start
+    for each in started:
+        end(each, path)
 
 
 def end(started: Started, path: Path) -> None:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from yaim.lab.cluster import Lab, LabPlan
+from yaim.lab.cluster import Lab, LabPlan, wait_until
 
 Build = Callable[[LabPlan], Lab]
 
@@ -19,9 +19,15 @@ def build() -> Iterator[Build]:
 
 @pytest.fixture
 def lab(build: Build) -> Lab:
-    """Three nodes that share six addresses evenly."""
+    """Three nodes that share six addresses evenly, and a client that all of these answer."""
     lab = build(LabPlan())
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2, 2])
+    wait_until(lambda: _is_answered(lab), 5.0, "all addresses to answer")
     return lab
+
+
+def _is_answered(lab: Lab) -> bool:
+    lab.record.update()
+    return lab.record.answering(lab.plan.pool, within_s=0.03) == len(lab.plan.pool)

@@ -74,7 +74,7 @@ def log_of(node: LabNode) -> str:
 def wait_for_log(node: LabNode, text: str, times: int = 1) -> None:
     wait_until(
         lambda: log_of(node).count(text) >= times,
-        10.0,
+        30.0,
         f"{text!r} in the log of {node.name}",
         lambda: log_of(node),
     )

@@ -139,6 +139,7 @@ def main(interval_s: float, nodes: dict[str, int], addresses: list[Address]) -> 
         selector.register(each, selectors.EVENT_READ)
     next_ping = time.monotonic()
     while True:
+        sys.stdout.flush()
         selector.select(max(0.0, next_ping - time.monotonic()))
         print_all_changes(watches, time.monotonic_ns())
         for each in pinger.sockets():
@@ -146,7 +147,6 @@ def main(interval_s: float, nodes: dict[str, int], addresses: list[Address]) -> 
         if time.monotonic() >= next_ping:
             pinger.send()
             next_ping = max(next_ping + interval_s, time.monotonic())
-            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -98,11 +98,12 @@ class Record:
     def longest_gap_s(self, address: Address, since: float, until: float) -> float:
         """The longest time that the client got no answer: from the last ping that was answered to
         the next one, if pings in between were lost; 0 if none was. A gap counts if a ping of it
-        was sent in the time asked about; without any answer at its end it lasts to the end."""
+        was sent in the time asked about; without any answer at its end it lasts to the end. Of the
+        very last ping the answer may be on its way: it does not count."""
         answered = sorted(self._answered[address])
         longest = 0.0
         start = bisect_left(self._sent, since)
-        end = bisect_left(self._sent, until)
+        end = min(bisect_left(self._sent, until), len(self._sent) - 1)
         known = set(answered)
         for sent_at in self._sent[start:end]:
             if sent_at in known:
