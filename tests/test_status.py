@@ -1,7 +1,8 @@
 """What `yaim status` makes of a view of the cluster."""
 
 import json
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -101,8 +102,34 @@ def test_a_healthy_cluster_is_told_in_order() -> None:
 def test_a_mark_of_a_lease_that_its_holder_has_no_more_does_not_count() -> None:
     found = status_of(CLUSTER, STALE)
     assert found == status_of(CLUSTER, UNHELD)
-    assert found.addresses[0] == AddressStatus("192.0.2.9", None)
+    assert found.addresses[0] == AddressStatus(
+        "192.0.2.9", None, "not allowed on eth0 by the helper: db1, db2"
+    )
     assert [each.address_count for each in found.nodes] == [1, 1]
+
+
+def test_why_nobody_holds_an_address_is_told_for_each_kind_of_node() -> None:
+    address = ip_address("192.0.2.10")
+    allowed = replace(
+        node("db1").advertisement,
+        networks=frozen_mapping({"eth1": (ip_network("192.0.2.0/24"),)}),
+        refused=frozenset({ip_address("192.0.2.9")}),
+    )
+    nodes = {"db1": replace(node("db1"), advertisement=allowed), "db2": node("db2", "", False)}
+
+    def why(pool: PoolEntry, *names: str) -> str:
+        seen = view((), tuple(nodes[name] for name in names), ())
+        seen = replace(seen, pool=frozen_mapping({pool.address: pool}))
+        return status_of(CLUSTER, seen).addresses[0].reason
+
+    entry = PoolEntry(address, interface="eth1")
+    assert why(entry) == "there is no node"
+    assert why(entry, "db1", "db2") == "db1 may hold it and has not taken it yet"
+    assert why(entry, "db2") == "unhealthy: db2"
+    assert why(replace(entry, exclude=frozenset({NodeName("db1")})), "db1") == "excluded: db1"
+    assert why(PoolEntry(address), "db1") == "not allowed on eth0 by the helper: db1"
+    refused = replace(entry, address=ip_address("192.0.2.9"))
+    assert why(refused, "db1") == "refused by the helper (its log says why): db1"
 
 
 def test_a_mark_of_a_node_that_is_not_there_does_not_count() -> None:
@@ -186,7 +213,7 @@ def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
         "Cluster /service/yaim/ is degraded.\n"
         "\n"
         "ADDRESS      HOLDER\n"
-        "192.0.2.10   - nobody -\n"
+        "192.0.2.10   - nobody - (not allowed on eth0 by the helper: db1; unhealthy: db2)\n"
         "2001:db8::1  db1\n"
         "\n"
         "NODE  HEALTH     ADDRESSES  REASON\n"
@@ -259,7 +286,13 @@ def test_the_json_has_all_that_the_table_has() -> None:
     assert json.loads(as_json(status_of(CLUSTER, seen))) == {
         "status": "degraded",
         "cluster": "/service/yaim/",
-        "addresses": [{"address": "192.0.2.10", "holder": None}],
+        "addresses": [
+            {
+                "address": "192.0.2.10",
+                "holder": None,
+                "reason": "not allowed on eth0 by the helper: db1; unhealthy: db2",
+            }
+        ],
         "nodes": [
             {
                 "name": "db1",

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from enum import IntEnum
 
-from yaim.core.model import ClusterView, NodeName, address_order
+from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order
 
 
 class Condition(IntEnum):
@@ -20,6 +20,8 @@ class Condition(IntEnum):
 class AddressStatus:
     address: str
     holder: str | None
+    reason: str = ""
+    """Why nobody holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ def status_of(cluster: str, view: ClusterView) -> ClusterStatus:
         node = view.nodes.get(mark.holder)
         if mark.address in view.pool and node is not None and node.lease == mark.lease:
             holders[str(mark.address)] = mark.holder
+    addresses = []
+    for address, entry in sorted(view.pool.items(), key=lambda item: address_order(item[0])):
+        holder = holders.get(str(address))
+        reason = "" if holder is not None else _why_nobody(entry, view)
+        addresses.append(AddressStatus(str(address), holder, reason))
     return ClusterStatus(
         cluster,
-        tuple(
-            AddressStatus(str(address), holders.get(str(address)))
-            for address in sorted(view.pool, key=address_order)
-        ),
+        tuple(addresses),
         tuple(
             NodeStatus(
                 name,
@@ -79,13 +83,27 @@ def status_of(cluster: str, view: ClusterView) -> ClusterStatus:
     )
 
 
+def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
+    """As in `unhealthy: db1, db2; excluded: db3`."""
+    names: dict[str, list[NodeName]] = {}
+    for name, node in sorted(view.nodes.items()):
+        reason = node.why_not(entry)
+        if reason is None:
+            return f"{name} may hold it and has not taken it yet"
+        names.setdefault(reason, []).append(name)
+    if not names:
+        return "there is no node"
+    return "; ".join(f"{reason}: {', '.join(each)}" for reason, each in names.items())
+
+
 def as_json(status: ClusterStatus) -> str:
     return json.dumps(
         {
             "status": status.condition.name.lower(),
             "cluster": status.cluster,
             "addresses": [
-                {"address": each.address, "holder": each.holder} for each in status.addresses
+                {"address": each.address, "holder": each.holder, "reason": each.reason}
+                for each in status.addresses
             ],
             "nodes": [
                 {
@@ -109,7 +127,7 @@ def as_table(status: ClusterStatus) -> str:
     lines = [f"Cluster {status.cluster} is {status.condition.name.lower()}.", ""]
     lines += _columns(
         ("ADDRESS", "HOLDER"),
-        [(each.address, each.holder or "- nobody -") for each in status.addresses],
+        [(each.address, each.holder or f"- nobody - ({each.reason})") for each in status.addresses],
     )
     lines.append("")
     lines += _columns(

@@ -85,15 +85,22 @@ class Node:
 
     def can_hold(self, entry: PoolEntry) -> bool:
         """Whether this node may be given the address."""
+        return self.why_not(entry) is None
+
+    def why_not(self, entry: PoolEntry) -> str | None:
+        """Why this node may not be given the address; None if it may."""
         advertisement = self.advertisement
         if not advertisement.is_healthy:
-            return False
-        if entry.address in advertisement.refused or self.name in entry.exclude:
-            return False
+            return "unhealthy"
+        if self.name in entry.exclude:
+            return "excluded"
         interface = entry.interface or advertisement.interface
-        return any(
-            entry.address in network for network in advertisement.networks.get(interface, ())
-        )
+        networks = advertisement.networks.get(interface, ())
+        if not any(entry.address in network for network in networks):
+            return f"not allowed on {interface} by the helper"
+        if entry.address in advertisement.refused:
+            return "refused by the helper (its log says why)"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
