@@ -1,0 +1,209 @@
+"""`yaim lab` as users run it, and that nothing of it is left behind."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lab.machine import Machine, machine_in
+from yaim.lab import control
+from yaim.lab.cluster import wait_until
+from yaim.lab.namespaces import Namespace
+
+WITHIN_S = 30.0
+EX_USAGE = 2
+NOT_UP = (1, "", "yaim: no lab is up: `yaim lab up` starts one\n")
+LAB = (sys.executable, "-P", "-m", "yaim", "lab")
+TOOLS = ("cat", "ip", "mount", "nsenter", "setpriv", "unshare")
+"""The programs that the lab needs, but for etcd."""
+
+
+class Place:
+    """A machine on which there is nothing but what the lab makes."""
+
+    def __init__(self, machine: Machine, temporary: Path) -> None:
+        self.machine = machine
+        self.temporary = temporary
+
+    def lab(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        """Exit status, output and messages of `yaim lab`."""
+        done = self.machine.run(*LAB, *arguments, TMPDIR=str(self.temporary), **variables)
+        return done.returncode, done.stdout, done.stderr
+
+    def up(self, *options: str) -> str:
+        status, shown, message = self.lab("up", *options)
+        assert status == 0, message
+        return shown
+
+    def nodes(self) -> dict[str, tuple[str, list[str]]]:
+        """What `lab status` shows: node to its state and the addresses it holds."""
+        rows = self.lab("status")[1].splitlines()[:-1]
+        shown = [re.findall(r"^  (n\d) +(\w+(?: \w+)?)(.*)$", row)[0] for row in rows]
+        return {name: (state, addresses.split()) for name, state, addresses in shown}
+
+    def wait_for(self, **nodes: tuple[str, int]) -> None:
+        """Until this is the nodes' state and how many addresses each holds."""
+
+        def found() -> dict[str, tuple[str, int]]:
+            return {name: (state, len(held)) for name, (state, held) in self.nodes().items()}
+
+        self.wait_until(lambda: found() == nodes, str(nodes))
+
+    def remains(self, *, files: bool = True) -> dict[str, list[str]]:
+        """Everything there, but for what `lab up` has logged."""
+        there = self.machine.remains()
+        all_files = [*there["files"], *map(str, self.temporary.rglob("*"))]
+        return there | {"files": [f for f in all_files if files and control.LOG.name not in f]}
+
+    def wait_until(self, is_so: Callable[[], bool], what: str) -> None:
+        wait_until(is_so, WITHIN_S, what, lambda: f"{self.remains()}\n{self.lab('status')}")
+
+
+@contextmanager
+def new_place(temporary: Path) -> Iterator[Place]:
+    with closing(Namespace.new()) as network, machine_in(network) as machine:
+        yield Place(machine, temporary)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with new_place(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def place_of_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with new_place(tmp_path_factory.mktemp("lab")) as made:
+        made.up()
+        yield made
+
+
+@pytest.fixture
+def up(place_of_lab: Place) -> Place:
+    """Where a lab is up, whose nodes are well and share the addresses."""
+    place_of_lab.wait_for(n1=("running", 2), n2=("running", 2), n3=("running", 2))
+    return place_of_lab
+
+
+def test_status_shows_who_holds_what_and_what_the_client_sees(up: Place) -> None:
+    held = [address for _, addresses in up.nodes().values() for address in addresses]
+    assert sorted(held) == [f"192.0.2.{number}" for number in range(11, 17)]
+    answering = "  client: 6 addresses answer\n"
+    up.wait_until(lambda: up.lab("status")[1].endswith(answering), "all to answer")
+
+
+@pytest.mark.parametrize(
+    ("command", "node", "text", "state"),
+    [
+        ("fail", "n1", "its service answers 503", "service fails"),
+        ("kill", "n2", "all its processes are killed with -9", "not running"),
+        ("cut", "n3", "it is cut off from etcd, the other nodes and the client", "cut off"),
+    ],
+)
+def test_the_others_take_over_until_the_node_is_healed(
+    up: Place, command: str, node: str, text: str, state: str
+) -> None:
+    assert up.lab(command, node) == (0, f"{node}: {text}\n", "")
+    others = dict.fromkeys(("n1", "n2", "n3"), ("running", 3))
+    up.wait_for(**{**others, node: (state, 0)})
+    healed = "its service answers, it is connected and running"
+    assert up.lab("heal", node) == (0, f"{node}: {healed}\n", "")
+    up.wait_for(n1=("running", 2), n2=("running", 2), n3=("running", 2))
+
+
+def test_exec_runs_a_program_as_if_on_the_node(up: Place) -> None:
+    _, shown, _ = up.lab("exec", "n1", "ip", "-brief", "address", "show", "eth0")
+    assert sorted(re.findall(r"(192\.0\.2\.\d+)/32", shown)) == up.nodes()["n1"][1]
+    assert "yaim: supervisor" in up.lab("exec", "n2", "cat", "/proc/1/cmdline")[1]
+    assert up.lab("exec", "n3", "sh", "-c", "hostname; exit 7") == (7, "n3\n", "")
+
+
+@pytest.mark.parametrize(("command", "node"), [("fail", "n9"), ("heal", ""), ("exec", "N1")])
+def test_a_node_that_is_not_there_is_refused(up: Place, command: str, node: str) -> None:
+    message = f"yaim: there is no node {node!r}: there are n1, n2, n3\n"
+    assert up.lab(command, node) == (1, "", message)
+
+
+def test_a_second_lab_is_refused(up: Place) -> None:
+    assert up.lab("up") == (1, "", "yaim: a lab is up already: `yaim lab down` ends it\n")
+
+
+def test_a_command_that_is_broken_off_does_not_end_the_lab(up: Place) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(str(up.machine.root / control.SOCKET.relative_to("/")))
+        connection.send(b'{"do": "status"}')
+    assert up.lab("status")[0] == 0
+
+
+def test_nothing_is_left_when_a_lab_is_down(place: Place) -> None:
+    before = place.remains()
+    shown = place.up("--nodes=2", "--addresses=3")
+    assert sorted(re.findall(r"192\S+", shown)) == ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+    while_up = place.remains()
+    assert min(len(while_up[each]) - len(before[each]) for each in ("processes", "files")) > 10
+    assert place.lab("down") == (0, "the lab is down\n", "")
+    place.wait_until(lambda: place.remains() == before, "all to be gone")
+    assert place.lab("down") == NOT_UP
+    place.wait_until(lambda: place.remains() == before, "all to be gone")
+
+
+def test_a_lab_whose_keeper_is_killed_is_gone_and_another_one_can_come(place: Place) -> None:
+    before = place.remains(files=False)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        place.up("--nodes=1", "--addresses=1")
+        place.machine.kill(number, place.machine.pid("yaim lab keep") or "")
+        place.wait_until(lambda: place.remains(files=False) == before, "all to be gone")
+        assert place.lab("status") == NOT_UP
+
+
+def test_nothing_is_left_when_the_story_is_broken_off(place: Place) -> None:
+    """By Ctrl-C, which all processes of the terminal get."""
+    before = place.remains()
+    with subprocess.Popen(
+        place.machine.command("env", f"TMPDIR={place.temporary}", "setsid", *LAB, "run"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as story:
+        try:
+            assert story.stdout is not None
+            told = next(line for line in story.stdout if line == "> n1's service fails\n")
+            place.machine.kill(signal.SIGINT, f"-{place.machine.pid('yaim lab run')}")
+            told += story.stdout.read()
+            story.wait(WITHIN_S)
+        finally:
+            story.kill()
+    assert story.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in told
+    place.wait_until(lambda: place.remains() == before, "all to be gone")
+
+
+def test_a_lab_that_is_not_up_is_told(place: Place) -> None:
+    for arguments in (("status",), ("fail", "n1"), ("exec", "n1", "true"), ("down",)):
+        assert place.lab(*arguments) == NOT_UP
+
+
+@pytest.mark.parametrize("command", ["run", "up"])
+def test_a_missing_etcd_is_told(place: Place, command: str) -> None:
+    for tool in TOOLS:
+        (place.temporary / tool).symlink_to(shutil.which(tool) or "")
+    before = place.remains()
+    status, _, message = place.lab(command, PATH=str(place.temporary))
+    told = "yaim: there is no etcd on this machine: apt-get install etcd-server"
+    assert (status, message.strip().splitlines()[-1]) == (1, told)
+    place.wait_until(lambda: place.remains() == before, "all to be gone")
+
+
+@pytest.mark.parametrize("option", ["--nodes=0", "--nodes=21", "--addresses=0"])
+def test_a_lab_has_its_bounds(place: Place, option: str) -> None:
+    status, shown, message = place.lab("up", option)
+    assert (status, shown) == (EX_USAGE, "")
+    assert f"argument {option.partition('=')[0]}: invalid choice" in message

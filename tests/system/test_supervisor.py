@@ -1,0 +1,272 @@
+"""`yaim supervise` as users run it, on a "host" with a real etcd.
+
+Unlike on a node of the lab, its first process is another, as on a real host: supervisors can end,
+be killed, be daemons and be started again.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from tests.lab.machine import Machine, machine_in
+from tests.system.conftest import Build
+from yaim.lab.cluster import USER, Lab, LabPlan, pool_of, wait_until
+
+PID_FILE, LOG_FILE = "run/yaim.pid", "run/yaim.log"
+FILES = (("config", "yaim.yml"), ("helper-config", "helper.yml"))
+SUPERVISE = (sys.executable, "-P", "-m", "yaim", "supervise", f"--user={USER}")
+DAEMON = ("--daemon", f"--pid-file=/{PID_FILE}", f"--log-file=/{LOG_FILE}")
+SOCKET = "run/yaim-helper/helper.sock"
+WITHIN_S = 30.0
+EX_CANNOT_START = 1
+EX_CONFIG = 78
+
+
+class Host:
+    """The only node of a lab; nothing of yaim runs there until it is started."""
+
+    def __init__(self, lab: Lab, machine: Machine) -> None:
+        self.lab = lab
+        self.node = lab.nodes["n1"]
+        self.machine = machine
+        self._log = self.node.directory / "log"
+        # As the lab sets up a node, service included; but what comes last, supervise, gets a user
+        # that it declines.
+        module = ("-P", "-m", "yaim.lab.host", "n1", str(self.node.directory), "no-such-user")
+        set_up = self._start(sys.executable, *module)
+        assert set_up.wait(WITHIN_S) == EX_CANNOT_START, self.text()
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(self.machine.command(*command), stdout=log, stderr=log)
+
+    def supervise(self, *options: str) -> tuple[str, ...]:
+        files = (f"--{key}={self.node.directory / name}" for key, name in FILES)
+        return (*SUPERVISE, *files, *options)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """In the foreground; ends as the supervisor does."""
+        started = self._start(*self.supervise())
+        self.wait_until_held()
+        return started
+
+    def start_daemon(self) -> None:
+        done = self.machine.run(*self.supervise(*DAEMON))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        self.wait_until_held()
+
+    def kill(self, role: str, number: signal.Signals) -> None:
+        self.machine.kill(number, self.pid(role))
+
+    def of_yaim(self) -> dict[str, str]:
+        """The processes that supervise has to account for, itself included: id to title."""
+        ours = ("yaim: ", f"{sys.executable} -P -m yaim ", f"{sys.executable} -I -m yaim_helper ")
+        return {p: title for p, title in self.machine.processes().items() if title.startswith(ours)}
+
+    def pid(self, role: str) -> str:
+        """Empty if there is none."""
+        return self.machine.pid(f"yaim: {role}") or ""
+
+    def status(self, role: str) -> dict[str, str]:
+        """proc_pid_status(5)"""
+        lines = (self.machine.root / "proc" / self.pid(role) / "status").read_text().splitlines()
+        return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+    def text(self) -> str:
+        return self._log.read_text()
+
+    def keys(self) -> list[bytes]:
+        """In etcd, but for the pool itself."""
+        keys = self.lab.etcd.read_all(*self.lab.keys.all())[0]
+        return [key for key in keys if b"/marked" in key or b"/nodes/" in key]
+
+    def held(self) -> tuple[object, ...]:
+        """Differs from what it was before if an address has left its interface for an instant, or
+        a mark was deleted and made anew."""
+        self.lab.record.update()
+        return list(self.lab.record.changes), dict(self.lab.view().marks)
+
+    def running(self) -> tuple[object, ...]:
+        """Differs also if a process was started anew."""
+        return sorted(self.of_yaim()), *self.held()
+
+    def wait_until(self, is_so: Callable[[], object], what: str) -> None:
+        wait_until(lambda: bool(is_so()), WITHIN_S, what, lambda: f"{self.of_yaim()}{self.text()}")
+
+    def wait_for_text(self, text: str) -> None:
+        self.wait_until(lambda: text in self.text(), f"{text!r} in the log")
+
+    def wait_until_held(self) -> None:
+        """Both addresses are there, and both processes know it."""
+        self.lab.wait_until_held(within_s=WITHIN_S)
+        self.wait_until(lambda: self.pid("coordinator n1 healthy 2/2"), "the coordinator")
+        self.wait_until(lambda: self.pid("helper 2 addresses"), "the helper")
+
+    def wait_until_nothing_is_left(self) -> None:
+        """No process, no socket, no address, no key in etcd."""
+        self.wait_until(lambda: not self.of_yaim(), "yaim to be gone")
+        assert not (self.machine.root / SOCKET).exists()
+        self.wait_until(lambda: not self.lab.holders(), "the addresses to be gone")
+        self.wait_until(lambda: not self.keys(), "the keys to be gone")
+
+
+@pytest.fixture
+def ttl_ms() -> int:
+    """Long enough for no address to expire while something is started on a busy machine."""
+    return 10_000
+
+
+@pytest.fixture
+def host(build: Build, ttl_ms: int) -> Iterator[Host]:
+    lab = build(LabPlan(nodes=1, pool=pool_of(2), ttl_ms=ttl_ms))
+    with machine_in(lab.nodes["n1"].namespace) as machine:
+        yield Host(lab, machine)
+
+
+def test_both_run_and_only_the_helper_has_privileges(host: Host) -> None:
+    host.start()
+    supervisor, coordinator, helper = map(host.status, ("supervisor", "coordinator", "helper"))
+    assert helper["PPid"] == coordinator["PPid"] == supervisor["Pid"]
+    assert supervisor["Uid"].split() == helper["Uid"].split() == ["0"] * 4
+    assert coordinator["Uid"].split() == coordinator["Gid"].split() == ["65534"] * 4
+    assert coordinator["Groups"].split() in ([], ["65534"])
+    assert {int(coordinator[f"Cap{each}"], 16) for each in ("Inh", "Prm", "Eff", "Amb")} == {0}
+
+
+def test_a_process_killed_with_9_is_started_again_and_adopts_the_addresses(host: Host) -> None:
+    supervisor = host.start()
+    held = host.held()
+    for role in ("coordinator", "helper"):
+        host.kill(role, signal.SIGKILL)
+        host.wait_for_text(f"the {role} has ended (SIGKILL); starting it again in")
+        host.wait_until_held()
+    assert host.held() == held
+    host.kill("supervisor", signal.SIGTERM)
+    assert supervisor.wait(WITHIN_S) == 0
+    host.wait_until_nothing_is_left()
+
+
+def test_a_process_that_ends_at_once_is_started_again_after_growing_pauses(host: Host) -> None:
+    """And carries on when what it needs is there again."""
+    host.start()
+    config = host.node.directory / "helper.yml"
+    good = config.read_text()
+    wrong = {**yaml.safe_load(good), "audit-log": str(host.node.directory)}
+    config.write_text(yaml.safe_dump(wrong))
+    host.kill("helper", signal.SIGKILL)
+    told = r"the helper has ended \((.*)\); starting it again in (.*) s"
+    host.wait_until(lambda: len(re.findall(told, host.text())) >= 4, "4 ends")
+    config.write_text(good)
+    causes, pauses = zip(*re.findall(told, host.text())[:4], strict=True)
+    assert causes == ("SIGKILL", *["status 1"] * 3)
+    first, second, third, fourth = map(float, pauses)
+    assert 0 < first <= 0.25 < second <= 0.5 < third <= 1.0 < fourth <= 2.0
+    host.wait_until_held()
+
+
+def test_sighup_makes_the_coordinator_reload_without_dropping_an_address(host: Host) -> None:
+    host.start()
+    before = host.running()
+    host.node.write_config({**host.node.read_config(), "interval": 700})
+    host.kill("supervisor", signal.SIGHUP)
+    host.wait_for_text("the configuration is reloaded")
+    assert "interval has changed" in host.text()
+    host.wait_until_held()
+    assert host.running() == before
+
+
+def test_a_second_supervisor_is_refused_and_harms_nothing(host: Host) -> None:
+    host.start()
+    before = host.running()
+    second = host.machine.run(*host.supervise())
+    assert second.returncode == EX_CANNOT_START
+    assert f"another process listens at /{SOCKET}: is yaim running already?" in second.stderr
+    assert host.running() == before
+    assert (host.machine.root / SOCKET).is_socket()
+
+
+def test_the_coordinator_ends_first_and_releases_everything(host: Host) -> None:
+    supervisor = host.start()
+    host.kill("supervisor", signal.SIGTERM)
+    assert supervisor.wait(WITHIN_S) == 0
+    assert not host.keys()
+    last = json.loads((host.node.directory / "audit.log").read_text().splitlines()[-1])
+    assert (last["type"], last["addresses"]) == ("stop", 0)
+    host.wait_until_nothing_is_left()
+
+
+def test_further_signals_while_it_ends_do_no_harm(host: Host) -> None:
+    supervisor = host.start()
+    host.kill("helper", signal.SIGSTOP)
+    host.kill("supervisor", signal.SIGINT)
+    host.wait_for_text("supervisor: got SIGINT")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        host.kill("supervisor", number)
+        host.wait_until(lambda: not int(host.status("supervisor")["ShdPnd"], 16), "it to see it")
+    assert supervisor.poll() is None
+    host.kill("helper", signal.SIGCONT)
+    assert supervisor.wait(WITHIN_S) == 0
+    assert "Traceback" not in host.text()
+    host.wait_until_nothing_is_left()
+
+
+@pytest.mark.parametrize("ttl_ms", [3000])
+def test_a_helper_that_hangs_does_not_keep_it_from_ending(host: Host) -> None:
+    """The kernel removes the addresses."""
+    supervisor = host.start()
+    host.kill("helper", signal.SIGSTOP)
+    host.kill("supervisor", signal.SIGTERM)
+    assert supervisor.wait(WITHIN_S) == 0
+    assert "the helper does not end: killing it" in host.text()
+    host.wait_until_nothing_is_left()
+
+
+@pytest.mark.parametrize("ttl_ms", [3000])
+@pytest.mark.parametrize(("role", "file"), [("coordinator", "yaim.yml"), ("helper", "helper.yml")])
+def test_all_end_when_one_cannot_use_its_configuration(host: Host, role: str, file: str) -> None:
+    """Starting it again would not help."""
+    supervisor = host.start()
+    (host.node.directory / file).write_text("colour: green\n")
+    host.kill(role, signal.SIGKILL)
+    assert supervisor.wait(WITHIN_S) == EX_CONFIG
+    assert f"the {role} cannot use its configuration: ending" in host.text()
+    assert "colour" in host.text()
+    host.wait_until_nothing_is_left()
+
+
+def test_a_daemon_runs_in_the_background_until_it_gets_sigterm(host: Host) -> None:
+    host.start_daemon()
+    before = host.running()
+    supervisor = host.status("supervisor")
+    assert (host.machine.root / PID_FILE).read_text() == f"{supervisor['Pid']}\n"
+    assert supervisor["PPid"] == "1"
+    second = host.machine.run(*host.supervise(*DAEMON))
+    message = f"yaim: /{PID_FILE}: process {supervisor['Pid']} is running already\n"
+    assert (second.returncode, second.stdout, second.stderr) == (EX_CANNOT_START, "", message)
+    assert host.running() == before
+    assert host.machine.run("sh", "-c", f"kill $(cat /{PID_FILE})").returncode == 0
+    host.wait_until_nothing_is_left()
+    assert not (host.machine.root / PID_FILE).exists()
+    log = (host.machine.root / LOG_FILE).read_text()
+    assert "INFO holds 192.0.2.11" in log
+    assert "INFO supervisor: got SIGTERM" in log
+    assert "Traceback" not in log
+
+
+def test_a_daemon_killed_with_9_takes_both_along_and_the_next_one_adopts(host: Host) -> None:
+    """The PID file and the socket that it leaves do no harm."""
+    host.start_daemon()
+    held = host.held()
+    stale = (host.machine.root / PID_FILE).read_text()
+    host.kill("supervisor", signal.SIGKILL)
+    host.wait_until(lambda: not host.of_yaim(), "it to be gone")
+    assert (host.machine.root / SOCKET).is_socket()
+    host.start_daemon()
+    assert stale != (host.machine.root / PID_FILE).read_text() == f"{host.pid('supervisor')}\n"
+    assert host.held() == held
