@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -228,17 +228,12 @@ def _supervise(options: argparse.Namespace) -> int:
         arguments = [f"--{name}={value}" for name, value in _flags(options).items()]
         if loaded.file is not None:
             arguments.append(f"--config={loaded.file.absolute()}")
-        supervise = partial(
-            supervisor.supervise,
-            user,
-            options.helper_config.absolute(),
-            loaded.helper_socket,
-            arguments,
-        )
-        if not options.daemon:
-            return supervise()
-        with supervisor.daemonize(options.pid_file.absolute(), options.log_file.absolute()):
-            return supervise()
+        with ExitStack() as stack:
+            listener = supervisor.listen(loaded.helper_socket, user)
+            if options.daemon:
+                files = options.pid_file.absolute(), options.log_file.absolute()
+                stack.enter_context(supervisor.daemonize(*files, listener))
+            return supervisor.supervise(user, options.helper_config.absolute(), listener, arguments)
     except supervisor.SuperviseError as error:
         _complain(str(error))
         return EX_CANNOT_START
@@ -270,14 +265,16 @@ def _lab(options: argparse.Namespace) -> int:
         """As an exception, so that everything is cleaned up."""
         raise SystemExit(128 + number)
 
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
     try:
+        if os.geteuid() != 0:
+            raise LabError("the lab needs root: it makes network namespaces")
         if options.lab_command in ("run", "keep"):
             enter_private_network()
         if options.lab_command == "run":
             from yaim.lab import story
 
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, end)
             return story.play(options.nodes, options.addresses)
         from yaim.lab import control
 

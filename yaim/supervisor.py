@@ -6,7 +6,7 @@ Should it be killed itself, the kernel kills both; started again, they carry on 
 """
 
 import ctypes
-import errno
+import fcntl
 import logging
 import os
 import pwd
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import daemon
-from daemon.pidfile import TimeoutPIDLockFile
 from setproctitle import setproctitle
 
 logger = logging.getLogger(__name__)
@@ -119,13 +118,14 @@ def user_named(name: str) -> pwd.struct_passwd:
 def supervise(
     user: pwd.struct_passwd,
     helper_config: Path,
-    helper_socket: Path,
+    listener: socket.socket,
     coordinator_arguments: Sequence[str],
 ) -> int:
-    """Run both until SIGTERM or SIGINT; the exit status."""
+    """Run both until SIGTERM or SIGINT; the exit status. `listener` is the helper's socket."""
     setproctitle("yaim: supervisor")
+    # Where it is ignored, which is inherited, nobody is told of the end of a child.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    listener = _listen(helper_socket, user)
     helper = Program(
         "helper",
         (sys.executable, "-I", "-m", "yaim_helper", "--config", str(helper_config)),
@@ -141,16 +141,38 @@ def supervise(
     try:
         return _Supervisor(helper, coordinator).run()
     finally:
-        helper_socket.unlink(missing_ok=True)
+        Path(listener.getsockname()).unlink(missing_ok=True)
 
 
-def daemonize(pid_file: Path, log_file: Path) -> Any:
+class PidFile:
+    """Locked from its construction on, so that a stale one does no harm; written when entered."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises SuperviseError."""
+        self._path = path
+        try:
+            self.file = path.open("a+")
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = path.read_text().strip()
+            raise SuperviseError(f"{path}: process {pid} is running already") from None
+        except OSError as error:
+            raise SuperviseError(
+                f"{path}: {error.strerror}; name another with --pid-file"
+            ) from None
+
+    def __enter__(self) -> None:
+        self.file.truncate(0)
+        self.file.write(f"{os.getpid()}\n")
+        self.file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def daemonize(pid_file: Path, log_file: Path, listener: socket.socket) -> Any:
     """A context in which this process is a daemon; to be entered. Raises SuperviseError."""
-    lock = TimeoutPIDLockFile(str(pid_file), acquire_timeout=0)
-    if lock.is_locked() and not _is_alive(lock.read_pid()):
-        lock.break_lock()
-    if lock.is_locked():
-        raise SuperviseError(f"{pid_file}: process {lock.read_pid()} is running already")
+    lock = PidFile(pid_file)
     try:
         log = log_file.open("a")
     except OSError as error:
@@ -159,6 +181,7 @@ def daemonize(pid_file: Path, log_file: Path) -> Any:
         ) from None
     return daemon.DaemonContext(
         pidfile=lock,
+        files_preserve=[lock.file, listener],
         umask=0o022,
         stdout=log,
         stderr=log,
@@ -167,30 +190,26 @@ def daemonize(pid_file: Path, log_file: Path) -> Any:
     )
 
 
-def _is_alive(pid: int | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return True
-
-
-def _listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
-    """The helper's socket; open to root and to the coordinator's group."""
+def listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
+    """The helper's socket; open to root and to the coordinator's group. Raises SuperviseError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        if _is_listened_at(path):
-            raise SuperviseError(f"another process listens at {path}: is yaim running already?")
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        os.chown(path, 0, user.pw_gid)
-        path.chmod(0o660)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            # Of two that start at once, one is second.
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if _is_listened_at(path):
+                raise SuperviseError(f"another process listens at {path}: is yaim running already?")
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+            os.chown(path, 0, user.pw_gid)
+            path.chmod(0o660)
+            listener.listen(16)
+        finally:
+            os.close(directory)
     except OSError as error:
-        raise SuperviseError(f"cannot listen at {path}: {error.strerror}") from error
-    listener.listen(16)
+        raise SuperviseError(f"cannot listen at {path}: {error.strerror or error}") from error
     return listener
 
 

@@ -50,9 +50,9 @@ class Host:
         files = (f"--{key}={self.node.directory / name}" for key, name in FILES)
         return (*SUPERVISE, *files, *options)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """In the foreground; ends as the supervisor does."""
-        started = self._start(*self.supervise())
+    def start(self, *around: str) -> subprocess.Popen[bytes]:
+        """In the foreground; ends as the supervisor does. `around`: a command in front of it."""
+        started = self._start(*around, *self.supervise())
         self.wait_until_held()
         return started
 
@@ -191,6 +191,13 @@ def test_a_second_supervisor_is_refused_and_harms_nothing(host: Host) -> None:
     assert (host.machine.root / SOCKET).is_socket()
 
 
+def test_it_works_also_where_sigchld_was_ignored(host: Host) -> None:
+    """Which is inherited."""
+    host.start("env", "--ignore-signal=CHLD")
+    host.kill("coordinator", signal.SIGKILL)
+    host.wait_for_text("the coordinator has ended (SIGKILL)")
+
+
 def test_the_coordinator_ends_first_and_releases_everything(host: Host) -> None:
     supervisor = host.start()
     host.kill("supervisor", signal.SIGTERM)
@@ -247,8 +254,12 @@ def test_a_daemon_runs_in_the_background_until_it_gets_sigterm(host: Host) -> No
     assert (host.machine.root / PID_FILE).read_text() == f"{supervisor['Pid']}\n"
     assert supervisor["PPid"] == "1"
     second = host.machine.run(*host.supervise(*DAEMON))
-    message = f"yaim: /{PID_FILE}: process {supervisor['Pid']} is running already\n"
+    message = f"yaim: another process listens at /{SOCKET}: is yaim running already?\n"
     assert (second.returncode, second.stdout, second.stderr) == (EX_CANNOT_START, "", message)
+    elsewhere = f"--helper-socket=/{SOCKET}.other"
+    third = host.machine.run(*host.supervise(*DAEMON, elsewhere))
+    message = f"yaim: /{PID_FILE}: process {supervisor['Pid']} is running already\n"
+    assert (third.returncode, third.stdout, third.stderr) == (EX_CANNOT_START, "", message)
     assert host.running() == before
     assert host.machine.run("sh", "-c", f"kill $(cat /{PID_FILE})").returncode == 0
     host.wait_until_nothing_is_left()
@@ -257,6 +268,27 @@ def test_a_daemon_runs_in_the_background_until_it_gets_sigterm(host: Host) -> No
     assert "INFO holds 192.0.2.11" in log
     assert "INFO supervisor: got SIGTERM" in log
     assert "Traceback" not in log
+
+
+def test_a_daemon_beside_a_supervisor_is_refused_with_a_message(host: Host) -> None:
+    host.start()
+    done = host.machine.run(*host.supervise(*DAEMON))
+    assert (done.returncode, "is yaim running already" in done.stderr) == (EX_CANNOT_START, True)
+
+
+def test_a_daemon_whose_pid_file_cannot_be_written_says_so(host: Host) -> None:
+    elsewhere = "--pid-file=/not-there/yaim.pid"
+    done = host.machine.run(*host.supervise(*DAEMON, elsewhere))
+    message = "/not-there/yaim.pid: No such file or directory; name another with --pid-file"
+    assert (done.returncode, done.stderr) == (EX_CANNOT_START, f"yaim: {message}\n")
+    assert host.of_yaim() == {}
+
+
+@pytest.mark.parametrize("text", ["99999999999\n", "1\n"])
+def test_a_pid_file_that_nobody_holds_does_no_harm(host: Host, text: str) -> None:
+    (host.machine.root / PID_FILE).write_text(text)
+    host.start_daemon()
+    assert (host.machine.root / PID_FILE).read_text() == f"{host.pid('supervisor')}\n"
 
 
 def test_a_daemon_killed_with_9_takes_both_along_and_the_next_one_adopts(host: Host) -> None:

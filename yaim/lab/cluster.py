@@ -3,6 +3,7 @@
 The bridge and etcd are in this process's own network namespace, which must be a private one.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -35,6 +36,8 @@ FIRST_NODE_ADDRESS = ip_address("192.0.2.201")
 FIRST_POOL_ADDRESS = ip_address("192.0.2.11")
 NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 NAMESPACE, CLUSTER = "/service/", "yaim"
+_PREFIX = "yaim-lab-"
+"""Of the lab's directory, where temporary files are."""
 
 
 def pool_of(count: int) -> tuple[Address, ...]:
@@ -133,9 +136,10 @@ class LabNode:
 
     def supervisor(self) -> int:
         """The process id of its first process."""
-        if self._process is None:
+        children = _children(self._process.pid) if self._process is not None else []
+        if not children:
             raise LabError(f"{self.name} is not running")
-        return _children(self._process.pid)[0]
+        return children[0]
 
     def process(self, role: str) -> int | None:
         """The process id of its `coordinator`, `helper` or `supervisor`."""
@@ -219,8 +223,12 @@ class Lab:
         self._stack.close()
 
     def _build(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="yaim-lab-"))
+        sweep()
+        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        if self.directory.is_relative_to("/run"):
+            raise LabError("TMPDIR is below /run, of which each node has its own: set another")
+        self._stack.callback(os.close, _lock(self.directory))
         self.directory.chmod(0o755)
         self._make_bridge()
         self.etcd = self._start_etcd()
@@ -360,6 +368,27 @@ class Lab:
         return "\n".join(
             f"--- {node.name}\n{_tail(node.directory / 'log')}" for node in self.nodes.values()
         )
+
+
+def sweep() -> None:
+    """Delete what labs that were killed have left."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            os.close(_lock(directory))
+        except OSError:
+            continue
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _lock(directory: Path) -> int:
+    """Held as long as this process lives, or until it is closed. Raises OSError if it is held."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def wait_until(

@@ -4,14 +4,13 @@ talk to it over a Unix socket, and it is gone when its process is.
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from yaim.lab.cluster import Lab, LabPlan, pool_of
+from yaim.lab.cluster import Lab, LabPlan, pool_of, sweep
 from yaim.lab.namespaces import LabError
 from yaim.lab.table import lines
 
@@ -26,7 +25,7 @@ def up(nodes: int, addresses: int) -> str:
     if is_up():
         raise LabError("a lab is up already: `yaim lab down` ends it")
     read_end, write_end = os.pipe()
-    with LOG.open("wb") as log:
+    with LOG.open("w+") as log, os.fdopen(read_end) as ready:
         keeper = subprocess.Popen(
             (
                 sys.executable,
@@ -45,11 +44,19 @@ def up(nodes: int, addresses: int) -> str:
             pass_fds=(write_end,),
             start_new_session=True,
         )
-    os.close(write_end)
-    with os.fdopen(read_end) as ready:
-        if not ready.read():
+        os.close(write_end)
+        try:
+            is_ready = bool(ready.read())
+        except BaseException:
+            keeper.terminate()
             keeper.wait()
-            raise LabError(f"the lab does not start:\n{LOG.read_text()}")
+            LOG.unlink(missing_ok=True)
+            raise
+        if not is_ready:
+            keeper.wait()
+            LOG.unlink(missing_ok=True)
+            log.seek(0)
+            raise LabError(f"the lab does not start:\n{log.read()}")
     return ask("status")
 
 
@@ -68,6 +75,10 @@ def ask(what: str, node: str = "") -> str:
         try:
             connection.connect(str(SOCKET))
         except OSError as error:
+            # There may be something left of one that was killed.
+            SOCKET.unlink(missing_ok=True)
+            LOG.unlink(missing_ok=True)
+            sweep()
             raise LabError("no lab is up: `yaim lab up` starts one") from error
         connection.send(json.dumps({"do": what, "node": node}).encode())
         answer = json.loads(connection.recv(65536) or b'{"error": "the lab has ended"}')
@@ -78,49 +89,52 @@ def ask(what: str, node: str = "") -> str:
 
 def keep(nodes: int, addresses: int, ready_fd: int) -> None:
     """The lab's process: until it is told `down`, or gets a signal."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(0))
-    with Lab(LabPlan(nodes=nodes, pool=pool_of(addresses))) as lab:
-        for node in lab.nodes.values():
-            node.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         SOCKET.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind(str(SOCKET))
+        listener.bind(str(SOCKET))
+        try:
             SOCKET.chmod(0o600)
             listener.listen(8)
-            try:
+            with Lab(LabPlan(nodes=nodes, pool=pool_of(addresses))) as lab:
+                for node in lab.nodes.values():
+                    node.start()
                 lab.wait_until_held(within_s=UP_WITHIN_S)
                 os.write(ready_fd, b"ready")
                 os.close(ready_fd)
-                _answer_until_down(lab, listener)
-            finally:
-                SOCKET.unlink(missing_ok=True)
+                last = _answer_until_down(lab, listener)
+        finally:
+            SOCKET.unlink(missing_ok=True)
+            LOG.unlink(missing_ok=True)
+        with last:
+            _answer(last, {"text": "the lab is down"})
 
 
-def _answer_until_down(lab: Lab, listener: socket.socket) -> None:
-    is_down = False
-    while not is_down:
+def _answer_until_down(lab: Lab, listener: socket.socket) -> socket.socket:
+    """The connection to be told when it is."""
+    while True:
         connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(ANSWER_WITHIN_S)
-            try:
-                request = json.loads(connection.recv(65536) or b"{}")
-                is_down = request.get("do") == "down"
-                answer = {"text": _do(lab, request.get("do", ""), request.get("node", ""))}
-            except LabError as error:
-                answer = {"error": str(error)}
-            except OSError:
-                continue
-            try:
-                connection.send(json.dumps(answer).encode())
-            except OSError:
-                # It has not waited for the answer.
-                pass
+        connection.settimeout(ANSWER_WITHIN_S)
+        try:
+            request = json.loads(connection.recv(65536) or b"{}")
+            if request.get("do") == "down":
+                return connection
+            _answer(connection, {"text": _do(lab, request.get("do", ""), request.get("node", ""))})
+        except LabError as error:
+            _answer(connection, {"error": str(error)})
+        except OSError:
+            pass
+        connection.close()
+
+
+def _answer(connection: socket.socket, answer: dict[str, str]) -> None:
+    try:
+        connection.send(json.dumps(answer).encode())
+    except OSError:
+        # It has not waited for it.
+        pass
 
 
 def _do(lab: Lab, what: str, name: str) -> str:
-    if what == "down":
-        return "the lab is down"
     if what == "status":
         return "\n".join(lines(lab))
     node = lab.nodes.get(name)
