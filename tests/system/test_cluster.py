@@ -209,12 +209,12 @@ def test_an_address_that_is_on_the_host_already_is_left_alone_and_to_others(lab:
     foreign = ip_address("192.0.2.201")
     held_by_n1 = "192.0.2.201/24"
     lab.put(foreign)
-    wait_until(
-        lambda: lab.view().marks[foreign].holder != "n1" if foreign in lab.view().marks else False,
-        10.0,
-        "another node to take it",
-        lab.logs,
-    )
+
+    def is_with_others() -> bool:
+        mark = lab.view().marks.get(foreign)
+        return mark is not None and mark.holder != "n1"
+
+    wait_until(is_with_others, 10.0, "another node to take it", lab.logs)
     assert held_by_n1 in lab.nodes["n1"].namespace.run("ip", "-4", "address", "show", "eth0")
     lab.delete(foreign)
 
