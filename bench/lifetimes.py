@@ -86,11 +86,12 @@ def put(kernel: Kernel, addresses: Sequence[Address], lifetime: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
     kinds = list(product(TTLS_S, ("fresh", "last"), (False, True)))
     cases = [(*kind, number) for kind in kinds for number in range(options.rounds)]
     random.shuffle(cases)
+    print("how late the kernel removes addresses: this takes some minutes ...", flush=True)
     # Each case waits most of the time; a process of its own each time, for a namespace of its own.
     with multiprocessing.get_context("spawn").Pool(8, maxtasksperchild=1) as pool:
         results = pool.map(measure, cases, chunksize=1)
