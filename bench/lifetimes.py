@@ -1,6 +1,6 @@
 """How late the kernel removes an address whose lifetime is over, and what margin that leaves.
 
-    python -m bench.lifetimes [--rounds 20]
+    python -m bench.lifetimes [--rounds 6]
 
 The helper's promise (helper/PROTOCOL.md) rests on a bound for this; here it is measured. For each
 ttl three IPv4 and three IPv6 addresses get the lifetime that the helper gives them, as if it were
