@@ -439,10 +439,12 @@ class Server:
             ours = [each for each in places if old.is_at(each)]
         else:
             ours = [each for each in places if self._is_left_over(each, host)]
-            if ours != places:
-                return Refused("foreign", f"{add.address} is on this host already")
             if len(self._holdings) >= self._policy.max_addresses:
                 return Refused("limit", f"there are {len(self._holdings)} addresses already")
+        holding = Holding(add.address, interface, add.prefix, add.label, cluster, deadline, life_s)
+        theirs = [each for each in places if each not in ours]
+        if theirs and (old is None or any(holding.is_at(each) for each in theirs)):
+            return Refused("foreign", f"{add.address} is on this host already")
         if self._would_take_others_along(add, interface, host):
             return Refused(
                 "primary",
@@ -450,7 +452,6 @@ class Server:
                 " and removing it would remove all others: set the sysctl"
                 f" net.ipv4.conf.{interface.name}.promote_secondaries to 1",
             )
-        holding = Holding(add.address, interface, add.prefix, add.label, cluster, deadline, life_s)
         holding.created = old.created if old is not None else None
         for each in ours:
             if not holding.is_at(each):

@@ -568,11 +568,13 @@ def test_an_address_that_the_helper_refuses_is_left_to_other_nodes() -> None:
     assert isinstance(claim, ClaimMarks)
     (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
     assert isinstance(add, AddAddress)
-    (write,) = play.tell(AddressRefused(add.request, A, "no rule allows it", is_lasting=True))
-    assert isinstance(write, AdvertiseNode)
+    refused = AddressRefused(add.request, A, "no rule allows it", is_lasting=True)
+    remove, write = play.tell(refused)
+    assert isinstance(remove, RemoveAddress) and isinstance(write, AdvertiseNode)
     assert write.advertisement.refused == frozenset({A})
     told = replace(node(ME, LEASE, 5), advertisement=write.advertisement)
-    (release,) = play.tell(NodeAdvertised(write.request, told))
+    assert play.tell(NodeAdvertised(write.request, told)) == []
+    (release,) = play.tell(AddressRemoved(remove.request, A))
     assert release == ReleaseMarks(write.request + 1, (mark(A, 4),), Revision(5))
     assert any("SIGHUP" in text for text in play.said(Level.ERROR))
 
@@ -616,6 +618,16 @@ def test_an_address_missing_from_the_interface_is_added_again() -> None:
     play.tell(play.kept())
     (add,) = play.tell(AddressesRenewed(frozenset({A})))
     assert isinstance(add, AddAddress)
+
+
+def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:
+    """The helper may have it on record from the add before, and renew it."""
+    play = holding(A)
+    (add,) = play.tell(AddressesRenewed(frozenset({A})))
+    assert isinstance(add, AddAddress)
+    assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
+    (remove,) = play.tell(HealthObserved(False, "HTTP 503", Boottime(play.now + 10)))
+    assert isinstance(remove, RemoveAddress) and remove.address == A
 
 
 def test_stopping_removes_withdraws_revokes_and_ends() -> None:

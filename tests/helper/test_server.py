@@ -701,6 +701,20 @@ def test_the_hosts_own_copy_of_a_held_address_is_left_alone(
     assert reply in (OK_PRESENT, {"result": "ok", "missing": []})
 
 
+def test_a_held_address_does_not_move_to_where_the_hosts_own_copy_is(
+    network: Namespace, tmp_path: Path
+) -> None:
+    config = policy(tmp_path / "audit.log", prefixes=(24, 32))
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        assert client.add(V4, prefix=32) == OK_ABSENT
+        put_by_admin(network, f"{V4}/24", INTERFACE)
+        before = timeless(network)[1:]
+        assert refused(client.add(V4, prefix=24)) == "foreign"
+        assert client.add(V4, prefix=32) == OK_PRESENT
+        assert client.remove(V4) == OK_PRESENT
+        assert timeless(network) == before
+
+
 def test_removing_finds_what_an_earlier_life_left_beside_the_hosts_own(
     network: Namespace, client: Client
 ) -> None:

@@ -280,8 +280,9 @@ class _Turn:
         local = self._under_way(event.request, event.address, Phase.ADDING)
         if local is None:
             return
+        # Nothing was done: what an add before this one has put there may be there still.
         retry_at = Boottime(self.now + ADD_RETRY_S)
-        self._record(event.address, Local(Phase.ABSENT, retry_at=retry_at))
+        self._record(event.address, replace(local, phase=Phase.UNKNOWN, retry_at=retry_at))
         if event.is_lasting:
             self._leave_to_others(event.address, f"the helper refused it: {event.reason}")
 
