@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from yaim.lab.cluster import Lab, LabPlan, pool_of
+from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of
 from yaim.lab.namespaces import LabError, enter_private_network, run
 
 AWAY_S = 20.0
@@ -95,8 +95,7 @@ class Round:
         lab = self._lab
         since = time.monotonic()
         act()
-        share, more = divmod(len(lab.plan.pool), len(by))
-        counts = [share + 1] * more + [share] * (len(by) - more) + [0] * (len(lab.nodes) - len(by))
+        counts = even_counts(len(lab.plan.pool), len(by), len(lab.nodes))
         lab.wait_until_held(by=by, counts=counts, within_s=30.0)
         time.sleep(max(1.0, since + at_least_s - time.monotonic()))
         lab.record.update()

@@ -146,7 +146,7 @@ def test_a_command_that_is_broken_off_does_not_end_the_lab(up: Place) -> None:
 def test_nothing_is_left_when_a_lab_is_down(place: Place) -> None:
     before = place.remains()
     shown = place.up("--nodes=2", "--addresses=3")
-    assert sorted(re.findall(r"192\S+", shown)) == ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+    assert len(re.findall(r"192\S+", shown)) == 3
     while_up = place.remains()
     assert min(len(while_up[each]) - len(before[each]) for each in ("processes", "files")) > 10
     assert place.lab("down") == (0, "the lab is down\n", "")

@@ -370,6 +370,12 @@ class Lab:
         )
 
 
+def even_counts(addresses: int, holders: int, nodes: int) -> list[int]:
+    """How many addresses each node has, most first, when so many of them share evenly."""
+    share, more = divmod(addresses, holders)
+    return [share + 1] * more + [share] * (holders - more) + [0] * (nodes - holders)
+
+
 def sweep() -> None:
     """Delete what labs that were killed have left."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from yaim.lab.cluster import Lab, LabPlan, pool_of, sweep
+from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of, sweep
 from yaim.lab.namespaces import LabError
 from yaim.lab.table import lines
 
@@ -98,7 +98,8 @@ def keep(nodes: int, addresses: int, ready_fd: int) -> None:
             with Lab(LabPlan(nodes=nodes, pool=pool_of(addresses))) as lab:
                 for node in lab.nodes.values():
                     node.start()
-                lab.wait_until_held(within_s=UP_WITHIN_S)
+                counts = even_counts(addresses, nodes, nodes)
+                lab.wait_until_held(counts=counts, within_s=UP_WITHIN_S)
                 os.write(ready_fd, b"ready")
                 os.close(ready_fd)
                 last = _answer_until_down(lab, listener)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabNode, LabPlan, pool_of
+from yaim.lab.cluster import Lab, LabNode, LabPlan, even_counts, pool_of
 from yaim.lab.namespaces import LabError
 from yaim.lab.table import Screen, lines
 
@@ -82,12 +82,7 @@ class Story:
         self._screen.say(f"\n> {text}")
         since = time.monotonic()
         act()
-        share, more = divmod(len(pool), len(holders))
-        counts = sorted(
-            [share + (number < more) for number in range(len(holders))]
-            + [0] * (len(lab.nodes) - len(holders)),
-            reverse=True,
-        )
+        counts = even_counts(len(pool), len(holders), len(lab.nodes))
         while not (lab.is_held(pool, holders) and lab.counts() == counts):
             if time.monotonic() > since + SETTLE_WITHIN_S:
                 raise LabError(f"after {SETTLE_WITHIN_S:g} s not everything is held\n{lab.logs()}")
