@@ -630,6 +630,19 @@ def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:
     assert isinstance(remove, RemoveAddress) and remove.address == A
 
 
+def test_what_the_helper_may_have_renewed_is_removed_however_long_nothing_is_known_of_it() -> None:
+    """etcd is so slow that no keepalive leaves life enough to add it again."""
+    play = holding(A, B)
+    play.after(1.0)
+    play.tell(AddressesRenewed(frozenset({A})), LeaseKept(LEASE, TTL_S, Boottime(play.now - 0.5)))
+    for _ in range(2 * TTL_S):
+        actions = play.after(1.0, LeaseKept(LEASE, TTL_S, Boottime(play.now + 0.5)))
+        assert RenewAddresses in requests(actions)
+        assert AddAddress not in requests(actions)
+    removes = [each for each in play.tell(play.unhealthy()) if isinstance(each, RemoveAddress)]
+    assert {each.address for each in removes} == {A, B}
+
+
 def test_stopping_removes_withdraws_revokes_and_ends() -> None:
     play = holding(A, B)
     first, second = play.tell(StopRequested("got SIGTERM"))

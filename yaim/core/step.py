@@ -480,18 +480,20 @@ class _Turn:
             )
 
     def _renew(self) -> None:
-        """Hand on the lease's deadline, if there is anything on our interface without it."""
+        """Hand on the lease's deadline, if there is anything on our interface without it. What we
+        know nothing of the helper may have on record, and renew as well."""
         lease = self.state.lease
         if lease is None or self.state.helper is None or self._life_s() <= 0:
             return
-        to_renew = {
+        renewed = {
             address: replace(local, deadline=lease.deadline)
             for address, local in self.state.local.items()
-            if local.phase in (Phase.ADDING, Phase.UP) and local.deadline < lease.deadline
+            if local.phase in (Phase.ADDING, Phase.UP, Phase.UNKNOWN)
+            and local.deadline < lease.deadline
         }
-        if to_renew:
+        if any(local.phase is not Phase.UNKNOWN for local in renewed.values()):
             self.actions.append(RenewAddresses(lease.deadline))
-            self._change(local=frozen_mapping({**self.state.local, **to_renew}))
+            self._change(local=frozen_mapping({**self.state.local, **renewed}))
 
     def _lease_to_add_with(self) -> Lease | None:
         """The lease, if it has life enough left; if not, a keepalive is made due."""
