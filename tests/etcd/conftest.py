@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Certificates
 from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError
 from yaim.etcd.schema import Keys
 from yaim.lab.cluster import wait_until
@@ -17,10 +18,22 @@ PEER = "http://127.0.0.1:23800"
 class EtcdServer:
     """One member, on loopback in the tests' own network namespace."""
 
-    url = "http://127.0.0.1:2379"
-
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, certificates: Certificates | None = None) -> None:
+        """With certificates it speaks TLS only, and wants a client certificate."""
         self._directory = directory
+        self.url = "http://127.0.0.1:2379"
+        self.access = EtcdAccess((self.url,))
+        self._options: tuple[str, ...] = ()
+        if certificates is not None:
+            ca, cert, key = certificates.ca, certificates.leaf, certificates.key
+            self.url = "https://127.0.0.1:2379"
+            self.access = EtcdAccess((self.url,), ca_file=ca, cert_file=cert, key_file=key)
+            self._options = (
+                f"--cert-file={cert}",
+                f"--key-file={key}",
+                f"--trusted-ca-file={ca}",
+                "--client-cert-auth",
+            )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -35,6 +48,7 @@ class EtcdServer:
                     f"--listen-peer-urls={PEER}",
                     f"--initial-advertise-peer-urls={PEER}",
                     f"--initial-cluster=default={PEER}",
+                    *self._options,
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -43,7 +57,7 @@ class EtcdServer:
         wait_until(self._answers, 20.0, "etcd to answer")
 
     def _answers(self) -> bool:
-        client = EtcdClient(EtcdAccess((self.url,)), 1.0)
+        client = EtcdClient(self.access, 1.0)
         try:
             client.read_all(b"a", b"b")
         except EtcdError as error:

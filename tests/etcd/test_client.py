@@ -4,10 +4,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.etcd.conftest import EtcdServer
 from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError, EtcdLeaseNotFound
 from yaim.etcd.schema import KeyValue
@@ -171,8 +174,31 @@ def test_a_wrong_password_is_told(etcd: EtcdServer) -> None:
 
 
 def test_a_certificate_file_that_cannot_be_read_is_named() -> None:
-    from pathlib import Path
-
     access = EtcdAccess(("https://127.0.0.1:2379",), ca_file=Path("/nonexistent/ca.pem"))
     with pytest.raises(EtcdError, match=r"/nonexistent/ca\.pem: No such file"):
         EtcdClient(access, 1.0).read_all(b"a", b"b")
+
+
+def test_tls_with_certificates_on_both_sides(tmp_path: Path, certificates: Certificates) -> None:
+    """And with none that the other side should take."""
+    server = EtcdServer(tmp_path, certificates)
+    try:
+        server.start()
+        client = EtcdClient(server.access, 2.0)
+        client.put(b"a", b"one")
+        assert client.read_all(b"a", b"b")[0][b"a"].value == b"one"
+        assert client.keep(client.grant(5)[0]) == 5
+        seen = client.watch(b"a", b"b", 2)
+        assert next(answer for answer in seen if answer.events).events[0].kv.value == b"one"
+        client.close()
+        for wrong in (
+            replace(server.access, ca_file=certificates.stranger),
+            replace(server.access, ca_file=None),
+            replace(server.access, cert_file=None, key_file=None),
+        ):
+            stranger = EtcdClient(wrong, 1.0)
+            with pytest.raises(EtcdError, match=r"https://127\.0\.0\.1:2379"):
+                stranger.read_all(b"a", b"b")
+            stranger.close()
+    finally:
+        server.stop()
