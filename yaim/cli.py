@@ -230,6 +230,7 @@ def _supervise(options: argparse.Namespace) -> int:
             arguments.append(f"--config={loaded.file.absolute()}")
         with ExitStack() as stack:
             listener = supervisor.listen(loaded.helper_socket, user)
+            stack.callback(loaded.helper_socket.unlink, missing_ok=True)
             if options.daemon:
                 files = options.pid_file.absolute(), options.log_file.absolute()
                 stack.enter_context(supervisor.daemonize(*files, listener))

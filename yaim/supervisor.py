@@ -138,10 +138,7 @@ def supervise(
         user=user,
         environment=dict(os.environ),
     )
-    try:
-        return _Supervisor(helper, coordinator).run()
-    finally:
-        Path(listener.getsockname()).unlink(missing_ok=True)
+    return _Supervisor(helper, coordinator).run()
 
 
 class PidFile:

@@ -282,6 +282,7 @@ def test_a_daemon_whose_pid_file_cannot_be_written_says_so(host: Host) -> None:
     message = "/not-there/yaim.pid: No such file or directory; name another with --pid-file"
     assert (done.returncode, done.stderr) == (EX_CANNOT_START, f"yaim: {message}\n")
     assert host.of_yaim() == {}
+    assert not (host.machine.root / SOCKET).exists()
 
 
 @pytest.mark.parametrize("text", ["99999999999\n", "1\n"])
