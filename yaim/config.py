@@ -227,6 +227,12 @@ class Config:
     )
     netmask: int = key("prefix length of IPv4 addresses", whole(1, 32), 32)
     netmask6: int = key("prefix length of IPv6 addresses", whole(1, 128), 128)
+    when_all_unhealthy: str = key(
+        "what an unhealthy node does with addresses that no other node could hold either: release"
+        " them, or keep them",
+        one_of("release", "keep"),
+        "release",
+    )
     label: str = key(
         "IPv4 addresses get the label <interface>:<label>; default: yaim, where that fits into the"
         " kernel's 15 characters",

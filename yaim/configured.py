@@ -22,6 +22,7 @@ def settings_of(config: Config) -> Settings:
         ttl_s=config.ttl_s,
         interval_s=config.interval / 1000,
         version=__version__,
+        keeps_when_all_unhealthy=config.when_all_unhealthy == "keep",
     )
 
 

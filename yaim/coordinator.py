@@ -16,6 +16,7 @@ from setproctitle import setproctitle
 
 from yaim.boottime import boottime
 from yaim.checks.run import CheckRunner
+from yaim.clock_watch import Clocks, watch_clock
 from yaim.config import KEYS, Config, ConfigError
 from yaim.configured import (
     check_plan_of,
@@ -42,12 +43,19 @@ from yaim.core.actions import (
     RevokeLease,
     WithdrawNode,
 )
-from yaim.core.events import Event, SettingsChanged, StopRequested
+from yaim.core.events import (
+    ClockJumped,
+    Event,
+    RestartRequested,
+    SettingsChanged,
+    StopRequested,
+)
 from yaim.core.model import NodeName
 from yaim.core.state import State
 from yaim.core.step import step
 from yaim.etcd.store import EtcdStore
 from yaim.helper_client import HelperAction, HelperClient
+from yaim.kernel_watch import KernelWatch
 from yaim.logs import set_level
 
 logger = logging.getLogger(__name__)
@@ -72,8 +80,8 @@ Happened: TypeAlias = tuple[Event, ...] | ReloadRequested
 
 
 def run(config: Config, load: Callable[[], Config]) -> int:
-    """Take part in the cluster until SIGTERM or SIGINT; the exit status. `load` reads the
-    configuration anew, for SIGHUP."""
+    """Take part in the cluster until SIGTERM or SIGINT, or until SIGUSR1, which leaves everything
+    to the next process; the exit status. `load` reads the configuration anew, for SIGHUP."""
     return Coordinator(config, load).run()
 
 
@@ -89,6 +97,10 @@ class Coordinator:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop_signal)
         signal.signal(signal.SIGHUP, self._on_hangup)
+        signal.signal(signal.SIGUSR1, self._on_restart_signal)
+        self._clocks = Clocks()
+        watch_clock(self._post)
+        KernelWatch(self._post)
         keys = keys_of(config)
         self._store = EtcdStore(etcd_client_of(config), keys, NodeName(config.nodename), self._post)
         self._helper = HelperClient(
@@ -126,6 +138,9 @@ class Coordinator:
         return events
 
     def _step(self, events: list[Event]) -> float | None:
+        jump_s = self._clocks.jump_s()
+        if jump_s:
+            events = [ClockJumped(jump_s), *events]
         for event in events:
             logger.debug("%s", event)
         taken = step(self._state, events, boottime())
@@ -193,6 +208,9 @@ class Coordinator:
             case Outcome.STOPPED:
                 logger.info("stopped: %s", end.reason)
                 return 0
+            case Outcome.LEFT:
+                logger.info("restarting: %s; lease and addresses stay", end.reason)
+                return 0
             case Outcome.NOT_RELEASED:
                 logger.warning("stopped: %s", end.reason)
                 return 0
@@ -215,6 +233,9 @@ class Coordinator:
 
     def _on_stop_signal(self, number: int, _frame: object) -> None:
         self._post(StopRequested(f"got {signal.Signals(number).name}"))
+
+    def _on_restart_signal(self, number: int, _frame: object) -> None:
+        self._post(RestartRequested(f"got {signal.Signals(number).name}"))
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         self._queue.put(ReloadRequested())

@@ -35,7 +35,7 @@ EX_CONFIG = 78
 
 _FIRST_PASSED_FD = 3
 _PR_SET_PDEATHSIG = 1
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
 class SuperviseError(Exception):
@@ -53,6 +53,9 @@ class Program:
     environment: dict[str, str] = field(default_factory=dict)
     listener: socket.socket | None = None
     """Handed in as sd_listen_fds(3) describes."""
+    leave_signal: signal.Signals = signal.SIGTERM
+    """Ends it with its addresses left as they are, for the next one."""
+    is_leaving: bool = False
     pid: int | None = None
     started_at: float = 0.0
     restart_at: float = 0.0
@@ -93,12 +96,20 @@ class Program:
     def has_ended(self, status: int) -> int:
         """Plan the restart; the exit status, negative for a signal."""
         now = time.monotonic()
-        if now - self.started_at >= SETTLED_AFTER_S:
+        if self.is_leaving or now - self.started_at >= SETTLED_AFTER_S:
             self.wait_s = RESTART_MIN_S
-        self.restart_at = now + self.wait_s
-        self.wait_s = min(2 * self.wait_s, RESTART_MAX_S)
+        self.restart_at = now
+        if not self.is_leaving:
+            self.restart_at += self.wait_s
+            self.wait_s = min(2 * self.wait_s, RESTART_MAX_S)
+        self.is_leaving = False
         self.pid = None
         return os.waitstatus_to_exitcode(status)
+
+    def leave(self) -> None:
+        """Have it end, and started again at once."""
+        self.is_leaving = self.pid is not None
+        self.send(self.leave_signal)
 
     def send(self, number: signal.Signals) -> None:
         if self.pid is not None:
@@ -137,6 +148,7 @@ def supervise(
         (sys.executable, "-P", "-m", "yaim", "run", *coordinator_arguments),
         user=user,
         environment=dict(os.environ),
+        leave_signal=signal.SIGUSR1,
     )
     return _Supervisor(helper, coordinator).run()
 
@@ -250,6 +262,10 @@ class _Supervisor:
             self._exit_status = 0
         elif number is signal.SIGHUP:
             self._coordinator.send(number)
+        elif number is signal.SIGUSR1:
+            logger.info("supervisor: starting both anew; addresses stay")
+            for program in (self._helper, self._coordinator):
+                program.leave()
         elif number is signal.SIGCHLD:
             self._reap()
 
@@ -275,12 +291,11 @@ class _Supervisor:
             logger.error("supervisor: the %s cannot use its configuration: ending", program.name)
             self._exit_status = EX_CONFIG
         else:
-            wait_s = program.restart_at - time.monotonic()
             logger.warning(
                 "supervisor: the %s has ended (%s); starting it again in %.2f s",
                 program.name,
                 how,
-                wait_s,
+                max(0.0, program.restart_at - time.monotonic()),
             )
 
     def _stop(self, program: Program, within_s: float) -> None:

@@ -26,9 +26,11 @@ from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
     AddressFailed,
+    AddressGone,
     AddressOnInterface,
     AddressRefused,
     AddressRemoved,
+    ClockJumped,
     ClusterChanged,
     ClusterRead,
     ClusterReadFailed,
@@ -40,11 +42,13 @@ from yaim.core.events import (
     LeaseGone,
     LeaseKept,
     LeaseRevoked,
+    LinksObserved,
     MarksClaimed,
     MarksReleased,
     NodeAdvertised,
     NodeNotAdvertised,
     NodeWithdrawn,
+    RestartRequested,
     SettingsChanged,
     StopRequested,
     WriteFailed,
@@ -618,6 +622,176 @@ def test_an_address_missing_from_the_interface_is_added_again() -> None:
     play.tell(play.kept())
     (add,) = play.tell(AddressesRenewed(frozenset({A})))
     assert isinstance(add, AddAddress)
+
+
+def test_an_address_that_somebody_deleted_is_added_again_at_once() -> None:
+    play = holding(A)
+    (add,) = play.tell(AddressGone(A))
+    assert isinstance(add, AddAddress)
+    assert play.tell(AddressGone(A)) == []
+    assert play.said(Level.WARNING) == [f"{A} has gone from the interface"]
+
+
+def test_an_address_that_goes_because_we_remove_it_is_not_added_again() -> None:
+    play = holding(A)
+    (remove,) = play.tell(ClusterChanged(view(5, (), (node(ME, LEASE, 2),), (mark(A, 4),))))
+    assert isinstance(remove, RemoveAddress)
+    assert play.tell(AddressGone(A)) == []
+
+
+def test_an_interface_that_goes_down_costs_the_node_the_addresses_on_it_at_once() -> None:
+    play = holding(A)
+    play.tell(LinksObserved(frozenset({"lo", "eth0"})))
+    advertised = replace(advertisement(), down=frozenset({"eth0"}))
+    remove, write = play.tell(LinksObserved(frozenset({"lo"})))
+    assert isinstance(remove, RemoveAddress)
+    assert write == AdvertiseNode(remove.request + 1, advertised, LEASE, Revision(2), ())
+    assert play.tell(AddressRemoved(remove.request, A)) == []
+    now = replace(node(ME, LEASE, 5), advertisement=advertised)
+    (release,) = play.tell(NodeAdvertised(write.request, now))
+    assert release == ReleaseMarks(write.request + 1, (mark(A, 4),), Revision(5))
+    assert play.tell(MarksReleased(release.request, frozenset({A}), Revision(6))) == []
+    (write,) = play.tell(LinksObserved(frozenset({"lo", "eth0"})))
+    assert isinstance(write, AdvertiseNode) and write.advertisement.down == frozenset()
+    (claim,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 7)))
+    assert isinstance(claim, ClaimMarks)
+
+
+def test_an_address_on_another_interface_stays_when_one_goes_down() -> None:
+    play = started()
+    networks = {**NETWORKS, "eth1": NETWORKS["eth0"]}
+    play.tell(LinksObserved(frozenset({"eth0", "eth1"})))
+    play.tell(HelperReady(SESSION, tuple(networks.items()), ()))
+    wide = replace(advertisement(), networks=frozen_mapping(networks))
+    mine = replace(node(ME, LEASE, 3), advertisement=wide)
+    play.tell(NodeAdvertised(play.state.next_request - 1, mine))
+    entries = frozen_mapping({A: PoolEntry(A), B: PoolEntry(B, interface="eth1")})
+    (claim,) = play.tell(
+        ClusterChanged(ClusterView(Revision(4), entries, frozen_mapping({ME: mine})))
+    )
+    assert isinstance(claim, ClaimMarks)
+    for add in play.tell(
+        MarksClaimed(claim.request, (mark(A, 5), mark(B, 5)), frozenset(), Revision(5))
+    ):
+        assert isinstance(add, AddAddress)
+        play.tell(AddressAdded(add.request, add.address))
+    removals = [
+        each
+        for each in play.tell(LinksObserved(frozenset({"eth1"})))
+        if isinstance(each, RemoveAddress)
+    ]
+    assert [each.address for each in removals] == [A]
+
+
+def test_what_an_earlier_life_of_the_helper_has_left_of_the_pool_is_swept() -> None:
+    """C is perhaps another cluster's."""
+    play = Play()
+    play.tell()
+    left_over = frozenset({A, ip_address("192.0.2.99")})
+    play.tell(HelperReady(SESSION, tuple(NETWORKS.items()), (), left_over))
+    actions = play.tell(ClusterRead(view(7, (A, B))))
+    assert actions == [RemoveAddress(1, A), GrantLease(TTL_S)]
+
+
+def test_what_is_left_over_and_still_ours_stays() -> None:
+    play = Play()
+    play.tell()
+    play.tell(HelperReady(SESSION, tuple(NETWORKS.items()), (), frozenset({A})))
+    there = view(7, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    assert play.tell(ClusterRead(there)) == [KeepLease(LEASE)]
+    (write,) = play.tell(play.kept(), play.healthy())
+    assert isinstance(write, AdvertiseNode)
+    (add,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 8)))
+    assert isinstance(add, AddAddress)
+
+
+def test_after_a_pause_longer_than_the_lease_nothing_stays_until_etcd_has_answered() -> None:
+    play = holding(A)
+    remove, keep = play.tell(ClockJumped(20.0))
+    assert isinstance(remove, RemoveAddress) and keep == KeepLease(LEASE)
+    assert play.tell(AddressRemoved(remove.request, A)) == []
+    assert "paused" in play.said(Level.WARNING)[0]
+    (add,) = play.after(0.01, play.kept())
+    assert isinstance(add, AddAddress)
+
+
+def test_a_keepalive_from_before_a_pause_does_not_count() -> None:
+    play = holding(A)
+    (keep,) = play.after(1.0)
+    assert keep == KeepLease(LEASE)
+    sent_before = play.kept()
+    (remove,) = play.after(0.01, ClockJumped(20.0))
+    assert isinstance(remove, RemoveAddress)
+    assert play.tell(sent_before, AddressRemoved(remove.request, A)) == [KeepLease(LEASE)]
+    assert requests(play.after(0.01, play.kept())) == [AddAddress]
+
+
+def test_a_pause_shorter_than_the_lease_only_makes_the_node_ask_etcd() -> None:
+    play = holding(A)
+    assert play.tell(ClockJumped(0.5)) == [KeepLease(LEASE)]
+    play.now += 0.01
+    assert play.tell(play.kept()) == [RenewAddresses(play.deadline())]
+
+
+def test_a_lease_that_ended_in_a_pause_is_not_waited_for() -> None:
+    play = holding(A)
+    play.tell(ClockJumped(20.0))
+    assert requests(play.tell(LeaseGone(LEASE))) == [ReadCluster]
+
+
+def keeping(*addresses: Address) -> Play:
+    """A node that holds these addresses and is to keep them when all are unhealthy."""
+    play = holding(*addresses)
+    play.tell(SettingsChanged(replace(settings(), keeps_when_all_unhealthy=True)))
+    return play
+
+
+def test_the_last_holder_keeps_its_addresses_when_all_are_unhealthy() -> None:
+    play = keeping(A)
+    request = play.state.next_request
+    write = AdvertiseNode(request, advertisement(is_healthy=False), LEASE, Revision(2), ())
+    assert play.tell(play.unhealthy()) == [write]
+    mine = node(ME, LEASE, 5, is_healthy=False)
+    assert play.tell(NodeAdvertised(write.request, mine)) == [ReadCluster()]
+    other = node(OTHER, OTHERS_LEASE, 4, is_healthy=False)
+    assert play.tell(ClusterRead(view(5, (A,), (mine, other), (mark(A, 4),)))) == []
+    assert play.state.held == (A,)
+    (remove,) = play.tell(
+        ClusterChanged(view(6, (A,), (mine, node(OTHER, OTHERS_LEASE, 6)), (mark(A, 4),)))
+    )
+    assert isinstance(remove, RemoveAddress)
+    (release,) = play.tell(AddressRemoved(remove.request, A))
+    assert isinstance(release, ReleaseMarks)
+
+
+def test_a_node_that_is_to_keep_hands_over_while_another_is_healthy() -> None:
+    play = keeping(A)
+    (write,) = play.tell(play.unhealthy())
+    mine = node(ME, LEASE, 5, is_healthy=False)
+    assert isinstance(write, AdvertiseNode)
+    play.tell(NodeAdvertised(write.request, mine))
+    nodes = (mine, node(OTHER, OTHERS_LEASE, 4))
+    (remove,) = play.tell(ClusterRead(view(5, (A,), nodes, (mark(A, 4),))))
+    assert isinstance(remove, RemoveAddress)
+
+
+def test_a_node_that_is_to_keep_gives_up_what_it_cannot_keep_a_lease_for() -> None:
+    play = keeping(A)
+    play.tell(play.unhealthy())
+    assert requests(play.after(TTL_S - 0.2)) == [RemoveAddress, KeepLease]
+
+
+def test_a_restart_leaves_everything_as_it_is() -> None:
+    play = holding(A, B)
+    left = End(Outcome.LEFT, "got SIGUSR1")
+    assert play.tell(RestartRequested("got SIGUSR1"), play.unhealthy()) == [left]
+    assert play.tell(play.unhealthy()) == []
+
+
+def test_a_restart_is_refused_by_a_node_that_is_stopping() -> None:
+    play = holding(A)
+    assert requests(play.tell(StopRequested("got SIGTERM"))) == [RemoveAddress]
+    assert play.tell(RestartRequested("got SIGUSR1")) == []
 
 
 def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:

@@ -396,10 +396,12 @@ def test_after_an_outage_of_etcd_every_address_is_held_again(lab: Lab) -> None:
 
 def test_an_address_deleted_by_hand_comes_back(lab: Lab) -> None:
     ((address, (name,)), *_) = lab.holders().items()
+    watch = Watch(lab)
     run_on = lab.nodes[name].namespace.run
     run_on("ip", "address", "del", f"{address}/32", "dev", "eth0")
-    wait_until(lambda: name not in lab.holders().get(address, []), 1.0, "it to be gone")
+    wait_for_log(lab.nodes[name], f"{address} has gone from the interface")
     lab.wait_until_held()
+    assert watch.moves == 1 and watch.overlap_s == 0.0
 
 
 # --- the running process ---------------------------------------------------------------------

@@ -181,6 +181,17 @@ def test_sighup_makes_the_coordinator_reload_without_dropping_an_address(host: H
     assert host.running() == before
 
 
+def test_sigusr1_starts_both_anew_without_dropping_an_address(host: Host) -> None:
+    host.start()
+    before, held = set(host.of_yaim()), host.held()
+    host.kill("supervisor", signal.SIGUSR1)
+    host.wait_until(lambda: len(set(host.of_yaim()) & before) == 1, "both to end")
+    host.wait_until_held()
+    assert host.held() == held
+    assert set(host.of_yaim()) & before == {host.pid("supervisor")}
+    assert "lease and addresses stay" in host.text()
+
+
 def test_a_second_supervisor_is_refused_and_harms_nothing(host: Host) -> None:
     host.start()
     before = host.running()

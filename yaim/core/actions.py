@@ -138,6 +138,8 @@ class Outcome(Enum):
     STOPPED = "stopped"
     NOT_RELEASED = "not released"
     """Stopped, but others must wait for the lease to expire."""
+    LEFT = "left"
+    """Lease, marks and addresses are left to the next process on this host."""
     NAME_TAKEN = "name taken"
 
 

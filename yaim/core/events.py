@@ -145,6 +145,8 @@ class HelperReady:
     networks: tuple[tuple[str, tuple[Network, ...]], ...]
     """Interface and the networks allowed there."""
     addresses: tuple[AddressOnInterface, ...]
+    left_over: frozenset[Address] = frozenset()
+    """What an earlier life of the helper has left on our interfaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,29 @@ class AddressesRenewed:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressGone:
+    """The kernel tells that the address has left an interface of this host, whoever removed it."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class LinksObserved:
+    """Which interfaces of this host are up and have a carrier; told at the start and after each
+    change."""
+
+    up: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJumped:
+    """The wall clock was set forward. Perhaps the host was paused, which CLOCK_BOOTTIME does not
+    count: then so much more time has passed than we know of."""
+
+    by_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsChanged:
     settings: Settings
 
@@ -203,6 +228,13 @@ class SettingsChanged:
 @dataclass(frozen=True, slots=True)
 class StopRequested:
     """Hand everything over and end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRequested:
+    """End at once and leave everything as it is to the next process, which is about to start."""
 
     reason: str
 
@@ -229,6 +261,10 @@ Event: TypeAlias = (
     | AddressFailed
     | AddressRemoved
     | AddressesRenewed
+    | AddressGone
+    | LinksObserved
+    | ClockJumped
     | SettingsChanged
     | StopRequested
+    | RestartRequested
 )

@@ -71,6 +71,8 @@ class Advertisement:
     session: str
     """Which boot and network namespace the node's addresses live in; given by its helper."""
     version: str
+    down: frozenset[str] = frozenset()
+    """Interfaces that are down or have no carrier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Node:
         if self.name in entry.exclude:
             return "excluded"
         interface = entry.interface or advertisement.interface
+        if interface in advertisement.down:
+            return f"{interface} is down"
         networks = advertisement.networks.get(interface, ())
         if not any(entry.address in network for network in networks):
             return f"not allowed on {interface} by the helper"

@@ -15,3 +15,5 @@ class Settings:
     ttl_s: int
     interval_s: float
     version: str
+    keeps_when_all_unhealthy: bool = False
+    """Whether an unhealthy node keeps what no other node could hold either."""

@@ -106,6 +106,12 @@ class State:
     helper: Helper | None = None
     helper_lost_at: Boottime | None = None
     local: Mapping[Address, Local] = field(default_factory=lambda: frozen_mapping({}))
+    left_over: frozenset[Address] = frozenset()
+    """What an earlier life of the helper left on our interfaces, and nobody has looked at yet."""
+    links_up: frozenset[str] | None = None
+    """The interfaces that are up and have a carrier; None: not told yet."""
+    distrusted_before: Boottime = NEVER
+    """The host may have been paused until then: a keepalive sent before says nothing."""
     refused: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
     """Addresses that our helper would not add, and until when we leave them to others."""
     lease_call: Call = field(default_factory=Call)

@@ -43,8 +43,10 @@ from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
     AddressFailed,
+    AddressGone,
     AddressRefused,
     AddressRemoved,
+    ClockJumped,
     ClusterChanged,
     ClusterRead,
     ClusterReadFailed,
@@ -56,11 +58,13 @@ from yaim.core.events import (
     LeaseGone,
     LeaseKept,
     LeaseRevoked,
+    LinksObserved,
     MarksClaimed,
     MarksReleased,
     NodeAdvertised,
     NodeNotAdvertised,
     NodeWithdrawn,
+    RestartRequested,
     SettingsChanged,
     StopRequested,
     WriteFailed,
@@ -122,9 +126,10 @@ class Step:
 def step(state: State, events: Sequence[Event], now: Boottime) -> Step:
     """Take in what has happened, in this order. `now` must not run backwards."""
     turn = _Turn(state, now)
-    if not state.is_ended:
-        for event in events:
+    for event in events:
+        if not turn.state.is_ended:
             turn.take_in(event)
+    if not turn.state.is_ended:
         turn.reconcile()
     return Step(turn.state, tuple(turn.actions), turn.wake_at())
 
@@ -215,6 +220,15 @@ class _Turn:
                     if local is not None and local.phase is Phase.UP:
                         self._report(Level.WARNING, f"{address} was missing from the interface")
                         self._record(address, replace(local, phase=Phase.UNKNOWN))
+            case AddressGone(address):
+                local = self.state.local.get(address)
+                if local is not None and local.phase is Phase.UP:
+                    self._report(Level.WARNING, f"{address} has gone from the interface")
+                    self._record(address, replace(local, phase=Phase.UNKNOWN))
+            case LinksObserved(up):
+                self._take_links(up)
+            case ClockJumped(by_s):
+                self._take_clock_jump(by_s)
             case SettingsChanged(settings):
                 self._change(settings=settings, refused=frozen_mapping({}))
             case StopRequested(reason):
@@ -222,6 +236,9 @@ class _Turn:
                     self._report(Level.INFO, f"stopping: {reason}")
                     give_up_at = Boottime(self.now + STOP_WITHIN_S)
                     self._change(stopping=Stopping(reason, give_up_at))
+            case RestartRequested(reason):
+                if self.state.stopping is None:
+                    self._finish(Outcome.LEFT, reason)
             case _:
                 assert_never(event)
 
@@ -234,17 +251,40 @@ class _Turn:
         self._change(health=Health(event.is_healthy, event.reason, event.valid_until))
 
     def _take_lease(self, event: LeaseKept) -> None:
+        every_s = min(self.state.settings.interval_s, event.ttl_s / KEEPALIVES_PER_TTL)
+        due = event.sent_at + every_s
         deadline = deadline_of(event.sent_at, event.ttl_s)
+        if event.sent_at < self.state.distrusted_before:
+            due = deadline = self.now
         before = self.state.lease
         if before is not None and before.id == event.lease:
             deadline = max(deadline, before.deadline)
         else:
             self._report(Level.INFO, f"has lease {event.lease:x} of {event.ttl_s} s")
-        every_s = min(self.state.settings.interval_s, event.ttl_s / KEEPALIVES_PER_TTL)
-        due = event.sent_at + every_s
         call = self._answered(self.state.lease_call, due, "our lease is kept again")
         lease = Lease(event.lease, event.ttl_s, deadline)
         self._change(lease=lease, lease_call=call, may_adopt=False)
+
+    def _take_clock_jump(self, by_s: float) -> None:
+        """Our deadline comes nearer by what the host may have slept, and etcd has to tell whether
+        the lease is still there."""
+        self._report(
+            Level.WARNING,
+            f"the clock was set forward by {by_s:.1f} s: this host may have been paused",
+        )
+        lease, call = self.state.lease, self.state.lease_call
+        if lease is not None:
+            lease = replace(lease, deadline=Boottime(lease.deadline - by_s))
+        call = replace(call, due=self.now)
+        self._change(lease=lease, lease_call=call, distrusted_before=self.now)
+
+    def _take_links(self, up: frozenset[str]) -> None:
+        down = self._down()
+        self._change(links_up=up)
+        for interface in sorted(self._down() - down):
+            self._report(Level.WARNING, f"{interface} is down or has no carrier")
+        for interface in sorted(down - self._down()):
+            self._report(Level.INFO, f"{interface} is up")
 
     def _take_advertised(self, request: int, node: Node) -> None:
         write = self._end_write(request)
@@ -256,6 +296,9 @@ class _Turn:
         self._see(view.with_node(node).without_marks(released, node.revision))
         word = "healthy" if node.advertisement.is_healthy else "unhealthy"
         self._report(Level.INFO, f"advertised as {word}")
+        if self._may_keep():
+            # Whether others are healthy counts from now on, when they see that we are not.
+            self._distrust_view()
 
     def _take_helper(self, event: HelperReady) -> None:
         """What the helper has on record is up; what else we thought we had is unknown: the helper
@@ -273,6 +316,7 @@ class _Turn:
             helper=Helper(event.session, frozen_mapping(dict(event.networks))),
             helper_lost_at=None,
             local=frozen_mapping(local),
+            left_over=event.left_over,
             refused=frozen_mapping({}),
         )
 
@@ -344,6 +388,7 @@ class _Turn:
     def reconcile(self) -> None:
         self._expire()
         self._check_name()
+        self._sweep()
         wanted = self._wanted()
         self._remove_all_but(wanted)
         self._add(wanted)
@@ -406,10 +451,43 @@ class _Turn:
             wanted = {mark.address for mark in self._my_marks()}
         elif self._health().is_healthy:
             wanted = {a for a, name in state.target.items() if name == state.settings.node}
+        elif self._may_keep():
+            wanted = self._kept()
         else:
             wanted = set()
         leaving = state.in_doubt | (_to_release(state.write) if state.write else frozenset())
-        return frozenset(wanted - state.refused.keys() - {mark.address for mark in leaving})
+        down = self._down()
+        return frozenset(
+            address
+            for address in wanted - state.refused.keys() - {mark.address for mark in leaving}
+            if not down or self._where(address)[0] not in down
+        )
+
+    def _kept(self) -> set[Address]:
+        """What an unhealthy node goes on holding: all, until it knows for sure what the others are;
+        then what none of them could hold."""
+        view, node = self.state.view, self._my_node()
+        if view is None or node is None:
+            return set()
+        held = {mark.address for mark in self._my_marks() if mark.address in view.pool}
+        if node.advertisement.is_healthy or self.state.is_view_stale:
+            return held
+        others = [each for each in view.nodes.values() if each.name != node.name]
+        return {a for a in held if not any(other.can_hold(view.pool[a]) for other in others)}
+
+    def _sweep(self) -> None:
+        """What an earlier life has left of the pool's addresses is on our interface, who knows
+        until when. Other addresses may be another cluster's."""
+        view, left_over = self.state.view, self.state.left_over
+        if view is None or not left_over:
+            return
+        deadline = Boottime(self.now + self._ttl_s())
+        unknown = {
+            address: Local(Phase.UNKNOWN, deadline=deadline)
+            for address in sorted(left_over, key=address_order)
+            if address in view.pool and address not in self.state.local
+        }
+        self._change(left_over=frozenset(), local=frozen_mapping({**self.state.local, **unknown}))
 
     def _remove_all_but(self, wanted: frozenset[Address]) -> None:
         if self.state.helper is None or (self.state.may_adopt and self.state.stopping is None):
@@ -452,6 +530,9 @@ class _Turn:
             return "unhealthy"
         if view is None or address not in view.pool:
             return "not in the pool"
+        interface, _ = self._where(address)
+        if interface in self._down():
+            return f"{interface} is down or has no carrier"
         mark = view.marks.get(address)
         if mark is None or not self._is_mine(mark):
             return "its mark is not ours" + (f" but {mark.holder}'s" if mark else "")
@@ -569,6 +650,7 @@ class _Turn:
             refused=frozenset(self.state.refused),
             session=session,
             version=settings.version,
+            down=self._down(),
         )
         release: tuple[Mark, ...] = ()
         replaces = ABSENT_KEY
@@ -757,7 +839,24 @@ class _Turn:
             and node.advertisement.is_healthy
             and self.state.health is not None
             and not self._health().is_healthy
+            and not self._may_keep()
         )
+
+    def _may_keep(self) -> bool:
+        """Whether we are unhealthy and may hold on to what nobody else could hold."""
+        return (
+            self.state.settings.keeps_when_all_unhealthy
+            and self.state.health is not None
+            and not self._health().is_healthy
+        )
+
+    def _down(self) -> frozenset[str]:
+        """Our interfaces that cannot carry an address now."""
+        helper, up = self.state.helper, self.state.links_up
+        if up is None:
+            return frozenset()
+        ours = {self.state.settings.interface, *(helper.networks if helper is not None else ())}
+        return frozenset(ours - up)
 
     def _has_withdrawn(self) -> bool:
         """Whether we are stopping and nothing of ours is left but the lease."""

@@ -182,6 +182,7 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "refused": sorted(str(address) for address in advertisement.refused),
             "session": advertisement.session,
             "version": advertisement.version,
+            "down": sorted(advertisement.down),
         },
         sort_keys=True,
     ).encode()
@@ -203,6 +204,7 @@ def _read_advertisement(value: bytes) -> Advertisement:
             refused=frozenset(ip_address(address) for address in read["refused"]),
             session=str(read["session"]),
             version=str(read["version"]),
+            down=frozenset(str(interface) for interface in read.get("down", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Advertisement(

@@ -1,0 +1,122 @@
+"""The kernel watch in a real network namespace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
+
+import pytest
+
+from yaim.core.events import AddressGone, Event, LinksObserved
+from yaim.kernel_watch import KernelWatch
+from yaim.lab.namespaces import Namespace
+
+WITHIN_S = 10.0
+ALL = LinksObserved(frozenset({"lo", "eth0", "far"}))
+LIFETIME = ("preferred_lft", "0", "valid_lft")
+
+
+class Watched:
+    """A network namespace with eth0, whose other end is `far`, and what the watch tells of it."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.run = namespace.run
+        self._told: SimpleQueue[Event] = SimpleQueue()
+        self.may_tell = Flag()
+        """Not set: the watch has to wait with what it tells."""
+        self.may_tell.set()
+        self.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far")
+        self.run("ip", "link", "set", "far", "up")
+        self.run("ip", "link", "set", "eth0", "up")
+        with namespace.entered():
+            KernelWatch(self._tell)
+        self.wait_for(ALL)
+        self.nothing_more()
+
+    def _tell(self, event: Event) -> None:
+        self.may_tell.wait()
+        self._told.put(event)
+
+    def next(self) -> Event:
+        return self._told.get(timeout=WITHIN_S)
+
+    def wait_for(self, event: Event) -> None:
+        """Skips what comes before: a carrier comes and goes in several steps."""
+        while self.next() != event:
+            pass
+
+    def nothing_more(self) -> list[Event]:
+        more: list[Event] = []
+        try:
+            while True:
+                more.append(self._told.get(timeout=0.3))
+        except Empty:
+            return more
+
+
+@pytest.fixture
+def host() -> Iterator[Watched]:
+    with _namespace() as namespace:
+        yield Watched(namespace)
+
+
+@contextmanager
+def _namespace() -> Iterator[Namespace]:
+    namespace = Namespace.new()
+    try:
+        yield namespace
+    finally:
+        namespace.close()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.10/32", "2001:db8::10/128"])
+def test_an_address_that_somebody_deletes_is_told(host: Watched, address: str) -> None:
+    host.run("ip", "addr", "add", address, "dev", "eth0")
+    host.run("ip", "addr", "del", address, "dev", "eth0")
+    assert host.next() == AddressGone(ip_address(address.split("/")[0]))
+
+
+def test_an_address_that_the_kernel_removes_at_its_lifetimes_end_is_told(host: Watched) -> None:
+    host.run("ip", "addr", "add", "192.0.2.10/32", "dev", "eth0", *LIFETIME, "1")
+    assert host.next() == AddressGone(ip_address("192.0.2.10"))
+
+
+def test_an_address_that_is_added_or_given_a_new_lifetime_is_not_told(host: Watched) -> None:
+    for seconds in ("100", "200"):
+        host.run("ip", "addr", "replace", "192.0.2.10/32", "dev", "eth0", *LIFETIME, seconds)
+    assert host.nothing_more() == []
+
+
+def test_an_interface_that_goes_down_and_comes_up_is_told(host: Watched) -> None:
+    host.run("ip", "link", "set", "eth0", "down")
+    host.wait_for(LinksObserved(frozenset({"lo"})))  # far has lost its carrier
+    host.run("ip", "link", "set", "eth0", "up")
+    host.wait_for(ALL)
+
+
+def test_an_interface_without_carrier_is_not_up(host: Watched) -> None:
+    host.run("ip", "link", "set", "far", "down")
+    host.wait_for(LinksObserved(frozenset({"lo"})))
+
+
+def test_an_interface_that_is_renamed_or_deleted_is_told(host: Watched) -> None:
+    host.run("ip", "link", "set", "far", "name", "near")
+    host.wait_for(LinksObserved(frozenset({"lo", "eth0", "near"})))
+    host.run("ip", "link", "del", "eth0")
+    host.wait_for(LinksObserved(frozenset({"lo"})))
+
+
+def test_messages_that_were_lost_do_not_end_the_watch(host: Watched, tmp_path: Path) -> None:
+    """More changes at once than the socket's buffer takes."""
+    batch = tmp_path / "batch"
+    addresses = [f"10.0.{n // 250}.{n % 250 + 1}/32 dev lo" for n in range(4000)]
+    lines = [f"addr {verb} {each}" for verb in ("add", "del") for each in addresses]
+    batch.write_text("\n".join([*lines, "link set lo down", *lines, ""]))
+    host.may_tell.clear()
+    host.run("ip", "-batch", str(batch))
+    host.may_tell.set()
+    host.wait_for(LinksObserved(frozenset({"eth0", "far"})))
+    host.run("ip", "link", "set", "far", "down")
+    host.wait_for(LinksObserved(frozenset()))
