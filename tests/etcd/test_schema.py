@@ -48,6 +48,7 @@ def advertisement() -> Advertisement:
         refused=frozenset({ADDRESS}),
         session="boot:1",
         version="0.1.0",
+        down=frozenset({"eth1"}),
     )
 
 

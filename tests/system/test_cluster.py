@@ -234,6 +234,29 @@ def test_a_failing_service_costs_its_node_the_addresses_until_it_recovers(lab: L
     assert (watch.moves, watch.overlap_s) == (4, 0.0)
 
 
+@pytest.mark.parametrize("what", ["release", "keep"])
+def test_when_all_services_fail_addresses_are_released_or_kept(build: Build, what: str) -> None:
+    lab = build(LabPlan(settings={"when-all-unhealthy": what}))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[2, 2, 2])
+    watch = Watch(lab)
+    lab.nodes["n1"].break_service()
+    lab.wait_until_held(by=["n2", "n3"])
+    lab.nodes["n2"].break_service()
+    lab.wait_until_held(by=["n3"])
+    lab.nodes["n3"].break_service()
+    wait_for_log(lab.nodes["n3"], "advertised as unhealthy")
+    watch.look_on(2.0)
+    if what == "release":
+        assert not lab.holders()
+    else:
+        assert lab.is_held(lab.plan.pool, by=["n3"])
+    lab.nodes["n2"].mend_service()
+    lab.wait_until_held(by=["n2"])
+    never_two(lab, watch, 1.0)
+
+
 def test_a_stopped_node_hands_over_at_once_and_leaves_nothing_in_etcd(lab: Lab) -> None:
     watch = Watch(lab)
     lab.nodes["n1"].stop()
