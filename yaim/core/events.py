@@ -145,6 +145,8 @@ class HelperReady:
     networks: tuple[tuple[str, tuple[Network, ...]], ...]
     """Interface and the networks allowed there."""
     addresses: tuple[AddressOnInterface, ...]
+    left_over: frozenset[Address] = frozenset()
+    """What an earlier life of the helper has left on our interfaces."""
 
 
 @dataclass(frozen=True, slots=True)
