@@ -232,10 +232,14 @@ def test_every_request_of_the_vectors_is_sent_byte_by_byte(path: Path, start: St
         client = start()
         with accept(listener) as connection:
             sent = [answer(connection, welcome())]
-            sent.append(answer(connection, NOTHING_HELD | {"addresses": [HELD], "more": True}))
-            sent.append(answer(connection, NOTHING_HELD))
-            held = AddressOnInterface(V4, Boottime(1.0))
-            assert client.ready() == replace(WELCOMED, addresses=(held,))
+            left, held = HELD | {"deadline_ns": None}, HELD | {"address": "192.0.2.11"}
+            sent.append(answer(connection, NOTHING_HELD | {"addresses": [left], "more": True}))
+            sent.append(answer(connection, NOTHING_HELD | {"addresses": [held]}))
+            assert client.ready() == replace(
+                WELCOMED,
+                addresses=(AddressOnInterface(V4 + 1, Boottime(1.0)),),
+                left_over=frozenset({V4}),
+            )
             client.submit(*ACTIONS.values())
             sent += [connection.recv(MAX_PACKET) for _ in ACTIONS]
     names = ["hello", "list from the start", "list further", *ACTIONS]
@@ -272,6 +276,18 @@ def test_a_reply_of_the_vectors_means_what_it_says(vector: dict[str, str]) -> No
     packet = vector["packet"].encode()
     request_id = json.loads(REQUESTS[vector["to"]])["id"]
     assert read_answer(packet, request_id, ACTIONS[vector["to"]]) == meant(vector)
+
+
+def test_a_list_of_the_vectors_means_what_it_says(path: Path, start: Start) -> None:
+    (vector,) = VECTORS["lists"]
+    assert vector["means"] == f"{V4} is held, {V6} is left over"
+    with listening(path) as listener:
+        client = start()
+        with accept(listener) as connection:
+            answer(connection, welcome())
+            answer(connection, vector["packet"].encode())
+            held = AddressOnInterface(V4, DEADLINE)
+            assert client.ready() == replace(WELCOMED, addresses=(held,), left_over=frozenset({V6}))
 
 
 def test_an_address_whose_removal_was_refused_may_be_there() -> None:
@@ -358,6 +374,27 @@ def test_many_addresses_are_added_together_and_told_by_more_than_one_reply(
         )
 
 
+def test_what_an_earlier_life_of_the_helper_left_is_told_apart(run: Run, start: Start) -> None:
+    deadline = in_s(30)
+    adds = [AddAddress(n, each, INTERFACE, 32, deadline) for n, each in enumerate((V4, V4 + 1))]
+    with run() as first:
+        client = start()
+        client.ready()
+        client.submit(*adds)
+        client.next(2)
+        first.end(signal.SIGKILL)
+        assert client.is_lost()
+    with run():
+        ready = client.ready()
+        assert (ready.addresses, ready.left_over) == ((), frozenset({V4, V4 + 1}))
+        client.submit(adds[0])
+        assert client.next() == [AddressAdded(0, V4)]
+        client.leave()
+        ready = start().ready()
+        held = AddressOnInterface(V4, deadline)
+        assert (ready.addresses, ready.left_over) == ((held,), frozenset({V4 + 1}))
+
+
 def test_each_command_is_answered_by_its_event_in_order(
     network: Namespace, run: Run, start: Start
 ) -> None:
@@ -431,7 +468,7 @@ def test_a_killed_helper_is_lost_and_what_was_asked_before_it_is_back_is_dropped
     wait_for(lambda: "Connection refused" in "".join(warnings()), "a warning")
     client.submit(AddAddress(3, V6, INTERFACE, 128, in_s(60)))
     with run():
-        assert client.ready() == before
+        assert client.ready() == replace(before, left_over=frozenset({V4}))
         client.submit(RemoveAddress(4, V4))
         assert client.next() == [AddressRemoved(4, V4)]
         assert present(network) == []

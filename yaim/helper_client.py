@@ -32,7 +32,7 @@ from yaim.core.events import (
     HelperLost,
     HelperReady,
 )
-from yaim.core.model import Boottime, Network
+from yaim.core.model import Address, Boottime, Network
 
 logger = logging.getLogger(__name__)
 
@@ -177,24 +177,36 @@ class HelperClient:
             for rule in reply["rules"]:
                 allowed = tuple(ip_network(text) for text in rule["networks"])
                 networks[rule["interface"]] = networks.get(rule["interface"], ()) + allowed
-            addresses: list[AddressOnInterface] = []
-            is_more = True
-            while is_more:
-                after = str(addresses[-1].address) if addresses else ""
-                page = connection.ask({"op": "list", "after": after})
-                addresses += [
-                    AddressOnInterface(
-                        ip_address(each["address"]), Boottime(each["deadline_ns"] / 1e9)
-                    )
-                    for each in page["addresses"]
-                ]
-                is_more = page["more"] and page["addresses"]
-            return HelperReady(reply["session"], tuple(sorted(networks.items())), tuple(addresses))
+            addresses, left_over = self._list(connection)
+            return HelperReady(
+                reply["session"], tuple(sorted(networks.items())), addresses, left_over
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HelperError(
                 "its answer to hello or list is none of the protocol"
                 f" ({type(error).__name__}: {error})"
             ) from error
+
+    def _list(
+        self, connection: "_Connection"
+    ) -> tuple[tuple[AddressOnInterface, ...], frozenset[Address]]:
+        """What the helper holds for us, and what an earlier life of it has left."""
+        addresses: list[AddressOnInterface] = []
+        left_over: set[Address] = set()
+        after = ""
+        is_more = True
+        while is_more:
+            page = connection.ask({"op": "list", "after": after})
+            for each in page["addresses"]:
+                address = ip_address(each["address"])
+                if each["deadline_ns"] is None:
+                    left_over.add(address)
+                else:
+                    deadline = Boottime(each["deadline_ns"] / 1e9)
+                    addresses.append(AddressOnInterface(address, deadline))
+                after = str(address)
+            is_more = page["more"] and page["addresses"]
+        return tuple(addresses), frozenset(left_over)
 
     def _drop_commands(self) -> None:
         """What was asked of an earlier connection: the core asks anew for what it still wants."""

@@ -383,7 +383,7 @@ class Server:
                     host.has_changed()
                     return self._renew(cluster, request.deadline_ns / 1e9)
                 case List():
-                    return self._list(cluster, request.after)
+                    return self._list(cluster, request.after, host)
                 case Announce():
                     return self._announce(cluster, request.address)
                 case _:
@@ -438,7 +438,7 @@ class Server:
                 return Refused("foreign", f"{add.address} is held for cluster {old.cluster}")
             ours = [each for each in places if old.is_at(each)]
         else:
-            ours = [each for each in places if self._is_left_over(each, host)]
+            ours = [each for each in places if self._left_over_on(each, host)]
             if len(self._holdings) >= self._policy.max_addresses:
                 return Refused("limit", f"there are {len(self._holdings)} addresses already")
         holding = Holding(add.address, interface, add.prefix, add.label, cluster, deadline, life_s)
@@ -492,7 +492,7 @@ class Server:
             host.has_changed()
             was_there = self._take_off(holding)
         else:
-            left = [each for each in host.places(address) if self._is_left_over(each, host)]
+            left = [each for each in host.places(address) if self._left_over_on(each, host)]
             was_there = len([each for each in left if host.delete(each)]) > 0
         return Ok({"was": "present" if was_there else "absent"})
 
@@ -533,29 +533,26 @@ class Server:
         self._renewals.count += 1
         return Ok({"missing": [str(address) for address in missing[:MAX_LISTED]]})
 
-    def _list(self, cluster: str, after: Address | None) -> Reply:
-        holdings = sorted(
-            (
-                each
-                for each in self._holdings.values()
-                if each.cluster == cluster
-                and not each.is_leaving
-                and (after is None or _order(each.address) > _order(after))
-            ),
-            key=lambda each: _order(each.address),
+    def _list(self, cluster: str, after: Address | None, host: "_Host") -> Reply:
+        """What is held for the cluster, and what an earlier life left, which is held for none."""
+        listed = {
+            place.address: _listed(place.address, interface, place.prefix, None)
+            for place in host.places()
+            if place.address not in self._holdings
+            and (interface := self._left_over_on(place, host))
+        }
+        listed |= {
+            each.address: _listed(each.address, each.interface.name, each.prefix, each.deadline)
+            for each in self._holdings.values()
+            if each.cluster == cluster and not each.is_leaving
+        }
+        further = sorted(
+            (each for each in listed if after is None or _order(each) > _order(after)), key=_order
         )
         return Ok(
             {
-                "addresses": [
-                    {
-                        "address": str(each.address),
-                        "interface": each.interface.name,
-                        "prefix": each.prefix,
-                        "deadline_ns": round(each.deadline * 1e9),
-                    }
-                    for each in holdings[:MAX_LISTED]
-                ],
-                "more": len(holdings) > MAX_LISTED,
+                "addresses": [listed[each] for each in further[:MAX_LISTED]],
+                "more": len(further) > MAX_LISTED,
             }
         )
 
@@ -566,12 +563,19 @@ class Server:
         self._announce_now([holding])
         return Ok({})
 
-    def _is_left_over(self, place: Found, host: "_Host") -> bool:
-        """Whether an earlier life of the helper put it there: it looks it, and may be there."""
-        return place.is_left_over and any(
-            host.has_index(rule.interface, place.index)
-            and rule.allows(rule.interface, place.address, place.prefix)
-            for rule in self._policy.rules
+    def _left_over_on(self, place: Found, host: "_Host") -> str | None:
+        """The interface, if an earlier life of the helper put it there: it looks it, and may be
+        there."""
+        if not place.is_left_over:
+            return None
+        return next(
+            (
+                rule.interface
+                for rule in self._policy.rules
+                if rule.allows(rule.interface, place.address, place.prefix)
+                and host.has_index(rule.interface, place.index)
+            ),
+            None,
         )
 
     # --- the clock -------------------------------------------------------------------------
@@ -778,6 +782,18 @@ def _described(session: Session, request: Request) -> dict[str, Any]:
         case _:
             assert_never(request)
     return record
+
+
+def _listed(
+    address: Address, interface: str, prefix: int, deadline: float | None
+) -> dict[str, Any]:
+    """An address as the reply to `list` tells it."""
+    return {
+        "address": str(address),
+        "interface": interface,
+        "prefix": prefix,
+        "deadline_ns": round(deadline * 1e9) if deadline is not None else None,
+    }
 
 
 def _noted(op: str, holding: Holding, outcome: str) -> dict[str, Any]:

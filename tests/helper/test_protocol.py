@@ -271,6 +271,19 @@ def test_every_reply_of_the_vectors_is_written_byte_by_byte() -> None:
     assert {name: write_reply(*sent) for name, sent in SENT.items()} == REPLIES
 
 
+def test_a_list_is_written_byte_by_byte() -> None:
+    held: dict[str, object] = {
+        "address": "192.0.2.10",
+        "interface": "eth0",
+        "prefix": 32,
+        "deadline_ns": 1234567890123,
+    }
+    left = {"address": "2001:db8::10", "interface": "eth0", "prefix": 128, "deadline_ns": None}
+    (vector,) = VECTORS["lists"]
+    written = write_reply(2, Ok({"addresses": [held, left], "more": False}))
+    assert written == vector["packet"].encode()
+
+
 @given(st.text(), st.text())
 def test_a_reply_is_one_json_object_whatever_its_reason(code: str, reason: str) -> None:
     assert json.loads(write_reply(7, Refused(code, reason))) == {

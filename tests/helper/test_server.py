@@ -1065,7 +1065,6 @@ def test_what_an_earlier_life_left_is_taken_over_or_removed(
         first.end(signal.SIGKILL)
     with running(network, tmp_path) as second, second.greeted() as client:
         assert len(present(network)) == 5
-        assert client.list()["addresses"] == []
         assert client.renew(deadline_in(60)) == {"result": "ok", "missing": []}
         assert client.add(left[0], label="anew") == OK_PRESENT
         assert client.add(left[3]) == OK_PRESENT
@@ -1076,6 +1075,65 @@ def test_what_an_earlier_life_left_is_taken_over_or_removed(
         assert present(network) == [f"{INTERFACE} 192.0.2.12/32", f"{INTERFACE} 2001:db8::10/128"]
         ends = {each["local"]: each["valid_life_time"] for each in shown(network)}
         assert ends["192.0.2.12"] < 30 < ends["2001:db8::10"]
+
+
+def test_what_an_earlier_life_left_is_listed_to_every_cluster_until_it_is_held(
+    network: Namespace, tmp_path: Path
+) -> None:
+    def listed(address: str, deadline_ns: int | None) -> Message:
+        prefix = 128 if ":" in address else 32
+        return {
+            "address": address,
+            "interface": INTERFACE,
+            "prefix": prefix,
+            "deadline_ns": deadline_ns,
+        }
+
+    deadline_ns = deadline_in(30)
+    with running(network, tmp_path) as first, first.greeted() as client:
+        add_both(client, deadline_ns)
+        client.add("192.0.2.11")
+        first.end(signal.SIGKILL)
+    put_by_admin(network, "192.0.2.12/32", INTERFACE)
+    with (
+        running(network, tmp_path) as second,
+        second.greeted("one") as one,
+        second.greeted("two") as two,
+    ):
+        everything = [listed(each, None) for each in (V4, "192.0.2.11", V6)]
+        assert one.list() == {"result": "ok", "addresses": everything, "more": False}
+        assert two.list(after=V4)["addresses"] == everything[1:]
+        one.add(V4, deadline_ns=deadline_ns)
+        two.remove("192.0.2.11")
+        assert one.list()["addresses"] == [listed(V4, deadline_ns), everything[2]]
+        assert two.list()["addresses"] == everything[2:]
+
+
+def test_what_an_earlier_life_left_in_two_places_is_listed_once(
+    network: Namespace, client: Client
+) -> None:
+    for place in (f"{V6}/128", f"{V4}/24", f"{V4}/32"):
+        put_by_admin(network, place, INTERFACE, "valid_lft", "900", "preferred_lft", "0")
+    network.run("ip", "link", "add", "veth1", "type", "veth", "peer", "name", "peer1")
+    put_by_admin(network, f"{V4}/32", "veth1", "valid_lft", "900", "preferred_lft", "0")
+    places = [(each["address"], each["prefix"]) for each in client.list()["addresses"]]
+    assert places == [(V4, 32), (V6, 128)]
+
+
+def test_what_an_earlier_life_left_is_listed_in_parts_too(
+    network: Namespace, helper: Helper, client: Client
+) -> None:
+    addresses = [f"192.0.2.{number}" for number in range(1, 255)]
+    addresses += [f"2001:db8::{number:x}" for number in range(1, 151)]
+    lines = [
+        f"address add {each} dev {INTERFACE} valid_lft 900 preferred_lft 0" for each in addresses
+    ]
+    network.run("sh", "-ec", "printf '%s\n' \"$@\" | ip -batch -", "sh", *lines)
+    first = client.list()
+    second = client.list(after=first["addresses"][-1]["address"])
+    assert (first["more"], second["more"]) == (True, False)
+    parts = [each["address"] for page in (first, second) for each in page["addresses"]]
+    assert parts == addresses
 
 
 def test_stopping_leaves_the_addresses_until_their_deadline(
