@@ -33,7 +33,7 @@ from yaim_helper.addresses import (
 from yaim.core.deadline import deadline_of
 from yaim.core.model import Address, Boottime
 from yaim.lab.namespaces import Namespace, enter_private_network
-from yaim.lab.observer import changes, watch_addresses
+from yaim.lab.observer import address_messages, watch_addresses
 
 TTLS_S = (3, 5, 10, 30)
 ADDRESSES = [ip_address(f"192.0.2.{n}") for n in (11, 12, 13)] + [
@@ -72,9 +72,9 @@ def measure(case: Case) -> tuple[Case, float, float]:
         while len(gone) < len(ADDRESSES):
             selector.select()
             at = time.clock_gettime(time.CLOCK_BOOTTIME)
-            for is_there, address in changes(watch.recv(1 << 18)):
-                if not is_there and address in ADDRESSES:
-                    gone[address] = at
+            for message in address_messages(watch.recv(1 << 18)):
+                if not message.is_there and message.copy.address in ADDRESSES:
+                    gone[message.copy.address] = at
     last = max(gone.values())
     return case, last - now - lifetime, now + left_s + GRACE_S - last
 

@@ -19,7 +19,15 @@ import yaml
 
 from tests.system.conftest import Build
 from yaim.core.model import Address
-from yaim.lab.cluster import ETCD_ADDRESS, Lab, LabNode, LabPlan, pool_of, wait_until
+from yaim.lab.cluster import (
+    ETCD_ADDRESS,
+    MANAGEMENT,
+    Lab,
+    LabNode,
+    LabPlan,
+    pool_of,
+    wait_until,
+)
 from yaim.lab.namespaces import LabError, run
 
 HAND_OVER_S = 1.0
@@ -414,6 +422,33 @@ def test_after_an_outage_of_etcd_every_address_is_held_again(lab: Lab) -> None:
         wait_until(lambda: not lab.holders(), 10.0, "all addresses to be given up")
         watch.look_on(2.0)
     lab.wait_until_held(counts=[2, 2, 2])
+    never_two(lab, watch, 1.0)
+
+
+def test_two_of_three_etcd_members_are_enough(build: Build) -> None:
+    """Whichever dies, and it comes back as it was."""
+    lab = build(LabPlan(ttl_ms=5000, etcd_members=3))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[2, 2, 2], within_s=20.0)
+    watch = Watch(lab)
+    for member in lab.members:
+        member.kill()
+        watch.look_on(4.0)
+        member.start()
+        watch.look_on(4.0)
+    assert watch.overlap_s == 0.0
+    lab.wait_until_held(counts=[2, 2, 2])
+
+
+def test_a_node_that_is_cut_off_from_etcd_alone_answers_until_it_gives_up(lab: Lab) -> None:
+    watch = Watch(lab)
+    lab.nodes["n1"].cut([MANAGEMENT])
+    watch.look_on(0.3)
+    assert (watch.moves, watch.gap_s()) == (0, 0.0)
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
+    lab.nodes["n1"].connect()
+    lab.wait_until_held(counts=[2, 2, 2], within_s=15.0)
     never_two(lab, watch, 1.0)
 
 

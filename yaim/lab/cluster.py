@@ -1,6 +1,8 @@
-"""The lab: a bridge, a private etcd, nodes and a client; and what can be done to them.
+"""The lab: two networks, a private etcd, nodes and a client; and what can be done to them.
 
-The bridge and etcd are in this process's own network namespace, which must be a private one.
+The LAN has the pool's addresses and the client on it, the management network etcd; a node is on
+both. Their bridges and etcd are in this process's own network namespace, which must be a private
+one.
 """
 
 import fcntl
@@ -24,20 +26,38 @@ from yaim.core.model import Address, ClusterView
 from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError
 from yaim.etcd.schema import Keys
 from yaim.lab import host, service
-from yaim.lab.namespaces import DIES_WITH_US, LabError, Namespace, is_in_private_network, run
+from yaim.lab.etcd import EtcdMember, MemberPlan
+from yaim.lab.namespaces import LabError, Namespace, is_in_private_network, run
 from yaim.lab.record import Record
 
 USER = "nobody"
 """Whom the coordinators run as."""
-BRIDGE = "yaim0"
-ETCD_ADDRESS = "192.0.2.254"
 CLIENT_ADDRESS = "192.0.2.253"
 FIRST_NODE_ADDRESS = ip_address("192.0.2.201")
+FIRST_MANAGEMENT_ADDRESS = ip_address("198.51.100.201")
+ETCD_ADDRESS = "198.51.100.1"
+"""Of etcd's first member; the others follow it."""
 FIRST_POOL_ADDRESS = ip_address("192.0.2.11")
 NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 NAMESPACE, CLUSTER = "/service/", "yaim"
 _PREFIX = "yaim-lab-"
 """Of the lab's directory, where temporary files are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    bridge: str
+    interface: str
+    """Of every node on it."""
+
+    def link(self, name: str) -> str:
+        """The end at the bridge of a node's cable."""
+        return f"{self.bridge}-{name}"
+
+
+LAN = Network("yaim0", "eth0")
+MANAGEMENT = Network("yaim1", "eth1")
+BOTH = (LAN, MANAGEMENT)
 
 
 def pool_of(count: int) -> tuple[Address, ...]:
@@ -54,8 +74,16 @@ class LabPlan:
     interval_ms: int = 1000
     ttl_ms: int = 3000
     ping_every_ms: int = 10
+    etcd_members: int = 1
     settings: dict[str, object] = field(default_factory=dict)
     """Further keys for every node's yaim.yml."""
+
+    def etcd(self) -> tuple[MemberPlan, ...]:
+        first = ip_address(ETCD_ADDRESS)
+        return tuple(
+            MemberPlan(f"etcd{number + 1}", str(first + number))
+            for number in range(self.etcd_members)
+        )
 
 
 class LabNode:
@@ -65,16 +93,20 @@ class LabNode:
         self.name = f"n{number}"
         self.directory = directory / self.name
         self.namespace = Namespace.new()
-        self.link = f"yaim-{self.name}"
-        self.is_cut = False
+        self._own_addresses = (
+            f"{FIRST_NODE_ADDRESS + number - 1}/24",
+            f"2001:db8::c{number:02x}/64",
+        )
+        self._cut_from: set[Network] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self.directory.mkdir(mode=0o755)
         self._write_files(plan)
-        _connect(self.namespace, self.link, f"{FIRST_NODE_ADDRESS + number - 1}/24")
-        self.namespace.run(
-            "ip", "addr", "add", f"2001:db8::c{number:02x}/64", "dev", "eth0", "nodad"
-        )
+        for network in BOTH:
+            _connect(self.namespace, network, self.name)
+        self.add_own_addresses()
+        management = f"{FIRST_MANAGEMENT_ADDRESS + number - 1}/24"
+        self.namespace.run("ip", "addr", "add", management, "dev", MANAGEMENT.interface)
 
     def _write_files(self, plan: LabPlan) -> None:
         self.write_config(
@@ -83,8 +115,8 @@ class LabNode:
                 "ttl": plan.ttl_ms,
                 "dcs-namespace": NAMESPACE,
                 "dcs-clustername": CLUSTER,
-                "dcs-endpoints": [f"http://{ETCD_ADDRESS}:2379"],
-                "interface": "eth0",
+                "dcs-endpoints": [member.client_url for member in plan.etcd()],
+                "interface": LAN.interface,
                 "checker-type": "http",
                 "http-url": f"http://127.0.0.1:{service.PORT}/",
                 **plan.settings,
@@ -93,7 +125,7 @@ class LabNode:
         helper = {
             "users": [USER],
             "audit-log": str(self.directory / "audit.log"),
-            "rules": [{"interface": "eth0", "networks": list(NETWORKS)}],
+            "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
 
@@ -151,12 +183,19 @@ class LabNode:
                 return pid
         return None
 
-    def signal(self, number: signal.Signals, *roles: str) -> None:
-        """Send a signal to some of its processes."""
+    def processes(self, *roles: str) -> list[int]:
+        """The process ids of some of its processes. Raises LabError if one is not running."""
+        found = []
         for role in roles:
             pid = self.process(role)
             if pid is None:
                 raise LabError(f"{self.name} has no {role} running")
+            found.append(pid)
+        return found
+
+    def signal(self, number: signal.Signals, *roles: str) -> None:
+        """Send a signal to some of its processes; to none, if one of them is not running."""
+        for pid in self.processes(*roles):
             os.kill(pid, number)
 
     def kill(self) -> None:
@@ -183,18 +222,36 @@ class LabNode:
     def is_service_broken(self) -> bool:
         return (self.directory / host.BROKEN).exists()
 
-    def cut(self) -> None:
-        """From everything: etcd, the client and the other nodes. The carrier stays."""
-        run(("ip", "link", "set", self.link, "nomaster"))
-        self.is_cut = True
+    def add_own_addresses(self) -> None:
+        """The host's fixed ones on the LAN, again if they are gone."""
+        for address in self._own_addresses:
+            nodad = ("nodad",) if ":" in address else ()
+            self.namespace.run("ip", "addr", "replace", address, "dev", LAN.interface, *nodad)
 
-    def connect(self) -> None:
-        run(("ip", "link", "set", self.link, "master", BRIDGE))
-        self.is_cut = False
+    @property
+    def is_cut(self) -> bool:
+        return bool(self._cut_from)
+
+    def cut(self, networks: Iterable[Network] = BOTH) -> None:
+        """From everything: etcd, the client and the other nodes; or from one network's part of it.
+        The carrier stays."""
+        for network in networks:
+            run(("ip", "link", "set", network.link(self.name), "nomaster"))
+            self._cut_from.add(network)
+
+    def connect(self, networks: Iterable[Network] = BOTH) -> None:
+        for network in networks:
+            run(("ip", "link", "set", network.link(self.name), "master", network.bridge))
+            self._cut_from.discard(network)
+
+    def set_carrier(self, state: str) -> None:
+        """Of its interface on the LAN: `down`, as if the cable were pulled out, or `up`."""
+        run(("ip", "link", "set", LAN.link(self.name), state))
 
     def close(self) -> None:
         self.kill()
-        _disconnect(self.link)
+        for network in BOTH:
+            _disconnect(network.link(self.name))
         self.namespace.close()
         if self._log is not None:
             self._log.close()
@@ -206,6 +263,8 @@ class Lab:
     def __init__(self, plan: LabPlan) -> None:
         self.plan = plan
         self.nodes: dict[str, LabNode] = {}
+        self.members: list[EtcdMember] = []
+        """Of etcd."""
         self.keys = Keys.of(NAMESPACE, CLUSTER)
         self._stack = ExitStack()
 
@@ -230,7 +289,8 @@ class Lab:
             raise LabError("TMPDIR is below /run, of which each node has its own: set another")
         self._stack.callback(os.close, _lock(self.directory))
         self.directory.chmod(0o755)
-        self._make_bridge()
+        for network in BOTH:
+            self._make_bridge(network)
         self.etcd = self._start_etcd()
         for address in self.plan.pool:
             self.put(address)
@@ -240,44 +300,30 @@ class Lab:
             self._stack.callback(node.close)
         self._start_client()
 
-    def _make_bridge(self) -> None:
-        run(("ip", "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0"))
-        self._stack.callback(run, ("ip", "link", "del", BRIDGE))
-        run(("ip", "addr", "add", f"{ETCD_ADDRESS}/24", "dev", BRIDGE))
-        run(("ip", "link", "set", BRIDGE, "up"))
+    def _make_bridge(self, network: Network) -> None:
+        run(("ip", "link", "add", network.bridge, "type", "bridge", "mcast_snooping", "0"))
+        self._stack.callback(run, ("ip", "link", "del", network.bridge))
+        run(("ip", "link", "set", network.bridge, "up"))
 
     def _start_etcd(self) -> EtcdClient:
-        if shutil.which("etcd") is None:
-            raise LabError("there is no etcd on this machine: apt-get install etcd-server")
-        url = f"http://{ETCD_ADDRESS}:2379"
-        peer = "http://127.0.0.1:2380"
-        log = self._stack.enter_context((self.directory / "etcd.log").open("wb"))
-        process = subprocess.Popen(
-            (
-                *DIES_WITH_US,
-                "etcd",
-                f"--data-dir={self.directory / 'etcd'}",
-                f"--listen-client-urls={url}",
-                f"--advertise-client-urls={url}",
-                f"--listen-peer-urls={peer}",
-                f"--initial-advertise-peer-urls={peer}",
-                f"--initial-cluster=default={peer}",
-            ),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        self._stack.callback(_end, process)
-        client = EtcdClient(EtcdAccess((url,)), 5.0)
+        plans = self.plan.etcd()
+        for plan in plans:
+            run(("ip", "addr", "add", f"{plan.address}/24", "dev", MANAGEMENT.bridge))
+            member = EtcdMember(plan, plans, self.directory)
+            self.members.append(member)
+            self._stack.callback(member.kill)
+            member.start()
+        client = EtcdClient(EtcdAccess(tuple(plan.client_url for plan in plans)), 5.0)
         self._stack.callback(client.close)
 
         def answers() -> bool:
             try:
                 client.read_all(*self.keys.all())
             except EtcdError:
-                if process.poll() is not None:
-                    text = (self.directory / "etcd.log").read_text()
-                    raise LabError(f"etcd does not start:\n{text[-2000:]}") from None
+                for member in self.members:
+                    if not member.is_running:
+                        text = member.log()[-2000:]
+                        raise LabError(f"{member.name} does not start:\n{text}") from None
                 return False
             return True
 
@@ -287,9 +333,10 @@ class Lab:
     def _start_client(self) -> None:
         self.client = Namespace.new()
         self._stack.callback(self.client.close)
-        _connect(self.client, "yaim-client", f"{CLIENT_ADDRESS}/24")
-        self._stack.callback(_disconnect, "yaim-client")
-        self.client.run("ip", "addr", "add", "2001:db8::fd/64", "dev", "eth0", "nodad")
+        _connect(self.client, LAN, "client")
+        self._stack.callback(_disconnect, LAN.link("client"))
+        self.client.run("ip", "addr", "add", f"{CLIENT_ADDRESS}/24", "dev", LAN.interface)
+        self.client.run("ip", "addr", "add", "2001:db8::fd/64", "dev", LAN.interface, "nodad")
         file = self.directory / "observed"
         log = self._stack.enter_context(file.open("wb"))
         addresses = (*self.plan.pool, *self.plan.others)
@@ -411,8 +458,9 @@ def wait_until(
         time.sleep(0.05)
 
 
-def _connect(namespace: Namespace, link: str, address: str) -> None:
-    """A cable from the bridge to eth0 in the namespace."""
+def _connect(namespace: Namespace, network: Network, name: str) -> None:
+    """A cable from the network's bridge to an interface in the namespace, which is up then."""
+    link = network.link(name)
     run(
         (
             "ip",
@@ -423,15 +471,14 @@ def _connect(namespace: Namespace, link: str, address: str) -> None:
             "veth",
             "peer",
             "name",
-            "eth0",
+            network.interface,
             "netns",
             namespace.path,
         ),
         pass_fds=(namespace.fd,),
     )
-    run(("ip", "link", "set", link, "master", BRIDGE, "up"))
-    namespace.run("ip", "addr", "add", address, "dev", "eth0")
-    namespace.run("ip", "link", "set", "eth0", "up")
+    run(("ip", "link", "set", link, "master", network.bridge, "up"))
+    namespace.run("ip", "link", "set", network.interface, "up")
 
 
 def _disconnect(link: str) -> None:

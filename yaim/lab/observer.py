@@ -6,8 +6,10 @@ nanoseconds:
 
     t NS                    a ping to every address was sent
     r ADDRESS NS            the ping sent at NS was answered
-    a NODE ADDRESS NS       the address appeared on (or is still on) an interface of the node
-    d NODE ADDRESS NS       it disappeared
+    a NODE ADDRESS NS       yaim's copy of the address appeared on an interface of the node
+    d NODE ADDRESS NS       it disappeared, or became somebody else's
+
+What somebody adds by hand is not yaim's: yaim's have a finite valid lifetime and no preferred one.
 
 Started as: python -m yaim.lab.observer INTERVAL_MS NODE=FD[,NODE=FD...] ADDRESS[,ADDRESS...]
 """
@@ -19,6 +21,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from yaim.core.model import Address
@@ -27,7 +30,8 @@ from yaim.lab.namespaces import Namespace
 _RTM_NEWADDR, _RTM_DELADDR = 20, 21
 _GROUPS = 0x10 | 0x100
 """RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7))"""
-_IFA_ADDRESS = 1
+_IFA_ADDRESS, _IFA_CACHEINFO = 1, 6
+_FOREVER = 0xFFFFFFFF
 _PAYLOAD = struct.Struct("!Q")
 
 
@@ -98,34 +102,92 @@ def watch_addresses(fd: int) -> socket.socket:
     return watch
 
 
-def changes(messages: bytes) -> Iterator[tuple[bool, Address]]:
-    """Whether an address appeared (or is still there) or disappeared, and which.
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One of a node's: the same address may be there with another prefix length or on another
+    interface, too."""
 
-    netlink(7), rtnetlink(7): nlmsghdr, ifaddrmsg, attributes.
-    """
+    address: Address
+    prefix_length: int
+    interface: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressMessage:
+    copy: Copy
+    is_there: bool
+    """Whether it appeared, or is still there with a new lifetime; or disappeared."""
+    is_of_yaim: bool
+
+
+def address_messages(messages: bytes) -> Iterator[AddressMessage]:
+    """netlink(7), rtnetlink(7): nlmsghdr, ifaddrmsg, attributes."""
     while len(messages) >= 16:
         length, kind = struct.unpack_from("=IH", messages)
         if kind in (_RTM_NEWADDR, _RTM_DELADDR):
+            _, prefix_length, _, _, interface = struct.unpack_from("=BBBBI", messages, 16)
+            address, preferred_s, valid_s = None, _FOREVER, _FOREVER
             at = 24
             while at + 4 <= length:
                 size, attribute = struct.unpack_from("=HH", messages, at)
                 if attribute == _IFA_ADDRESS:
-                    yield kind == _RTM_NEWADDR, ip_address(messages[at + 4 : at + size])
+                    address = ip_address(messages[at + 4 : at + size])
+                elif attribute == _IFA_CACHEINFO:
+                    preferred_s, valid_s = struct.unpack_from("=II", messages, at + 4)
                 at += (size + 3) & ~3
+            if address is not None:
+                yield AddressMessage(
+                    Copy(address, prefix_length, interface),
+                    kind == _RTM_NEWADDR,
+                    preferred_s == 0 and valid_s != _FOREVER,
+                )
         messages = messages[(length + 3) & ~3 :]
 
 
-def print_all_changes(watches: dict[str, socket.socket], now: int) -> None:
+class Holdings:
+    """Which addresses a node has from yaim. A copy that is deleted is known by what was told of it
+    before: the lifetimes that come with its end are what was left of them."""
+
+    def __init__(self) -> None:
+        self._of_yaim: set[Copy] = set()
+
+    def note(self, message: AddressMessage) -> bool | None:
+        """Whether the node has the address from yaim now; None if that is as before."""
+        had = self._has(message.copy.address)
+        if message.is_there and message.is_of_yaim:
+            self._of_yaim.add(message.copy)
+        else:
+            self._of_yaim.discard(message.copy)
+        has = self._has(message.copy.address)
+        return has if has != had else None
+
+    def _has(self, address: Address) -> bool:
+        return any(copy.address == address for copy in self._of_yaim)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Of a node's addresses."""
+
+    node: str
+    socket: socket.socket
+    holdings: Holdings
+
+
+def print_all_changes(watches: list[Watch], now: int) -> None:
     """All with the same time stamp, until no socket has anything more: a removal never gets a later
     one than an addition that came after it."""
     is_more = True
     while is_more:
         is_more = False
-        for node, watch in watches.items():
+        for watch in watches:
             try:
                 while True:
-                    for is_there, address in changes(watch.recv(1 << 18)):
-                        print("a" if is_there else "d", node, address, now)
+                    for message in address_messages(watch.socket.recv(1 << 18)):
+                        has = watch.holdings.note(message)
+                        if has is not None:
+                            kind = "a" if has else "d"
+                            print(kind, watch.node, message.copy.address, now)
                     is_more = True
             except BlockingIOError:
                 pass
@@ -134,8 +196,8 @@ def print_all_changes(watches: dict[str, socket.socket], now: int) -> None:
 def main(interval_s: float, nodes: dict[str, int], addresses: list[Address]) -> None:
     selector = selectors.DefaultSelector()
     pinger = Pinger(addresses)
-    watches = {name: watch_addresses(fd) for name, fd in nodes.items()}
-    for each in (*pinger.sockets(), *watches.values()):
+    watches = [Watch(name, watch_addresses(fd), Holdings()) for name, fd in nodes.items()]
+    for each in (*pinger.sockets(), *(watch.socket for watch in watches)):
         selector.register(each, selectors.EVENT_READ)
     next_ping = time.monotonic()
     while True:

@@ -3,10 +3,11 @@
 Times are seconds of CLOCK_MONOTONIC.
 """
 
-from bisect import bisect_left
+from array import array
+from bisect import bisect_left, insort
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from yaim.core.model import Address
@@ -22,16 +23,30 @@ class Change:
     is_there: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """A time during which something was so with an address."""
+
+    address: Address
+    start: float
+    end: float
+
+    @property
+    def length_s(self) -> float:
+        return self.end - self.start
+
+
 class Record:
     """Follows the observer's file as it grows."""
 
     def __init__(self, file: Path, addresses: frozenset[Address]) -> None:
         """Other addresses, the nodes' own, are not followed."""
         self._file = file.open()
-        self._addresses = addresses
+        self._addresses = {str(address): address for address in addresses}
         self._rest = ""
-        self._sent: list[float] = []
-        self._answered: dict[Address, list[float]] = defaultdict(list)
+        self._sent = array("d")
+        self._answered = {address: array("d") for address in addresses}
+        """When pings that were answered were sent, in order."""
         self._is_there: dict[tuple[str, Address], bool] = {}
         self.changes: list[Change] = []
 
@@ -46,15 +61,13 @@ class Record:
             if kind == "t":
                 self._sent.append(at)
             elif kind == "r":
-                self._answered[ip_address(words[0])].append(at)
-            else:
-                self._note(Change(at, words[0], ip_address(words[1]), kind == "a"))
+                insort(self._answered[self._addresses[words[0]]], at)
+            elif words[1] in self._addresses:
+                self._note(Change(at, words[0], self._addresses[words[1]], kind == "a"))
 
     def _note(self, change: Change) -> None:
         """A new lifetime is told like a new address; only changes count."""
         key = change.node, change.address
-        if change.address not in self._addresses:
-            return
         if self._is_there.get(key, False) is not change.is_there:
             self._is_there[key] = change.is_there
             self.changes.append(change)
@@ -80,39 +93,65 @@ class Record:
 
     def overlap_s(self, pool: set[Address], since: float, until: float) -> float:
         """Seconds, summed over the addresses, that each was on more nodes than one."""
-        total = 0.0
-        holders: dict[Address, set[str]] = defaultdict(set)
-        overlapping_since: dict[Address, float] = {}
+        return sum(spell.length_s for spell in self.overlaps(pool, since, until))
+
+    def overlaps(self, pool: set[Address], since: float, until: float) -> list[Spell]:
+        """When an address was on more nodes than one."""
+        return self._spells(pool, since, until, lambda holders: holders > 1)
+
+    def uncovered(self, pool: set[Address], since: float, until: float) -> list[Spell]:
+        """When an address was on no node."""
+        return self._spells(pool, since, until, lambda holders: holders == 0)
+
+    def _spells(
+        self, pool: set[Address], since: float, until: float, is_so: Callable[[int], bool]
+    ) -> list[Spell]:
+        """When that was so of the number of an address's holders; parts of no length are left
+        out."""
+        holders: dict[Address, set[str]] = {address: set() for address in pool}
+        begun = dict.fromkeys(pool, 0.0) if is_so(0) else {}
+        found = []
+
+        def note_end(address: Address, at: float) -> None:
+            start, end = max(begun.pop(address), since), min(at, until)
+            if start < end:
+                found.append(Spell(address, start, end))
+
         for change in self.changes:
             if change.address not in pool:
                 continue
             here = holders[change.address]
             (here.add if change.is_there else here.discard)(change.node)
-            if len(here) > 1:
-                overlapping_since.setdefault(change.address, change.at)
-            elif change.address in overlapping_since:
-                start = overlapping_since.pop(change.address)
-                total += max(0.0, min(change.at, until) - max(start, since))
-        return total + sum(max(0.0, until - max(s, since)) for s in overlapping_since.values())
+            if is_so(len(here)):
+                begun.setdefault(change.address, change.at)
+            elif change.address in begun:
+                note_end(change.address, change.at)
+        for address in list(begun):
+            note_end(address, until)
+        return found
 
     def longest_gap_s(self, address: Address, since: float, until: float) -> float:
-        """The longest time that the client got no answer: from the last ping that was answered to
-        the next one, if pings in between were lost; 0 if none was. A gap counts if a ping of it
-        was sent in the time asked about; without any answer at its end it lasts to the end. Of the
-        very last ping the answer may be on its way: it does not count."""
-        answered = sorted(self._answered[address])
-        longest = 0.0
-        start = bisect_left(self._sent, since)
+        """The longest time that the client got no answer, 0 if it always did."""
+        return max((gap.length_s for gap in self.gaps(address, since, until)), default=0.0)
+
+    def gaps(self, address: Address, since: float, until: float) -> Iterator[Spell]:
+        """When the client got no answer: from the last ping that was answered to the next one, if
+        pings in between were lost. A gap counts if a ping of it was sent in the time asked about;
+        without any answer at its end it lasts to the end. Of the very last ping the answer may be
+        on its way: it does not count."""
+        answered: Sequence[float] = self._answered[address]
+        at = bisect_left(self._sent, since)
         end = min(bisect_left(self._sent, until), len(self._sent) - 1)
-        known = set(answered)
-        for sent_at in self._sent[start:end]:
-            if sent_at in known:
-                continue
+        while at < end:
+            sent_at = self._sent[at]
             after = bisect_left(answered, sent_at)
+            if after < len(answered) and answered[after] == sent_at:
+                at += 1
+                continue
             gap_start = answered[after - 1] if after > 0 else since
             gap_end = answered[after] if after < len(answered) else until
-            longest = max(longest, gap_end - gap_start)
-        return longest
+            yield Spell(address, gap_start, gap_end)
+            at = bisect_left(self._sent, gap_end, at + 1)
 
     def moves(self, pool: set[Address], since: float, until: float) -> int:
         """How many addresses appeared on a node."""
