@@ -18,9 +18,10 @@ import pytest
 import yaml
 
 from tests.system.conftest import Build
-from yaim.core.model import Address
+from yaim.core.model import Address, PoolEntry
 from yaim.lab.cluster import (
     ETCD_ADDRESS,
+    LAN,
     MANAGEMENT,
     Lab,
     LabNode,
@@ -460,6 +461,30 @@ def test_an_address_deleted_by_hand_comes_back(lab: Lab) -> None:
     wait_for_log(lab.nodes[name], f"{address} has gone from the interface")
     lab.wait_until_held()
     assert watch.moves == 1 and watch.overlap_s == 0.0
+
+
+@pytest.mark.parametrize("what", ["its own end", "the cable"])
+def test_an_interface_that_is_down_costs_its_node_the_addresses_at_once(
+    build: Build, what: str
+) -> None:
+    lab = started(build, ttl_ms=30_000)
+    n1, *_ = lab.nodes.values()
+
+    def turn(state: str) -> None:
+        if what == "the cable":
+            n1.set_carrier(state)
+        else:
+            n1.namespace.run("ip", "link", "set", LAN.interface, state)
+
+    watch = Watch(lab)
+    turn("down")
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
+    (node,) = [each for each in lab.view().nodes.values() if each.name == "n1"]
+    assert node.advertisement.is_healthy
+    assert node.why_not(PoolEntry(lab.plan.pool[0])) == "eth0 is down"
+    turn("up")
+    lab.wait_until_held(counts=[2, 2, 2])
+    never_two(lab, watch, 1.0)
 
 
 # --- the running process ---------------------------------------------------------------------
