@@ -3,7 +3,8 @@
     python -m bench.figures [--rounds 5] [--json FILE]
 
 Each round builds a fresh lab (three nodes, six addresses, interval 1000, ttl 3000, a ping to each
-address every 10 ms, every node's kernel address events recorded) and lets everything happen once.
+address every 10 ms, every node's kernel address events recorded) and lets everything happen once;
+and another one for the restarts, with ttl 5000, the default.
 Printed are the medians over the rounds, with the least and the most. A gap reaches from the last
 ping that was answered to the next one, so it is up to 20 ms longer than the address was away.
 """
@@ -18,10 +19,11 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of
+from yaim.lab.cluster import LAN, Lab, LabPlan, even_counts, pool_of, wait_until
 from yaim.lab.namespaces import LabError, enter_private_network, run
 
 AWAY_S = 20.0
@@ -35,6 +37,14 @@ BOUNDS: dict[str, tuple[str, float]] = {
     "kill -9 of all, for 20 s: longest client gap": ("s", 3.5),
     "SIGSTOP of all, for 20 s: overlap": ("s", 0.0),
     "SIGSTOP of all, for 20 s: longest client gap": ("s", 3.5),
+    "address deleted by hand: back after": ("ms", 100.0),
+    "interface down: all addresses held after": ("ms", 100.0),
+    "coordinator killed and restarted: longest client gap": ("ms", 0.0),
+    "helper killed and restarted: longest client gap": ("ms", 0.0),
+    "both killed and restarted: longest client gap": ("ms", 0.0),
+    "SIGUSR1, both started anew: longest client gap": ("ms", 0.0),
+    "moves by all of these restarts": ("", 0.0),
+    "coordinator frozen for 20 s: longest client gap": ("s", 5.5),
 }
 """What is measured, in which unit, and what its median may be at most."""
 
@@ -87,8 +97,63 @@ class Round:
         self._note("SIGSTOP of all, for 20 s: overlap", overlap_s)
         self._note("SIGSTOP of all, for 20 s: longest client gap", gap_s)
 
+    def run_restarts(self) -> None:
+        lab = self._lab
+        for node in lab.nodes.values():
+            node.start()
+        lab.wait_until_held(counts=[2, 2, 2])
+        n1, n2, n3 = lab.nodes.values()
+        self._note("address deleted by hand: back after", self._delete_one() * 1000)
+
+        since = time.monotonic()
+        for name, roles in (
+            ("coordinator", ("coordinator",)),
+            ("helper", ("helper",)),
+            ("both", ("coordinator", "helper")),
+        ):
+            gap_s, _ = self._see(partial(n1.signal, signal.SIGKILL, *roles), list(lab.nodes), 11.0)
+            self._note(f"{name} killed and restarted: longest client gap", gap_s * 1000)
+        gap_s, _ = self._see(partial(n2.signal, signal.SIGUSR1, "supervisor"), list(lab.nodes), 5.0)
+        self._note("SIGUSR1, both started anew: longest client gap", gap_s * 1000)
+        moves = lab.record.moves(set(lab.plan.pool), since, time.monotonic())
+        self._note("moves by all of these restarts", moves)
+
+        lost = [address for address, (name,) in lab.holders().items() if name == n1.name]
+        since = time.monotonic()
+        n1.namespace.run("ip", "link", "set", LAN.interface, "down")
+        lab.wait_until_held(by=["n2", "n3"], within_s=30.0)
+        taken = {c.address: c.at for c in lab.record.changes if c.is_there and c.at >= since}
+        self._note(
+            "interface down: all addresses held after",
+            (max(taken[address] for address in lost) - since) * 1000,
+        )
+        self._see(
+            lambda: n1.namespace.run("ip", "link", "set", LAN.interface, "up"), list(lab.nodes)
+        )
+        gap_s, _ = self._see(
+            partial(n3.signal, signal.SIGSTOP, "coordinator"), ["n1", "n2"], AWAY_S
+        )
+        self._note("coordinator frozen for 20 s: longest client gap", gap_s)
+
+    def _delete_one(self) -> float:
+        """Seconds until an address that somebody deletes is back."""
+        lab = self._lab
+        ((address, (name,)), *_) = lab.holders().items()
+        since = time.monotonic()
+        node = lab.nodes[name]
+        node.namespace.run("ip", "addr", "del", f"{address}/32", "dev", LAN.interface)
+
+        def came_and_went() -> list[float]:
+            lab.record.update()
+            changes = lab.record.changes
+            return [each.at for each in changes if each.address == address and each.at >= since]
+
+        wait_until(lambda: len(came_and_went()) >= 2, 10.0, f"{address} to be back")
+        gone, back, *_ = came_and_went()
+        return back - gone
+
     def _see(
-        self, act: Callable[[], None], by: Sequence[str], at_least_s: float = 1.0
+        self, act: Callable[[], object], by: Sequence[str], at_least_s: float = 1.0
     ) -> tuple[float, float]:
         """Let it happen, wait until these nodes hold everything and some more: the longest gap and
         the overlap."""
@@ -144,6 +209,8 @@ def main() -> int:
         print(f"round {number} of {options.rounds} ...", flush=True)
         with Lab(LabPlan()) as lab:
             Round(lab, figures).run()
+        with Lab(LabPlan(ttl_ms=5000)) as lab:
+            Round(lab, figures).run_restarts()
     width = max(map(len, figures))
     print(f"\n{'':{width}}  {'median':>9}  {'least':>8}  {'most':>8}  {'bound':>8}")
     is_good = True

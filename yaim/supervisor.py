@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 RESTART_MIN_S = 0.25
 RESTART_MAX_S = 10.0
-"""A process that ends is started again after this long, doubling from the one to the other."""
+"""A process that ends is started again at once, the next time after this long, doubling from the
+one to the other."""
 SETTLED_AFTER_S = 10.0
-"""Having run this long, a process starts with the shortest wait again."""
+"""Having run this long, a process is started again at once again."""
 STOP_COORDINATOR_S = 10.0
 STOP_HELPER_S = 5.0
 EX_CONFIG = 78
@@ -59,7 +60,7 @@ class Program:
     pid: int | None = None
     started_at: float = 0.0
     restart_at: float = 0.0
-    wait_s: float = RESTART_MIN_S
+    wait_s: float = 0.0
 
     def start(self) -> None:
         self.started_at = time.monotonic()
@@ -97,11 +98,9 @@ class Program:
         """Plan the restart; the exit status, negative for a signal."""
         now = time.monotonic()
         if self.is_leaving or now - self.started_at >= SETTLED_AFTER_S:
-            self.wait_s = RESTART_MIN_S
-        self.restart_at = now
-        if not self.is_leaving:
-            self.restart_at += self.wait_s
-            self.wait_s = min(2 * self.wait_s, RESTART_MAX_S)
+            self.wait_s = 0.0
+        self.restart_at = now + self.wait_s
+        self.wait_s = min(max(RESTART_MIN_S, 2 * self.wait_s), RESTART_MAX_S)
         self.is_leaving = False
         self.pid = None
         return os.waitstatus_to_exitcode(status)
