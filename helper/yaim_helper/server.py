@@ -36,6 +36,7 @@ from yaim_helper.addresses import (
 )
 from yaim_helper.announce import Announcer
 from yaim_helper.audit import AuditError, AuditLog, boot_id
+from yaim_helper.conflicts import Conflicts
 from yaim_helper.policy import Policy
 from yaim_helper.protocol import (
     MAX_LISTED,
@@ -69,6 +70,10 @@ EXTEND_RETRY_S = 0.1
 """An extension by less is not worth making; after a failed one it is tried again."""
 SUMMARY_EVERY_S = 60.0
 RETRY_REMOVAL_S = 0.5
+DEFEND_INTERVAL_S = 10.0
+"""From one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
+LISTEN_EVERY_S = 0.1
+"""From hearing of other holders to listening again: whoever floods us gets no more of our time."""
 
 
 def boottime() -> float:
@@ -109,6 +114,18 @@ class Allowance:
         return True
 
 
+@dataclass(slots=True)
+class Rivals:
+    """Other holders of an address, on the same link."""
+
+    seen: int = 0
+    """How often, since they were last answered."""
+    mac: bytes = b""
+    """Of the one that was seen last."""
+    answer_at: float = 0.0
+    """Not before."""
+
+
 @dataclass(eq=False, slots=True)
 class Holding:
     """An address that the helper has put on an interface."""
@@ -130,6 +147,7 @@ class Holding:
     is_leaving: bool = False
     """To be removed; not renewed any more."""
     retry_at: float = 0.0
+    rivals: Rivals = field(default_factory=Rivals)
 
     def assignment(self, lifetime: int) -> Assignment:
         return Assignment(self.interface, self.address, self.prefix, self.label, lifetime)
@@ -209,6 +227,11 @@ class Server:
         self._audit = audit
         self._kernel = Kernel()
         self._announcer = Announcer(self._kernel)
+        self._conflicts = Conflicts()
+        self._is_watching = True
+        """Whether the addresses that are watched for conflicts are those that are held."""
+        self._listen_at: float | None = None
+        """When to listen for conflicts again; None: it listens."""
         rate = policy.commands_per_second
         self._allowances = {uid: Allowance(rate, rate, boottime()) for uid in policy.users}
         self._holdings: dict[Address, Holding] = {}
@@ -222,6 +245,7 @@ class Server:
         listener.setblocking(False)
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ)
+        self._listen()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Addresses stay, until their deadlines."""
@@ -241,6 +265,8 @@ class Server:
                     self._accept()
                 elif isinstance(key.data, Session):
                     self._serve(key.data)
+                elif key.data is self._conflicts:
+                    self._hear()
                 else:
                     wake_read.recv(64)
             self._do_what_is_due()
@@ -452,11 +478,14 @@ class Server:
                 " and removing it would remove all others: set the sysctl"
                 f" net.ipv4.conf.{interface.name}.promote_secondaries to 1",
             )
-        holding.created = old.created if old is not None else None
+        if old is not None:
+            holding.created = old.created
+            holding.rivals = old.rivals
         for each in ours:
             if not holding.is_at(each):
                 host.delete(each)
         self._holdings[add.address] = holding
+        self._is_watching = False
         self._expired.pop(add.address, None)
         failed = self._set_lifetimes([holding])
         if failed:
@@ -499,6 +528,7 @@ class Server:
     def _take_off(self, holding: Holding) -> bool:
         """Remove the address; whether it was there. If that fails it stays on record, leaving."""
         holding.is_leaving = True
+        holding.rivals.seen = 0
         self._announcer.stop(holding.address)
         was_there = self._kernel.delete(holding.interface.index, holding.address, holding.prefix)
         self._forget(holding)
@@ -507,6 +537,7 @@ class Server:
     def _forget(self, holding: Holding) -> None:
         self._announcer.stop(holding.address)
         del self._holdings[holding.address]
+        self._is_watching = False
 
     def _renew(self, cluster: str, deadline: float) -> Reply:
         """What has outlived its deadline is ended, not renewed: if we were stopped meanwhile, the
@@ -658,6 +689,10 @@ class Server:
         for holding in self._holdings.values():
             times.append(max(holding.deadline, holding.retry_at))
             times.append(holding.extend_at)
+            if holding.rivals.seen:
+                times.append(holding.rivals.answer_at)
+        if self._listen_at is not None:
+            times.append(self._listen_at)
         times += [s.opened_at + HELLO_WITHIN_S for s in self._sessions if s.cluster is None]
         return max(0.0, min(times) - boottime())
 
@@ -677,6 +712,12 @@ class Server:
                 if now >= holding.deadline:
                     self._announcer.stop(holding.address)
             self._announcer.run(now, MAX_TOGETHER)
+        self._defend()
+        if self._listen_at is not None and now >= self._listen_at:
+            self._listen()
+        if not self._is_watching:
+            self._conflicts.watch(self._holdings)
+            self._is_watching = True
         for session in [s for s in self._sessions if s.cluster is None]:
             if now >= session.opened_at + HELLO_WITHIN_S:
                 self._hang_up(session, "did not say hello")
@@ -708,6 +749,51 @@ class Server:
             self._expired[holding.address] = holding.cluster
             outcome = "removed" if was_there else "the kernel had removed it"
             self._record([_noted("expire", holding, outcome)])
+
+    # --- other holders on the link -----------------------------------------------------------
+
+    def _listen(self) -> None:
+        for each in self._conflicts.sockets():
+            self._selector.register(each, selectors.EVENT_READ, self._conflicts)
+        self._listen_at = None
+
+    def _hear(self) -> None:
+        """Note who else has an address of ours on its link, and listen no more for a while."""
+        if self._listen_at is None:
+            for each in self._conflicts.sockets():
+                self._selector.unregister(each)
+        self._listen_at = boottime() + LISTEN_EVERY_S
+        sightings = self._conflicts.read()
+        own = self._kernel.mac_addresses() if sightings else set()
+        for sighting in sightings:
+            holding = self._holdings.get(sighting.address)
+            if (
+                holding is not None
+                and not holding.is_leaving
+                and holding.interface.name == sighting.interface
+                and sighting.mac not in own
+            ):
+                holding.rivals.seen += 1
+                holding.rivals.mac = sighting.mac
+
+    def _defend(self) -> None:
+        """Answer other holders for as long as an address is ours: RFC 5227 section 2.4 (c)."""
+        now = boottime()
+        attacked = [
+            each
+            for each in self._holdings.values()
+            if each.rivals.seen and now >= each.rivals.answer_at
+        ][:MAX_TOGETHER]
+        if not attacked:
+            return
+        self._record(_conflict(each) for each in attacked)
+        with act_within(ACT_WITHIN_S):
+            now = boottime()
+            for holding in attacked:
+                holding.rivals.seen = 0
+                holding.rivals.answer_at = now + DEFEND_INTERVAL_S
+                if now < holding.deadline:
+                    self._announcer.defend(holding.address)
 
     # --- the record ------------------------------------------------------------------------
 
@@ -805,6 +891,18 @@ def _noted(op: str, holding: Holding, outcome: str) -> dict[str, Any]:
         "interface": holding.interface.name,
         "cluster": holding.cluster,
         "outcome": outcome,
+    }
+
+
+def _conflict(holding: Holding) -> dict[str, Any]:
+    """Other holders of an address, before they are answered."""
+    return {
+        "type": "conflict",
+        "address": str(holding.address),
+        "interface": holding.interface.name,
+        "cluster": holding.cluster,
+        "mac": holding.rivals.mac.hex(":"),
+        "count": holding.rivals.seen,
     }
 
 
