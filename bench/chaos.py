@@ -42,8 +42,13 @@ POOL = (*pool_of(14), *(ip_address("2001:db8::11") + number for number in range(
 INTERVAL_MS = 1000
 PING_EVERY_MS = 50
 START_WITHIN_S = 60.0
-SILENT_S = 10.0
+STILL_S = 1.0
+"""If no ping is sent for so long, the machine has stood still for everybody."""
+STOOD_STILL = "(the machine stood still)"
+SILENT_S = 120.0
 """The observer, if it writes nothing for so long, sees nothing."""
+MOST_EVIDENCE = 3
+"""For how many times that something was wrong."""
 
 
 def settle_s(ttl_ms: int) -> float:
@@ -72,6 +77,8 @@ class Report:
     uncovered: Uncovered
     expected_share: float
     """The part of the time in which addresses could be expected to be held."""
+    stood_still_s: float
+    """Seconds in which the machine had no time for the observer either."""
     moves: int
     longest_gap_s: Mapping[str, float]
     """Kind of fault to the longest time without an answer to the client."""
@@ -84,6 +91,9 @@ class Report:
     def is_good(self) -> bool:
         return not (self.overlap_s or self.uncovered.beyond_bound_s or self.even_after_s is None)
 
+    def _happened(self) -> int:
+        return sum(times for kind, times in self.faults.items() if kind != STOOD_STILL)
+
     def lines(self) -> list[str]:
         """Two tables in Markdown."""
         even = "no" if self.even_after_s is None else f"after {self.even_after_s:.1f} s"
@@ -93,7 +103,7 @@ class Report:
             ("minutes", f"{self.minutes:g}"),
             ("seed", f"{self.seed}"),
             ("ttl", f"{self.ttl_ms} ms"),
-            ("faults (and skipped)", f"{sum(self.faults.values())} ({self.skipped})"),
+            ("faults (and skipped)", f"{self._happened()} ({self.skipped})"),
             ("overlap", f"{self.overlap_s:.1f} s"),
             ("uncovered, in all", f"{self.uncovered.in_all_s:.1f} s"),
             (
@@ -102,6 +112,7 @@ class Report:
             ),
             (f"the same, {bound}", f"{self.uncovered.beyond_bound_s:.1f} s"),
             ("share of time that a node and etcd were well", f"{self.expected_share:.0%}"),
+            ("time that the machine stood still", f"{self.stood_still_s:.1f} s"),
             ("moves", f"{self.moves}"),
             ("held and even at the end", even),
         ]
@@ -156,6 +167,10 @@ class Chaos:
         start = time.monotonic()
         for fault in self._faults:
             self._go_on_until(start + fault.at_s)
+            late_s = time.monotonic() - start - fault.at_s
+            if late_s > STILL_S:
+                # Not all at once that should have happened one by one.
+                start += late_s
             self._begin(fault)
         while self._due:
             self._go_on_until(self._due[0][0])
@@ -271,31 +286,41 @@ def _report(
     since, until = whole
     record, pool = lab.record, set(POOL)
     settle = settle_s(lab.plan.ttl_ms)
-    due = expected(chaos.incidents, lab.nodes, whole, settle)
+    silences = record.silences(STILL_S, since, until)
+    still = [
+        Incident(STOOD_STILL, start, end, frozenset(lab.nodes), True, None, end)
+        for start, end in silences
+    ]
+    incidents = [*chaos.incidents, *still]
+    due = expected(incidents, lab.nodes, whole, settle)
     overlaps = record.overlaps(pool, since, until)
     alone = record.uncovered(pool, since, until)
     wrong = [*overlaps, *(spell for spell in alone if is_beyond_bound(spell, due, settle))]
     gaps = longest_gaps(
         (gap for address in POOL for gap in record.gaps(address, since, until)),
         record.changes,
-        chaos.incidents,
+        incidents,
         settle,
         slack_s=2 * PING_EVERY_MS / 1000 + 0.1,
     )
-    _write_evidence(lab, chaos.incidents, gaps)
+    _write_evidence(lab, incidents, gaps)
     return Report(
         seed,
         minutes,
         lab.plan.ttl_ms,
-        dict(Counter(incident.kind for incident in chaos.incidents)),
+        dict(Counter(incident.kind for incident in incidents)),
         chaos.skipped,
         sum(spell.length_s for spell in overlaps),
         uncovered(alone, due, settle),
         sum(end - start for start, end in due) / (until - since),
+        sum(end - start for start, end in silences),
         record.moves(pool, since, until),
         {kind: gap.length_s for kind, gap in gaps.items()},
         even_after_s,
-        [*trouble, *(line for spell in wrong for line in evidence(lab, chaos.incidents, spell))],
+        [
+            *trouble,
+            *(line for spell in wrong[:MOST_EVIDENCE] for line in evidence(lab, incidents, spell)),
+        ],
     )
 
 

@@ -14,7 +14,7 @@ from yaim.lab.record import Spell
 
 BEFORE_S, AFTER_S = 20.0, 3.0
 """How much around that time."""
-MOST_LINES = 400
+MOST_LINES = 200
 
 Told = tuple[float, str]
 """When, in seconds of CLOCK_MONOTONIC, and what."""
@@ -69,7 +69,7 @@ def _audit(file: Path, address: str) -> Iterator[Told]:
     for line in _lines(file):
         with suppress(ValueError, KeyError):
             record = json.loads(line)
-            if record.get("address", address) != address:
+            if record.get("address") != address and record.get("type") not in ("start", "gap"):
                 continue
             told = {k: v for k, v in record.items() if k not in _NOT_TOLD}
             yield record["boottime_ns"] / 1e9 + offset, json.dumps(told)

@@ -66,6 +66,12 @@ def test_moves_are_what_appeared_in_that_time(file: Path) -> None:
     ]
 
 
+def test_silences_are_when_no_ping_was_sent_for_long(file: Path) -> None:
+    record = read(file, *(f"t {at}" for at in (1, 2, 5, 6, 9)))
+    assert record.silences(2, 0, 10) == [(2, 5), (6, 9)]
+    assert (record.silences(4, 0, 10), record.silences(2, 3, 9)) == ([], [])
+
+
 def test_an_address_answers_if_it_did_so_shortly_before_the_last_ping(file: Path) -> None:
     record = read(file, "t 1", "t 2", "t 3", f"r {A} 2", f"r {A} 3", f"r {B} 2")
     assert [record.answering((A, B)), record.answering((A, B), within_s=1.0)] == [1, 2]
