@@ -2,6 +2,7 @@
 # make test    all checks and tests
 # make check   only formatting, lint, types
 # make sim     random faults in virtual time; SEEDS=1000 for more
+# make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
 # make bench   the figures of the README, measured here
 #
 # Each sets up what it needs: Debian packages, and a virtual environment in .venv. Network
@@ -13,7 +14,7 @@ BIN := .venv/bin
 SOURCES := yaim helper bench tests
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl
 
-.PHONY: demo test check sim bench setup packages
+.PHONY: demo test check sim chaos bench setup packages
 
 demo: setup
 	$(SUDO) $(BIN)/yaim lab run
@@ -29,6 +30,10 @@ check: setup
 SEEDS ?= 300
 sim: setup
 	YAIM_SIM_SEEDS=$(SEEDS) $(SUDO) --preserve-env=YAIM_SIM_SEEDS $(BIN)/python -m pytest -q tests/sim
+
+MINUTES ?= 3
+chaos: setup
+	$(SUDO) $(BIN)/python -m bench.chaos --minutes $(MINUTES)
 
 ROUNDS ?= 5
 bench: setup
