@@ -11,7 +11,7 @@ PYTHON3 ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 SOURCES := yaim helper bench tests
-PACKAGES := python3-venv etcd-server etcd-client iproute2 openssl
+PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl
 
 .PHONY: demo test check sim bench setup packages
 
