@@ -1,8 +1,8 @@
 """The helper at work: who is connected, what is on the interfaces because of it, and until when.
 
-One thread. Each turn of the loop: read what has come, make the intents durable, act, record the
-results, reply; then do what the clock asks for. What may be done is policy.py's to say, how it is
-done addresses.py's.
+One thread. Each turn of the loop: see whether the clock jumped; read what has come, make the
+intents durable, act, record the results, reply; then do what the clock asks for. What may be done
+is policy.py's to say, how it is done addresses.py's.
 """
 
 import math
@@ -36,6 +36,7 @@ from yaim_helper.addresses import (
 )
 from yaim_helper.announce import Announcer
 from yaim_helper.audit import AuditError, AuditLog, boot_id
+from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
 from yaim_helper.conflicts import Conflicts
 from yaim_helper.policy import Policy
 from yaim_helper.protocol import (
@@ -74,10 +75,6 @@ DEFEND_INTERVAL_S = 10.0
 """From one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
 LISTEN_EVERY_S = 0.1
 """From hearing of other holders to listening again: whoever floods us gets no more of our time."""
-
-
-def boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(eq=False, slots=True)
@@ -241,6 +238,9 @@ class Server:
         self._renewals = _Renewals()
         self._session_name = f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"
         self._is_stopping = False
+        self._jumps = Jumps()
+        self._timer = Timer()
+        self._clock_set = ClockSet()
         self._selector = selectors.DefaultSelector()
         listener.setblocking(False)
         self._listener = listener
@@ -257,17 +257,30 @@ class Server:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._selector.register(wake_read, selectors.EVENT_READ)
+        for timer in (self._timer, self._clock_set):
+            self._selector.register(timer, selectors.EVENT_READ)
         self._record([{"type": "start", "version": VERSION, "pid": os.getpid()}])
         self._show()
         while not self._is_stopping:
-            for key, _ in self._selector.select(self._timeout_s()):
+            self._timer.set(self._next_at())
+            ready = self._selector.select()
+            jump_s = self._jumps.take_s()
+            if jump_s:
+                # What is ready is so in the next turn too, but for the connections.
+                self._make_up_for(jump_s)
+                continue
+            # What comes next may have waited for as long as this process was stopped.
+            self._end_over(boottime())
+            for key, _ in ready:
                 if key.fileobj is self._listener:
                     self._accept()
                 elif isinstance(key.data, Session):
                     self._serve(key.data)
                 elif key.data is self._conflicts:
                     self._hear()
-                else:
+                elif key.fileobj is self._clock_set:
+                    self._clock_set.take()
+                elif key.fileobj is wake_read:
                     wake_read.recv(64)
             self._do_what_is_due()
         self._sum_up_renewals()
@@ -681,7 +694,8 @@ class Server:
                 holding.plan_extension(now)
         return failed
 
-    def _timeout_s(self) -> float:
+    def _next_at(self) -> float:
+        """When there is something to do if nothing comes."""
         times = [self._renewals.since + SUMMARY_EVERY_S]
         announce_at = self._announcer.next_at()
         if announce_at is not None:
@@ -694,11 +708,11 @@ class Server:
         if self._listen_at is not None:
             times.append(self._listen_at)
         times += [s.opened_at + HELLO_WITHIN_S for s in self._sessions if s.cluster is None]
-        return max(0.0, min(times) - boottime())
+        return min(times)
 
     def _do_what_is_due(self) -> None:
         now = boottime()
-        has_ended = self._end_over(now)
+        self._end_over(now)
         self._extend(
             [
                 each
@@ -723,23 +737,44 @@ class Server:
                 self._hang_up(session, "did not say hello")
         if now >= self._renewals.since + SUMMARY_EVERY_S:
             self._sum_up_renewals()
-        if has_ended:
-            self._show()
 
-    def _end_over(self, now: float) -> bool:
-        """Remove what has outlived its deadline; whether there was anything."""
+    def _end_over(self, now: float, why: str = "the deadline has passed") -> None:
+        """Remove what has outlived its deadline."""
         over = [
             each
             for each in self._holdings.values()
             if now >= each.deadline and now >= each.retry_at
         ]
         for holding in over:
-            self._end(holding)
-        return bool(over)
+            self._end(holding, why)
+        if over:
+            self._show()
 
-    def _end(self, holding: Holding) -> None:
-        """Its deadline has passed."""
-        self._record([_noted("expire", holding, "the deadline has passed: removing")])
+    def _make_up_for(self, jump_s: float) -> None:
+        """The host may have been away for so long without any clock that deadlines are counted in.
+
+        What was asked before does not know of it, and may be waiting on any connection: they are
+        all ended. The coordinator comes back, and is told the deadlines as they are now.
+        """
+        self._record([{"type": "clock", "jump_s": round(jump_s, 6)}])
+        why = f"the clock jumped by {jump_s:.3f} s: the host may have been paused"
+        for holding in self._holdings.values():
+            holding.deadline -= jump_s
+            # Its lifetime in the kernel has to be shortened.
+            holding.kernel_until = 0.0
+        self._end_over(boottime(), why)
+        left = [each for each in self._holdings.values() if not each.is_leaving]
+        self._extend(left)
+        for holding in left:
+            if not holding.kernel_until:
+                # No lifetime is short enough for its deadline.
+                self._end(holding, why)
+        for session in list(self._sessions):
+            self._hang_up(session, why)
+        self._show()
+
+    def _end(self, holding: Holding, why: str) -> None:
+        self._record([_noted("expire", holding, f"{why}: removing")])
         try:
             was_there = self._take_off(holding)
         except KernelError as error:

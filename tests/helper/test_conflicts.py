@@ -337,5 +337,5 @@ def test_a_flood_of_arp_costs_little_and_delays_nobody(
                 assert client.renew(deadline_in(60))["result"] == "ok"
                 slowest = max(slowest, time.monotonic() - asked)
         assert cpu_s(helper.pid) - before < 0.4
-        assert slowest < 0.5
+        assert slowest < 1.0
         assert len(conflicts_of(helper)) <= 1

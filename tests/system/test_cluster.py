@@ -587,6 +587,16 @@ def test_the_coordinator_has_no_privileges(lab: Lab) -> None:
     assert fields["Groups"].split() in ([], ["65534"])
 
 
+def test_an_address_that_moves_between_nodes_is_no_conflict(lab: Lab) -> None:
+    """Their helpers hear each other's announcements."""
+    lab.nodes["n1"].stop()
+    lab.wait_until_held(by=["n2", "n3"])
+    lab.nodes["n2"].kill()
+    lab.wait_until_held(by=["n3"])
+    for node in lab.nodes.values():
+        assert '"type":"conflict"' not in (node.directory / "audit.log").read_text()
+
+
 def test_every_change_is_on_record_intent_before_result(lab: Lab) -> None:
     lab.nodes["n1"].stop()
     lab.wait_until_held(by=["n2", "n3"])
