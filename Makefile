@@ -1,7 +1,7 @@
 # make demo    what yaim does: three nodes with a private etcd, a client watching
 # make test    all checks and tests
 # make check   only formatting, lint, types
-# make sim     random faults in virtual time; SEEDS=1000 for more
+# make sim     random faults in virtual time; SEEDS=100000 for more
 # make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
 # make bench   the figures of the README, measured here
 #
@@ -27,9 +27,10 @@ check: setup
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 
-SEEDS ?= 300
+SEEDS ?= 2000
+FIRST ?= 0
 sim: setup
-	YAIM_SIM_SEEDS=$(SEEDS) $(SUDO) --preserve-env=YAIM_SIM_SEEDS $(BIN)/python -m pytest -q tests/sim
+	$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS)
 
 MINUTES ?= 3
 chaos: setup

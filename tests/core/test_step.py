@@ -392,6 +392,26 @@ def test_a_wiped_etcd_is_believed_although_its_revision_is_lower() -> None:
     assert play.state.view == view(1, (B,))
 
 
+def test_a_wiped_etcd_is_believed_also_by_a_node_without_a_lease() -> None:
+    """Found by simulation: with no lease to lose, it held on to the old view for ever."""
+    play = Play()
+    play.tell()
+    elsewhere = replace(node(ME, OTHERS_LEASE, 2), advertisement=advertisement(session="boot-9:1"))
+    play.tell(helper_ready(), ClusterRead(view(70, (A,), (elsewhere,))))
+    assert ReadCluster() in play.after(5.0)
+    assert play.tell(ClusterRead(view(1, (B,)))) == [GrantLease(TTL_S)]
+    assert play.state.view == view(1, (B,))
+
+
+def test_an_answer_older_than_what_the_watch_has_told_meanwhile_is_no_wiped_etcd() -> None:
+    play = started()
+    assert ReadCluster() in play.after(5.0, play.kept())
+    me = (node(ME, LEASE, 2),)
+    play.tell(ClusterChanged(view(8, (), me)))
+    play.tell(ClusterRead(view(7, (A,), me)))
+    assert play.state.view == view(8, (), me)
+
+
 def test_an_older_view_does_not_replace_a_newer_one() -> None:
     play = holding(A)
     assert play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),)))) == []

@@ -17,6 +17,7 @@ from yaim.core.model import (
     Mark,
     Network,
     NodeName,
+    Revision,
     frozen_mapping,
 )
 from yaim.core.settings import Settings
@@ -93,6 +94,9 @@ class State:
     view: ClusterView | None = None
     is_view_stale: bool = False
     """Something was refused that the view said could be done: claim nothing until a new read."""
+    read_after: Revision = Revision(0)
+    """What we had seen when the read under way was asked for: an older answer is that of another
+    etcd history (wiped or restored), and the truth."""
     target: Mapping[Address, NodeName] = field(default_factory=lambda: frozen_mapping({}))
     """The placement for `view`."""
     lease: Lease | None = None

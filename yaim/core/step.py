@@ -152,6 +152,8 @@ class _Turn:
                 due = self.now + READ_EVERY_S
                 call = self._answered(self.state.read_call, due, "etcd can be read again")
                 self._change(read_call=call, is_view_stale=False)
+                if view.revision < self.state.read_after:
+                    self._change(view=None)
                 self._see(view)
             case ClusterReadFailed(reason):
                 call = self._failed(self.state.read_call, f"cannot read etcd: {reason}")
@@ -725,7 +727,8 @@ class _Turn:
         call = self.state.read_call
         is_needed = self.state.stopping is None or self.state.is_view_stale
         if not call.is_pending and self.now >= call.due and is_needed:
-            self._change(read_call=replace(call, is_pending=True))
+            seen = self.state.view.revision if self.state.view is not None else Revision(0)
+            self._change(read_call=replace(call, is_pending=True), read_after=seen)
             self.actions.append(ReadCluster())
 
     def _end_if_done(self) -> None:

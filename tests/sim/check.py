@@ -1,0 +1,199 @@
+"""The invariants, looked at whenever something could break them.
+
+A host is excused for a while, and told apart in the count, where yaim promises nothing: its virtual
+machine was paused, or somebody revoked its lease by hand.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import TYPE_CHECKING
+
+from yaim.core.actions import (
+    Action,
+    AddAddress,
+    AdvertiseNode,
+    ClaimMarks,
+    ReleaseMarks,
+    RemoveAddress,
+    RenewAddresses,
+    Report,
+    WithdrawNode,
+)
+from yaim.core.deadline import HELPER_GRACE_S
+from yaim.core.model import Address, Boottime, Mark, NodeName
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+    from tests.sim.world import World
+
+
+class Broken(AssertionError):
+    """An invariant is."""
+
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+
+
+NEVER_TWO = "never two"
+MARK_GONE = "no address without a mark"
+NO_DEADLINE = "no add or renewal without a live deadline"
+NO_MARK = "no add without a mark"
+EARLY_RELEASE = "no release before a confirmed removal"
+CRASHED = "the core goes on"
+NOT_THE_SAME = "replay gives the same actions"
+NOT_SETTLED = "every address held and even in time"
+RESTLESS = "no move left to make"
+
+
+class Checker:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.counts: Counter[str] = Counter()
+        """Of what was checked, and of what was excused."""
+        self._on: dict[Address, list[Host]] = {}
+        """Where each address is."""
+        self.moves = 0
+        """Appearances and disappearances."""
+
+    # --- in the kernel ---------------------------------------------------------------------
+
+    def appeared(self, host: "Host", address: Address) -> None:
+        self.moves += 1
+        on = self._on.setdefault(address, [])
+        on.append(host)
+        if len(on) > 1:
+            self._check_alone(address)
+
+    def disappeared(self, host: "Host", address: Address) -> None:
+        self.moves += 1
+        self._on[address].remove(host)
+
+    def holders(self) -> dict[Address, list[NodeName]]:
+        return {address: [host.name for host in on] for address, on in self._on.items() if on}
+
+    def _check_alone(self, address: Address) -> None:
+        on = self._on[address]
+        if len(on) < 2:
+            return
+        now = self._world.timeline.now
+        until = max(host.excused_until for host in on)
+        if until <= now:
+            raise Broken(NEVER_TWO, f"{address} is on {' and '.join(host.name for host in on)}")
+        self.counts["excused overlap"] += 1
+        if until == inf:
+            # A pause without an end yet: look again, it will have one.
+            until = now + 1.0
+        self._world.timeline.later(until - now + 1e-6, lambda: self._check_alone(address))
+
+    # --- in etcd ---------------------------------------------------------------------------
+
+    def mark_deleted(self, mark: Mark) -> None:
+        """Whoever held the mark does not have the address any more: others may take it now."""
+        host = self._world.hosts.get(mark.holder)
+        if host is None:
+            return
+        self.counts["marks deleted"] += 1
+        if mark.address not in host.kernel.ours:
+            return
+        if self._world.timeline.now < host.excused_until:
+            self.counts["excused deletion"] += 1
+            return
+        raise Broken(MARK_GONE, f"{mark.address} is on {host.name}, and its mark is deleted")
+
+    # --- what the core decides --------------------------------------------------------------
+
+    def decided(self, host: "Host", action: Action) -> None:
+        if isinstance(action, Report):
+            return
+        self.counts[type(action).__name__] += 1
+        if isinstance(action, AddAddress):
+            self._check_mark(host, action)
+            self._check_deadline(host, action.deadline)
+        elif isinstance(action, RenewAddresses):
+            self._check_deadline(host, action.deadline)
+        elif isinstance(action, ReleaseMarks):
+            self._check_release(host, action.marks)
+        elif isinstance(action, AdvertiseNode | WithdrawNode):
+            self._check_release(host, action.release)
+        elif isinstance(action, ClaimMarks | RemoveAddress):
+            pass
+
+    def _check_mark(self, host: "Host", add: AddAddress) -> None:
+        lease = host.state.lease if host.state is not None else None
+        mark = self._world.etcd.marks.get(add.address)
+        is_ours = mark is not None and lease is not None
+        is_ours = is_ours and (mark.holder, mark.lease) == (host.name, lease.id)  # type: ignore[union-attr]
+        if not is_ours and self._world.timeline.now >= host.excused_until:
+            raise Broken(NO_MARK, f"{host.name} adds {add.address}, and its mark is {mark}")
+
+    def _check_deadline(self, host: "Host", deadline: Boottime) -> None:
+        now = self._world.timeline.now
+        left_s = deadline - host.clock()
+        lease = host.state.lease if host.state is not None else None
+        if left_s <= 0 or lease is None:
+            raise Broken(NO_DEADLINE, f"{host.name} hands on a deadline {left_s:.3f} s away")
+        gone_at = now + (left_s + HELPER_GRACE_S) / host.rate
+        expires_at = self._world.etcd.expires_at(lease.id)
+        if gone_at > expires_at and now >= host.excused_until:
+            raise Broken(
+                NO_DEADLINE,
+                f"{host.name} hands on a deadline that ends {gone_at - expires_at:.3f} s after"
+                " its lease",
+            )
+
+    def _check_release(self, host: "Host", marks: Iterable[Mark]) -> None:
+        """None of these is on the interface, and nothing under way could put it there."""
+        for mark in marks:
+            self.counts["release"] += 1
+            where = self._why_unsure(host, mark.address)
+            if where is not None and self._world.timeline.now >= host.excused_until:
+                raise Broken(EARLY_RELEASE, f"{host.name} releases {mark.address}, {where}")
+
+    def _why_unsure(self, host: "Host", address: Address) -> str | None:
+        if address in host.kernel.ours:
+            return "which is on its interface"
+        helper, now = host.helper, host.clock()
+        if helper is None:
+            return None
+        holding = helper.holdings.get(address)
+        could_come = holding is not None and not holding.is_leaving and holding.deadline > now
+        for _, command in helper.inbox:
+            if isinstance(command, AddAddress) and command.address == address:
+                could_come = command.deadline > now
+            elif isinstance(command, RemoveAddress) and command.address == address:
+                could_come = False
+        return "which its helper can still put there" if could_come else None
+
+
+def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
+    """Who may hold what, once everything is healed."""
+    return {
+        address: frozenset(world.hosts) - entry.exclude
+        for address, entry in world.etcd.pool.items()
+    }
+
+
+def why_not_even(
+    holder: Mapping[Address, NodeName], eligible: Mapping[Address, frozenset[NodeName]]
+) -> str | None:
+    """A chain of moves that would level two nodes that differ by two or more, if there is one.
+    Without one, the spread is the best (Harvey, Ladner, Lovász, Tamir, 2003)."""
+    loads: Counter[NodeName] = Counter(
+        dict.fromkeys((name for names in eligible.values() for name in names), 0)
+    )
+    loads.update(holder.values())
+    for start in sorted(loads):
+        came_from: dict[NodeName, NodeName] = {start: start}
+        queue = deque([start])
+        while queue:
+            name = queue.popleft()
+            if loads[name] <= loads[start] - 2:
+                return f"{start} has {loads[start]}, {name} has {loads[name]}"
+            for address, its_holder in holder.items():
+                if its_holder == name:
+                    for other in sorted(eligible[address] - came_from.keys()):
+                        came_from[other] = name
+                        queue.append(other)
+    return None

@@ -1,0 +1,294 @@
+"""A model of etcd: linearizable, with leases as etcd treats them (server/lease/lessor.go).
+
+No TTL below a minimum. What has expired goes at the next scan, twice a second; until then a
+keepalive of it is not answered, and it can still bear keys. A new leader starts every lease at its
+full TTL, and a little more. Without a leader nothing is answered and nothing expires.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+from typing import TypeAlias, assert_never
+
+from tests.sim.timeline import Timeline
+from yaim.core.actions import (
+    AdvertiseNode,
+    ClaimMarks,
+    GrantLease,
+    KeepLease,
+    ReadCluster,
+    ReleaseMarks,
+    RevokeLease,
+    WithdrawNode,
+)
+from yaim.core.events import (
+    ClusterRead,
+    Event,
+    LeaseGone,
+    LeaseKept,
+    LeaseRevoked,
+    MarksClaimed,
+    MarksReleased,
+    NodeAdvertised,
+    NodeNotAdvertised,
+    NodeWithdrawn,
+    WriteFailed,
+)
+from yaim.core.model import (
+    Address,
+    Boottime,
+    ClusterView,
+    LeaseId,
+    Mark,
+    Node,
+    NodeName,
+    PoolEntry,
+    Revision,
+    WrongEntry,
+    frozen_mapping,
+)
+
+SCAN_EVERY_S = 0.5
+EXTENDED_S = 1.0
+"""What a new leader adds to each TTL: an election timeout."""
+NO_LEASE = LeaseId(0)
+
+EtcdAction: TypeAlias = (
+    ReadCluster
+    | GrantLease
+    | KeepLease
+    | RevokeLease
+    | AdvertiseNode
+    | WithdrawNode
+    | ClaimMarks
+    | ReleaseMarks
+)
+
+
+@dataclass(slots=True)
+class ModelLease:
+    ttl_s: int
+    expires_at: float
+
+
+class ModelEtcd:
+    def __init__(
+        self,
+        timeline: Timeline,
+        min_ttl_s: int,
+        on_change: Callable[[ClusterView], None],
+        on_mark_deleted: Callable[[Mark], None],
+    ) -> None:
+        self._timeline = timeline
+        self._min_ttl_s = min_ttl_s
+        self._on_change = on_change
+        self._on_mark_deleted = on_mark_deleted
+        self.revision = 1
+        self.pool: dict[Address, PoolEntry] = {}
+        self.wrong: tuple[WrongEntry, ...] = ()
+        self.nodes: dict[NodeName, Node] = {}
+        self.marks: dict[Address, Mark] = {}
+        self.leases: dict[LeaseId, ModelLease] = {}
+        self._last_lease = 0x100
+        self.down_until = 0.0
+        """Without a leader until then."""
+        self._view: ClusterView | None = None
+        self._scan()
+
+    @property
+    def is_up(self) -> bool:
+        return self._timeline.now >= self.down_until
+
+    def expires_at(self, lease: LeaseId) -> float:
+        """Before this instant etcd does not delete the keys of the lease."""
+        known = self.leases.get(lease)
+        return known.expires_at if known is not None else -inf
+
+    def view(self) -> ClusterView:
+        if self._view is None:
+            self._view = ClusterView(
+                Revision(self.revision),
+                frozen_mapping(self.pool),
+                frozen_mapping(self.nodes),
+                frozen_mapping(self.marks),
+                self.wrong,
+            )
+        return self._view
+
+    # --- what goes wrong in etcd ------------------------------------------------------------
+
+    def lose_leader(self, seconds: float) -> None:
+        """No leader for so long, and then another one."""
+        self.down_until = max(self.down_until, self._timeline.now + seconds)
+        self._timeline.later(seconds, self._elect)
+
+    def elect_now(self) -> None:
+        self.down_until = self._timeline.now
+        self._elect()
+
+    def _elect(self) -> None:
+        if not self.is_up:
+            return
+        self._timeline.tell("etcd", "a new leader: all leases start anew")
+        for lease in self.leases.values():
+            lease.expires_at = self._timeline.now + lease.ttl_s + EXTENDED_S
+
+    def lose_leases(self) -> None:
+        """Revoked by hand, all at once: outside of what yaim counts on."""
+        for lease in list(self.leases):
+            self._drop_lease(lease)
+
+    def wipe(self) -> None:
+        """A new etcd in which somebody has put the same pool: revisions start anew."""
+        self.lose_leases()
+        self.marks.clear()
+        self.revision = len(self.pool)
+        self._changed()
+
+    def _scan(self) -> None:
+        now = self._timeline.now
+        if self.is_up:
+            for number in [n for n, lease in self.leases.items() if lease.expires_at <= now]:
+                self._timeline.tell("etcd", f"lease {number:x} has expired")
+                self._drop_lease(number)
+        self._timeline.later(SCAN_EVERY_S, self._scan)
+
+    # --- by hand ---------------------------------------------------------------------------
+
+    def put_entry(self, entry: PoolEntry) -> None:
+        self.pool[entry.address] = entry
+        self._changed()
+
+    def delete_entry(self, address: Address) -> None:
+        if self.pool.pop(address, None) is not None:
+            self._changed()
+
+    def put_wrong(self, *wrong: WrongEntry) -> None:
+        self.wrong = wrong
+        self._changed()
+
+    def put_stray_mark(self, address: Address) -> None:
+        """A mark without a lease, of a node that there is not."""
+        if address not in self.marks:
+            self._mark(address, NodeName("nobody"), NO_LEASE)
+            self._changed()
+
+    def delete_stray_marks(self) -> None:
+        self._delete([mark for mark in self.marks.values() if mark.lease == NO_LEASE])
+        self._changed()
+
+    # --- requests --------------------------------------------------------------------------
+
+    def do(self, action: EtcdAction, me: NodeName, sent_at: Boottime) -> Event | None:
+        """Carry out a request; its answer, None if it has to wait."""
+        match action:
+            case ReadCluster():
+                return ClusterRead(self.view())
+            case GrantLease(ttl_s):
+                self._last_lease += 1
+                number = LeaseId(self._last_lease)
+                granted_s = max(ttl_s, self._min_ttl_s)
+                self.leases[number] = ModelLease(granted_s, self._timeline.now + granted_s)
+                return LeaseKept(number, granted_s, sent_at)
+            case KeepLease(number):
+                lease = self.leases.get(number)
+                if lease is None:
+                    return LeaseGone(number)
+                if lease.expires_at <= self._timeline.now:
+                    return None
+                lease.expires_at = self._timeline.now + lease.ttl_s
+                return LeaseKept(number, lease.ttl_s, sent_at)
+            case RevokeLease(number):
+                if number not in self.leases:
+                    return LeaseGone(number)
+                self._drop_lease(number)
+                return LeaseRevoked(number)
+            case AdvertiseNode():
+                return self._advertise(action, me)
+            case WithdrawNode():
+                if not self._stands(me, action.advertised):
+                    return WriteFailed(action.request, "our advertisement was changed")
+                self.nodes.pop(me, None)
+                self._delete(action.release)
+                self._changed()
+                return NodeWithdrawn(action.request)
+            case ClaimMarks():
+                return self._claim(action, me)
+            case ReleaseMarks():
+                released: frozenset[Address] = frozenset()
+                if self._stands(me, action.advertised):
+                    released = self._delete(action.marks)
+                if released:
+                    self._changed()
+                return MarksReleased(action.request, released, Revision(self.revision))
+            case _:
+                assert_never(action)
+
+    def _advertise(self, action: AdvertiseNode, me: NodeName) -> Event:
+        if not self._stands(me, action.replaces):
+            return NodeNotAdvertised(action.request)
+        if action.lease not in self.leases:
+            return WriteFailed(action.request, "lease not found")
+        self._delete(action.release)
+        revision = Revision(self.revision + 1)
+        node = Node(me, action.advertisement, action.lease, revision)
+        self.nodes[me] = node
+        self._changed()
+        return NodeAdvertised(action.request, node)
+
+    def _claim(self, action: ClaimMarks, me: NodeName) -> Event:
+        if not self._stands(me, action.advertised):
+            lost = frozenset(action.addresses)
+            return MarksClaimed(action.request, (), lost, Revision(self.revision))
+        free = [a for a in action.addresses if a in self.pool and a not in self.marks]
+        if free and action.lease not in self.leases:
+            return WriteFailed(action.request, "lease not found")
+        marks = tuple(self._mark(each, me, action.lease) for each in free)
+        if marks:
+            self._changed()
+        lost = frozenset(action.addresses) - {mark.address for mark in marks}
+        return MarksClaimed(action.request, marks, lost, Revision(self.revision))
+
+    def _stands(self, me: NodeName, revision: Revision) -> bool:
+        """Whether the node's advertisement is that of this revision; 0: there is none."""
+        node = self.nodes.get(me)
+        return revision == (node.revision if node is not None else 0)
+
+    # --- changes ---------------------------------------------------------------------------
+
+    def _mark(self, address: Address, holder: NodeName, lease: LeaseId) -> Mark:
+        self._timeline.tell("etcd", f"{address} is marked by {holder}")
+        mark = Mark(address, holder, lease, Revision(self.revision + 1))
+        self.marks[address] = mark
+        return mark
+
+    def _delete(self, marks: tuple[Mark, ...] | list[Mark]) -> frozenset[Address]:
+        """Those of the marks that are still the same; told before they are gone."""
+        same = []
+        for mark in marks:
+            known = self.marks.get(mark.address)
+            if known is not None and known.revision == mark.revision:
+                self._timeline.tell("etcd", f"the mark of {known.holder} on {mark.address} goes")
+                self._on_mark_deleted(known)
+                del self.marks[mark.address]
+                same.append(mark.address)
+        return frozenset(same)
+
+    def _drop_lease(self, number: LeaseId) -> None:
+        del self.leases[number]
+        marks = [mark for mark in self.marks.values() if mark.lease == number]
+        nodes = [name for name, node in self.nodes.items() if node.lease == number]
+        self._delete(marks)
+        for name in nodes:
+            del self.nodes[name]
+        if marks or nodes:
+            self._changed()
+
+    def _changed(self) -> None:
+        self.revision += 1
+        self._view = None
+        self._on_change(self.view())
+
+
+def with_options(entry: PoolEntry, exclude: frozenset[NodeName]) -> PoolEntry:
+    return replace(entry, exclude=exclude)

@@ -1,0 +1,389 @@
+"""What goes wrong, as data: drawn from a seed before anything runs, so that some of it can be left
+out to find what matters.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.sim.timeline import address
+from yaim.core.model import PoolEntry, WrongEntry
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+START_S = 3.0
+"""Faults begin after this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    at: float
+    kind: str
+    """A key of KINDS."""
+    host: int
+    """Modulo the number of hosts; as all the rest, of no meaning to some kinds."""
+    seconds: float
+    number: int
+    """To choose anything else by."""
+
+    def __str__(self) -> str:
+        return f"{self.at:8.3f}  {self.kind} (host {self.host}, {self.seconds:g} s, {self.number})"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """All that a run follows from."""
+
+    seed: int
+    nodes: int
+    addresses: int
+    ttl_s: int
+    min_ttl_s: int
+    """That etcd grants."""
+    loss: float
+    keeps: bool
+    """An unhealthy node keeps what no other could hold."""
+    faults: tuple[Fault, ...]
+    faults_end_at: float
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: {self.nodes} nodes, {self.addresses} addresses, ttl {self.ttl_s} s"
+            f" (etcd's least: {self.min_ttl_s} s), {self.loss:.1%} of messages lost or astray,"
+            f" {len(self.faults)} faults until {self.faults_end_at:.1f} s"
+        )
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed: most are short, with the shortest ttl; one in ten is long."""
+    random = Random(f"{seed} faults")
+    is_long = seed % 10 == 9
+    length_s = random.uniform(20.0, 50.0) if is_long else random.uniform(4.0, 12.0)
+    nodes = random.choice((2, 2, 3, 3, 4, 5))
+    calm = random.choice((1.0, 1.0, 3.0))
+    faults: list[Fault] = []
+    at = START_S
+    host = 0
+    while True:
+        at += calm * random.choice((0.003, 0.05, 0.3, 0.8, 1.5))
+        if at >= START_S + length_s:
+            break
+        if random.random() < 0.5:
+            host = random.randrange(nodes)
+        kind = random.choices(tuple(KINDS), weights=tuple(w for w, _ in KINDS.values()))[0]
+        seconds = random.choice((0.05, 0.3, 1.0, 2.2, 3.5, 6.0))
+        faults.append(Fault(round(at, 3), kind, host, seconds, random.randrange(1000)))
+    return Scenario(
+        seed,
+        nodes,
+        addresses=random.randint(1, 8),
+        ttl_s=random.choice((3, 5, 10)) if is_long else 3,
+        min_ttl_s=random.choice((2, 2, 2, 4)),
+        loss=random.choice((0.0, 0.003, 0.02)),
+        keeps=random.random() < 0.3,
+        faults=tuple(faults),
+        faults_end_at=START_S + length_s,
+    )
+
+
+def apply(world: "World", fault: Fault) -> None:
+    """It happens now."""
+    if world.timeline.is_told:
+        name = world.host(fault.host).name
+        world.timeline.tell("FAULT", f"{fault.kind} ({name}, {fault.seconds:g} s, {fault.number})")
+    _, happen = KINDS[fault.kind]
+    happen(world, fault)
+
+
+# --- the coordinator, the helper ---------------------------------------------------------------
+
+
+def _coordinator_killed(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.crash_coordinator()
+    host.deliver(fault.seconds, host.start_coordinator)
+
+
+def _coordinator_stopped(world: "World", fault: Fault) -> None:
+    """SIGTERM; it is started again when it has ended, as after a maintenance."""
+    world.host(fault.host).stop_coordinator()
+
+
+def _coordinator_restarted(world: "World", fault: Fault) -> None:
+    world.host(fault.host).restart_coordinator()
+
+
+def _coordinator_frozen(world: "World", fault: Fault) -> None:
+    world.host(fault.host).freeze_coordinator(fault.seconds)
+
+
+def _helper_killed(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.crash_helper()
+    host.deliver(fault.seconds, host.start_helper)
+
+
+def _helper_frozen(world: "World", fault: Fault) -> None:
+    world.host(fault.host).freeze_helper(fault.seconds)
+
+
+def _both_killed(world: "World", fault: Fault) -> None:
+    _coordinator_killed(world, fault)
+    _helper_killed(world, replace(fault, seconds=fault.seconds * (0.2, 1, 2)[fault.number % 3]))
+
+
+def _both_frozen(world: "World", fault: Fault) -> None:
+    """Either is continued first."""
+    longer = replace(fault, seconds=fault.seconds + (0.0, 0.01, 0.5)[fault.number % 3])
+    first, second = (longer, fault) if fault.number % 2 else (fault, longer)
+    _coordinator_frozen(world, first)
+    _helper_frozen(world, second)
+
+
+def _helper_refuses(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.refuses = ("rate", "limit", "primary", "not-allowed")[fault.number % 4]
+
+    def again() -> None:
+        host.refuses = None
+
+    world.timeline.later(fault.seconds, again)
+
+
+def _network_fails(world: "World", fault: Fault) -> None:
+    """The kernel refuses every change of an address."""
+    host = world.host(fault.host)
+    host.can_change_network = False
+
+    def again() -> None:
+        host.can_change_network = True
+
+    world.timeline.later(fault.seconds, again)
+
+
+def _record_fails(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.can_record = False
+
+    def again() -> None:
+        host.can_record = True
+
+    world.timeline.later(fault.seconds, again)
+
+
+def _reloaded(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.settings = replace(host.settings, interval_s=(0.5, 1.0, 2.0)[fault.number % 3])
+    host.reload()
+
+
+# --- the host -----------------------------------------------------------------------------------
+
+
+def _powered_off(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.power_off()
+    host.deliver(fault.seconds, host.start)
+
+
+def _paused(world: "World", fault: Fault) -> None:
+    """The wall clock is set right at once, some time later, or never."""
+    host = world.host(fault.host)
+    host.pause(fault.seconds)
+    after_s = (0.001, 0.05, 0.5, None)[fault.number % 4]
+
+    def set_right() -> None:
+        if not world.is_healed:
+            host.set_clock_forward(fault.seconds)
+
+    if after_s is not None:
+        world.timeline.later(fault.seconds, lambda: host.deliver(after_s, set_right))
+
+
+def _clock_set(world: "World", fault: Fault) -> None:
+    """Without any pause."""
+    world.host(fault.host).set_clock_forward(fault.seconds)
+
+
+def _link_down(world: "World", fault: Fault) -> None:
+    """Without a carrier, or set down as well."""
+    host = world.host(fault.host)
+    host.set_link(is_up=False, is_interface_up=fault.number % 2 == 0)
+    world.timeline.later(fault.seconds, lambda: host.set_link(is_up=True, is_interface_up=True))
+
+
+def _address_deleted(world: "World", fault: Fault) -> None:
+    """By hand: ip address delete."""
+    kernel = world.host(fault.host).kernel
+    ours = sorted(kernel.ours)
+    if ours:
+        kernel.delete(ours[fault.number % len(ours)])
+
+
+def _address_foreign(world: "World", fault: Fault) -> None:
+    """Somebody has added it by hand, with another prefix length."""
+    entry = world.entry(fault.number)
+    foreign = world.host(fault.host).kernel.foreign
+    if entry is not None:
+        foreign.add(entry)
+        world.timeline.later(fault.seconds, lambda: foreign.discard(entry))
+
+
+# --- its service --------------------------------------------------------------------------------
+
+
+def _sick(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.sick_until = world.timeline.now + fault.seconds
+
+
+def _flapping(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.flapping_until = world.timeline.now + fault.seconds
+
+
+def _checks_hang(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.mute_until = world.timeline.now + fault.seconds
+
+
+def _all_sick(world: "World", fault: Fault) -> None:
+    for host in world.hosts.values():
+        host.sick_until = world.timeline.now + fault.seconds
+
+
+# --- the network --------------------------------------------------------------------------------
+
+
+def _cut_off(world: "World", fault: Fault) -> None:
+    wire = world.host(fault.host).wire
+    until = world.timeline.now + fault.seconds
+    wire.requests_cut_until = wire.answers_cut_until = wire.watch_cut_until = until
+
+
+def _requests_cut(world: "World", fault: Fault) -> None:
+    world.host(fault.host).wire.requests_cut_until = world.timeline.now + fault.seconds
+
+
+def _answers_cut(world: "World", fault: Fault) -> None:
+    wire = world.host(fault.host).wire
+    wire.answers_cut_until = wire.watch_cut_until = world.timeline.now + fault.seconds
+
+
+def _watch_cut(world: "World", fault: Fault) -> None:
+    world.host(fault.host).wire.watch_cut_until = world.timeline.now + fault.seconds
+
+
+def _slow(world: "World", fault: Fault) -> None:
+    world.host(fault.host).wire.slow_until = world.timeline.now + fault.seconds
+
+
+def _lossy(world: "World", fault: Fault) -> None:
+    world.host(fault.host).wire.lossy_until = world.timeline.now + fault.seconds
+
+
+# --- etcd, and people's hands in it -------------------------------------------------------------
+
+
+def _leader_lost(world: "World", fault: Fault) -> None:
+    world.etcd.lose_leader(fault.seconds)
+
+
+def _leader_moved(world: "World", fault: Fault) -> None:
+    world.etcd.elect_now()
+
+
+def _all_slow(world: "World", fault: Fault) -> None:
+    for host in world.hosts.values():
+        host.wire.slow_until = world.timeline.now + fault.seconds
+
+
+def _excuse_all(world: "World") -> None:
+    """Nobody can know at once that its lease is gone; until the deadline that it has, a host
+    may think that it has one, and a keepalive under way gives it no later one."""
+    now = world.timeline.now
+    for host in world.hosts.values():
+        host.excused_until = max(host.excused_until, now + world.granted_s + 1.0)
+
+
+def _leases_revoked(world: "World", fault: Fault) -> None:
+    _excuse_all(world)
+    world.etcd.lose_leases()
+
+
+def _etcd_wiped(world: "World", fault: Fault) -> None:
+    _excuse_all(world)
+    world.etcd.wipe()
+
+
+def _entry_added(world: "World", fault: Fault) -> None:
+    if len(world.etcd.pool) < 10:
+        world.etcd.put_entry(PoolEntry(address(100 + fault.number % 100)))
+
+
+def _entry_deleted(world: "World", fault: Fault) -> None:
+    entry = world.entry(fault.number)
+    if entry is not None:
+        world.etcd.delete_entry(entry)
+
+
+def _entry_changed(world: "World", fault: Fault) -> None:
+    """One node is excluded from it, another one favoured."""
+    entry = world.entry(fault.number)
+    if entry is not None:
+        exclude = frozenset({world.host(fault.number // 2).name}) if fault.number % 3 else None
+        prefer = frozenset({world.host(fault.number // 5).name})
+        world.etcd.put_entry(PoolEntry(entry, exclude=exclude or frozenset(), prefer=prefer))
+
+
+def _entry_wrong(world: "World", fault: Fault) -> None:
+    world.etcd.put_wrong(WrongEntry("192.0.2.010", "not in canonical form"))
+
+
+def _stray_mark(world: "World", fault: Fault) -> None:
+    world.etcd.put_stray_mark(address(100 + fault.number % 100))
+
+
+KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
+    "coordinator killed": (3, _coordinator_killed),
+    "coordinator stopped": (2, _coordinator_stopped),
+    "coordinator restarted": (1.5, _coordinator_restarted),
+    "coordinator frozen": (3, _coordinator_frozen),
+    "helper killed": (3, _helper_killed),
+    "helper frozen": (3, _helper_frozen),
+    "both killed": (2, _both_killed),
+    "both frozen": (3, _both_frozen),
+    "helper refuses": (1.5, _helper_refuses),
+    "network fails": (1, _network_fails),
+    "record fails": (0.5, _record_fails),
+    "reloaded": (0.5, _reloaded),
+    "powered off": (2, _powered_off),
+    "VM paused": (1.5, _paused),
+    "clock set": (0.7, _clock_set),
+    "link down": (2, _link_down),
+    "address deleted": (1.5, _address_deleted),
+    "address foreign": (1, _address_foreign),
+    "sick": (3, _sick),
+    "flapping": (2, _flapping),
+    "checks hang": (1, _checks_hang),
+    "all sick": (0.5, _all_sick),
+    "cut off": (3, _cut_off),
+    "requests cut": (2, _requests_cut),
+    "answers cut": (2, _answers_cut),
+    "watch cut": (2, _watch_cut),
+    "slow": (2, _slow),
+    "lossy": (2, _lossy),
+    "leader lost": (2, _leader_lost),
+    "leader moved": (1, _leader_moved),
+    "all slow": (1, _all_slow),
+    "leases revoked": (0.2, _leases_revoked),
+    "etcd wiped": (0.2, _etcd_wiped),
+    "entry added": (2, _entry_added),
+    "entry deleted": (1, _entry_deleted),
+    "entry changed": (1.5, _entry_changed),
+    "entry wrong": (0.5, _entry_wrong),
+    "stray mark": (0.5, _stray_mark),
+}
+"""How often, against the others, and what happens."""

@@ -1,0 +1,537 @@
+"""A host: a clock of its own, a kernel, a helper, and a coordinator with the real core in it.
+
+The coordinator takes in together what has happened within a moment, as the real one does, and can
+be frozen or killed at any instant, also between deciding and sending.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, assert_never
+
+from tests.sim.helper import HelperAction, ModelHelper
+from tests.sim.kernel import ModelKernel
+from tests.sim.wire import Wire
+from yaim.core.actions import (
+    Action,
+    AddAddress,
+    AdvertiseNode,
+    ClaimMarks,
+    End,
+    GrantLease,
+    KeepLease,
+    ReadCluster,
+    ReleaseMarks,
+    RemoveAddress,
+    RenewAddresses,
+    Report,
+    RevokeLease,
+    WithdrawNode,
+)
+from yaim.core.events import (
+    AddressGone,
+    ClockJumped,
+    Event,
+    HealthObserved,
+    HelperLost,
+    LinksObserved,
+    RestartRequested,
+    SettingsChanged,
+    StopRequested,
+)
+from yaim.core.model import Address, Boottime, Mark, NodeName
+from yaim.core.settings import Settings
+from yaim.core.state import State
+from yaim.core.step import step
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+DRIFT = 0.0005
+"""NTP slews a clock by no more."""
+ANSWER_WITHIN_S = 2.0
+RECONNECT_EVERY_S = 0.1
+CHECK_EVERY_S = 1.0
+BETWEEN_S = 0.0005
+"""Between two things that happen within a process or over a socket."""
+NOTICED_AFTER_S = 0.002
+"""From a change in the kernel to the event."""
+DETECTED_WITHIN_S = 0.3
+"""From the wall clock's jump after a pause until all is off that has no right to be there."""
+RESTARTED_AFTER_S = 1.0
+"""A coordinator that has ended is started again by systemd."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One step of a coordinator, to be taken again."""
+
+    life: int
+    settings: Settings
+    """That this life began with."""
+    now: Boottime
+    events: tuple[Event, ...]
+    actions: tuple[Action, ...]
+
+
+class Host:
+    def __init__(self, world: "World", number: int) -> None:
+        self.world = world
+        self.name = NodeName(f"n{number}")
+        self.random = Random(f"{world.scenario.seed} {number}")
+        self.rate = 1 + self.random.choice((-DRIFT, DRIFT, self.random.uniform(-DRIFT, DRIFT)))
+        self._offset = self.random.uniform(0, 1000)
+        self.kernel = ModelKernel(self)
+        self.wire = Wire(self)
+        self.settings = Settings(
+            self.name, "eth0", 32, 128, world.scenario.ttl_s, 1.0, "sim", world.scenario.keeps
+        )
+        self._boot = 0
+        # The virtual machine:
+        self.paused_until = 0.0
+        self._paused_s = 0.0
+        self._stopped_at: float | None = None
+        self._deferred: list[Callable[[], object]] = []
+        self.excused_until = 0.0
+        """Until then it may hold what it has no right to: it has been paused, or somebody has
+        revoked its lease."""
+        # The coordinator:
+        self.state: State | None = None
+        self.life = 0
+        """Of the coordinator; what is for an earlier one is lost."""
+        self.frozen_until = 0.0
+        self._inbox: list[Event] = []
+        self._outbox: list[Action] = []
+        self._is_step_due = False
+        self._wake = 0
+        self._settings_at_start = self.settings
+        self.taken: list[Taken] = []
+        # Its service:
+        self.sick_until = 0.0
+        self.flapping_until = 0.0
+        self.mute_until = 0.0
+        """The checks do not answer."""
+        # The helper:
+        self.helper: ModelHelper | None = None
+        self.helper_frozen_until = 0.0
+        self.refuses: str | None = None
+        """The code with which the helper refuses every add."""
+        self.can_change_network = True
+        self.can_record = True
+        self.is_link_up = self.is_interface_up = True
+        self._connection = 0
+        self._alarm = 0
+        self._is_reading_due = False
+
+    def tell(self, what: str) -> None:
+        self.world.timeline.tell(self.name, what)
+
+    # --- time ------------------------------------------------------------------------------
+
+    def clock(self) -> Boottime:
+        """CLOCK_BOOTTIME; it stands still while the virtual machine is paused."""
+        stopped_at = self._stopped_at
+        now = self.world.timeline.now if stopped_at is None else stopped_at
+        return Boottime(self._offset + now * self.rate)
+
+    def at(self, instant: float, what: Callable[[], object]) -> None:
+        """When the host's clock shows that."""
+
+        def fire() -> None:
+            if self._stopped_at is not None:
+                self._deferred.append(fire)
+                return
+            left_s = instant - self.clock()
+            if left_s > 1e-7:
+                self.world.timeline.later(left_s / self.rate, fire)
+            else:
+                what()
+
+        self.world.timeline.later((instant - self.clock()) / self.rate, fire)
+
+    def deliver(self, seconds: float, what: Callable[[], object]) -> None:
+        """Something comes in over the network after so long, or when the pause is over."""
+
+        def arrive() -> None:
+            if self._stopped_at is not None:
+                self._deferred.append(arrive)
+            else:
+                what()
+
+        self.world.timeline.later(seconds, arrive)
+
+    def pause(self, seconds: float) -> None:
+        """The virtual machine stands still, its clocks too."""
+        timeline = self.world.timeline
+        self.paused_until = max(self.paused_until, timeline.now + seconds)
+        if self._stopped_at is None:
+            self._stopped_at = timeline.now
+            self.excused_until = float("inf")
+        timeline.later(seconds, self.resume)
+
+    def resume(self) -> None:
+        timeline = self.world.timeline
+        if self._stopped_at is None or timeline.now < self.paused_until:
+            return
+        self._paused_s = timeline.now - self._stopped_at
+        self._offset -= self._paused_s * self.rate
+        self._stopped_at = None
+        self.tell("runs on, as if nothing had happened")
+        # An answer to a keepalive sent before the pause gives it a TTL from now on at most.
+        self.excused_until = timeline.now + self.world.granted_s + 1.0
+        deferred, self._deferred = self._deferred, []
+        for what in deferred:
+            what()
+
+    # --- the machine -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Power on: helper and coordinator."""
+        if self._boot == 0 or (self.helper is None and self.state is None):
+            self._boot += 1
+        self.start_helper()
+        self.start_coordinator()
+
+    def power_off(self) -> None:
+        self._end_coordinator()
+        self.helper = None
+        self.kernel.clear()
+
+    def heal(self) -> None:
+        """Everything runs again, and the administrators have put right what they had done."""
+        if self._stopped_at is not None:
+            self.paused_until = 0.0
+            self.resume()
+        self.set_link(is_up=True, is_interface_up=True)
+        self.wire.heal()
+        self.sick_until = self.flapping_until = self.mute_until = 0.0
+        self.refuses = None
+        self.can_change_network = self.can_record = True
+        self.kernel.foreign.clear()
+        self.settings = replace(self.settings, interval_s=1.0)
+        self.helper_frozen_until = 0.0
+        self.thaw_helper()
+        self.frozen_until = 0.0
+        self.thaw_coordinator()
+        self.start()
+        self.reload()
+
+    # --- the coordinator -------------------------------------------------------------------
+
+    @property
+    def session(self) -> str:
+        return f"{self.name}-{self._boot}"
+
+    @property
+    def is_frozen(self) -> bool:
+        return self.world.timeline.now < self.frozen_until
+
+    def start_coordinator(self) -> None:
+        if self.state is not None or self._boot == 0:
+            return
+        self.life += 1
+        self.frozen_until = 0.0
+        self._inbox = []
+        self._outbox = []
+        self._is_step_due = False
+        self.wire.forget()
+        self.state = State(self.settings)
+        self._settings_at_start = self.settings
+        self._step()
+        self._connect()
+        self._tell_links()
+        self._check_service()
+        self.wire.watched(self.world.etcd.view())
+
+    def crash_coordinator(self) -> None:
+        self._end_coordinator()
+
+    def stop_coordinator(self) -> None:
+        self.post(StopRequested("got SIGTERM"), self.life)
+
+    def restart_coordinator(self) -> None:
+        self.post(RestartRequested("got SIGTERM, and a restart is queued"), self.life)
+
+    def reload(self) -> None:
+        self.post(SettingsChanged(self.settings), self.life)
+
+    def _end_coordinator(self) -> None:
+        self.state = None
+        self.life += 1
+        self._connection += 1
+
+    def freeze_coordinator(self, seconds: float) -> None:
+        timeline = self.world.timeline
+        self.frozen_until = max(self.frozen_until, timeline.now + seconds)
+        self.deliver(seconds, self.thaw_coordinator)
+
+    def thaw_coordinator(self) -> None:
+        if self.is_frozen or self.state is None:
+            return
+        self._send_outbox()
+        if self._inbox or self._is_step_due:
+            self._step()
+
+    def post_after(self, seconds: float, event: Event) -> None:
+        life = self.life
+        self.deliver(seconds, lambda: self.post(event, life))
+
+    def post(self, event: Event, life: int) -> None:
+        """An event for the coordinator of this life."""
+        if life != self.life or self.state is None:
+            return
+        self._inbox.append(event)
+        if not self._is_step_due:
+            self._is_step_due = True
+            self.at(self.clock() + BETWEEN_S, lambda: self._step_if_due(life))
+
+    def _step_if_due(self, life: int) -> None:
+        if life == self.life and self._is_step_due and not self.is_frozen:
+            self._step()
+
+    def _woke(self, wake: int, life: int) -> None:
+        if wake != self._wake or life != self.life or self.state is None:
+            return
+        if self.is_frozen:
+            self._is_step_due = True
+        else:
+            self._step()
+
+    def _step(self) -> None:
+        state = self.state
+        if state is None:
+            return
+        events, self._inbox = tuple(self._inbox), []
+        self._is_step_due = False
+        now = self.clock()
+        taken = step(state, events, now)
+        self.state = taken.state
+        self.world.steps += 1
+        if self.world.is_recorded:
+            self.taken.append(Taken(self.life, self._settings_at_start, now, events, taken.actions))
+        self._wake += 1
+        if taken.wake_at is not None:
+            wake, life = self._wake, self.life
+            self.at(taken.wake_at, lambda: self._woke(wake, life))
+        for action in taken.actions:
+            self.world.checker.decided(self, action)
+            if isinstance(action, Report):
+                if self.world.timeline.is_told:
+                    self.tell(f"“{action.text}”")
+            elif isinstance(action, End):
+                self._end(action)
+            else:
+                self._outbox.append(action)
+                if self.world.timeline.is_told:
+                    self._tell_action(action)
+        if self._outbox:
+            life = self.life
+            self.at(now + BETWEEN_S, lambda: self._send_if_alive(life))
+
+    def _tell_action(self, action: Action) -> None:
+        """In short, without what repeats itself."""
+        match action:
+            case ReadCluster() | KeepLease() | RenewAddresses():
+                pass
+            case AddAddress():
+                left_s = action.deadline - self.clock()
+                self.tell(f"wants {action.address} added, until in {left_s:.3f} s")
+            case RemoveAddress():
+                self.tell(f"wants {action.address} removed")
+            case ClaimMarks():
+                self.tell(f"claims {', '.join(map(str, action.addresses))}")
+            case ReleaseMarks():
+                self.tell(f"releases {_listed(action.marks)}")
+            case AdvertiseNode():
+                word = "healthy" if action.advertisement.is_healthy else "unhealthy"
+                self.tell(f"advertises itself as {word}, releases {_listed(action.release)}")
+            case WithdrawNode():
+                self.tell(f"withdraws, releases {_listed(action.release)}")
+            case _:
+                self.tell(type(action).__name__)
+
+    def _end(self, end: End) -> None:
+        if self.world.timeline.is_told:
+            self.tell(f"ends: {end.outcome.value}")
+        self._send_outbox()
+        self._end_coordinator()
+        self.at(self.clock() + RESTARTED_AFTER_S, self.start_coordinator)
+
+    def _send_if_alive(self, life: int) -> None:
+        if life == self.life and not self.is_frozen:
+            self._send_outbox()
+
+    def _send_outbox(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for action in outbox:
+            self._send(action)
+
+    def _send(self, action: Action) -> None:
+        match action:
+            case AddAddress() | RemoveAddress() | RenewAddresses():
+                self._command(action)
+            case (
+                ReadCluster()
+                | GrantLease()
+                | KeepLease()
+                | RevokeLease()
+                | AdvertiseNode()
+                | WithdrawNode()
+                | ClaimMarks()
+                | ReleaseMarks()
+            ):
+                self.wire.ask(action)
+            case Report() | End():
+                raise AssertionError(action)
+            case _:
+                assert_never(action)
+
+    # --- its service -----------------------------------------------------------------------
+
+    def _check_service(self) -> None:
+        life, now = self.life, self.world.timeline.now
+        if self.state is None:
+            return
+        is_flapping = now < self.flapping_until and int(now / 0.7) % 2 == 0
+        is_healthy = now >= self.sick_until and not is_flapping
+        if now >= self.mute_until:
+            valid_until = Boottime(self.clock() + 2 * CHECK_EVERY_S + 0.5)
+            self.post(HealthObserved(is_healthy, "checked", valid_until), life)
+        every_s = 0.35 if now < self.flapping_until else CHECK_EVERY_S
+
+        def again() -> None:
+            if life == self.life:
+                self._check_service()
+
+        self.at(self.clock() + every_s, again)
+
+    # --- the helper ------------------------------------------------------------------------
+
+    @property
+    def is_helper_frozen(self) -> bool:
+        return self.world.timeline.now < self.helper_frozen_until
+
+    def start_helper(self) -> None:
+        if self.helper is None:
+            self.helper = ModelHelper(self)
+            self.helper_frozen_until = 0.0
+
+    def crash_helper(self) -> None:
+        self.helper = None
+        self._lose_helper("it hung up")
+
+    def freeze_helper(self, seconds: float) -> None:
+        self.helper_frozen_until = max(self.helper_frozen_until, self.world.timeline.now + seconds)
+        self.deliver(seconds, self.thaw_helper)
+
+    def thaw_helper(self) -> None:
+        """First it reads what has come, then it looks at the clock."""
+        if self.helper is not None and not self.is_helper_frozen:
+            self._run_helper(self.helper)
+
+    def _lose_helper(self, reason: str) -> None:
+        self.post(HelperLost(reason), self.life)
+        self._connect()
+
+    def _connect(self) -> None:
+        """As soon as the helper is there and answers."""
+        self._connection += 1
+        life, connection = self.life, self._connection
+
+        def try_it() -> None:
+            if life != self.life or connection != self._connection:
+                return
+            helper = self.helper
+            if helper is None or self.is_helper_frozen or self.is_frozen:
+                self.at(self.clock() + RECONNECT_EVERY_S, try_it)
+                return
+            self._run_helper(helper)
+            self.post(helper.hello(), life)
+
+        self.at(self.clock() + BETWEEN_S, try_it)
+
+    def _command(self, action: HelperAction) -> None:
+        helper = self.helper
+        if helper is None:
+            return
+        connection, life = self._connection, self.life
+        helper.inbox.append((connection, action))
+        if not self._is_reading_due:
+            self._is_reading_due = True
+            self.at(self.clock() + self.random.choice((0.0005, 0.004)), self._read_commands)
+        if self.is_helper_frozen:
+
+            def overdue() -> None:
+                is_waiting = connection == self._connection and life == self.life
+                if is_waiting and self.is_helper_frozen and not self.is_frozen:
+                    self._lose_helper("no answer")
+
+            self.at(self.clock() + ANSWER_WITHIN_S, overdue)
+
+    def _read_commands(self) -> None:
+        self._is_reading_due = False
+        if self.helper is not None and not self.is_helper_frozen:
+            self._run_helper(self.helper)
+
+    def _run_helper(self, helper: ModelHelper) -> None:
+        """It reads what has come, also from a connection that is gone by now, and does what its
+        clock asks for."""
+        answers = []
+        while helper.inbox:
+            connection, action = helper.inbox.popleft()
+            answer = helper.obey(action)
+            if answer is not None and connection == self._connection:
+                answers.append(answer)
+        if answers:
+            life, connection = self.life, self._connection
+
+            def answered() -> None:
+                if connection == self._connection:
+                    for answer in answers:
+                        self.post(answer, life)
+
+            self.at(self.clock() + BETWEEN_S, answered)
+        helper.do_what_is_due()
+        self._alarm += 1
+        due_at = helper.due_at()
+        if due_at != float("inf"):
+            alarm = self._alarm
+            # It is woken a little late.
+            self.at(due_at + 1e-4, lambda: self._rang(alarm, helper))
+
+    def _rang(self, alarm: int, helper: ModelHelper) -> None:
+        if alarm == self._alarm and helper is self.helper and not self.is_helper_frozen:
+            self._run_helper(helper)
+
+    # --- what the kernel tells -------------------------------------------------------------
+
+    def address_is_gone(self, address: Address) -> None:
+        """From the interface, for whatever reason."""
+        self.post_after(NOTICED_AFTER_S, AddressGone(address))
+
+    def set_link(self, *, is_up: bool, is_interface_up: bool) -> None:
+        self.is_interface_up = is_interface_up
+        if is_up != self.is_link_up:
+            self.is_link_up = is_up
+            self._tell_links()
+
+    def _tell_links(self) -> None:
+        up = frozenset({"lo", "eth0"} if self.is_link_up else {"lo"})
+        self.post_after(NOTICED_AFTER_S, LinksObserved(up))
+
+    def set_clock_forward(self, by_s: float) -> None:
+        """The wall clock. Perhaps it makes good for a pause: then it is noticed now."""
+        self.tell(f"its wall clock is set forward by {by_s:.2f} s")
+        self.post_after(NOTICED_AFTER_S, ClockJumped(by_s))
+        if self.paused_until and by_s >= self._paused_s and self._is_running():
+            now = self.world.timeline.now
+            self.excused_until = min(self.excused_until, now + DETECTED_WITHIN_S)
+
+    def _is_running(self) -> bool:
+        is_coordinator_running = self.state is not None and not self.is_frozen
+        is_helper_running = self.helper is not None and not self.is_helper_frozen
+        return is_coordinator_running and is_helper_running and self.can_change_network
+
+
+def _listed(marks: tuple[Mark, ...]) -> str:
+    return ", ".join(str(mark.address) for mark in marks) or "nothing"
