@@ -4,7 +4,7 @@ Pure: records in, figures out. Times are seconds of CLOCK_MONOTONIC.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from yaim.core.model import Address
@@ -30,10 +30,10 @@ class Incident:
     disturbs_until: float | None = None
     """Until when its nodes, or etcd, cannot be expected to do their work; None: they can."""
 
-    def concerns(self, address: Address, holder: str | None) -> bool:
+    def concerns(self, address: Address, holders: Set[str]) -> bool:
         if self.address is not None:
             return self.address == address
-        return self.is_of_etcd or holder in self.nodes
+        return self.is_of_etcd or bool(holders & self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ def longest_gaps(
     slack_s: float,
 ) -> Mapping[str, Spell]:
     """The longest gap for each kind of fault. A gap is put down to the fault begun last before it,
-    on the node that had the address then or on etcd, and not over for longer than `settle_s`.
+    on etcd or on a node that had the address then or came to have it in the gap (and could not be
+    reached), and not over for longer than `settle_s`.
     `slack_s`: how much sooner than its cause a gap may seem to begin, with its last answer."""
     history: dict[Address, list[Change]] = defaultdict(list)
     for change in changes:
@@ -109,22 +110,20 @@ def longest_gaps(
 
 def _kind_of(
     gap: Spell,
-    history: Iterable[Change],
+    history: Sequence[Change],
     incidents: Iterable[Incident],
     settle_s: float,
     slack_s: float,
 ) -> str:
-    holder = None
-    for change in history:
-        if change.at > gap.start:
-            break
-        if change.is_there:
-            holder = change.node
+    came_to_have_it = [change for change in history if change.is_there and change.at <= gap.end]
+    before = [change.node for change in came_to_have_it if change.at <= gap.start][-1:]
+    during = [change.node for change in came_to_have_it if change.at > gap.start]
+    holders = {*before, *during}
     causes = [
         incident
         for incident in incidents
         if incident.start - slack_s <= gap.start <= incident.end + settle_s
-        and incident.concerns(gap.address, holder)
+        and incident.concerns(gap.address, holders)
     ]
     return max(causes, key=lambda i: i.start).kind if causes else UNATTRIBUTED
 

@@ -106,6 +106,7 @@ def kinds(gap: Spell, *incidents: Incident) -> list[str]:
         (Spell(B, 20, 25), [down("n2", 19, 21)], "n2 down"),
         (Spell(A, 60, 65), [down("n1", 59, 61)], UNATTRIBUTED),
         (Spell(A, 60, 65), [down("n2", 59, 61)], "n2 down"),
+        (Spell(A, 50, 65), [down("n1", 46, 47), down("n2", 48, 66)], "n2 down"),
         (Spell(A, 20, 25), [etcd_down(18, 22, 22)], "etcd"),
         (Spell(A, 20, 25), [etcd_down(18, 22, 22), down("n1", 19, 20)], "n1 down"),
         (Spell(A, 20, 25), [down("n1", 17, 19), etcd_down(18, 22, 22)], "etcd"),
@@ -118,7 +119,7 @@ def kinds(gap: Spell, *incidents: Incident) -> list[str]:
         (Spell(A, 20, 25), [], UNATTRIBUTED),
     ],
 )
-def test_a_gap_is_put_down_to_the_last_fault_of_the_holder_or_of_etcd(
+def test_a_gap_is_put_down_to_the_last_fault_of_a_holder_or_of_etcd(
     gap: Spell, incidents: list[Incident], kind: str
 ) -> None:
     assert kinds(gap, *incidents) == [kind]
