@@ -2,6 +2,7 @@
 # make test    all checks and tests
 # make check   only formatting, lint, types
 # make sim     random faults in virtual time; SEEDS=100000 for more
+# make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
 # make bench   the figures of the README, measured here
 #
 # Each sets up what it needs: Debian packages, and a virtual environment in .venv. Network
@@ -11,9 +12,9 @@ PYTHON3 ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 SOURCES := yaim helper bench tests
-PACKAGES := python3-venv etcd-server etcd-client iproute2 openssl
+PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl
 
-.PHONY: demo test check sim bench setup packages
+.PHONY: demo test check sim chaos bench setup packages
 
 demo: setup
 	$(SUDO) $(BIN)/yaim lab run
@@ -30,6 +31,10 @@ SEEDS ?= 2000
 FIRST ?= 0
 sim: setup
 	$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS)
+
+MINUTES ?= 3
+chaos: setup
+	$(SUDO) $(BIN)/python -m bench.chaos --minutes $(MINUTES)
 
 ROUNDS ?= 5
 bench: setup

@@ -39,8 +39,8 @@ def test_a_wall_clock_set_back_is_no_jump_and_hides_none() -> None:
     assert jumps(at(10, 1010), at(11, 911), at(12, 917)) == [0, 0, 5]
 
 
-def test_a_small_correction_is_no_jump() -> None:
-    assert jumps(at(10, 1010), at(11, 1011.04)) == [0, 0]
+def test_small_corrections_are_a_jump_when_they_add_up() -> None:
+    assert jumps(at(10, 1010), at(11, 1011.04), at(12, 1012.08)) == [0, 0, 0.08]
 
 
 @pytest.mark.parametrize(

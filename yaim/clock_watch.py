@@ -7,6 +7,7 @@ than the lease.
 """
 
 import ctypes
+import math
 import os
 import struct
 import threading
@@ -44,35 +45,39 @@ class Clocks:
 
     def __init__(self, read: Callable[[], Reading] = read_clocks) -> None:
         self._read = read
-        self._ahead_s: float | None = None
+        self._ahead_s = math.inf
+        """Not known yet."""
 
     def jump_s(self) -> float:
-        """By how much the wall clock was set forward since it was last asked; 0 if it was not.
+        """By how much the wall clock was set forward since it was last asked; 0 if it was not, or
+        by so little that it has to add up first.
 
-        Having been stopped between two readings never looks like a jump: then it is less that is
-        seen, and it is seen the next time.
+        Having been stopped between two readings never looks like a jump: it makes the wall clock
+        seem less ahead than it is, which is not remembered.
         """
         reading = self._read()
         ahead_s = reading.wall - reading.after
-        jump_s = ahead_s - self._ahead_s if self._ahead_s is not None else 0.0
-        if jump_s > JUMP_S or reading.after - reading.before < READ_WITHIN_S:
-            self._ahead_s = ahead_s
-        return jump_s if jump_s > JUMP_S else 0.0
+        if ahead_s - self._ahead_s > JUMP_S:
+            jump_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
+            return jump_s
+        if reading.after - reading.before < READ_WITHIN_S:
+            self._ahead_s = min(self._ahead_s, ahead_s)
+        return 0.0
 
 
 def watch_clock(wake: Callable[[], None]) -> None:
     """Call `wake` whenever the wall clock is set, from a thread of its own (timerfd_create(2):
     TFD_TIMER_CANCEL_ON_SET). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL("libc.so.6", use_errno=True)
     timer = libc.timerfd_create(time.CLOCK_REALTIME, _TFD_CLOEXEC)
     if timer < 0:
         raise OSError(ctypes.get_errno(), "timerfd_create")
+    flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+    if libc.timerfd_settime(timer, flags, _FAR_AWAY, None) != 0:
+        raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def work() -> None:
         while True:
-            flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
-            if libc.timerfd_settime(timer, flags, _FAR_AWAY, None) != 0:
-                raise OSError(ctypes.get_errno(), "timerfd_settime")
             try:
                 os.read(timer, 8)
             except OSError:

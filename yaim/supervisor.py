@@ -8,6 +8,7 @@ Should it be killed itself, the kernel kills both; started again, they carry on 
 import ctypes
 import fcntl
 import logging
+import math
 import os
 import pwd
 import signal
@@ -30,6 +31,9 @@ RESTART_MAX_S = 10.0
 one to the other."""
 SETTLED_AFTER_S = 10.0
 """Having run this long, a process is started again at once again."""
+ONE_AFTER_THE_OTHER_S = 3.0
+"""By how much later the coordinator is started anew than the helper: a helper that comes back is
+told at once what it had, if the coordinator is there."""
 STOP_COORDINATOR_S = 10.0
 STOP_HELPER_S = 5.0
 EX_CONFIG = 78
@@ -56,6 +60,7 @@ class Program:
     """Handed in as sd_listen_fds(3) describes."""
     leave_signal: signal.Signals = signal.SIGTERM
     """Ends it with its addresses left as they are, for the next one."""
+    leave_at: float = math.inf
     is_leaving: bool = False
     pid: int | None = None
     started_at: float = 0.0
@@ -107,6 +112,7 @@ class Program:
 
     def leave(self) -> None:
         """Have it end, and started again at once."""
+        self.leave_at = math.inf
         self.is_leaving = self.pid is not None
         self.send(self.leave_signal)
 
@@ -242,16 +248,20 @@ class _Supervisor:
             program.start()
         while self._exit_status is None:
             self._handle(self._wait_for_signal())
+            now = time.monotonic()
             for program in (self._helper, self._coordinator):
-                if program.pid is None and time.monotonic() >= program.restart_at:
+                if program.pid is None and now >= program.restart_at:
                     program.start()
+                if now >= program.leave_at:
+                    program.leave()
         self._stop(self._coordinator, STOP_COORDINATOR_S)
         self._stop(self._helper, STOP_HELPER_S)
         return self._exit_status
 
     def _wait_for_signal(self) -> signal.Signals | None:
-        restarts = [p.restart_at for p in (self._helper, self._coordinator) if p.pid is None]
-        timeout_s = max(0.0, min(restarts) - time.monotonic()) if restarts else 3600.0
+        programs = (self._helper, self._coordinator)
+        times = [p.leave_at if p.pid is not None else p.restart_at for p in programs]
+        timeout_s = min(3600.0, max(0.0, min(times) - time.monotonic()))
         info = signal.sigtimedwait(_SIGNALS, timeout_s)
         return signal.Signals(info.si_signo) if info is not None else None
 
@@ -262,9 +272,9 @@ class _Supervisor:
         elif number is signal.SIGHUP:
             self._coordinator.send(number)
         elif number is signal.SIGUSR1:
-            logger.info("supervisor: starting both anew; addresses stay")
-            for program in (self._helper, self._coordinator):
-                program.leave()
+            logger.info("supervisor: starting both anew, one after the other; addresses stay")
+            self._helper.leave_at = time.monotonic()
+            self._coordinator.leave_at = self._helper.leave_at + ONE_AFTER_THE_OTHER_S
         elif number is signal.SIGCHLD:
             self._reap()
 

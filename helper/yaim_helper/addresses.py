@@ -164,6 +164,17 @@ class Kernel:
             has_neighbours=hardware == _ARPHRD_ETHER and not flags & (_IFF_LOOPBACK | _IFF_NOARP),
         )
 
+    def mac_addresses(self) -> set[bytes]:
+        """Of all interfaces."""
+        found = set()
+        for _, name in socket.if_nameindex():
+            try:
+                found.add(self.interface(name).mac)
+            except KernelError:
+                # It went away meanwhile.
+                continue
+        return found
+
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name."""
         return fcntl.ioctl(self._socket, request, struct.pack("16s24x", name.encode()))[16:]

@@ -19,15 +19,17 @@ BURST_S = (0.0, 0.1, 0.5, 2.0)
 """When to send after an add."""
 REFRESH_S = (40.0, 80.0)
 """Then again and again after a random time between these."""
+MAX_FRAMES = 2
+"""For one announcement of an address."""
 
-_ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
+ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
 _BROADCAST = b"\xff" * 6
 _ALL_NODES_MAC = bytes.fromhex("333300000001")
 _ALL_NODES = IPv6Address("ff02::1").packed
-_ICMPV6 = 58
-_NEIGHBOUR_ADVERTISEMENT = 136
+ICMPV6 = 58
+NEIGHBOUR_ADVERTISEMENT = 136
 _OVERRIDE = 0x20000000
-_TARGET_LINK_LAYER_ADDRESS = 2
+TARGET_LINK_LAYER_ADDRESS = 2
 
 
 def frames(mac: bytes, address: Address) -> tuple[bytes, ...]:
@@ -39,24 +41,24 @@ def frames(mac: bytes, address: Address) -> tuple[bytes, ...]:
 
 def _arp(mac: bytes, address: IPv4Address, operation: int, target: bytes) -> bytes:
     """RFC 826; sender and target protocol address are both the announced one."""
-    ethernet = _BROADCAST + mac + struct.pack("!H", _ETH_P_ARP)
+    ethernet = _BROADCAST + mac + struct.pack("!H", ETH_P_ARP)
     header = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation)
     return ethernet + header + mac + address.packed + target + address.packed
 
 
 def _neighbour_advertisement(mac: bytes, address: IPv6Address) -> bytes:
     """RFC 4861 section 4.4, in an IPv6 header (RFC 8200) with hop limit 255."""
-    option = struct.pack("!BB", _TARGET_LINK_LAYER_ADDRESS, 1) + mac
+    option = struct.pack("!BB", TARGET_LINK_LAYER_ADDRESS, 1) + mac
     body = struct.pack("!I", _OVERRIDE) + address.packed + option
-    pseudo = address.packed + _ALL_NODES + struct.pack("!II", 4 + len(body), _ICMPV6)
-    unsummed = struct.pack("!BBH", _NEIGHBOUR_ADVERTISEMENT, 0, 0) + body
-    checksum = _internet_checksum(pseudo + unsummed)
-    icmp = struct.pack("!BBH", _NEIGHBOUR_ADVERTISEMENT, 0, checksum) + body
-    ip = struct.pack("!IHBB", 6 << 28, len(icmp), _ICMPV6, 255) + address.packed + _ALL_NODES
-    return _ALL_NODES_MAC + mac + struct.pack("!H", _ETH_P_IPV6) + ip + icmp
+    pseudo = address.packed + _ALL_NODES + struct.pack("!II", 4 + len(body), ICMPV6)
+    unsummed = struct.pack("!BBH", NEIGHBOUR_ADVERTISEMENT, 0, 0) + body
+    checksum = internet_checksum(pseudo + unsummed)
+    icmp = struct.pack("!BBH", NEIGHBOUR_ADVERTISEMENT, 0, checksum) + body
+    ip = struct.pack("!IHBB", 6 << 28, len(icmp), ICMPV6, 255) + address.packed + _ALL_NODES
+    return _ALL_NODES_MAC + mac + struct.pack("!H", ETH_P_IPV6) + ip + icmp
 
 
-def _internet_checksum(data: bytes) -> int:
+def internet_checksum(data: bytes) -> int:
     """RFC 1071; `data` has an even length."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -79,6 +81,12 @@ class Announcer:
         self._plans[address] = interface, now, 0
         self._announce(address, now)
 
+    def defend(self, address: Address) -> None:
+        """One single announcement (RFC 5227 section 2.4), whatever is planned, of an address that
+        was started."""
+        if address in self._plans:
+            self._send(self._plans[address][0], address, 1)
+
     def stop(self, address: Address) -> None:
         self._plans.pop(address, None)
 
@@ -92,17 +100,8 @@ class Announcer:
             self._announce(address, now)
 
     def _announce(self, address: Address, now: float) -> None:
-        """At the MAC address that the interface has now: bonds change theirs."""
         name, _, sent = self._plans[address]
-        try:
-            interface = self._kernel.interface(name)
-        except KernelError:
-            # It is gone. Should it come back, the refresh makes up for it.
-            pass
-        else:
-            if interface.has_neighbours:
-                for frame in frames(interface.mac, address):
-                    self._send(name, frame)
+        self._send(name, address, MAX_FRAMES)
         sent += 1
         if sent < len(BURST_S):
             wait_s = BURST_S[sent] - BURST_S[sent - 1]
@@ -110,7 +109,19 @@ class Announcer:
             wait_s = random.uniform(*REFRESH_S)
         self._plans[address] = name, now + wait_s, sent
 
-    def _send(self, interface: str, frame: bytes) -> None:
+    def _send(self, name: str, address: Address, most: int) -> None:
+        """The first so many frames that announce an address, at the MAC address that the interface
+        has now: bonds change theirs."""
+        try:
+            interface = self._kernel.interface(name)
+        except KernelError:
+            # It is gone. Should it come back, the refresh makes up for it.
+            return
+        if interface.has_neighbours:
+            for frame in frames(interface.mac, address)[:most]:
+                self._send_frame(name, frame)
+
+    def _send_frame(self, interface: str, frame: bytes) -> None:
         try:
             self._socket.sendto(frame, (interface, 0))
         except OSError as error:

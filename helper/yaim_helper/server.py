@@ -1,8 +1,8 @@
 """The helper at work: who is connected, what is on the interfaces because of it, and until when.
 
-One thread. Each turn of the loop: read what has come, make the intents durable, act, record the
-results, reply; then do what the clock asks for. What may be done is policy.py's to say, how it is
-done addresses.py's.
+One thread. Each turn of the loop: see whether the clock jumped; read what has come, make the
+intents durable, act, record the results, reply; then do what the clock asks for. What may be done
+is policy.py's to say, how it is done addresses.py's.
 """
 
 import math
@@ -36,6 +36,8 @@ from yaim_helper.addresses import (
 )
 from yaim_helper.announce import Announcer
 from yaim_helper.audit import AuditError, AuditLog, boot_id
+from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
+from yaim_helper.conflicts import Conflicts
 from yaim_helper.policy import Policy
 from yaim_helper.protocol import (
     MAX_LISTED,
@@ -69,10 +71,10 @@ EXTEND_RETRY_S = 0.1
 """An extension by less is not worth making; after a failed one it is tried again."""
 SUMMARY_EVERY_S = 60.0
 RETRY_REMOVAL_S = 0.5
-
-
-def boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+DEFEND_INTERVAL_S = 10.0
+"""From one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
+LISTEN_EVERY_S = 0.1
+"""From hearing of other holders to listening again: whoever floods us gets no more of our time."""
 
 
 @dataclass(eq=False, slots=True)
@@ -109,6 +111,18 @@ class Allowance:
         return True
 
 
+@dataclass(slots=True)
+class Rivals:
+    """Other holders of an address, on the same link."""
+
+    seen: int = 0
+    """How often, since they were last answered."""
+    mac: bytes = b""
+    """Of the one that was seen last."""
+    answer_at: float = 0.0
+    """Not before."""
+
+
 @dataclass(eq=False, slots=True)
 class Holding:
     """An address that the helper has put on an interface."""
@@ -130,6 +144,7 @@ class Holding:
     is_leaving: bool = False
     """To be removed; not renewed any more."""
     retry_at: float = 0.0
+    rivals: Rivals = field(default_factory=Rivals)
 
     def assignment(self, lifetime: int) -> Assignment:
         return Assignment(self.interface, self.address, self.prefix, self.label, lifetime)
@@ -209,6 +224,11 @@ class Server:
         self._audit = audit
         self._kernel = Kernel()
         self._announcer = Announcer(self._kernel)
+        self._conflicts = Conflicts()
+        self._is_watching = True
+        """Whether the addresses that are watched for conflicts are those that are held."""
+        self._listen_at: float | None = None
+        """When to listen for conflicts again; None: it listens."""
         rate = policy.commands_per_second
         self._allowances = {uid: Allowance(rate, rate, boottime()) for uid in policy.users}
         self._holdings: dict[Address, Holding] = {}
@@ -218,10 +238,14 @@ class Server:
         self._renewals = _Renewals()
         self._session_name = f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"
         self._is_stopping = False
+        self._jumps = Jumps()
+        self._timer = Timer()
+        self._clock_set = ClockSet()
         self._selector = selectors.DefaultSelector()
         listener.setblocking(False)
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ)
+        self._listen()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Addresses stay, until their deadlines."""
@@ -233,15 +257,30 @@ class Server:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._selector.register(wake_read, selectors.EVENT_READ)
+        for timer in (self._timer, self._clock_set):
+            self._selector.register(timer, selectors.EVENT_READ)
         self._record([{"type": "start", "version": VERSION, "pid": os.getpid()}])
         self._show()
         while not self._is_stopping:
-            for key, _ in self._selector.select(self._timeout_s()):
+            self._timer.set(self._next_at())
+            ready = self._selector.select()
+            jump_s = self._jumps.take_s()
+            if jump_s:
+                # What is ready is so in the next turn too, but for the connections.
+                self._make_up_for(jump_s)
+                continue
+            # What comes next may have waited for as long as this process was stopped.
+            self._end_over(boottime())
+            for key, _ in ready:
                 if key.fileobj is self._listener:
                     self._accept()
                 elif isinstance(key.data, Session):
                     self._serve(key.data)
-                else:
+                elif key.data is self._conflicts:
+                    self._hear()
+                elif key.fileobj is self._clock_set:
+                    self._clock_set.take()
+                elif key.fileobj is wake_read:
                     wake_read.recv(64)
             self._do_what_is_due()
         self._sum_up_renewals()
@@ -452,11 +491,14 @@ class Server:
                 " and removing it would remove all others: set the sysctl"
                 f" net.ipv4.conf.{interface.name}.promote_secondaries to 1",
             )
-        holding.created = old.created if old is not None else None
+        if old is not None:
+            holding.created = old.created
+            holding.rivals = old.rivals
         for each in ours:
             if not holding.is_at(each):
                 host.delete(each)
         self._holdings[add.address] = holding
+        self._is_watching = False
         self._expired.pop(add.address, None)
         failed = self._set_lifetimes([holding])
         if failed:
@@ -499,6 +541,7 @@ class Server:
     def _take_off(self, holding: Holding) -> bool:
         """Remove the address; whether it was there. If that fails it stays on record, leaving."""
         holding.is_leaving = True
+        holding.rivals.seen = 0
         self._announcer.stop(holding.address)
         was_there = self._kernel.delete(holding.interface.index, holding.address, holding.prefix)
         self._forget(holding)
@@ -507,6 +550,7 @@ class Server:
     def _forget(self, holding: Holding) -> None:
         self._announcer.stop(holding.address)
         del self._holdings[holding.address]
+        self._is_watching = False
 
     def _renew(self, cluster: str, deadline: float) -> Reply:
         """What has outlived its deadline is ended, not renewed: if we were stopped meanwhile, the
@@ -650,7 +694,8 @@ class Server:
                 holding.plan_extension(now)
         return failed
 
-    def _timeout_s(self) -> float:
+    def _next_at(self) -> float:
+        """When there is something to do if nothing comes."""
         times = [self._renewals.since + SUMMARY_EVERY_S]
         announce_at = self._announcer.next_at()
         if announce_at is not None:
@@ -658,12 +703,16 @@ class Server:
         for holding in self._holdings.values():
             times.append(max(holding.deadline, holding.retry_at))
             times.append(holding.extend_at)
+            if holding.rivals.seen:
+                times.append(holding.rivals.answer_at)
+        if self._listen_at is not None:
+            times.append(self._listen_at)
         times += [s.opened_at + HELLO_WITHIN_S for s in self._sessions if s.cluster is None]
-        return max(0.0, min(times) - boottime())
+        return min(times)
 
     def _do_what_is_due(self) -> None:
         now = boottime()
-        has_ended = self._end_over(now)
+        self._end_over(now)
         self._extend(
             [
                 each
@@ -677,28 +726,55 @@ class Server:
                 if now >= holding.deadline:
                     self._announcer.stop(holding.address)
             self._announcer.run(now, MAX_TOGETHER)
+        self._defend()
+        if self._listen_at is not None and now >= self._listen_at:
+            self._listen()
+        if not self._is_watching:
+            self._conflicts.watch(self._holdings)
+            self._is_watching = True
         for session in [s for s in self._sessions if s.cluster is None]:
             if now >= session.opened_at + HELLO_WITHIN_S:
                 self._hang_up(session, "did not say hello")
         if now >= self._renewals.since + SUMMARY_EVERY_S:
             self._sum_up_renewals()
-        if has_ended:
-            self._show()
 
-    def _end_over(self, now: float) -> bool:
-        """Remove what has outlived its deadline; whether there was anything."""
+    def _end_over(self, now: float, why: str = "the deadline has passed") -> None:
+        """Remove what has outlived its deadline."""
         over = [
             each
             for each in self._holdings.values()
             if now >= each.deadline and now >= each.retry_at
         ]
         for holding in over:
-            self._end(holding)
-        return bool(over)
+            self._end(holding, why)
+        if over:
+            self._show()
 
-    def _end(self, holding: Holding) -> None:
-        """Its deadline has passed."""
-        self._record([_noted("expire", holding, "the deadline has passed: removing")])
+    def _make_up_for(self, jump_s: float) -> None:
+        """The host may have been away for so long without any clock that deadlines are counted in.
+
+        What was asked before does not know of it, and may be waiting on any connection: they are
+        all ended. The coordinator comes back, and is told the deadlines as they are now.
+        """
+        self._record([{"type": "clock", "jump_s": round(jump_s, 6)}])
+        why = f"the clock jumped by {jump_s:.3f} s: the host may have been paused"
+        for holding in self._holdings.values():
+            holding.deadline -= jump_s
+            # Its lifetime in the kernel has to be shortened.
+            holding.kernel_until = 0.0
+        self._end_over(boottime(), why)
+        left = [each for each in self._holdings.values() if not each.is_leaving]
+        self._extend(left)
+        for holding in left:
+            if not holding.kernel_until:
+                # No lifetime is short enough for its deadline.
+                self._end(holding, why)
+        for session in list(self._sessions):
+            self._hang_up(session, why)
+        self._show()
+
+    def _end(self, holding: Holding, why: str) -> None:
+        self._record([_noted("expire", holding, f"{why}: removing")])
         try:
             was_there = self._take_off(holding)
         except KernelError as error:
@@ -708,6 +784,51 @@ class Server:
             self._expired[holding.address] = holding.cluster
             outcome = "removed" if was_there else "the kernel had removed it"
             self._record([_noted("expire", holding, outcome)])
+
+    # --- other holders on the link -----------------------------------------------------------
+
+    def _listen(self) -> None:
+        for each in self._conflicts.sockets():
+            self._selector.register(each, selectors.EVENT_READ, self._conflicts)
+        self._listen_at = None
+
+    def _hear(self) -> None:
+        """Note who else has an address of ours on its link, and listen no more for a while."""
+        if self._listen_at is None:
+            for each in self._conflicts.sockets():
+                self._selector.unregister(each)
+        self._listen_at = boottime() + LISTEN_EVERY_S
+        sightings = self._conflicts.read()
+        own = self._kernel.mac_addresses() if sightings else set()
+        for sighting in sightings:
+            holding = self._holdings.get(sighting.address)
+            if (
+                holding is not None
+                and not holding.is_leaving
+                and holding.interface.name == sighting.interface
+                and sighting.mac not in own
+            ):
+                holding.rivals.seen += 1
+                holding.rivals.mac = sighting.mac
+
+    def _defend(self) -> None:
+        """Answer other holders for as long as an address is ours: RFC 5227 section 2.4 (c)."""
+        now = boottime()
+        attacked = [
+            each
+            for each in self._holdings.values()
+            if each.rivals.seen and now >= each.rivals.answer_at
+        ][:MAX_TOGETHER]
+        if not attacked:
+            return
+        self._record(_conflict(each) for each in attacked)
+        with act_within(ACT_WITHIN_S):
+            now = boottime()
+            for holding in attacked:
+                holding.rivals.seen = 0
+                holding.rivals.answer_at = now + DEFEND_INTERVAL_S
+                if now < holding.deadline:
+                    self._announcer.defend(holding.address)
 
     # --- the record ------------------------------------------------------------------------
 
@@ -805,6 +926,18 @@ def _noted(op: str, holding: Holding, outcome: str) -> dict[str, Any]:
         "interface": holding.interface.name,
         "cluster": holding.cluster,
         "outcome": outcome,
+    }
+
+
+def _conflict(holding: Holding) -> dict[str, Any]:
+    """Other holders of an address, before they are answered."""
+    return {
+        "type": "conflict",
+        "address": str(holding.address),
+        "interface": holding.interface.name,
+        "cluster": holding.cluster,
+        "mac": holding.rivals.mac.hex(":"),
+        "count": holding.rivals.seen,
     }
 
 

@@ -66,6 +66,12 @@ def test_moves_are_what_appeared_in_that_time(file: Path) -> None:
     ]
 
 
+def test_silences_are_when_no_ping_was_sent_for_long(file: Path) -> None:
+    record = read(file, *(f"t {at}" for at in (1, 2, 5, 6, 9)))
+    assert record.silences(2, 0, 10) == [(2, 5), (6, 9)]
+    assert (record.silences(4, 0, 10), record.silences(2, 3, 9)) == ([], [])
+
+
 def test_an_address_answers_if_it_did_so_shortly_before_the_last_ping(file: Path) -> None:
     record = read(file, "t 1", "t 2", "t 3", f"r {A} 2", f"r {A} 3", f"r {B} 2")
     assert [record.answering((A, B)), record.answering((A, B), within_s=1.0)] == [1, 2]
@@ -98,19 +104,24 @@ step = st.tuples(st.booleans(), st.sampled_from(NODES), st.sampled_from((A, B)))
 
 
 @given(st.lists(step, max_size=30), st.integers(0, 30), st.integers(0, 30))
-def test_the_overlap_is_what_looking_once_a_second_gives(
+def test_overlap_and_time_without_holder_are_what_looking_once_a_second_gives(
     file: Path, steps: list[tuple[bool, str, object]], since: int, length: int
 ) -> None:
     """One thing happens each second."""
     there: set[tuple[str, object]] = set()
-    expected = 0
+    overlap_s = uncovered_s = 0
     for second in range(since + length):
         for is_there, node, address in steps[second : second + 1]:
             (there.add if is_there else there.discard)((node, address))
         if second >= since:
-            expected += sum(sum((node, a) in there for node in NODES) > 1 for a in POOL)
+            counts = [sum((node, a) in there for node in NODES) for a in POOL]
+            overlap_s += sum(count > 1 for count in counts)
+            uncovered_s += counts.count(0)
     lines = (f"{'a' if on else 'd'} {node} {a} {at}" for at, (on, node, a) in enumerate(steps))
-    assert read(file, *lines).overlap_s(POOL, since, since + length) == expected
+    record = read(file, *lines)
+    assert record.overlap_s(POOL, since, since + length) == overlap_s
+    spells = record.uncovered(POOL, since, since + length)
+    assert sum(spell.length_s for spell in spells) == uncovered_s
 
 
 @pytest.mark.parametrize(

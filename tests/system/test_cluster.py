@@ -463,6 +463,36 @@ def test_an_address_deleted_by_hand_comes_back(lab: Lab) -> None:
     assert watch.moves == 1 and watch.overlap_s == 0.0
 
 
+def test_a_host_that_was_paused_asks_etcd_before_it_holds_an_address_again(
+    build: Build,
+) -> None:
+    """What is seen of a pause: the wall clock is set forward. Here only the coordinator's is, by
+    libfaketime; tests/helper has the helper's."""
+    lab = build(LabPlan(ttl_ms=5000))
+    n1, n2, n3 = lab.nodes.values()
+    set_forward = lab.directory / "faketime"
+    set_forward.write_text("+0\n")
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    n1.start(
+        "env",
+        f"LD_PRELOAD={library}",
+        f"FAKETIME_TIMESTAMP_FILE={set_forward}",
+        "FAKETIME_NO_CACHE=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    )
+    n2.start()
+    n3.start()
+    lab.wait_until_held(counts=[2, 2, 2])
+    before = lab.holders()
+    watch = Watch(lab)
+    set_forward.write_text("+20\n")
+    wait_for_log(n1, "this host may have been paused")
+    wait_until(lambda: watch.moves == 2, 10.0, "its two addresses to be gone and back")
+    assert log_of(n1).count("the lease is not kept") == 2
+    assert lab.holders() == before
+    never_two(lab, watch, 1.0)
+
+
 @pytest.mark.parametrize("what", ["its own end", "the cable"])
 def test_an_interface_that_is_down_costs_its_node_the_addresses_at_once(
     build: Build, what: str
@@ -555,6 +585,16 @@ def test_the_coordinator_has_no_privileges(lab: Lab) -> None:
     assert fields["Uid"].split() == ["65534"] * 4
     assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
     assert fields["Groups"].split() in ([], ["65534"])
+
+
+def test_an_address_that_moves_between_nodes_is_no_conflict(lab: Lab) -> None:
+    """Their helpers hear each other's announcements."""
+    lab.nodes["n1"].stop()
+    lab.wait_until_held(by=["n2", "n3"])
+    lab.nodes["n2"].kill()
+    lab.wait_until_held(by=["n3"])
+    for node in lab.nodes.values():
+        assert '"type":"conflict"' not in (node.directory / "audit.log").read_text()
 
 
 def test_every_change_is_on_record_intent_before_result(lab: Lab) -> None:

@@ -185,7 +185,7 @@ def test_sigusr1_starts_both_anew_without_dropping_an_address(host: Host) -> Non
     host.start()
     before, held = set(host.of_yaim()), host.held()
     host.kill("supervisor", signal.SIGUSR1)
-    host.wait_until(lambda: len(set(host.of_yaim()) & before) == 1, "both to end")
+    host.wait_until(lambda: len(set(host.of_yaim()) & before) == 1, "both to have ended")
     host.wait_until_held()
     assert host.held() == held
     assert set(host.of_yaim()) & before == {host.pid("supervisor")}

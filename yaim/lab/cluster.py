@@ -139,10 +139,12 @@ class LabNode:
 
     # --- its processes -----------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, *around: str) -> None:
+        """`around`: a command in front of it, as env(1)."""
         self._log = (self.directory / "log").open("ab")
         self._process = self.namespace.start(
             (
+                *around,
                 "unshare",
                 "--pid",
                 "--mount",

@@ -91,6 +91,12 @@ class Record:
     def last_sent_at(self) -> float:
         return self._sent[-1] if self._sent else 0.0
 
+    def silences(self, at_least_s: float, since: float, until: float) -> list[tuple[float, float]]:
+        """When no ping was sent for so long: the machine had no time for the client either."""
+        start, end = bisect_left(self._sent, since), bisect_left(self._sent, until)
+        pairs = zip(self._sent[start:end], self._sent[start + 1 : end], strict=False)
+        return [(sent, later) for sent, later in pairs if later - sent >= at_least_s]
+
     def overlap_s(self, pool: set[Address], since: float, until: float) -> float:
         """Seconds, summed over the addresses, that each was on more nodes than one."""
         return sum(spell.length_s for spell in self.overlaps(pool, since, until))

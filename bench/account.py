@@ -1,0 +1,160 @@
+"""What is to be said of a lab to which much has happened, from what was seen and what was done.
+
+Pure: records in, figures out. Times are seconds of CLOCK_MONOTONIC.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from yaim.core.model import Address
+from yaim.lab.record import Change, Spell
+
+Interval = tuple[float, float]
+UNATTRIBUTED = "none (unattributed)"
+"""The kind of the fault of a gap that no fault explains: an address that was moved, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A fault that has happened."""
+
+    kind: str
+    start: float
+    end: float
+    nodes: frozenset[str] = frozenset()
+    """To which it happened."""
+    is_of_etcd: bool = False
+    address: Address | None = None
+    """The only one that it concerns, wherever that is."""
+    disturbs_until: float | None = None
+    """Until when its nodes, or etcd, cannot be expected to do their work; None: they can."""
+
+    def concerns(self, address: Address, holders: Set[str]) -> bool:
+        if self.address is not None:
+            return self.address == address
+        return self.is_of_etcd or bool(holders & self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """Seconds, summed over the addresses, that no node had them."""
+
+    in_all_s: float
+    while_expected_s: float
+    """While some node could be expected to hold them: see `expected`."""
+    beyond_bound_s: float
+    """The same, without the first `settle_s` of each time: this must not be."""
+
+
+def expected(
+    incidents: Sequence[Incident], nodes: Iterable[str], whole: Interval, settle_s: float
+) -> list[Interval]:
+    """When addresses could be expected to be held: some node and etcd have been undisturbed for at
+    least `settle_s`."""
+
+    def undisturbed(some: Iterable[Incident]) -> list[Interval]:
+        return _without(
+            whole,
+            [(i.start, i.disturbs_until + settle_s) for i in some if i.disturbs_until is not None],
+        )
+
+    etcd = undisturbed(i for i in incidents if i.is_of_etcd)
+    found: list[Interval] = []
+    for node in nodes:
+        found += _both(etcd, undisturbed(i for i in incidents if node in i.nodes))
+    return _union(found)
+
+
+def uncovered(spells: Iterable[Spell], expected: list[Interval], settle_s: float) -> Uncovered:
+    """`spells`: when each address was on no node."""
+    in_all_s = while_expected_s = beyond_bound_s = 0.0
+    for spell in spells:
+        in_all_s += spell.length_s
+        while_expected_s += _length_s(_both([(spell.start, spell.end)], expected))
+        beyond_bound_s += _length_s(_both(beyond(spell, settle_s), expected))
+    return Uncovered(in_all_s, while_expected_s, beyond_bound_s)
+
+
+def beyond(spell: Spell, settle_s: float) -> list[Interval]:
+    """The part of a spell that comes after its first `settle_s`."""
+    start = spell.start + settle_s
+    return [(start, spell.end)] if start < spell.end else []
+
+
+def is_beyond_bound(spell: Spell, expected: list[Interval], settle_s: float) -> bool:
+    return bool(_both(beyond(spell, settle_s), expected))
+
+
+def longest_gaps(
+    gaps: Iterable[Spell],
+    changes: Iterable[Change],
+    incidents: Sequence[Incident],
+    settle_s: float,
+    slack_s: float,
+) -> Mapping[str, Spell]:
+    """The longest gap for each kind of fault. A gap is put down to the fault begun last before it,
+    on etcd or on a node that had the address then or came to have it in the gap (and could not be
+    reached), and not over for longer than `settle_s`.
+    `slack_s`: how much sooner than its cause a gap may seem to begin, with its last answer."""
+    history: dict[Address, list[Change]] = defaultdict(list)
+    for change in changes:
+        history[change.address].append(change)
+    longest: dict[str, Spell] = {}
+    for gap in gaps:
+        kind = _kind_of(gap, history[gap.address], incidents, settle_s, slack_s)
+        if kind not in longest or gap.length_s > longest[kind].length_s:
+            longest[kind] = gap
+    return longest
+
+
+def _kind_of(
+    gap: Spell,
+    history: Sequence[Change],
+    incidents: Iterable[Incident],
+    settle_s: float,
+    slack_s: float,
+) -> str:
+    came_to_have_it = [change for change in history if change.is_there and change.at <= gap.end]
+    before = [change.node for change in came_to_have_it if change.at <= gap.start][-1:]
+    during = [change.node for change in came_to_have_it if change.at > gap.start]
+    holders = {*before, *during}
+    causes = [
+        incident
+        for incident in incidents
+        if incident.start - slack_s <= gap.start <= incident.end + settle_s
+        and incident.concerns(gap.address, holders)
+    ]
+    return max(causes, key=lambda i: i.start).kind if causes else UNATTRIBUTED
+
+
+def _length_s(intervals: Iterable[Interval]) -> float:
+    return sum(end - start for start, end in intervals)
+
+
+def _union(intervals: Iterable[Interval]) -> list[Interval]:
+    """Sorted and disjoint, as all below expect and give."""
+    found: list[Interval] = []
+    for start, end in sorted(intervals):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _both(some: Iterable[Interval], others: Sequence[Interval]) -> list[Interval]:
+    common = [(max(a, c), min(b, d)) for a, b in some for c, d in others]
+    return [(start, end) for start, end in common if start < end]
+
+
+def _without(whole: Interval, intervals: Iterable[Interval]) -> list[Interval]:
+    found = []
+    start, last = whole
+    for left_out_start, left_out_end in _union(intervals):
+        if start < min(left_out_start, last):
+            found.append((start, min(left_out_start, last)))
+        start = max(start, left_out_end)
+    if start < last:
+        found.append((start, last))
+    return found

@@ -1,0 +1,82 @@
+"""What is known of a time at which something was wrong with an address: what had been done to the
+nodes, what the kernels told, and what helpers and coordinators have written down."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from bench.account import Incident
+from yaim.lab.cluster import Lab
+from yaim.lab.record import Spell
+
+BEFORE_S, AFTER_S = 20.0, 3.0
+"""How much around that time."""
+MOST_LINES = 200
+
+Told = tuple[float, str]
+"""When, in seconds of CLOCK_MONOTONIC, and what."""
+
+
+def evidence(lab: Lab, incidents: Sequence[Incident], spell: Spell) -> list[str]:
+    """In order; times are seconds after the spell's beginning."""
+    start, end = spell.start - BEFORE_S, spell.end + AFTER_S
+    changes = [c for c in lab.record.changes if c.address == spell.address]
+    told: list[Told] = [
+        (c.at, f"{c.node} kernel: {'has it' if c.is_there else 'has it no longer'}")
+        for c in changes
+    ]
+    for incident in incidents:
+        if incident.start < end and incident.end > start:
+            where = "etcd" if incident.is_of_etcd else " ".join(sorted(incident.nodes))
+            what = f"{where}: {incident.kind} {incident.address or ''}".rstrip()
+            told += [(incident.start, f"FAULT {what}"), (incident.end, f"over: {what}")]
+    for name in _holders_around(lab, spell):
+        directory = lab.nodes[name].directory
+        told += ((at, f"{name} log: {text}") for at, text in _log(directory / "log"))
+        told += (
+            (at, f"{name} audit: {text}")
+            for at, text in _audit(directory / "audit.log", str(spell.address))
+        )
+    shown = sorted(each for each in told if start <= each[0] <= end)
+    return [
+        f"--- {spell.address}: wrong for {spell.length_s:.3f} s",
+        *(f"{at - spell.start:+9.3f} {text}" for at, text in shown[:MOST_LINES]),
+    ]
+
+
+def _holders_around(lab: Lab, spell: Spell) -> list[str]:
+    """The nodes that had it in that time, or last before it, or first after it."""
+    changes = [c for c in lab.record.changes if c.address == spell.address]
+    before = [c.node for c in changes if c.at <= spell.start][-3:]
+    during = [c.node for c in changes if spell.start <= c.at <= spell.end]
+    after = [c.node for c in changes if c.at >= spell.end][:2]
+    return sorted({*before, *during, *after})
+
+
+def _log(file: Path) -> Iterator[Told]:
+    offset = time.monotonic() - time.time()
+    for line in _lines(file):
+        with suppress(ValueError):
+            at = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+            yield at + offset, line[24:]
+
+
+def _audit(file: Path, address: str) -> Iterator[Told]:
+    offset = time.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for line in _lines(file):
+        with suppress(ValueError, KeyError):
+            record = json.loads(line)
+            if record.get("address") != address and record.get("type") not in ("start", "gap"):
+                continue
+            told = {k: v for k, v in record.items() if k not in _NOT_TOLD}
+            yield record["boottime_ns"] / 1e9 + offset, json.dumps(told)
+
+
+_NOT_TOLD = ("v", "boot_id", "host", "policy", "time", "boottime_ns", "address")
+
+
+def _lines(file: Path) -> Iterable[str]:
+    return file.read_text(errors="replace").splitlines() if file.exists() else ()

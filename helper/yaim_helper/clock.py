@@ -1,0 +1,108 @@
+"""The clock of all deadlines, timers on it, and what tells that it stood still.
+
+epoll's own timeout does not count the time in which the host was suspended; a timer on
+CLOCK_BOOTTIME does (timerfd_create(2)). No clock counts the time in which a virtual machine was
+paused, but afterwards the wall clock is put right: its jump is all that there is to see of that.
+"""
+
+import ctypes
+import math
+import os
+import time
+from collections.abc import Callable
+
+LEAST_JUMP_S = 0.05
+TIGHT_S = 0.001
+"""Readings of a clock between which so much has passed say when a third was made."""
+
+_TFD_NONBLOCK, _TFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
+_TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
+_FAR_AWAY_S = 2**33
+_libc = ctypes.CDLL("libc.so.6", use_errno=True)
+_timerfd_create, _timerfd_settime = _libc.timerfd_create, _libc.timerfd_settime
+"""Python has them from 3.13 on."""
+_itimerspec = ctypes.c_long * 4
+"""Interval and value, seconds and nanoseconds."""
+
+
+def boottime() -> float:
+    """Seconds of CLOCK_BOOTTIME."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Timer:
+    """Readable from an instant of CLOCK_BOOTTIME on, until it is set to another."""
+
+    def __init__(self) -> None:
+        self._fd = _created(time.CLOCK_BOOTTIME)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def set(self, at: float) -> None:
+        _set(self._fd, max(1, math.ceil(at * 1e9)), _TFD_TIMER_ABSTIME)
+
+
+class ClockSet:
+    """Readable when CLOCK_REALTIME was set, and when the host wakes up, until that is taken."""
+
+    def __init__(self) -> None:
+        self._fd = _created(time.CLOCK_REALTIME)
+        flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+        _set(self._fd, _FAR_AWAY_S * 10**9, flags)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def take(self) -> None:
+        try:
+            os.read(self._fd, 8)
+        except OSError:
+            # ECANCELED: it was set. EAGAIN: it was not, after all.
+            pass
+
+
+def _created(clock: int) -> int:
+    fd: int = _timerfd_create(clock, _TFD_NONBLOCK | _TFD_CLOEXEC)
+    if fd < 0:
+        raise _error("timerfd_create")
+    return fd
+
+
+def _set(fd: int, at_ns: int, flags: int) -> None:
+    value = _itimerspec(0, 0, *divmod(at_ns, 10**9))
+    if _timerfd_settime(fd, flags, ctypes.byref(value), None) < 0:
+        raise _error("timerfd_settime")
+
+
+def _error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _readings() -> tuple[float, float, float]:
+    """CLOCK_BOOTTIME, CLOCK_REALTIME, CLOCK_BOOTTIME."""
+    return boottime(), time.clock_gettime(time.CLOCK_REALTIME), boottime()
+
+
+class Jumps:
+    """Of CLOCK_REALTIME, forward, against CLOCK_BOOTTIME. Slewing moves both alike."""
+
+    def __init__(self, readings: Callable[[], tuple[float, float, float]] = _readings) -> None:
+        self._readings = readings
+        self._offset = math.inf
+        """By how much CLOCK_REALTIME was surely ahead; inf: not known yet."""
+
+    def take_s(self) -> float:
+        """By how much it has jumped since this was last asked; 0.0: not, or by very little, which
+        adds up. To be stopped between the readings never looks like a jump, since it makes the
+        offset seem less than it is; such a low one is not remembered."""
+        before, wall, after = self._readings()
+        offset = wall - after
+        jump_s = offset - self._offset
+        if jump_s > LEAST_JUMP_S:
+            self._offset = offset
+            return jump_s
+        if after - before < TIGHT_S:
+            self._offset = min(self._offset, offset)
+        return 0.0

@@ -1,0 +1,131 @@
+"""What the accounting says of records made by hand: that it finds what must not be. Times are in
+seconds; `settle_s` is 10."""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+import pytest
+
+from bench.account import (
+    UNATTRIBUTED,
+    Incident,
+    Interval,
+    Uncovered,
+    expected,
+    is_beyond_bound,
+    longest_gaps,
+    uncovered,
+)
+from yaim.lab.record import Change, Spell
+
+A, B = ip_address("192.0.2.11"), ip_address("2001:db8::11")
+NODES = ("n1", "n2")
+SETTLE_S = 10.0
+WHOLE = (0.0, 100.0)
+
+
+def down(node: str, start: float, end: float) -> Incident:
+    return Incident(f"{node} down", start, end, frozenset({node}), disturbs_until=end)
+
+
+def etcd_down(start: float, end: float, disturbs_until: float) -> Incident:
+    return Incident("etcd", start, end, is_of_etcd=True, disturbs_until=disturbs_until)
+
+
+HARMLESS = Incident("SIGHUP", 10, 90, frozenset(NODES))
+
+
+@pytest.mark.parametrize(
+    ("incidents", "intervals"),
+    [
+        ([], [WHOLE]),
+        ([HARMLESS], [WHOLE]),
+        ([down("n1", 20, 40)], [WHOLE]),
+        ([down("n1", 20, 40), down("n2", 45, 50)], [(0, 45), (50, 100)]),
+        ([down("n1", 20, 40), down("n2", 55, 60)], [WHOLE]),
+        ([down("n1", 20, 40), down("n1", 45, 50), down("n2", 48, 49)], [(0, 48), (59, 100)]),
+        ([etcd_down(20, 40, 40)], [(0, 20), (50, 100)]),
+        ([etcd_down(20, 40, 20)], [(0, 20), (30, 100)]),
+        ([etcd_down(0, 5, 5), etcd_down(95, 99, 99)], [(15, 95)]),
+        (
+            [down("n1", 0, 60), down("n2", 40, 100), etcd_down(20, 25, 25)],
+            [(0, 20), (35, 40), (70, 100)],
+        ),
+        ([down("n1", 0, 100), down("n2", 0, 100)], []),
+    ],
+)
+def test_addresses_are_expected_to_be_held_when_a_node_and_etcd_have_been_well_for_long(
+    incidents: Sequence[Incident], intervals: list[Interval]
+) -> None:
+    assert expected(incidents, NODES, WHOLE, SETTLE_S) == intervals
+
+
+@pytest.mark.parametrize(
+    ("spell", "due", "found"),
+    [
+        (Spell(A, 20, 29), [WHOLE], Uncovered(9, 9, 0)),
+        (Spell(A, 20, 45), [WHOLE], Uncovered(25, 25, 15)),
+        (Spell(A, 20, 45), [], Uncovered(25, 0, 0)),
+        (Spell(A, 20, 45), [(0, 25)], Uncovered(25, 5, 0)),
+        (Spell(A, 20, 45), [(0, 32), (40, 100)], Uncovered(25, 17, 7)),
+    ],
+)
+def test_an_address_without_a_holder_counts_when_it_is_so_for_too_long(
+    spell: Spell, due: list[Interval], found: Uncovered
+) -> None:
+    assert uncovered([spell], due, SETTLE_S) == found
+    assert is_beyond_bound(spell, due, SETTLE_S) is (found.beyond_bound_s > 0)
+
+
+def test_seconds_are_summed_over_the_addresses() -> None:
+    spells = [Spell(A, 20, 32), Spell(A, 50, 51), Spell(B, 20, 33)]
+    assert uncovered(spells, [WHOLE], SETTLE_S) == Uncovered(26, 26, 5)
+
+
+CHANGES = [
+    Change(0, "n1", A, True),
+    Change(0, "n2", B, True),
+    Change(50, "n1", A, False),
+    Change(51, "n2", A, True),
+]
+
+
+def kinds(gap: Spell, *incidents: Incident) -> list[str]:
+    return list(longest_gaps([gap], CHANGES, incidents, SETTLE_S, slack_s=0.5))
+
+
+@pytest.mark.parametrize(
+    ("gap", "incidents", "kind"),
+    [
+        (Spell(A, 20, 25), [down("n1", 19, 21)], "n1 down"),
+        (Spell(A, 20, 25), [down("n1", 20.4, 21)], "n1 down"),
+        (Spell(A, 20, 25), [down("n1", 20.6, 21)], UNATTRIBUTED),
+        (Spell(A, 20, 25), [down("n1", 5, 10)], "n1 down"),
+        (Spell(A, 20, 25), [down("n1", 5, 9)], UNATTRIBUTED),
+        (Spell(A, 20, 25), [down("n2", 19, 21)], UNATTRIBUTED),
+        (Spell(B, 20, 25), [down("n2", 19, 21)], "n2 down"),
+        (Spell(A, 60, 65), [down("n1", 59, 61)], UNATTRIBUTED),
+        (Spell(A, 60, 65), [down("n2", 59, 61)], "n2 down"),
+        (Spell(A, 50, 65), [down("n1", 46, 47), down("n2", 48, 66)], "n2 down"),
+        (Spell(A, 20, 25), [etcd_down(18, 22, 22)], "etcd"),
+        (Spell(A, 20, 25), [etcd_down(18, 22, 22), down("n1", 19, 20)], "n1 down"),
+        (Spell(A, 20, 25), [down("n1", 17, 19), etcd_down(18, 22, 22)], "etcd"),
+        (Spell(A, 20, 25), [Incident("by hand", 19, 22, frozenset({"n2"}), False, A)], "by hand"),
+        (
+            Spell(B, 20, 25),
+            [Incident("by hand", 19, 22, frozenset({"n2"}), False, A)],
+            UNATTRIBUTED,
+        ),
+        (Spell(A, 20, 25), [], UNATTRIBUTED),
+    ],
+)
+def test_a_gap_is_put_down_to_the_last_fault_of_a_holder_or_of_etcd(
+    gap: Spell, incidents: list[Incident], kind: str
+) -> None:
+    assert kinds(gap, *incidents) == [kind]
+
+
+def test_the_longest_gap_of_each_kind_is_told() -> None:
+    short, long, other = Spell(A, 20, 21), Spell(A, 22, 25), Spell(B, 20, 29)
+    found = longest_gaps([short, long, other], CHANGES, [down("n1", 19, 23)], SETTLE_S, 0.5)
+    assert found == {"n1 down": long, UNATTRIBUTED: other}

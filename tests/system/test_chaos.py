@@ -1,0 +1,54 @@
+"""Random faults in a lab of five nodes and three etcd members; and that its watcher sees what must
+not be. YAIM_CHAOS_MINUTES says for how long, YAIM_CHAOS_SEED repeats one."""
+
+import os
+import random
+import time
+
+import pytest
+
+from bench.chaos import run
+from tests.system.conftest import Build
+from yaim.core.model import Address
+from yaim.lab.cluster import Lab, LabPlan, pool_of, wait_until
+
+MINUTES = float(os.environ.get("YAIM_CHAOS_MINUTES", "3"))
+SEED = int(os.environ.get("YAIM_CHAOS_SEED", random.SystemRandom().getrandbits(32)))
+
+
+@pytest.mark.timeout(MINUTES * 60 + 240)
+def test_no_address_is_ever_on_two_nodes_or_for_long_on_none() -> None:
+    report = run(MINUTES, SEED, ttl_ms=5000)
+    told = "\n".join((*report.evidence, f"seed {SEED}", *report.lines()))
+    assert report.overlap_s == 0, told
+    assert report.uncovered.beyond_bound_s == 0, told
+    assert report.even_after_s is not None, told
+
+
+@pytest.mark.parametrize(
+    ("lifetimes", "is_overlap"),
+    [(("valid_lft", "60", "preferred_lft", "0"), True), ((), False)],
+    ids=["as yaim does", "for good"],
+)
+def test_an_address_added_to_a_second_node_is_an_overlap_if_it_looks_like_yaims(
+    build: Build, lifetimes: tuple[str, ...], is_overlap: bool
+) -> None:
+    lab = build(LabPlan(nodes=2, pool=pool_of(2)))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[1, 1])
+    since = time.monotonic()
+    address, holder = next((a, names[0]) for a, names in lab.holders().items())
+    second = next(node for name, node in lab.nodes.items() if name != holder)
+    second.namespace.run("ip", "addr", "add", f"{address}/32", "dev", "eth0", *lifetimes)
+    second.namespace.run("ip", "addr", "del", f"{address}/32", "dev", "eth0")
+    if is_overlap:
+        wait_until(lambda: overlap_s(lab, address, since) > 0, 5.0, "an overlap")
+    else:
+        time.sleep(0.5)
+        assert overlap_s(lab, address, since) == 0
+
+
+def overlap_s(lab: Lab, address: Address, since: float) -> float:
+    lab.record.update()
+    return lab.record.overlap_s({address}, since, time.monotonic())
