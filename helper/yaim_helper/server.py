@@ -67,6 +67,8 @@ HELLO_WITHIN_S = 5.0
 MAX_DEADLINE_S = 3600.0
 EXTEND_BEFORE_S = 0.5
 """How long before the kernel would remove an address its lifetime is extended, if it may be."""
+WOKEN_WITHIN_S = 0.02
+"""How late the clock may wake the helper for the last extension, which is over a moment after."""
 EXTEND_RETRY_S = 0.1
 """An extension by less is not worth making; after a failed one it is tried again."""
 SUMMARY_EVERY_S = 60.0
@@ -155,7 +157,7 @@ class Holding:
     def plan_extension(self, now: float) -> None:
         """Some time before the kernel would remove it; for the last time when a lifetime of 1 s
         is all that the deadline allows."""
-        last = self.deadline - last_extension_s(self.life_s)
+        last = self.deadline - last_extension_s(self.life_s) - WOKEN_WITHIN_S
         next_at = min(last, max(self.kernel_until - EXTEND_BEFORE_S, now + EXTEND_RETRY_S))
         is_worth_it = next_at + 1 - EARLY_S >= self.kernel_until + EXTEND_RETRY_S
         self.extend_at = next_at if next_at > now and is_worth_it else math.inf

@@ -1,5 +1,6 @@
 """A real etcd for the tests of this directory."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,10 @@ class EtcdServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def ctl(self, *arguments: str, user: str | None = None) -> str:
         """etcdctl, as an admin would use it."""

@@ -23,6 +23,7 @@ from tests.helper.network import (
     MAC,
     PEER,
     Address,
+    Change,
     Watch,
     boottime,
     capturing,
@@ -458,6 +459,14 @@ def test_the_title_tells_the_number_of_addresses(helper: Helper, client: Client)
     wait_for(lambda: title(helper) == "yaim: helper 1 address", "one")
     client.add(V6)
     wait_for(lambda: title(helper) == "yaim: helper 2 addresses", "two")
+
+
+def test_the_last_extension_comes_in_time_to_be_one(client: Client, watch: Watch) -> None:
+    """It was planned for the very instant after which it is none. With the shortest ttl an address
+    was gone 1 s after the last keepalive instead of 1.3 s."""
+    client.add(V4, deadline_ns=deadline_in(2.75))
+    lifetimes = [Change("added", ip_address(V4))] * 2
+    wait_for(lambda: watch.changes() == lifetimes, "its lifetime is set anew", within_s=0.9)
 
 
 # --- refusals ----------------------------------------------------------------------------------

@@ -208,9 +208,9 @@ class ModelEtcd:
             case WithdrawNode():
                 if not self._stands(me, action.advertised):
                     return WriteFailed(action.request, "our advertisement was changed")
-                self.nodes.pop(me, None)
-                self._delete(action.release)
-                self._changed()
+                node = self.nodes.pop(me, None)
+                if self._delete(action.release) or node is not None:
+                    self._changed()
                 return NodeWithdrawn(action.request)
             case ClaimMarks():
                 return self._claim(action, me)

@@ -75,18 +75,22 @@ class ModelHelper:
         refusal = None
         if not self._host.can_record:
             return self._failed(add, "the audit record cannot be written")
-        if not 0 < life_s <= MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
+        refuses = self._host.refuses if old is None or self._host.refuses == "rate" else None
+        is_on_time = 0 < life_s <= MAX_DEADLINE_S and lifetime_s(life_s, life_s)
+        if refuses in ("rate", "not-allowed"):
+            refusal = refuses
+        elif not is_on_time:
             refusal = "expired"
-        elif self._host.refuses is not None and (old is None or self._host.refuses == "rate"):
-            refusal = self._host.refuses
+        elif not self._host.is_interface_up:
+            return self._failed(add, "eth0 is down")
+        elif refuses is not None:
+            refusal = refuses
         elif add.address in self._host.kernel.foreign and old is None:
             refusal = "foreign"
         if refusal is not None:
             self._host.tell(f"the helper refuses {add.address}: {refusal}")
             is_lasting = refusal not in _PASSING
             return AddressRefused(add.request, add.address, refusal, is_lasting)
-        if not self._host.is_interface_up:
-            return self._failed(add, "eth0 is down")
         holding = Holding(
             add.address, _INTERFACE, add.prefix_length, "", "sim", add.deadline, life_s
         )
