@@ -204,8 +204,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         MODEL_HELPER,
         "the helper adds whatever the deadline",
         (
-            "if not 0 < life_s <= MAX_DEADLINE_S or not lifetime_s(life_s, life_s):\n            refusal",
-            "if False:\n            refusal",
+            "is_on_time = 0 < life_s <= MAX_DEADLINE_S and lifetime_s(life_s, life_s)",
+            "is_on_time = True",
         ),
         (
             "lifetime = lifetime_s(holding.deadline - now, holding.life_s)",
