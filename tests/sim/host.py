@@ -54,6 +54,7 @@ RECONNECT_EVERY_S = 0.1
 CHECK_EVERY_S = 1.0
 BETWEEN_S = 0.0005
 """Between two things that happen within a process or over a socket."""
+ROUNDING_S = 1e-7
 NOTICED_AFTER_S = 0.002
 """From a change in the kernel to the event."""
 DETECTED_WITHIN_S = 0.3
@@ -135,15 +136,15 @@ class Host:
         return Boottime(self._offset + now * self.rate)
 
     def at(self, instant: float, what: Callable[[], object]) -> None:
-        """When the host's clock shows that."""
+        """When the host's clock shows that; never before."""
 
         def fire() -> None:
             if self._stopped_at is not None:
                 self._deferred.append(fire)
                 return
             left_s = instant - self.clock()
-            if left_s > 1e-7:
-                self.world.timeline.later(left_s / self.rate, fire)
+            if left_s > 0:
+                self.world.timeline.later(left_s / self.rate + ROUNDING_S, fire)
             else:
                 what()
 
