@@ -91,8 +91,12 @@ def _hand_over(world: World) -> None:
     if len(world.hosts) < 2 or world.scenario.seed % 3:
         return
     host = world.host(world.scenario.seed // 6)
-    # One that has just been booted may still wait for its own earlier lease to expire.
-    present = frozenset(world.etcd.nodes) - {host.name}
+    # One that has just been booted may still wait for the lease of its earlier life to expire.
+    present = {
+        name
+        for name, node in world.etcd.nodes.items()
+        if name != host.name and node.advertisement.session == world.hosts[name].session
+    }
     if world.scenario.seed % 2:
         host.sick_until = inf
     else:
