@@ -91,12 +91,13 @@ def _hand_over(world: World) -> None:
     if len(world.hosts) < 2 or world.scenario.seed % 3:
         return
     host = world.host(world.scenario.seed // 6)
-    # One that has just been booted may still wait for the lease of its earlier life to expire.
-    present = {
-        name
+    if any(
+        world.hosts[name].session != node.advertisement.session
         for name, node in world.etcd.nodes.items()
-        if name != host.name and node.advertisement.session == world.hosts[name].session
-    }
+    ):
+        # A host that was booted still waits for the lease of its earlier life to expire, and what
+        # is handed to it waits with it.
+        return
     if world.scenario.seed % 2:
         host.sick_until = inf
     else:
@@ -104,7 +105,7 @@ def _hand_over(world: World) -> None:
     world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
     holders = world.checker.holders()
     for address, names in eligible(world).items():
-        others = names & present
+        others = names - {host.name}
         if not others & set(holders.get(address, ())) and others:
             raise Broken(NOT_HANDED_OVER, f"{address} is on {holders.get(address)}")
 
