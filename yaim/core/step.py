@@ -417,7 +417,8 @@ class _Turn:
                     self._report(Level.WARNING, f"lost {address}: its deadline has passed")
                 local[address] = Local(Phase.ABSENT)
         refused = {a: until for a, until in self.state.refused.items() if until > self.now}
-        self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
+        if local != self.state.local or refused != self.state.refused:
+            self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
 
     def _check_name(self) -> None:
         """Whose advertisement stands under our name, and since when if it is another host's."""
@@ -873,7 +874,8 @@ class _Turn:
     # --- changing the state ----------------------------------------------------------------
 
     def _change(self, **changes: object) -> None:
-        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+        if any(getattr(self.state, name) is not value for name, value in changes.items()):
+            self.state = replace(self.state, **changes)  # type: ignore[arg-type]
 
     def _record(self, address: Address, local: Local) -> None:
         self._change(local=frozen_mapping({**self.state.local, address: local}))
