@@ -54,6 +54,7 @@ RECONNECT_EVERY_S = 0.1
 CHECK_EVERY_S = 1.0
 BETWEEN_S = 0.0005
 """Between two things that happen within a process or over a socket."""
+ROUNDING_S = 1e-7
 NOTICED_AFTER_S = 0.002
 """From a change in the kernel to the event."""
 DETECTED_WITHIN_S = 0.3
@@ -135,15 +136,15 @@ class Host:
         return Boottime(self._offset + now * self.rate)
 
     def at(self, instant: float, what: Callable[[], object]) -> None:
-        """When the host's clock shows that."""
+        """When the host's clock shows that; never before."""
 
         def fire() -> None:
             if self._stopped_at is not None:
                 self._deferred.append(fire)
                 return
             left_s = instant - self.clock()
-            if left_s > 1e-7:
-                self.world.timeline.later(left_s / self.rate, fire)
+            if left_s > 0:
+                self.world.timeline.later(left_s / self.rate + ROUNDING_S, fire)
             else:
                 what()
 
@@ -159,6 +160,10 @@ class Host:
                 what()
 
         self.world.timeline.later(seconds, arrive)
+
+    @property
+    def is_paused(self) -> bool:
+        return self._stopped_at is not None
 
     def pause(self, seconds: float) -> None:
         """The virtual machine stands still, its clocks too."""
@@ -306,7 +311,7 @@ class Host:
         now = self.clock()
         taken = step(state, events, now)
         self.state = taken.state
-        self.world.steps += 1
+        self.world.checker.stepped(self)
         if self.world.is_recorded:
             self.taken.append(Taken(self.life, self._settings_at_start, now, events, taken.actions))
         self._wake += 1
