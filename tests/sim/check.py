@@ -44,8 +44,13 @@ EARLY_RELEASE = "no release before a confirmed removal"
 CRASHED = "the core goes on"
 NOT_THE_SAME = "replay gives the same actions"
 NOT_SETTLED = "every address held and even in time"
+SPINS = "a core has its rests"
 RESTLESS = "no move left to make"
 NOT_HANDED_OVER = "who cannot serve hands over"
+
+
+MAX_STEPS = 50_000
+"""In one schedule; a few hundred are usual, some thousands can be."""
 
 
 class Checker:
@@ -104,6 +109,11 @@ class Checker:
         raise Broken(MARK_GONE, f"{mark.address} is on {host.name}, and its mark is deleted")
 
     # --- what the core decides --------------------------------------------------------------
+
+    def stepped(self, host: "Host") -> None:
+        self._world.steps += 1
+        if self._world.steps > MAX_STEPS:
+            raise Broken(SPINS, f"{host.name} takes one step after the other")
 
     def decided(self, host: "Host", action: Action) -> None:
         if isinstance(action, Report):

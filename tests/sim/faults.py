@@ -208,14 +208,21 @@ def _paused(world: "World", fault: Fault) -> None:
 
 def _clock_set(world: "World", fault: Fault) -> None:
     """Without any pause."""
-    world.host(fault.host).set_clock_forward(fault.seconds)
+    host = world.host(fault.host)
+    if not host.is_paused:
+        host.set_clock_forward(fault.seconds)
 
 
 def _link_down(world: "World", fault: Fault) -> None:
     """Without a carrier, or set down as well."""
     host = world.host(fault.host)
     host.set_link(is_up=False, is_interface_up=fault.number % 2 == 0)
-    world.timeline.later(fault.seconds, lambda: host.set_link(is_up=True, is_interface_up=True))
+
+    def again() -> None:
+        if not world.is_healed:
+            host.set_link(is_up=True, is_interface_up=True)
+
+    world.timeline.later(fault.seconds, again)
 
 
 def _address_deleted(world: "World", fault: Fault) -> None:

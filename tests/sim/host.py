@@ -161,6 +161,10 @@ class Host:
 
         self.world.timeline.later(seconds, arrive)
 
+    @property
+    def is_paused(self) -> bool:
+        return self._stopped_at is not None
+
     def pause(self, seconds: float) -> None:
         """The virtual machine stands still, its clocks too."""
         timeline = self.world.timeline
@@ -307,7 +311,7 @@ class Host:
         now = self.clock()
         taken = step(state, events, now)
         self.state = taken.state
-        self.world.steps += 1
+        self.world.checker.stepped(self)
         if self.world.is_recorded:
             self.taken.append(Taken(self.life, self._settings_at_start, now, events, taken.actions))
         self._wake += 1

@@ -15,7 +15,7 @@ from tests.sim.story import story
 from tests.sim.timeline import address
 from tests.sim.world import World
 
-SEEDS = int(os.environ.get("YAIM_SIM_SEEDS", "400"))
+SEEDS = int(os.environ.get("YAIM_SIM_SEEDS", "300"))
 
 
 def test_never_two_always_one_and_even() -> None:
