@@ -30,6 +30,11 @@ class Incident:
     disturbs_until: float | None = None
     """Until when its nodes, or etcd, cannot be expected to do their work; None: they can."""
 
+    @property
+    def stops_everything(self) -> bool:
+        """Whether nobody can be expected to hold anything as long as it lasts."""
+        return self.disturbs_until == self.end and (self.is_of_etcd or len(self.nodes) > 1)
+
     def concerns(self, address: Address, holders: Set[str]) -> bool:
         if self.address is not None:
             return self.address == address
@@ -93,9 +98,10 @@ def longest_gaps(
     settle_s: float,
     slack_s: float,
 ) -> Mapping[str, Spell]:
-    """The longest gap for each kind of fault. A gap is put down to the fault begun last before it,
-    on etcd or on a node that had the address then or came to have it in the gap (and could not be
-    reached), and not over for longer than `settle_s`.
+    """The longest gap for each kind of fault. A gap that reaches into a fault of all is put down to
+    that. Any other to the fault begun last before it, on etcd or on a node that had the address
+    then or came to have it in the gap (and could not be reached), and not over for longer than
+    `settle_s`.
     `slack_s`: how much sooner than its cause a gap may seem to begin, with its last answer."""
     history: dict[Address, list[Change]] = defaultdict(list)
     for change in changes:
@@ -115,6 +121,13 @@ def _kind_of(
     settle_s: float,
     slack_s: float,
 ) -> str:
+    of_all = [
+        each
+        for each in incidents
+        if each.stops_everything and each.start < gap.end and gap.start < each.end
+    ]
+    if of_all:
+        return max(of_all, key=lambda i: min(i.end, gap.end) - max(i.start, gap.start)).kind
     came_to_have_it = [change for change in history if change.is_there and change.at <= gap.end]
     before = [change.node for change in came_to_have_it if change.at <= gap.start][-1:]
     during = [change.node for change in came_to_have_it if change.at > gap.start]

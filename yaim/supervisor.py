@@ -58,6 +58,8 @@ class Program:
     environment: dict[str, str] = field(default_factory=dict)
     listener: socket.socket | None = None
     """Handed in as sd_listen_fds(3) describes."""
+    held_back: frozenset[signal.Signals] = frozenset()
+    """Signals that wait until it has set its handlers and lets them through."""
     leave_signal: signal.Signals = signal.SIGTERM
     """Ends it with its addresses left as they are, for the next one."""
     leave_at: float = math.inf
@@ -82,7 +84,7 @@ class Program:
 
     def _become(self, supervisor: int) -> None:
         """In the new process."""
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.held_back)
         os.setsid()
         environment = dict(self.environment)
         if self.listener is not None:
@@ -153,6 +155,7 @@ def supervise(
         (sys.executable, "-P", "-m", "yaim", "run", *coordinator_arguments),
         user=user,
         environment=dict(os.environ),
+        held_back=frozenset({signal.SIGHUP, signal.SIGUSR1}),
         leave_signal=signal.SIGUSR1,
     )
     return _Supervisor(helper, coordinator).run()

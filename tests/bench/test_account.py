@@ -108,7 +108,10 @@ def kinds(gap: Spell, *incidents: Incident) -> list[str]:
         (Spell(A, 60, 65), [down("n2", 59, 61)], "n2 down"),
         (Spell(A, 50, 65), [down("n1", 46, 47), down("n2", 48, 66)], "n2 down"),
         (Spell(A, 20, 25), [etcd_down(18, 22, 22)], "etcd"),
-        (Spell(A, 20, 25), [etcd_down(18, 22, 22), down("n1", 19, 20)], "n1 down"),
+        (Spell(A, 20, 25), [etcd_down(18, 22, 22), down("n1", 19, 20)], "etcd"),
+        (Spell(A, 20, 25), [down("n1", 19, 20), etcd_down(24, 30, 30)], "etcd"),
+        (Spell(A, 20, 25), [etcd_down(14, 19, 19), down("n1", 19, 20)], "n1 down"),
+        (Spell(A, 20, 25), [etcd_down(18, 22, 18), down("n1", 19, 20)], "n1 down"),
         (Spell(A, 20, 25), [down("n1", 17, 19), etcd_down(18, 22, 22)], "etcd"),
         (Spell(A, 20, 25), [Incident("by hand", 19, 22, frozenset({"n2"}), False, A)], "by hand"),
         (

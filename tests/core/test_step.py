@@ -677,6 +677,20 @@ def test_an_interface_that_goes_down_costs_the_node_the_addresses_on_it_at_once(
     assert isinstance(claim, ClaimMarks)
 
 
+def test_what_could_not_be_added_is_tried_again_when_the_interface_is_up_again() -> None:
+    """Found by chaos: adds that met an interface going down kept the addresses away for an hour."""
+    play = started()
+    play.tell(LinksObserved(frozenset({"eth0"})))
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
+    assert isinstance(add, AddAddress)
+    play.tell(LinksObserved(frozenset()), AddressFailed(add.request, A, "eth0 is down"))
+    assert set(play.state.refused) == {A}
+    play.tell(LinksObserved(frozenset({"eth0"})))
+    assert not play.state.refused
+
+
 def test_an_address_on_another_interface_stays_when_one_goes_down() -> None:
     play = started()
     networks = {**NETWORKS, "eth1": NETWORKS["eth0"]}

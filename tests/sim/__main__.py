@@ -9,6 +9,7 @@ import sys
 from multiprocessing import Pool
 
 from tests.sim.faults import draw
+from tests.sim.mutations import MUTATIONS, catch
 from tests.sim.run import Tally, play_all
 from tests.sim.story import shrink, story
 
@@ -21,7 +22,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first one")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--mutations", action="store_true", help="show that the checker bites")
     arguments = parser.parse_args()
+    if arguments.mutations:
+        return show_mutations(arguments.seeds)
     tally = play_many(arguments.first, arguments.seeds, arguments.processes)
     print("\n".join(tally.lines()))
     if not tally.failed:
@@ -30,6 +34,16 @@ def main() -> int:
     print(f"\nThe story of seed {seed}, made as small as could be:\n")
     print(story(shrink(draw(seed))))
     return 1
+
+
+def show_mutations(max_seeds: int) -> int:
+    print("seeds  mutation: what broke")
+    missed = 0
+    for mutation in MUTATIONS:
+        caught = catch(mutation, max_seeds)
+        missed += caught.invariant is None
+        print(f"{caught.seeds:5}  {caught.mutation}: {caught.invariant or 'NOT CAUGHT'}")
+    return 1 if missed else 0
 
 
 def play_many(first: int, count: int, processes: int) -> Tally:

@@ -45,6 +45,7 @@ CRASHED = "the core goes on"
 NOT_THE_SAME = "replay gives the same actions"
 NOT_SETTLED = "every address held and even in time"
 RESTLESS = "no move left to make"
+NOT_HANDED_OVER = "who cannot serve hands over"
 
 
 class Checker:

@@ -43,6 +43,8 @@ class ModelHelper:
         self._expired: set[Address] = set()
         self.inbox: deque[tuple[int, HelperAction]] = deque()
         """Commands that it has not read, with the connection that they came on."""
+        self.jump_s = 0.0
+        """By how much the wall clock has jumped since it last looked."""
 
     # --- commands --------------------------------------------------------------------------
 
@@ -57,6 +59,8 @@ class ModelHelper:
         return HelperReady(self._host.session, NETWORKS, held, left_over)
 
     def obey(self, action: HelperAction) -> Event | None:
+        # What it reads now may have waited for as long as it was stopped.
+        self.end_over()
         match action:
             case AddAddress():
                 return self._add(action)
@@ -122,7 +126,7 @@ class ModelHelper:
     def _renew(self, deadline: float) -> set[Address] | None:
         """What is missing; None: refused."""
         now = self._host.clock()
-        self._end_over()
+        self.end_over()
         life_s = deadline - now
         holdings = [h for h in self.holdings.values() if not h.is_leaving and now < h.deadline]
         is_nearer = any(deadline < each.deadline for each in holdings)
@@ -150,27 +154,42 @@ class ModelHelper:
                 times.append(holding.extend_at)
         return min(times)
 
+    def make_up_for_jump(self) -> None:
+        """The host may have been paused for so long. What was asked before does not count."""
+        for holding in self.holdings.values():
+            holding.deadline -= self.jump_s
+            holding.kernel_until = 0.0
+        self.jump_s = 0.0
+        self.inbox.clear()
+        self.end_over()
+        for holding in [each for each in self.holdings.values() if not each.is_leaving]:
+            self._set_lifetime(holding)
+            if not holding.kernel_until:
+                self._end(holding)
+
     def do_what_is_due(self) -> None:
-        self._end_over()
+        self.end_over()
         now = self._host.clock()
         for holding in self.holdings.values():
             if not holding.is_leaving and now >= holding.extend_at:
                 self._set_lifetime(holding)
 
-    def _end_over(self) -> None:
+    def end_over(self) -> None:
         now = self._host.clock()
         for holding in list(self.holdings.values()):
-            if now < holding.deadline or now < holding.retry_at:
-                continue
-            holding.is_leaving = True
-            is_there = holding.address in self._host.kernel.ours
-            if is_there and not self._host.can_change_network:
-                holding.retry_at = now + RETRY_REMOVAL_S
-                continue
-            if self._host.kernel.delete(holding.address):
-                self._host.tell(f"the helper removes {holding.address}: its deadline has passed")
-            del self.holdings[holding.address]
-            self._expired.add(holding.address)
+            if now >= holding.deadline and now >= holding.retry_at:
+                self._end(holding)
+
+    def _end(self, holding: Holding) -> None:
+        holding.is_leaving = True
+        is_there = holding.address in self._host.kernel.ours
+        if is_there and not self._host.can_change_network:
+            holding.retry_at = self._host.clock() + RETRY_REMOVAL_S
+            return
+        if self._host.kernel.delete(holding.address):
+            self._host.tell(f"the helper removes {holding.address}: its deadline has passed")
+        del self.holdings[holding.address]
+        self._expired.add(holding.address)
 
     def _set_lifetime(self, holding: Holding) -> None:
         """In the kernel, as long as the deadline allows, if that is longer than it is."""

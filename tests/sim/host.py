@@ -425,7 +425,7 @@ class Host:
         self.deliver(seconds, self.thaw_helper)
 
     def thaw_helper(self) -> None:
-        """First it reads what has come, then it looks at the clock."""
+        """It looks at the clock, then it reads what has come."""
         if self.helper is not None and not self.is_helper_frozen:
             self._run_helper(self.helper)
 
@@ -474,8 +474,11 @@ class Host:
             self._run_helper(self.helper)
 
     def _run_helper(self, helper: ModelHelper) -> None:
-        """It reads what has come, also from a connection that is gone by now, and does what its
-        clock asks for."""
+        """It looks at the clock, reads what has come, also from a connection that is gone by now,
+        and does what its clock asks for."""
+        if helper.jump_s:
+            helper.make_up_for_jump()
+            self._lose_helper("it hung up: the clock jumped")
         answers = []
         while helper.inbox:
             connection, action = helper.inbox.popleft()
@@ -523,13 +526,22 @@ class Host:
         """The wall clock. Perhaps it makes good for a pause: then it is noticed now."""
         self.tell(f"its wall clock is set forward by {by_s:.2f} s")
         self.post_after(NOTICED_AFTER_S, ClockJumped(by_s))
+        if self.helper is not None:
+            self.helper.jump_s += by_s
+            self.at(self.clock() + NOTICED_AFTER_S, self._read_commands)
         if self.paused_until and by_s >= self._paused_s and self._is_running():
             now = self.world.timeline.now
             self.excused_until = min(self.excused_until, now + DETECTED_WITHIN_S)
 
     def _is_running(self) -> bool:
+        """Both processes, and the helper has all that is there on record."""
         is_coordinator_running = self.state is not None and not self.is_frozen
-        is_helper_running = self.helper is not None and not self.is_helper_frozen
+        helper = self.helper
+        is_helper_running = (
+            helper is not None
+            and not self.is_helper_frozen
+            and self.kernel.ours.keys() <= helper.holdings.keys()
+        )
         return is_coordinator_running and is_helper_running and self.can_change_network
 
 

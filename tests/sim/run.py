@@ -4,12 +4,21 @@ import gc
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from traceback import format_exc
 from typing import TypeAlias
 
 import yaim.core.placement
 import yaim.core.step
-from tests.sim.check import CRASHED, NOT_SETTLED, NOT_THE_SAME, RESTLESS, Broken
+from tests.sim.check import (
+    CRASHED,
+    NOT_HANDED_OVER,
+    NOT_SETTLED,
+    NOT_THE_SAME,
+    RESTLESS,
+    Broken,
+    eligible,
+)
 from tests.sim.faults import Scenario, draw
 from tests.sim.host import Host
 from tests.sim.world import World
@@ -23,7 +32,9 @@ Nodes: TypeAlias = Mapping[NodeName, Node]
 Marks: TypeAlias = Mapping[Address, Mark]
 
 LOOK_EVERY_S = 0.25
-QUIET_S = 3.0
+HANDED_OVER_WITHIN_S = 3.0
+"""A check, a removal, two writes, an add that may have to wait for a keepalive."""
+QUIET_S = 2.0
 """When all is settled nothing moves any more; that is watched for this long."""
 REPLAY_ONE_IN = 16
 
@@ -69,9 +80,27 @@ def _run(world: World) -> None:
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
         raise Broken(RESTLESS, "all was settled, and something moved")
+    _hand_over(world)
     if world.is_recorded:
         for host in world.hosts.values():
             replay(host)
+
+
+def _hand_over(world: World) -> None:
+    """Now one node is unhealthy, or its link is down, and the others have nothing else to do."""
+    if len(world.hosts) < 2 or world.scenario.seed % 3:
+        return
+    host = world.host(world.scenario.seed // 6)
+    if world.scenario.seed % 2:
+        host.sick_until = inf
+    else:
+        host.set_link(is_up=False, is_interface_up=True)
+    world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
+    holders = world.checker.holders()
+    for address, names in eligible(world).items():
+        others = names - {host.name}
+        if not others & set(holders.get(address, ())) and others:
+            raise Broken(NOT_HANDED_OVER, f"{address} is on {holders.get(address)}")
 
 
 def replay(host: Host) -> None:

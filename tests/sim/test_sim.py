@@ -1,12 +1,15 @@
 """Random faults in virtual time: never two, and always one once the faults are over."""
 
 import os
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
 from tests.sim.__main__ import play_many
 from tests.sim.check import Broken
 from tests.sim.faults import Scenario, draw
+from tests.sim.mutations import MUTATIONS, Mutation, catch, mutated
 from tests.sim.run import play
 from tests.sim.story import story
 from tests.sim.timeline import address
@@ -45,6 +48,43 @@ def test_at_the_start_every_address_is_held_within_three_seconds() -> None:
     world = World(calm(nodes=3, addresses=6))
     world.timeline.run(3.0)
     assert len(world.checker.holders()) == 6
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_the_checker_bites(mutation: Mutation) -> None:
+    assert catch(mutation, max_seeds=400).invariant is not None
+
+
+def test_a_deleted_address_is_back_within_a_tenth_of_a_second() -> None:
+    world = World(calm(nodes=2, addresses=4))
+    world.timeline.run(4.0)
+    for host in world.hosts.values():
+        for each in list(host.kernel.ours):
+            host.kernel.delete(each)
+    world.timeline.run(4.1)
+    assert len(world.checker.holders()) == 4
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_when_all_are_unhealthy_addresses_stay_only_if_so_configured(keeps: bool) -> None:
+    world = World(replace(calm(nodes=3, addresses=4), keeps=keeps))
+    world.timeline.run(4.0)
+    for host in world.hosts.values():
+        host.sick_until = 60.0
+    world.timeline.run(30.0)
+    assert len(world.checker.holders()) == (4 if keeps else 0)
+
+
+def test_a_failing_schedule_is_made_small_and_told() -> None:
+    early_release = next(each for each in MUTATIONS if "before the address is" in each.name)
+    with mutated(early_release) as run:
+        stories = import_module("tests.sim.story")
+        scenario = run.draw(0)
+        smaller = stories.shrink(scenario)
+        told = stories.story(smaller)
+    assert len(smaller.faults) < len(scenario.faults)
+    assert "releases 192.0.2." in told
+    assert "BROKEN: no release before a confirmed removal" in told.splitlines()[-1]
 
 
 def test_two_holders_are_seen_at_once() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 WAIT_S = 0.05
 """What cannot be carried out yet is tried again after this long."""
-STRAY_S = (0.7, 1.5, 4.0)
+STRAY_S = (0.5, 1.2, 2.5)
 """How long a request takes that has gone astray."""
 
 
@@ -137,7 +137,7 @@ class Wire:
 
     def _delay_s(self) -> float:
         random = self._host.random
-        if random.random() < self._host.world.loss:
+        if self._is_lost():
             return random.choice(STRAY_S)
         if self._timeline.now < self.slow_until:
             return random.uniform(0.1, 0.8)

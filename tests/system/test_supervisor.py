@@ -181,6 +181,18 @@ def test_sighup_makes_the_coordinator_reload_without_dropping_an_address(host: H
     assert host.running() == before
 
 
+def test_sighup_to_a_coordinator_that_is_just_starting_waits_until_it_can(host: Host) -> None:
+    """Found by chaos: it ended it."""
+    host.start()
+    host.kill("coordinator", signal.SIGKILL)
+    host.wait_for_text("starting it again")
+    for _ in range(5):
+        host.kill("supervisor", signal.SIGHUP)
+    host.wait_for_text("the configuration is reloaded")
+    host.wait_until_held()
+    assert host.text().count("starting it again") == 1
+
+
 def test_sigusr1_starts_both_anew_without_dropping_an_address(host: Host) -> None:
     host.start()
     before, held = set(host.of_yaim()), host.held()

@@ -287,6 +287,8 @@ class _Turn:
             self._report(Level.WARNING, f"{interface} is down or has no carrier")
         for interface in sorted(down - self._down()):
             self._report(Level.INFO, f"{interface} is up")
+            # What could not be added may have failed because of that.
+            self._change(refused=frozen_mapping({}))
 
     def _take_advertised(self, request: int, node: Node) -> None:
         write = self._end_write(request)
