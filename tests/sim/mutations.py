@@ -196,8 +196,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         MODEL_HELPER,
         "the helper renews what is past its deadline",
-        ("self.end_over()\n        life_s", "life_s"),
-        ("self.end_over()\n        match action", "match action"),
+        ("self._end_over()\n        life_s", "life_s"),
         ("if not h.is_leaving and now < h.deadline]", "if not h.is_leaving]"),
         only=("helper frozen", "both frozen", "cut off", "coordinator killed"),
     ),
@@ -205,8 +204,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         MODEL_HELPER,
         "the helper adds whatever the deadline",
         (
-            "elif not is_on_time:",
-            "elif None:",
+            "is_on_time = 0 < life_s <= MAX_DEADLINE_S and lifetime_s(life_s, life_s)",
+            "is_on_time = True",
         ),
         (
             "lifetime = lifetime_s(holding.deadline - now, holding.life_s)",
