@@ -704,7 +704,8 @@ class Server:
             times.append(announce_at)
         for holding in self._holdings.values():
             times.append(max(holding.deadline, holding.retry_at))
-            times.append(holding.extend_at)
+            if not holding.is_leaving:
+                times.append(holding.extend_at)
             if holding.rivals.seen:
                 times.append(holding.rivals.answer_at)
         if self._listen_at is not None:

@@ -21,7 +21,7 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.deadline import HELPER_GRACE_S
-from yaim.core.model import Address, Boottime, Mark, NodeName
+from yaim.core.model import Address, Boottime, Mark, NodeName, PoolEntry
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -40,6 +40,7 @@ NEVER_TWO = "never two"
 MARK_GONE = "no address without a mark"
 NO_DEADLINE = "no add or renewal without a live deadline"
 NO_MARK = "no add without a mark"
+NO_RIGHT = "no mark for a node that does not offer to hold it"
 EARLY_RELEASE = "no release before a confirmed removal"
 CRASHED = "the core goes on"
 NOT_THE_SAME = "replay gives the same actions"
@@ -94,6 +95,16 @@ class Checker:
         self._world.timeline.later(until - now + 1e-6, lambda: self._check_alone(address))
 
     # --- in etcd ---------------------------------------------------------------------------
+
+    def mark_made(self, mark: Mark) -> None:
+        """Whoever gets it is advertised as able to hold the address, under the same lease. What its
+        pool entry says may have been changed in this instant."""
+        if mark.holder not in self._world.hosts:
+            return
+        node = self._world.etcd.nodes.get(mark.holder)
+        anywhere = PoolEntry(mark.address)
+        if node is None or node.lease != mark.lease or not node.can_hold(anywhere):
+            raise Broken(NO_RIGHT, f"{mark.holder} gets the mark of {mark.address}: it is {node}")
 
     def mark_deleted(self, mark: Mark) -> None:
         """Whoever held the mark does not have the address any more: others may take it now."""

@@ -77,11 +77,13 @@ class ModelEtcd:
         timeline: Timeline,
         min_ttl_s: int,
         on_change: Callable[[ClusterView], None],
+        on_mark_made: Callable[[Mark], None],
         on_mark_deleted: Callable[[Mark], None],
     ) -> None:
         self._timeline = timeline
         self._min_ttl_s = min_ttl_s
         self._on_change = on_change
+        self._on_mark_made = on_mark_made
         self._on_mark_deleted = on_mark_deleted
         self.revision = 1
         self.pool: dict[Address, PoolEntry] = {}
@@ -260,6 +262,7 @@ class ModelEtcd:
         self._timeline.tell("etcd", f"{address} is marked by {holder}")
         mark = Mark(address, holder, lease, Revision(self.revision + 1))
         self.marks[address] = mark
+        self._on_mark_made(mark)
         return mark
 
     def _delete(self, marks: tuple[Mark, ...] | list[Mark]) -> frozenset[Address]:

@@ -19,6 +19,7 @@ DEADLINE = "yaim.core.deadline"
 PLACEMENT = "yaim.core.placement"
 ADDRESSES = "yaim_helper.addresses"
 MODEL_HELPER = "tests.sim.helper"
+MODEL_ETCD = "tests.sim.etcd"
 _ANEW = ("yaim.core", "yaim_helper", "tests.sim")
 
 
@@ -76,6 +77,15 @@ MUTATIONS: tuple[Mutation, ...] = (
             "return all(local.phase is Phase.ABSENT for local in self.state.local.values()) and all(",
             "return True or all(",
         ),
+    ),
+    _in(
+        MODEL_ETCD,
+        "no guard on the advertisement for a claim",
+        (
+            "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if not self._stands(me, action.advertised):",
+            "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if False:",
+        ),
+        only=("sick", "flapping", "slow", "lossy", "link down", "coordinator killed"),
     ),
     _in(PLACEMENT, "no move is ever made to level", ("if gain >= (0, 0):", "if gain:")),
     _in(
@@ -196,8 +206,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         MODEL_HELPER,
         "the helper renews what is past its deadline",
-        ("self.end_over()\n        life_s", "life_s"),
-        ("self.end_over()\n        match action", "match action"),
+        ("self._end_over()\n        life_s", "life_s"),
         ("if not h.is_leaving and now < h.deadline]", "if not h.is_leaving]"),
         only=("helper frozen", "both frozen", "cut off", "coordinator killed"),
     ),

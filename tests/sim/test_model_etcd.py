@@ -174,7 +174,7 @@ class Both:
     def __post_init__(self) -> None:
         self.began = time.monotonic()
         self.timeline = Timeline(is_told=False)
-        self.model = ModelEtcd(self.timeline, MIN_TTL_S, lambda _: None, lambda _: None)
+        self.model = ModelEtcd(self.timeline, MIN_TTL_S, *[lambda _: None] * 3)
         self.offset = self.real.view().revision - self.model.revision
         """Of the real revisions to the model's."""
 

@@ -34,7 +34,11 @@ class World:
         self.hosts: dict[NodeName, Host] = {}
         self.checker = Checker(self)
         self.etcd = ModelEtcd(
-            self.timeline, scenario.min_ttl_s, self._etcd_changed, self.checker.mark_deleted
+            self.timeline,
+            scenario.min_ttl_s,
+            self._etcd_changed,
+            self.checker.mark_made,
+            self.checker.mark_deleted,
         )
         for number in range(scenario.addresses):
             self.etcd.put_entry(PoolEntry(address(10 + number)))

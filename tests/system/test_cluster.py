@@ -453,6 +453,20 @@ def test_a_node_that_is_cut_off_from_etcd_alone_answers_until_it_gives_up(lab: L
     never_two(lab, watch, 1.0)
 
 
+def test_a_node_that_is_cut_off_leaves_the_others_their_way_to_etcd(build: Build) -> None:
+    """A bridge used to change its MAC address with its ports: others lost etcd for a second."""
+    lab = build(LabPlan())
+
+    def mac_addresses() -> list[str]:
+        links = json.loads(run(("ip", "-json", "link", "show", "type", "bridge")))
+        return [link["address"] for link in links]
+
+    before = mac_addresses()
+    for node in lab.nodes.values():
+        node.cut()
+        assert mac_addresses() == before
+
+
 def test_an_address_deleted_by_hand_comes_back(lab: Lab) -> None:
     ((address, (name,)), *_) = lab.holders().items()
     watch = Watch(lab)

@@ -49,14 +49,17 @@ class Network:
     bridge: str
     interface: str
     """Of every node on it."""
+    mac: str
+    """The bridge's own. One without takes the lowest of its ports' and changes it when that node is
+    cut off: then the others, too, cannot reach etcd on it until ARP has found out."""
 
     def link(self, name: str) -> str:
         """The end at the bridge of a node's cable."""
         return f"{self.bridge}-{name}"
 
 
-LAN = Network("yaim0", "eth0")
-MANAGEMENT = Network("yaim1", "eth1")
+LAN = Network("yaim0", "eth0", "02:00:00:00:ff:00")
+MANAGEMENT = Network("yaim1", "eth1", "02:00:00:00:ff:01")
 BOTH = (LAN, MANAGEMENT)
 
 
@@ -303,7 +306,8 @@ class Lab:
         self._start_client()
 
     def _make_bridge(self, network: Network) -> None:
-        run(("ip", "link", "add", network.bridge, "type", "bridge", "mcast_snooping", "0"))
+        bridge = ("type", "bridge", "mcast_snooping", "0")
+        run(("ip", "link", "add", network.bridge, "address", network.mac, *bridge))
         self._stack.callback(run, ("ip", "link", "del", network.bridge))
         run(("ip", "link", "set", network.bridge, "up"))
 
