@@ -93,7 +93,7 @@ class ModelEtcd:
         self.leases: dict[LeaseId, ModelLease] = {}
         self._last_lease = 0x100
         self.down_until = 0.0
-        """Without a leader until then."""
+        """Without a leader, or frozen, until then."""
         self._view: ClusterView | None = None
         self._scan()
 
@@ -123,6 +123,10 @@ class ModelEtcd:
         """No leader for so long, and then another one."""
         self.down_until = max(self.down_until, self._timeline.now + seconds)
         self._timeline.later(seconds, self._elect)
+
+    def freeze(self, seconds: float) -> None:
+        """All of it, as with SIGSTOP: it goes on with what it had, and the same leader."""
+        self.down_until = max(self.down_until, self._timeline.now + seconds)
 
     def elect_now(self) -> None:
         self.down_until = self._timeline.now

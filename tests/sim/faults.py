@@ -302,6 +302,10 @@ def _leader_lost(world: "World", fault: Fault) -> None:
     world.etcd.lose_leader(fault.seconds)
 
 
+def _etcd_frozen(world: "World", fault: Fault) -> None:
+    world.etcd.freeze(fault.seconds)
+
+
 def _leader_moved(world: "World", fault: Fault) -> None:
     world.etcd.elect_now()
 
@@ -388,6 +392,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "lossy": (2, _lossy),
     "leader lost": (2, _leader_lost),
     "leader moved": (1, _leader_moved),
+    "etcd frozen": (1.5, _etcd_frozen),
     "all slow": (1, _all_slow),
     "leases revoked": (0.2, _leases_revoked),
     "etcd wiped": (0.2, _etcd_wiped),
