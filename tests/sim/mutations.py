@@ -206,7 +206,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         MODEL_HELPER,
         "the helper renews what is past its deadline",
-        ("self._end_over()\n        life_s", "life_s"),
+        ("self.end_over()\n        life_s", "life_s"),
+        ("self.end_over()\n        match action", "match action"),
         ("if not h.is_leaving and now < h.deadline]", "if not h.is_leaving]"),
         only=("helper frozen", "both frozen", "cut off", "coordinator killed"),
     ),
