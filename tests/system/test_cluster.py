@@ -477,6 +477,26 @@ def test_an_address_deleted_by_hand_comes_back(lab: Lab) -> None:
     assert watch.moves == 1 and watch.overlap_s == 0.0
 
 
+def test_what_an_earlier_life_has_left_on_the_interface_is_swept_at_the_start(
+    build: Build,
+) -> None:
+    """Of the pool, and nobody's any more; the kernel would keep it for ten minutes."""
+    lab = build(LabPlan(nodes=1, pool=pool_of(2)))
+    (n1,) = lab.nodes.values()
+    stays, goes = lab.plan.pool
+    another_clusters = ip_address("192.0.2.77")
+    lab.etcd.put(lab.keys.pool_entry(goes), b'{"exclude": ["n1"]}')
+    for address in (stays, goes, another_clusters):
+        n1.namespace.run(
+            *f"ip address add {address}/32 dev eth0 preferred_lft 0 valid_lft 600".split()
+        )
+    n1.start()
+    wait_for_log(n1, f"holds {stays}")
+    lab.wait_until_held([stays])
+    shown = n1.namespace.run("ip", "address", "show", "dev", "eth0")
+    assert f"{another_clusters}/32" in shown
+
+
 def test_a_host_that_was_paused_asks_etcd_before_it_holds_an_address_again(
     build: Build,
 ) -> None:
