@@ -34,7 +34,7 @@ sim: setup
 
 MINUTES ?= 3
 chaos: setup
-	$(SUDO) $(BIN)/python -m bench.chaos --minutes $(MINUTES)
+	$(SUDO) $(BIN)/python -m bench.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 ROUNDS ?= 5
 bench: setup

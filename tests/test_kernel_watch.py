@@ -1,5 +1,6 @@
 """The kernel watch in a real network namespace."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -69,6 +70,23 @@ def _namespace() -> Iterator[Namespace]:
         yield namespace
     finally:
         namespace.close()
+
+
+def test_of_many_links_all_are_told_together() -> None:
+    """The kernel tells them in several datagrams."""
+    names = frozenset(f"br{number}" for number in range(60))
+    with _namespace() as namespace:
+        for name in names:
+            namespace.run("ip", "link", "add", name, "type", "bridge")
+            namespace.run("ip", "link", "set", name, "up")
+        told: SimpleQueue[Event] = SimpleQueue()
+        with namespace.entered():
+            KernelWatch(told.put)
+        first = told.get(timeout=WITHIN_S)
+        assert isinstance(first, LinksObserved) and "lo" in first.up
+        shown = namespace.run("ip", "-json", "link", "show")
+        is_up = {each["ifname"] for each in json.loads(shown) if "LOWER_UP" in each["flags"]}
+        assert len(is_up) > len(names) / 2 and is_up <= first.up
 
 
 @pytest.mark.parametrize("address", ["192.0.2.10/32", "2001:db8::10/128"])

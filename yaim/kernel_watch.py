@@ -5,6 +5,7 @@ because importing a library for it would make every restart a quarter of a secon
 """
 
 import logging
+import os
 import socket
 import struct
 import threading
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_DELADDR = 16, 17, 18, 21
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
+_NLMSG_DONE = 3
 _HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port (struct nlmsghdr)."""
 _LINK = struct.Struct("=BxHiII")
@@ -41,6 +43,8 @@ class KernelWatch:
         self._links: dict[int, tuple[str, bool]] = {}
         """Index to name and whether it is up."""
         self._told: frozenset[str] | None = None
+        self._has_all = False
+        """All links have been told; that takes several datagrams."""
         threading.Thread(target=self._work, name="kernel", daemon=True).start()
 
     def _work(self) -> None:
@@ -53,26 +57,32 @@ class KernelWatch:
                 logger.debug("the kernel's messages were lost: %s", error)
                 self._socket.close()
                 self._links.clear()
+                self._has_all = False
                 self._socket = _subscribe()
 
     def _take_in(self, data: bytes) -> None:
         for kind, body in messages(data):
             if kind in (_RTM_NEWLINK, _RTM_DELLINK):
                 self._note_link(body, is_there=kind == _RTM_NEWLINK)
+            elif kind == _NLMSG_DONE:
+                self._has_all = True
             elif kind == _RTM_DELADDR:
                 address = address_of(body)
                 if address is not None:
                     self._post(AddressGone(address))
         up = frozenset(name for name, is_up in self._links.values() if is_up)
-        if up != self._told and self._links:
+        if self._has_all and up != self._told:
             self._told = up
             self._post(LinksObserved(up))
 
     def _note_link(self, body: bytes, *, is_there: bool) -> None:
         _, _, index, flags, _ = _LINK.unpack_from(body)
-        name = attributes(body, _LINK.size).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+        name = attributes(body, _LINK.size).get(_IFLA_IFNAME, b"").rstrip(b"\0")
         if is_there:
-            self._links[index] = name, flags & _IFF_UP != 0 and flags & _IFF_RUNNING != 0
+            self._links[index] = (
+                os.fsdecode(name),
+                flags & _IFF_UP != 0 and flags & _IFF_RUNNING != 0,
+            )
         else:
             self._links.pop(index, None)
 
