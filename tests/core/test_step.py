@@ -68,8 +68,16 @@ from yaim.core.model import (
     frozen_mapping,
 )
 from yaim.core.settings import Settings
-from yaim.core.state import State
-from yaim.core.step import NAME_PATIENCE_S, STOP_WITHIN_S, step
+from yaim.core.state import Local, Phase, State
+from yaim.core.step import (
+    ADD_RETRY_S,
+    FAILED_FOR_S,
+    NAME_PATIENCE_S,
+    REFUSED_FOR_S,
+    RETRY_MIN_S,
+    STOP_WITHIN_S,
+    step,
+)
 
 A, B = ip_address("192.0.2.10"), ip_address("192.0.2.11")
 V6 = ip_address("2001:db8::10")
@@ -646,10 +654,33 @@ def test_an_address_missing_from_the_interface_is_added_again() -> None:
 
 def test_an_address_that_somebody_deleted_is_added_again_at_once() -> None:
     play = holding(A)
-    (add,) = play.tell(AddressGone(A))
+    (add,) = play.after(0.2, AddressGone(A))
     assert isinstance(add, AddAddress)
     assert play.tell(AddressGone(A)) == []
     assert play.said(Level.WARNING) == [f"{A} has gone from the interface"]
+
+
+def test_an_address_that_somebody_deletes_again_and_again_is_not_added_at_once_each_time() -> None:
+    play = holding(A)
+    play.now += 0.2
+    play.tell(play.kept())
+    (add,) = play.tell(AddressGone(A))
+    assert isinstance(add, AddAddress)
+    assert play.tell(AddressAdded(add.request, A), AddressGone(A)) == []
+    assert play.wake_at == play.now + ADD_RETRY_S
+    assert requests(play.after(ADD_RETRY_S)) == [AddAddress]
+
+
+def test_while_etcd_does_not_answer_an_address_that_goes_does_not_hurry_keepalives() -> None:
+    """Found by review: the kernel removes addresses before the lease ends, and each failure led to
+    the next keepalive at once."""
+    play = holding(A)
+    play.after(1.0)
+    play.now += 0.7
+    play.tell(LeaseFailed("refused"), AddressGone(A))
+    assert play.after(RETRY_MIN_S) == [KeepLease(LEASE)]
+    assert play.tell(LeaseFailed("refused")) == []
+    assert play.wake_at == play.now + 2 * RETRY_MIN_S
 
 
 def test_an_address_that_goes_because_we_remove_it_is_not_added_again() -> None:
@@ -689,6 +720,32 @@ def test_what_could_not_be_added_is_tried_again_when_the_interface_is_up_again()
     assert set(play.state.refused) == {A}
     play.tell(LinksObserved(frozenset({"eth0"})))
     assert not play.state.refused
+
+
+def test_an_interface_that_comes_up_lets_only_what_goes_there_be_tried_again() -> None:
+    play = started()
+    networks = {**NETWORKS, "eth1": NETWORKS["eth0"]}
+    play.tell(HelperReady(SESSION, tuple(networks.items()), ()))
+    play.tell(LinksObserved(frozenset({"eth0"})))
+    play.state = replace(play.state, refused=frozen_mapping({A: Boottime(play.now + 100)}))
+    play.tell(LinksObserved(frozenset({"eth0", "eth1"})))
+    assert set(play.state.refused) == {A}
+
+
+def test_what_could_not_be_added_is_tried_again_after_growing_pauses() -> None:
+    play = started()
+    pauses = []
+    for _ in range(4):
+        play.state = replace(play.state, local=frozen_mapping({A: Local(Phase.ADDING, 77)}))
+        play.tell(AddressFailed(77, A, "the disk is full"))
+        pauses.append(play.state.refused[A] - play.now)
+        play.after(pauses[-1] + 1)
+        assert not play.state.refused
+    assert pauses == [FAILED_FOR_S * factor for factor in (1, 2, 4, 8)]
+    play.after(REFUSED_FOR_S)
+    play.state = replace(play.state, local=frozen_mapping({A: Local(Phase.ADDING, 77)}))
+    play.tell(AddressFailed(77, A, "the disk is full"))
+    assert play.state.refused[A] - play.now == FAILED_FOR_S
 
 
 def test_an_address_on_another_interface_stays_when_one_goes_down() -> None:
@@ -831,7 +888,7 @@ def test_a_restart_is_refused_by_a_node_that_is_stopping() -> None:
 def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:
     """The helper may have it on record from the add before, and renew it."""
     play = holding(A)
-    (add,) = play.tell(AddressesRenewed(frozenset({A})))
+    (add,) = play.after(0.2, AddressesRenewed(frozenset({A})))
     assert isinstance(add, AddAddress)
     assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
     (remove,) = play.tell(HealthObserved(False, "HTTP 503", Boottime(play.now + 10)))
@@ -870,7 +927,29 @@ def test_stopping_removes_withdraws_revokes_and_ends() -> None:
 def test_a_node_that_holds_nothing_stops_at_once() -> None:
     play = Play()
     play.tell()
+    assert play.tell(StopRequested("got SIGINT")) == []
+    assert play.tell(ClusterRead(view(7, (A,)))) == [End(Outcome.STOPPED, "got SIGINT")]
+
+
+def test_a_node_that_does_not_reach_etcd_and_holds_nothing_stops_at_once() -> None:
+    play = Play()
+    play.tell()
+    play.tell(ClusterReadFailed("refused"))
     assert play.tell(StopRequested("got SIGINT")) == [End(Outcome.STOPPED, "got SIGINT")]
+
+
+def test_a_node_that_is_stopped_just_after_a_restart_releases_what_its_earlier_life_held() -> None:
+    """Found by review: it ended and left the lease to expire."""
+    play = Play()
+    play.tell()
+    there = view(7, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    left = AddressOnInterface(A, Boottime(play.now + 2.0))
+    remove, keep = play.tell(helper_ready(left), ClusterRead(there), StopRequested("got SIGTERM"))
+    assert isinstance(remove, RemoveAddress) and keep == KeepLease(LEASE)
+    (withdraw,) = play.tell(play.kept(), AddressRemoved(remove.request, A))
+    assert withdraw == WithdrawNode(2, LEASE, Revision(2), (mark(A, 4),))
+    assert play.tell(NodeWithdrawn(2)) == [RevokeLease(LEASE)]
+    assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
 
 
 def test_stopping_without_etcd_gives_up_after_a_while() -> None:

@@ -118,6 +118,9 @@ class State:
     """The host may have been paused until then: a keepalive sent before says nothing."""
     refused: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
     """Addresses that our helper would not add, and until when we leave them to others."""
+    failing_for_s: float = 0.0
+    """How long what our helper could not add is left to others: the longer the more often."""
+    failing_until: Boottime = NEVER
     lease_call: Call = field(default_factory=Call)
     read_call: Call = field(default_factory=Call)
     write_call: Call = field(default_factory=Call)

@@ -102,6 +102,8 @@ RETRY_MAX_S = 2.0
 REFUSED_FOR_S = 3600.0
 """How long an address that our helper would not add is left to other nodes. Long, because each
 new try may move it here and back again; a new helper and a SIGHUP try again at once."""
+FAILED_FOR_S = 10.0
+"""The same for one that it could not add, the first time."""
 ADD_RETRY_S = 0.1
 REMOVE_RETRY_S = 1.0
 HELPER_PATIENCE_S = 2.0
@@ -287,8 +289,13 @@ class _Turn:
             self._report(Level.WARNING, f"{interface} is down or has no carrier")
         for interface in sorted(down - self._down()):
             self._report(Level.INFO, f"{interface} is up")
-            # What could not be added may have failed because of that.
-            self._change(refused=frozen_mapping({}))
+            # What could not be added there may have failed because of that.
+            refused = {
+                address: until
+                for address, until in self.state.refused.items()
+                if self._where(address)[0] != interface
+            }
+            self._change(refused=frozen_mapping(refused))
 
     def _take_advertised(self, request: int, node: Node) -> None:
         write = self._end_write(request)
@@ -332,7 +339,8 @@ class _Turn:
         retry_at = Boottime(self.now + ADD_RETRY_S)
         self._record(event.address, replace(local, phase=Phase.UNKNOWN, retry_at=retry_at))
         if event.is_lasting:
-            self._leave_to_others(event.address, f"the helper refused it: {event.reason}")
+            until = Boottime(self.now + REFUSED_FOR_S)
+            self._leave_to_others(event.address, until, f"the helper refused it: {event.reason}")
 
     def _take_failed(self, event: AddressFailed) -> None:
         removing = self._under_way(event.request, event.address, Phase.REMOVING)
@@ -343,7 +351,19 @@ class _Turn:
         adding = self._under_way(event.request, event.address, Phase.ADDING)
         if adding is not None:
             self._record(event.address, replace(adding, phase=Phase.UNKNOWN))
-            self._leave_to_others(event.address, f"cannot add it: {event.reason}")
+            self._take_failing()
+            until = self.state.failing_until
+            self._leave_to_others(event.address, until, f"cannot add it: {event.reason}")
+
+    def _take_failing(self) -> None:
+        """What has gone wrong may pass soon, or not: all that fails together is tried again
+        together, after pauses that double."""
+        state = self.state
+        if self.now < state.failing_until:
+            return
+        is_again = state.failing_for_s and self.now < state.failing_until + REFUSED_FOR_S
+        for_s = min(2 * state.failing_for_s, REFUSED_FOR_S) if is_again else FAILED_FOR_S
+        self._change(failing_for_s=for_s, failing_until=Boottime(self.now + for_s))
 
     def _take_unknown_outcome(self, write: Write, reason: str) -> None:
         """The write may yet be done: what it was to release must not be used again."""
@@ -352,8 +372,7 @@ class _Turn:
         self._change(write=None, write_call=call, in_doubt=in_doubt)
         self._distrust_view()
 
-    def _leave_to_others(self, address: Address, why: str) -> None:
-        until = Boottime(self.now + REFUSED_FOR_S)
+    def _leave_to_others(self, address: Address, until: Boottime, why: str) -> None:
         self._change(refused=frozen_mapping({**self.state.refused, address: until}))
         self._report(Level.ERROR, f"leaves {address} to other nodes (SIGHUP tries again): {why}")
 
@@ -558,7 +577,12 @@ class _Turn:
             request = self._next_request()
             self._record(
                 address,
-                Local(Phase.ADDING, request, max(lease.deadline, local.deadline)),
+                Local(
+                    Phase.ADDING,
+                    request,
+                    max(lease.deadline, local.deadline),
+                    retry_at=Boottime(self.now + ADD_RETRY_S),
+                ),
             )
             interface, prefix_length = self._where(address)
             self.actions.append(
@@ -582,10 +606,12 @@ class _Turn:
             self._change(local=frozen_mapping({**self.state.local, **renewed}))
 
     def _lease_to_add_with(self) -> Lease | None:
-        """The lease, if it has life enough left; if not, a keepalive is made due."""
+        """The lease, if it has life enough left; if not, a keepalive is made due, unless one has
+        just failed."""
         if self._life_s() >= MIN_LIFE_S:
             return self.state.lease
-        self._change(lease_call=replace(self.state.lease_call, due=self.now))
+        if not self.state.lease_call.failures:
+            self._change(lease_call=replace(self.state.lease_call, due=self.now))
         return None
 
     def _where(self, address: Address) -> tuple[str, int]:
@@ -712,11 +738,13 @@ class _Turn:
             return
         elif state.lease is not None:
             action = KeepLease(state.lease.id)
-        elif state.stopping is not None or state.view is None or state.helper is None:
+        elif state.view is None or state.helper is None:
             return
         else:
             node = self._advertised()
             if node is None:
+                if state.stopping is not None:
+                    return
                 action = GrantLease(state.settings.ttl_s)
             elif node.advertisement.session == state.helper.session:
                 self._report(Level.INFO, f"adopts lease {node.lease:x} of this node's earlier life")
@@ -728,7 +756,8 @@ class _Turn:
 
     def _read(self) -> None:
         call = self.state.read_call
-        is_needed = self.state.stopping is None or self.state.is_view_stale
+        state = self.state
+        is_needed = state.stopping is None or state.is_view_stale or state.may_adopt
         if not call.is_pending and self.now >= call.due and is_needed:
             seen = self.state.view.revision if self.state.view is not None else Revision(0)
             self._change(read_call=replace(call, is_pending=True), read_after=seen)
@@ -747,9 +776,16 @@ class _Turn:
         elif (
             self.state.lease is None
             and not self.state.lease_call.is_pending
+            and not self._may_have_left_something()
             and self._has_removed_all()
         ):
             self._finish(Outcome.STOPPED, stopping.reason)
+
+    def _may_have_left_something(self) -> bool:
+        """Whether an earlier life may have left a lease that is ours to end, and etcd answers."""
+        return self.state.may_adopt and (
+            self.state.view is not None or self.state.read_call.is_pending
+        )
 
     def _finish(self, outcome: Outcome, reason: str) -> None:
         self.actions.append(End(outcome, reason))
