@@ -99,7 +99,7 @@ class Coordinator:
         signal.signal(signal.SIGHUP, self._on_hangup)
         signal.signal(signal.SIGUSR1, self._on_restart_signal)
         # The supervisor has held them back until now.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._clocks = Clocks()
         watch_clock(self._post)
         KernelWatch(self._post)

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_DELADDR = 16, 17, 18, 21
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
-_NLMSG_DONE = 3
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port (struct nlmsghdr)."""
 _LINK = struct.Struct("=BxHiII")
@@ -32,6 +33,7 @@ _IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL = 3, 1, 2
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 """Together: up, and operational as RFC 2863 has it; `ip` shows NO-CARRIER for the first alone."""
 _RECEIVE_BYTES = 1 << 18
+RESUBSCRIBE_AFTER_S = 0.1
 
 
 class KernelWatch:
@@ -52,10 +54,11 @@ class KernelWatch:
             try:
                 self._take_in(self._socket.recv(_RECEIVE_BYTES))
             except OSError as error:
-                # More has happened than the socket's buffer takes. What is missing of our
+                # More has happened than the socket's buffer takes, mostly. What is missing of our
                 # addresses the next renewal tells.
                 logger.debug("the kernel's messages were lost: %s", error)
                 self._socket.close()
+                time.sleep(RESUBSCRIBE_AFTER_S)
                 self._links.clear()
                 self._has_all = False
                 self._socket = _subscribe()
@@ -64,6 +67,8 @@ class KernelWatch:
         for kind, body in messages(data):
             if kind in (_RTM_NEWLINK, _RTM_DELLINK):
                 self._note_link(body, is_there=kind == _RTM_NEWLINK)
+            elif kind == _NLMSG_ERROR:
+                raise OSError("the kernel does not tell the links")
             elif kind == _NLMSG_DONE:
                 self._has_all = True
             elif kind == _RTM_DELADDR:
@@ -76,7 +81,10 @@ class KernelWatch:
             self._post(LinksObserved(up))
 
     def _note_link(self, body: bytes, *, is_there: bool) -> None:
-        _, _, index, flags, _ = _LINK.unpack_from(body)
+        family, _, index, flags, _ = _LINK.unpack_from(body)
+        if family != socket.AF_UNSPEC:
+            # Of a bridge's port, say: it comes and goes without the link.
+            return
         name = attributes(body, _LINK.size).get(_IFLA_IFNAME, b"").rstrip(b"\0")
         if is_there:
             self._links[index] = (

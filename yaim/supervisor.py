@@ -13,6 +13,7 @@ import os
 import pwd
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ SETTLED_AFTER_S = 10.0
 ONE_AFTER_THE_OTHER_S = 3.0
 """By how much later the coordinator is started anew than the helper: a helper that comes back is
 told at once what it had, if the coordinator is there."""
+CHECK_WITHIN_S = 30.0
 STOP_COORDINATOR_S = 10.0
 STOP_HELPER_S = 5.0
 EX_CONFIG = 78
@@ -53,6 +55,8 @@ class Program:
 
     name: str
     arguments: Sequence[str]
+    check: Sequence[str]
+    """Ends with 0 if it could use its configuration, and says why if not."""
     user: pwd.struct_passwd | None = None
     """None: stays root."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -63,6 +67,7 @@ class Program:
     leave_signal: signal.Signals = signal.SIGTERM
     """Ends it with its addresses left as they are, for the next one."""
     leave_at: float = math.inf
+    kill_at: float = math.inf
     is_leaving: bool = False
     pid: int | None = None
     started_at: float = 0.0
@@ -109,13 +114,36 @@ class Program:
         self.restart_at = now + self.wait_s
         self.wait_s = min(max(RESTART_MIN_S, 2 * self.wait_s), RESTART_MAX_S)
         self.is_leaving = False
+        self.kill_at = math.inf
         self.pid = None
         return os.waitstatus_to_exitcode(status)
+
+    def is_fit(self) -> bool:
+        """Whether it could be started again with its code and its configuration as they are now."""
+        whom: dict[str, Any] = {}
+        if self.user is not None:
+            name, group = self.user.pw_name, self.user.pw_gid
+            whom = {"user": name, "group": group, "extra_groups": os.getgrouplist(name, group)}
+        try:
+            done = subprocess.run(
+                self.check,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                timeout=CHECK_WITHIN_S,
+                **whom,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            logger.error("supervisor: %s", error)
+            return False
+        return done.returncode == 0
 
     def leave(self) -> None:
         """Have it end, and started again at once."""
         self.leave_at = math.inf
         self.is_leaving = self.pid is not None
+        if self.is_leaving:
+            self.kill_at = time.monotonic() + STOP_COORDINATOR_S
         self.send(self.leave_signal)
 
     def send(self, number: signal.Signals) -> None:
@@ -144,18 +172,22 @@ def supervise(
     # Where it is ignored, which is inherited, nobody is told of the end of a child.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    yaim = (sys.executable, "-P", "-m", "yaim")
+    yaim_helper = (sys.executable, "-I", "-m", "yaim_helper", "--config", str(helper_config))
     helper = Program(
         "helper",
-        (sys.executable, "-I", "-m", "yaim_helper", "--config", str(helper_config)),
+        yaim_helper,
+        (*yaim_helper, "--check"),
         environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         listener=listener,
     )
     coordinator = Program(
         "coordinator",
-        (sys.executable, "-P", "-m", "yaim", "run", *coordinator_arguments),
+        (*yaim, "run", *coordinator_arguments),
+        (*yaim, "config", "check", *coordinator_arguments),
         user=user,
         environment=dict(os.environ),
-        held_back=frozenset({signal.SIGHUP, signal.SIGUSR1}),
+        held_back=frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}),
         leave_signal=signal.SIGUSR1,
     )
     return _Supervisor(helper, coordinator).run()
@@ -257,13 +289,19 @@ class _Supervisor:
                     program.start()
                 if now >= program.leave_at:
                     program.leave()
+                if now >= program.kill_at:
+                    logger.error("supervisor: the %s does not end: killing it", program.name)
+                    program.kill_at = math.inf
+                    program.send(signal.SIGKILL)
         self._stop(self._coordinator, STOP_COORDINATOR_S)
         self._stop(self._helper, STOP_HELPER_S)
         return self._exit_status
 
     def _wait_for_signal(self) -> signal.Signals | None:
         programs = (self._helper, self._coordinator)
-        times = [p.leave_at if p.pid is not None else p.restart_at for p in programs]
+        times = [
+            min(p.leave_at, p.kill_at) if p.pid is not None else p.restart_at for p in programs
+        ]
         timeout_s = min(3600.0, max(0.0, min(times) - time.monotonic()))
         info = signal.sigtimedwait(_SIGNALS, timeout_s)
         return signal.Signals(info.si_signo) if info is not None else None
@@ -275,11 +313,21 @@ class _Supervisor:
         elif number is signal.SIGHUP:
             self._coordinator.send(number)
         elif number is signal.SIGUSR1:
-            logger.info("supervisor: starting both anew, one after the other; addresses stay")
-            self._helper.leave_at = time.monotonic()
-            self._coordinator.leave_at = self._helper.leave_at + ONE_AFTER_THE_OTHER_S
+            self._start_anew()
         elif number is signal.SIGCHLD:
             self._reap()
+
+    def _start_anew(self) -> None:
+        for program in (self._helper, self._coordinator):
+            if not program.is_fit():
+                logger.error(
+                    "supervisor: the %s could not be started again: both go on as they are",
+                    program.name,
+                )
+                return
+        logger.info("supervisor: starting both anew, one after the other; addresses stay")
+        self._helper.leave_at = time.monotonic()
+        self._coordinator.leave_at = self._helper.leave_at + ONE_AFTER_THE_OTHER_S
 
     def _reap(self) -> None:
         """All processes that have ended, also strangers: as the first process of a container it

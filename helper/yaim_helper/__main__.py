@@ -31,11 +31,16 @@ def main() -> int:
         default=Path("/run/yaim-helper/helper.sock"),
         help="where to listen, unless systemd hands in a socket; default: %(default)s",
     )
+    parser.add_argument(
+        "--check", action="store_true", help="only tell whether the allowlist can be used"
+    )
     options = parser.parse_args()
     try:
         policy = read_policy(options.config)
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
+    if options.check:
+        return 0
     try:
         # First what a second helper does not get.
         audit = AuditLog(policy.audit_log, policy.sha256)

@@ -177,7 +177,7 @@ class Kernel:
 
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name."""
-        return fcntl.ioctl(self._socket, request, struct.pack("16s24x", name.encode()))[16:]
+        return fcntl.ioctl(self._socket, request, struct.pack("16s24x", os.fsencode(name)))[16:]
 
     def promotes_secondaries(self, name: str) -> bool:
         """Whether an IPv4 address that is removed leaves the others of its network there (sysctl

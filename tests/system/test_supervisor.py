@@ -204,6 +204,30 @@ def test_sigusr1_starts_both_anew_without_dropping_an_address(host: Host) -> Non
     assert "lease and addresses stay" in host.text()
 
 
+@pytest.mark.parametrize("role", ["coordinator", "helper"])
+def test_sigusr1_starts_nothing_anew_that_could_not_use_its_configuration(
+    host: Host, role: str
+) -> None:
+    host.start()
+    before = host.running()
+    file = dict(zip(("coordinator", "helper"), (name for _, name in FILES), strict=True))[role]
+    (host.node.directory / file).write_text("nonsense: true\n")
+    host.kill("supervisor", signal.SIGUSR1)
+    host.wait_for_text(f"the {role} could not be started again: both go on as they are")
+    assert "nonsense" in host.text()
+    assert host.running() == before
+
+
+def test_sigusr1_ends_also_a_coordinator_that_hangs(host: Host) -> None:
+    host.start()
+    coordinator = host.pid("coordinator")
+    host.kill("supervisor", signal.SIGUSR1)
+    host.kill("coordinator", signal.SIGSTOP)
+    host.wait_for_text("the coordinator does not end: killing it")
+    host.wait_until(lambda: host.pid("coordinator") not in ("", coordinator), "another one")
+    host.lab.wait_until_held(within_s=WITHIN_S)
+
+
 def test_a_second_supervisor_is_refused_and_harms_nothing(host: Host) -> None:
     host.start()
     before = host.running()
