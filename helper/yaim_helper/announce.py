@@ -15,8 +15,9 @@ from itertools import islice
 from yaim_helper.addresses import Kernel, KernelError
 from yaim_helper.protocol import Address
 
-BURST_S = (0.0, 0.1, 0.5, 2.0)
-"""When to send after an add."""
+BURST_S = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
+"""When to send after an add. For so long because a switch may not forward yet what it is sent,
+after a failure of its own; a neighbour that misses it asks the former holder for half a minute."""
 REFRESH_S = (40.0, 80.0)
 """Then again and again after a random time between these."""
 MAX_FRAMES = 2
