@@ -99,9 +99,9 @@ def longest_gaps(
     slack_s: float,
 ) -> Mapping[str, Spell]:
     """The longest gap for each kind of fault. A gap that reaches into a fault of all is put down to
-    that. Any other to the fault begun last before it, on etcd or on a node that had the address
-    then or came to have it in the gap (and could not be reached), and not over for longer than
-    `settle_s`.
+    that. Any other to a fault begun before it and not over for longer than `settle_s`, on etcd or
+    on a node that had the address then or came to have it in the gap (and could not be reached): to
+    the one that lasted longest in the gap, or else that began last.
     `slack_s`: how much sooner than its cause a gap may seem to begin, with its last answer."""
     history: dict[Address, list[Change]] = defaultdict(list)
     for change in changes:
@@ -138,7 +138,12 @@ def _kind_of(
         if incident.start - slack_s <= gap.start <= incident.end + settle_s
         and incident.concerns(gap.address, holders)
     ]
-    return max(causes, key=lambda i: i.start).kind if causes else UNATTRIBUTED
+
+    def share(cause: Incident) -> tuple[float, float]:
+        until = cause.disturbs_until if cause.disturbs_until is not None else cause.start
+        return max(0.0, min(until, gap.end) - max(cause.start, gap.start)), cause.start
+
+    return max(causes, key=share).kind if causes else UNATTRIBUTED
 
 
 def _length_s(intervals: Iterable[Interval]) -> float:
