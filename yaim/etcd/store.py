@@ -6,7 +6,6 @@ and writes, in the order given; one for the watch. Results go to `post` as event
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeAlias, assert_never
@@ -65,6 +64,8 @@ class EtcdStore:
         self._node = node
         self._post = post
         self._mirror = _Mirror(keys)
+        self._has_answered = threading.Event()
+        """Set by every answer of etcd's: a watch that waits for it need not wait any longer."""
         self._lease_actions: SimpleQueue[LeaseAction] = SimpleQueue()
         self._requests: SimpleQueue[Request] = SimpleQueue()
         for name, work in (
@@ -95,6 +96,12 @@ class EtcdStore:
             self._post(self._do_with_lease(self._lease_actions.get()))
 
     def _do_with_lease(self, action: LeaseAction) -> Event:
+        event = self._ask_about_lease(action)
+        if not isinstance(event, LeaseFailed):
+            self._has_answered.set()
+        return event
+
+    def _ask_about_lease(self, action: LeaseAction) -> Event:
         sent_at = boottime()
         try:
             match action:
@@ -122,6 +129,7 @@ class EtcdStore:
             request = self._requests.get()
             try:
                 event = self._do(request)
+                self._has_answered.set()
             except EtcdError as error:
                 if isinstance(request, ReadCluster):
                     event = ClusterReadFailed(str(error))
@@ -260,7 +268,8 @@ class EtcdStore:
                         self._post(ClusterChanged(self._mirror.apply(answer)))
             except EtcdError:
                 # The core's own reads and keepalives fail likewise, and are reported.
-                time.sleep(wait_s * random.uniform(0.5, 1.0))
+                self._has_answered.clear()
+                self._has_answered.wait(wait_s * random.uniform(0.5, 1.0))
                 wait_s = min(2 * wait_s, WATCH_RETRY_MAX_S)
 
 
