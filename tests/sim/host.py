@@ -178,8 +178,9 @@ class Host:
         timeline = self.world.timeline
         if self._stopped_at is None or timeline.now < self.paused_until:
             return
-        self._paused_s = timeline.now - self._stopped_at
-        self._offset -= self._paused_s * self.rate
+        paused_s = timeline.now - self._stopped_at
+        self._paused_s += paused_s
+        self._offset -= paused_s * self.rate
         self._stopped_at = None
         self.tell("runs on, as if nothing had happened")
         # An answer to a keepalive sent before the pause gives it a TTL from now on at most.
@@ -220,6 +221,8 @@ class Host:
         self.thaw_coordinator()
         self.start()
         self.reload()
+        # Once more for what was refused before and is answered only now.
+        self.world.timeline.later(1.0, self.reload)
 
     # --- the coordinator -------------------------------------------------------------------
 
@@ -538,6 +541,7 @@ class Host:
         if was_paused and by_s >= self._paused_s and self._is_running():
             now = self.world.timeline.now
             self.excused_until = min(self.excused_until, now + DETECTED_WITHIN_S)
+            self._paused_s = 0.0
 
     def _is_running(self) -> bool:
         """Both processes, and the helper has all that is there on record."""

@@ -234,7 +234,12 @@ class _Turn:
             case ClockJumped(by_s):
                 self._take_clock_jump(by_s)
             case SettingsChanged(settings):
-                self._change(settings=settings, refused=frozen_mapping({}))
+                self._change(
+                    settings=settings,
+                    refused=frozen_mapping({}),
+                    failing_for_s=0.0,
+                    failing_until=NEVER,
+                )
             case StopRequested(reason):
                 if self.state.stopping is None:
                     self._report(Level.INFO, f"stopping: {reason}")
