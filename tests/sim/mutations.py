@@ -194,7 +194,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         STEP,
         "SIGHUP does not let refused addresses be tried again",
-        ("settings=settings, refused=frozen_mapping({})", "settings=settings"),
+        (
+            "settings=settings,\n                    refused=frozen_mapping({}),",
+            "settings=settings,",
+        ),
         only=("helper refuses", "network fails", "record fails", "address foreign"),
     ),
     _in(
