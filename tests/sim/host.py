@@ -170,6 +170,9 @@ class Host:
         timeline = self.world.timeline
         self.paused_until = max(self.paused_until, timeline.now + seconds)
         if self._stopped_at is None:
+            if timeline.now >= self.excused_until:
+                # What an earlier pause has left is over.
+                self._paused_s = 0.0
             self._stopped_at = timeline.now
             self.excused_until = float("inf")
         timeline.later(seconds, self.resume)
