@@ -575,7 +575,12 @@ class Server:
             holding.deadline = deadline
             holding.life_s = life_s
         missing = self._extend(holdings)
-        missing += [address for address, owner in self._expired.items() if owner == cluster]
+        self._end_unlimited(holdings, "its lifetime could not be set")
+        missing += [
+            address
+            for address, owner in self._expired.items()
+            if owner == cluster and address not in missing
+        ]
         self._renewals.count += 1
         return Ok({"missing": [str(address) for address in missing[:MAX_LISTED]]})
 
@@ -768,13 +773,17 @@ class Server:
         self._end_over(boottime(), why)
         left = [each for each in self._holdings.values() if not each.is_leaving]
         self._extend(left)
-        for holding in left:
-            if not holding.kernel_until:
-                # No lifetime is short enough for its deadline.
-                self._end(holding, why)
+        self._end_unlimited(left, why)
         for session in list(self._sessions):
             self._hang_up(session, why)
         self._show()
+
+    def _end_unlimited(self, holdings: list[Holding], why: str) -> None:
+        """Those whose deadline came nearer, and whose lifetime did not: none was short enough, or
+        setting it failed."""
+        for holding in holdings:
+            if not holding.kernel_until:
+                self._end(holding, why)
 
     def _end(self, holding: Holding, why: str) -> None:
         self._record([_noted("expire", holding, f"{why}: removing")])

@@ -944,6 +944,32 @@ def test_a_thousand_addresses_are_renewed_to_any_deadline(
             assert reply == {"result": "ok", "missing": []}
 
 
+def test_of_many_deadlines_drawn_nearer_none_is_left_to_the_lifetime_of_before(
+    network: Namespace, tmp_path: Path
+) -> None:
+    """For the first ones a lifetime of 1 s just fits, for the last ones not any more: these are
+    removed, and told."""
+    config = policy(tmp_path / "audit.log", networks=["192.0.0.0/16"], limit=500, rate=10_000)
+    addresses = [IPv4Address("192.0.2.0") + number for number in range(1, 501)]
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        for start in range(0, 500, 50):
+            asked = [
+                client.send("add", **add(str(each), deadline_ns=deadline_in(60)))
+                for each in addresses[start : start + 50]
+            ]
+            assert [client.receive(each) for each in asked] == [OK_ABSENT] * len(asked)
+        reply = client.renew(deadline_in(1.125 + 1.4 - 0.1 + 0.01))
+        helper.end(signal.SIGKILL)
+        (shown,) = json.loads(network.run("ip", "-json", "address", "show", "dev", INTERFACE))
+        left = {
+            each["local"]: each["valid_life_time"]
+            for each in shown["addr_info"]
+            if each["local"] in {str(address) for address in addresses}
+        }
+        is_refused = reply["result"] == "refused"
+        assert is_refused or all(seconds <= 1 for seconds in left.values())
+
+
 # --- stopped at any instant --------------------------------------------------------------------
 
 MOST_LINES = 220
