@@ -19,14 +19,15 @@ from yaim.core.model import Address
 logger = logging.getLogger(__name__)
 
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_DELADDR = 16, 17, 18, 21
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR = 20, 21
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port (struct nlmsghdr)."""
 _LINK = struct.Struct("=BxHiII")
 """Family, type, index, flags, change (struct ifinfomsg)."""
-_ADDRESS = struct.Struct("=BBBBI")
+ADDRESS = struct.Struct("=BBBBI")
 """Family, prefix length, flags, scope, index (struct ifaddrmsg)."""
 _ATTRIBUTE = struct.Struct("=HH")
 _IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL = 3, 1, 2
@@ -71,7 +72,7 @@ class KernelWatch:
                 raise OSError("the kernel does not tell the links")
             elif kind == _NLMSG_DONE:
                 self._has_all = True
-            elif kind == _RTM_DELADDR:
+            elif kind == RTM_DELADDR:
                 address = address_of(body)
                 if address is not None:
                     self._post(AddressGone(address))
@@ -127,6 +128,6 @@ def attributes(body: bytes, offset: int) -> dict[int, bytes]:
 def address_of(body: bytes) -> Address | None:
     """The address that an RTM_NEWADDR or RTM_DELADDR is about: of a point-to-point link, the one at
     our end."""
-    found = attributes(body, _ADDRESS.size)
+    found = attributes(body, ADDRESS.size)
     packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
     return ip_address(packed) if packed is not None else None

@@ -25,12 +25,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from yaim.core.model import Address
+from yaim.kernel_watch import (
+    ADDRESS,
+    RTM_DELADDR,
+    RTM_NEWADDR,
+    address_of,
+    attributes,
+    messages,
+)
 from yaim.lab.namespaces import Namespace
 
-_RTM_NEWADDR, _RTM_DELADDR = 20, 21
 _GROUPS = 0x10 | 0x100
 """RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7))"""
-_IFA_ADDRESS, _IFA_CACHEINFO = 1, 6
+_IFA_CACHEINFO = 6
 _FOREVER = 0xFFFFFFFF
 _PAYLOAD = struct.Struct("!Q")
 
@@ -120,28 +127,22 @@ class AddressMessage:
     is_of_yaim: bool
 
 
-def address_messages(messages: bytes) -> Iterator[AddressMessage]:
-    """netlink(7), rtnetlink(7): nlmsghdr, ifaddrmsg, attributes."""
-    while len(messages) >= 16:
-        length, kind = struct.unpack_from("=IH", messages)
-        if kind in (_RTM_NEWADDR, _RTM_DELADDR):
-            _, prefix_length, _, _, interface = struct.unpack_from("=BBBBI", messages, 16)
-            address, preferred_s, valid_s = None, _FOREVER, _FOREVER
-            at = 24
-            while at + 4 <= length:
-                size, attribute = struct.unpack_from("=HH", messages, at)
-                if attribute == _IFA_ADDRESS:
-                    address = ip_address(messages[at + 4 : at + size])
-                elif attribute == _IFA_CACHEINFO:
-                    preferred_s, valid_s = struct.unpack_from("=II", messages, at + 4)
-                at += (size + 3) & ~3
-            if address is not None:
-                yield AddressMessage(
-                    Copy(address, prefix_length, interface),
-                    kind == _RTM_NEWADDR,
-                    preferred_s == 0 and valid_s != _FOREVER,
-                )
-        messages = messages[(length + 3) & ~3 :]
+def address_messages(data: bytes) -> Iterator[AddressMessage]:
+    """Of a datagram of the kernel's (rtnetlink(7))."""
+    for kind, body in messages(data):
+        address = address_of(body) if kind in (RTM_NEWADDR, RTM_DELADDR) else None
+        if address is None:
+            continue
+        _, prefix_length, _, _, interface = ADDRESS.unpack_from(body)
+        preferred_s, valid_s = _FOREVER, _FOREVER
+        lifetimes = attributes(body, ADDRESS.size).get(_IFA_CACHEINFO)
+        if lifetimes is not None:
+            preferred_s, valid_s = struct.unpack_from("=II", lifetimes)
+        yield AddressMessage(
+            Copy(address, prefix_length, interface),
+            kind == RTM_NEWADDR,
+            preferred_s == 0 and valid_s != _FOREVER,
+        )
 
 
 class Holdings:
