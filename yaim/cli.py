@@ -243,7 +243,7 @@ def _supervise(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     loaded = _load_or_exit(options, only_cluster=True)
     from yaim import configured, status
-    from yaim.etcd.client import EtcdError
+    from yaim.etcd.access import EtcdError
 
     keys, client = configured.keys_of(loaded), configured.etcd_client_of(loaded)
     try:

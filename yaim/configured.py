@@ -6,7 +6,8 @@ from yaim.checks.run import CheckPlan
 from yaim.config import Config
 from yaim.core.model import NodeName
 from yaim.core.settings import Settings
-from yaim.etcd.client import EtcdAccess, EtcdClient
+from yaim.etcd.access import EtcdAccess
+from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
 
 ETCD_TIMEOUT_S = (1.0, 5.0)
@@ -30,7 +31,8 @@ def etcd_access_of(config: Config) -> EtcdAccess:
     return EtcdAccess(
         endpoints=config.dcs_endpoints,
         user=config.etcd_user,
-        password=config.etcd_password,
+        password=None if config.etcd_password_file is not None else config.etcd_password,
+        password_file=config.etcd_password_file,
         ca_file=config.etcd_ca_file,
         cert_file=config.etcd_cert_file,
         key_file=config.etcd_key_file,

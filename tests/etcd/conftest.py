@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError
+from yaim.etcd.access import EtcdAccess, EtcdError
+from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
 from yaim.lab.cluster import wait_until
 from yaim.lab.namespaces import DIES_WITH_US

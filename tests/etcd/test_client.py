@@ -12,7 +12,8 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.etcd.conftest import EtcdServer
-from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError, EtcdLeaseNotFound
+from yaim.etcd.access import EtcdAccess, EtcdError
+from yaim.etcd.client import EtcdClient, EtcdLeaseNotFound
 from yaim.etcd.schema import KeyValue
 
 NOWHERE = "http://127.0.0.1:9"

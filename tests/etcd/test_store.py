@@ -46,7 +46,8 @@ from yaim.core.model import (
     Revision,
     frozen_mapping,
 )
-from yaim.etcd.client import EtcdAccess, EtcdClient
+from yaim.etcd.access import EtcdAccess
+from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
 from yaim.etcd.store import EtcdAction, EtcdStore
 

@@ -62,7 +62,8 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.etcd.client import EtcdAccess, EtcdClient
+from yaim.etcd.access import EtcdAccess
+from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
 from yaim.etcd.store import EtcdAction, EtcdStore
 

@@ -11,8 +11,6 @@ done is then unknown.
 import random
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +18,7 @@ from urllib.parse import urlsplit
 import etcd3.etcdrpc as rpc
 import grpc
 
+from yaim.etcd.access import EtcdAccess, EtcdError, read_secrets
 from yaim.etcd.schema import KeyValue
 
 Answer = TypeVar("Answer")
@@ -42,25 +41,8 @@ _CHANGE_ENDPOINT = (
 _AUTHENTICATE_ANEW = ("invalid auth token", "auth: revision in header is old")
 
 
-class EtcdError(Exception):
-    """etcd could not be reached, did not answer in time, or refused. Says which endpoint."""
-
-
 class EtcdLeaseNotFound(EtcdError):
     """The lease is not known to etcd (any more)."""
-
-
-@dataclass(frozen=True, slots=True)
-class EtcdAccess:
-    """Where etcd is and how to get in."""
-
-    endpoints: tuple[str, ...]
-    """URLs, http or https."""
-    user: str | None = None
-    password: str | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
 
 
 class _Connection:
@@ -88,15 +70,8 @@ class _Connection:
 
 
 def _credentials(access: EtcdAccess) -> Any:
-    def read(path: Path | None) -> bytes | None:
-        return path.read_bytes() if path is not None else None
-
-    try:
-        return grpc.ssl_channel_credentials(
-            read(access.ca_file), read(access.key_file), read(access.cert_file)
-        )
-    except OSError as error:
-        raise EtcdError(f"cannot read {error.filename}: {error.strerror}") from error
+    secrets = read_secrets(access)
+    return grpc.ssl_channel_credentials(secrets.ca, secrets.key, secrets.cert)
 
 
 class EtcdClient:
@@ -229,7 +204,7 @@ class EtcdClient:
         if self._access.user is None or connection.token is not None:
             return
         request = rpc.AuthenticateRequest(
-            name=self._access.user, password=self._access.password or ""
+            name=self._access.user, password=read_secrets(self._access).password or ""
         )
         connection.token = connection.auth.Authenticate(request, timeout=self._timeout_s).token
 

@@ -40,7 +40,8 @@ from yaim.core.events import (
     WriteFailed,
 )
 from yaim.core.model import Address, ClusterView, LeaseId, Mark, Node, NodeName, Revision
-from yaim.etcd.client import EtcdClient, EtcdError, EtcdLeaseNotFound, read_pair
+from yaim.etcd.access import EtcdError
+from yaim.etcd.client import EtcdClient, EtcdLeaseNotFound, read_pair
 from yaim.etcd.schema import Keys, KeyValue, write_advertisement
 
 MAX_OPS = 100

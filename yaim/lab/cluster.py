@@ -23,7 +23,8 @@ from typing import IO
 import yaml
 
 from yaim.core.model import Address, ClusterView
-from yaim.etcd.client import EtcdAccess, EtcdClient, EtcdError
+from yaim.etcd.access import EtcdAccess, EtcdError
+from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
 from yaim.lab import host, service
 from yaim.lab.etcd import EtcdMember, MemberPlan
