@@ -26,6 +26,7 @@ subjectAltName = {hosts}
 """
 EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
 FAKETIME = "/usr/$LIB/faketime/libfaketime.so.1"
+RSA_KEY = ("-newkey", "rsa:2048")
 WEAK_RSA_KEY = ("-newkey", "rsa:1024")
 
 
@@ -60,20 +61,11 @@ class Certificates:
     def make_ca(self, name: str, *, in_days: int = 0) -> tuple[Path, Path]:
         return _make(self.ca.parent, name, "ca", *EC_KEY, in_days=in_days)
 
-    def encrypted_key(self) -> Path:
+    def encrypted_key(self, *form: str) -> Path:
         """`key` with a password."""
         file = self.key.with_name("encrypted.key")
-        command = (
-            "openssl",
-            "pkey",
-            "-in",
-            self.key,
-            "-aes256",
-            "-passout",
-            "pass:x",
-            "-out",
-            file,
-        )
+        command = ("openssl", "pkey", "-in", str(self.key), "-out", str(file), *form)
+        command += ("-aes256", "-passout", "pass:x")
         subprocess.run(command, check=True, capture_output=True, timeout=30)
         return file
 
