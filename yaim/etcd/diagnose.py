@@ -101,38 +101,33 @@ def _examine_tls(target: "_Target", access: EtcdAccess) -> None:
     """Raises _Found, EtcdError."""
     secrets = read_secrets(access)
     context = client_context(access, secrets)
-    with target.connect() as wire:
-        try:
-            tls = _Tls(wire, context, target.host)
-            tls.send(_PREFACE)
-            answer = _first_bytes(tls.receive)
-            tls.end()
-        except _NotTls as error:
-            plaintext = _answer_in_plaintext(target)
-            if _is_settings(plaintext):
-                raise _Found(
-                    f"speaks no TLS: use http://{target.netloc} in dcs-endpoints, or let etcd use"
-                    " TLS (--cert-file, --key-file, https in --listen-client-urls)"
-                ) from None
-            raise _Found(_not_etcd(plaintext or error.answer)) from None
-        except ssl.SSLCertVerificationError as error:
-            certificate = _certificate_of(target, context)
-            raise _Found(_why_not_trusted(error, certificate, target.host, access)) from None
-        except ssl.SSLError as error:
-            own = next(iter(certificates_in(secrets.cert)), None)
-            raise _Found(_why_refused(error, own, access)) from None
+    try:
+        answer, protocol = _answer_in_tls(target, context)
+    except _NotTls as error:
+        plaintext = _answer_in_plaintext(target)
+        if _is_settings(plaintext):
+            raise _Found(
+                f"speaks no TLS: use http://{target.netloc} in dcs-endpoints, or let etcd use TLS"
+                " (--cert-file, --key-file, https in --listen-client-urls)"
+            ) from None
+        raise _Found(_not_etcd(plaintext or error.answer)) from None
+    except ssl.SSLCertVerificationError as error:
+        certificate = _certificate_of(target, context)
+        raise _Found(_why_not_trusted(error, certificate, target.host, access)) from None
+    except ssl.SSLError as error:
+        own = next(iter(certificates_in(secrets.cert)), None)
+        raise _Found(_why_refused(error, own, access)) from None
     if not _is_settings(answer):
-        if _is_for_peers(target, context):
+        if not answer and _is_for_peers(target, context):
             raise _Found(
                 "is etcd's port for its peers: name the one for clients in dcs-endpoints (it is in"
                 " etcd's --advertise-client-urls, usually 2379)"
             )
         raise _Found(_not_etcd(answer))
-    if tls.protocol != "h2":
-        raise _Found(_NO_HTTP2)
-
-
-_NO_HTTP2 = "speaks TLS, but does not offer HTTP/2 in it (ALPN h2): this is not etcd's client port"
+    if protocol != "h2":
+        raise _Found(
+            "speaks TLS, but does not offer HTTP/2 in it (ALPN h2): this is not etcd's client port"
+        )
 
 
 def _not_etcd(answer: bytes) -> str:
@@ -217,6 +212,10 @@ def _is_settings(answer: bytes) -> bool:
     return len(answer) >= _FRAME_HEADER_BYTES and answer[3:9] == b"\4\0\0\0\0\0"
 
 
+def _may_become_settings(answer: bytes) -> bool:
+    return len(answer) < _FRAME_HEADER_BYTES and answer[3:4] in (b"", b"\4")
+
+
 def _is_tls(answer: bytes) -> bool:
     """A handshake record or an alert."""
     return answer[:2] in (b"\x15\x03", b"\x16\x03")
@@ -229,6 +228,16 @@ def _answer_in_plaintext(target: "_Target") -> bytes:
     with target.connect() as wire:
         wire.send(_PREFACE)
         return _first_bytes(wire.receive)
+
+
+def _answer_in_tls(target: "_Target", context: ssl.SSLContext) -> tuple[bytes, str | None]:
+    """With the protocol chosen by ALPN."""
+    with target.connect() as wire:
+        tls = _Tls(wire, context, target.host)
+        tls.send(_PREFACE)
+        answer = _first_bytes(tls.receive)
+        tls.end()
+        return answer, tls.protocol
 
 
 def _is_for_peers(target: "_Target", context: ssl.SSLContext) -> bool:
@@ -274,9 +283,10 @@ def _certificate_of(target: "_Target", context: ssl.SSLContext) -> Certificate |
 
 
 def _first_bytes(receive: Callable[[], bytes]) -> bytes:
-    """As many as a frame header has, or what there is until the other side ends or falls silent."""
+    """As many as it takes to tell SETTINGS, or what there is until the other side ends or falls
+    silent. Raises _Found if there is nothing."""
     answer = b""
-    while len(answer) < _FRAME_HEADER_BYTES:
+    while _may_become_settings(answer):
         try:
             more = receive()
         except _Found:
@@ -415,7 +425,6 @@ class _Tls:
 
     @property
     def protocol(self) -> str | None:
-        """Chosen by ALPN."""
         return self._object.selected_alpn_protocol()
 
     def certificate(self) -> Certificate:
