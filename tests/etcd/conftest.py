@@ -11,26 +11,29 @@ from tests.certificates import Certificates
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
-from yaim.lab.cluster import wait_until
 from yaim.lab.namespaces import DIES_WITH_US
-
-PEER = "http://127.0.0.1:23800"
+from yaim.lab.wait import wait_until
 
 
 class EtcdServer:
     """One member, on loopback in the tests' own network namespace."""
 
     def __init__(
-        self, directory: Path, certificates: Certificates | None = None, *options: str
+        self,
+        directory: Path,
+        certificates: Certificates | None = None,
+        *options: str,
+        address: str = "127.0.0.1",
     ) -> None:
         """With certificates it speaks TLS only, and wants a client certificate."""
         self._directory = directory
-        self.url = "http://127.0.0.1:2379"
+        self._peer_url = f"http://{address}:2380"
+        self.url = f"http://{address}:2379"
         self.access = EtcdAccess((self.url,))
         self._options = options
         if certificates is not None:
             ca, cert, key = certificates.ca, certificates.leaf, certificates.key
-            self.url = "https://127.0.0.1:2379"
+            self.url = f"https://{address}:2379"
             self.access = EtcdAccess((self.url,), ca_file=ca, cert_file=cert, key_file=key)
             self._options += (
                 f"--cert-file={cert}",
@@ -40,7 +43,7 @@ class EtcdServer:
             )
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 (
@@ -49,16 +52,17 @@ class EtcdServer:
                     f"--data-dir={self._directory / 'data'}",
                     f"--listen-client-urls={self.url}",
                     f"--advertise-client-urls={self.url}",
-                    f"--listen-peer-urls={PEER}",
-                    f"--initial-advertise-peer-urls={PEER}",
-                    f"--initial-cluster=default={PEER}",
+                    f"--listen-peer-urls={self._peer_url}",
+                    f"--initial-advertise-peer-urls={self._peer_url}",
+                    f"--initial-cluster=default={self._peer_url}",
                     *self._options,
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._answers, 20.0, "etcd to answer")
+        if wait:
+            wait_until(self._answers, 20.0, "etcd to answer")
 
     def _answers(self) -> bool:
         client = EtcdClient(self.access, 1.0)

@@ -19,6 +19,7 @@ import grpc
 
 from yaim.core.model import Boottime
 from yaim.etcd.access import EtcdAccess, EtcdError, read_secrets
+from yaim.etcd.certificates import check_secrets
 from yaim.etcd.connection import (
     ETCD_HAS_ANSWERED,
     NO_TOKEN,
@@ -162,6 +163,7 @@ class EtcdClient:
             try:
                 way = Way(access, read_secrets(access))
                 if way != in_use:
+                    check_secrets(access, way.secrets)
                     self._prove(way)
             except EtcdError as error:
                 if str(error) != self._complaint:
@@ -176,16 +178,21 @@ class EtcdClient:
         )
         return True
 
-    def survey(self) -> list[str]:
+    @property
+    def access(self) -> EtcdAccess:
+        """The one in use."""
+        return self._way().access
+
+    def survey(self) -> dict[str, str]:
         """Ask each endpoint for its status: what is wrong with those that are not all right."""
-        complaints = []
+        complaints = {}
         way = self._way()
         for endpoint in way.access.endpoints:
             one = replace(way, access=replace(way.access, endpoints=(endpoint,)))
             try:
                 self._endpoints.call_over(one, STATUS).connection.leave("not needed")
             except EtcdError as error:
-                complaints.append(str(error))
+                complaints[endpoint] = str(error).removeprefix(f"{endpoint}: ")
         return complaints
 
     def _prove(self, way: Way) -> None:
@@ -225,6 +232,7 @@ class EtcdClient:
                 way = self._endpoints.way
                 if way is None:
                     way = Way(self._access, read_secrets(self._access))
+                    check_secrets(way.access, way.secrets)
                     self._endpoints.use(way)
         return way
 

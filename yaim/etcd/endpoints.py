@@ -145,11 +145,14 @@ class Endpoints:
 
     def leave_connection(self, connection: Connection, because: str) -> None:
         with self._lock:
-            if self._in_use is connection:
+            is_in_use = self._in_use is connection
+            if is_in_use:
                 self._in_use = None
             if connection.endpoint in self._order:
                 self._order.remove(connection.endpoint)
                 self._order.append(connection.endpoint)
+        if is_in_use:
+            logger.info("leaves etcd endpoint %s: %s", connection.endpoint, because)
         connection.leave(because)
 
     # --- an exchange -----------------------------------------------------------------------
@@ -239,14 +242,13 @@ class Endpoints:
         """Use the connection that has answered instead of one that has not, or of none."""
         with self._lock:
             before = self._in_use
-            is_used = before is answer.connection
-            if before is None or before in answer.unanswered:
-                is_used = answer.connection.left_because is None
-                self._in_use = answer.connection if is_used else before
-        if not is_used:
-            answer.connection.leave("not needed")
-        elif before is not None and before is not answer.connection:
-            because = f"no answer yet, but from {answer.connection.endpoint}"
+            is_to_change = before is None or before in answer.unanswered
+            if is_to_change and answer.connection.left_because is None:
+                self._in_use = answer.connection
+        self._drop(answer.connection)
+        if is_to_change and before is not None:
+            because = f"has not answered, {answer.connection.endpoint} has"
+            logger.info("leaves etcd endpoint %s: %s", before.endpoint, because)
             self.leave_connection(before, because)
 
     def _drop(self, connection: Connection) -> None:

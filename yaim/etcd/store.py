@@ -46,6 +46,7 @@ from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient, EtcdLease, read_pair
 from yaim.etcd.connection import EtcdLeaseNotFound
 from yaim.etcd.schema import Keys, KeyValue, write_advertisement
+from yaim.etcd.survey import Survey
 
 MAX_OPS = 125
 """Addresses in one transaction. etcd takes 128 operations, to which it counts the conditions of the
@@ -75,6 +76,7 @@ class EtcdStore:
         self._keys = keys
         self._node = node
         self._post = post
+        self._survey = Survey(client)
         self._mirror = _Mirror(keys)
         self._has_answered = threading.Event()
         """Set by every answer of etcd's: a watch that waits for it need not wait any longer."""
@@ -86,7 +88,6 @@ class EtcdStore:
             ("etcd-watch", self._work_on_watch),
         ):
             threading.Thread(target=work, name=name, daemon=True).start()
-        self._look_at_endpoints()
 
     def submit(self, action: EtcdAction) -> None:
         match action:
@@ -100,17 +101,8 @@ class EtcdStore:
     def use(self, access: EtcdAccess) -> None:
         """From now on reach etcd this way, if it works."""
         self._client.use(access)
-        self._look_at_endpoints()
-
-    def _look_at_endpoints(self) -> None:
-        """Beside everything else: one that is wrong would not show before it is needed."""
-
-        def look() -> None:
-            self._client.refresh()
-            for complaint in self._client.survey():
-                logger.warning("etcd endpoint %s", complaint)
-
-        threading.Thread(target=look, name="etcd-endpoints", daemon=True).start()
+        # Beside the requests: it takes as long as the new endpoints let it wait.
+        threading.Thread(target=self._client.refresh, name="etcd-access", daemon=True).start()
 
     # --- the lease -------------------------------------------------------------------------
 
@@ -120,7 +112,9 @@ class EtcdStore:
 
     def _do_with_lease(self, action: LeaseAction) -> Event:
         event = self._ask_about_lease(action)
-        if not isinstance(event, LeaseFailed):
+        if isinstance(event, LeaseFailed):
+            self._survey.soon()
+        else:
             self._has_answered.set()
         return event
 
@@ -152,6 +146,7 @@ class EtcdStore:
                 event = self._do(request)
                 self._has_answered.set()
             except EtcdError as error:
+                self._survey.soon()
                 if isinstance(request, ReadCluster):
                     event = ClusterReadFailed(str(error))
                 else:
