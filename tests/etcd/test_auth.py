@@ -17,6 +17,8 @@ PREFIX = "/service/yaim/"
 START, END = b"/service/yaim/", b"/service/yaim0"
 KEY = b"/service/yaim/ips/192.0.2.10"
 ROOT = "root:r"
+TIMEOUT_S = 5.0
+"""Generous: etcd takes a tenth of a second of a processor for each password."""
 
 
 def secure(etcd: EtcdServer) -> None:
@@ -54,7 +56,7 @@ def secured(etcd: EtcdServer) -> EtcdServer:
 
 @pytest.fixture
 def client(secured: EtcdServer) -> Iterator[EtcdClient]:
-    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password="secret"), 2.0)
+    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password="secret"), TIMEOUT_S)
     yield client
     client.close()
 
@@ -97,7 +99,7 @@ def test_a_token_that_expires_is_renewed(tmp_path: Path) -> None:
     try:
         etcd.start()
         secure(etcd)
-        client = EtcdClient(EtcdAccess((etcd.url,), user="yaim", password="secret"), 2.0)
+        client = EtcdClient(EtcdAccess((etcd.url,), user="yaim", password="secret"), TIMEOUT_S)
         seen = watching(client, 1)
         lease = client.grant(5)
         for number in range(12):
@@ -125,7 +127,7 @@ def test_a_password_that_is_changed_in_its_file_first_costs_nothing(
 ) -> None:
     file = tmp_path / "password"
     file.write_text("secret\n")
-    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password_file=file), 2.0)
+    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password_file=file), TIMEOUT_S)
     lease = client.grant(10)
     file.write_text("new\n")
     assert not client.refresh()  # etcd does not know it yet
@@ -141,7 +143,7 @@ def test_a_password_that_is_changed_in_etcd_first_is_told_until_the_file_follows
 ) -> None:
     file = tmp_path / "password"
     file.write_text("secret\n")
-    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password_file=file), 2.0)
+    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password_file=file), TIMEOUT_S)
     client.put(KEY, b"")
     change_password(secured, "new")
     with pytest.raises(EtcdError, match=r"authentication failed.*: check etcd-user and etcd-passw"):
@@ -174,8 +176,8 @@ def test_authentication_that_is_switched_on_and_off(
     etcd: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A user may be configured before; without one it is told what is missing."""
-    client = EtcdClient(EtcdAccess((etcd.url,), user="yaim", password="secret"), 2.0)
-    without = EtcdClient(EtcdAccess((etcd.url,)), 2.0)
+    client = EtcdClient(EtcdAccess((etcd.url,), user="yaim", password="secret"), TIMEOUT_S)
+    without = EtcdClient(EtcdAccess((etcd.url,)), TIMEOUT_S)
     client.put(KEY, b"")
     assert "authentication is not enabled in etcd" in caplog.text
     secure(etcd)
@@ -190,7 +192,7 @@ def test_authentication_that_is_switched_on_and_off(
 
 
 def test_a_wrong_password_is_told(secured: EtcdServer) -> None:
-    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password="wrong"), 2.0)
+    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password="wrong"), TIMEOUT_S)
     with pytest.raises(EtcdError, match=r"authentication failed.*: check etcd-user"):
         client.read_all(START, END)
     client.close()

@@ -144,12 +144,9 @@ def test_when_all_endpoints_fail_each_is_told(silent: str) -> None:
     client = EtcdClient(EtcdAccess((NOWHERE, silent, "http://127.0.0.1:10")), 1.0)
     with pytest.raises(EtcdError) as raised:
         client.read_all(b"a", b"b")
-    for text in (
-        f"{NOWHERE}: connection refused",
-        f"{silent}: no answer in time",
-        "http://127.0.0.1:10: connection refused",
-    ):
-        assert text in str(raised.value)
+    told = dict(each.split(": ", 1) for each in str(raised.value).split("; "))
+    assert told[NOWHERE] == told["http://127.0.0.1:10"] == "connection refused"
+    assert "no answer in time" in told[silent] or "timed out" in told[silent]
 
 
 LOOKS_UP_ANEW = """

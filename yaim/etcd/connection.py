@@ -25,6 +25,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", -1),
 )
+_NOT_CONNECTED = re.compile(
+    r"failed to connect to all addresses; last error: .*?: ipv[46]:\S+: "
+    r"(?:Failed to connect to remote host: )?(.+)"
+)
 ETCD_HAS_ANSWERED = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -99,8 +103,8 @@ def plain(error: Any) -> str:
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return "no answer in time"
-    if refused := re.search(r"Failed to connect to remote host: (.*)", text):
-        return refused[1].lower()
+    if failed := _NOT_CONNECTED.search(text):
+        return failed[1][0].lower() + failed[1][1:]
     return text or str(code)
 
 
