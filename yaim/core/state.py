@@ -56,6 +56,17 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """etcd has lost our lease although it was kept in time, and perhaps those of all nodes: until
+    they have learnt of it they have their addresses."""
+
+    until: Boottime
+    """Then all have learnt of it, or their deadlines have passed."""
+    released: frozenset[Address] = frozenset()
+    """What we have seen a holder with a lease release since, and nobody has marked again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     is_healthy: bool
     reason: str
@@ -105,6 +116,11 @@ class State:
     until that is known, what is on the interface stays, within its deadlines."""
     has_advertised: bool = False
     """We have written our advertisement under this lease: writes of an earlier life fail now."""
+    ours: frozenset[Address] = frozenset()
+    """What bore our mark when our advertisement last stood in etcd, but for what we were to release
+    and what others have marked since."""
+    loss: Loss | None = None
+    """None: no lease was lost lately, or it had ended in its time."""
     health: Health | None = None
     """None: no check has answered yet; keep what is held, take nothing."""
     helper: Helper | None = None
