@@ -87,6 +87,11 @@ class Call:
     due: Boottime = NEVER
     failures: int = 0
     """In a row."""
+    failing_since: Boottime = NEVER
+    reported_at: Boottime = NEVER
+    """The last report that it fails."""
+    pause_s: float = 0.0
+    """The present one, after a failure."""
 
 
 Write = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
@@ -111,6 +116,8 @@ class State:
     target: Mapping[Address, NodeName] = field(default_factory=lambda: frozen_mapping({}))
     """The placement for `view`."""
     lease: Lease | None = None
+    reported_ttls_s: tuple[int, int] = (0, 0)
+    """Asked for and granted, where they differed."""
     may_adopt: bool = True
     """An earlier life of this node may have left a lease, marks and addresses that are ours again:
     until that is known, what is on the interface stays, within its deadlines."""

@@ -20,6 +20,7 @@ The rules that everything else serves:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import assert_never
 
 from yaim.core.actions import (
@@ -84,6 +85,7 @@ from yaim.core.model import (
     ClusterView,
     Mark,
     Node,
+    NodeName,
     Revision,
     address_order,
     frozen_mapping,
@@ -107,7 +109,13 @@ READ_EVERY_S = 5.0
 """The bound on how long a lost watch event goes unnoticed."""
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
-"""A failed request to etcd is repeated after this long, doubling from the one to the other."""
+"""A failed request to etcd is repeated after this long, doubling from the one to the other; less
+up to a half of it, so that nodes do not come in step."""
+RETRY_ALIVE_S = 0.2
+"""No longer for a keepalive while the lease has life left: etcd elects a new leader within 1 to
+2 s, and then each moment counts."""
+REPORT_EVERY_S = 60.0
+"""What goes on failing is reported again after this long."""
 REFUSED_FOR_S = 3600.0
 """How long an address that our helper would not add is left to other nodes. Long, because each
 new try may move it here and back again; a new helper and a SIGHUP try again at once."""
@@ -178,7 +186,9 @@ class _Turn:
                     self._take_loss(self.state.lease)
                 self._forget_lease()
             case LeaseFailed(reason):
-                call = self._failed(self.state.lease_call, f"our lease is not kept: {reason}")
+                longest_s = RETRY_ALIVE_S if self._life_s() > 0 else RETRY_MAX_S
+                why = f"our lease is not kept: {reason}"
+                call = self._failed(self.state.lease_call, why, longest_s)
                 self._change(lease_call=call)
                 if self.state.stopping is not None and self.state.stopping.is_withdrawn:
                     self._forget_lease()
@@ -279,9 +289,29 @@ class _Turn:
             deadline = max(deadline, before.deadline)
         else:
             self._report(Level.INFO, f"has lease {event.lease:x} of {event.ttl_s} s")
+            self._report_ttl(event.ttl_s)
         call = self._answered(self.state.lease_call, due, "our lease is kept again")
         lease = Lease(event.lease, event.ttl_s, deadline)
         self._change(lease=lease, lease_call=call, may_adopt=False)
+
+    def _report_ttl(self, granted_s: int) -> None:
+        """Once for each pair of what is asked for and what is in force."""
+        state, asked_s = self.state, self.state.settings.ttl_s
+        if granted_s == asked_s or state.reported_ttls_s == (asked_s, granted_s):
+            return
+        self._change(reported_ttls_s=(asked_s, granted_s))
+        if state.may_adopt:
+            text = (
+                f"the lease of this node's earlier life has a ttl of {granted_s} s, which"
+                f" counts instead of {asked_s} s; a stop and a start, not a restart, ask etcd for a"
+                " new one"
+            )
+        else:
+            text = (
+                f"etcd grants no lease shorter than {granted_s} s (its election timeout is long):"
+                f" ttl counts as {granted_s} s, not {asked_s} s"
+            )
+        self._report(Level.WARNING, text)
 
     def _take_loss(self, lease: Lease) -> None:
         """A lease that has ended in its time has ended for us only: what others have is marked. One
@@ -1036,14 +1066,32 @@ class _Turn:
             self._report(Level.INFO, again)
         return Call(due=Boottime(due))
 
-    def _failed(self, call: Call, what: str) -> Call:
+    def _failed(self, call: Call, what: str, longest_s: float = RETRY_MAX_S) -> Call:
+        since, reported_at = call.failing_since, call.reported_at
         if not call.failures:
             self._report(Level.WARNING, what)
-        wait_s = min(RETRY_MIN_S * 2**call.failures, RETRY_MAX_S)
-        return Call(due=Boottime(self.now + wait_s), failures=call.failures + 1)
+            since = reported_at = self.now
+        elif self.now >= reported_at + REPORT_EVERY_S:
+            self._report(Level.WARNING, f"{what} (for {self.now - since:.0f} s now)")
+            reported_at = self.now
+        pause_s = min(max(RETRY_MIN_S, 2 * call.pause_s), longest_s)
+        share = _share(self.state.settings.node, call.failures)
+        return Call(
+            due=Boottime(self.now + pause_s * share),
+            failures=call.failures + 1,
+            failing_since=since,
+            reported_at=reported_at,
+            pause_s=pause_s,
+        )
 
     def _report(self, level: Level, text: str) -> None:
         self.actions.append(Report(level, text))
+
+
+def _share(node: NodeName, failures: int) -> float:
+    """How much of a pause a node makes, from a half to all: different for each node and failure."""
+    number = int.from_bytes(blake2b(f"{node} {failures}".encode(), digest_size=4).digest())
+    return 0.5 + number / 2**33
 
 
 def _to_release(write: Write) -> frozenset[Mark]:
