@@ -431,6 +431,13 @@ def test_an_advertisement_that_has_gone_makes_the_node_ask_for_its_lease_before_
     assert requests(play.after(0.01, play.kept())) == [AdvertiseNode]
 
 
+def test_an_advertisement_that_was_deleted_is_written_anew_also_when_etcd_is_slow() -> None:
+    play = beside_another(B)
+    play.tell(ClusterChanged(view(7, (A, B))))
+    late = LeaseKept(LEASE, TTL_S, Boottime(play.now))
+    assert requests(play.after(1.0, late)) == [AdvertiseNode, KeepLease]
+
+
 def test_after_a_loss_of_all_leases_what_was_ours_is_claimed_at_once_and_nothing_else() -> None:
     play = beside_another(B)
     remove, _ = play.tell(ClusterChanged(view(7, (A, B))))

@@ -292,7 +292,9 @@ class _Turn:
             self._report_ttl(event.ttl_s)
         call = self._answered(self.state.lease_call, due, "our lease is kept again")
         lease = Lease(event.lease, event.ttl_s, deadline)
-        self._change(lease=lease, lease_call=call, may_adopt=False)
+        # One that has gone from etcd did not go with the lease: it is to be written anew.
+        has_advertised = self.state.has_advertised and self._my_node() is not None
+        self._change(lease=lease, lease_call=call, may_adopt=False, has_advertised=has_advertised)
 
     def _report_ttl(self, granted_s: int) -> None:
         """Once for each pair of what is asked for and what is in force."""
