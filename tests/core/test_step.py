@@ -21,7 +21,7 @@ from yaim.core.actions import (
     RevokeLease,
     WithdrawNode,
 )
-from yaim.core.deadline import HELPER_GRACE_S, deadline_of
+from yaim.core.deadline import HELPER_GRACE_S, all_over_at, deadline_of
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -74,6 +74,7 @@ from yaim.core.step import (
     FAILED_FOR_S,
     NAME_PATIENCE_S,
     REFUSED_FOR_S,
+    RETRY_ALIVE_S,
     RETRY_MIN_S,
     STOP_WITHIN_S,
     step,
@@ -392,6 +393,197 @@ def test_a_lost_lease_means_that_everything_is_removed_and_nothing_released() ->
     assert requests(play.tell(ClusterRead(view(9, (A,))))) == [GrantLease]
 
 
+def beside_another(*addresses: Address) -> Play:
+    """A node that holds A of the pool, another one holds the rest."""
+    play = holding(A)
+    play.tell(ClusterChanged(beside(6, *addresses)))
+    assert play.state.held == (A,)
+    return play
+
+
+def beside(revision: int, *addresses: Address) -> ClusterView:
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    theirs = tuple(mark(address, 6, OTHER, OTHERS_LEASE) for address in addresses)
+    return view(revision, (A, *addresses), nodes, (mark(A, 4), *theirs))
+
+
+NEW_LEASE, OTHERS_NEW_LEASE = LeaseId(0x33), LeaseId(0x44)
+
+
+def back(play: Play, seen: ClusterView) -> list[Action]:
+    """Its lease is lost, this is what it reads, and it is advertised under a new lease; what it
+    then does."""
+    actions = play.tell(LeaseGone(LEASE))
+    for each in actions:
+        if isinstance(each, RemoveAddress):
+            play.tell(AddressRemoved(each.request, each.address))
+    assert play.tell(ClusterRead(seen)) == [GrantLease(TTL_S)]
+    advertise = play.tell(play.kept(NEW_LEASE))[-1]
+    assert isinstance(advertise, AdvertiseNode)
+    revision = seen.revision + 1
+    return play.tell(NodeAdvertised(advertise.request, node(ME, NEW_LEASE, revision)))
+
+
+def test_an_advertisement_that_has_gone_makes_the_node_ask_for_its_lease_before_it_writes() -> None:
+    play = beside_another(B)
+    actions = play.tell(ClusterChanged(view(7, (A, B))))
+    assert requests(actions) == [RemoveAddress, KeepLease]
+    assert requests(play.after(0.01, play.kept())) == [AdvertiseNode]
+
+
+def test_an_advertisement_that_was_deleted_is_written_anew_also_when_etcd_is_slow() -> None:
+    play = beside_another(B)
+    play.tell(ClusterChanged(view(7, (A, B))))
+    late = LeaseKept(LEASE, TTL_S, Boottime(play.now))
+    assert requests(play.after(1.0, late)) == [AdvertiseNode, KeepLease]
+
+
+def test_after_a_loss_of_all_leases_what_was_ours_is_claimed_at_once_and_nothing_else() -> None:
+    play = beside_another(B)
+    remove, _ = play.tell(ClusterChanged(view(7, (A, B))))
+    assert isinstance(remove, RemoveAddress)
+    play.tell(AddressRemoved(remove.request, A))
+    (claim,) = back(play, view(7, (A, B)))
+    assert isinstance(claim, ClaimMarks)
+    assert claim == ClaimMarks(claim.request, (A,), NEW_LEASE, Revision(8))
+    claimed = MarksClaimed(claim.request, (mark(A, 9, ME, NEW_LEASE),), frozenset(), Revision(9))
+    assert requests(play.tell(claimed)) == [AddAddress]
+    assert play.state.loss is not None
+    until = play.state.loss.until
+    assert until == all_over_at(Boottime(play.now), TTL_S)
+    play.now = until - 0.01
+    play.tell(play.kept(NEW_LEASE), ClusterRead(play.state.view or view(1)))
+    assert not any(isinstance(each, ClaimMarks) for each in play.tell())
+    assert play.wake_at == until
+    play.now = until
+    (late,) = play.tell()
+    assert isinstance(late, ClaimMarks) and late.addresses == (B,)
+
+
+def test_after_a_loss_others_get_back_what_was_theirs_and_nothing_moves() -> None:
+    play = beside_another(B)
+    (claim,) = back(play, view(7, (A, B)))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(
+        MarksClaimed(claim.request, (mark(A, 9, ME, NEW_LEASE),), frozenset(), Revision(9))
+    )
+    assert isinstance(add, AddAddress)
+    play.tell(AddressAdded(add.request, A))
+    nodes = (node(ME, NEW_LEASE, 8), node(OTHER, OTHERS_NEW_LEASE, 10))
+    marks = (mark(A, 9, ME, NEW_LEASE), mark(B, 11, OTHER, OTHERS_NEW_LEASE))
+    assert play.tell(ClusterChanged(view(11, (A, B), nodes, marks))) == []
+    assert play.state.loss is not None
+    play.now = play.state.loss.until
+    assert not {RemoveAddress, ClaimMarks} & set(requests(play.tell(play.kept(NEW_LEASE))))
+
+
+def test_after_a_loss_what_was_ours_is_claimed_whoever_is_to_hold_it() -> None:
+    """A new node without any address is there first: by placement it should have one of ours."""
+    play = holding(A, B)
+    remove, other, _ = play.tell(ClusterChanged(view(7, (A, B))))
+    assert isinstance(remove, RemoveAddress) and isinstance(other, RemoveAddress)
+    play.tell(AddressRemoved(remove.request, A), AddressRemoved(other.request, B))
+    (claim,) = back(play, view(7, (A, B), (node(OTHER, OTHERS_LEASE, 7),)))
+    assert set(play.state.target.values()) == {ME, OTHER}
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (A, B)
+    marks = (mark(A, 9, ME, NEW_LEASE), mark(B, 9, ME, NEW_LEASE))
+    assert requests(play.tell(MarksClaimed(claim.request, marks, frozenset(), Revision(9)))) == [
+        AddAddress,
+        AddAddress,
+    ]
+
+
+def test_after_our_lease_alone_was_revoked_what_others_have_taken_is_theirs() -> None:
+    play = beside_another(B)
+    taken = (mark(A, 7, OTHER, OTHERS_LEASE), mark(B, 6, OTHER, OTHERS_LEASE))
+    there = view(7, (A, B), (node(OTHER, OTHERS_LEASE, 5),), taken)
+    assert back(play, there) == []
+    assert play.state.ours == frozenset()
+
+
+def test_after_a_loss_what_a_holder_with_a_lease_releases_is_claimed_at_once() -> None:
+    play = beside_another(B)
+    taken = (mark(A, 7, OTHER, OTHERS_LEASE), mark(B, 6, OTHER, OTHERS_LEASE))
+    other = node(OTHER, OTHERS_LEASE, 5)
+    back(play, view(7, (A, B), (other,), taken))
+    (given,) = (a for a, name in play.state.target.items() if name == ME)
+    kept = tuple(each for each in taken if each.address != given)
+    nodes = (node(ME, NEW_LEASE, 8), other)
+    (claim,) = play.tell(ClusterChanged(view(9, (A, B), nodes, kept)))
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (given,)
+
+
+def test_after_a_loss_what_others_lose_with_their_leases_is_not_claimed_at_once() -> None:
+    """An administrator revokes one lease after the other."""
+    play = beside_another(B)
+    taken = (mark(A, 7, OTHER, OTHERS_LEASE), mark(B, 6, OTHER, OTHERS_LEASE))
+    back(play, view(7, (A, B), (node(OTHER, OTHERS_LEASE, 5),), taken))
+    assert play.tell(ClusterChanged(view(9, (A, B), (node(ME, NEW_LEASE, 8),)))) == []
+
+
+def test_after_a_lease_that_ended_in_its_time_everything_is_claimed_at_once() -> None:
+    """Whoever had the rest: it had ended for it too, or is marked."""
+    play = beside_another(B)
+    play.now = play.deadline()
+    remove, keep = play.tell()
+    assert isinstance(remove, RemoveAddress) and keep == KeepLease(LEASE)
+    play.tell(AddressRemoved(remove.request, A))
+    (claim,) = back(play, view(7, (A, B)))
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (A, B)
+    assert play.said(Level.WARNING)[-1] == "etcd has lost our lease: giving up all addresses"
+
+
+def test_after_a_loss_a_pool_that_is_put_back_gives_each_node_what_was_its_own() -> None:
+    play = beside_another(B)
+    assert back(play, view(1)) == []
+    (claim,) = play.after(0.1, ClusterChanged(view(5, (A, B), (node(ME, NEW_LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (A,)
+
+
+def test_after_a_loss_what_was_to_be_released_is_not_ours() -> None:
+    """The release may have been done, and another node have claimed it, before the loss."""
+    play = holding(A, B)
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    (remove,) = play.tell(ClusterChanged(view(5, (A, B), nodes, (mark(A, 4), mark(B, 4)))))
+    assert isinstance(remove, RemoveAddress)
+    (release,) = play.tell(AddressRemoved(remove.request, remove.address))
+    assert isinstance(release, ReleaseMarks)
+    assert play.state.ours == {A, B} - {remove.address}
+    play.tell(WriteFailed(release.request, "no answer in time"))
+    play.tell(ClusterChanged(view(6, (A, B), nodes, (mark(A, 4), mark(B, 4)))))
+    assert play.state.ours == {A, B} - {remove.address}
+
+
+def test_after_a_loss_an_unhealthy_node_claims_nothing() -> None:
+    play = beside_another(B)
+    play.tell(LeaseGone(LEASE), play.unhealthy())
+    play.tell(ClusterRead(view(7, (A, B))))
+    (advertise,) = (
+        each for each in play.tell(play.kept(NEW_LEASE)) if isinstance(each, AdvertiseNode)
+    )
+    mine = node(ME, NEW_LEASE, 8, is_healthy=False)
+    assert ClaimMarks not in requests(play.tell(NodeAdvertised(advertise.request, mine)))
+
+
+def test_a_view_from_before_a_loss_makes_nothing_ours_and_nothing_released() -> None:
+    play = beside_another(B)
+    play.tell(LeaseGone(LEASE))
+    play.tell(ClusterChanged(beside(7, B)))
+    play.tell(LeaseGone(LEASE))
+    play.tell(ClusterRead(view(8, (A, B))))
+    assert play.state.loss is not None
+    assert play.state.loss.released == frozenset()
+    assert B not in play.state.ours
+
+
+def test_a_node_that_loses_its_lease_while_stopping_ends() -> None:
+    play = beside_another(B)
+    (remove,) = play.tell(StopRequested("got SIGTERM"))
+    assert isinstance(remove, RemoveAddress)
+    gone = play.tell(LeaseGone(LEASE), AddressRemoved(remove.request, A))
+    assert gone == [End(Outcome.STOPPED, "got SIGTERM")]
+
+
 def test_a_wiped_etcd_is_believed_although_its_revision_is_lower() -> None:
     play = holding(A)
     play.after(1.0)
@@ -680,7 +872,8 @@ def test_while_etcd_does_not_answer_an_address_that_goes_does_not_hurry_keepaliv
     play.tell(LeaseFailed("refused"), AddressGone(A))
     assert play.after(RETRY_MIN_S) == [KeepLease(LEASE)]
     assert play.tell(LeaseFailed("refused")) == []
-    assert play.wake_at == play.now + 2 * RETRY_MIN_S
+    assert play.wake_at is not None
+    assert RETRY_MIN_S <= play.wake_at - play.now <= RETRY_ALIVE_S
 
 
 def test_an_address_that_goes_because_we_remove_it_is_not_added_again() -> None:
@@ -979,18 +1172,113 @@ def test_a_wrong_pool_entry_is_reported_once() -> None:
     assert play.said(Level.WARNING) == ["wrong pool entry '192.0.2.010': not in canonical form"]
 
 
-def test_failures_of_etcd_are_reported_once_and_repeated_with_growing_pauses() -> None:
-    play = Play()
-    assert play.tell() == [ReadCluster()]
+def pauses_of(play: Play, failed: Event, count: int) -> list[float]:
+    """Between an answer that is none and the next request."""
     pauses = []
-    for _ in range(7):
-        assert play.tell(ClusterReadFailed("no answer in time")) == []
+    for _ in range(count):
+        assert play.tell(failed) == []
         assert play.wake_at is not None
-        pauses.append(round(play.wake_at - play.now, 3))
+        pauses.append(play.wake_at - play.now)
         play.now = play.wake_at
+        assert len(play.tell()) == 1
+    return pauses
+
+
+def test_what_fails_is_repeated_with_growing_pauses_that_differ_from_node_to_node() -> None:
+    paused = []
+    for name in (ME, OTHER):
+        play = Play()
+        play.state = State(replace(settings(), node=name))
         assert play.tell() == [ReadCluster()]
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
-    assert play.said(Level.WARNING) == ["cannot read etcd: no answer in time"]
+        pauses = pauses_of(play, ClusterReadFailed("no answer in time"), 7)
+        for pause_s, longest_s in zip(pauses, (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0), strict=True):
+            assert longest_s / 2 <= pause_s <= longest_s + 1e-6
+        paused.append(pauses)
+    assert not set(paused[0]) & set(paused[1])
+
+
+def test_what_goes_on_failing_is_reported_each_minute_with_its_present_reason() -> None:
+    """Found by review: after an hour of it the pause was a number too large to reckon with."""
+    play = Play()
+    play.tell()
+    play.tell(ClusterReadFailed("no answer in time"))
+    for _ in range(2000):
+        play.after(3.0)
+        play.tell(ClusterReadFailed("connection refused"))
+    told = play.said(Level.WARNING)
+    assert told[:3] == [
+        "cannot read etcd: no answer in time",
+        "cannot read etcd: connection refused (for 60 s now)",
+        "cannot read etcd: connection refused (for 120 s now)",
+    ]
+    assert len(told) == 1 + 2000 * 3 // 60
+    play.after(3.0, ClusterRead(view(1)))
+    assert play.said(Level.INFO)[-1] == "etcd can be read again"
+
+
+def test_a_keepalive_is_repeated_quickly_until_the_deadline_and_then_with_growing_pauses() -> None:
+    play = holding(A)
+    play.tell(play.healthy())
+    while not play.state.lease_call.is_pending:
+        play.after(0.1)
+    deadline = play.state.lease.deadline if play.state.lease is not None else 0.0
+    longest: list[float] = []
+    while len(longest) < 20:
+        play.tell(LeaseFailed("connection refused"))
+        pause_s = play.state.lease_call.due - play.now
+        if play.now < deadline:
+            assert pause_s <= RETRY_ALIVE_S
+        else:
+            longest.append(play.state.lease_call.pause_s)
+        play.after(pause_s)
+    assert longest[:5] == [0.4, 0.8, 1.6, 2.0, 2.0]
+    assert play.said(Level.WARNING)[0] == "our lease is not kept: connection refused"
+
+
+def granted(ttl_s: int) -> Play:
+    """A node that has asked for a lease and been given one of this TTL."""
+    play = Play()
+    play.tell()
+    play.tell(helper_ready(), ClusterRead(view(1)), play.healthy())
+    play.tell(LeaseKept(LEASE, ttl_s, Boottime(play.now)))
+    return play
+
+
+def test_a_lease_longer_than_asked_for_is_told_once() -> None:
+    play = granted(TTL_S)
+    assert play.said(Level.WARNING) == []
+    play = granted(8)
+    longer = (
+        "etcd grants no lease shorter than 8 s (its election timeout is long): ttl counts as 8 s,"
+        " not 3 s"
+    )
+    assert play.said(Level.WARNING) == [longer]
+    play.now += 8
+    play.tell(LeaseGone(LEASE))
+    play.tell(ClusterRead(view(9)))
+    play.tell(LeaseKept(NEW_LEASE, 8, Boottime(play.now)))
+    assert play.state.lease is not None and play.state.lease.id == NEW_LEASE
+    assert play.said(Level.WARNING).count(longer) == 1
+
+
+def test_an_adopted_lease_of_another_ttl_is_told() -> None:
+    play = Play()
+    play.tell()
+    play.tell(helper_ready(), ClusterRead(view(7, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))))
+    play.tell(LeaseKept(LEASE, 10, Boottime(play.now)))
+    (told,) = play.said(Level.WARNING)
+    assert told == (
+        "the lease of this node's earlier life has a ttl of 10 s, which counts instead of 3 s;"
+        " a stop and a start, not a restart, ask etcd for a new one"
+    )
+
+
+def test_a_lease_that_is_refused_is_told_with_the_reason() -> None:
+    play = Play()
+    play.tell()
+    assert play.tell(helper_ready(), ClusterRead(view(1))) == [GrantLease(TTL_S)]
+    play.tell(LeaseFailed("etcdserver: too large lease TTL"))
+    assert play.said(Level.WARNING) == ["our lease is not kept: etcdserver: too large lease TTL"]
 
 
 def test_the_pool_entrys_interface_and_prefix_length_are_used() -> None:

@@ -1,7 +1,8 @@
 """The invariants, looked at whenever something could break them.
 
 A host is excused for a while, and told apart in the count, where yaim promises nothing: its virtual
-machine was paused, or somebody revoked its lease by hand.
+machine was paused, or somebody revoked its lease by hand. When all leases are lost at once, only an
+address is excused that was taken by a node that could not know it.
 """
 
 from collections import Counter, deque
@@ -47,6 +48,7 @@ NOT_THE_SAME = "replay gives the same actions"
 NOT_SETTLED = "every address held and even in time"
 SPINS = "a core has its rests"
 RESTLESS = "no move left to make"
+NOT_BACK = "what was held is back where it was after all leases were lost"
 NOT_HANDED_OVER = "who cannot serve hands over"
 
 
@@ -61,6 +63,10 @@ class Checker:
         """Of what was checked, and of what was excused."""
         self._on: dict[Address, list[Host]] = {}
         """Where each address is."""
+        self._hastily_taken: dict[Address, float] = {}
+        """By a node that did not know of a loss of leases; until when others may have it."""
+        self.losses_until = 0.0
+        """Until then a loss of all leases is not over."""
         self.moves = 0
         """Appearances and disappearances."""
 
@@ -86,6 +92,9 @@ class Checker:
             return
         now = self._world.timeline.now
         until = max(host.excused_until for host in on)
+        until = max(until, self._hastily_taken.get(address, 0.0))
+        if now < self.losses_until:
+            self.counts["overlap after a loss"] += 1
         if until <= now:
             raise Broken(NEVER_TWO, f"{address} is on {' and '.join(host.name for host in on)}")
         self.counts["excused overlap"] += 1
@@ -101,6 +110,11 @@ class Checker:
         pool entry says may have been changed in this instant."""
         if mark.holder not in self._world.hosts:
             return
+        host = self._world.hosts[mark.holder]
+        if self._world.timeline.now < host.hasty_until:
+            self._hastily_taken[mark.address] = host.hasty_until
+        elif self._world.timeline.now < self.losses_until:
+            self.counts["marks after a loss"] += 1
         node = self._world.etcd.nodes.get(mark.holder)
         anywhere = PoolEntry(mark.address)
         if node is None or node.lease != mark.lease or not node.can_hold(anywhere):
@@ -114,10 +128,26 @@ class Checker:
         self.counts["marks deleted"] += 1
         if mark.address not in host.kernel.ours:
             return
-        if self._world.timeline.now < host.excused_until:
+        if self._is_excused(host):
             self.counts["excused deletion"] += 1
             return
         raise Broken(MARK_GONE, f"{mark.address} is on {host.name}, and its mark is deleted")
+
+    def _is_excused(self, host: "Host") -> bool:
+        """Whether it may have what it has no mark of."""
+        return self._world.timeline.now < max(host.excused_until, host.bereft_until)
+
+    def all_leases_are_lost(self) -> None:
+        """They go now. Until the deadline that it has, a host may think that it has its lease; a
+        keepalive under way gives it no later one."""
+        now = self._world.timeline.now
+        until = now + self._world.granted_s + 1.0
+        self.losses_until = until
+        for address, known in self._hastily_taken.items():
+            if now < known:
+                self._hastily_taken[address] = until
+        for host in self._world.hosts.values():
+            host.lose_lease(until)
 
     # --- what the core decides --------------------------------------------------------------
 
@@ -147,7 +177,7 @@ class Checker:
         mark = self._world.etcd.marks.get(add.address)
         is_ours = mark is not None and lease is not None
         is_ours = is_ours and (mark.holder, mark.lease) == (host.name, lease.id)  # type: ignore[union-attr]
-        if not is_ours and self._world.timeline.now >= host.excused_until:
+        if not is_ours and not self._is_excused(host):
             raise Broken(NO_MARK, f"{host.name} adds {add.address}, and its mark is {mark}")
 
     def _check_deadline(self, host: "Host", deadline: Boottime) -> None:
@@ -158,7 +188,7 @@ class Checker:
             raise Broken(NO_DEADLINE, f"{host.name} hands on a deadline {left_s:.3f} s away")
         gone_at = now + (left_s + HELPER_GRACE_S) / host.rate
         expires_at = self._world.etcd.expires_at(lease.id)
-        if gone_at > expires_at and now >= host.excused_until:
+        if gone_at > expires_at and not self._is_excused(host):
             raise Broken(
                 NO_DEADLINE,
                 f"{host.name} hands on a deadline that ends {gone_at - expires_at:.3f} s after"
@@ -170,7 +200,7 @@ class Checker:
         for mark in marks:
             self.counts["release"] += 1
             where = self._why_unsure(host, mark.address)
-            if where is not None and self._world.timeline.now >= host.excused_until:
+            if where is not None and not self._is_excused(host):
                 raise Broken(EARLY_RELEASE, f"{host.name} releases {mark.address}, {where}")
 
     def _why_unsure(self, host: "Host", address: Address) -> str | None:

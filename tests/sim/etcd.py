@@ -139,10 +139,15 @@ class ModelEtcd:
         for lease in self.leases.values():
             lease.expires_at = self._timeline.now + lease.ttl_s + EXTENDED_S
 
-    def lose_leases(self) -> None:
-        """Revoked by hand, all at once: outside of what yaim counts on."""
-        for lease in list(self.leases):
-            self._drop_lease(lease)
+    def lose_leases(self, *some: LeaseId) -> None:
+        """These, or else all of them, in one instant: revoked, or not in the data that etcd was
+        started with."""
+        lost = some or tuple(self.leases)
+        self._delete([mark for mark in self.marks.values() if mark.lease in lost])
+        self.nodes = {name: node for name, node in self.nodes.items() if node.lease not in lost}
+        for lease in lost:
+            del self.leases[lease]
+        self._changed()
 
     def wipe(self) -> None:
         """A new etcd in which somebody has put the same pool: revisions start anew."""

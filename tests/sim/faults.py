@@ -315,21 +315,23 @@ def _all_slow(world: "World", fault: Fault) -> None:
         host.wire.slow_until = world.timeline.now + fault.seconds
 
 
-def _excuse_all(world: "World") -> None:
-    """Nobody can know at once that its lease is gone; until the deadline that it has, a host
-    may think that it has one, and a keepalive under way gives it no later one."""
-    now = world.timeline.now
-    for host in world.hosts.values():
-        host.excused_until = max(host.excused_until, now + world.granted_s + 1.0)
+def _lease_revoked(world: "World", fault: Fault) -> None:
+    """One: others may take the addresses at once, and its holder does not know it at once."""
+    host = world.host(fault.host)
+    node = world.etcd.nodes.get(host.name)
+    if node is not None and node.lease in world.etcd.leases:
+        until = world.timeline.now + world.granted_s + 1.0
+        host.excused_until = max(host.excused_until, until)
+        world.etcd.lose_leases(node.lease)
 
 
 def _leases_revoked(world: "World", fault: Fault) -> None:
-    _excuse_all(world)
+    world.checker.all_leases_are_lost()
     world.etcd.lose_leases()
 
 
 def _etcd_wiped(world: "World", fault: Fault) -> None:
-    _excuse_all(world)
+    world.checker.all_leases_are_lost()
     world.etcd.wipe()
 
 
@@ -394,8 +396,9 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "leader moved": (1, _leader_moved),
     "etcd frozen": (1.5, _etcd_frozen),
     "all slow": (1, _all_slow),
-    "leases revoked": (0.2, _leases_revoked),
-    "etcd wiped": (0.2, _etcd_wiped),
+    "lease revoked": (0.3, _lease_revoked),
+    "leases revoked": (0.7, _leases_revoked),
+    "etcd wiped": (0.4, _etcd_wiped),
     "entry added": (2, _entry_added),
     "entry deleted": (1, _entry_deleted),
     "entry changed": (1.5, _entry_changed),

@@ -39,9 +39,9 @@ from yaim.core.events import (
     SettingsChanged,
     StopRequested,
 )
-from yaim.core.model import Address, Boottime, Mark, NodeName
+from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName
 from yaim.core.settings import Settings
-from yaim.core.state import State
+from yaim.core.state import Lease, State
 from yaim.core.step import step
 
 if TYPE_CHECKING:
@@ -95,7 +95,14 @@ class Host:
         self._deferred: list[Callable[[], object]] = []
         self.excused_until = 0.0
         """Until then it may hold what it has no right to: it has been paused, or somebody has
-        revoked its lease."""
+        revoked its lease, and no other."""
+        self.bereft_until = 0.0
+        """Until then it may have what its mark is gone of: all leases were lost at once."""
+        self.hasty_until = 0.0
+        """Until then it may take at once what others may have still: it does not know that they
+        have lost their leases, because it had none, or has learnt of it only after its end."""
+        self._lost: LeaseId | None = None
+        """The lease that it does not yet know to be gone."""
         # The coordinator:
         self.state: State | None = None
         self.life = 0
@@ -192,6 +199,32 @@ class Host:
         for what in deferred:
             what()
 
+    # --- the loss of all leases ------------------------------------------------------------
+
+    def lose_lease(self, until: float) -> None:
+        """Nobody can know at once that its lease is gone. `until`: by then it is over."""
+        now, state, etcd = self.world.timeline.now, self.state, self.world.etcd
+        self.bereft_until = until
+        if now < self.excused_until < until:
+            # That was not over: what it did not see then, it may think its own now.
+            self.excused_until = until
+        lease = state.lease if state is not None and state.has_advertised else None
+        if lease is not None and lease.id in etcd.leases and self.clock() < lease.deadline:
+            self._lost = lease.id
+        else:
+            self.hasty_until = until
+
+    def _note_loss(self, before: Lease | None, events: tuple[Event, ...]) -> None:
+        """A step was taken."""
+        if self._lost is None or before is None or before.id != self._lost or self.state is None:
+            return
+        if self.state.lease is not None and self.state.lease.id == self._lost:
+            return
+        self._lost = None
+        jumped_s = sum(event.by_s for event in events if isinstance(event, ClockJumped))
+        if self.clock() >= before.deadline - jumped_s:
+            self.hasty_until = self.bereft_until
+
     # --- the machine -----------------------------------------------------------------------
 
     def start(self) -> None:
@@ -270,6 +303,9 @@ class Host:
         self.state = None
         self.life += 1
         self._connection += 1
+        self._lost = None
+        # A new life remembers nothing.
+        self.hasty_until = max(self.hasty_until, self.bereft_until)
 
     def freeze_coordinator(self, seconds: float) -> None:
         timeline = self.world.timeline
@@ -317,6 +353,7 @@ class Host:
         now = self.clock()
         taken = step(state, events, now)
         self.state = taken.state
+        self._note_loss(state.lease, events)
         self.world.checker.stepped(self)
         if self.world.is_recorded:
             self.taken.append(Taken(self.life, self._settings_at_start, now, events, taken.actions))

@@ -12,6 +12,7 @@ import yaim.core.placement
 import yaim.core.step
 from tests.sim.check import (
     CRASHED,
+    NOT_BACK,
     NOT_HANDED_OVER,
     NOT_SETTLED,
     NOT_THE_SAME,
@@ -34,6 +35,8 @@ Marks: TypeAlias = Mapping[Address, Mark]
 LOOK_EVERY_S = 0.25
 HANDED_OVER_WITHIN_S = 3.0
 """A check, a removal, two writes, an add that may have to wait for a keepalive."""
+BACK_WITHIN_S = 2.0
+"""What was held when all leases were lost: a keepalive, a read, a grant, two writes, an add."""
 QUIET_S = 2.0
 """When all is settled nothing moves any more; that is watched for this long."""
 REPLAY_ONE_IN = 16
@@ -80,10 +83,41 @@ def _run(world: World) -> None:
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
         raise Broken(RESTLESS, "all was settled, and something moved")
+    _lose_leases(world)
     _hand_over(world)
     if world.is_recorded:
         for host in world.hosts.values():
             replay(host)
+
+
+def _is_waiting_for_a_name(world: World) -> bool:
+    """Whether a host that was booted still waits for the lease of its earlier life to expire; what
+    is handed to it waits with it."""
+    return any(
+        world.hosts[name].session != node.advertisement.session
+        for name, node in world.etcd.nodes.items()
+    )
+
+
+def _lose_leases(world: World) -> None:
+    """Now etcd loses all leases at once, or all its data but for the pool. Every node gets back
+    what it had, and nothing else, also one that hears of it by its next keepalive only."""
+    if world.scenario.seed % 3 != 1 or _is_waiting_for_a_name(world):
+        return
+    before, moves = world.checker.holders(), world.checker.moves
+    late = world.host(world.scenario.seed // 6)
+    late.wire.watch_cut_until = world.timeline.now + (0.0, 1.0, 5.0)[world.scenario.seed // 3 % 3]
+    world.checker.all_leases_are_lost()
+    if world.scenario.seed % 2:
+        world.etcd.lose_leases()
+    else:
+        world.etcd.wipe()
+    world.timeline.run(world.timeline.now + BACK_WITHIN_S)
+    if world.checker.holders() != before:
+        raise Broken(NOT_BACK, f"{before} became {world.checker.holders()}")
+    world.timeline.run(world.timeline.now + 2 * world.granted_s)
+    if world.checker.holders() != before or world.checker.moves != moves + 2 * len(before):
+        raise Broken(NOT_BACK, "something moved after the leases were lost")
 
 
 def _hand_over(world: World) -> None:
@@ -91,12 +125,7 @@ def _hand_over(world: World) -> None:
     if len(world.hosts) < 2 or world.scenario.seed % 3:
         return
     host = world.host(world.scenario.seed // 6)
-    if any(
-        world.hosts[name].session != node.advertisement.session
-        for name, node in world.etcd.nodes.items()
-    ):
-        # A host that was booted still waits for the lease of its earlier life to expire, and what
-        # is handed to it waits with it.
+    if _is_waiting_for_a_name(world):
         return
     if world.scenario.seed % 2:
         host.sick_until = inf

@@ -65,6 +65,30 @@ def test_a_deleted_address_is_back_within_a_tenth_of_a_second() -> None:
     assert len(world.checker.holders()) == 4
 
 
+def test_after_a_loss_of_all_leases_every_address_is_back_within_a_tenth_of_a_second() -> None:
+    world = World(calm(nodes=3, addresses=6))
+    world.timeline.run(4.0)
+    before = world.checker.holders()
+    world.checker.all_leases_are_lost()
+    world.etcd.lose_leases()
+    world.timeline.run(4.02)
+    assert not world.checker.holders()
+    world.timeline.run(4.1)
+    assert world.checker.holders() == before
+
+
+def test_what_a_dead_node_had_before_a_loss_of_all_leases_is_taken_after_the_ttl() -> None:
+    world = World(calm(nodes=3, addresses=6))
+    world.timeline.run(4.0)
+    world.host(0).power_off()
+    world.checker.all_leases_are_lost()
+    world.etcd.lose_leases()
+    world.timeline.run(7.0)
+    assert len(world.checker.holders()) == 4
+    world.timeline.run(7.5)
+    assert len(world.checker.holders()) == 6
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_when_all_are_unhealthy_addresses_stay_only_if_so_configured(keeps: bool) -> None:
     world = World(replace(calm(nodes=3, addresses=4), keeps=keeps))

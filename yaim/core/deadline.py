@@ -31,3 +31,9 @@ address is off the interface 1.3 s after the last keepalive (helper/PROTOCOL.md)
 def deadline_of(sent_at: Boottime, granted_ttl_s: int) -> Boottime:
     """The deadline for a keepalive (or grant) sent at `sent_at` and answered with this TTL."""
     return Boottime(sent_at + granted_ttl_s * (1 - CLOCK_DRIFT) - MARGIN_S)
+
+
+def all_over_at(learnt_at: Boottime, granted_ttl_s: int) -> Boottime:
+    """When all that stood under leases of this TTL is off every interface, if etcd has lost them
+    by `learnt_at`: it has answered no keepalive sent later."""
+    return Boottime(learnt_at + granted_ttl_s * (1 + CLOCK_DRIFT) + HELPER_GRACE_S)

@@ -40,7 +40,7 @@ def place(
     home = {
         mark.address: mark.holder
         for mark in marks.values()
-        if _is_in_force(mark, nodes) and mark.holder in eligible.get(mark.address, ())
+        if is_in_force(mark, nodes) and mark.holder in eligible.get(mark.address, ())
     }
     spread = _Spread(eligible, home)
     for address in sorted(
@@ -63,7 +63,7 @@ def place(
     return frozen_mapping(spread.holder)
 
 
-def _is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:
+def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:
     """Whether the mark belongs to the present life of its holder."""
     node = nodes.get(mark.holder)
     return node is not None and node.lease == mark.lease

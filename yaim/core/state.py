@@ -56,6 +56,17 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """etcd has lost our lease although it was kept in time, and perhaps those of all nodes: until
+    they have learnt of it they have their addresses."""
+
+    until: Boottime
+    """Then all have learnt of it, or their deadlines have passed."""
+    released: frozenset[Address] = frozenset()
+    """What we have seen a holder with a lease release since, and nobody has marked again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     is_healthy: bool
     reason: str
@@ -76,6 +87,11 @@ class Call:
     due: Boottime = NEVER
     failures: int = 0
     """In a row."""
+    failing_since: Boottime = NEVER
+    reported_at: Boottime = NEVER
+    """The last report that it fails."""
+    pause_s: float = 0.0
+    """The present one, after a failure."""
 
 
 Write = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
@@ -100,11 +116,18 @@ class State:
     target: Mapping[Address, NodeName] = field(default_factory=lambda: frozen_mapping({}))
     """The placement for `view`."""
     lease: Lease | None = None
+    reported_ttls_s: tuple[int, int] = (0, 0)
+    """Asked for and granted, where they differed."""
     may_adopt: bool = True
     """An earlier life of this node may have left a lease, marks and addresses that are ours again:
     until that is known, what is on the interface stays, within its deadlines."""
     has_advertised: bool = False
     """We have written our advertisement under this lease: writes of an earlier life fail now."""
+    ours: frozenset[Address] = frozenset()
+    """What bore our mark when our advertisement last stood in etcd, but for what we were to release
+    and what others have marked since."""
+    loss: Loss | None = None
+    """None: no lease was lost lately, or it had ended in its time."""
     health: Health | None = None
     """None: no check has answered yet; keep what is held, take nothing."""
     helper: Helper | None = None

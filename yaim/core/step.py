@@ -14,10 +14,13 @@ The rules that everything else serves:
    advertisement in one transaction.
 5. Every write depends on the advertisement that we know, and a new life writes its own before it
    adds anything: what an earlier life has sent, and is still on its way, fails.
+6. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
+   once; what others may still have on their interfaces is left to them until their deadlines.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import assert_never
 
 from yaim.core.actions import (
@@ -38,7 +41,13 @@ from yaim.core.actions import (
     RevokeLease,
     WithdrawNode,
 )
-from yaim.core.deadline import HELPER_GRACE_S, KEEPALIVES_PER_TTL, MIN_LIFE_S, deadline_of
+from yaim.core.deadline import (
+    HELPER_GRACE_S,
+    KEEPALIVES_PER_TTL,
+    MIN_LIFE_S,
+    all_over_at,
+    deadline_of,
+)
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -76,11 +85,12 @@ from yaim.core.model import (
     ClusterView,
     Mark,
     Node,
+    NodeName,
     Revision,
     address_order,
     frozen_mapping,
 )
-from yaim.core.placement import place
+from yaim.core.placement import is_in_force, place
 from yaim.core.state import (
     NEVER,
     Call,
@@ -88,6 +98,7 @@ from yaim.core.state import (
     Helper,
     Lease,
     Local,
+    Loss,
     Phase,
     State,
     Stopping,
@@ -98,7 +109,13 @@ READ_EVERY_S = 5.0
 """The bound on how long a lost watch event goes unnoticed."""
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
-"""A failed request to etcd is repeated after this long, doubling from the one to the other."""
+"""A failed request to etcd is repeated after this long, doubling from the one to the other; less
+up to a half of it, so that nodes do not come in step."""
+RETRY_ALIVE_S = 0.2
+"""No longer for a keepalive while the lease has life left: etcd elects a new leader within 1 to
+2 s, and then each moment counts."""
+REPORT_EVERY_S = 60.0
+"""What goes on failing is reported again after this long."""
 REFUSED_FOR_S = 3600.0
 """How long an address that our helper would not add is left to other nodes. Long, because each
 new try may move it here and back again; a new helper and a SIGHUP try again at once."""
@@ -166,10 +183,12 @@ class _Turn:
                 self._take_lease(event)
             case LeaseGone(lease):
                 if self.state.lease is not None and self.state.lease.id == lease:
-                    self._report(Level.WARNING, "etcd has lost our lease: giving up all addresses")
+                    self._take_loss(self.state.lease)
                 self._forget_lease()
             case LeaseFailed(reason):
-                call = self._failed(self.state.lease_call, f"our lease is not kept: {reason}")
+                longest_s = RETRY_ALIVE_S if self._life_s() > 0 else RETRY_MAX_S
+                why = f"our lease is not kept: {reason}"
+                call = self._failed(self.state.lease_call, why, longest_s)
                 self._change(lease_call=call)
                 if self.state.stopping is not None and self.state.stopping.is_withdrawn:
                     self._forget_lease()
@@ -270,9 +289,49 @@ class _Turn:
             deadline = max(deadline, before.deadline)
         else:
             self._report(Level.INFO, f"has lease {event.lease:x} of {event.ttl_s} s")
+            self._report_ttl(event.ttl_s)
         call = self._answered(self.state.lease_call, due, "our lease is kept again")
         lease = Lease(event.lease, event.ttl_s, deadline)
-        self._change(lease=lease, lease_call=call, may_adopt=False)
+        # One that has gone from etcd did not go with the lease: it is to be written anew.
+        has_advertised = self.state.has_advertised and self._my_node() is not None
+        self._change(lease=lease, lease_call=call, may_adopt=False, has_advertised=has_advertised)
+
+    def _report_ttl(self, granted_s: int) -> None:
+        """Once for each pair of what is asked for and what is in force."""
+        state, asked_s = self.state, self.state.settings.ttl_s
+        if granted_s == asked_s or state.reported_ttls_s == (asked_s, granted_s):
+            return
+        self._change(reported_ttls_s=(asked_s, granted_s))
+        if state.may_adopt:
+            text = (
+                f"the lease of this node's earlier life has a ttl of {granted_s} s, which"
+                f" counts instead of {asked_s} s; a stop and a start, not a restart, ask etcd for a"
+                " new one"
+            )
+        else:
+            text = (
+                f"etcd grants no lease shorter than {granted_s} s (its election timeout is long):"
+                f" ttl counts as {granted_s} s, not {asked_s} s"
+            )
+        self._report(Level.WARNING, text)
+
+    def _take_loss(self, lease: Lease) -> None:
+        """A lease that has ended in its time has ended for us only: what others have is marked. One
+        that was kept in time was revoked, or etcd is not the one that it was: then others may have
+        lost theirs in the same instant."""
+        if self._life_s() <= 0 or self.state.stopping is not None:
+            self._report(Level.WARNING, "etcd has lost our lease: giving up all addresses")
+            self._change(ours=frozenset())
+            return
+        loss = Loss(all_over_at(self.now, lease.ttl_s))
+        self._report(
+            Level.WARNING,
+            "etcd has lost our lease although it was kept in time (revoked by hand, or etcd's data"
+            " replaced): giving up all addresses; claims again at once what was ours"
+            f" ({len(self.state.ours)}), and what others may still have in"
+            f" {loss.until - self.now:.1f} s",
+        )
+        self._change(loss=loss)
 
     def _take_clock_jump(self, by_s: float) -> None:
         """Our deadline comes nearer by what the host may have slept, and etcd has to tell whether
@@ -386,6 +445,7 @@ class _Turn:
         before = self.state.view
         if before is not None and view.revision < before.revision:
             return
+        had_node = self._my_node() is not None
         for wrong in view.wrong:
             if before is None or wrong not in before.wrong:
                 self._report(Level.WARNING, f"wrong pool entry {wrong.name!r}: {wrong.reason}")
@@ -394,6 +454,30 @@ class _Turn:
             target=place(view.pool, view.nodes, view.marks),
             in_doubt=frozenset(m for m in self.state.in_doubt if view.marks.get(m.address) == m),
         )
+        self._remember(before)
+        if had_node and self._my_node() is None and not self.state.lease_call.failures:
+            # Is our lease gone with our advertisement?
+            self._change(lease_call=replace(self.state.lease_call, due=self.now))
+
+    def _remember(self, before: ClusterView | None) -> None:
+        """Note what is ours, for the case that our lease is lost, and after a loss what is released
+        by those who have a lease."""
+        view, loss = self.state.view, self.state.loss
+        if view is None:
+            return
+        ours = frozenset(a for a in self.state.ours if a not in view.marks)
+        if self.state.has_advertised and self._my_node() is not None:
+            marks = frozenset(self._my_marks()) - self._leaving()
+            ours = frozenset(m.address for m in marks) | (ours if loss is not None else frozenset())
+        if loss is not None:
+            released = frozenset(
+                mark.address
+                for mark in (before.marks.values() if before is not None else ())
+                if is_in_force(mark, view.nodes)
+            )
+            released = frozenset(a for a in loss.released | released if a not in view.marks)
+            loss = replace(loss, released=released)
+        self._change(ours=ours, loss=loss)
 
     def _distrust_view(self) -> None:
         self._change(is_view_stale=True, read_call=replace(self.state.read_call, due=self.now))
@@ -415,6 +499,7 @@ class _Turn:
 
     def reconcile(self) -> None:
         self._expire()
+        self._end_loss()
         self._check_name()
         self._sweep()
         wanted = self._wanted()
@@ -443,6 +528,12 @@ class _Turn:
         refused = {a: until for a, until in self.state.refused.items() if until > self.now}
         if local != self.state.local or refused != self.state.refused:
             self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
+
+    def _end_loss(self) -> None:
+        if self.state.loss is not None and self.now >= self.state.loss.until:
+            self._report(Level.INFO, "claims also what other nodes had before our lease was lost")
+            self._change(loss=None)
+            self._remember(None)
 
     def _check_name(self) -> None:
         """Whose advertisement stands under our name, and since when if it is another host's."""
@@ -479,18 +570,31 @@ class _Turn:
         if state.health is None:
             wanted = {mark.address for mark in self._my_marks()}
         elif self._health().is_healthy:
-            wanted = {a for a, name in state.target.items() if name == state.settings.node}
+            wanted = self._assigned()
         elif self._may_keep():
             wanted = self._kept()
         else:
             wanted = set()
-        leaving = state.in_doubt | (_to_release(state.write) if state.write else frozenset())
         down = self._down()
         return frozenset(
             address
-            for address in wanted - state.refused.keys() - {mark.address for mark in leaving}
+            for address in wanted
+            - state.refused.keys()
+            - {mark.address for mark in self._leaving()}
             if not down or self._where(address)[0] not in down
         )
+
+    def _assigned(self) -> set[Address]:
+        """What the placement gives us; after a loss instead of what nobody has marked only what was
+        ours, whoever is to hold it, and what we have seen released."""
+        view, node, loss = self.state.view, self._my_node(), self.state.loss
+        assigned = {a for a, name in self.state.target.items() if name == self.state.settings.node}
+        if loss is None:
+            return assigned
+        if view is None or node is None:
+            return set()
+        ours = {a for a in self.state.ours & view.pool.keys() if node.can_hold(view.pool[a])}
+        return ours | {a for a in assigned if a in view.marks or a in loss.released}
 
     def _kept(self) -> set[Address]:
         """What an unhealthy node goes on holding: all, until it knows for sure what the others are;
@@ -553,6 +657,8 @@ class _Turn:
         view = state.view
         if state.stopping is not None:
             return "stopping"
+        if state.lease is None:
+            return "there is no lease"
         if self._life_s() <= 0:
             return "the lease is not kept"
         if not self._health().is_healthy:
@@ -562,6 +668,8 @@ class _Turn:
         interface, _ = self._where(address)
         if interface in self._down():
             return f"{interface} is down or has no carrier"
+        if self.state.has_advertised and self._my_node() is None:
+            return "our advertisement has gone from etcd"
         mark = view.marks.get(address)
         if mark is None or not self._is_mine(mark):
             return "its mark is not ours" + (f" but {mark.holder}'s" if mark else "")
@@ -647,7 +755,8 @@ class _Turn:
         else:
             write = self._advertising() or self._release(wanted) or self._claim(wanted)
         if write is not None:
-            self._change(write=write, next_request=write.request + 1)
+            ours = self.state.ours - {mark.address for mark in _to_release(write)}
+            self._change(write=write, next_request=write.request + 1, ours=ours)
             self.actions.append(write)
 
     def _withdrawal(self) -> WithdrawNode | None:
@@ -668,6 +777,11 @@ class _Turn:
         present = self._my_node()
         is_checked = self.state.health is not None
         if lease is None or self.state.name_taken_since is not None:
+            return None
+        lease_call = self.state.lease_call
+        is_asked = lease_call.is_pending or self.now >= lease_call.due
+        if present is None and self.state.has_advertised and is_asked:
+            # It has gone from etcd, perhaps with the lease: the keepalive will tell.
             return None
         if not is_checked and (present is None or self.state.has_advertised):
             return None
@@ -810,6 +924,8 @@ class _Turn:
         ]
         if state.lease is not None:
             times.append(state.lease.deadline)
+        if state.loss is not None:
+            times.append(state.loss.until)
         if state.health is not None:
             times.append(state.health.valid_until)
         if state.helper_lost_at is not None:
@@ -866,6 +982,11 @@ class _Turn:
             return ()
         mine = (mark for mark in view.marks.values() if self._is_mine(mark))
         return tuple(sorted(mine, key=lambda mark: address_order(mark.address)))
+
+    def _leaving(self) -> frozenset[Mark]:
+        """Marks of ours whose release is under way or in doubt."""
+        write = self.state.write
+        return self.state.in_doubt | (_to_release(write) if write is not None else frozenset())
 
     def _is_absent(self, address: Address) -> bool:
         """Whether the address is confirmed off our interface."""
@@ -947,14 +1068,32 @@ class _Turn:
             self._report(Level.INFO, again)
         return Call(due=Boottime(due))
 
-    def _failed(self, call: Call, what: str) -> Call:
+    def _failed(self, call: Call, what: str, longest_s: float = RETRY_MAX_S) -> Call:
+        since, reported_at = call.failing_since, call.reported_at
         if not call.failures:
             self._report(Level.WARNING, what)
-        wait_s = min(RETRY_MIN_S * 2**call.failures, RETRY_MAX_S)
-        return Call(due=Boottime(self.now + wait_s), failures=call.failures + 1)
+            since = reported_at = self.now
+        elif self.now >= reported_at + REPORT_EVERY_S:
+            self._report(Level.WARNING, f"{what} (for {self.now - since:.0f} s now)")
+            reported_at = self.now
+        pause_s = min(max(RETRY_MIN_S, 2 * call.pause_s), longest_s)
+        share = _share(self.state.settings.node, call.failures)
+        return Call(
+            due=Boottime(self.now + pause_s * share),
+            failures=call.failures + 1,
+            failing_since=since,
+            reported_at=reported_at,
+            pause_s=pause_s,
+        )
 
     def _report(self, level: Level, text: str) -> None:
         self.actions.append(Report(level, text))
+
+
+def _share(node: NodeName, failures: int) -> float:
+    """How much of a pause a node makes, from a half to all: different for each node and failure."""
+    number = int.from_bytes(blake2b(f"{node} {failures}".encode(), digest_size=4).digest())
+    return 0.5 + number / 2**33
 
 
 def _to_release(write: Write) -> frozenset[Mark]:
