@@ -1,9 +1,10 @@
-"""Certificates for tests, made by openssl."""
+"""Certificates for tests."""
 
 import ssl
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from yaim.lab.certificates import Authority
 
 
 @dataclass(frozen=True)
@@ -29,41 +30,12 @@ class Certificates:
         return context
 
 
-OPENSSL_CONFIG = """
-[req]
-prompt = no
-distinguished_name = name
-[name]
-CN = yaim test
-[ca]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-[leaf]
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth, clientAuth
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-subjectAltName = IP:127.0.0.1
-"""
-
-
 def make_certificates(directory: Path) -> Certificates:
-    (directory / "openssl.cnf").write_text(OPENSSL_CONFIG)
-
-    def make(name: str, kind: str, *options: str) -> Path:
-        command = (
-            *("openssl", "req", "-x509", "-config", "openssl.cnf", "-extensions", kind),
-            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
-            *("-keyout", f"{name}.key", "-out", f"{name}.pem", *options),
-        )
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=30)
-        return directory / f"{name}.pem"
-
+    authority = Authority(directory)
+    leaf = authority.issue("leaf", ["127.0.0.1"])
     return Certificates(
-        ca=make("ca", "ca"),
-        stranger=make("stranger", "ca"),
-        leaf=make("leaf", "leaf", "-CA", "ca.pem", "-CAkey", "ca.key"),
-        key=directory / "leaf.key",
+        ca=authority.cert,
+        stranger=Authority(directory, "stranger").cert,
+        leaf=leaf.cert,
+        key=leaf.key,
     )

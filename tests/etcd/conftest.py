@@ -11,8 +11,8 @@ from tests.certificates import Certificates
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
-from yaim.lab.cluster import wait_until
 from yaim.lab.namespaces import DIES_WITH_US
+from yaim.lab.wait import wait_until
 
 PEER = "http://127.0.0.1:23800"
 
