@@ -247,7 +247,7 @@ def _status(options: argparse.Namespace) -> int:
 
     keys, client = configured.keys_of(loaded), configured.etcd_client_of(loaded)
     try:
-        view = keys.view(*client.read_all_from_any(*keys.all()))
+        view = keys.view(*client.read_all(*keys.all()))
     except EtcdError as error:
         if options.json:
             print(json.dumps({"status": "unreachable", "error": str(error)}, indent=2))

@@ -197,12 +197,11 @@ class Coordinator:
             else:
                 logger.warning("%s has changed: restart yaim to apply it", name)
                 kept[attribute] = before
-        before, self._config = self._config, replace(new, **kept)
+        self._config = replace(new, **kept)
         set_level(self._config.log_level)
         self._helper.label = self._config.label
         self._checks.use(check_plan_of(self._config))
-        if etcd_access_of(self._config) != etcd_access_of(before):
-            self._store.use(etcd_client_of(self._config))
+        self._store.use(etcd_access_of(self._config))
         logger.info("the configuration is reloaded")
 
     def _exit_status(self, end: End) -> int:

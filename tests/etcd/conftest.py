@@ -20,17 +20,19 @@ PEER = "http://127.0.0.1:23800"
 class EtcdServer:
     """One member, on loopback in the tests' own network namespace."""
 
-    def __init__(self, directory: Path, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self, directory: Path, certificates: Certificates | None = None, *options: str
+    ) -> None:
         """With certificates it speaks TLS only, and wants a client certificate."""
         self._directory = directory
         self.url = "http://127.0.0.1:2379"
         self.access = EtcdAccess((self.url,))
-        self._options: tuple[str, ...] = ()
+        self._options = options
         if certificates is not None:
             ca, cert, key = certificates.ca, certificates.leaf, certificates.key
             self.url = "https://127.0.0.1:2379"
             self.access = EtcdAccess((self.url,), ca_file=ca, cert_file=cert, key_file=key)
-            self._options = (
+            self._options += (
                 f"--cert-file={cert}",
                 f"--key-file={key}",
                 f"--trusted-ca-file={ca}",
@@ -78,12 +80,13 @@ class EtcdServer:
         if self._process is not None:
             self._process.send_signal(number)
 
-    def ctl(self, *arguments: str, user: str | None = None) -> str:
+    def ctl(self, *arguments: str, user: str | None = None, text: str | None = None) -> str:
         """etcdctl, as an admin would use it."""
         login = (f"--user={user}",) if user is not None else ()
         return subprocess.run(
             ("etcdctl", f"--endpoints={self.url}", *login, *arguments),
             env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+            input=text,
             check=True,
             capture_output=True,
             text=True,

@@ -13,7 +13,8 @@ import pytest
 from tests.certificates import Certificates
 from tests.etcd.conftest import EtcdServer
 from yaim.etcd.access import EtcdAccess, EtcdError
-from yaim.etcd.client import EtcdClient, EtcdLeaseNotFound
+from yaim.etcd.client import EtcdClient
+from yaim.etcd.connection import EtcdLeaseNotFound
 from yaim.etcd.schema import KeyValue
 
 NOWHERE = "http://127.0.0.1:9"
@@ -37,9 +38,9 @@ def test_what_is_written_is_read_with_its_revisions(client: EtcdClient) -> None:
 
 
 def test_a_lease_is_granted_kept_and_revoked(client: EtcdClient) -> None:
-    lease, ttl_s = client.grant(5)
+    lease, ttl_s = client.grant(5).id, 5
     assert ttl_s == 5
-    assert client.keep(lease) == 5
+    assert client.keep(lease).ttl_s == 5
     client.revoke(lease)
     with pytest.raises(EtcdLeaseNotFound):
         client.keep(lease)
@@ -48,7 +49,7 @@ def test_a_lease_is_granted_kept_and_revoked(client: EtcdClient) -> None:
 
 
 def test_etcd_grants_no_ttl_below_its_minimum(client: EtcdClient) -> None:
-    assert client.grant(1)[1] == 2
+    assert client.grant(1).ttl_s == 2
 
 
 def test_a_watch_tells_changes_in_order(client: EtcdClient) -> None:
@@ -118,7 +119,7 @@ def test_after_a_failure_the_next_endpoint_is_used(etcd: EtcdServer, silent: str
 
 def test_a_status_is_read_from_whichever_endpoint_answers(etcd: EtcdServer) -> None:
     client = EtcdClient(EtcdAccess((NOWHERE, etcd.url, "http://127.0.0.1:10")), 0.5)
-    assert client.read_all_from_any(b"a", b"b")[0] == {}
+    assert client.read_all(b"a", b"b")[0] == {}
     client.close()
 
 
@@ -128,7 +129,7 @@ def test_a_restarted_etcd_is_used_again(etcd: EtcdServer, client: EtcdClient) ->
     with pytest.raises(EtcdError):
         client.put(b"a", b"2")
     etcd.start()
-    client.read_all_from_any(b"a", b"b")
+    client.read_all(b"a", b"b")
 
 
 def test_proxies_of_the_environment_are_not_used(
@@ -188,7 +189,7 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path, certificates: Certi
         client = EtcdClient(server.access, 2.0)
         client.put(b"a", b"one")
         assert client.read_all(b"a", b"b")[0][b"a"].value == b"one"
-        assert client.keep(client.grant(5)[0]) == 5
+        assert client.keep(client.grant(5).id).ttl_s == 5
         seen = client.watch(b"a", b"b", 2)
         assert next(answer for answer in seen if answer.events).events[0].kv.value == b"one"
         client.close()

@@ -1,242 +1,280 @@
-"""Calls to etcd, one endpoint at a time.
+"""Requests to etcd, authenticated, in whatever way works.
 
 Uses the generated gRPC stubs of the etcd3 package, on channels of our own: that package's client
 knows one endpoint only, and its watcher spins when the endpoint is gone (python-etcd3 #258, #1227).
 
-Endpoints are tried in random order. A call that fails because of its endpoint moves on to the
-next one and raises EtcdError; repeating it is the caller's decision, because whether a write was
-done is then unknown.
+How to get in (`EtcdAccess` and what its files hold) may change at any time: it is used once it has
+proved itself, and what was used before stays in use until then.
 """
 
-import random
+import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import etcd3.etcdrpc as rpc
 import grpc
 
+from yaim.core.model import Boottime
 from yaim.etcd.access import EtcdAccess, EtcdError, read_secrets
+from yaim.etcd.connection import (
+    ETCD_HAS_ANSWERED,
+    NO_TOKEN,
+    EtcdAuthIsOff,
+    EtcdLeaseNotFound,
+    EtcdTokenRefused,
+    Way,
+    metadata_of,
+    plain,
+    shown,
+)
+from yaim.etcd.endpoints import STATUS, Answer, Call, Endpoints
 from yaim.etcd.schema import KeyValue
 
-Answer = TypeVar("Answer")
+logger = logging.getLogger(__name__)
 
-_CHANNEL_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", -1),
-)
-_CHANGE_ENDPOINT = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.INTERNAL,
-)
-_AUTHENTICATE_ANEW = ("invalid auth token", "auth: revision in header is old")
+Result = TypeVar("Result")
+
+LOGIN_PATIENCE_S = 1.0
+"""The same as endpoints.PATIENCE_S for a password, which costs etcd some 0.1 s of a processor."""
 
 
-class EtcdLeaseNotFound(EtcdError):
-    """The lease is not known to etcd (any more)."""
-
-
-class _Connection:
-    """A channel to one endpoint, with its stubs and its authentication token."""
-
-    def __init__(self, access: EtcdAccess, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self.token: str | None = None
-        url = urlsplit(endpoint)
-        if url.scheme == "https":
-            self._channel = grpc.secure_channel(url.netloc, _credentials(access), _CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.insecure_channel(url.netloc, _CHANNEL_OPTIONS)
-        self.kv = rpc.KVStub(self._channel)
-        self.lease = rpc.LeaseStub(self._channel)
-        self.watch = rpc.WatchStub(self._channel)
-        self.auth = rpc.AuthStub(self._channel)
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("token", self.token),) if self.token is not None else ()
-
-    def close(self) -> None:
-        """Ends all calls on the channel."""
-        self._channel.close()
-
-
-def _credentials(access: EtcdAccess) -> Any:
-    secrets = read_secrets(access)
-    return grpc.ssl_channel_credentials(secrets.ca, secrets.key, secrets.cert)
+@dataclass(frozen=True, slots=True)
+class EtcdLease:
+    id: int
+    ttl_s: int
+    """As granted."""
+    sent_at: Boottime
+    """Just before the request was sent that etcd has answered: the TTL counts from here."""
 
 
 class EtcdClient:
-    """Thread-safe. Every call but `watch` is bounded by `timeout_s`."""
+    """Thread-safe. Every call but `watch` is bounded by `timeout_s`, and by as much again where it
+    has to authenticate or to connect first."""
 
     def __init__(self, access: EtcdAccess, timeout_s: float) -> None:
         self._access = access
-        self._timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._endpoints = random.sample(access.endpoints, len(access.endpoints))
-        self._connection: _Connection | None = None
+        """As it was asked for last."""
+        self._way_lock = threading.Lock()
+        self._complaint: str | None = None
+        """Why what was asked for last is not in use."""
+        self._endpoints = Endpoints(timeout_s)
+        self._token_lock = threading.Lock()
+        self._token: str | None = None
+
+    # --- requests --------------------------------------------------------------------------
 
     def read_all(self, start: bytes, end: bytes) -> tuple[dict[bytes, KeyValue], int]:
         """A linearizable read of a key range, with its revision."""
         request = rpc.RangeRequest(key=start, range_end=end)
-        answer = self._call(lambda c, how: c.kv.Range(request, **how))
+        answer = self._call(Call(lambda c: c.range, request, is_repeatable=True)).message
         return {pair.key: read_pair(pair) for pair in answer.kvs}, answer.header.revision
 
-    def read_all_from_any(self, start: bytes, end: bytes) -> tuple[dict[bytes, KeyValue], int]:
-        """The same, from the first endpoint that answers."""
-        for _ in self._access.endpoints[1:]:
-            try:
-                return self.read_all(start, end)
-            except EtcdError:
-                continue
-        return self.read_all(start, end)
-
     def put(self, key: bytes, value: bytes) -> None:
-        self._call(lambda c, how: c.kv.Put(rpc.PutRequest(key=key, value=value), **how))
+        self._call(Call(lambda c: c.put, rpc.PutRequest(key=key, value=value)))
 
     def delete(self, key: bytes) -> None:
-        self._call(lambda c, how: c.kv.DeleteRange(rpc.DeleteRangeRequest(key=key), **how))
+        self._call(Call(lambda c: c.delete, rpc.DeleteRangeRequest(key=key)))
 
     def transact(self, request: Any) -> Any:
         """A TxnRequest; its TxnResponse."""
-        return self._call(lambda c, how: c.kv.Txn(request, **how))
+        return self._call(Call(lambda c: c.transact, request)).message
 
-    def grant(self, ttl_s: int) -> tuple[int, int]:
-        """A new lease: its id and the TTL granted, in seconds."""
-        answer = self._call(
-            lambda c, how: c.lease.LeaseGrant(rpc.LeaseGrantRequest(TTL=ttl_s), **how)
-        )
-        return answer.ID, answer.TTL
+    def grant(self, ttl_s: int) -> EtcdLease:
+        """A new lease. etcd may grant a longer TTL than it is asked for."""
+        answer = self._call(Call(lambda c: c.grant, rpc.LeaseGrantRequest(TTL=ttl_s)))
+        return EtcdLease(answer.message.ID, answer.message.TTL, answer.sent_at)
 
-    def keep(self, lease: int) -> int:
-        """Refresh a lease; the TTL granted. Raises EtcdLeaseNotFound if it is gone."""
-
-        def keep_once(connection: _Connection, how: dict[str, Any]) -> Any:
-            request = rpc.LeaseKeepAliveRequest(ID=lease)
-            answers = connection.lease.LeaseKeepAlive(iter([request]), **how)
-            try:
-                return next(answers)
-            finally:
-                answers.cancel()
-
-        ttl_s: int = self._call(keep_once).TTL
-        if ttl_s <= 0:
+    def keep(self, lease: int) -> EtcdLease:
+        """Refresh a lease. Raises EtcdLeaseNotFound if it is gone."""
+        request = rpc.LeaseKeepAliveRequest(ID=lease)
+        answer = self._call(Call(lambda c: c.keep, request, is_repeatable=True))
+        if answer.message.TTL <= 0:
             raise EtcdLeaseNotFound(f"lease {lease:x} is gone")
-        return ttl_s
+        return EtcdLease(lease, answer.message.TTL, answer.sent_at)
 
     def revoke(self, lease: int) -> None:
-        self._call(lambda c, how: c.lease.LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease), **how))
+        self._call(Call(lambda c: c.revoke, rpc.LeaseRevokeRequest(ID=lease)))
 
     def watch(self, start: bytes, end: bytes, revision: int) -> Iterator[Any]:
         """The WatchResponses for a key range from a revision on, without end.
 
         Raises EtcdError when the connection or the watch ends.
         """
-        connection = self._connect()
         request = rpc.WatchRequest()
         request.create_request.key = start
         request.create_request.range_end = end
         request.create_request.start_revision = revision
         requests: SimpleQueue[Any] = SimpleQueue()
         requests.put(request)
+        token = self._authenticated()
+        connection = self._endpoints.connected()
         try:
-            self._authenticate(connection)
-            answers = connection.watch.Watch(
-                iter(requests.get, None), metadata=connection.metadata()
-            )
+            answers = connection.watch(iter(requests.get, None), metadata=metadata_of(token))
             try:
                 for answer in answers:
                     if answer.canceled:
-                        connection.token = None
+                        # Which of many reasons is told in words only: a new token never hurts.
+                        self._forget_token(token)
+                        reason = answer.cancel_reason or "compacted"
                         raise EtcdError(
-                            f"{connection.endpoint}: watch cancelled"
-                            f" ({answer.cancel_reason or 'compacted'})"
+                            f"{connection.endpoint}: watch of {shown(start)} cancelled: {reason}"
                         )
                     yield answer
             finally:
                 answers.cancel()
-        except (grpc.RpcError, ValueError) as error:
-            raise self._failure(connection, error) from error
+        except grpc.RpcError as error:
+            reason = connection.left_because or plain(error)
+            if error.code() not in ETCD_HAS_ANSWERED:
+                self._endpoints.leave_connection(connection, reason)
+            else:
+                self._forget_token(token)
+            raise EtcdError(f"{connection.endpoint}: {reason}") from error
+        except ValueError as error:  # left by another thread just now
+            reason = connection.left_because or str(error)
+            raise EtcdError(f"{connection.endpoint}: {reason}") from error
         finally:
             requests.put(None)
 
+    def leave_endpoint(self, because: str) -> None:
+        """Go on with another one."""
+        self._endpoints.leave(because)
+
     def close(self) -> None:
         """End all calls. A later call connects anew."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._endpoints.leave("closed")
 
-    def _call(self, make: Callable[[_Connection, dict[str, Any]], Answer]) -> Answer:
-        connection = self._connect()
-        for is_last_try in (False, True):
+    # --- getting in ------------------------------------------------------------------------
+
+    def use(self, access: EtcdAccess) -> None:
+        """Get in this way, as soon as `refresh` finds that it works."""
+        self._access = access
+
+    def refresh(self) -> bool:
+        """See whether there is another way in, because the files have changed or another one was
+        asked for, and use it if it works. Returns whether that has happened."""
+        with self._way_lock:
+            access, in_use = self._access, self._endpoints.way
+            if in_use is None:
+                return False
             try:
-                self._authenticate(connection)
-                how = {"timeout": self._timeout_s, "metadata": connection.metadata()}
-                return make(connection, how)
-            except (grpc.RpcError, ValueError, StopIteration) as error:
-                # ValueError: another thread's call has failed and closed the channel.
-                if not is_last_try and _details(error).endswith(_AUTHENTICATE_ANEW):
-                    connection.token = None
-                    continue
-                raise self._failure(connection, error) from error
-        raise AssertionError("unreachable")
+                way = Way(access, read_secrets(access))
+                if way != in_use:
+                    self._prove(way)
+            except EtcdError as error:
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    logger.error("the new access to etcd is not used, it does not work: %s", error)
+                return False
+            self._complaint = None
+        if way == in_use:
+            return False
+        logger.info(
+            "a new access to etcd is used: endpoints, password or certificates have changed"
+        )
+        return True
 
-    def _connect(self) -> _Connection:
-        with self._lock:
-            if self._connection is None:
-                self._connection = _Connection(self._access, self._endpoints[0])
-            return self._connection
+    def survey(self) -> list[str]:
+        """Ask each endpoint for its status: what is wrong with those that are not all right."""
+        complaints = []
+        way = self._way()
+        for endpoint in way.access.endpoints:
+            one = replace(way, access=replace(way.access, endpoints=(endpoint,)))
+            try:
+                self._endpoints.call_over(one, STATUS).connection.leave("not needed")
+            except EtcdError as error:
+                complaints.append(str(error))
+        return complaints
 
-    def _authenticate(self, connection: _Connection) -> None:
-        """Get a token, if a user is configured and there is none yet.
+    def _prove(self, way: Way) -> None:
+        """Get in this way, and use it from now on. Raises EtcdError if it does not work."""
+        token, answer = self._log_in(way, lambda call: self._endpoints.call_over(way, call))
+        if answer is None:
+            answer = self._endpoints.call_over(way, STATUS)
+        with self._token_lock:
+            self._endpoints.use(way, answer.connection)
+            self._token = token
+
+    def _log_in(self, way: Way, ask: Callable[[Call], Answer]) -> tuple[str, Answer | None]:
+        """A token, and the answer that it came with: none where none is needed."""
+        if way.access.user is None:
+            return NO_TOKEN, None
+        request = rpc.AuthenticateRequest(name=way.access.user, password=way.secrets.password or "")
+        try:
+            answer = ask(
+                Call(
+                    lambda c: c.authenticate,
+                    request,
+                    is_repeatable=True,
+                    patience_s=LOGIN_PATIENCE_S,
+                )
+            )
+        except EtcdAuthIsOff:
+            if self._token is None:
+                logger.warning("etcd-user is not needed: authentication is not enabled in etcd")
+            return NO_TOKEN, None
+        return answer.message.token, answer
+
+    def _way(self) -> Way:
+        """The one in use. Raises EtcdError if a file cannot be read."""
+        way = self._endpoints.way
+        if way is None:
+            with self._way_lock:
+                way = self._endpoints.way
+                if way is None:
+                    way = Way(self._access, read_secrets(self._access))
+                    self._endpoints.use(way)
+        return way
+
+    def _authenticated(self) -> str:
+        """A token, if a user is configured.
 
         Sent as plain metadata: gRPC's call credentials refuse to work without TLS.
         """
-        if self._access.user is None or connection.token is not None:
-            return
-        request = rpc.AuthenticateRequest(
-            name=self._access.user, password=read_secrets(self._access).password or ""
-        )
-        connection.token = connection.auth.Authenticate(request, timeout=self._timeout_s).token
+        way = self._way()
+        if way.access.user is None:
+            return NO_TOKEN
+        with self._token_lock:
+            if self._token is None:
+                self._token, _ = self._log_in(way, self._endpoints.call)
+            return self._token
 
-    def _failure(self, connection: _Connection, error: Exception) -> EtcdError:
-        """What to raise for a failed call; leaves the endpoint if that is to blame."""
-        code = error.code() if isinstance(error, grpc.RpcError) else grpc.StatusCode.UNAVAILABLE
-        if code in _CHANGE_ENDPOINT:
-            self._leave(connection)
-        text = _details(error)
-        if code is grpc.StatusCode.NOT_FOUND and "lease not found" in text:
-            return EtcdLeaseNotFound(text)
-        return EtcdError(f"{connection.endpoint}: {text}")
+    def _forget_token(self, token: str) -> None:
+        with self._token_lock:
+            if self._token == token:
+                self._token = None
 
-    def _leave(self, connection: _Connection) -> None:
-        with self._lock:
-            if self._connection is connection:
-                self._connection = None
-                self._endpoints.append(self._endpoints.pop(0))
-        connection.close()
+    def _call(self, call: Call) -> Answer:
+        if not call.is_repeatable:
+            return self._call_authenticated(call)
+        return self._or_in_a_new_way(lambda: self._call_authenticated(call))
+
+    def _call_authenticated(self, call: Call) -> Answer:
+        token = self._or_in_a_new_way(self._authenticated)
+        try:
+            return self._endpoints.call(replace(call, token=token))
+        except EtcdTokenRefused:
+            self._forget_token(token)
+            token = self._or_in_a_new_way(self._authenticated)
+            return self._endpoints.call(replace(call, token=token))
+
+    def _or_in_a_new_way(self, do: Callable[[], Result]) -> Result:
+        """Do it; again, if it fails and there is a new way in: perhaps it failed because a password
+        or a certificate has been replaced."""
+        way = self._way()
+        try:
+            return do()
+        except EtcdLeaseNotFound:
+            raise
+        except EtcdError:
+            self.refresh()
+            if self._endpoints.way is way:
+                raise
+            return do()
 
 
 def read_pair(pair: Any) -> KeyValue:
     """A KeyValue of etcd's API as ours."""
     return KeyValue(pair.value, pair.lease, pair.create_revision, pair.mod_revision)
-
-
-def _details(error: Exception) -> str:
-    if isinstance(error, grpc.RpcError):
-        code, text = error.code(), error.details() or ""
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return "no answer in time"
-        return text or str(code)
-    if isinstance(error, StopIteration):
-        return "the stream ended without an answer"
-    return str(error)

@@ -4,15 +4,17 @@ Three threads: one for the lease, so that a keepalive never waits behind anythin
 and writes, in the order given; one for the watch. Results go to `post` as events.
 """
 
+import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any, TypeAlias, assert_never
 
 import etcd3.etcdrpc as rpc
 
-from yaim.boottime import boottime
 from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
@@ -40,14 +42,23 @@ from yaim.core.events import (
     WriteFailed,
 )
 from yaim.core.model import Address, ClusterView, LeaseId, Mark, Node, NodeName, Revision
-from yaim.etcd.access import EtcdError
-from yaim.etcd.client import EtcdClient, EtcdLeaseNotFound, read_pair
+from yaim.etcd.access import EtcdAccess, EtcdError
+from yaim.etcd.client import EtcdClient, EtcdLease, read_pair
+from yaim.etcd.connection import EtcdLeaseNotFound
 from yaim.etcd.schema import Keys, KeyValue, write_advertisement
 
-MAX_OPS = 100
-"""Operations put into one transaction; etcd's default limit is 128, nested ones included."""
+MAX_OPS = 125
+"""Addresses in one transaction. etcd takes 128 operations, to which it counts the conditions of the
+nested transaction with the most: two; and there may be one operation more, on the advertisement."""
 WATCH_RETRY_MIN_S = 0.1
 WATCH_RETRY_MAX_S = 2.0
+WATCH_IS_BROKEN = 5
+"""So many in a row that end within a second, while reads succeed, are worth a warning."""
+WATCH_LATE_S = 1.0
+"""A watch that has not told this much later what a read has told is made anew, at the next
+read."""
+
+logger = logging.getLogger(__name__)
 
 LeaseAction: TypeAlias = GrantLease | KeepLease | RevokeLease
 Request: TypeAlias = ReadCluster | AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
@@ -75,6 +86,7 @@ class EtcdStore:
             ("etcd-watch", self._work_on_watch),
         ):
             threading.Thread(target=work, name=name, daemon=True).start()
+        self._look_at_endpoints()
 
     def submit(self, action: EtcdAction) -> None:
         match action:
@@ -85,10 +97,20 @@ class EtcdStore:
             case _:
                 assert_never(action)
 
-    def use(self, client: EtcdClient) -> None:
-        """From now on reach etcd this way."""
-        before, self._client = self._client, client
-        before.close()
+    def use(self, access: EtcdAccess) -> None:
+        """From now on reach etcd this way, if it works."""
+        self._client.use(access)
+        self._look_at_endpoints()
+
+    def _look_at_endpoints(self) -> None:
+        """Beside everything else: one that is wrong would not show before it is needed."""
+
+        def look() -> None:
+            self._client.refresh()
+            for complaint in self._client.survey():
+                logger.warning("etcd endpoint %s", complaint)
+
+        threading.Thread(target=look, name="etcd-endpoints", daemon=True).start()
 
     # --- the lease -------------------------------------------------------------------------
 
@@ -103,14 +125,12 @@ class EtcdStore:
         return event
 
     def _ask_about_lease(self, action: LeaseAction) -> Event:
-        sent_at = boottime()
         try:
             match action:
                 case GrantLease(ttl_s):
-                    lease, granted_s = self._client.grant(ttl_s)
-                    return LeaseKept(LeaseId(lease), granted_s, sent_at)
+                    return _kept(self._client.grant(ttl_s))
                 case KeepLease(lease):
-                    return LeaseKept(lease, self._client.keep(lease), sent_at)
+                    return _kept(self._client.keep(lease))
                 case RevokeLease(lease):
                     self._client.revoke(lease)
                     return LeaseRevoked(lease)
@@ -154,6 +174,11 @@ class EtcdStore:
                 assert_never(request)
 
     def _read(self) -> ClusterView:
+        """Also looks whether the files have changed that give access, and whether the watch still
+        tells what happens."""
+        self._client.refresh()
+        if self._mirror.is_watch_behind:
+            self._client.leave_endpoint("its watch does not tell what is read")
         known = self._mirror.revision
         pairs, revision = self._client.read_all(*self._keys.all())
         return self._mirror.replace(pairs, revision, is_newer_than=known)
@@ -260,15 +285,27 @@ class EtcdStore:
     def _work_on_watch(self) -> None:
         """Read everything, then follow the changes; from the start again when that breaks."""
         wait_s = WATCH_RETRY_MIN_S
+        ended_early = 0
         while True:
+            watching_since = inf
             try:
                 self._post(ClusterChanged(self._read()))
                 wait_s = WATCH_RETRY_MIN_S
-                for answer in self._client.watch(*self._keys.all(), self._mirror.revision + 1):
+                watching_since = monotonic()
+                for answer in self._client.watch(*self._keys.all(), self._mirror.watch_from()):
                     if answer.events:
                         self._post(ClusterChanged(self._mirror.apply(answer)))
-            except EtcdError:
-                # The core's own reads and keepalives fail likewise, and are reported.
+            except EtcdError as error:
+                self._mirror.watch_ended()
+                # When reads fail, too: the core's own do likewise, and are reported.
+                if watching_since < inf:
+                    ended_early = ended_early + 1 if monotonic() - watching_since < 1.0 else 0
+                    if ended_early == WATCH_IS_BROKEN:
+                        logger.warning(
+                            "the watch on etcd ends again and again: what others do is seen a few"
+                            " seconds later until it lasts: %s",
+                            error,
+                        )
                 self._has_answered.clear()
                 self._has_answered.wait(wait_s * random.uniform(0.5, 1.0))
                 wait_s = min(2 * wait_s, WATCH_RETRY_MAX_S)
@@ -282,6 +319,10 @@ class _Mirror:
         self._lock = threading.Lock()
         self._pairs: dict[bytes, KeyValue] = {}
         self.revision = 0
+        self._is_watching = False
+        self._awaited = 0
+        """A revision that a read has told and the watch has not; 0: there is none."""
+        self._awaited_since = inf
 
     def replace(
         self, pairs: dict[bytes, KeyValue], revision: int, *, is_newer_than: int
@@ -293,14 +334,35 @@ class _Mirror:
         """
         with self._lock:
             if revision >= self.revision or revision < is_newer_than:
+                if not self._awaited and pairs != self._pairs:
+                    self._awaited, self._awaited_since = revision, monotonic()
                 self._pairs = pairs
                 self.revision = revision
             return self._keys.view(self._pairs, self.revision)
+
+    def watch_from(self) -> int:
+        """The revision from which on the watch has to tell what happens; it begins now."""
+        with self._lock:
+            self._is_watching, self._awaited = True, 0
+            return self.revision + 1
+
+    def watch_ended(self) -> None:
+        with self._lock:
+            self._is_watching = False
+
+    @property
+    def is_watch_behind(self) -> bool:
+        """Whether the watch goes on, but does not tell what has been read."""
+        with self._lock:
+            is_late = monotonic() > self._awaited_since + WATCH_LATE_S
+            return self._is_watching and self._awaited > 0 and is_late
 
     def apply(self, answer: Any) -> ClusterView:
         """Take over the events of a WatchResponse."""
         with self._lock:
             known = self.revision
+            if answer.header.revision >= self._awaited:
+                self._awaited = 0
             for event in answer.events:
                 if event.kv.mod_revision <= known:
                     continue
@@ -310,6 +372,10 @@ class _Mirror:
                     self._pairs[event.kv.key] = read_pair(event.kv)
                 self.revision = max(self.revision, event.kv.mod_revision)
             return self._keys.view(self._pairs, self.revision)
+
+
+def _kept(lease: EtcdLease) -> LeaseKept:
+    return LeaseKept(LeaseId(lease.id), lease.ttl_s, lease.sent_at)
 
 
 def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:

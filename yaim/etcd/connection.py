@@ -1,0 +1,157 @@
+"""A channel to one endpoint of etcd, and what its failures mean."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import etcd3.etcdrpc as rpc
+import grpc
+
+from yaim.etcd.access import EtcdAccess, EtcdError, Secrets
+
+NO_TOKEN = ""
+"""In place of a token where etcd wants none."""
+
+_WANTS_LEADER = ("hasleader", "true")
+"""Metadata of every request: a member that has no leader says so at once instead of waiting for
+one (etcd's clientv3.WithRequireLeader)."""
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", -1),
+)
+ETCD_HAS_ANSWERED = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+)
+"""Another endpoint would not answer otherwise."""
+
+
+class EtcdLeaseNotFound(EtcdError):
+    """The lease is not known to etcd (any more)."""
+
+
+class EtcdAuthIsOff(EtcdError):
+    """etcd does not want us to authenticate."""
+
+
+class EtcdTokenRefused(EtcdError):
+    """etcd wants us to authenticate, or to do so anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to get in."""
+
+    access: EtcdAccess
+    secrets: Secrets
+
+
+class Connection:
+    """A channel to one endpoint, with its calls."""
+
+    def __init__(self, way: Way, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.left_because: str | None = None
+        url, secrets = urlsplit(endpoint), way.secrets
+        if url.scheme == "https":
+            credentials = grpc.ssl_channel_credentials(secrets.ca, secrets.key, secrets.cert)
+            self._channel = grpc.secure_channel(url.netloc, credentials, _CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.insecure_channel(url.netloc, _CHANNEL_OPTIONS)
+        kv, lease = rpc.KVStub(self._channel), rpc.LeaseStub(self._channel)
+        self.range, self.put, self.delete, self.transact = kv.Range, kv.Put, kv.DeleteRange, kv.Txn
+        self.grant, self.revoke = lease.LeaseGrant, lease.LeaseRevoke
+        # A stream; but one request and one answer look the same on the wire.
+        self.keep = self._channel.unary_unary(
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            request_serializer=rpc.LeaseKeepAliveRequest.SerializeToString,
+            response_deserializer=rpc.LeaseKeepAliveResponse.FromString,
+        )
+        self.watch = rpc.WatchStub(self._channel).Watch
+        self.authenticate = rpc.AuthStub(self._channel).Authenticate
+        self.status = rpc.MaintenanceStub(self._channel).Status
+
+    def leave(self, because: str) -> None:
+        """Ends all calls on the channel; they fail for this reason."""
+        if self.left_because is None:
+            self.left_because = because
+        self._channel.close()
+
+
+def metadata_of(token: str) -> tuple[tuple[str, str], ...]:
+    return (_WANTS_LEADER, ("token", token)) if token else (_WANTS_LEADER,)
+
+
+def plain(error: Any) -> str:
+    """What a failed call says, in few words."""
+    code, text = error.code(), error.details() or ""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer in time"
+    if refused := re.search(r"Failed to connect to remote host: (.*)", text):
+        return refused[1].lower()
+    return text or str(code)
+
+
+def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) -> EtcdError:
+    """What etcd itself says, and what to do about it."""
+    said = f"{endpoint}: {details}"
+    if code is grpc.StatusCode.NOT_FOUND and "lease not found" in details:
+        return EtcdLeaseNotFound(said)
+    if details.endswith("authentication is not enabled"):
+        return EtcdAuthIsOff(said)
+    if details.endswith("user name is empty"):
+        return EtcdTokenRefused(f"{said}: set etcd-user and etcd-password")
+    if details.endswith(("invalid auth token", "auth: revision in header is old")):
+        return EtcdTokenRefused(said)
+    if "authentication failed" in details:
+        return EtcdError(f"{said}: check etcd-user and etcd-password")
+    if "database space exceeded" in details:
+        return EtcdError(
+            f"{said}: see `etcdctl alarm list`, compact and defragment etcd, or raise its quota"
+        )
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return EtcdError(
+            f"{said} ({_keys_of(request)}): the role of etcd-user needs readwrite for all keys of"
+            " the cluster"
+        )
+    return EtcdError(said)
+
+
+def _keys_of(request: Any) -> str:
+    """Which keys a request is about."""
+    if isinstance(request, rpc.RangeRequest):
+        return f"reading {shown(request.key)} to {shown(request.range_end)}"
+    if isinstance(request, rpc.TxnRequest):
+        keys = [shown(key) for key in _written(request)]
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        return f"writing {keys[0]}{more}" if keys else "a transaction"
+    if isinstance(request, (rpc.PutRequest, rpc.DeleteRangeRequest)):
+        return f"writing {shown(request.key)}"
+    return type(request).__name__
+
+
+def _written(request: Any) -> Iterator[bytes]:
+    """The keys that a transaction may write to."""
+    for operation in request.success:
+        if operation.HasField("request_txn"):
+            yield from _written(operation.request_txn)
+        elif operation.HasField("request_put"):
+            yield operation.request_put.key
+        elif operation.HasField("request_delete_range"):
+            yield operation.request_delete_range.key
+
+
+def shown(key: bytes) -> str:
+    return key.decode(errors="backslashreplace")

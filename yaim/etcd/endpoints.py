@@ -1,0 +1,276 @@
+"""Which of etcd's endpoints is used, and when it is left for another.
+
+One connection is in use at a time. What may be repeated without harm (reads, keepalives) is asked
+of another endpoint, too, when there is no answer after some patience, and goes through all of them
+before it fails; the connection that answers first is the one in use from then on, and the one
+before is left: what waits on it fails. A write is sent once; after a failure it is unknown whether
+it was done. An endpoint of another cluster than the one that has answered is not used.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+import etcd3.etcdrpc as rpc
+import grpc
+
+from yaim.boottime import boottime
+from yaim.core.model import Boottime
+from yaim.etcd.access import EtcdError
+from yaim.etcd.connection import (
+    ETCD_HAS_ANSWERED,
+    NO_TOKEN,
+    Connection,
+    Way,
+    metadata_of,
+    plain,
+    refusal,
+)
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 0.2
+"""How long an endpoint may take to answer before another one is asked, too."""
+CLUSTER_MEMORY = 3
+"""For how many time-outs without an answer of it an etcd cluster is taken to be still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    pick: Callable[[Connection], Any]
+    """Which call of a connection's."""
+    request: Any
+    token: str = NO_TOKEN
+    is_repeatable: bool = False
+    patience_s: float = PATIENCE_S
+
+
+STATUS = Call(lambda connection: connection.status, rpc.StatusRequest(), is_repeatable=True)
+"""A member that has no leader does not answer it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    message: Any
+    sent_at: Boottime
+    """Just before the request was sent that was answered."""
+    connection: Connection
+    unanswered: tuple[Connection, ...]
+    """Where it had been sent, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A request sent to one endpoint."""
+
+    connection: Connection
+    sent_at: Boottime
+    future: Any
+    """None: it could not be sent."""
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE if self.future is None else self.future.code()
+
+    @property
+    def details(self) -> str:
+        if self.connection.left_because is not None:
+            return self.connection.left_because
+        return "" if self.future is None else plain(self.future)
+
+
+class Endpoints:
+    """Thread-safe."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._way: Way | None = None
+        self._order: list[str] = []
+        """The one that failed last is the last."""
+        self._in_use: Connection | None = None
+        self._cluster = 0
+        """The id of the cluster that has answered last; 0: none has."""
+        self._cluster_answered_at = 0.0
+
+    @property
+    def way(self) -> Way | None:
+        return self._way
+
+    def use(self, way: Way, connection: Connection | None = None) -> None:
+        """Get in this way from now on; over a connection that has answered, if there is one. What
+        is under way elsewhere may end well."""
+        with self._lock:
+            before, self._in_use = self._in_use, connection
+            self._way, self._order = way, _shuffled(way)
+        if before is not None:
+            timer = threading.Timer(self._timeout_s, before.leave, ["its access was replaced"])
+            timer.daemon = True
+            timer.start()
+
+    def call(self, call: Call) -> Answer:
+        """Raises EtcdError."""
+        if not call.is_repeatable:
+            return self._exchange(call, [self.connected()])
+        answer = self._exchange(call, self._tries())
+        self._prefer(answer)
+        return answer
+
+    def call_over(self, way: Way, call: Call) -> Answer:
+        """The same by new connections and another way in."""
+        return self._exchange(call, (Connection(way, each) for each in _shuffled(way)))
+
+    def connected(self) -> Connection:
+        """The connection in use; if there is none, one to an endpoint that has a leader."""
+        with self._lock:
+            if self._in_use is not None:
+                return self._in_use
+        self.call(STATUS)
+        with self._lock:
+            if self._in_use is None:
+                raise EtcdError("the endpoint that has answered is lost again")
+            return self._in_use
+
+    def leave(self, because: str) -> None:
+        """Go on with another endpoint than the one in use."""
+        with self._lock:
+            connection = self._in_use
+        if connection is not None:
+            self.leave_connection(connection, because)
+
+    def leave_connection(self, connection: Connection, because: str) -> None:
+        with self._lock:
+            if self._in_use is connection:
+                self._in_use = None
+            if connection.endpoint in self._order:
+                self._order.remove(connection.endpoint)
+                self._order.append(connection.endpoint)
+        connection.leave(because)
+
+    # --- an exchange -----------------------------------------------------------------------
+
+    def _tries(self) -> Iterator[Connection]:
+        """The connection in use, then a new one to each endpoint."""
+        with self._lock:
+            in_use, way, order = self._in_use, self._way, list(self._order)
+        if way is None:
+            raise AssertionError("no way in")
+        if in_use is not None:
+            yield in_use
+            # Last, in case that only its connection is dead.
+            order.sort(key=lambda endpoint: endpoint == in_use.endpoint)
+        for endpoint in order:
+            yield Connection(way, endpoint)
+
+    def _exchange(self, call: Call, connections: Iterable[Connection]) -> Answer:
+        """Send a request over the first connection; if it is repeatable, over the next one when
+        that fails or the patience is over, and so on, until one answers, all have failed or the
+        time is over. What has not answered by then is cancelled."""
+        give_up_at = monotonic() + self._timeout_s
+        ended: SimpleQueue[_Try] = SimpleQueue()
+        pending: list[_Try] = []
+        alive: list[Connection] = []
+        complaints: dict[str, str] = {}
+        untried = iter(connections)
+        answered: Connection | None = None
+        is_patience_over = False
+        try:
+            while True:
+                connection = next(untried, None) if call.is_repeatable or not alive else None
+                left_s = give_up_at - monotonic()
+                if connection is None and is_patience_over and call.is_repeatable and left_s > 0:
+                    connection = alive.pop(0) if alive else None
+                if connection is not None:
+                    alive.append(connection)
+                    pending.append(_send(call, connection, max(left_s, call.patience_s), ended))
+                if not pending:
+                    raise EtcdError("; ".join(f"{e}: {why}" for e, why in complaints.items()))
+                try:
+                    each = ended.get(timeout=call.patience_s)
+                except Empty:
+                    is_patience_over = True
+                    continue
+                is_patience_over = False
+                pending.remove(each)
+                complaint = self._complaint_about(each, call)
+                if complaint is None:
+                    answered = each.connection
+                    unanswered = tuple(every.connection for every in pending)
+                    return Answer(each.future.result(), each.sent_at, answered, unanswered)
+                complaints[each.connection.endpoint] = complaint
+                self.leave_connection(each.connection, complaint)
+                alive = [every for every in alive if every is not each.connection]
+        finally:
+            for each in pending:
+                if each.future is not None:
+                    each.future.cancel()
+            for connection in alive:
+                if connection is not answered:
+                    self._drop(connection)
+
+    def _complaint_about(self, each: _Try, call: Call) -> str | None:
+        """What is wrong with the endpoint; None: it has answered. Raises what etcd itself says,
+        which another endpoint would not say otherwise."""
+        if each.code is grpc.StatusCode.OK:
+            return self._not_ours(each.future.result().header.cluster_id)
+        if each.code in ETCD_HAS_ANSWERED:
+            raise refusal(each.connection.endpoint, each.code, each.details, call.request)
+        return each.details
+
+    def _not_ours(self, cluster: int) -> str | None:
+        """Whether this is another cluster than the one that has answered so far."""
+        now = monotonic()
+        with self._lock:
+            before = self._cluster
+            is_forgotten = now > self._cluster_answered_at + CLUSTER_MEMORY * self._timeout_s
+            if before not in (0, cluster) and not is_forgotten:
+                return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"
+            self._cluster, self._cluster_answered_at = cluster, now
+        if before not in (0, cluster):
+            logger.warning("etcd is another cluster (%x) than before (%x)", cluster, before)
+        return None
+
+    def _prefer(self, answer: Answer) -> None:
+        """Use the connection that has answered instead of one that has not, or of none."""
+        with self._lock:
+            before = self._in_use
+            is_used = before is answer.connection
+            if before is None or before in answer.unanswered:
+                is_used = answer.connection.left_because is None
+                self._in_use = answer.connection if is_used else before
+        if not is_used:
+            answer.connection.leave("not needed")
+        elif before is not None and before is not answer.connection:
+            because = f"no answer yet, but from {answer.connection.endpoint}"
+            self.leave_connection(before, because)
+
+    def _drop(self, connection: Connection) -> None:
+        """Close it, unless it is the one in use."""
+        with self._lock:
+            is_in_use = connection is self._in_use
+        if not is_in_use:
+            connection.leave("not needed")
+
+
+def _send(call: Call, connection: Connection, timeout_s: float, ended: SimpleQueue[_Try]) -> _Try:
+    """The try is put into `ended` when it has ended."""
+    sent_at = boottime()
+    how = {"timeout": timeout_s, "metadata": metadata_of(call.token)}
+    try:
+        future = call.pick(connection).future(call.request, **how)
+    except ValueError:  # left by another thread just now
+        failed = _Try(connection, sent_at, None)
+        ended.put(failed)
+        return failed
+    sent = _Try(connection, sent_at, future)
+    future.add_done_callback(lambda _: ended.put(sent))
+    return sent
+
+
+def _shuffled(way: Way) -> list[str]:
+    return random.sample(way.access.endpoints, len(way.access.endpoints))
