@@ -35,6 +35,7 @@ from bench.account import (
 from bench.evidence import evidence
 from bench.faults import KINDS, Disturbs, Fault, Stage, Steps, Target, plan, resources
 from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of
+from yaim.lab.etcd import EtcdPlan
 from yaim.lab.namespaces import LabError, enter_private_network
 from yaim.lab.record import Spell
 
@@ -239,7 +240,7 @@ def run(minutes: float, seed: int, ttl_ms: int, keep: Path | None = None) -> Rep
         interval_ms=INTERVAL_MS,
         ttl_ms=ttl_ms,
         ping_every_ms=PING_EVERY_MS,
-        etcd_members=3,
+        etcd=EtcdPlan(members=3),
     )
     with Lab(lab_plan) as lab:
         try:

@@ -19,8 +19,9 @@ from time import monotonic
 from yaim_helper.announce import frames
 
 from yaim.core.model import Address
-from yaim.lab.cluster import BOTH, LAN, MANAGEMENT, Lab, LabNode, Network
+from yaim.lab.cluster import BOTH, Lab, LabNode
 from yaim.lab.namespaces import LabError
+from yaim.lab.network import LAN, MANAGEMENT, Network
 
 EVERY_S = (1.0, 4.0)
 """From one fault to the next."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from yaim.lab.cluster import wait_until
 from yaim.lab.namespaces import Namespace
+from yaim.lab.wait import wait_until
 
 SET_UP = """
     mount -t tmpfs -o mode=755 tmpfs /run

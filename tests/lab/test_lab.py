@@ -15,8 +15,8 @@ import pytest
 from tests.lab.machine import Machine, machine_in
 from tests.test_cli import AS_NOBODY
 from yaim.lab import control
-from yaim.lab.cluster import wait_until
 from yaim.lab.namespaces import Namespace
+from yaim.lab.wait import wait_until
 
 WITHIN_S = 30.0
 EX_USAGE = 2

@@ -5,7 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from yaim.lab.cluster import Lab, LabPlan, wait_until
+from yaim.lab.cluster import Lab, LabPlan
+from yaim.lab.wait import wait_until
 
 Build = Callable[[LabPlan], Lab]
 
@@ -24,10 +25,10 @@ def lab(build: Build) -> Lab:
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2, 2])
-    wait_until(lambda: _is_answered(lab), 5.0, "all addresses to answer")
+    wait_until(lambda: is_answered(lab), 5.0, "all addresses to answer")
     return lab
 
 
-def _is_answered(lab: Lab) -> bool:
+def is_answered(lab: Lab) -> bool:
     lab.record.update()
     return lab.record.answering(lab.plan.pool, within_s=0.03) == len(lab.plan.pool)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -18,53 +17,21 @@ import pytest
 import yaml
 
 from tests.system.conftest import Build
-from yaim.core.model import Address, PoolEntry
+from tests.system.watch import Watch, log_of, never_two, wait_for_log
+from yaim.core.model import PoolEntry
 from yaim.lab.cluster import (
-    ETCD_ADDRESS,
-    LAN,
-    MANAGEMENT,
     Lab,
     LabNode,
     LabPlan,
     pool_of,
-    wait_until,
 )
+from yaim.lab.etcd import FIRST_ADDRESS, EtcdPlan
 from yaim.lab.namespaces import LabError, run
+from yaim.lab.network import LAN, MANAGEMENT
+from yaim.lab.wait import wait_until
 
 HAND_OVER_S = 1.0
 """Of an address that is handed over in good order; measured: a twentieth."""
-
-
-class Watch:
-    """What happened from now on."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self.since = time.monotonic()
-
-    def look_on(self, seconds: float) -> None:
-        """Let the client ping on, so that what goes wrong late is seen too."""
-        until = time.monotonic() + seconds
-        wait_until(lambda: time.monotonic() >= until, seconds + 1, "time to pass")
-        self._lab.record.update()
-
-    @property
-    def overlap_s(self) -> float:
-        self._lab.record.update()
-        pool = {*self._lab.plan.pool, *self._lab.plan.others}
-        return self._lab.record.overlap_s(pool, self.since, time.monotonic())
-
-    def gap_s(self, pool: tuple[Address, ...] | None = None) -> float:
-        self._lab.record.update()
-        return max(
-            self._lab.record.longest_gap_s(address, self.since, time.monotonic())
-            for address in pool or self._lab.plan.pool
-        )
-
-    @property
-    def moves(self) -> int:
-        self._lab.record.update()
-        return self._lab.record.moves(set(self._lab.plan.pool), self.since, time.monotonic())
 
 
 @contextmanager
@@ -74,19 +41,6 @@ def frozen(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-def log_of(node: LabNode) -> str:
-    return (node.directory / "log").read_text()
-
-
-def wait_for_log(node: LabNode, text: str, times: int = 1) -> None:
-    wait_until(
-        lambda: log_of(node).count(text) >= times,
-        30.0,
-        f"{text!r} in the log of {node.name}",
-        lambda: log_of(node),
-    )
 
 
 def others(lab: Lab, *names: str) -> list[str]:
@@ -151,7 +105,7 @@ def test_etcdctl_puts_addresses_into_the_pool_and_takes_them_out(build: Build) -
 
 def etcdctl(*arguments: str) -> str:
     environment = {"ETCDCTL_API": "3", "PATH": os.environ["PATH"]}
-    return run(("etcdctl", f"--endpoints=http://{ETCD_ADDRESS}:2379", *arguments), env=environment)
+    return run(("etcdctl", f"--endpoints=http://{FIRST_ADDRESS}:2379", *arguments), env=environment)
 
 
 def test_a_wrong_pool_entry_is_not_claimed_warned_about_once_and_shown(lab: Lab) -> None:
@@ -175,7 +129,7 @@ def yaim_status(*arguments: str) -> subprocess.CompletedProcess[str]:
             "yaim",
             "status",
             "--dcs-clustername=yaim",
-            f"--dcs-endpoints=http://{ETCD_ADDRESS}:2379",
+            f"--dcs-endpoints=http://{FIRST_ADDRESS}:2379",
             *arguments,
         ),
         capture_output=True,
@@ -303,12 +257,6 @@ def test_an_address_that_leaves_the_pool_is_gone_at_once(lab: Lab) -> None:
 # --- never two -------------------------------------------------------------------------------
 
 
-def never_two(lab: Lab, watch: Watch, seconds: float) -> None:
-    """No overlap, also some time later."""
-    watch.look_on(seconds)
-    assert watch.overlap_s == 0.0
-
-
 def test_a_node_killed_with_9_holds_nothing_when_others_take_over(lab: Lab) -> None:
     """keepalived leaves the addresses on it for as long as it stays dead."""
     watch = Watch(lab)
@@ -428,7 +376,7 @@ def test_after_an_outage_of_etcd_every_address_is_held_again(lab: Lab) -> None:
 
 def test_two_of_three_etcd_members_are_enough(build: Build) -> None:
     """Whichever dies, and it comes back as it was."""
-    lab = build(LabPlan(ttl_ms=5000, etcd_members=3))
+    lab = build(LabPlan(ttl_ms=5000, etcd=EtcdPlan(members=3)))
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2, 2], within_s=20.0)

@@ -16,7 +16,8 @@ import yaml
 
 from tests.lab.machine import Machine, machine_in
 from tests.system.conftest import Build
-from yaim.lab.cluster import USER, Lab, LabPlan, pool_of, wait_until
+from yaim.lab.cluster import USER, Lab, LabPlan, pool_of
+from yaim.lab.wait import wait_until
 
 PID_FILE, LOG_FILE = "run/yaim.pid", "run/yaim.log"
 FILES = (("config", "yaim.yml"), ("helper-config", "helper.yml"))

@@ -1,8 +1,8 @@
 """The lab: two networks, a private etcd, nodes and a client; and what can be done to them.
 
 The LAN has the pool's addresses and the client on it, the management network etcd; a node is on
-both. Their bridges and etcd are in this process's own network namespace, which must be a private
-one.
+both. Their bridges are in this process's own network namespace, which must be a private one; etcd's
+members have their own, and a network among themselves.
 """
 
 import fcntl
@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -23,21 +22,22 @@ from typing import IO
 import yaml
 
 from yaim.core.model import Address, ClusterView
-from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
 from yaim.lab import host, service
-from yaim.lab.etcd import EtcdMember, MemberPlan
+from yaim.lab.etcd import EtcdCluster, EtcdMember, EtcdPlan
 from yaim.lab.namespaces import LabError, Namespace, is_in_private_network, run
+from yaim.lab.network import LAN, MANAGEMENT, PEERS, Cables, Network
 from yaim.lab.record import Record
+from yaim.lab.wait import wait_until
 
 USER = "nobody"
 """Whom the coordinators run as."""
 CLIENT_ADDRESS = "192.0.2.253"
 FIRST_NODE_ADDRESS = ip_address("192.0.2.201")
 FIRST_MANAGEMENT_ADDRESS = ip_address("198.51.100.201")
-ETCD_ADDRESS = "198.51.100.1"
-"""Of etcd's first member; the others follow it."""
+ADMIN_ADDRESS = "198.51.100.100"
+"""The lab's own on the management network."""
 FIRST_POOL_ADDRESS = ip_address("192.0.2.11")
 NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 NAMESPACE, CLUSTER = "/service/", "yaim"
@@ -45,23 +45,8 @@ _PREFIX = "yaim-lab-"
 """Of the lab's directory, where temporary files are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    bridge: str
-    interface: str
-    """Of every node on it."""
-    mac: str
-    """The bridge's own. One without takes the lowest of its ports' and changes it when that node is
-    cut off: then the others, too, cannot reach etcd on it until ARP has found out."""
-
-    def link(self, name: str) -> str:
-        """The end at the bridge of a node's cable."""
-        return f"{self.bridge}-{name}"
-
-
-LAN = Network("yaim0", "eth0", "02:00:00:00:ff:00")
-MANAGEMENT = Network("yaim1", "eth1", "02:00:00:00:ff:01")
 BOTH = (LAN, MANAGEMENT)
+"""A node's networks."""
 
 
 def pool_of(count: int) -> tuple[Address, ...]:
@@ -78,22 +63,15 @@ class LabPlan:
     interval_ms: int = 1000
     ttl_ms: int = 3000
     ping_every_ms: int = 10
-    etcd_members: int = 1
+    etcd: EtcdPlan = EtcdPlan()
     settings: dict[str, object] = field(default_factory=dict)
     """Further keys for every node's yaim.yml."""
-
-    def etcd(self) -> tuple[MemberPlan, ...]:
-        first = ip_address(ETCD_ADDRESS)
-        return tuple(
-            MemberPlan(f"etcd{number + 1}", str(first + number))
-            for number in range(self.etcd_members)
-        )
 
 
 class LabNode:
     """A "host" with a service, a helper, a coordinator and a supervisor."""
 
-    def __init__(self, number: int, directory: Path, plan: LabPlan) -> None:
+    def __init__(self, number: int, directory: Path, plan: LabPlan, etcd: EtcdCluster) -> None:
         self.name = f"n{number}"
         self.directory = directory / self.name
         self.namespace = Namespace.new()
@@ -101,13 +79,12 @@ class LabNode:
             f"{FIRST_NODE_ADDRESS + number - 1}/24",
             f"2001:db8::c{number:02x}/64",
         )
-        self._cut_from: set[Network] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self.directory.mkdir(mode=0o755)
+        self._etcd = etcd
         self._write_files(plan)
-        for network in BOTH:
-            _connect(self.namespace, network, self.name)
+        self._cables = Cables(self.namespace, self.name, BOTH)
         self.add_own_addresses()
         management = f"{FIRST_MANAGEMENT_ADDRESS + number - 1}/24"
         self.namespace.run("ip", "addr", "add", management, "dev", MANAGEMENT.interface)
@@ -119,7 +96,7 @@ class LabNode:
                 "ttl": plan.ttl_ms,
                 "dcs-namespace": NAMESPACE,
                 "dcs-clustername": CLUSTER,
-                "dcs-endpoints": [member.client_url for member in plan.etcd()],
+                **self.equip(),
                 "interface": LAN.interface,
                 "checker-type": "http",
                 "http-url": f"http://127.0.0.1:{service.PORT}/",
@@ -132,6 +109,10 @@ class LabNode:
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
+
+    def equip(self) -> dict[str, object]:
+        """Give it the files it needs for etcd, as they are to be now; the keys that name them."""
+        return self._etcd.equip(self.directory, self.name, USER)
 
     def write_config(self, keys: dict[str, object]) -> None:
         """Its yaim.yml; SIGHUP or a new start makes it count."""
@@ -236,19 +217,15 @@ class LabNode:
 
     @property
     def is_cut(self) -> bool:
-        return bool(self._cut_from)
+        return self._cables.is_cut
 
     def cut(self, networks: Iterable[Network] = BOTH) -> None:
         """From everything: etcd, the client and the other nodes; or from one network's part of it.
         The carrier stays."""
-        for network in networks:
-            run(("ip", "link", "set", network.link(self.name), "nomaster"))
-            self._cut_from.add(network)
+        self._cables.cut(networks)
 
     def connect(self, networks: Iterable[Network] = BOTH) -> None:
-        for network in networks:
-            run(("ip", "link", "set", network.link(self.name), "master", network.bridge))
-            self._cut_from.discard(network)
+        self._cables.connect(networks)
 
     def set_carrier(self, state: str) -> None:
         """Of its interface on the LAN: `down`, as if the cable were pulled out, or `up`."""
@@ -256,8 +233,7 @@ class LabNode:
 
     def close(self) -> None:
         self.kill()
-        for network in BOTH:
-            _disconnect(network.link(self.name))
+        self._cables.close()
         self.namespace.close()
         if self._log is not None:
             self._log.close()
@@ -269,8 +245,6 @@ class Lab:
     def __init__(self, plan: LabPlan) -> None:
         self.plan = plan
         self.nodes: dict[str, LabNode] = {}
-        self.members: list[EtcdMember] = []
-        """Of etcd."""
         self.keys = Keys.of(NAMESPACE, CLUSTER)
         self._stack = ExitStack()
 
@@ -295,53 +269,43 @@ class Lab:
             raise LabError("TMPDIR is below /run, of which each node has its own: set another")
         self._stack.callback(os.close, _lock(self.directory))
         self.directory.chmod(0o755)
-        for network in BOTH:
-            self._make_bridge(network)
-        self.etcd = self._start_etcd()
-        for address in self.plan.pool:
-            self.put(address)
+        for network in (LAN, MANAGEMENT, PEERS):
+            network.make()
+            self._stack.callback(network.delete)
+        run(("ip", "addr", "add", f"{ADMIN_ADDRESS}/24", "dev", MANAGEMENT.bridge))
+        self._start_etcd()
+        self.fill_pool()
         for number in range(1, self.plan.nodes + 1):
-            node = LabNode(number, self.directory, self.plan)
+            node = LabNode(number, self.directory, self.plan, self.etcd_cluster)
             self.nodes[node.name] = node
             self._stack.callback(node.close)
         self._start_client()
 
-    def _make_bridge(self, network: Network) -> None:
-        bridge = ("type", "bridge", "mcast_snooping", "0")
-        run(("ip", "link", "add", network.bridge, "address", network.mac, *bridge))
-        self._stack.callback(run, ("ip", "link", "del", network.bridge))
-        run(("ip", "link", "set", network.bridge, "up"))
+    def _start_etcd(self) -> None:
+        secret = self.directory / "etcd"
+        secret.mkdir(mode=0o700)
+        self.etcd_cluster = EtcdCluster(self.plan.etcd, secret)
+        self._stack.callback(self.etcd_cluster.close)
+        self.etcd_cluster.start()
+        self.etcd = EtcdClient(self.etcd_cluster.access(), 5.0)
+        self._stack.callback(lambda: self.etcd.close())
 
-    def _start_etcd(self) -> EtcdClient:
-        plans = self.plan.etcd()
-        for plan in plans:
-            run(("ip", "addr", "add", f"{plan.address}/24", "dev", MANAGEMENT.bridge))
-            member = EtcdMember(plan, plans, self.directory)
-            self.members.append(member)
-            self._stack.callback(member.kill)
-            member.start()
-        client = EtcdClient(EtcdAccess(tuple(plan.client_url for plan in plans)), 5.0)
-        self._stack.callback(client.close)
+    def found_etcd_anew(self, token: str | None = None) -> None:
+        """All that was in it is gone; the pool is filled again. `token`: EtcdCluster.found_anew."""
+        self.etcd_cluster.found_anew(token)
+        self.etcd.close()
+        self.etcd = EtcdClient(self.etcd_cluster.access(), 5.0)
+        self.fill_pool()
 
-        def answers() -> bool:
-            try:
-                client.read_all(*self.keys.all())
-            except EtcdError:
-                for member in self.members:
-                    if not member.is_running:
-                        text = member.log()[-2000:]
-                        raise LabError(f"{member.name} does not start:\n{text}") from None
-                return False
-            return True
-
-        wait_until(answers, 20.0, "etcd to answer")
-        return client
+    @property
+    def members(self) -> list[EtcdMember]:
+        """Of etcd."""
+        return self.etcd_cluster.members
 
     def _start_client(self) -> None:
         self.client = Namespace.new()
         self._stack.callback(self.client.close)
-        _connect(self.client, LAN, "client")
-        self._stack.callback(_disconnect, LAN.link("client"))
+        self._stack.callback(Cables(self.client, "client", (LAN,)).close)
         self.client.run("ip", "addr", "add", f"{CLIENT_ADDRESS}/24", "dev", LAN.interface)
         self.client.run("ip", "addr", "add", "2001:db8::fd/64", "dev", LAN.interface, "nodad")
         file = self.directory / "observed"
@@ -369,6 +333,11 @@ class Lab:
         return self.record.last_sent_at() > 0
 
     # --- the pool ----------------------------------------------------------------------------
+
+    def fill_pool(self) -> None:
+        """With the plan's addresses: at the start, and in an etcd that was founded anew."""
+        for address in self.plan.pool:
+            self.put(address)
 
     def put(self, address: Address) -> None:
         """Into the pool."""
@@ -449,51 +418,6 @@ def _lock(directory: Path) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def wait_until(
-    is_so: Callable[[], bool],
-    within_s: float,
-    what: str,
-    explain: Callable[[], str] = lambda: "",
-) -> None:
-    """Raises LabError when the time is over."""
-    give_up_at = time.monotonic() + within_s
-    while not is_so():
-        if time.monotonic() >= give_up_at:
-            raise LabError(f"waited {within_s:g} s in vain for {what}\n{explain()}")
-        time.sleep(0.05)
-
-
-def _connect(namespace: Namespace, network: Network, name: str) -> None:
-    """A cable from the network's bridge to an interface in the namespace, which is up then."""
-    link = network.link(name)
-    run(
-        (
-            "ip",
-            "link",
-            "add",
-            link,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            network.interface,
-            "netns",
-            namespace.path,
-        ),
-        pass_fds=(namespace.fd,),
-    )
-    run(("ip", "link", "set", link, "master", network.bridge, "up"))
-    namespace.run("ip", "link", "set", network.interface, "up")
-
-
-def _disconnect(link: str) -> None:
-    """At once: the namespace at its other end goes when its last process is gone."""
-    try:
-        run(("ip", "link", "del", link))
-    except LabError:
-        pass
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -77,7 +77,6 @@ class _Server:
         self._swallowed: set[str] = set()
         self._robbed: set[asyncio.StreamWriter] = set()
         """Ends of connections that something was taken from."""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def obey(self, order: str) -> None:
         word, *words = order.split()
@@ -102,10 +101,12 @@ class _Server:
             writer.transport.abort()
             return
         ends = (writer, far_writer)
-        for way, source, sink in (("there", reader, far_writer), ("back", far_reader, writer)):
-            task = asyncio.create_task(self._pump(way, source, sink, ends))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        await asyncio.gather(
+            self._pump("there", reader, far_writer, ends),
+            self._pump("back", far_reader, writer, ends),
+        )
+        for end in ends:
+            end.close()
 
     async def _pump(
         self,
@@ -114,7 +115,7 @@ class _Server:
         sink: asyncio.StreamWriter,
         ends: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
     ) -> None:
-        """Until the source ends; then the whole connection does, unless its end is swallowed."""
+        """Until the source ends; its end is passed on likewise. If it is swallowed, for ever."""
         loop = asyncio.get_running_loop()
         last_due = 0.0
         try:
@@ -125,18 +126,28 @@ class _Server:
                 # Timers of the same instant go off in any order.
                 last_due = max(last_due + 1e-6, loop.time() + self._delay_s[way])
                 loop.call_at(last_due, _write, sink, data)
+            end = _end
         except OSError:
-            pass
+            end = _abort
         if way in self._swallowed:
             self._robbed.update(ends)
-            return
-        for end in ends:
-            loop.call_at(max(last_due + 1e-6, loop.time()), end.close)
+            await asyncio.Event().wait()
+        await asyncio.sleep(max(0.0, last_due - loop.time()) + 0.001)
+        end(sink)
 
 
 def _write(sink: asyncio.StreamWriter, data: bytes) -> None:
     if not sink.is_closing():
         sink.write(data)
+
+
+def _end(sink: asyncio.StreamWriter) -> None:
+    if not sink.is_closing():
+        sink.write_eof()
+
+
+def _abort(sink: asyncio.StreamWriter) -> None:
+    sink.transport.abort()
 
 
 async def _main(address: str, target: str, port: int) -> None:

@@ -1,0 +1,96 @@
+"""What happens in a lab from some time on, and what its nodes say."""
+
+import time
+from collections.abc import Iterable
+
+from yaim.core.model import Address
+from yaim.lab.cluster import Lab, LabNode
+from yaim.lab.wait import wait_until
+
+
+class Watch:
+    """What happened from now on."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.since = time.monotonic()
+        self._said_before = {node.name: len(log_of(node)) for node in lab.nodes.values()}
+
+    def look_on(self, seconds: float) -> None:
+        """Let the client ping on, so that what goes wrong late is seen too."""
+        until = time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() >= until, seconds + 1, "time to pass")
+        self._lab.record.update()
+
+    def said(self, node: LabNode) -> str:
+        """What it has logged."""
+        return log_of(node)[self._said_before[node.name] :]
+
+    def wait_until_said(self, text: str, by: Iterable[LabNode] | None = None) -> None:
+        """By all nodes, or by these."""
+        for node in self._lab.nodes.values() if by is None else by:
+            wait_until(
+                lambda node=node: text in self.said(node),  # type: ignore[misc]
+                30.0,
+                f"{text!r} in the log of {node.name}",
+                lambda node=node: self.said(node),  # type: ignore[misc]
+            )
+
+    def is_unnoticed(self) -> bool:
+        """Whether no address has moved, and the client has got every answer."""
+        return (self.moves, self.gap_s(), self.overlap_s) == (0, 0.0, 0.0)
+
+    def told(self) -> str:
+        """For a test that fails."""
+        pool = self._lab.plan.pool
+        gaps = [
+            f"{spell.address} no answer from {spell.start - self.since:.2f} s on for"
+            f" {spell.length_s:.2f} s"
+            for address in pool
+            for spell in self._lab.record.gaps(address, self.since, time.monotonic())
+        ]
+        changes = [
+            f"{each.at - self.since:.2f} {'+' if each.is_there else '-'} {each.node} {each.address}"
+            for each in self._lab.record.changes
+            if each.at >= self.since
+        ]
+        said = [f"--- {node.name}\n{self.said(node)}" for node in self._lab.nodes.values()]
+        return "\n".join((*gaps, *changes, *said))
+
+    @property
+    def overlap_s(self) -> float:
+        self._lab.record.update()
+        pool = {*self._lab.plan.pool, *self._lab.plan.others}
+        return self._lab.record.overlap_s(pool, self.since, time.monotonic())
+
+    def gap_s(self, pool: tuple[Address, ...] | None = None) -> float:
+        self._lab.record.update()
+        return max(
+            self._lab.record.longest_gap_s(address, self.since, time.monotonic())
+            for address in pool or self._lab.plan.pool
+        )
+
+    @property
+    def moves(self) -> int:
+        self._lab.record.update()
+        return self._lab.record.moves(set(self._lab.plan.pool), self.since, time.monotonic())
+
+
+def log_of(node: LabNode) -> str:
+    file = node.directory / "log"
+    return file.read_text() if file.exists() else ""
+
+
+def wait_for_log(node: LabNode, text: str, times: int = 1) -> None:
+    wait_until(
+        lambda: log_of(node).count(text) >= times,
+        30.0,
+        f"{text!r} in the log of {node.name}",
+        lambda: log_of(node),
+    )
+
+
+def never_two(lab: Lab, watch: Watch, seconds: float) -> None:
+    """No overlap, also some time later."""
+    watch.look_on(seconds)
+    assert watch.overlap_s == 0.0
