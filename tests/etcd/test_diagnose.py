@@ -1,6 +1,7 @@
 """What is said of endpoints that cannot be used: real etcd, real sockets, and every message."""
 
 import http.client
+import json
 import socket
 import ssl
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from tests.certificates import Certificates
 from yaim.etcd.access import EtcdAccess
 from yaim.etcd.certificates import Expiry, certificates_in
-from yaim.etcd.diagnose import explain, server_expiries
+from yaim.etcd.diagnose import all_expiries, explain, server_expiries
 from yaim.lab.namespaces import DIES_WITH_US
 
 PATIENT_S = 10.0
@@ -723,4 +724,42 @@ def test_with_files_that_cannot_be_used_no_end_is_told(tls_etcd: Etcd) -> None:
 
 
 def test_without_tls_there_is_no_end(plain_etcd: Etcd) -> None:
-    assert server_expiries(EtcdAccess((f"http://{plain_etcd.client}",)), PATIENT_S) == ()
+    assert all_expiries(EtcdAccess((f"http://{plain_etcd.client}",)), PATIENT_S) == ()
+
+
+def test_files_that_cannot_be_read_have_no_end(tls_etcd: Etcd, access: EtcdAccess) -> None:
+    endpoints = (f"https://{tls_etcd.client}",)
+    wrong = replace(access, endpoints=endpoints, ca_file=Path("/nowhere/ca"))
+    assert all_expiries(wrong, PATIENT_S) == ()
+
+
+def status(access: EtcdAccess, endpoint: str) -> tuple[int, list[dict[str, object]], str]:
+    """Exit status, certificates and complaints of `yaim status --json`."""
+    files = ("ca", access.ca_file), ("cert", access.cert_file), ("key", access.key_file)
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "yaim", "status", "--json", "--dcs-clustername=yaim"),
+            f"--dcs-endpoints={endpoint}",
+            *(f"--etcd-{name}-file={file}" for name, file in files if file is not None),
+        ),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return done.returncode, json.loads(done.stdout)["certificates"], done.stderr
+
+
+def test_status_shows_the_certificates(tls_etcd: Etcd, access: EtcdAccess) -> None:
+    endpoint = f"https://{tls_etcd.client}"
+    code, shown, complaints = status(access, f"{endpoint},https://127.0.0.1:{closed_port()}")
+    assert (code, complaints) == (1, "")
+    assert [(each["where"], each["subject"]) for each in shown] == [
+        (f"etcd-ca-file {access.ca_file}", "yaim test ca"),
+        (f"etcd-cert-file {access.cert_file}", "yaim test leaf"),
+        (endpoint, "yaim test leaf"),
+    ]
+
+
+def test_status_shows_no_certificates_without_tls(plain_etcd: Etcd) -> None:
+    assert status(NOBODY, f"http://{plain_etcd.client}") == (1, [], "")

@@ -23,6 +23,7 @@ from yaim.etcd.certificates import (
     Expiry,
     certificates_in,
     client_context,
+    expiries,
     read_certificate,
 )
 
@@ -82,6 +83,17 @@ def server_expiries(access: EtcdAccess, timeout_s: float) -> tuple[Expiry, ...]:
     endpoints = [each for each in access.endpoints if urlsplit(each).scheme == "https"]
     with ThreadPoolExecutor(max(len(endpoints), 1)) as at_once:
         return tuple(each for each in at_once.map(expiry, endpoints) if each is not None)
+
+
+def all_expiries(access: EtcdAccess, timeout_s: float) -> tuple[Expiry, ...]:
+    """Of our files and of the endpoints, as far as they can be had; none where TLS is not used."""
+    if not any(urlsplit(each).scheme == "https" for each in access.endpoints):
+        return ()
+    try:
+        ours = expiries(access, read_secrets(access))
+    except EtcdError:
+        ours = ()
+    return ours + server_expiries(access, timeout_s)
 
 
 # --- what the answers mean -----------------------------------------------------------------
