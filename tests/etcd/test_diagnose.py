@@ -313,10 +313,11 @@ def test_a_name_that_does_not_resolve_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_a_name_that_cannot_be_one_is_told() -> None:
-    found = told("http://etcd1..example:2379")
-    assert found is not None
-    assert found.startswith("the name etcd1..example cannot be looked up (")
+@pytest.mark.parametrize("name", ["etcd1..example", f"{'long' * 16}.example", "."])
+def test_a_name_that_cannot_be_one_is_told(name: str) -> None:
+    assert told(f"https://{name}:2379") == (
+        f"the name {name} cannot be looked up (it cannot be one): see getent hosts"
+    )
 
 
 def test_a_name_server_that_does_not_answer_is_told_in_time(tmp_path: Path) -> None:

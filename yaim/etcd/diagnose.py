@@ -340,15 +340,11 @@ class _Target:
         addresses = self._look_up()
         failures: list[str] = []
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            connection = socket.socket(family, kind, protocol)
             try:
-                connection.settimeout(self.left_s / (len(addresses) - number))
-                connection.connect(address)
+                share_s = self.left_s / (len(addresses) - number)
+                return _Wire(_connected((family, kind, protocol), address, share_s), self)
             except OSError as error:
-                connection.close()
                 failures.append(self._why_not_connected(error, address[0]))
-            else:
-                return _Wire(connection, self)
         raise _Found("; ".join(dict.fromkeys(failures)))
 
     def _why_not_connected(self, error: OSError, address: str) -> str:
@@ -377,7 +373,7 @@ class _Target:
                 found.append(socket.getaddrinfo(self.host, self._port, type=socket.SOCK_STREAM))
             except OSError as error:
                 failed.append(str(error.strerror))
-            except UnicodeError:
+            except ValueError:
                 failed.append("it cannot be one")
 
         thread = threading.Thread(target=look_up, name="look-up", daemon=True)
@@ -387,6 +383,18 @@ class _Target:
             return found[0]
         why = failed[0] if failed else f"no answer {self.within}"
         raise _Found(f"the name {self.host} cannot be looked up ({why}): see getent hosts")
+
+
+def _connected(kind: tuple[int, int, int], address: Any, timeout_s: float) -> socket.socket:
+    """Raises OSError."""
+    connection = socket.socket(*kind)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 class _Wire:
@@ -459,17 +467,21 @@ class _Tls:
             self._object.unwrap()
         except ssl.SSLError:
             pass
-        self._wire.send(self._out.read())
+        self._flush()
 
     def _do(self, operation: Callable[[], Result]) -> Result:
         while True:
             try:
                 return operation()
             except ssl.SSLWantReadError:
-                self._wire.send(self._out.read())
+                self._flush()
                 self._hear()
             finally:
-                self._wire.send(self._out.read())
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._out.pending:
+            self._wire.send(self._out.read())
 
     def _hear(self) -> None:
         data = self._wire.receive()
