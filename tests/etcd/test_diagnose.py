@@ -502,8 +502,21 @@ def test_a_certificate_of_another_ca_is_told(
     stranger = replace(access, ca_file=certificates.stranger)
     assert told(f"https://{tls_etcd.client}", stranger) == (
         f"etcd's certificate is not signed by a CA in etcd-ca-file {certificates.stranger} but by"
-        " 'yaim test ca': put that CA's certificate there"
+        " 'yaim test ca': put that CA's certificate there or, if it is an intermediate CA, into"
+        " etcd's --cert-file"
     )
+
+
+def test_a_certificate_of_a_ca_that_was_made_anew_is_told(
+    access: EtcdAccess, certificates: Certificates
+) -> None:
+    """With the same name, and another key."""
+    leaf, key = certificates.make_leaf("other", signed_by=certificates.make_ca("twin"))
+    anew, _ = certificates.make_ca("twin")
+    with serving(like_etcd(leaf, key)) as server:
+        found = told(f"https://{server.address}", replace(access, ca_file=anew))
+    assert found is not None
+    assert found.startswith(f"etcd's certificate is not signed by a CA in etcd-ca-file {anew} but")
 
 
 def test_a_certificate_of_a_ca_that_the_host_does_not_know_is_told(tls_etcd: Etcd) -> None:

@@ -33,9 +33,10 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """With empty SETTINGS."""
 _FRAME_HEADER_BYTES = 9
 
+# SSLCertVerificationError.verify_code: X509_V_ERR_* of OpenSSL's x509_vfy.h
 _V_ERR_NOT_YET_VALID = 9
 _V_ERR_EXPIRED = 10
-_V_ERR_NOT_SIGNED_BY_OURS = (2, 18, 19, 20, 21)
+_V_ERR_NOT_SIGNED_BY_OURS = (2, 7, 18, 19, 20, 21)
 _V_ERR_PURPOSE = 26
 _V_ERR_OTHER_HOST = (62, 64)
 
@@ -182,7 +183,7 @@ def _why_not_trusted(
             )
         return (
             f"etcd's certificate is not signed by a CA in etcd-ca-file {access.ca_file}{by}: put"
-            " that CA's certificate there"
+            " that CA's certificate there or, if it is an intermediate CA, into etcd's --cert-file"
         )
     if code == _V_ERR_PURPOSE:
         return (
