@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from tests.certificates import Certificates
 from yaim import __version__
 from yaim.config import LOG_LEVELS
 
@@ -114,6 +115,44 @@ def test_a_password_file_is_utf_8_in_every_locale(directory: Path) -> None:
     no_utf_8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = yaim(directory, "config", "check", *flags, environment=no_utf_8)
     assert outcome(done) == (0, "the configuration is good\n", "")
+
+
+def tls(certificates: Certificates) -> dict[str, str]:
+    return {
+        "YAIM_DCS_ENDPOINTS": "https://127.0.0.1:2379",
+        "YAIM_ETCD_CA_FILE": str(certificates.ca),
+        "YAIM_ETCD_CERT_FILE": str(certificates.leaf),
+        "YAIM_ETCD_KEY_FILE": str(certificates.key),
+    }
+
+
+def test_config_check_warns_of_certificates_that_end_soon(
+    directory: Path, certificates: Certificates
+) -> None:
+    done = yaim(directory, "config", "check", environment=tls(certificates))
+    assert (done.returncode, done.stdout) == (0, "the configuration is good\n")
+    starts = [line.partition(" (2")[0] for line in done.stderr.splitlines()]
+    assert starts == [
+        f"yaim: warning: etcd-ca-file {certificates.ca} (yaim test ca): expires in 1 day",
+        f"yaim: warning: etcd-cert-file {certificates.leaf} (yaim test leaf): expires in 1 day",
+    ]
+
+
+def test_config_check_looks_into_the_tls_files(directory: Path, certificates: Certificates) -> None:
+    (directory / "ca.pem").touch()
+    (directory / "yaim.yml").write_text(f"{GOOD}etcd-ca-file: {directory}/ca.pem\n")
+    other = str(certificates.stranger.with_suffix(".key"))
+    environment = {**tls(certificates), "YAIM_ETCD_KEY_FILE": other}
+    del environment["YAIM_ETCD_CA_FILE"]
+    assert outcome(yaim(directory, "config", "check", environment=environment)) == (
+        EX_CONFIG,
+        "",
+        f"yaim: yaim.yml:5: etcd-ca-file: got {directory}/ca.pem, expected certificates in PEM form"
+        " (-----BEGIN CERTIFICATE-----), found none\n"
+        f"yaim: YAIM_ETCD_KEY_FILE: etcd-key-file: got {other}, expected the key of the certificate"
+        f" in etcd-cert-file {certificates.leaf}, found that of another (is one of the two just"
+        " being replaced?)\n",
+    )
 
 
 def test_config_check_warns_of_a_variable_that_is_not_ours(directory: Path) -> None:

@@ -268,8 +268,9 @@ COMPANIONS = {
     "etcd-user": {"etcd-password": "x"},
     "etcd-password": {"etcd-user": "x"},
     "etcd-password-file": {"etcd-user": "x"},
-    "etcd-cert-file": {"etcd-key-file": str(HERE)},
-    "etcd-key-file": {"etcd-cert-file": str(HERE)},
+    "etcd-ca-file": {"dcs-endpoints": "https://etcd1"},
+    "etcd-cert-file": {"etcd-key-file": str(HERE), "dcs-endpoints": "https://etcd1"},
+    "etcd-key-file": {"etcd-cert-file": str(HERE), "dcs-endpoints": "https://etcd1"},
     "http-user": {"http-password": "x"},
     "http-password": {"http-user": "x"},
     "http-password-file": {"http-user": "x"},
@@ -739,7 +740,7 @@ def test_user_and_password_and_certificate_and_key_are_given_together(
         "key-file": ("cert-file", str(HERE)),
     }
     for one, (other, value) in pairs.items():
-        file = file_in(tmp_path, f"{prefix}-{one}: {value}\n")
+        file = file_in(tmp_path, f"{prefix}-{one}: {value}\ndcs-endpoints: https://etcd1\n")
         expected = together(f"{prefix}-{other}", f"{prefix}-{one}")
         assert issues_of(file) == (Issue(f"{file}:1", f"{prefix}-{other}", "nothing", expected),)
 
@@ -757,6 +758,33 @@ def test_a_password_from_a_file_is_given_together_with_the_user(
 def test_a_password_file_that_cannot_be_read_is_told_once(prefix: str) -> None:
     flags = {**BASE, f"{prefix}-user": "root", f"{prefix}-password-file": "/nowhere/password"}
     assert [issue.key for issue in issues_of(None, flags)] == [f"{prefix}-password-file"]
+
+
+@pytest.mark.parametrize("endpoints", ["", "dcs-endpoints: [http://a, http://b]\n"])
+def test_tls_files_that_would_not_be_used_are_refused(endpoints: str, tmp_path: Path) -> None:
+    keys = ("etcd-ca-file", "etcd-cert-file", "etcd-key-file")
+    file = file_in(tmp_path, "".join(f"{key}: {HERE}\n" for key in keys) + endpoints)
+    given = "http://a:2379, http://b:2379" if endpoints else "http://127.0.0.1:2379"
+    expected = f"https:// in dcs-endpoints as well ({given}: no TLS)"
+    assert issues_of(file) == tuple(
+        Issue(f"{file}:{line}", key, str(HERE), expected) for line, key in enumerate(keys, 1)
+    )
+
+
+def test_tls_files_are_used_if_one_endpoint_has_tls() -> None:
+    """As while etcd is moved to TLS."""
+    flags = {**BASE, "etcd-ca-file": str(HERE), "dcs-endpoints": "http://a,https://b"}
+    assert load(flags, {}, None).etcd_ca_file == HERE
+
+
+def test_of_endpoints_that_are_wrong_it_is_not_told_that_they_have_no_tls() -> None:
+    flags = {**BASE, "etcd-ca-file": str(HERE), "dcs-endpoints": "etcd1:2379"}
+    assert [issue.key for issue in issues_of(None, flags)] == ["dcs-endpoints"]
+
+
+def test_a_password_is_sent_in_plaintext_to_those_who_want_that() -> None:
+    flags = {**BASE, "etcd-user": "root", "etcd-password": "x", "dcs-endpoints": "http://etcd1"}
+    assert load(flags, {}, None).etcd_user == "root"
 
 
 def test_the_http_check_needs_a_url() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -18,6 +19,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
+from yaim.etcd.certificates import Expiry
 from yaim.status import (
     AddressStatus,
     ClusterStatus,
@@ -25,6 +27,7 @@ from yaim.status import (
     NodeStatus,
     as_json,
     as_table,
+    certificates_of,
     status_of,
 )
 
@@ -310,4 +313,76 @@ def test_the_json_has_all_that_the_table_has() -> None:
             },
         ],
         "wrong_entries": [{"entry": "x", "reason": "not an address"}],
+        "certificates": [],
     }
+
+
+# --- certificates --------------------------------------------------------------------------------
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def expiry(what: str, subject: str, **left: float) -> Expiry:
+    return Expiry(what, subject, NOW + timedelta(**left))
+
+
+def with_certificates(*expiries: Expiry) -> ClusterStatus:
+    return status_of(CLUSTER, WELL, certificates_of(expiries, NOW))
+
+
+def test_certificates_that_last_do_not_degrade() -> None:
+    found = with_certificates(expiry("etcd-ca-file /ca", "CA", days=7))
+    assert found.condition is Condition.HEALTHY
+
+
+def test_a_certificate_that_ends_within_a_week_or_has_ended_degrades() -> None:
+    for left in (timedelta(days=7, seconds=-1), timedelta(seconds=-1)):
+        found = with_certificates(Expiry("https://etcd1:2379", "etcd1", NOW + left))
+        assert found.condition is Condition.DEGRADED
+
+
+def test_an_old_ca_beside_one_that_lasts_does_not_degrade() -> None:
+    both = expiry("etcd-ca-file /ca", "old", days=-1), expiry("etcd-ca-file /ca", "new", days=99)
+    assert with_certificates(*both).condition is Condition.HEALTHY
+    assert with_certificates(both[0]).condition is Condition.DEGRADED
+
+
+CERTIFICATES = (
+    expiry("etcd-ca-file /etc/ca.pem", "CA\n", days=400, hours=1),
+    expiry("https://etcd1:2379", "etcd1", days=6, hours=1),
+    expiry("https://etcd2:2379", "etcd2", hours=-1),
+)
+
+
+def test_certificates_are_at_the_end_of_the_table() -> None:
+    assert as_table(with_certificates(*CERTIFICATES)).splitlines()[-5:] == [
+        "",
+        "CERTIFICATE               OF     EXPIRES     DAYS LEFT",
+        "etcd-ca-file /etc/ca.pem  CA?    2027-12-27  400",
+        "https://etcd1:2379        etcd1  2026-11-28  6 (renew it)",
+        "https://etcd2:2379        etcd2  2026-11-22  expired (renew it)",
+    ]
+
+
+def test_certificates_are_in_the_json() -> None:
+    told = json.loads(as_json(with_certificates(*CERTIFICATES)))
+    assert (told["status"], told["certificates"][1:]) == (
+        "degraded",
+        [
+            {
+                "where": "https://etcd1:2379",
+                "subject": "etcd1",
+                "expires": "2026-11-28T13:00:00+00:00",
+                "days_left": 6,
+                "pressing": True,
+            },
+            {
+                "where": "https://etcd2:2379",
+                "subject": "etcd2",
+                "expires": "2026-11-22T11:00:00+00:00",
+                "days_left": -1,
+                "pressing": True,
+            },
+        ],
+    )
+    assert not told["certificates"][0]["pressing"]

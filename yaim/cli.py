@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +18,8 @@ from yaim.config import ENVIRONMENT_PREFIX, KEYS, Config, ConfigError
 EX_CONFIG = 78
 """sysexits.h: the configuration is wrong."""
 EX_CANNOT_START = 1
+CERTIFICATES_WITHIN_S = 2.0
+"""How long `status` waits for etcd's certificates: an endpoint may be down."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,6 +247,7 @@ def _status(options: argparse.Namespace) -> int:
     loaded = _load_or_exit(options, only_cluster=True)
     from yaim import configured, status
     from yaim.etcd.access import EtcdError
+    from yaim.etcd.diagnose import all_expiries
 
     keys, client = configured.keys_of(loaded), configured.etcd_client_of(loaded)
     try:
@@ -254,7 +258,10 @@ def _status(options: argparse.Namespace) -> int:
         else:
             _complain(f"cannot read etcd: {error}")
         return status.Condition.UNREACHABLE
-    found = status.status_of(keys.prefix, view)
+    certificates = status.certificates_of(
+        all_expiries(configured.etcd_access_of(loaded), CERTIFICATES_WITHIN_S), datetime.now(UTC)
+    )
+    found = status.status_of(keys.prefix, view, certificates)
     print(status.as_json(found) if options.json else status.as_table(found))
     return found.condition
 
@@ -295,7 +302,29 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _config_check(options: argparse.Namespace) -> int:
-    _load_or_exit(options)
+    """Looks into the TLS files for etcd, too. `run` starts with files that do not belong together
+    at the moment: it reads them anew whenever it connects."""
+    loaded = _load_or_exit(options)
+    from yaim import configured
+    from yaim.etcd.access import EtcdError, read_secrets
+    from yaim.etcd.certificates import expiries, faults, warnings_of
+
+    access = configured.etcd_access_of(loaded)
+    try:
+        secrets = read_secrets(access)
+    except EtcdError as error:
+        _complain(str(error))
+        return EX_CONFIG
+    wrong = [
+        config.Issue(loaded.origins[fault.key], fault.key, str(fault.path), fault.expected)
+        for fault in faults(access, secrets)
+    ]
+    for issue in wrong:
+        _complain(str(issue))
+    if wrong:
+        return EX_CONFIG
+    for warning in warnings_of(expiries(access, secrets), datetime.now(UTC)):
+        _complain(f"warning: {warning}")
     print("the configuration is good")
     return 0
 

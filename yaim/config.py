@@ -518,6 +518,7 @@ class _Relations:
             self._read_password(prefix)
             self._require_both(f"{prefix}-user", f"{prefix}-password")
             self._require_both(f"{prefix}-cert-file", f"{prefix}-key-file")
+        self._use_tls_files()
         self._fit_label()
         self._fit_retries()
 
@@ -556,6 +557,19 @@ class _Relations:
             self._values[name] = file.read_text("utf-8").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             self._issues.append(Issue(where, file_name, str(file), f"text in UTF-8 ({error})"))
+
+    def _use_tls_files(self) -> None:
+        """They would be ignored in plaintext, and somebody thinks that they are not. Endpoints of
+        both kinds are fine: so it is while a cluster of etcd is moved to TLS."""
+        endpoints = self._values.get("dcs-endpoints", _default("dcs-endpoints"))
+        has_tls = any(each.startswith("https://") for each in endpoints)
+        if has_tls or self._is_wrong_already("dcs-endpoints"):
+            return
+        for name in ("etcd-ca-file", "etcd-cert-file", "etcd-key-file"):
+            if name in self._values:
+                expected = f"https:// in dcs-endpoints as well ({', '.join(endpoints)}: no TLS)"
+                where = self._given[name].where
+                self._issues.append(Issue(where, name, str(self._values[name]), expected))
 
     def _fit_label(self) -> None:
         interface = self._values.get("interface", "")

@@ -1,17 +1,23 @@
 """`yaim status`: who holds what, as etcd tells it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import IntEnum
 
 from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order
+from yaim.etcd.certificates import Expiry, ending
+
+PRESSING_WITHIN = timedelta(days=7)
 
 
 class Condition(IntEnum):
     """Also the exit status."""
 
     HEALTHY = 0
-    """Every address is held, every node is healthy, every pool entry is right."""
+    """Every address is held, every node is healthy, every pool entry is right, and no certificate
+    for etcd ends within a week."""
     DEGRADED = 1
     UNREACHABLE = 2
 
@@ -34,6 +40,17 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateStatus:
+    what: str
+    """The file that it is in, or the endpoint that has shown it."""
+    subject: str
+    expires: datetime
+    days_left: int
+    """Less than 0: it has expired."""
+    is_pressing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     cluster: str
     """The prefix of its keys."""
@@ -41,6 +58,7 @@ class ClusterStatus:
     nodes: tuple[NodeStatus, ...]
     wrong_entries: tuple[tuple[str, str], ...]
     """Name and reason."""
+    certificates: tuple[CertificateStatus, ...] = ()
 
     @property
     def condition(self) -> Condition:
@@ -49,11 +67,14 @@ class ClusterStatus:
             and not self.wrong_entries
             and all(each.holder is not None for each in self.addresses)
             and all(each.is_healthy for each in self.nodes)
+            and not any(each.is_pressing for each in self.certificates)
         )
         return Condition.HEALTHY if is_healthy else Condition.DEGRADED
 
 
-def status_of(cluster: str, view: ClusterView) -> ClusterStatus:
+def status_of(
+    cluster: str, view: ClusterView, certificates: tuple[CertificateStatus, ...] = ()
+) -> ClusterStatus:
     """What a view of the cluster amounts to. A mark counts if its holder's lease is the one that
     its advertisement has."""
     holders: dict[str, NodeName] = {}
@@ -80,6 +101,17 @@ def status_of(cluster: str, view: ClusterView) -> ClusterStatus:
             for name, node in sorted(view.nodes.items())
         ),
         tuple((wrong.name, wrong.reason) for wrong in view.wrong),
+        certificates,
+    )
+
+
+def certificates_of(expiries: tuple[Expiry, ...], now: datetime) -> tuple[CertificateStatus, ...]:
+    pressing = ending(expiries, now, PRESSING_WITHIN)
+    return tuple(
+        CertificateStatus(
+            each.what, each.subject, each.not_after, each.days_left(now), each in pressing
+        )
+        for each in expiries
     )
 
 
@@ -118,6 +150,16 @@ def as_json(status: ClusterStatus) -> str:
             "wrong_entries": [
                 {"entry": name, "reason": reason} for name, reason in status.wrong_entries
             ],
+            "certificates": [
+                {
+                    "where": each.what,
+                    "subject": each.subject,
+                    "expires": each.expires.isoformat(),
+                    "days_left": each.days_left,
+                    "pressing": each.is_pressing,
+                }
+                for each in status.certificates
+            ],
         },
         indent=2,
     )
@@ -143,13 +185,24 @@ def as_table(status: ClusterStatus) -> str:
         ],
     )
     if status.wrong_entries:
-        lines += ["", *_columns(("WRONG POOL ENTRY", "REASON"), list(status.wrong_entries))]
+        lines += ["", *_columns(("WRONG POOL ENTRY", "REASON"), status.wrong_entries)]
+    if status.certificates:
+        rows = [
+            (each.what, each.subject, f"{each.expires:%Y-%m-%d}", _days_left(each))
+            for each in status.certificates
+        ]
+        lines += ["", *_columns(("CERTIFICATE", "OF", "EXPIRES", "DAYS LEFT"), rows)]
     if not status.addresses and not status.nodes:
         lines += ["", "Nothing is there: are dcs-namespace and dcs-clustername right?"]
     return "\n".join(lines)
 
 
-def _columns(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _days_left(certificate: CertificateStatus) -> str:
+    days_left = str(certificate.days_left) if certificate.days_left >= 0 else "expired"
+    return f"{days_left} (renew it)" if certificate.is_pressing else days_left
+
+
+def _columns(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     if not rows:
         rows = [("(none)",) + ("",) * (len(header) - 1)]
     rows = [tuple(_printable(cell) for cell in row) for row in rows]

@@ -1,6 +1,7 @@
 """What is said of endpoints that cannot be used: real etcd, real sockets, and every message."""
 
 import http.client
+import json
 import socket
 import ssl
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from tests.certificates import Certificates
 from yaim.etcd.access import EtcdAccess
 from yaim.etcd.certificates import Expiry, certificates_in
-from yaim.etcd.diagnose import explain, server_expiries
+from yaim.etcd.diagnose import all_expiries, explain, server_expiries
 from yaim.lab.namespaces import DIES_WITH_US
 
 PATIENT_S = 10.0
@@ -312,10 +313,11 @@ def test_a_name_that_does_not_resolve_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_a_name_that_cannot_be_one_is_told() -> None:
-    found = told("http://etcd1..example:2379")
-    assert found is not None
-    assert found.startswith("the name etcd1..example cannot be looked up (")
+@pytest.mark.parametrize("name", ["etcd1..example", f"{'long' * 16}.example", "."])
+def test_a_name_that_cannot_be_one_is_told(name: str) -> None:
+    assert told(f"https://{name}:2379") == (
+        f"the name {name} cannot be looked up (it cannot be one): see getent hosts"
+    )
 
 
 def test_a_name_server_that_does_not_answer_is_told_in_time(tmp_path: Path) -> None:
@@ -500,8 +502,21 @@ def test_a_certificate_of_another_ca_is_told(
     stranger = replace(access, ca_file=certificates.stranger)
     assert told(f"https://{tls_etcd.client}", stranger) == (
         f"etcd's certificate is not signed by a CA in etcd-ca-file {certificates.stranger} but by"
-        " 'yaim test ca': put that CA's certificate there"
+        " 'yaim test ca': put that CA's certificate there or, if it is an intermediate CA, into"
+        " etcd's --cert-file"
     )
+
+
+def test_a_certificate_of_a_ca_that_was_made_anew_is_told(
+    access: EtcdAccess, certificates: Certificates
+) -> None:
+    """With the same name, and another key."""
+    leaf, key = certificates.make_leaf("other", signed_by=certificates.make_ca("twin"))
+    anew, _ = certificates.make_ca("twin")
+    with serving(like_etcd(leaf, key)) as server:
+        found = told(f"https://{server.address}", replace(access, ca_file=anew))
+    assert found is not None
+    assert found.startswith(f"etcd's certificate is not signed by a CA in etcd-ca-file {anew} but")
 
 
 def test_a_certificate_of_a_ca_that_the_host_does_not_know_is_told(tls_etcd: Etcd) -> None:
@@ -723,4 +738,42 @@ def test_with_files_that_cannot_be_used_no_end_is_told(tls_etcd: Etcd) -> None:
 
 
 def test_without_tls_there_is_no_end(plain_etcd: Etcd) -> None:
-    assert server_expiries(EtcdAccess((f"http://{plain_etcd.client}",)), PATIENT_S) == ()
+    assert all_expiries(EtcdAccess((f"http://{plain_etcd.client}",)), PATIENT_S) == ()
+
+
+def test_files_that_cannot_be_read_have_no_end(tls_etcd: Etcd, access: EtcdAccess) -> None:
+    endpoints = (f"https://{tls_etcd.client}",)
+    wrong = replace(access, endpoints=endpoints, ca_file=Path("/nowhere/ca"))
+    assert all_expiries(wrong, PATIENT_S) == ()
+
+
+def status(access: EtcdAccess, endpoint: str) -> tuple[int, list[dict[str, object]], str]:
+    """Exit status, certificates and complaints of `yaim status --json`."""
+    files = ("ca", access.ca_file), ("cert", access.cert_file), ("key", access.key_file)
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "yaim", "status", "--json", "--dcs-clustername=yaim"),
+            f"--dcs-endpoints={endpoint}",
+            *(f"--etcd-{name}-file={file}" for name, file in files if file is not None),
+        ),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return done.returncode, json.loads(done.stdout)["certificates"], done.stderr
+
+
+def test_status_shows_the_certificates(tls_etcd: Etcd, access: EtcdAccess) -> None:
+    endpoint = f"https://{tls_etcd.client}"
+    code, shown, complaints = status(access, f"{endpoint},https://127.0.0.1:{closed_port()}")
+    assert (code, complaints) == (1, "")
+    assert [(each["where"], each["subject"]) for each in shown] == [
+        (f"etcd-ca-file {access.ca_file}", "yaim test ca"),
+        (f"etcd-cert-file {access.cert_file}", "yaim test leaf"),
+        (endpoint, "yaim test leaf"),
+    ]
+
+
+def test_status_shows_no_certificates_without_tls(plain_etcd: Etcd) -> None:
+    assert status(NOBODY, f"http://{plain_etcd.client}") == (1, [], "")

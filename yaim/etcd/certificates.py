@@ -149,10 +149,15 @@ def _key_fault(content: bytes) -> str | None:
 
 
 def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
-    """Raises ssl.SSLError. That function of Python's wants paths; the content leaves memory not
-    even so. With a password given it asks nobody for one."""
-    with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
-        context.load_cert_chain(cert_path, key_path, password="")
+    """Raises ssl.SSLError, or EtcdError if it cannot be tried here. Python's function wants paths;
+    the content does not leave memory for that. With a password given, it asks nobody for one."""
+    try:
+        with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
+            context.load_cert_chain(cert_path, key_path, password="")
+    except ssl.SSLError:
+        raise
+    except OSError as error:
+        raise EtcdError(f"cannot look at the client certificate: {error}") from error
 
 
 @contextmanager

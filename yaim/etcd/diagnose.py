@@ -23,6 +23,7 @@ from yaim.etcd.certificates import (
     Expiry,
     certificates_in,
     client_context,
+    expiries,
     read_certificate,
 )
 
@@ -32,9 +33,10 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """With empty SETTINGS."""
 _FRAME_HEADER_BYTES = 9
 
+# SSLCertVerificationError.verify_code: X509_V_ERR_* of OpenSSL's x509_vfy.h
 _V_ERR_NOT_YET_VALID = 9
 _V_ERR_EXPIRED = 10
-_V_ERR_NOT_SIGNED_BY_OURS = (2, 18, 19, 20, 21)
+_V_ERR_NOT_SIGNED_BY_OURS = (2, 7, 18, 19, 20, 21)
 _V_ERR_PURPOSE = 26
 _V_ERR_OTHER_HOST = (62, 64)
 
@@ -82,6 +84,17 @@ def server_expiries(access: EtcdAccess, timeout_s: float) -> tuple[Expiry, ...]:
     endpoints = [each for each in access.endpoints if urlsplit(each).scheme == "https"]
     with ThreadPoolExecutor(max(len(endpoints), 1)) as at_once:
         return tuple(each for each in at_once.map(expiry, endpoints) if each is not None)
+
+
+def all_expiries(access: EtcdAccess, timeout_s: float) -> tuple[Expiry, ...]:
+    """Of our files and of the endpoints, as far as they can be had; none where TLS is not used."""
+    if not any(urlsplit(each).scheme == "https" for each in access.endpoints):
+        return ()
+    try:
+        ours = expiries(access, read_secrets(access))
+    except EtcdError:
+        ours = ()
+    return ours + server_expiries(access, timeout_s)
 
 
 # --- what the answers mean -----------------------------------------------------------------
@@ -170,7 +183,7 @@ def _why_not_trusted(
             )
         return (
             f"etcd's certificate is not signed by a CA in etcd-ca-file {access.ca_file}{by}: put"
-            " that CA's certificate there"
+            " that CA's certificate there or, if it is an intermediate CA, into etcd's --cert-file"
         )
     if code == _V_ERR_PURPOSE:
         return (
@@ -328,15 +341,11 @@ class _Target:
         addresses = self._look_up()
         failures: list[str] = []
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            connection = socket.socket(family, kind, protocol)
             try:
-                connection.settimeout(self.left_s / (len(addresses) - number))
-                connection.connect(address)
+                share_s = self.left_s / (len(addresses) - number)
+                return _Wire(_connected((family, kind, protocol), address, share_s), self)
             except OSError as error:
-                connection.close()
                 failures.append(self._why_not_connected(error, address[0]))
-            else:
-                return _Wire(connection, self)
         raise _Found("; ".join(dict.fromkeys(failures)))
 
     def _why_not_connected(self, error: OSError, address: str) -> str:
@@ -365,7 +374,7 @@ class _Target:
                 found.append(socket.getaddrinfo(self.host, self._port, type=socket.SOCK_STREAM))
             except OSError as error:
                 failed.append(str(error.strerror))
-            except UnicodeError:
+            except ValueError:
                 failed.append("it cannot be one")
 
         thread = threading.Thread(target=look_up, name="look-up", daemon=True)
@@ -375,6 +384,18 @@ class _Target:
             return found[0]
         why = failed[0] if failed else f"no answer {self.within}"
         raise _Found(f"the name {self.host} cannot be looked up ({why}): see getent hosts")
+
+
+def _connected(kind: tuple[int, int, int], address: Any, timeout_s: float) -> socket.socket:
+    """Raises OSError."""
+    connection = socket.socket(*kind)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 class _Wire:
@@ -447,17 +468,21 @@ class _Tls:
             self._object.unwrap()
         except ssl.SSLError:
             pass
-        self._wire.send(self._out.read())
+        self._flush()
 
     def _do(self, operation: Callable[[], Result]) -> Result:
         while True:
             try:
                 return operation()
             except ssl.SSLWantReadError:
-                self._wire.send(self._out.read())
+                self._flush()
                 self._hear()
             finally:
-                self._wire.send(self._out.read())
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._out.pending:
+            self._wire.send(self._out.read())
 
     def _hear(self) -> None:
         data = self._wire.receive()
