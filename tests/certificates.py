@@ -1,33 +1,11 @@
 """Certificates for tests, made by openssl."""
 
-import os
 import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-OPENSSL_CONFIG = """
-[req]
-prompt = no
-distinguished_name = name
-[name]
-CN = yaim test {name}
-[ca]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-[leaf]
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, digitalSignature
-extendedKeyUsage = {usage}
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-subjectAltName = {hosts}
-"""
-EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
-FAKETIME = "/usr/$LIB/faketime/libfaketime.so.1"
-RSA_KEY = ("-newkey", "rsa:2048")
-WEAK_RSA_KEY = ("-newkey", "rsa:1024")
+from yaim.lab.certificates import EC_KEY, make
 
 
 @dataclass(frozen=True)
@@ -56,10 +34,10 @@ class Certificates:
         `in_days`, which may be negative."""
         ca, ca_key = signed_by or (self.ca, self.ca_key)
         options = (*new_key, "-CA", str(ca), "-CAkey", str(ca_key))
-        return _make(ca.parent, name, "leaf", *options, in_days=in_days, hosts=hosts, usage=usage)
+        return make(ca.parent, name, "leaf", *options, in_days=in_days, hosts=hosts, usage=usage)
 
     def make_ca(self, name: str, *, in_days: int = 0) -> tuple[Path, Path]:
-        return _make(self.ca.parent, name, "ca", *EC_KEY, in_days=in_days)
+        return make(self.ca.parent, name, "ca", *EC_KEY, in_days=in_days)
 
     def encrypted_key(self, *form: str) -> Path:
         """`key` with a password."""
@@ -82,36 +60,9 @@ class Certificates:
 
 
 def make_certificates(directory: Path) -> Certificates:
-    ca, ca_key = _make(directory, "ca", "ca", *EC_KEY)
-    stranger, _ = _make(directory, "stranger", "ca", *EC_KEY)
+    ca, ca_key = make(directory, "ca", "ca", *EC_KEY)
+    stranger, _ = make(directory, "stranger", "ca", *EC_KEY)
     leaf, key = directory / "leaf.pem", directory / "leaf.key"
     made = Certificates(ca, stranger, leaf, key, ca_key)
     made.make_leaf("leaf")
     return made
-
-
-def _make(
-    directory: Path,
-    name: str,
-    kind: str,
-    *options: str,
-    in_days: int = 0,
-    hosts: str = "IP:127.0.0.1",
-    usage: str = "serverAuth, clientAuth",
-) -> tuple[Path, Path]:
-    """The certificate and its key. Not every openssl in use lets both dates be chosen, hence
-    libfaketime; without its shared memory, which it would leave behind."""
-    config, certificate, key = (directory / f"{name}.{each}" for each in ("cnf", "pem", "key"))
-    config.write_text(OPENSSL_CONFIG.format(name=name, hosts=hosts, usage=usage))
-    clock = {"LD_PRELOAD": FAKETIME, "FAKETIME": f"{in_days:+}d", "FAKETIME_DISABLE_SHM": "1"}
-    subprocess.run(
-        (
-            *("openssl", "req", "-x509", "-config", str(config), "-extensions", kind, "-nodes"),
-            *("-days", "2", "-keyout", str(key), "-out", str(certificate), *options),
-        ),
-        env={**os.environ, **(clock if in_days else {})},
-        check=True,
-        capture_output=True,
-        timeout=30,
-    )
-    return certificate, key

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import EC_KEY, RSA_KEY, WEAK_RSA_KEY, Certificates
+from tests.certificates import Certificates
 from yaim.etcd.access import EtcdAccess, read_secrets
 from yaim.etcd.certificates import (
     Certificate,
@@ -24,6 +24,7 @@ from yaim.etcd.certificates import (
     read_certificate,
     warnings_of,
 )
+from yaim.lab.certificates import EC_KEY, RSA_KEY, WEAK_RSA_KEY
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")

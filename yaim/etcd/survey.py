@@ -9,8 +9,7 @@ from time import monotonic, sleep
 from yaim.etcd.access import EtcdError
 from yaim.etcd.certificates import warnings_of
 from yaim.etcd.client import EtcdClient
-from yaim.etcd.diagnose import explain
-from yaim.etcd.diagnose import server_expiries as all_expiries
+from yaim.etcd.diagnose import all_expiries, explain
 
 logger = logging.getLogger(__name__)
 

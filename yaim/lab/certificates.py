@@ -1,16 +1,17 @@
-"""Certificates for the lab and the tests, made by openssl; good for two days."""
+"""Certificates for the lab and the tests, made by openssl."""
 
+import os
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-_CONFIG = """
+OPENSSL_CONFIG = """
 [req]
 prompt = no
 distinguished_name = name
 [name]
-CN = {name}
+CN = yaim test {name}
 [ca]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
@@ -18,10 +19,15 @@ subjectKeyIdentifier = hash
 [leaf]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth, clientAuth
+extendedKeyUsage = {usage}
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
+subjectAltName = {hosts}
 """
+EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+FAKETIME = "/usr/$LIB/faketime/libfaketime.so.1"
+RSA_KEY = ("-newkey", "rsa:2048")
+WEAK_RSA_KEY = ("-newkey", "rsa:1024")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +41,39 @@ class Authority:
 
     def __init__(self, directory: Path, name: str = "ca") -> None:
         self._directory = directory
-        self._name = name
-        self.cert = self._make(name, "ca", "").cert
+        self.cert, self._key = make(directory, name, "ca", *EC_KEY)
 
     def issue(self, name: str, addresses: Iterable[str]) -> Certificate:
         """For these IP addresses, as a server and as a client. The same name again replaces the
         files."""
-        names = ", ".join(f"IP:{address}" for address in addresses)
-        signed = ("-CA", f"{self._name}.pem", "-CAkey", f"{self._name}.key")
-        return self._make(name, "leaf", f"subjectAltName = {names}\n", *signed)
+        hosts = ", ".join(f"IP:{address}" for address in addresses)
+        signed_by = ("-CA", str(self.cert), "-CAkey", str(self._key))
+        return Certificate(*make(self._directory, name, "leaf", *EC_KEY, *signed_by, hosts=hosts))
 
-    def _make(self, name: str, kind: str, more: str, *options: str) -> Certificate:
-        config = self._directory / f"{name}.cnf"
-        config.write_text(_CONFIG.format(name=name) + more)
-        command = (
-            *("openssl", "req", "-x509", "-config", f"{name}.cnf", "-extensions", kind),
-            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
-            *("-keyout", f"{name}.key", "-out", f"{name}.pem", *options),
-        )
-        subprocess.run(command, cwd=self._directory, check=True, capture_output=True, timeout=30)
-        return Certificate(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+
+def make(
+    directory: Path,
+    name: str,
+    kind: str,
+    *options: str,
+    in_days: int = 0,
+    hosts: str = "IP:127.0.0.1",
+    usage: str = "serverAuth, clientAuth",
+) -> tuple[Path, Path]:
+    """A certificate of a kind, `ca` or `leaf`, and its key. Valid for two days, beginning in
+    `in_days`, which may be negative: not every openssl in use lets both dates be chosen, hence
+    libfaketime; without its shared memory, which it would leave behind."""
+    config, certificate, key = (directory / f"{name}.{each}" for each in ("cnf", "pem", "key"))
+    config.write_text(OPENSSL_CONFIG.format(name=name, hosts=hosts, usage=usage))
+    clock = {"LD_PRELOAD": FAKETIME, "FAKETIME": f"{in_days:+}d", "FAKETIME_DISABLE_SHM": "1"}
+    subprocess.run(
+        (
+            *("openssl", "req", "-x509", "-config", str(config), "-extensions", kind, "-nodes"),
+            *("-days", "2", "-keyout", str(key), "-out", str(certificate), *options),
+        ),
+        env={**os.environ, **(clock if in_days else {})},
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    return certificate, key
