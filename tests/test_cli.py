@@ -321,7 +321,7 @@ def test_status_says_that_etcd_cannot_be_reached(tmp_path: Path) -> None:
     done = yaim(tmp_path, "status", "--dcs-clustername=yaim", f"--dcs-endpoints={endpoint}")
     assert (done.returncode, done.stdout) == (EX_UNREACHABLE, "")
     assert done.stderr.startswith(f"yaim: cannot read etcd: {endpoint}: ")
-    assert "Connection refused" in done.stderr
+    assert "127.0.0.1 refuses the connection: does etcd run there" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

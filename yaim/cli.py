@@ -18,7 +18,7 @@ from yaim.config import ENVIRONMENT_PREFIX, KEYS, Config, ConfigError
 EX_CONFIG = 78
 """sysexits.h: the configuration is wrong."""
 EX_CANNOT_START = 1
-CERTIFICATES_WITHIN_S = 2.0
+LOOK_WITHIN_S = 2.0
 """How long `status` waits for etcd's certificates: an endpoint may be down."""
 
 
@@ -247,20 +247,20 @@ def _status(options: argparse.Namespace) -> int:
     loaded = _load_or_exit(options, only_cluster=True)
     from yaim import configured, status
     from yaim.etcd.access import EtcdError
-    from yaim.etcd.diagnose import all_expiries
+    from yaim.etcd.diagnose import all_expiries, explain_all
 
     keys, client = configured.keys_of(loaded), configured.etcd_client_of(loaded)
+    access = configured.etcd_access_of(loaded)
     try:
         view = keys.view(*client.read_all(*keys.all()))
     except EtcdError as error:
+        explained = explain_all(error, access, LOOK_WITHIN_S)
         if options.json:
-            print(json.dumps({"status": "unreachable", "error": str(error)}, indent=2))
+            print(json.dumps({"status": "unreachable", "error": explained}, indent=2))
         else:
-            _complain(f"cannot read etcd: {error}")
+            _complain(f"cannot read etcd: {explained}")
         return status.Condition.UNREACHABLE
-    certificates = status.certificates_of(
-        all_expiries(configured.etcd_access_of(loaded), CERTIFICATES_WITHIN_S), datetime.now(UTC)
-    )
+    certificates = status.certificates_of(all_expiries(access, LOOK_WITHIN_S), datetime.now(UTC))
     found = status.status_of(keys.prefix, view, certificates)
     print(status.as_json(found) if options.json else status.as_table(found))
     return found.condition

@@ -145,7 +145,7 @@ def test_when_all_endpoints_fail_each_is_told(silent: str) -> None:
     with pytest.raises(EtcdError) as raised:
         client.read_all(b"a", b"b")
     told = dict(each.split(": ", 1) for each in str(raised.value).split("; "))
-    assert told[NOWHERE] == told["http://127.0.0.1:10"] == "connection refused"
+    assert told[NOWHERE] == told["http://127.0.0.1:10"] == "Connection refused"
     assert "no answer in time" in told[silent] or "timed out" in told[silent]
 
 

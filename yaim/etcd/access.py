@@ -1,5 +1,6 @@
 """Where etcd is and how to get in; the files for that, read anew whenever asked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,15 @@ from pathlib import Path
 class EtcdError(Exception):
     """etcd could not be reached, did not answer in time, or refused. Says which endpoint, or which
     file."""
+
+
+class EtcdUnreachable(EtcdError):
+    """No endpoint has answered."""
+
+    def __init__(self, complaints: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{each}: {why}" for each, why in complaints.items()))
+        self.complaints = complaints
+        """Endpoint to what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import etcd3.etcdrpc as rpc
 import grpc
 
 from yaim.core.model import Boottime
-from yaim.etcd.access import EtcdAccess, EtcdError, read_secrets
+from yaim.etcd.access import EtcdAccess, EtcdError, EtcdUnreachable, read_secrets
 from yaim.etcd.certificates import check_secrets
 from yaim.etcd.connection import (
     ETCD_HAS_ANSWERED,
@@ -185,14 +185,14 @@ class EtcdClient:
 
     def survey(self) -> dict[str, str]:
         """Ask each endpoint for its status: what is wrong with those that are not all right."""
-        complaints = {}
+        complaints: dict[str, str] = {}
         way = self._way()
         for endpoint in way.access.endpoints:
             one = replace(way, access=replace(way.access, endpoints=(endpoint,)))
             try:
                 self._endpoints.call_over(one, STATUS).connection.leave("not needed")
-            except EtcdError as error:
-                complaints[endpoint] = str(error).removeprefix(f"{endpoint}: ")
+            except EtcdUnreachable as error:
+                complaints.update(error.complaints)
         return complaints
 
     def _prove(self, way: Way) -> None:

@@ -104,7 +104,7 @@ def plain(error: Any) -> str:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return "no answer in time"
     if failed := _NOT_CONNECTED.search(text):
-        return failed[1][0].lower() + failed[1][1:]
+        return failed[1]
     return text or str(code)
 
 

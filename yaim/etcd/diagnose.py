@@ -17,7 +17,7 @@ from errno import ECONNREFUSED, EHOSTUNREACH, ENETUNREACH
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from yaim.etcd.access import EtcdAccess, EtcdError, read_secrets
+from yaim.etcd.access import EtcdAccess, EtcdError, EtcdUnreachable, read_secrets
 from yaim.etcd.certificates import (
     Certificate,
     Expiry,
@@ -65,6 +65,17 @@ def explain(endpoint: str, access: EtcdAccess, timeout_s: float) -> str | None:
     except (_Found, EtcdError) as found:
         return str(found)
     return None
+
+
+def explain_all(error: EtcdError, access: EtcdAccess, timeout_s: float) -> str:
+    """The same for a request that has failed at all endpoints; what they said where nothing else is
+    found. In at most `timeout_s` for each."""
+    if not isinstance(error, EtcdUnreachable):
+        return str(error)
+    return "; ".join(
+        f"{endpoint}: {explain(endpoint, access, timeout_s) or complaint}"
+        for endpoint, complaint in error.complaints.items()
+    )
 
 
 def server_expiries(access: EtcdAccess, timeout_s: float) -> tuple[Expiry, ...]:

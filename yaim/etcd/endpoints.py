@@ -21,7 +21,7 @@ import grpc
 
 from yaim.boottime import boottime
 from yaim.core.model import Boottime
-from yaim.etcd.access import EtcdError
+from yaim.etcd.access import EtcdError, EtcdUnreachable
 from yaim.etcd.connection import (
     ETCD_HAS_ANSWERED,
     NO_TOKEN,
@@ -192,7 +192,7 @@ class Endpoints:
                     alive.append(connection)
                     pending.append(_send(call, connection, max(left_s, call.patience_s), ended))
                 if not pending:
-                    raise EtcdError("; ".join(f"{e}: {why}" for e, why in complaints.items()))
+                    raise EtcdUnreachable(complaints)
                 try:
                     each = ended.get(timeout=call.patience_s)
                 except Empty:

@@ -21,8 +21,9 @@ EXPLAIN_WITHIN_S = 2.0
 class Survey:
     """Started by its construction; writes to the log what is wrong, once each."""
 
-    def __init__(self, client: EtcdClient) -> None:
+    def __init__(self, client: EtcdClient, at_most_every_s: float = AT_MOST_EVERY_S) -> None:
         self._client = client
+        self._at_most_every_s = at_most_every_s
         self._wanted = threading.Event()
         self._complaints: dict[str, str] = {}
         """Endpoint to what was wrong with it last time."""
@@ -43,9 +44,9 @@ class Survey:
                     self._warn()
             except EtcdError as error:  # a file; whoever makes requests fails likewise, and tells
                 logger.debug("no look at etcd's endpoints: %s", error)
-            sleep(AT_MOST_EVERY_S)
-            again_in_s = EVERY_S if not self._complaints else AT_MOST_EVERY_S
-            self._wanted.wait(again_in_s - AT_MOST_EVERY_S)
+            sleep(self._at_most_every_s)
+            if not self._complaints:
+                self._wanted.wait(EVERY_S)
 
     def _look(self) -> None:
         access = self._client.access
