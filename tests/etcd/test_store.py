@@ -1,10 +1,11 @@
 """The core's actions carried out in a real etcd."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -49,7 +50,7 @@ from yaim.core.model import (
 from yaim.etcd.access import EtcdAccess
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
-from yaim.etcd.store import EtcdAction, EtcdStore
+from yaim.etcd.store import WATCH_LATE_S, EtcdAction, EtcdStore
 
 A, B = ip_address("192.0.2.10"), ip_address("192.0.2.11")
 ME = NodeName("db1")
@@ -71,9 +72,11 @@ def advertisement(reason: str = "HTTP 200") -> Advertisement:
 class Desk:
     """A store, and what it has posted."""
 
-    def __init__(self, url: str, keys: Keys, node: NodeName = ME) -> None:
+    def __init__(
+        self, url: str, keys: Keys, node: NodeName = ME, *, kind: type[EtcdClient] = EtcdClient
+    ) -> None:
         self.keys = keys
-        self.client = EtcdClient(EtcdAccess((url,)), 2.0)
+        self.client = kind(EtcdAccess((url,)), 2.0)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._view: ClusterView | None = None
         self.store = EtcdStore(self.client, keys, node, self._events.put)
@@ -251,6 +254,7 @@ def test_three_hundred_addresses_are_claimed_and_released(desk: Desk, keys: Keys
     me = Member(desk, pool)
     marks = me.claim(*pool).marks
     assert {mark.address for mark in marks} == set(pool)
+    assert len({mark.revision for mark in marks}) == 3, "transactions"
     unhealthy = replace(advertisement("HTTP 503"), is_healthy=False)
     desk.ask(AdvertiseNode(3, unhealthy, me.lease, me.advertised, marks), NodeAdvertised)
     assert desk.ask(ReadCluster(), ClusterRead).view.marks == {}
@@ -300,6 +304,46 @@ def test_a_watch_that_waits_goes_on_as_soon_as_etcd_answers_anything(
     patient_desk.wait_for(ClusterRead)
     etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
     assert A in patient_desk.view_where(lambda view: bool(view.pool)).pool
+
+
+class Deaf(EtcdClient):
+    """Its first watch goes on and tells nothing."""
+
+    watches = 0
+
+    def watch(self, start: bytes, end: bytes, revision: int) -> Iterator[Any]:
+        self.watches += 1
+        is_deaf = self.watches == 1
+        for answer in super().watch(start, end, revision):
+            if not is_deaf:
+                yield answer
+
+
+def test_a_watch_that_has_fallen_silent_is_made_anew_when_reads_show_it(
+    etcd: EtcdServer, keys: Keys
+) -> None:
+    desk = Desk(etcd.url, keys, kind=Deaf)
+    desk.wait_for(ClusterChanged)
+    etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
+    assert A in desk.ask(ReadCluster(), ClusterRead).view.pool
+    time.sleep(WATCH_LATE_S + 0.1)
+    desk.ask(ReadCluster(), ClusterRead)
+    etcd.ctl("put", "/service/yaim/ips/192.0.2.11", "")
+    desk.view_where(lambda view: B in view.pool)
+    assert desk.client.watches == 2  # type: ignore[attr-defined]
+    desk.client.close()
+
+
+def test_a_watch_that_tells_what_is_read_stays(etcd: EtcdServer, keys: Keys) -> None:
+    desk = Desk(etcd.url, keys, kind=Deaf)
+    desk.client.watches = 1  # type: ignore[attr-defined]
+    desk.wait_for(ClusterChanged)
+    for _ in range(4):
+        etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
+        desk.ask(ReadCluster(), ClusterRead)
+        time.sleep(WATCH_LATE_S / 2)
+    assert desk.client.watches == 2  # type: ignore[attr-defined]
+    desk.client.close()
 
 
 def test_a_compaction_does_not_hide_changes(desk: Desk, etcd: EtcdServer) -> None:
