@@ -174,6 +174,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         only=("leases revoked", "etcd wiped", "coordinator frozen", "cut off"),
     ),
     _in(
+        DEADLINE,
+        "after a loss of all leases others are waited for only half as long",
+        ("Boottime(learnt_at + granted_ttl_s *", "Boottime(learnt_at + 0.5 * granted_ttl_s *"),
+        only=("leases revoked", "etcd wiped", "coordinator frozen", "cut off"),
+    ),
+    _in(
         STEP,
         "after a loss of all leases what was ours is not known",
         ("return ours | {a for a in assigned", "return {a for a in assigned"),

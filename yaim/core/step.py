@@ -467,8 +467,9 @@ class _Turn:
             return
         ours = frozenset(a for a in self.state.ours if a not in view.marks)
         if self.state.has_advertised and self._my_node() is not None:
-            marks = frozenset(self._my_marks()) - self._leaving()
-            ours = frozenset(m.address for m in marks) | (ours if loss is not None else frozenset())
+            leaving = {mark.address for mark in self._leaving()}
+            held = {m.address for m in view.marks.values() if self._is_mine(m)} - leaving
+            ours = frozenset(held) if loss is None else ours | held
         if loss is not None:
             released = frozenset(
                 mark.address
