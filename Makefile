@@ -1,6 +1,8 @@
 # make demo    what yaim does: three nodes with a private etcd, a client watching
-# make test    all checks and tests
+# make test    all checks and tests, with every set of libraries
 # make check   only formatting, lint, types
+# make test-pypi, make test-debian    only the tests, with PyPI's libraries; with those of Debian 12
+#              and 13 (SUITE=trixie: one of them)
 # make sim     random faults in virtual time; SEEDS=100000 for more
 # make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
 # make bench   the figures of the README, measured here
@@ -12,15 +14,22 @@ PYTHON3 ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 SOURCES := yaim helper bench tests
-PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl
+PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap
 
-.PHONY: demo test check sim chaos bench setup packages
+.PHONY: demo test test-pypi test-debian check sim chaos bench setup packages
 
 demo: setup
 	$(SUDO) $(BIN)/yaim lab run
 
 test: check
-	$(SUDO) $(BIN)/python -m pytest
+	$(SUDO) $(BIN)/python -m tests.sets
+
+test-pypi: setup
+	$(SUDO) $(BIN)/python -m tests.sets pypi
+
+SUITE ?= bookworm trixie
+test-debian: packages
+	$(SUDO) $(PYTHON3) -m tests.sets $(SUITE)
 
 check: setup
 	$(BIN)/ruff format --check $(SOURCES)

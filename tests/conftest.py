@@ -1,12 +1,33 @@
 """All tests run in a network namespace of their own: nothing they do reaches the host's network,
 and nothing of it is left when they end, however they end."""
 
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
 import pytest
 
 from tests.certificates import Certificates, make_certificates
 from yaim.lab.namespaces import enter_private_network
 
 enter_private_network()
+
+
+def pytest_report_header() -> str:
+    """With what the tests run."""
+    libraries = ("etcd3", "grpcio", "protobuf", "pyroute2", "hypothesis")
+    etcd = subprocess.run(("etcd", "--version"), capture_output=True, text=True).stdout
+    told = [f"Python {platform.python_version()}", *map(_with_version, libraries)]
+    return (
+        f"set: {', '.join(told)}, etcd {etcd.partition('etcd Version: ')[2].partition(chr(10))[0]}"
+    )
+
+
+def _with_version(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return f"{library} unknown"
 
 
 @pytest.fixture(scope="session")
