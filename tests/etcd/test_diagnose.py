@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -603,16 +604,21 @@ def test_a_certificate_that_cannot_be_trusted_for_another_reason_is_told(
 
 
 def test_a_client_certificate_that_is_missing_is_told(tls_etcd: Etcd, access: EtcdAccess) -> None:
-    found = told(f"https://{tls_etcd.client}", replace(access, cert_file=None, key_file=None))
+    without = replace(access, cert_file=None, key_file=None)
+    found = whatever_the_alert(told(f"https://{tls_etcd.client}", without))
     assert found == (
-        "etcd wants a client certificate (alert bad certificate): set etcd-cert-file and"
-        " etcd-key-file"
+        "etcd wants a client certificate (alert ...): set etcd-cert-file and etcd-key-file"
     )
+
+
+def whatever_the_alert(found: str | None) -> str | None:
+    """Older etcds say "bad certificate" to everything, newer ones what is wrong with it."""
+    return found and re.sub(r"\(alert [a-z ]+\)", "(alert ...)", found)
 
 
 def refuses(file: Path) -> str:
     return (
-        f"etcd refuses the client certificate in etcd-cert-file {file} (alert bad certificate): is"
+        f"etcd refuses the client certificate in etcd-cert-file {file} (alert ...): is"
         " it signed by the CA of etcd's --trusted-ca-file, and does its extended key usage have"
         " clientAuth?"
     )
@@ -624,7 +630,7 @@ def test_a_client_certificate_of_another_ca_is_told(
     ca = certificates.stranger, certificates.stranger.with_suffix(".key")
     cert, key = certificates.make_leaf("other", signed_by=ca)
     access = replace(access, cert_file=cert, key_file=key)
-    assert told(f"https://{tls_etcd.client}", access) == refuses(cert)
+    assert whatever_the_alert(told(f"https://{tls_etcd.client}", access)) == refuses(cert)
 
 
 def test_a_client_certificate_for_servers_is_told(
@@ -632,7 +638,7 @@ def test_a_client_certificate_for_servers_is_told(
 ) -> None:
     cert, key = certificates.make_leaf("other", usage="serverAuth")
     access = replace(access, cert_file=cert, key_file=key)
-    assert told(f"https://{tls_etcd.client}", access) == refuses(cert)
+    assert whatever_the_alert(told(f"https://{tls_etcd.client}", access)) == refuses(cert)
 
 
 def test_a_client_certificate_that_has_expired_is_told(
@@ -640,8 +646,9 @@ def test_a_client_certificate_that_has_expired_is_told(
 ) -> None:
     cert, key = certificates.make_leaf("other", in_days=-10)
     (made,) = certificates_in(cert.read_bytes())
-    assert told(f"https://{tls_etcd.client}", replace(access, cert_file=cert, key_file=key)) == (
-        "etcd refuses the client certificate (alert bad certificate): that in etcd-cert-file"
+    ours = replace(access, cert_file=cert, key_file=key)
+    assert whatever_the_alert(told(f"https://{tls_etcd.client}", ours)) == (
+        "etcd refuses the client certificate (alert ...): that in etcd-cert-file"
         f" {cert} has expired on {made.not_after:%Y-%m-%d}"
     )
 
@@ -656,7 +663,7 @@ def test_a_client_certificate_that_is_refused_in_tls_1_2_is_told(
     cert, key = certificates.make_leaf("other", signed_by=ca)
     with serving(through_tls(context, SETTINGS)) as server:
         found = told(f"https://{server.address}", replace(access, cert_file=cert, key_file=key))
-    assert found == refuses(cert).replace("bad certificate", "unknown ca")
+    assert found == refuses(cert).replace("...", "unknown ca")
 
 
 def test_a_server_with_other_tls_versions_is_told(
