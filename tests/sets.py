@@ -47,9 +47,10 @@ class Part:
 
 
 def pypi(*arguments: str) -> tuple[str, ...]:
-    """pytest with this Python; its temporary files are gone with its mount namespace. The shell is
-    the first process: it leaves no zombies of orphans."""
-    script = 'mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"; "$@"'
+    """pytest with this Python; its temporary files are gone with its mount namespace, and so are
+    libfaketime's semaphores, which have names with process ids in them. The shell is the first
+    process: it leaves no zombies of orphans."""
+    script = 'mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"; mount -t tmpfs tmpfs /dev/shm; "$@"'
     return (
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
         *("sh", "-ec", script, "sh", sys.executable, "-m", "pytest", *arguments),
