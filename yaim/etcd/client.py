@@ -124,6 +124,8 @@ class EtcdClient:
                             f"{connection.endpoint}: watch of {shown(start)} cancelled: {reason}"
                         )
                     yield answer
+                # etcd does not; something between us and it may.
+                raise EtcdError(f"{connection.endpoint}: the watch was ended")
             finally:
                 answers.cancel()
         except grpc.RpcError as error:
