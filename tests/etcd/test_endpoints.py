@@ -114,6 +114,21 @@ def test_a_dead_connection_to_the_only_endpoint_is_made_anew(
     client.close()
 
 
+def test_a_slow_connection_that_answers_stays_in_use(
+    relays: tuple[Relay, Relay], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if it was asked twice, and has answered once by then: to make it anew is slower still,
+    and ends the watch."""
+    caplog.set_level(logging.INFO)
+    client = EtcdClient(EtcdAccess((url(relays[0]),)), FAR_S)
+    lease = client.grant(60)
+    relays[0].delay(0.25, 0.25)
+    for _ in range(3):
+        client.keep(lease.id)
+    assert "leaves etcd endpoint" not in caplog.text
+    client.close()
+
+
 def test_a_watch_ends_when_its_endpoint_is_left(relays: tuple[Relay, Relay]) -> None:
     """It would otherwise be silent for ever."""
     client = EtcdClient(EtcdAccess(tuple(url(relay) for relay in relays)), FAR_S)
