@@ -241,6 +241,21 @@ def test_new_endpoints_are_used_once_they_answer(
     client.close()
 
 
+def test_a_new_access_that_goes_on_failing_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever endpoint is tried first."""
+    client = EtcdClient(EtcdAccess((NOWHERE,)), 1.0)
+    with pytest.raises(EtcdError):
+        client.put(b"a", b"")
+    client.use(EtcdAccess(tuple(f"http://127.0.0.1:{port}" for port in (7, 8, 9, 10, 11))))
+    for _ in range(5):
+        assert not client.refresh()
+    assert caplog.text.count("the new access to etcd is not used, it does not work") == 1
+    client.use(EtcdAccess((NOWHERE, "http://127.0.0.1:8")))
+    assert not client.refresh()
+    assert caplog.text.count("the new access to etcd is not used, it does not work") == 2
+    client.close()
+
+
 # --- certificates that are replaced -----------------------------------------------------------
 
 
