@@ -4,10 +4,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
+import etcd3.etcdrpc as rpc
+import grpc
 import pytest
 
 from tests.certificates import Certificates
@@ -87,6 +90,28 @@ def test_a_watch_ends_when_etcd_does(etcd: EtcdServer, client: EtcdClient) -> No
     etcd.stop()
     with pytest.raises(EtcdError):
         next(watch)
+
+
+def test_a_watch_that_is_ended_without_an_error_ends_with_one() -> None:
+    """As a proxy may do that is shut down gently."""
+
+    status = rpc.StatusResponse().SerializeToString()
+    answers_status = grpc.unary_unary_rpc_method_handler(lambda request, context: status)
+    ends = grpc.stream_stream_rpc_method_handler(lambda requests, context: iter(()))
+    handlers = (
+        grpc.method_handlers_generic_handler(
+            "etcdserverpb.Maintenance", {"Status": answers_status}
+        ),
+        grpc.method_handlers_generic_handler("etcdserverpb.Watch", {"Watch": ends}),
+    )
+    server = grpc.server(ThreadPoolExecutor(2), handlers=handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    client = EtcdClient(EtcdAccess((f"http://127.0.0.1:{port}",)), 1.0)
+    with pytest.raises(EtcdError, match="the watch was ended"):
+        list(client.watch(b"a", b"b", 1))
+    client.close()
+    server.stop(None)
 
 
 def test_nobody_at_the_endpoint_is_told_with_its_name() -> None:

@@ -114,6 +114,21 @@ def test_a_dead_connection_to_the_only_endpoint_is_made_anew(
     client.close()
 
 
+def test_a_slow_connection_that_answers_stays_in_use(
+    relays: tuple[Relay, Relay], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if it was asked twice, and has answered once by then: to make it anew is slower still,
+    and ends the watch."""
+    caplog.set_level(logging.INFO)
+    client = EtcdClient(EtcdAccess((url(relays[0]),)), FAR_S)
+    lease = client.grant(60)
+    relays[0].delay(0.25, 0.25)
+    for _ in range(3):
+        client.keep(lease.id)
+    assert "leaves etcd endpoint" not in caplog.text
+    client.close()
+
+
 def test_a_watch_ends_when_its_endpoint_is_left(relays: tuple[Relay, Relay]) -> None:
     """It would otherwise be silent for ever."""
     client = EtcdClient(EtcdAccess(tuple(url(relay) for relay in relays)), FAR_S)
@@ -223,6 +238,21 @@ def test_new_endpoints_are_used_once_they_answer(
     assert client.refresh()
     assert "a new access to etcd is used" in caplog.text
     client.put(b"a", b"")
+    client.close()
+
+
+def test_a_new_access_that_goes_on_failing_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever endpoint is tried first."""
+    client = EtcdClient(EtcdAccess((NOWHERE,)), 1.0)
+    with pytest.raises(EtcdError):
+        client.put(b"a", b"")
+    client.use(EtcdAccess(tuple(f"http://127.0.0.1:{port}" for port in (7, 8, 9, 10, 11))))
+    for _ in range(5):
+        assert not client.refresh()
+    assert caplog.text.count("the new access to etcd is not used, it does not work") == 1
+    client.use(EtcdAccess((NOWHERE, "http://127.0.0.1:8")))
+    assert not client.refresh()
+    assert caplog.text.count("the new access to etcd is not used, it does not work") == 2
     client.close()
 
 

@@ -59,8 +59,9 @@ class EtcdClient:
         self._access = access
         """As it was asked for last."""
         self._way_lock = threading.Lock()
-        self._complaint: str | None = None
-        """Why what was asked for last is not in use."""
+        self._complaint: tuple[Way, type[EtcdError]] | tuple[EtcdAccess, str] | None = None
+        """What was said last to be not in use, and the kind of reason: in which order endpoints
+        fail, and in which words, differs each time."""
         self._endpoints = Endpoints(timeout_s)
         self._token_lock = threading.Lock()
         self._token: str | None = None
@@ -124,6 +125,8 @@ class EtcdClient:
                             f"{connection.endpoint}: watch of {shown(start)} cancelled: {reason}"
                         )
                     yield answer
+                # etcd does not; something between us and it may.
+                raise EtcdError(f"{connection.endpoint}: the watch was ended")
             finally:
                 answers.cancel()
         except grpc.RpcError as error:
@@ -160,14 +163,16 @@ class EtcdClient:
             access, in_use = self._access, self._endpoints.way
             if in_use is None:
                 return False
+            way: Way | None = None
             try:
                 way = Way(access, read_secrets(access))
                 if way != in_use:
                     check_secrets(access, way.secrets)
                     self._prove(way)
             except EtcdError as error:
-                if str(error) != self._complaint:
-                    self._complaint = str(error)
+                complaint = (access, str(error)) if way is None else (way, type(error))
+                if complaint != self._complaint:
+                    self._complaint = complaint
                     logger.error("the new access to etcd is not used, it does not work: %s", error)
                 return False
             self._complaint = None

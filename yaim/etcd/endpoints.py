@@ -61,7 +61,7 @@ class Answer:
     """Just before the request was sent that was answered."""
     connection: Connection
     unanswered: tuple[Connection, ...]
-    """Where it had been sent, too."""
+    """Where else it had been sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,9 @@ class Endpoints:
                 complaint = self._complaint_about(each, call)
                 if complaint is None:
                     answered = each.connection
-                    unanswered = tuple(every.connection for every in pending)
+                    unanswered = tuple(
+                        every.connection for every in pending if every.connection is not answered
+                    )
                     return Answer(each.future.result(), each.sent_at, answered, unanswered)
                 complaints[each.connection.endpoint] = complaint
                 self.leave_connection(each.connection, complaint)
