@@ -12,7 +12,6 @@ whole when it has ended. The exit status is 0 if all have passed.
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -48,9 +47,10 @@ class Part:
 
 
 def pypi(*arguments: str) -> tuple[str, ...]:
-    """pytest with this Python; its temporary files are gone with its mount namespace. The shell is
-    the first process: it leaves no zombies of orphans."""
-    script = 'mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"; "$@"'
+    """pytest with this Python; its temporary files are gone with its mount namespace, and so are
+    libfaketime's semaphores, which have names with process ids in them. The shell is the first
+    process: it leaves no zombies of orphans."""
+    script = 'mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"; mount -t tmpfs tmpfs /dev/shm; "$@"'
     return (
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
         *("sh", "-ec", script, "sh", sys.executable, "-m", "pytest", *arguments),
@@ -107,15 +107,10 @@ class Run:
     def told(self) -> str:
         return self._output.read_text(errors="replace")
 
-    def progress(self) -> str:
-        percents = re.findall(r"\[ *(\d+)%\]", self.told())
-        return f"{self.name} {percents[-1] if percents else 0} %"
-
     def summary(self) -> str:
-        """With its last line, which is pytest's if all went well."""
-        took_s = time.monotonic() - self._began
+        """With its last line, which is pytest's closing one when it has ended."""
         last = self.told().strip().rpartition("\n")[2].strip("= ")
-        return f"{self.name:22} {took_s:4.0f} s  {last}"
+        return f"{self.name:22} {time.monotonic() - self._began:4.0f} s  {last}"
 
 
 def main(names: list[str]) -> int:
@@ -151,7 +146,7 @@ def _run(parts: Iterable[Part], directory: Path, stack: ExitStack) -> int:
             print(f"\n##### {run.name}\n{run.told()}", flush=True)
         if running and time.monotonic() >= tell_at:
             tell_at += TELL_EVERY_S
-            print("; ".join(run.progress() for run in running), flush=True)
+            print(*(run.summary() for run in running), sep="\n", flush=True)
     print("\n".join(summaries))
     return 0 if all(run.has_passed() for run in ended) else 1
 

@@ -1235,6 +1235,24 @@ def test_a_keepalive_is_repeated_quickly_until_the_deadline_and_then_with_growin
     assert play.said(Level.WARNING)[0] == "our lease is not kept: connection refused"
 
 
+def test_once_the_lease_is_over_a_read_has_to_succeed_before_it_is_kept_again() -> None:
+    """One request at a time is enough to find out whether etcd is back."""
+    play = holding(A)
+    while not play.state.lease_call.is_pending:
+        play.after(0.1)
+    play.tell(LeaseFailed("connection refused"), ClusterReadFailed("connection refused"))
+    while play.state.lease is not None and play.now < play.state.lease.deadline:
+        play.after(0.1, LeaseFailed("connection refused"))
+    asked: list[type] = []
+    for _ in range(100):
+        asked += requests(play.after(0.1))
+        if play.state.read_call.is_pending:
+            play.tell(ClusterReadFailed("connection refused"))
+    assert set(asked) == {ReadCluster}
+    seen = view(4, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    assert play.tell(ClusterRead(seen)) == [KeepLease(LEASE)]
+
+
 def granted(ttl_s: int) -> Play:
     """A node that has asked for a lease and been given one of this TTL."""
     play = Play()

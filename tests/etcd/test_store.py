@@ -280,30 +280,20 @@ def test_the_watch_goes_on_after_etcd_was_restarted(desk: Desk, etcd: EtcdServer
     assert A in desk.view_where(lambda view: bool(view.pool)).pool
 
 
-@pytest.fixture
-def patient_desk(monkeypatch: pytest.MonkeyPatch, etcd: EtcdServer, keys: Keys) -> Iterator[Desk]:
-    """Its watch would wait for an hour after a failure."""
-    for name in ("WATCH_RETRY_MIN_S", "WATCH_RETRY_MAX_S"):
-        monkeypatch.setattr(f"yaim.etcd.store.{name}", 3600.0)
-    desk = Desk(etcd.url, keys)
-    yield desk
-    desk.client.close()
-
-
 def test_a_watch_that_waits_goes_on_as_soon_as_etcd_answers_anything(
-    patient_desk: Desk, etcd: EtcdServer
+    desk: Desk, etcd: EtcdServer
 ) -> None:
     """Found by chaos: a node that was back took what was handed to it a second later."""
-    patient_desk.wait_for(ClusterChanged)
+    desk.wait_for(ClusterChanged)
     etcd.stop()
-    patient_desk.ask(ReadCluster(), ClusterReadFailed)
+    desk.ask(ReadCluster(), ClusterReadFailed)
     etcd.start()
     for _ in range(10):
         # The first ones may still fail.
-        patient_desk.store.submit(ReadCluster())
-    patient_desk.wait_for(ClusterRead)
+        desk.store.submit(ReadCluster())
+    desk.wait_for(ClusterRead)
     etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
-    assert A in patient_desk.view_where(lambda view: bool(view.pool)).pool
+    assert A in desk.view_where(lambda view: bool(view.pool)).pool
 
 
 class Deaf(EtcdClient):

@@ -168,6 +168,8 @@ class _Turn:
             case HealthObserved():
                 self._take_health(event)
             case ClusterRead(view):
+                if self.state.read_call.failures:
+                    self._change(lease_call=replace(self.state.lease_call, due=self.now))
                 due = self.now + READ_EVERY_S
                 call = self._answered(self.state.read_call, due, "etcd can be read again")
                 self._change(read_call=call, is_view_stale=False)
@@ -855,6 +857,9 @@ class _Turn:
         if state.lease is not None and self._has_withdrawn():
             action = RevokeLease(state.lease.id)
         elif self.now < state.lease_call.due:
+            return
+        elif self._life_s() <= 0 and state.read_call.failures:
+            # Nothing is to be lost any more: it is enough that reads are tried again.
             return
         elif state.lease is not None:
             action = KeepLease(state.lease.id)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeAlias, assert_never
 
 import etcd3.etcdrpc as rpc
@@ -51,10 +51,12 @@ from yaim.etcd.survey import Survey
 MAX_OPS = 125
 """Addresses in one transaction. etcd takes 128 operations, to which it counts the conditions of the
 nested transaction with the most: two; and there may be one operation more, on the advertisement."""
-WATCH_RETRY_MIN_S = 0.1
-WATCH_RETRY_MAX_S = 2.0
-WATCH_IS_BROKEN = 5
-"""So many in a row that end within a second, while reads succeed, are worth a warning."""
+WATCH_PAUSE_MIN_S = 0.1
+WATCH_PAUSE_MAX_S = 2.0
+"""A watch that has ended is made anew after this long, doubling from the one to the other as long
+as it does not last."""
+WATCH_WAITS_S = 5.0
+"""When etcd cannot be read, at most, for some other request to succeed."""
 WATCH_LATE_S = 1.0
 """A watch that has not told this much later what a read has told is made anew, at the next
 read."""
@@ -279,31 +281,39 @@ class EtcdStore:
 
     def _work_on_watch(self) -> None:
         """Read everything, then follow the changes; from the start again when that breaks."""
-        wait_s = WATCH_RETRY_MIN_S
-        ended_early = 0
+        pause_s = WATCH_PAUSE_MIN_S
         while True:
-            watching_since = inf
+            self._has_answered.clear()
             try:
                 self._post(ClusterChanged(self._read()))
-                wait_s = WATCH_RETRY_MIN_S
-                watching_since = monotonic()
-                for answer in self._client.watch(*self._keys.all(), self._mirror.watch_from()):
-                    if answer.events:
-                        self._post(ClusterChanged(self._mirror.apply(answer)))
-            except EtcdError as error:
-                self._mirror.watch_ended()
-                # When reads fail, too: the core's own do likewise, and are reported.
-                if watching_since < inf:
-                    ended_early = ended_early + 1 if monotonic() - watching_since < 1.0 else 0
-                    if ended_early == WATCH_IS_BROKEN:
-                        logger.warning(
-                            "the watch on etcd ends again and again: what others do is seen a few"
-                            " seconds later until it lasts: %s",
-                            error,
-                        )
-                self._has_answered.clear()
-                self._has_answered.wait(wait_s * random.uniform(0.5, 1.0))
-                wait_s = min(2 * wait_s, WATCH_RETRY_MAX_S)
+            except EtcdError:
+                # The core's own requests fail likewise, are reported, and go on until etcd answers.
+                self._has_answered.wait(WATCH_WAITS_S)
+                continue
+            began = monotonic()
+            error = self._watch()
+            if monotonic() > began + WATCH_PAUSE_MAX_S:
+                pause_s = WATCH_PAUSE_MIN_S
+            sleep(pause_s * random.uniform(0.5, 1.0))
+            if pause_s < WATCH_PAUSE_MAX_S <= 2 * pause_s:
+                logger.warning(
+                    "the watch on etcd ends again and again, changes are seen a few seconds later:"
+                    " %s",
+                    error,
+                )
+            pause_s = min(2 * pause_s, WATCH_PAUSE_MAX_S)
+
+    def _watch(self) -> EtcdError:
+        """Follow the changes until that is impossible; why it is."""
+        try:
+            for answer in self._client.watch(*self._keys.all(), self._mirror.watch_from()):
+                if answer.events:
+                    self._post(ClusterChanged(self._mirror.apply(answer)))
+        except EtcdError as error:
+            return error
+        finally:
+            self._mirror.watch_ended()
+        raise AssertionError("a watch has no end of its own")
 
 
 class _Mirror:
