@@ -48,6 +48,7 @@ chaos: setup
 ROUNDS ?= 5
 bench: setup
 	$(SUDO) $(BIN)/python -m bench.figures --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.outages --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.lifetimes
 
 setup: packages .venv/ready
