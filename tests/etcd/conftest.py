@@ -31,10 +31,12 @@ class EtcdServer:
         self.url = f"http://{address}:2379"
         self.access = EtcdAccess((self.url,))
         self._options = options
+        self._ctl_options: tuple[str, ...] = ()
         if certificates is not None:
             ca, cert, key = certificates.ca, certificates.leaf, certificates.key
             self.url = f"https://{address}:2379"
             self.access = EtcdAccess((self.url,), ca_file=ca, cert_file=cert, key_file=key)
+            self._ctl_options = (f"--cacert={ca}", f"--cert={cert}", f"--key={key}")
             self._options += (
                 f"--cert-file={cert}",
                 f"--key-file={key}",
@@ -88,7 +90,7 @@ class EtcdServer:
         """etcdctl, as an admin would use it."""
         login = (f"--user={user}",) if user is not None else ()
         return subprocess.run(
-            ("etcdctl", f"--endpoints={self.url}", *login, *arguments),
+            ("etcdctl", f"--endpoints={self.url}", *self._ctl_options, *login, *arguments),
             env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
             input=text,
             check=True,

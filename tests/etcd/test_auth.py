@@ -4,11 +4,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.etcd.conftest import EtcdServer
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
@@ -189,6 +191,23 @@ def test_authentication_that_is_switched_on_and_off(
     without.put(KEY, b"")
     client.close()
     without.close()
+
+
+def test_authentication_that_is_switched_on_where_client_certificates_have_names(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    """Whoever shows no token is to etcd the user whom the certificate names."""
+    etcd = EtcdServer(tmp_path, certificates)
+    try:
+        etcd.start()
+        client = EtcdClient(replace(etcd.access, user="yaim", password="secret"), TIMEOUT_S)
+        client.put(KEY, b"")
+        secure(etcd)
+        client.put(KEY, b"")
+        assert client.keep(client.grant(5).id).ttl_s == 5
+        client.close()
+    finally:
+        etcd.stop()
 
 
 def test_a_wrong_password_is_told(secured: EtcdServer) -> None:

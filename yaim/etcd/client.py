@@ -25,6 +25,7 @@ from yaim.etcd.connection import (
     NO_TOKEN,
     EtcdAuthIsOff,
     EtcdLeaseNotFound,
+    EtcdPermissionDenied,
     EtcdTokenRefused,
     Way,
     metadata_of,
@@ -268,7 +269,10 @@ class EtcdClient:
         token = self._or_in_a_new_way(self._authenticated)
         try:
             return self._endpoints.call(replace(call, token=token))
-        except EtcdTokenRefused:
+        except (EtcdTokenRefused, EtcdPermissionDenied) as error:
+            # Whoever shows no token is to etcd the user whom the client certificate names.
+            if isinstance(error, EtcdPermissionDenied) and token != NO_TOKEN:
+                raise
             self._forget_token(token)
             token = self._or_in_a_new_way(self._authenticated)
             return self._endpoints.call(replace(call, token=token))

@@ -50,6 +50,10 @@ class EtcdAuthIsOff(EtcdError):
     """etcd does not want us to authenticate."""
 
 
+class EtcdPermissionDenied(EtcdError):
+    """The user's roles do not permit it."""
+
+
 class EtcdTokenRefused(EtcdError):
     """etcd wants us to authenticate, or to do so anew."""
 
@@ -126,7 +130,7 @@ def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) ->
             f"{said}: see `etcdctl alarm list`, compact and defragment etcd, or raise its quota"
         )
     if code is grpc.StatusCode.PERMISSION_DENIED:
-        return EtcdError(
+        return EtcdPermissionDenied(
             f"{said} ({_keys_of(request)}): the role of etcd-user needs readwrite for all keys of"
             " the cluster"
         )
