@@ -3,6 +3,8 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import pytest
+
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -73,6 +75,7 @@ from yaim.core.step import (
     ADD_RETRY_S,
     FAILED_FOR_S,
     NAME_PATIENCE_S,
+    ORPHAN_PATIENCE_S,
     REFUSED_FOR_S,
     RETRY_ALIVE_S,
     RETRY_MIN_S,
@@ -1101,20 +1104,43 @@ def test_what_the_helper_may_have_renewed_is_removed_however_long_nothing_is_kno
     assert {each.address for each in removes} == {A, B}
 
 
-def test_stopping_removes_withdraws_revokes_and_ends() -> None:
+def test_stopping_removes_releases_withdraws_revokes_and_ends() -> None:
     play = holding(A, B)
     first, second = play.tell(StopRequested("got SIGTERM"))
     assert isinstance(first, RemoveAddress) and isinstance(second, RemoveAddress)
     assert play.tell(StopRequested("got SIGTERM")) == []
-    (withdraw,) = play.tell(
+    (release,) = play.tell(
         AddressRemoved(first.request, first.address), AddressRemoved(second.request, second.address)
     )
-    assert withdraw == WithdrawNode(
-        second.request + 1, LEASE, Revision(2), (mark(A, 4), mark(B, 4))
-    )
-    assert play.tell(NodeWithdrawn(second.request + 1)) == [RevokeLease(LEASE)]
+    number = second.request + 1
+    assert release == ReleaseMarks(number, (mark(A, 4), mark(B, 4)), Revision(2))
+    (withdraw,) = play.tell(MarksReleased(number, frozenset({A, B}), Revision(9)))
+    assert withdraw == WithdrawNode(number + 1, LEASE, Revision(2), ())
+    assert play.tell(NodeWithdrawn(number + 1)) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
     assert play.tell(play.healthy()) == []
+
+
+def test_what_a_node_loses_with_its_lease_is_claimed_a_moment_later() -> None:
+    """It may have ended before its time, and the holder not know it yet."""
+    play = started()
+    me, other = node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 3)
+    play.tell(ClusterChanged(view(4, (A,), (me, other), (mark(A, 4, OTHER, OTHERS_LEASE),))))
+    assert play.tell(ClusterChanged(view(5, (A,), (me,)))) == []
+    assert play.wake_at == play.now + ORPHAN_PATIENCE_S
+    assert play.after(ORPHAN_PATIENCE_S - 0.01) == []
+    assert requests(play.after(0.02)) == [ClaimMarks]
+
+
+@pytest.mark.parametrize("how", ["released, then withdrawn", "released as unhealthy"])
+def test_what_a_node_gives_up_is_claimed_at_once(how: str) -> None:
+    play = started()
+    me, other = node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 3)
+    play.tell(ClusterChanged(view(4, (A,), (me, other), (mark(A, 4, OTHER, OTHERS_LEASE),))))
+    without = [view(5, (A,), (me, other)), view(6, (A,), (me,))]
+    if how == "released as unhealthy":
+        without = [view(5, (A,), (me, node(OTHER, OTHERS_LEASE, 5, is_healthy=False)))]
+    assert requests(play.tell(*map(ClusterChanged, without))) == [ClaimMarks]
 
 
 def test_a_node_that_holds_nothing_stops_at_once() -> None:
@@ -1139,9 +1165,11 @@ def test_a_node_that_is_stopped_just_after_a_restart_releases_what_its_earlier_l
     left = AddressOnInterface(A, Boottime(play.now + 2.0))
     remove, keep = play.tell(helper_ready(left), ClusterRead(there), StopRequested("got SIGTERM"))
     assert isinstance(remove, RemoveAddress) and keep == KeepLease(LEASE)
-    (withdraw,) = play.tell(play.kept(), AddressRemoved(remove.request, A))
-    assert withdraw == WithdrawNode(2, LEASE, Revision(2), (mark(A, 4),))
-    assert play.tell(NodeWithdrawn(2)) == [RevokeLease(LEASE)]
+    (release,) = play.tell(play.kept(), AddressRemoved(remove.request, A))
+    assert release == ReleaseMarks(2, (mark(A, 4),), Revision(2))
+    (withdraw,) = play.tell(MarksReleased(2, frozenset({A}), Revision(8)))
+    assert withdraw == WithdrawNode(3, LEASE, Revision(2), ())
+    assert play.tell(NodeWithdrawn(3)) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
 
 
@@ -1149,9 +1177,9 @@ def test_stopping_without_etcd_gives_up_after_a_while() -> None:
     play = holding(A)
     (remove,) = play.tell(StopRequested("got SIGTERM"))
     assert isinstance(remove, RemoveAddress)
-    (withdraw,) = play.tell(AddressRemoved(remove.request, A))
-    assert isinstance(withdraw, WithdrawNode)
-    play.tell(WriteFailed(withdraw.request, "no answer in time"))
+    (release,) = play.tell(AddressRemoved(remove.request, A))
+    assert isinstance(release, ReleaseMarks)
+    play.tell(WriteFailed(release.request, "no answer in time"))
     (end,) = [each for each in play.after(STOP_WITHIN_S) if isinstance(each, End)]
     assert end.outcome is Outcome.NOT_RELEASED
 

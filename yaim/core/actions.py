@@ -55,7 +55,8 @@ class AdvertiseNode:
 @dataclass(frozen=True, slots=True)
 class WithdrawNode:
     """Delete our advertisement and `release`, in one transaction, if it is still the one of
-    revision `advertised`.
+    revision `advertised`. To others that looks like the end of our lease, so marks that they are to
+    claim at once are released before.
 
     Every address of `release` must have been confirmed off the interface before.
     """

@@ -123,6 +123,8 @@ class State:
     until that is known, what is on the interface stays, within its deadlines."""
     has_advertised: bool = False
     """We have written our advertisement under this lease: writes of an earlier life fail now."""
+    orphans: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
+    """What bore another node's mark until its lease ended, and until when it is not claimed."""
     ours: frozenset[Address] = frozenset()
     """What bore our mark when our advertisement last stood in etcd, but for what we were to release
     and what others have marked since."""

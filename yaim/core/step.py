@@ -10,8 +10,8 @@ The rules that everything else serves:
 2. Claim, then add. Remove, confirmed, then release. What we know nothing of is removed before
    its mark is released.
 3. Nothing is added without a live deadline; every keepalive hands on a new one.
-4. Unhealthy or stopping: remove all, then release all marks and change (or delete) the
-   advertisement in one transaction.
+4. Unhealthy: remove all, then release all marks and change the advertisement in one transaction.
+   Stopping: remove all, then release all marks, then delete the advertisement.
 5. Every write depends on the advertisement that we know, and a new life writes its own before it
    adds anything: what an earlier life has sent, and is still on its way, fails.
 6. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
@@ -116,6 +116,10 @@ RETRY_ALIVE_S = 0.2
 2 s, and then each moment counts."""
 REPORT_EVERY_S = 60.0
 """What goes on failing is reported again after this long."""
+ORPHAN_PATIENCE_S = 0.2
+"""How much later than its lease's end another node's address is claimed. A lease may end before its
+time: revoked by hand, or by a leader of etcd's that stood still and takes all for expired (etcd
+issue 15247). Its holder learns of it by the watch and removes the address within this."""
 REFUSED_FOR_S = 3600.0
 """How long an address that our helper would not add is left to other nodes. Long, because each
 new try may move it here and back again; a new helper and a SIGHUP try again at once."""
@@ -457,6 +461,7 @@ class _Turn:
             in_doubt=frozenset(m for m in self.state.in_doubt if view.marks.get(m.address) == m),
         )
         self._remember(before)
+        self._note_orphans(before)
         if had_node and self._my_node() is None and not self.state.lease_call.failures:
             # Is our lease gone with our advertisement?
             self._change(lease_call=replace(self.state.lease_call, due=self.now))
@@ -481,6 +486,26 @@ class _Turn:
             released = frozenset(a for a in loss.released | released if a not in view.marks)
             loss = replace(loss, released=released)
         self._change(ours=ours, loss=loss)
+
+    def _note_orphans(self, before: ClusterView | None) -> None:
+        """What other nodes have lost together with their advertisement: by the end of their lease.
+        Whoever releases or withdraws has removed its addresses, and does both one after the
+        other."""
+        view = self.state.view
+        if view is None:
+            return
+        orphans = {
+            address: until
+            for address, until in self.state.orphans.items()
+            if until > self.now and address not in view.marks
+        }
+        for mark in before.marks.values() if before is not None else ():
+            had_lease = before is not None and is_in_force(mark, before.nodes)
+            is_lost = mark.address not in view.marks and not is_in_force(mark, view.nodes)
+            if had_lease and is_lost and mark.holder != self.state.settings.node:
+                orphans[mark.address] = Boottime(self.now + ORPHAN_PATIENCE_S)
+        if orphans != self.state.orphans:
+            self._change(orphans=frozen_mapping(orphans))
 
     def _distrust_view(self) -> None:
         self._change(is_view_stale=True, read_call=replace(self.state.read_call, due=self.now))
@@ -762,7 +787,8 @@ class _Turn:
             self._change(write=write, next_request=write.request + 1, ours=ours)
             self.actions.append(write)
 
-    def _withdrawal(self) -> WithdrawNode | None:
+    def _withdrawal(self) -> ReleaseMarks | WithdrawNode | None:
+        """First the marks, then the advertisement: both at once would look like a lease's end."""
         lease, stopping = self.state.lease, self.state.stopping
         if lease is None or stopping is None or stopping.is_withdrawn:
             return None
@@ -772,6 +798,10 @@ class _Turn:
         marks = self._my_marks()
         if node is None and not marks:
             return None
+        if node is not None and marks:
+            if self.state.is_view_stale:
+                return None
+            return ReleaseMarks(self.state.next_request, marks, node.revision)
         advertised = node.revision if node is not None else ABSENT_KEY
         return WithdrawNode(self.state.next_request, lease.id, advertised, marks)
 
@@ -842,6 +872,7 @@ class _Turn:
             address
             for address in sorted(wanted, key=address_order)
             if address not in view.marks
+            and self.now >= self.state.orphans.get(address, NEVER)
             and self.state.local.get(address, Local(Phase.ABSENT)).phase is Phase.ABSENT
         )
         if not free:
@@ -927,6 +958,7 @@ class _Turn:
             *(local.deadline + HELPER_GRACE_S for local in state.local.values()),
             *(local.retry_at for local in state.local.values()),
             *state.refused.values(),
+            *state.orphans.values(),
         ]
         if state.lease is not None:
             times.append(state.lease.deadline)
