@@ -592,6 +592,14 @@ def test_a_wiped_etcd_is_believed_although_its_revision_is_lower() -> None:
     assert play.state.view == view(1, (B,))
 
 
+def test_a_wiped_etcd_that_a_read_tells_first_makes_the_node_ask_for_its_lease_at_once() -> None:
+    play = holding(A)
+    assert ReadCluster() in play.after(5.0)
+    play.tell(play.kept())
+    actions = play.after(0.01, ClusterRead(view(1, (A,))))
+    assert requests(actions) == [RemoveAddress, KeepLease]
+
+
 def test_a_wiped_etcd_is_believed_also_by_a_node_without_a_lease() -> None:
     """Found by simulation: with no lease to lose, it held on to the old view for ever."""
     play = Play()

@@ -168,12 +168,13 @@ class _Turn:
             case HealthObserved():
                 self._take_health(event)
             case ClusterRead(view):
-                if self.state.read_call.failures:
+                is_other_history = view.revision < self.state.read_after
+                if self.state.read_call.failures or is_other_history:
                     self._change(lease_call=replace(self.state.lease_call, due=self.now))
                 due = self.now + READ_EVERY_S
                 call = self._answered(self.state.read_call, due, "etcd can be read again")
                 self._change(read_call=call, is_view_stale=False)
-                if view.revision < self.state.read_after:
+                if is_other_history:
                     self._change(view=None)
                 self._see(view)
             case ClusterReadFailed(reason):
