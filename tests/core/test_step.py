@@ -595,6 +595,34 @@ def test_a_wiped_etcd_is_believed_although_its_revision_is_lower() -> None:
     assert play.state.view == view(1, (B,))
 
 
+@pytest.mark.parametrize("is_read_first", [True, False])
+def test_after_a_wipe_that_is_learnt_of_after_the_deadline_others_may_still_have_theirs(
+    is_read_first: bool,
+) -> None:
+    """They may have been kept after our last keepalive, before etcd failed."""
+    play = beside_another(B)
+    assert ReadCluster in requests(play.after(5.0, LeaseFailed("down")))
+    restored = view(1, (A, B))
+    if is_read_first:
+        play.tell(ClusterRead(restored))
+    play.tell(LeaseGone(LEASE))
+    play.tell(ClusterRead(restored))
+    advertise = play.tell(play.kept(NEW_LEASE))[-1]
+    assert isinstance(advertise, AdvertiseNode)
+    assert play.tell(NodeAdvertised(advertise.request, node(ME, NEW_LEASE, 2))) == []
+    assert play.state.loss is not None
+    play.now = play.state.loss.until
+    assert ClaimMarks in requests(play.tell(play.kept(NEW_LEASE)))
+
+
+def test_a_wiped_etcd_that_a_read_tells_first_makes_the_node_ask_for_its_lease_at_once() -> None:
+    play = holding(A)
+    assert ReadCluster() in play.after(5.0)
+    play.tell(play.kept())
+    actions = play.after(0.01, ClusterRead(view(1, (A,))))
+    assert requests(actions) == [RemoveAddress, KeepLease]
+
+
 def test_a_wiped_etcd_is_believed_also_by_a_node_without_a_lease() -> None:
     """Found by simulation: with no lease to lose, it held on to the old view for ever."""
     play = Play()

@@ -223,6 +223,26 @@ def test_an_endpoint_of_another_cluster_is_not_used(
         other.stop()
 
 
+def test_a_look_at_all_endpoints_does_not_change_which_cluster_is_used(
+    etcd: EtcdServer, tmp_path: Path
+) -> None:
+    """Also if there was no answer for long, because this host was paused."""
+    (tmp_path / "other").mkdir()
+    other = EtcdServer(tmp_path / "other", address="127.0.0.5")
+    other.start()
+    try:
+        client = EtcdClient(EtcdAccess((etcd.url,)), 0.5)
+        lease = client.grant(60)
+        client.use(EtcdAccess((other.url, etcd.url)))
+        assert client.refresh()
+        time.sleep(1.6)  # more than three time-outs
+        client.survey()
+        assert client.keep(lease.id).ttl_s == 60
+        client.close()
+    finally:
+        other.stop()
+
+
 def test_new_endpoints_are_used_once_they_answer(
     etcd: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:

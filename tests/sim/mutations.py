@@ -192,7 +192,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         STEP,
         "a wiped etcd is not believed",
-        ("view.revision < self.state.read_after:", "view.revision < 0:"),
+        ("is_other_history = view.revision < self.state.read_after", "is_other_history = False"),
         only=("etcd wiped", "powered off", "coordinator killed"),
     ),
     _in(

@@ -108,6 +108,8 @@ class Stopping:
 class State:
     settings: Settings
     view: ClusterView | None = None
+    seen: Revision = Revision(0)
+    """Of the last view, where there is none at present: a lower one is of another etcd history."""
     is_view_stale: bool = False
     """Something was refused that the view said could be done: claim nothing until a new read."""
     read_after: Revision = Revision(0)

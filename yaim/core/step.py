@@ -172,13 +172,14 @@ class _Turn:
             case HealthObserved():
                 self._take_health(event)
             case ClusterRead(view):
-                if self.state.read_call.failures:
+                is_other_history = view.revision < self.state.read_after
+                if self.state.read_call.failures or is_other_history:
                     self._change(lease_call=replace(self.state.lease_call, due=self.now))
                 due = self.now + READ_EVERY_S
                 call = self._answered(self.state.read_call, due, "etcd can be read again")
                 self._change(read_call=call, is_view_stale=False)
-                if view.revision < self.state.read_after:
-                    self._change(view=None)
+                if is_other_history:
+                    self._change(view=None, seen=self.state.read_after)
                 self._see(view)
             case ClusterReadFailed(reason):
                 call = self._failed(self.state.read_call, f"cannot read etcd: {reason}")
@@ -339,6 +340,19 @@ class _Turn:
         )
         self._change(loss=loss)
 
+    def _take_other_history(self) -> None:
+        """What others have on their interfaces need not be marked any more. That counts also where
+        our own lease has ended in its time: theirs may have been kept after ours."""
+        if self.state.loss is not None or self.state.stopping is not None:
+            return
+        loss = Loss(all_over_at(self.now, self._ttl_s()))
+        self._report(
+            Level.WARNING,
+            "etcd's data was replaced: claims what other nodes may still have in"
+            f" {loss.until - self.now:.1f} s",
+        )
+        self._change(loss=loss)
+
     def _take_clock_jump(self, by_s: float) -> None:
         """Our deadline comes nearer by what the host may have slept, and etcd has to tell whether
         the lease is still there."""
@@ -451,12 +465,15 @@ class _Turn:
         before = self.state.view
         if before is not None and view.revision < before.revision:
             return
+        if before is None and view.revision < self.state.seen:
+            self._take_other_history()
         had_node = self._my_node() is not None
         for wrong in view.wrong:
             if before is None or wrong not in before.wrong:
                 self._report(Level.WARNING, f"wrong pool entry {wrong.name!r}: {wrong.reason}")
         self._change(
             view=view,
+            seen=Revision(0),
             target=place(view.pool, view.nodes, view.marks),
             in_doubt=frozenset(m for m in self.state.in_doubt if view.marks.get(m.address) == m),
         )
@@ -512,7 +529,9 @@ class _Turn:
 
     def _forget_lease(self) -> None:
         """With the lease went our marks, and perhaps all of etcd's history: start afresh."""
+        view = self.state.view
         self._change(
+            seen=view.revision if view is not None else self.state.seen,
             lease=None,
             may_adopt=False,
             has_advertised=False,

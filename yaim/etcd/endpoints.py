@@ -116,13 +116,17 @@ class Endpoints:
     def call(self, call: Call) -> Answer:
         """Raises EtcdError."""
         if not call.is_repeatable:
-            return self._exchange(call, [self.connected()])
+            answer = self._exchange(call, [self.connected()])
+            self._recognize(answer)
+            return answer
         answer = self._exchange(call, self._tries())
+        self._recognize(answer)
         self._prefer(answer)
         return answer
 
     def call_over(self, way: Way, call: Call) -> Answer:
-        """The same by new connections and another way in."""
+        """The same by new connections and another way in. Which cluster is used does not change by
+        that."""
         return self._exchange(call, (Connection(way, each) for each in _shuffled(way)))
 
     def connected(self) -> Connection:
@@ -229,16 +233,31 @@ class Endpoints:
 
     def _not_ours(self, cluster: int) -> str | None:
         """Whether this is another cluster than the one that has answered so far."""
-        now = monotonic()
         with self._lock:
-            before = self._cluster
-            is_forgotten = now > self._cluster_answered_at + CLUSTER_MEMORY * self._timeout_s
-            if before not in (0, cluster) and not is_forgotten:
-                return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"
-            self._cluster, self._cluster_answered_at = cluster, now
+            return self._other_cluster(cluster)
+
+    def _other_cluster(self, cluster: int) -> str | None:
+        """With the lock held."""
+        before = self._cluster
+        forgotten_at = self._cluster_answered_at + CLUSTER_MEMORY * self._timeout_s
+        if before in (0, cluster) or monotonic() > forgotten_at:
+            return None
+        return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"
+
+    def _recognize(self, answer: Answer) -> None:
+        """This is the cluster that is used from now on. Raises EtcdUnreachable if another thread
+        has met another one meanwhile."""
+        cluster = answer.message.header.cluster_id
+        with self._lock:
+            complaint = self._other_cluster(cluster)
+            if complaint is None:
+                before, self._cluster = self._cluster, cluster
+                self._cluster_answered_at = monotonic()
+        if complaint is not None:
+            self.leave_connection(answer.connection, complaint)
+            raise EtcdUnreachable({answer.connection.endpoint: complaint})
         if before not in (0, cluster):
             logger.warning("etcd is another cluster (%x) than before (%x)", cluster, before)
-        return None
 
     def _prefer(self, answer: Answer) -> None:
         """Use the connection that has answered instead of one that has not, or of none."""
