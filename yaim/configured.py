@@ -13,6 +13,10 @@ from yaim.etcd.schema import Keys
 ETCD_TIMEOUT_S = (1.0, 5.0)
 """Bounds on the time-out of a call to etcd, which is a third of the TTL."""
 
+CLUSTER_MEMORY_TTLS = 1.5
+"""For how many TTLs a silent etcd cluster is taken to be still there: until no node has an address
+under a lease of it, also one whose last keepalive came after ours."""
+
 
 def settings_of(config: Config) -> Settings:
     return Settings(
@@ -41,7 +45,11 @@ def etcd_access_of(config: Config) -> EtcdAccess:
 
 def etcd_client_of(config: Config) -> EtcdClient:
     least, most = ETCD_TIMEOUT_S
-    return EtcdClient(etcd_access_of(config), min(max(config.ttl_s / 3, least), most))
+    return EtcdClient(
+        etcd_access_of(config),
+        min(max(config.ttl_s / 3, least), most),
+        CLUSTER_MEMORY_TTLS * config.ttl_s,
+    )
 
 
 def keys_of(config: Config) -> Keys:

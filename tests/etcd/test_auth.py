@@ -3,7 +3,7 @@
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,6 +14,7 @@ from tests.certificates import Certificates
 from tests.etcd.conftest import EtcdServer
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
+from yaim.lab.wait import wait_until
 
 PREFIX = "/service/yaim/"
 START, END = b"/service/yaim/", b"/service/yaim0"
@@ -135,8 +136,9 @@ def test_a_password_that_is_changed_in_its_file_first_costs_nothing(
     assert not client.refresh()  # etcd does not know it yet
     assert client.keep(lease.id).ttl_s == 10
     change_password(secured, "new")
+    client.keep_refreshed()
     assert client.keep(lease.id).ttl_s == 10
-    client.put(KEY, b"")
+    wait_until(lambda: succeeds(lambda: client.put(KEY, b"")), 5.0, "the new password's use")
     client.close()
 
 
@@ -151,8 +153,17 @@ def test_a_password_that_is_changed_in_etcd_first_is_told_until_the_file_follows
     with pytest.raises(EtcdError, match=r"authentication failed.*: check etcd-user and etcd-passw"):
         client.put(KEY, b"")
     file.write_text("new\n")
-    client.read_all(START, END)
+    client.keep_refreshed()
+    wait_until(lambda: succeeds(lambda: client.put(KEY, b"")), 5.0, "the new password's use")
     client.close()
+
+
+def succeeds(request: Callable[[], object]) -> bool:
+    try:
+        request()
+    except EtcdError:
+        return False
+    return True
 
 
 def change_password(etcd: EtcdServer, password: str) -> None:

@@ -216,6 +216,7 @@ def test_an_endpoint_of_another_cluster_is_not_used(
         with pytest.raises(EtcdError):
             client.read_all(b"a", b"b")
         time.sleep(3.0)  # three time-outs: ours is gone for good
+        assert client.refresh()
         assert client.read_all(b"a", b"b")[0][b"a"].value == b"theirs"
         assert "etcd is another cluster" in caplog.text
         client.close()
@@ -361,7 +362,6 @@ def test_all_certificates_are_replaced_one_after_the_other(
 def test_new_files_are_used_without_anybody_saying_so_when_the_old_ones_fail(
     secured: Secured, certificates: Certificates
 ) -> None:
-    """The keepalive that finds out is itself the one that succeeds."""
     ca, ca_key = certificates.make_ca("sudden")
     cert, key = certificates.make_leaf("sudden-leaf", signed_by=(ca, ca_key))
     lease = secured.client.grant(60)
@@ -371,6 +371,7 @@ def test_new_files_are_used_without_anybody_saying_so_when_the_old_ones_fail(
         replace_file(side.cert, cert)
         replace_file(side.key, key)
     secured.etcd.start(wait=False)
+    secured.client.keep_refreshed()
     wait_until(lambda: keeps(secured.client, lease.id), 20.0, "the lease to be kept")
 
 
@@ -419,3 +420,40 @@ def test_a_certificate_that_etcd_refuses_is_not_used(
     assert not secured.client.refresh()
     assert "the new access to etcd is not used, it does not work" in caplog.text
     secured.client.put(b"a", b"")
+
+
+def test_new_endpoints_that_hang_do_not_keep_requests_waiting(
+    etcd: EtcdServer, silent: str
+) -> None:
+    """Found by review: a keepalive waited for 12 s, reads for 24 s after eight SIGHUPs."""
+    client = EtcdClient(EtcdAccess((etcd.url,)), 2.0)
+    lease = client.grant(60)
+    client.keep_refreshed()
+    for number in range(8):
+        client.use(EtcdAccess((silent, f"{silent[:-1]}{number}")))
+        started = time.monotonic()
+        client.keep(lease.id)
+        client.read_all(b"a", b"b")
+        assert time.monotonic() - started < 1.0
+        time.sleep(0.1)
+    client.close()
+
+
+def test_a_user_who_may_not_read_what_is_read_is_not_used(
+    etcd: EtcdServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found by review: who could only log in took the place of who could do the work."""
+    for command in (
+        "user add root:r",
+        "user grant-role root root",
+        "user add nobody:n",
+        "auth enable",
+    ):
+        etcd.ctl(*command.split())
+    client = EtcdClient(EtcdAccess((etcd.url,), user="root", password="r"), 5.0)
+    client.read_all(b"a", b"b")
+    client.use(EtcdAccess((etcd.url,), user="nobody", password="n"))
+    assert not client.refresh()
+    assert "permission denied" in caplog.text
+    client.read_all(b"a", b"b")
+    client.close()

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from time import sleep
+from typing import Any
 
 import etcd3.etcdrpc as rpc
 import grpc
@@ -37,8 +38,9 @@ from yaim.etcd.schema import KeyValue
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
+REFRESH_EVERY_S = 5.0
+REFRESH_PAUSE_S = 0.3
+"""At least, between two looks for another way in."""
 LOGIN_PATIENCE_S = 1.0
 """The same as endpoints.PATIENCE_S for a password, which costs etcd some 0.1 s of a processor."""
 
@@ -56,14 +58,21 @@ class EtcdClient:
     """Thread-safe. Every call but `watch` is bounded by `timeout_s`, and by as much again where it
     has to authenticate or to connect first."""
 
-    def __init__(self, access: EtcdAccess, timeout_s: float) -> None:
+    def __init__(
+        self, access: EtcdAccess, timeout_s: float, cluster_memory_s: float | None = None
+    ) -> None:
+        """`cluster_memory_s`: for how long without an answer of it an etcd cluster is taken to be
+        still there, so that no other one is used; three time-outs, unless given."""
         self._access = access
         """As it was asked for last."""
         self._way_lock = threading.Lock()
         self._complaint: tuple[Way, type[EtcdError]] | tuple[EtcdAccess, str] | None = None
         """What was said last to be not in use, and the kind of reason: in which order endpoints
         fail, and in which words, differs each time."""
-        self._endpoints = Endpoints(timeout_s)
+        self._wants_refresh = threading.Event()
+        self._endpoints = Endpoints(timeout_s, cluster_memory_s or 3 * timeout_s)
+        self._proof: Call | None = None
+        """What is read, in small: whoever may do that is in."""
         self._token_lock = threading.Lock()
         self._token: str | None = None
 
@@ -72,6 +81,8 @@ class EtcdClient:
     def read_all(self, start: bytes, end: bytes) -> tuple[dict[bytes, KeyValue], int]:
         """A linearizable read of a key range, with its revision."""
         request = rpc.RangeRequest(key=start, range_end=end)
+        in_small = rpc.RangeRequest(key=start, range_end=end, limit=1)
+        self._proof = Call(lambda c: c.range, in_small, is_repeatable=True)
         answer = self._call(Call(lambda c: c.range, request, is_repeatable=True)).message
         return {pair.key: read_pair(pair) for pair in answer.kvs}, answer.header.revision
 
@@ -156,6 +167,20 @@ class EtcdClient:
     def use(self, access: EtcdAccess) -> None:
         """Get in this way, as soon as `refresh` finds that it works."""
         self._access = access
+        self._wants_refresh.set()
+
+    def keep_refreshed(self) -> None:
+        """`refresh` every few seconds, and when something has failed or another way in is asked
+        for. In a thread of its own: it takes as long as new endpoints let it wait."""
+
+        def work() -> None:
+            while True:
+                self._wants_refresh.wait(REFRESH_EVERY_S)
+                self._wants_refresh.clear()
+                self.refresh()
+                sleep(REFRESH_PAUSE_S)
+
+        threading.Thread(target=work, name="etcd-access", daemon=True).start()
 
     def refresh(self) -> bool:
         """See whether there is another way in, because the files have changed or another one was
@@ -199,21 +224,29 @@ class EtcdClient:
                 self._endpoints.call_over(one, STATUS).connection.leave("not needed")
             except EtcdUnreachable as error:
                 complaints.update(error.complaints)
+            except EtcdError as error:
+                complaints[endpoint] = str(error)
         return complaints
 
     def _prove(self, way: Way) -> None:
         """Get in this way, and use it from now on. Raises EtcdError if it does not work."""
-        token, answer = self._log_in(way, lambda call: self._endpoints.call_over(way, call))
-        if answer is None:
-            answer = self._endpoints.call_over(way, STATUS)
+
+        def ask(call: Call) -> Answer:
+            answer = self._endpoints.call_over(way, call)
+            answer.connection.leave("not needed")
+            return answer
+
+        token = self._log_in(way, ask)
+        proof = self._proof or STATUS
+        answer = self._endpoints.call_over(way, replace(proof, token=token))
         with self._token_lock:
             self._endpoints.use(way, answer.connection)
             self._token = token
 
-    def _log_in(self, way: Way, ask: Callable[[Call], Answer]) -> tuple[str, Answer | None]:
-        """A token, and the answer that it came with: none where none is needed."""
+    def _log_in(self, way: Way, ask: Callable[[Call], Answer]) -> str:
+        """A token; none where none is needed."""
         if way.access.user is None:
-            return NO_TOKEN, None
+            return NO_TOKEN
         request = rpc.AuthenticateRequest(name=way.access.user, password=way.secrets.password or "")
         try:
             answer = ask(
@@ -227,8 +260,9 @@ class EtcdClient:
         except EtcdAuthIsOff:
             if self._token is None:
                 logger.warning("etcd-user is not needed: authentication is not enabled in etcd")
-            return NO_TOKEN, None
-        return answer.message.token, answer
+            return NO_TOKEN
+        token: str = answer.message.token
+        return token
 
     def _way(self) -> Way:
         """The one in use. Raises EtcdError if a file cannot be read."""
@@ -237,7 +271,8 @@ class EtcdClient:
             with self._way_lock:
                 way = self._endpoints.way
                 if way is None:
-                    way = Way(self._access, read_secrets(self._access))
+                    access = self._access
+                    way = Way(access, read_secrets(access))
                     check_secrets(way.access, way.secrets)
                     self._endpoints.use(way)
         return way
@@ -252,7 +287,7 @@ class EtcdClient:
             return NO_TOKEN
         with self._token_lock:
             if self._token is None:
-                self._token, _ = self._log_in(way, self._endpoints.call)
+                self._token = self._log_in(way, self._endpoints.call)
             return self._token
 
     def _forget_token(self, token: str) -> None:
@@ -261,12 +296,17 @@ class EtcdClient:
                 self._token = None
 
     def _call(self, call: Call) -> Answer:
-        if not call.is_repeatable:
+        try:
             return self._call_authenticated(call)
-        return self._or_in_a_new_way(lambda: self._call_authenticated(call))
+        except EtcdLeaseNotFound:
+            raise
+        except EtcdError:
+            # Perhaps because a password or a certificate has been replaced.
+            self._wants_refresh.set()
+            raise
 
     def _call_authenticated(self, call: Call) -> Answer:
-        token = self._or_in_a_new_way(self._authenticated)
+        token = self._authenticated()
         try:
             return self._endpoints.call(replace(call, token=token))
         except (EtcdTokenRefused, EtcdPermissionDenied) as error:
@@ -274,22 +314,11 @@ class EtcdClient:
             if isinstance(error, EtcdPermissionDenied) and token != NO_TOKEN:
                 raise
             self._forget_token(token)
-            token = self._or_in_a_new_way(self._authenticated)
-            return self._endpoints.call(replace(call, token=token))
-
-    def _or_in_a_new_way(self, do: Callable[[], Result]) -> Result:
-        """Do it; again, if it fails and there is a new way in: perhaps it failed because a password
-        or a certificate has been replaced."""
-        way = self._way()
-        try:
-            return do()
-        except EtcdLeaseNotFound:
+            return self._endpoints.call(replace(call, token=self._authenticated()))
+        except EtcdUnreachable:
+            # An etcd that was wiped or restored waits in vain for what an old token refers to.
+            self._forget_token(token)
             raise
-        except EtcdError:
-            self.refresh()
-            if self._endpoints.way is way:
-                raise
-            return do()
 
 
 def read_pair(pair: Any) -> KeyValue:

@@ -105,7 +105,7 @@ def metadata_of(token: str) -> tuple[tuple[str, str], ...]:
 def plain(error: Any) -> str:
     """What a failed call says, in few words."""
     code, text = error.code(), error.details() or ""
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED or "Endpoint closing" in text:
         return "no answer in time"
     if failed := _NOT_CONNECTED.search(text):
         return failed[1]

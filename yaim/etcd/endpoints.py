@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
@@ -36,16 +36,14 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 0.2
 """How long an endpoint may take to answer before another one is asked, too."""
-CLUSTER_MEMORY = 3
-"""For how many time-outs without an answer of it an etcd cluster is taken to be still there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     pick: Callable[[Connection], Any]
     """Which call of a connection's."""
-    request: Any
-    token: str = NO_TOKEN
+    request: Any = field(repr=False)
+    token: str = field(default=NO_TOKEN, repr=False)
     is_repeatable: bool = False
     patience_s: float = PATIENCE_S
 
@@ -87,8 +85,9 @@ class _Try:
 class Endpoints:
     """Thread-safe."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, cluster_memory_s: float) -> None:
         self._timeout_s = timeout_s
+        self._cluster_memory_s = cluster_memory_s
         self._lock = threading.Lock()
         self._way: Way | None = None
         self._order: list[str] = []
@@ -185,20 +184,23 @@ class Endpoints:
         complaints: dict[str, str] = {}
         untried = iter(connections)
         answered: Connection | None = None
+        patience_s = call.patience_s
         is_patience_over = False
         try:
             while True:
                 connection = next(untried, None) if call.is_repeatable or not alive else None
                 left_s = give_up_at - monotonic()
                 if connection is None and is_patience_over and call.is_repeatable and left_s > 0:
+                    # Again over the same connections, ever later: etcd may have too much to do.
                     connection = alive.pop(0) if alive else None
+                    patience_s *= 1.5
                 if connection is not None:
                     alive.append(connection)
                     pending.append(_send(call, connection, max(left_s, call.patience_s), ended))
                 if not pending:
                     raise EtcdUnreachable(complaints)
                 try:
-                    each = ended.get(timeout=call.patience_s)
+                    each = ended.get(timeout=patience_s)
                 except Empty:
                     is_patience_over = True
                     continue
@@ -239,7 +241,7 @@ class Endpoints:
     def _other_cluster(self, cluster: int) -> str | None:
         """With the lock held."""
         before = self._cluster
-        forgotten_at = self._cluster_answered_at + CLUSTER_MEMORY * self._timeout_s
+        forgotten_at = self._cluster_answered_at + self._cluster_memory_s
         if before in (0, cluster) or monotonic() > forgotten_at:
             return None
         return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"

@@ -79,6 +79,7 @@ class EtcdStore:
         self._node = node
         self._post = post
         self._survey = Survey(client)
+        client.keep_refreshed()
         self._mirror = _Mirror(keys)
         self._has_answered = threading.Event()
         """Set by every answer of etcd's: a watch that waits for it need not wait any longer."""
@@ -103,8 +104,6 @@ class EtcdStore:
     def use(self, access: EtcdAccess) -> None:
         """From now on reach etcd this way, if it works."""
         self._client.use(access)
-        # Beside the requests: it takes as long as the new endpoints let it wait.
-        threading.Thread(target=self._client.refresh, name="etcd-access", daemon=True).start()
 
     # --- the lease -------------------------------------------------------------------------
 
@@ -171,9 +170,7 @@ class EtcdStore:
                 assert_never(request)
 
     def _read(self) -> ClusterView:
-        """Also looks whether the files have changed that give access, and whether the watch still
-        tells what happens."""
-        self._client.refresh()
+        """Also looks whether the watch still tells what happens."""
         if self._mirror.is_watch_behind:
             self._client.leave_endpoint("its watch does not tell what is read")
         known = self._mirror.revision
