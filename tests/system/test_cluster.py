@@ -250,8 +250,9 @@ def test_a_second_signal_does_not_hurt(lab: Lab, number: signal.Signals) -> None
 def test_an_address_that_leaves_the_pool_is_gone_at_once(lab: Lab) -> None:
     leaving, *staying = lab.plan.pool
     lab.delete(leaving)
+    mark = f"/service/yaim/ips/{leaving}/marked"
+    wait_until(lambda: mark not in keys_in_etcd(lab), HAND_OVER_S, "its mark to be gone")
     lab.wait_until_held(staying)
-    assert f"/service/yaim/ips/{leaving}/marked" not in keys_in_etcd(lab)
 
 
 # --- never two -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import etcd3.etcdrpc as rpc
@@ -26,6 +26,7 @@ from yaim.etcd.connection import (
     NO_TOKEN,
     EtcdAuthIsOff,
     EtcdLeaseNotFound,
+    EtcdLoginFailed,
     EtcdPermissionDenied,
     EtcdTokenRefused,
     Way,
@@ -38,6 +39,8 @@ from yaim.etcd.schema import KeyValue
 
 logger = logging.getLogger(__name__)
 
+LOGIN_REFRESH_S = 1.0
+"""How long a request whose password is refused waits for a new one to be found."""
 REFRESH_EVERY_S = 5.0
 REFRESH_PAUSE_S = 0.3
 """At least, between two looks for another way in."""
@@ -296,14 +299,28 @@ class EtcdClient:
                 self._token = None
 
     def _call(self, call: Call) -> Answer:
+        way = self._way()
         try:
             return self._call_authenticated(call)
         except EtcdLeaseNotFound:
             raise
+        except EtcdLoginFailed:
+            # A new password may be in its file already; nothing has been done yet.
+            if not self._comes_to_another_way_than(way):
+                raise
+            return self._call_authenticated(call)
         except EtcdError:
-            # Perhaps because a password or a certificate has been replaced.
+            # Perhaps because a certificate has been replaced.
             self._wants_refresh.set()
             raise
+
+    def _comes_to_another_way_than(self, way: Way) -> bool:
+        """Within a moment, because it is looked for."""
+        self._wants_refresh.set()
+        give_up_at = monotonic() + LOGIN_REFRESH_S
+        while self._endpoints.way is way and monotonic() < give_up_at:
+            sleep(0.02)
+        return self._endpoints.way is not way
 
     def _call_authenticated(self, call: Call) -> Answer:
         token = self._authenticated()

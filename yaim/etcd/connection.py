@@ -46,6 +46,10 @@ class EtcdLeaseNotFound(EtcdError):
     """The lease is not known to etcd (any more)."""
 
 
+class EtcdLoginFailed(EtcdError):
+    """User or password is wrong."""
+
+
 class EtcdAuthIsOff(EtcdError):
     """etcd does not want us to authenticate."""
 
@@ -124,7 +128,7 @@ def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) ->
     if details.endswith(("invalid auth token", "auth: revision in header is old")):
         return EtcdTokenRefused(said)
     if "authentication failed" in details:
-        return EtcdError(f"{said}: check etcd-user and etcd-password")
+        return EtcdLoginFailed(f"{said}: check etcd-user and etcd-password")
     if "database space exceeded" in details:
         return EtcdError(
             f"{said}: see `etcdctl alarm list`, compact and defragment etcd, or raise its quota"
