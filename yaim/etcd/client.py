@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import etcd3.etcdrpc as rpc
@@ -181,7 +181,7 @@ class EtcdClient:
                 self._wants_refresh.wait(REFRESH_EVERY_S)
                 self._wants_refresh.clear()
                 self.refresh()
-                sleep(REFRESH_PAUSE_S)
+                threading.Event().wait(REFRESH_PAUSE_S)
 
         threading.Thread(target=work, name="etcd-access", daemon=True).start()
 
@@ -319,7 +319,7 @@ class EtcdClient:
         self._wants_refresh.set()
         give_up_at = monotonic() + LOGIN_REFRESH_S
         while self._endpoints.way is way and monotonic() < give_up_at:
-            sleep(0.02)
+            threading.Event().wait(0.02)
         return self._endpoints.way is not way
 
     def _call_authenticated(self, call: Call) -> Answer:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from queue import SimpleQueue
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, TypeAlias, assert_never
 
 import etcd3.etcdrpc as rpc
@@ -291,7 +291,7 @@ class EtcdStore:
             error = self._watch()
             if monotonic() > began + WATCH_PAUSE_MAX_S:
                 pause_s = WATCH_PAUSE_MIN_S
-            sleep(pause_s * random.uniform(0.5, 1.0))
+            threading.Event().wait(pause_s * random.uniform(0.5, 1.0))
             if pause_s < WATCH_PAUSE_MAX_S <= 2 * pause_s:
                 logger.warning(
                     "the watch on etcd ends again and again, changes are seen a few seconds later:"

@@ -4,7 +4,7 @@ it is needed. And at the certificates: they end one day."""
 import logging
 import threading
 from datetime import UTC, datetime
-from time import monotonic, sleep
+from time import monotonic
 
 from yaim.etcd.access import EtcdError
 from yaim.etcd.certificates import warnings_of
@@ -44,7 +44,7 @@ class Survey:
                     self._warn()
             except EtcdError as error:  # a file; whoever makes requests fails likewise, and tells
                 logger.debug("no look at etcd's endpoints: %s", error)
-            sleep(self._at_most_every_s)
+            threading.Event().wait(self._at_most_every_s)
             if not self._complaints:
                 self._wanted.wait(EVERY_S)
 
