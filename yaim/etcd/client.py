@@ -72,6 +72,7 @@ class EtcdClient:
         self._complaint: tuple[Way, type[EtcdError]] | tuple[EtcdAccess, str] | None = None
         """What was said last to be not in use, and the kind of reason: in which order endpoints
         fail, and in which words, differs each time."""
+        self.is_closed = threading.Event()
         self._wants_refresh = threading.Event()
         self._endpoints = Endpoints(timeout_s, cluster_memory_s or 3 * timeout_s)
         self._proof: Call | None = None
@@ -162,7 +163,8 @@ class EtcdClient:
         self._endpoints.leave(because)
 
     def close(self) -> None:
-        """End all calls. A later call connects anew."""
+        """End all calls, and what goes on beside them. A later call connects anew."""
+        self.is_closed.set()
         self._endpoints.leave("closed")
 
     # --- getting in ------------------------------------------------------------------------
@@ -177,11 +179,10 @@ class EtcdClient:
         for. In a thread of its own: it takes as long as new endpoints let it wait."""
 
         def work() -> None:
-            while True:
+            while not self.is_closed.wait(REFRESH_PAUSE_S):
                 self._wants_refresh.wait(REFRESH_EVERY_S)
                 self._wants_refresh.clear()
                 self.refresh()
-                threading.Event().wait(REFRESH_PAUSE_S)
 
         threading.Thread(target=work, name="etcd-access", daemon=True).start()
 
@@ -319,7 +320,7 @@ class EtcdClient:
         self._wants_refresh.set()
         give_up_at = monotonic() + LOGIN_REFRESH_S
         while self._endpoints.way is way and monotonic() < give_up_at:
-            threading.Event().wait(0.02)
+            self.is_closed.wait(0.02)
         return self._endpoints.way is not way
 
     def _call_authenticated(self, call: Call) -> Answer:

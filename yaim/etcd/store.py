@@ -279,7 +279,7 @@ class EtcdStore:
     def _work_on_watch(self) -> None:
         """Read everything, then follow the changes; from the start again when that breaks."""
         pause_s = WATCH_PAUSE_MIN_S
-        while True:
+        while not self._client.is_closed.is_set():
             self._has_answered.clear()
             try:
                 self._post(ClusterChanged(self._read()))
@@ -291,7 +291,7 @@ class EtcdStore:
             error = self._watch()
             if monotonic() > began + WATCH_PAUSE_MAX_S:
                 pause_s = WATCH_PAUSE_MIN_S
-            threading.Event().wait(pause_s * random.uniform(0.5, 1.0))
+            self._client.is_closed.wait(pause_s * random.uniform(0.5, 1.0))
             if pause_s < WATCH_PAUSE_MAX_S <= 2 * pause_s:
                 logger.warning(
                     "the watch on etcd ends again and again, changes are seen a few seconds later:"

@@ -35,7 +35,7 @@ class Survey:
 
     def _work(self) -> None:
         warned_at = -EVERY_S
-        while True:
+        while not self._client.is_closed.is_set():
             self._wanted.clear()
             try:
                 self._look()
@@ -44,7 +44,7 @@ class Survey:
                     self._warn()
             except EtcdError as error:  # a file; whoever makes requests fails likewise, and tells
                 logger.debug("no look at etcd's endpoints: %s", error)
-            threading.Event().wait(self._at_most_every_s)
+            self._client.is_closed.wait(self._at_most_every_s)
             if not self._complaints:
                 self._wanted.wait(EVERY_S)
 
