@@ -1141,9 +1141,11 @@ def test_stopping_removes_releases_withdraws_revokes_and_ends() -> None:
         AddressRemoved(first.request, first.address), AddressRemoved(second.request, second.address)
     )
     number = second.request + 1
-    assert release == ReleaseMarks(number, (mark(A, 4), mark(B, 4)), Revision(2))
-    (withdraw,) = play.tell(MarksReleased(number, frozenset({A, B}), Revision(9)))
-    assert withdraw == WithdrawNode(number + 1, LEASE, Revision(2), ())
+    unhealthy = replace(advertisement(False), reason="stopping")
+    marks = mark(A, 4), mark(B, 4)
+    assert release == AdvertiseNode(number, unhealthy, LEASE, Revision(2), marks)
+    (withdraw,) = play.tell(NodeAdvertised(number, Node(ME, unhealthy, LEASE, Revision(9))))
+    assert withdraw == WithdrawNode(number + 1, LEASE, Revision(9), ())
     assert play.tell(NodeWithdrawn(number + 1)) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
     assert play.tell(play.healthy()) == []
@@ -1194,9 +1196,10 @@ def test_a_node_that_is_stopped_just_after_a_restart_releases_what_its_earlier_l
     remove, keep = play.tell(helper_ready(left), ClusterRead(there), StopRequested("got SIGTERM"))
     assert isinstance(remove, RemoveAddress) and keep == KeepLease(LEASE)
     (release,) = play.tell(play.kept(), AddressRemoved(remove.request, A))
-    assert release == ReleaseMarks(2, (mark(A, 4),), Revision(2))
-    (withdraw,) = play.tell(MarksReleased(2, frozenset({A}), Revision(8)))
-    assert withdraw == WithdrawNode(3, LEASE, Revision(2), ())
+    assert isinstance(release, AdvertiseNode) and release.release == (mark(A, 4),)
+    assert not release.advertisement.is_healthy
+    (withdraw,) = play.tell(NodeAdvertised(2, Node(ME, release.advertisement, LEASE, Revision(8))))
+    assert withdraw == WithdrawNode(3, LEASE, Revision(8), ())
     assert play.tell(NodeWithdrawn(3)) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
 
@@ -1206,7 +1209,7 @@ def test_stopping_without_etcd_gives_up_after_a_while() -> None:
     (remove,) = play.tell(StopRequested("got SIGTERM"))
     assert isinstance(remove, RemoveAddress)
     (release,) = play.tell(AddressRemoved(remove.request, A))
-    assert isinstance(release, ReleaseMarks)
+    assert isinstance(release, AdvertiseNode)
     play.tell(WriteFailed(release.request, "no answer in time"))
     (end,) = [each for each in play.after(STOP_WITHIN_S) if isinstance(each, End)]
     assert end.outcome is Outcome.NOT_RELEASED

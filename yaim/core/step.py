@@ -11,7 +11,7 @@ The rules that everything else serves:
    its mark is released.
 3. Nothing is added without a live deadline; every keepalive hands on a new one.
 4. Unhealthy: remove all, then release all marks and change the advertisement in one transaction.
-   Stopping: remove all, then release all marks, then delete the advertisement.
+   Stopping: the same, then delete the advertisement.
 5. Every write depends on the advertisement that we know, and a new life writes its own before it
    adds anything: what an earlier life has sent, and is still on its way, fails.
 6. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
@@ -806,8 +806,11 @@ class _Turn:
             self._change(write=write, next_request=write.request + 1, ours=ours)
             self.actions.append(write)
 
-    def _withdrawal(self) -> ReleaseMarks | WithdrawNode | None:
-        """First the marks, then the advertisement: both at once would look like a lease's end."""
+    def _withdrawal(self) -> AdvertiseNode | WithdrawNode | None:
+        """First all marks are released by a node that says that it is unhealthy, then the
+        advertisement goes: both at once would look like a lease's end. (Not by ReleaseMarks, which
+        leaves the advertisement as it is: should it be done late, the next life would not notice.)
+        """
         lease, stopping = self.state.lease, self.state.stopping
         if lease is None or stopping is None or stopping.is_withdrawn:
             return None
@@ -820,7 +823,10 @@ class _Turn:
         if node is not None and marks:
             if self.state.is_view_stale:
                 return None
-            return ReleaseMarks(self.state.next_request, marks, node.revision)
+            stopped = replace(node.advertisement, is_healthy=False, reason="stopping")
+            return AdvertiseNode(
+                self.state.next_request, stopped, lease.id, node.revision, release=marks
+            )
         advertised = node.revision if node is not None else ABSENT_KEY
         return WithdrawNode(self.state.next_request, lease.id, advertised, marks)
 
