@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from yaim.lab.namespaces import DIES_WITH_US, Namespace
+from yaim.lab.wait import wait_until
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -174,6 +175,14 @@ class Capture:
             found.append(frame)
         return found
 
+    def is_open(self) -> bool:
+        """Whether frames arrive."""
+        try:
+            self.frames()
+        except TimeoutError:
+            return False
+        return True
+
     def announced(self) -> list[tuple[Address, str]]:
         """The addresses that were announced since the last call, and at which MAC address; an IPv4
         address twice each time, by a request and a reply."""
@@ -193,10 +202,15 @@ def capturing(namespace: Namespace) -> Iterator[Capture]:
         injector = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         with packets, injector:
             packets.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 24)
-            packets.settimeout(10)
             packets.bind((PEER, _ETH_P_ALL))
             injector.bind((INTERFACE, 0))
-            yield Capture(packets, injector)
+            capture = Capture(packets, injector)
+            # A busy kernel may take a second to let frames through a link that has just come up.
+            packets.settimeout(0.1)
+            wait_until(capture.is_open, 10.0, "the link to let frames through")
+            packets.settimeout(10)
+            capture.frames()
+            yield capture
 
 
 @contextmanager
