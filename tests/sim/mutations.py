@@ -86,7 +86,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if not self._stands(me, action.advertised):",
             "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if False:",
         ),
-        only=("sick", "flapping", "slow", "lossy", "link down", "coordinator killed"),
+        only=("flapping", "slow"),
     ),
     _in(PLACEMENT, "no move is ever made to level", ("if gain >= (0, 0):", "if gain:")),
     _in(
