@@ -14,7 +14,6 @@ from yaim.checks.http import SYSTEM_CA_FILE
 from yaim.config import (
     KEYS,
     LOG_LEVELS,
-    MASK,
     Config,
     ConfigError,
     Issue,
@@ -25,6 +24,7 @@ from yaim.config import (
 from yaim.core.actions import AddAddress
 from yaim.core.model import Boottime
 from yaim.helper_client import command
+from yaim.keys import MASK
 
 HERE = Path(__file__)
 EXAMPLE = HERE.parents[1] / "yaim.yml.example"

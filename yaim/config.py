@@ -7,7 +7,7 @@ underscores in key names are the same. Everything that is wrong is told at once.
 import difflib
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,27 @@ from urllib.parse import urlsplit
 import yaml
 
 from yaim.core.deadline import MIN_TTL_S
+from yaim.keys import (
+    MASK,
+    Key,
+    Unfit,
+    absolute_path,
+    any_text,
+    key,
+    keys_of,
+    mask_url,
+    one_of,
+    readable_file,
+    several,
+    text,
+    url,
+    whole,
+)
 
 DEFAULT_FILE = Path("yaim.yml")
 ENVIRONMENT_PREFIX = "YAIM_"
-MASK = "********"
 MIN_ATTEMPT_MS = 100
 LOG_LEVELS = ("Trace", "Debug", "Info", "Warn", "Warning", "Error", "Fatal", "Panic")
-
-
-class Unfit(ValueError):
-    """A value that a key does not take; the text says what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,68 +62,7 @@ class ConfigError(Exception):
         self.issues = tuple(issues)
 
 
-# --- what a value may be -------------------------------------------------------------------
-
-
-def whole(least: int, most: int) -> Callable[[Any], int]:
-    """A whole number."""
-
-    def read(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
-            number = int(value)
-            if least <= number <= most:
-                return number
-        raise Unfit(f"a whole number from {least} to {most}")
-
-    return read
-
-
-def text(
-    pattern: str = r"(?s).+", expected: str = "text that is not empty"
-) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
-            raise Unfit(expected)
-        if re.search("[\ud800-\udfff]", value):
-            raise Unfit(f"{expected}, all of it Unicode: no halves of surrogate pairs")
-        return value
-
-    return read
-
-
-def one_of(*choices: str) -> Callable[[Any], str]:
-    """One of these words, in upper or lower case."""
-
-    def read(value: Any) -> str:
-        for choice in choices:
-            if isinstance(value, str) and value.lower() == choice.lower():
-                return choice
-        raise Unfit(f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0])
-
-    return read
-
-
-def several(read_one: Callable[[Any], str]) -> Callable[[Any], tuple[str, ...]]:
-    """A list, or text with commas."""
-
-    def read(value: Any) -> tuple[str, ...]:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list) or not items:
-            raise Unfit("a list, or text with commas")
-        found = [read_one(item.strip()) for item in items]
-        return tuple(dict.fromkeys(found))
-
-    return read
-
-
-def url(value: Any) -> str:
-    try:
-        parts = urlsplit(value if isinstance(value, str) and not re.search(r"\s", value) else "")
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return str(value)
-    except ValueError:
-        pass
-    raise Unfit("a URL that begins with http:// or https://")
+# --- the keys ------------------------------------------------------------------------------
 
 
 def endpoint(value: Any) -> str:
@@ -130,51 +80,8 @@ def endpoint(value: Any) -> str:
     )
 
 
-def readable_file(value: Any) -> Path:
-    if not isinstance(value, str) or not value:
-        raise Unfit("the path of a file")
-    path = Path(value).absolute()
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise Unfit(f"a file that can be read ({error.strerror})") from None
-    except ValueError:
-        raise Unfit("the path of a file") from None
-
-
-def absolute_path(value: Any) -> Path:
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise Unfit("an absolute path")
-    return Path(value)
-
-
-# --- the keys ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    help: str
-    read: Callable[[Any], Any]
-    is_secret: bool = False
-    is_reloaded: bool = True
-    """Whether SIGHUP applies a change; if not, a restart does."""
-
-
-def key(
-    help: str,
-    read: Callable[[Any], Any],
-    default: Any = None,
-    *,
-    secret: bool = False,
-    reloaded: bool = True,
-) -> Any:
-    return field(default=default, metadata={"key": Key(help, read, secret, reloaded)})
-
-
 _NAME = text(r"[^\s/]{1,200}", "a name without spaces or slashes")
 _LEVELS = one_of(*LOG_LEVELS)
-_ANY_TEXT = text(r"(?s).*", "text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +151,7 @@ class Config:
     checker_type: tuple[str, ...] = key(
         "kind of check, or a list of kinds: http", several(one_of("http"))
     )
-    http_url: str | None = key("URL that is asked for with GET", url)
+    http_url: str | None = key("URL that is asked for with GET", url, mask=mask_url)
     http_user: str | None = key("user for HTTP basic authentication", text())
     http_password: str | None = key(
         "password for HTTP basic authentication", text(r"(?s).*", "text"), secret=True
@@ -256,7 +163,7 @@ class Config:
     http_cert_file: Path | None = key("client certificate for the service", readable_file)
     http_key_file: Path | None = key("key of the client certificate for the service", readable_file)
     http_expected_code: int = key("status code of a healthy service", whole(100, 599), 200)
-    http_expected_response: str | None = key("whole body of a healthy service's answer", _ANY_TEXT)
+    http_expected_response: str | None = key("whole body of a healthy service's answer", any_text)
     http_expected_response_contains: str | None = key(
         "text that a healthy service's answer contains", text()
     )
@@ -282,7 +189,7 @@ class Config:
         rows = []
         for name, each in KEYS.items():
             value = getattr(self, _attribute(name))
-            rows.append((name, _shown(each, value), self.origins.get(name, "default")))
+            rows.append((name, each.shown(value), self.origins.get(name, "default")))
         return rows
 
 
@@ -290,29 +197,12 @@ def _attribute(name: str) -> str:
     return name.replace("-", "_")
 
 
-KEYS: Mapping[str, Key] = {
-    each.name.replace("_", "-"): each.metadata["key"]
-    for each in fields(Config)
-    if "key" in each.metadata
-}
+KEYS: Mapping[str, Key] = keys_of(Config)
 
 
 def variable(name: str) -> str:
     """The environment variable of a key."""
     return ENVIRONMENT_PREFIX + name.replace("-", "_").upper()
-
-
-def _shown(each: Key, value: Any) -> str:
-    if value is None:
-        return ""
-    if each.is_secret:
-        return MASK
-    if isinstance(value, tuple):
-        return ",".join(value)
-    if each.read is url:
-        # Its password is a secret too, also one with a slash in it.
-        return re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", value)
-    return str(value)
 
 
 # --- reading -------------------------------------------------------------------------------

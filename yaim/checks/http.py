@@ -1,6 +1,5 @@
 """The HTTP check: GET a URL, compare the status code and the body."""
 
-import errno
 import http.client
 import os
 import socket
@@ -24,6 +23,19 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 from yaim import __version__
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import (
+    Fault,
+    any_text,
+    both_or_neither,
+    key,
+    mask_url,
+    readable_file,
+    required,
+    text,
+    url,
+    whole,
+)
+from yaim.name_lookup import look_up
 
 MAX_BODY_BYTES = 1024 * 1024
 """What comes after is not looked at."""
@@ -42,17 +54,26 @@ SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 @dataclass(frozen=True, slots=True)
 class HttpCheck:
-    url: str
-    user: str | None = None
-    password: str | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    expected_code: int = 200
+    url: str = required("URL that is asked for with GET", url, mask=mask_url)
+    user: str | None = key("user for HTTP basic authentication", text())
+    password: str | None = key("password for HTTP basic authentication", any_text, secret=True)
+    password_file: Path | None = key("file with that password", readable_file)
+    ca_file: Path | None = key(
+        "CA certificates that the service's must be signed by", readable_file
+    )
+    cert_file: Path | None = key("client certificate for the service", readable_file)
+    key_file: Path | None = key("key of the client certificate for the service", readable_file)
+    expected_code: int = key("status code of a healthy service", whole(100, 599), 200)
     """A redirect (3xx) is followed, unless that is what is expected."""
-    expected_response: str | None = None
-    """The whole body."""
-    expected_response_contains: str | None = None
+    expected_response: str | None = key("whole body of a healthy service's answer", any_text)
+    expected_response_contains: str | None = key(
+        "text that a healthy service's answer contains", text()
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Of keys that are wrong together."""
+        yield from both_or_neither(self, "http-", "user", "password")
+        yield from both_or_neither(self, "http-", "cert-file", "key-file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +248,7 @@ class _TimeLimit:
     def connect(self, host: str, port: int) -> socket.socket:
         """To the first address of the host that takes the connection. Raises OSError."""
         failure: OSError = OSError("the host name has no address")
-        for family, kind, protocol, _, address in _look_up(host, port, self.left_s):
+        for family, kind, protocol, _, address in look_up(host, port, self.left_s):
             connection = socket.socket(family, kind, protocol)
             try:
                 connection.settimeout(max(self.left_s, 0.001))
@@ -255,38 +276,6 @@ class _TimeLimit:
                     each.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
-
-
-def _look_up(host: str, port: int, within_s: float) -> list[Any]:
-    """getaddrinfo(3), given up in time. Raises OSError.
-
-    The system's resolver knows no time limit but its own: the thread that waits for it lives on
-    until then.
-    """
-    kind = socket.SOCK_STREAM
-    try:
-        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
-    except (socket.gaierror, UnicodeError):
-        pass
-    found: list[Any] = []
-    failed: list[OSError] = []
-
-    def look_up() -> None:
-        try:
-            found.extend(socket.getaddrinfo(host, port, type=kind))
-        except OSError as error:
-            failed.append(error)
-        except UnicodeError:
-            failed.append(socket.gaierror(socket.EAI_NONAME, "it is not one"))
-
-    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
-    thread.start()
-    thread.join(within_s)
-    if failed:
-        raise failed[0]
-    if not found:
-        raise TimeoutError(errno.ETIMEDOUT, "its host name cannot be looked up in time")
-    return found
 
 
 class _LimitedAdapter(HTTPAdapter):

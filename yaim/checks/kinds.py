@@ -1,0 +1,32 @@
+"""The kinds of checks there are: the one place where a new one is entered.
+
+A kind is a file of its own here with a dataclass of its keys, whose names in the configuration
+begin with the kind's (yaim/keys.py), and a function that makes one attempt.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.verdict import Verdict
+from yaim.keys import Fault
+
+
+class CheckSettings(Protocol):
+    """What a check is to do; equal to another if nothing has changed."""
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong with keys that are right each by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    settings: type[CheckSettings]
+    attempt: Callable[[Any, float], Verdict]
+    """One attempt with such settings, at most so many seconds long. Raises nothing."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "http": Kind(HttpCheck, check_http),
+}
