@@ -1,27 +1,21 @@
 """The HTTP check: GET a URL, compare the status code and the body."""
 
 import http.client
-import os
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from yaim import __version__
+from yaim.checks.time_limit import LimitedAdapter, TimeLimit
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import (
     Fault,
@@ -35,7 +29,6 @@ from yaim.keys import (
     url,
     whole,
 )
-from yaim.name_lookup import look_up
 
 MAX_BODY_BYTES = 1024 * 1024
 """What comes after is not looked at."""
@@ -88,7 +81,7 @@ class _BrokenOff(Exception):
 
 def check_http(check: HttpCheck, timeout_s: float) -> Verdict:
     """One attempt, on new connections. Everything together is bounded by `timeout_s`."""
-    with _TimeLimit(timeout_s) as limit:
+    with TimeLimit(timeout_s) as limit:
         try:
             answer = _get(check, limit)
         except requests.TooManyRedirects:
@@ -121,7 +114,7 @@ def _judge(check: HttpCheck, answer: _Answer) -> Verdict:
     return Healthy(found)
 
 
-def _get(check: HttpCheck, limit: "_TimeLimit") -> _Answer:
+def _get(check: HttpCheck, limit: TimeLimit) -> _Answer:
     """The answer, after redirects. Raises what requests and urllib3 raise, and _BrokenOff.
 
     Redirects are followed here: requests would read their bodies whole, however long, and give
@@ -134,7 +127,7 @@ def _get(check: HttpCheck, limit: "_TimeLimit") -> _Answer:
     cert = (str(check.cert_file), str(check.key_file)) if check.cert_file is not None else None
     url = check.url
     for _ in range(MAX_REDIRECTS + 1):
-        with _LimitedAdapter(limit).send(
+        with LimitedAdapter(limit).send(
             requests.Request("GET", url, headers=_HEADERS, auth=auth).prepare(),
             stream=True,
             timeout=max(limit.left_s, 0.001),
@@ -211,96 +204,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         yield from (each for each in error.args if isinstance(each, BaseException))
         error = error.__cause__ or error.__context__
-
-
-class _TimeLimit:
-    """Shuts down the connections of an attempt when its time is up.
-
-    requests bounds each read only: a server that sends a byte now and then would hold it for ever.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
-        self._timer = threading.Timer(seconds, self._shut_down)
-        self._timer.daemon = True
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-
-    @property
-    def left_s(self) -> float:
-        return self._ends_at - time.monotonic()
-
-    @property
-    def has_passed(self) -> bool:
-        return self.left_s <= 0
-
-    def __enter__(self) -> "_TimeLimit":
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with self._lock:
-            for each in self._sockets:
-                each.close()
-            self._sockets.clear()
-
-    def connect(self, host: str, port: int) -> socket.socket:
-        """To the first address of the host that takes the connection. Raises OSError."""
-        failure: OSError = OSError("the host name has no address")
-        for family, kind, protocol, _, address in look_up(host, port, self.left_s):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.settimeout(max(self.left_s, 0.001))
-                connection.connect(address)
-            except OSError as error:
-                connection.close()
-                failure = error
-            else:
-                self._apply_to(connection)
-                return connection
-        raise failure
-
-    def _apply_to(self, connected: socket.socket) -> None:
-        """Keeps a duplicate: TLS takes the original's file descriptor away."""
-        duplicate = socket.socket(fileno=os.dup(connected.fileno()))
-        with self._lock:
-            self._sockets.append(duplicate)
-        if self.has_passed:
-            self._shut_down()
-
-    def _shut_down(self) -> None:
-        with self._lock:
-            for each in self._sockets:
-                try:
-                    each.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-
-class _LimitedAdapter(HTTPAdapter):
-    """Makes every connection under a time limit."""
-
-    def __init__(self, limit: _TimeLimit) -> None:
-        self._limit = limit
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        limit = self._limit
-
-        class Connection(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                return limit.connect(self.host, self.port)
-
-        class SecureConnection(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                return limit.connect(self.host, self.port)
-
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = Connection
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = SecureConnection
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
