@@ -2,6 +2,7 @@
 
 from yaim import __version__
 from yaim.checks.http import HttpCheck
+from yaim.checks.http_codes import codes
 from yaim.checks.run import CheckPlan
 from yaim.config import Config
 from yaim.core.model import NodeName
@@ -68,7 +69,7 @@ def check_plan_of(config: Config) -> CheckPlan:
             ca_file=config.http_ca_file,
             cert_file=config.http_cert_file,
             key_file=config.http_key_file,
-            expected_code=config.http_expected_code,
+            expected_code=codes(str(config.http_expected_code)),
             expected_response=config.http_expected_response,
             expected_response_contains=config.http_expected_response_contains,
         ),

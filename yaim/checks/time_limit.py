@@ -4,6 +4,8 @@ requests bounds each connect and each read by itself: a server that sends a byte
 name with many addresses, would hold it for ever.
 """
 
+import http
+import http.client
 import os
 import socket
 import threading
@@ -15,6 +17,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from yaim.name_lookup import look_up
+
+MAX_INTERIM = 100
 
 
 class TimeLimit:
@@ -47,19 +51,22 @@ class TimeLimit:
             self._sockets.clear()
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """To the first address of the host that takes the connection. Raises OSError."""
+        """To the first address of the host that takes the connection; one that is silent leaves
+        time for the others. Raises OSError."""
         failure: OSError = OSError("the host name has no address")
-        for family, kind, protocol, _, address in look_up(host, port, self.left_s):
+        addresses = look_up(host, port, self.left_s)
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
             connection = socket.socket(family, kind, protocol)
             try:
-                connection.settimeout(max(self.left_s, 0.001))
+                share_s = self.left_s / (len(addresses) - number)
+                connection.settimeout(max(share_s, 0.001))
                 connection.connect(address)
             except OSError as error:
                 connection.close()
                 failure = error
-            else:
-                self._apply_to(connection)
-                return connection
+                continue
+            self._apply_to(connection)
+            return connection
         raise failure
 
     def _apply_to(self, connected: socket.socket) -> None:
@@ -79,6 +86,19 @@ class TimeLimit:
                     pass
 
 
+class _Final(http.client.HTTPResponse):
+    """Not an interim answer, like 103 (RFC 9110 section 15.2). http.client passes over 100 only,
+    and over any number of it."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MAX_INTERIM + 1):
+            version, code, reason = super()._read_status()  # type: ignore[misc]
+            if code == http.HTTPStatus.SWITCHING_PROTOCOLS or code >= http.HTTPStatus.OK:
+                return version, code, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException(f"got more than {MAX_INTERIM} interim answers")
+
+
 class LimitedAdapter(HTTPAdapter):
     """Makes every connection under a time limit."""
 
@@ -91,10 +111,14 @@ class LimitedAdapter(HTTPAdapter):
         limit = self._limit
 
         class Connection(HTTPConnection):
+            response_class = _Final
+
             def _new_conn(self) -> socket.socket:
                 return limit.connect(self.host, self.port)
 
         class SecureConnection(HTTPSConnection):
+            response_class = _Final
+
             def _new_conn(self) -> socket.socket:
                 return limit.connect(self.host, self.port)
 
