@@ -14,7 +14,8 @@ PYTHON3 ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 SOURCES := yaim helper bench tests
-PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap
+PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap \
+	postgresql patroni
 
 .PHONY: demo test test-pypi test-debian check sim chaos bench setup packages
 

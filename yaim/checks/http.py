@@ -221,8 +221,9 @@ def _check_tls_files(check: HttpCheck) -> None:
 
 
 def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:
-    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off; most of
-    its versions unpack without bounds, and read chunks so, which read() leaves to http.client."""
+    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off; most
+    of its versions unpack without bounds, and read chunks so, which read() leaves to http.client.
+    """
     read = bytearray()
     while piece := response.raw.read(16384, decode_content=False):
         read += piece

@@ -1,0 +1,30 @@
+"""The look-up of host names; with name servers it is tested through its users, in
+tests/checks/test_http.py and tests/etcd/test_diagnose.py."""
+
+import socket
+import threading
+
+import pytest
+
+from yaim.name_lookup import look_up
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_an_address_is_not_waited_for(address: str) -> None:
+    before = threading.active_count()
+    found = look_up(address, 80, 0.0)
+    assert [(kind, sockaddr[:2]) for _, kind, _, _, sockaddr in found] == [
+        (socket.SOCK_STREAM, (address, 80))
+    ]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("name", ["a..b", ".", "x" * 64, "\ud800"])
+def test_what_cannot_be_a_name_is_told(name: str) -> None:
+    with pytest.raises(OSError, match="it cannot be one"):
+        look_up(name, 80, 5.0)
+
+
+def test_a_name_that_is_not_looked_up_in_time_is_given_up() -> None:
+    with pytest.raises(TimeoutError):
+        look_up("localhost", 80, 0.0)
