@@ -154,7 +154,7 @@ def _get(check: HttpCheck, limit: TimeLimit) -> Answer:
     cert = (str(check.cert_file), str(check.key_file)) if check.cert_file is not None else None
     url = check.url
     for redirects in range(MAX_REDIRECTS + 1):
-        if url.startswith("https:"):
+        if url.lower().startswith("https:"):
             _check_tls_files(check)
         with LimitedAdapter(limit).send(
             requests.Request("GET", url, headers=_HEADERS, auth=auth).prepare(),
