@@ -663,11 +663,76 @@ def test_a_restarted_coordinator_adopts_its_lease_and_keeps_its_addresses() -> N
         RenewAddresses(play.deadline()),
         AdvertiseNode(1, advertisement(), LEASE, Revision(2), ()),
     ]
-    assert play.tell(NodeAdvertised(1, node(ME, LEASE, 8))) == [
+    mine = node(ME, LEASE, 8)
+    assert play.tell(NodeAdvertised(1, mine)) == [ReadCluster()]
+    assert play.state.held == (A,)
+    assert play.tell(ClusterRead(replace(there, revision=Revision(8), nodes={ME: mine}))) == [
         AddAddress(2, B, "eth0", 32, play.deadline())
     ]
     assert play.tell(play.healthy(), AddressAdded(2, B)) == []
     assert set(play.state.held) == {A, B}
+
+
+def adopting(*held: Address) -> tuple[Play, ClusterView]:
+    """A new life that has adopted the lease and the marks of A and B, and has just written its
+    advertisement; what it had read before. The helper has these on record."""
+    play = Play()
+    play.tell()
+    left = (AddressOnInterface(address, Boottime(play.now + 2.0)) for address in held)
+    there = view(7, (A, B), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    play.tell(helper_ready(*left), play.healthy(), ClusterRead(there))
+    write = play.tell(play.kept())[-1]
+    assert isinstance(write, AdvertiseNode)
+    assert play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9))) == [ReadCluster()]
+    return play, there
+
+
+def test_what_an_earlier_life_has_released_just_before_our_advertisement_is_not_added() -> None:
+    """Found by simulation: its release was done between our read and our advertisement."""
+    play, _ = adopting(A)
+    seen = view(9, (A, B), (node(ME, LEASE, 9),), (mark(A, 4),))
+    (claim,) = play.tell(ClusterChanged(seen))
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (B,)
+    assert play.state.held == (A,)
+
+
+def test_a_view_from_before_our_advertisement_does_not_show_what_an_earlier_life_has_done() -> None:
+    """Neither one that the watch tells late, nor a read that was under way."""
+    play = Play()
+    play.tell()
+    there = view(7, (A, B), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    play.tell(helper_ready(), play.healthy(), ClusterRead(there))
+    play.now += 5.0
+    write, read = play.tell(play.kept())
+    assert isinstance(write, AdvertiseNode) and read == ReadCluster()
+    assert play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9))) == []
+    before = replace(there, revision=Revision(8))
+    assert play.tell(ClusterChanged(before)) == []
+    assert play.tell(ClusterRead(before)) == [ReadCluster()]
+    mine = frozen_mapping({ME: node(ME, LEASE, 9)})
+    adds = play.tell(ClusterRead(replace(there, revision=Revision(9), nodes=mine)))
+    assert requests(adds) == [AddAddress, AddAddress]
+
+
+def test_a_view_that_the_watch_told_before_the_answer_to_our_advertisement_is_enough() -> None:
+    play = Play()
+    play.tell()
+    there = view(7, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    play.tell(helper_ready(), play.healthy(), ClusterRead(there))
+    (write,) = play.tell(play.kept())
+    assert isinstance(write, AdvertiseNode)
+    play.tell(ClusterChanged(view(9, (A,), (node(ME, LEASE, 9),), (mark(A, 4),))))
+    (add,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9)))
+    assert isinstance(add, AddAddress)
+
+
+def test_a_restored_etcd_is_not_waited_with_until_its_revisions_have_caught_up() -> None:
+    play, there = adopting()
+    assert play.tell(ClusterReadFailed("no leader")) == []
+    play.now += 0.3
+    assert ReadCluster() in play.tell(play.kept())
+    (add, *_) = play.tell(ClusterRead(replace(there, revision=Revision(5))))
+    assert isinstance(add, AddAddress)
 
 
 def test_what_an_earlier_life_may_have_left_is_removed_before_its_mark_is_released() -> None:
@@ -1016,7 +1081,9 @@ def test_what_is_left_over_and_still_ours_stays() -> None:
     assert play.tell(ClusterRead(there)) == [KeepLease(LEASE)]
     (write,) = play.tell(play.kept(), play.healthy())
     assert isinstance(write, AdvertiseNode)
-    (add,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 8)))
+    mine = node(ME, LEASE, 8)
+    assert play.tell(NodeAdvertised(write.request, mine)) == [ReadCluster()]
+    (add,) = play.tell(ClusterRead(view(8, (A,), (mine,), (mark(A, 4),))))
     assert isinstance(add, AddAddress)
 
 

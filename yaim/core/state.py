@@ -125,6 +125,10 @@ class State:
     until that is known, what is on the interface stays, within its deadlines."""
     has_advertised: bool = False
     """We have written our advertisement under this lease: writes of an earlier life fail now."""
+    unconfirmed_before: Revision = Revision(0)
+    """Marks of ours that are older than this, our first advertisement under this lease, are an
+    earlier life's, and no view since has shown them: its last write may have deleted them just
+    before. 0: all are confirmed."""
     orphans: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
     """What bore another node's mark until its lease ended, and until when it is not claimed."""
     ours: frozenset[Address] = frozenset()

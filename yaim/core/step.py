@@ -13,7 +13,8 @@ The rules that everything else serves:
 4. Unhealthy: remove all, then release all marks and change the advertisement in one transaction.
    Stopping: the same, then delete the advertisement.
 5. Every write depends on the advertisement that we know, and a new life writes its own before it
-   adds anything: what an earlier life has sent, and is still on its way, fails.
+   adds anything: what an earlier life has sent, and is still on its way, fails. What it has done
+   just before shows in the next view: only then is anything added for a mark of that life.
 6. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
    once; what others may still have on their interfaces is left to them until their deadlines.
 """
@@ -179,13 +180,18 @@ class _Turn:
                 call = self._answered(self.state.read_call, due, "etcd can be read again")
                 self._change(read_call=call, is_view_stale=False)
                 if is_other_history:
-                    self._change(view=None, seen=self.state.read_after)
-                self._see(view)
+                    self._change(
+                        view=None, seen=self.state.read_after, unconfirmed_before=Revision(0)
+                    )
+                self._hear(view)
+                if self.state.unconfirmed_before:
+                    # It was asked for too early.
+                    self._change(read_call=replace(self.state.read_call, due=self.now))
             case ClusterReadFailed(reason):
                 call = self._failed(self.state.read_call, f"cannot read etcd: {reason}")
                 self._change(read_call=call)
             case ClusterChanged(view):
-                self._see(view)
+                self._hear(view)
             case LeaseKept():
                 self._take_lease(event)
             case LeaseGone(lease):
@@ -386,6 +392,9 @@ class _Turn:
         view = self.state.view
         if not isinstance(write, AdvertiseNode) or view is None:
             return
+        if not self.state.has_advertised and view.revision < node.revision and self._my_marks():
+            due = replace(self.state.read_call, due=self.now)
+            self._change(unconfirmed_before=node.revision, read_call=due)
         self._change(has_advertised=True)
         released = frozenset(mark.address for mark in write.release)
         self._see(view.with_node(node).without_marks(released, node.revision))
@@ -459,6 +468,12 @@ class _Turn:
     def _leave_to_others(self, address: Address, until: Boottime, why: str) -> None:
         self._change(refused=frozen_mapping({**self.state.refused, address: until}))
         self._report(Level.ERROR, f"leaves {address} to other nodes (SIGHUP tries again): {why}")
+
+    def _hear(self, view: ClusterView) -> None:
+        """etcd has told this view: nothing in it is our own reckoning."""
+        self._see(view)
+        if self.state.view is view and view.revision >= self.state.unconfirmed_before:
+            self._change(unconfirmed_before=Revision(0))
 
     def _see(self, view: ClusterView) -> None:
         """Take a view for the present one, unless a newer is known."""
@@ -535,6 +550,7 @@ class _Turn:
             lease=None,
             may_adopt=False,
             has_advertised=False,
+            unconfirmed_before=Revision(0),
             view=None,
             target=frozen_mapping({}),
             in_doubt=frozenset(),
@@ -726,7 +742,8 @@ class _Turn:
     def _add(self, wanted: frozenset[Address]) -> None:
         if self.state.helper is None or not self.state.has_advertised:
             return
-        mine = {mark.address for mark in self._my_marks()}
+        unconfirmed_before = self.state.unconfirmed_before
+        mine = {m.address for m in self._my_marks() if m.revision >= unconfirmed_before}
         for address in sorted(wanted & mine, key=address_order):
             local = self.state.local.get(address, Local(Phase.UNKNOWN))
             if local.phase not in (Phase.UNKNOWN, Phase.ABSENT) or self.now < local.retry_at:
