@@ -32,12 +32,12 @@ from yaim.core.events import (
     AddressOnInterface,
     AddressRefused,
     AddressRemoved,
+    CheckAnswered,
     ClockJumped,
     ClusterChanged,
     ClusterRead,
     ClusterReadFailed,
     Event,
-    HealthObserved,
     HelperLost,
     HelperReady,
     LeaseFailed,
@@ -69,7 +69,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.core.settings import Settings
+from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Local, Phase, State
 from yaim.core.step import (
     ADD_RETRY_S,
@@ -167,11 +167,16 @@ class Play:
     def said(self, level: Level) -> list[str]:
         return [report.text for report in self.reports if report.level is level]
 
-    def healthy(self, for_s: float = 1e6) -> HealthObserved:
-        return HealthObserved(True, "HTTP 200", Boottime(self.now + for_s))
+    def healthy(self, for_s: float = 1e6) -> CheckAnswered:
+        return CheckAnswered("service", True, "HTTP 200", Boottime(self.now + for_s))
 
-    def unhealthy(self) -> HealthObserved:
-        return HealthObserved(False, "HTTP 503", Boottime(self.now + 1e6))
+    def unhealthy(self) -> CheckAnswered:
+        return CheckAnswered("service", False, "HTTP 503", Boottime(self.now + 1e6))
+
+    def answer(
+        self, check: str, is_healthy: bool, reason: str = "HTTP 200", for_s: float = 1e6
+    ) -> CheckAnswered:
+        return CheckAnswered(check, is_healthy, reason, Boottime(self.now + for_s))
 
     def kept(self, lease: LeaseId = LEASE) -> LeaseKept:
         return LeaseKept(lease, TTL_S, Boottime(self.now))
@@ -314,6 +319,91 @@ def test_a_check_that_does_not_answer_in_time_counts_as_unhealthy() -> None:
     play = holding(A)
     play.tell(play.healthy(for_s=0.5))
     assert requests(play.after(0.6)) == [RemoveAddress]
+
+
+def several(play: Play, *names: str, is_any_enough: bool = False) -> None:
+    """From now on the node's checks are these."""
+    checks = tuple(CheckSettings(name) for name in names)
+    play.tell(SettingsChanged(replace(settings(), checks=checks, is_any_enough=is_any_enough)))
+
+
+def test_with_several_checks_nothing_is_taken_or_given_up_until_they_have_answered() -> None:
+    play = holding(A)
+    several(play, "database", "web")
+    me = (node(ME, LEASE, 2),)
+    assert play.tell(ClusterChanged(view(5, (A, B), me, (mark(A, 4),)))) == []
+    assert play.tell(play.answer("database", True)) == []
+    assert play.state.held == (A,)
+    assert requests(play.tell(play.answer("web", True))) == [ClaimMarks]
+
+
+def test_a_sighup_that_changes_the_checks_costs_no_address() -> None:
+    play = holding(A)
+    several(play, "service", "web")
+    assert play.tell() == []
+    several(play, "database")
+    assert play.tell() == []
+    assert play.tell(play.unhealthy()) == []
+    assert play.state.held == (A,)
+    assert play.tell(play.answer("database", True, "accepts connections")) == []
+
+
+def test_all_that_fails_is_told_as_the_reason_also_when_that_changes() -> None:
+    play = started()
+    several(play, "database", "web", "proxy")
+    refused = play.answer("database", False, "connection refused")
+    (write,) = play.tell(refused, play.answer("proxy", False, "HTTP 503, expected 200"))
+    assert isinstance(write, AdvertiseNode)
+    reason = "database: connection refused; proxy: HTTP 503, expected 200"
+    assert write.advertisement.reason == reason
+    assert play.said(Level.WARNING) == [
+        "check database: unhealthy: connection refused",
+        "check proxy: unhealthy: HTTP 503, expected 200",
+        f"unhealthy: {reason}",
+    ]
+    told = Node(ME, write.advertisement, LEASE, Revision(5))
+    play.tell(NodeAdvertised(write.request, told))
+    assert play.tell(refused, play.answer("web", True)) == []
+    (write,) = play.tell(play.answer("database", True))
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement.reason == "proxy: HTTP 503, expected 200"
+    assert len(play.said(Level.WARNING)) == 3
+
+
+def test_the_names_of_the_checks_are_the_reason_of_a_healthy_node_and_no_news() -> None:
+    play = started()
+    several(play, "database", "web", is_any_enough=True)
+    play.tell(play.answer("database", True), play.answer("web", True))
+    assert play.said(Level.INFO)[-1] == "healthy: database, web"
+    assert play.tell(play.answer("web", False, "HTTP 503")) == []
+
+
+def test_an_only_check_is_told_once() -> None:
+    play = holding(A)
+    play.tell(play.unhealthy(), play.healthy(), play.unhealthy())
+    play.tell(play.unhealthy())
+    assert play.said(Level.WARNING) == ["unhealthy: HTTP 503"]
+
+
+def test_the_check_that_has_not_answered_in_time_is_named() -> None:
+    play = holding(A)
+    several(play, "database", "web")
+    play.tell(play.answer("database", True), play.answer("web", True, for_s=0.5))
+    silent_from = play.now + 0.5
+    play.after(0.4, play.answer("database", True))
+    assert play.wake_at == silent_from
+    assert requests(play.after(0.1)) == [RemoveAddress]
+    assert play.said(Level.WARNING) == [
+        "check web: unhealthy: has not answered in time",
+        "unhealthy: web: has not answered in time",
+    ]
+
+
+def test_an_answer_that_comes_late_with_a_step_that_comes_late_counts() -> None:
+    play = holding(A)
+    play.tell(play.healthy(for_s=0.5))
+    play.now += 0.6
+    assert play.tell(play.healthy()) == []
 
 
 def test_an_address_that_leaves_the_pool_is_removed_and_released() -> None:
@@ -1182,7 +1272,7 @@ def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:
     (add,) = play.after(0.2, AddressesRenewed(frozenset({A})))
     assert isinstance(add, AddAddress)
     assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
-    (remove,) = play.tell(HealthObserved(False, "HTTP 503", Boottime(play.now + 10)))
+    (remove,) = play.tell(CheckAnswered("service", False, "HTTP 503", Boottime(play.now + 10)))
     assert isinstance(remove, RemoveAddress) and remove.address == A
 
 

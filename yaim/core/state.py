@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from yaim.core.actions import AdvertiseNode, ClaimMarks, ReleaseMarks, WithdrawNode
+from yaim.core.health import Checked, Health
 from yaim.core.model import (
     Address,
     Boottime,
@@ -64,13 +65,6 @@ class Loss:
     """Then all have learnt of it, or their deadlines have passed."""
     released: frozenset[Address] = frozenset()
     """What we have seen a holder with a lease release since, and nobody has marked again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    is_healthy: bool
-    reason: str
-    valid_until: Boottime
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +130,10 @@ class State:
     and what others have marked since."""
     loss: Loss | None = None
     """None: no lease was lost lately, or it had ended in its time."""
+    checks: Mapping[str, Checked] = field(default_factory=lambda: frozen_mapping({}))
+    """Name to what is known of it; a check that has not answered yet is not here."""
     health: Health | None = None
-    """None: no check has answered yet; keep what is held, take nothing."""
+    """As the checks have it. None: they have not answered yet; keep what is held, take nothing."""
     helper: Helper | None = None
     helper_lost_at: Boottime | None = None
     local: Mapping[Address, Local] = field(default_factory=lambda: frozen_mapping({}))

@@ -56,12 +56,12 @@ from yaim.core.events import (
     AddressGone,
     AddressRefused,
     AddressRemoved,
+    CheckAnswered,
     ClockJumped,
     ClusterChanged,
     ClusterRead,
     ClusterReadFailed,
     Event,
-    HealthObserved,
     HelperLost,
     HelperReady,
     LeaseFailed,
@@ -79,6 +79,7 @@ from yaim.core.events import (
     StopRequested,
     WriteFailed,
 )
+from yaim.core.health import Checked, Health, after_answer, at, judge
 from yaim.core.model import (
     Address,
     Advertisement,
@@ -95,7 +96,6 @@ from yaim.core.placement import is_in_force, place
 from yaim.core.state import (
     NEVER,
     Call,
-    Health,
     Helper,
     Lease,
     Local,
@@ -170,8 +170,8 @@ class _Turn:
 
     def take_in(self, event: Event) -> None:
         match event:
-            case HealthObserved():
-                self._take_health(event)
+            case CheckAnswered():
+                self._take_answer(event)
             case ClusterRead(view):
                 is_other_history = view.revision < self.state.read_after
                 if self.state.read_call.failures or is_other_history:
@@ -272,6 +272,9 @@ class _Turn:
                     failing_for_s=0.0,
                     failing_until=NEVER,
                 )
+                names = {check.name for check in settings.checks}
+                checks = {name: c for name, c in self.state.checks.items() if name in names}
+                self._change(checks=frozen_mapping(checks))
             case StopRequested(reason):
                 if self.state.stopping is None:
                     self._report(Level.INFO, f"stopping: {reason}")
@@ -283,13 +286,25 @@ class _Turn:
             case _:
                 assert_never(event)
 
-    def _take_health(self, event: HealthObserved) -> None:
-        before = self.state.health
-        if before is None or before.is_healthy != event.is_healthy:
-            level = Level.INFO if event.is_healthy else Level.WARNING
-            word = "healthy" if event.is_healthy else "unhealthy"
-            self._report(level, f"{word}: {event.reason}")
-        self._change(health=Health(event.is_healthy, event.reason, event.valid_until))
+    def _take_answer(self, event: CheckAnswered) -> None:
+        """Late answers of checks that are no longer made do not count."""
+        for check in self.state.settings.checks:
+            if check.name == event.check:
+                before = self.state.checks.get(check.name)
+                answer = event.is_healthy, event.reason, event.valid_until
+                self._note_check(check.name, after_answer(check, before, *answer))
+
+    def _note_check(self, name: str, checked: Checked) -> None:
+        """That of an only check is told as the node's health."""
+        before = self.state.checks.get(name)
+        is_change = before is None or before.is_healthy != checked.is_healthy
+        if is_change and len(self.state.settings.checks) > 1:
+            self._report_health(f"check {name}: ", checked.is_healthy, checked.reason)
+        self._change(checks=frozen_mapping({**self.state.checks, name: checked}))
+
+    def _report_health(self, what: str, is_healthy: bool, reason: str) -> None:
+        level = Level.INFO if is_healthy else Level.WARNING
+        self._report(level, f"{what}{'healthy' if is_healthy else 'unhealthy'}: {reason}")
 
     def _take_lease(self, event: LeaseKept) -> None:
         every_s = min(self.state.settings.interval_s, event.ttl_s / KEEPALIVES_PER_TTL)
@@ -562,6 +577,7 @@ class _Turn:
 
     def reconcile(self) -> None:
         self._expire()
+        self._judge()
         self._end_loss()
         self._check_name()
         self._sweep()
@@ -591,6 +607,17 @@ class _Turn:
         refused = {a: until for a, until in self.state.refused.items() if until > self.now}
         if local != self.state.local or refused != self.state.refused:
             self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
+
+    def _judge(self) -> None:
+        """What the checks amount to, once for all that has happened."""
+        for name, checked in self.state.checks.items():
+            if (now := at(checked, self.now)) != checked:
+                self._note_check(name, now)
+        before, health = self.state.health, judge(self.state.settings, self.state.checks)
+        if health is not None and (before is None or before.is_healthy != health.is_healthy):
+            self._report_health("", health.is_healthy, health.reason)
+        if health != before:
+            self._change(health=health)
 
     def _end_loss(self) -> None:
         if self.state.loss is not None and self.now >= self.state.loss.until:
@@ -883,7 +910,8 @@ class _Turn:
             replaces = present.revision
             if not is_checked:
                 desired = replace(desired, is_healthy=present.advertisement.is_healthy)
-            if present.advertisement.is_healthy == desired.is_healthy:
+            if desired.is_healthy and present.advertisement.is_healthy:
+                # Why it is goes on changing, and nothing follows from that.
                 desired = replace(desired, reason=present.advertisement.reason)
             if present.advertisement == desired and self.state.has_advertised:
                 return None
@@ -1006,8 +1034,7 @@ class _Turn:
             times.append(state.lease.deadline)
         if state.loss is not None:
             times.append(state.loss.until)
-        if state.health is not None:
-            times.append(state.health.valid_until)
+        times.extend(checked.valid_until for checked in state.checks.values())
         if state.helper_lost_at is not None:
             times.append(state.helper_lost_at + HELPER_PATIENCE_S)
         if state.name_taken_since is not None:
@@ -1030,9 +1057,7 @@ class _Turn:
         """Health as it counts now: of the checks, and of the means to act on it."""
         health = self.state.health
         if health is None:
-            return Health(False, "not checked yet", self.now)
-        if self.now >= health.valid_until:
-            return replace(health, is_healthy=False, reason="the checks have not answered in time")
+            return Health(False, "not checked yet")
         lost_at = self.state.helper_lost_at
         if self.state.helper is None and (
             lost_at is None or self.now >= lost_at + HELPER_PATIENCE_S
