@@ -14,7 +14,7 @@ from yaim.boottime import boottime
 from yaim.checks.http import HttpCheck
 from yaim.checks.run import SLACK_S, CheckPlan, CheckRunner, run_check
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy
-from yaim.core.events import HealthObserved
+from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
 
 PATIENT_S = 20.0
@@ -173,7 +173,7 @@ def test_a_whole_check_keeps_within_its_bound(serve: Callable[..., Service]) -> 
 class Told:
     """What a runner has told, and when."""
 
-    what: HealthObserved
+    what: CheckAnswered
     at: Boottime
 
 
@@ -185,7 +185,7 @@ class Runner:
         self.started_at = boottime()
         self._runner = CheckRunner(planned, self._listen)
 
-    def _listen(self, what: HealthObserved) -> None:
+    def _listen(self, what: CheckAnswered) -> None:
         self._told.put(Told(what, boottime()))
 
     def use(self, planned: CheckPlan) -> None:
@@ -218,8 +218,8 @@ def test_a_check_is_made_at_once_and_told(
     serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
 ) -> None:
     told = run(plan(serve(WELL).url)).next()
-    assert replace(told.what, valid_until=Boottime(0)) == HealthObserved(
-        True, "HTTP 200", Boottime(0)
+    assert replace(told.what, valid_until=Boottime(0)) == CheckAnswered(
+        "service", True, "HTTP 200", Boottime(0)
     )
 
 

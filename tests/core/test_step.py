@@ -32,12 +32,12 @@ from yaim.core.events import (
     AddressOnInterface,
     AddressRefused,
     AddressRemoved,
+    CheckAnswered,
     ClockJumped,
     ClusterChanged,
     ClusterRead,
     ClusterReadFailed,
     Event,
-    HealthObserved,
     HelperLost,
     HelperReady,
     LeaseFailed,
@@ -69,7 +69,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.core.settings import Settings
+from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Local, Phase, State
 from yaim.core.step import (
     ADD_RETRY_S,
@@ -167,11 +167,16 @@ class Play:
     def said(self, level: Level) -> list[str]:
         return [report.text for report in self.reports if report.level is level]
 
-    def healthy(self, for_s: float = 1e6) -> HealthObserved:
-        return HealthObserved(True, "HTTP 200", Boottime(self.now + for_s))
+    def healthy(self, for_s: float = 1e6) -> CheckAnswered:
+        return CheckAnswered("service", True, "HTTP 200", Boottime(self.now + for_s))
 
-    def unhealthy(self) -> HealthObserved:
-        return HealthObserved(False, "HTTP 503", Boottime(self.now + 1e6))
+    def unhealthy(self) -> CheckAnswered:
+        return CheckAnswered("service", False, "HTTP 503", Boottime(self.now + 1e6))
+
+    def answer(
+        self, check: str, is_healthy: bool, reason: str = "HTTP 200", for_s: float = 1e6
+    ) -> CheckAnswered:
+        return CheckAnswered(check, is_healthy, reason, Boottime(self.now + for_s))
 
     def kept(self, lease: LeaseId = LEASE) -> LeaseKept:
         return LeaseKept(lease, TTL_S, Boottime(self.now))
@@ -314,6 +319,91 @@ def test_a_check_that_does_not_answer_in_time_counts_as_unhealthy() -> None:
     play = holding(A)
     play.tell(play.healthy(for_s=0.5))
     assert requests(play.after(0.6)) == [RemoveAddress]
+
+
+def several(play: Play, *names: str, is_any_enough: bool = False) -> None:
+    """From now on the node's checks are these."""
+    checks = tuple(CheckSettings(name) for name in names)
+    play.tell(SettingsChanged(replace(settings(), checks=checks, is_any_enough=is_any_enough)))
+
+
+def test_with_several_checks_nothing_is_taken_or_given_up_until_they_have_answered() -> None:
+    play = holding(A)
+    several(play, "database", "web")
+    me = (node(ME, LEASE, 2),)
+    assert play.tell(ClusterChanged(view(5, (A, B), me, (mark(A, 4),)))) == []
+    assert play.tell(play.answer("database", True)) == []
+    assert play.state.held == (A,)
+    assert requests(play.tell(play.answer("web", True))) == [ClaimMarks]
+
+
+def test_a_sighup_that_changes_the_checks_costs_no_address() -> None:
+    play = holding(A)
+    several(play, "service", "web")
+    assert play.tell() == []
+    several(play, "database")
+    assert play.tell() == []
+    assert play.tell(play.unhealthy()) == []
+    assert play.state.held == (A,)
+    assert play.tell(play.answer("database", True, "accepts connections")) == []
+
+
+def test_all_that_fails_is_told_as_the_reason_also_when_that_changes() -> None:
+    play = started()
+    several(play, "database", "web", "proxy")
+    refused = play.answer("database", False, "connection refused")
+    (write,) = play.tell(refused, play.answer("proxy", False, "HTTP 503, expected 200"))
+    assert isinstance(write, AdvertiseNode)
+    reason = "database: connection refused; proxy: HTTP 503, expected 200"
+    assert write.advertisement.reason == reason
+    assert play.said(Level.WARNING) == [
+        "check database: unhealthy: connection refused",
+        "check proxy: unhealthy: HTTP 503, expected 200",
+        f"unhealthy: {reason}",
+    ]
+    told = Node(ME, write.advertisement, LEASE, Revision(5))
+    play.tell(NodeAdvertised(write.request, told))
+    assert play.tell(refused, play.answer("web", True)) == []
+    (write,) = play.tell(play.answer("database", True))
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement.reason == "proxy: HTTP 503, expected 200"
+    assert len(play.said(Level.WARNING)) == 3
+
+
+def test_the_names_of_the_checks_are_the_reason_of_a_healthy_node_and_no_news() -> None:
+    play = started()
+    several(play, "database", "web", is_any_enough=True)
+    play.tell(play.answer("database", True), play.answer("web", True))
+    assert play.said(Level.INFO)[-1] == "healthy: database, web"
+    assert play.tell(play.answer("web", False, "HTTP 503")) == []
+
+
+def test_an_only_check_is_told_once() -> None:
+    play = holding(A)
+    play.tell(play.unhealthy(), play.healthy(), play.unhealthy())
+    play.tell(play.unhealthy())
+    assert play.said(Level.WARNING) == ["unhealthy: HTTP 503"]
+
+
+def test_the_check_that_has_not_answered_in_time_is_named() -> None:
+    play = holding(A)
+    several(play, "database", "web")
+    play.tell(play.answer("database", True), play.answer("web", True, for_s=0.5))
+    silent_from = play.now + 0.5
+    play.after(0.4, play.answer("database", True))
+    assert play.wake_at == silent_from
+    assert requests(play.after(0.1)) == [RemoveAddress]
+    assert play.said(Level.WARNING) == [
+        "check web: unhealthy: has not answered in time",
+        "unhealthy: web: has not answered in time",
+    ]
+
+
+def test_an_answer_that_comes_late_with_a_step_that_comes_late_counts() -> None:
+    play = holding(A)
+    play.tell(play.healthy(for_s=0.5))
+    play.now += 0.6
+    assert play.tell(play.healthy()) == []
 
 
 def test_an_address_that_leaves_the_pool_is_removed_and_released() -> None:
@@ -663,11 +753,76 @@ def test_a_restarted_coordinator_adopts_its_lease_and_keeps_its_addresses() -> N
         RenewAddresses(play.deadline()),
         AdvertiseNode(1, advertisement(), LEASE, Revision(2), ()),
     ]
-    assert play.tell(NodeAdvertised(1, node(ME, LEASE, 8))) == [
+    mine = node(ME, LEASE, 8)
+    assert play.tell(NodeAdvertised(1, mine)) == [ReadCluster()]
+    assert play.state.held == (A,)
+    assert play.tell(ClusterRead(replace(there, revision=Revision(8), nodes={ME: mine}))) == [
         AddAddress(2, B, "eth0", 32, play.deadline())
     ]
     assert play.tell(play.healthy(), AddressAdded(2, B)) == []
     assert set(play.state.held) == {A, B}
+
+
+def adopting(*held: Address) -> tuple[Play, ClusterView]:
+    """A new life that has adopted the lease and the marks of A and B, and has just written its
+    advertisement; what it had read before. The helper has these on record."""
+    play = Play()
+    play.tell()
+    left = (AddressOnInterface(address, Boottime(play.now + 2.0)) for address in held)
+    there = view(7, (A, B), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    play.tell(helper_ready(*left), play.healthy(), ClusterRead(there))
+    write = play.tell(play.kept())[-1]
+    assert isinstance(write, AdvertiseNode)
+    assert play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9))) == [ReadCluster()]
+    return play, there
+
+
+def test_what_an_earlier_life_has_released_just_before_our_advertisement_is_not_added() -> None:
+    """Found by simulation: its release was done between our read and our advertisement."""
+    play, _ = adopting(A)
+    seen = view(9, (A, B), (node(ME, LEASE, 9),), (mark(A, 4),))
+    (claim,) = play.tell(ClusterChanged(seen))
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (B,)
+    assert play.state.held == (A,)
+
+
+def test_a_view_from_before_our_advertisement_does_not_show_what_an_earlier_life_has_done() -> None:
+    """Neither one that the watch tells late, nor a read that was under way."""
+    play = Play()
+    play.tell()
+    there = view(7, (A, B), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    play.tell(helper_ready(), play.healthy(), ClusterRead(there))
+    play.now += 5.0
+    write, read = play.tell(play.kept())
+    assert isinstance(write, AdvertiseNode) and read == ReadCluster()
+    assert play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9))) == []
+    before = replace(there, revision=Revision(8))
+    assert play.tell(ClusterChanged(before)) == []
+    assert play.tell(ClusterRead(before)) == [ReadCluster()]
+    mine = frozen_mapping({ME: node(ME, LEASE, 9)})
+    adds = play.tell(ClusterRead(replace(there, revision=Revision(9), nodes=mine)))
+    assert requests(adds) == [AddAddress, AddAddress]
+
+
+def test_a_view_that_the_watch_told_before_the_answer_to_our_advertisement_is_enough() -> None:
+    play = Play()
+    play.tell()
+    there = view(7, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    play.tell(helper_ready(), play.healthy(), ClusterRead(there))
+    (write,) = play.tell(play.kept())
+    assert isinstance(write, AdvertiseNode)
+    play.tell(ClusterChanged(view(9, (A,), (node(ME, LEASE, 9),), (mark(A, 4),))))
+    (add,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9)))
+    assert isinstance(add, AddAddress)
+
+
+def test_a_restored_etcd_is_not_waited_with_until_its_revisions_have_caught_up() -> None:
+    play, there = adopting()
+    assert play.tell(ClusterReadFailed("no leader")) == []
+    play.now += 0.3
+    assert ReadCluster() in play.tell(play.kept())
+    (add, *_) = play.tell(ClusterRead(replace(there, revision=Revision(5))))
+    assert isinstance(add, AddAddress)
 
 
 def test_what_an_earlier_life_may_have_left_is_removed_before_its_mark_is_released() -> None:
@@ -1016,7 +1171,9 @@ def test_what_is_left_over_and_still_ours_stays() -> None:
     assert play.tell(ClusterRead(there)) == [KeepLease(LEASE)]
     (write,) = play.tell(play.kept(), play.healthy())
     assert isinstance(write, AdvertiseNode)
-    (add,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 8)))
+    mine = node(ME, LEASE, 8)
+    assert play.tell(NodeAdvertised(write.request, mine)) == [ReadCluster()]
+    (add,) = play.tell(ClusterRead(view(8, (A,), (mine,), (mark(A, 4),))))
     assert isinstance(add, AddAddress)
 
 
@@ -1115,7 +1272,7 @@ def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:
     (add,) = play.after(0.2, AddressesRenewed(frozenset({A})))
     assert isinstance(add, AddAddress)
     assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
-    (remove,) = play.tell(HealthObserved(False, "HTTP 503", Boottime(play.now + 10)))
+    (remove,) = play.tell(CheckAnswered("service", False, "HTTP 503", Boottime(play.now + 10)))
     assert isinstance(remove, RemoveAddress) and remove.address == A
 
 

@@ -30,9 +30,9 @@ from yaim.core.actions import (
 )
 from yaim.core.events import (
     AddressGone,
+    CheckAnswered,
     ClockJumped,
     Event,
-    HealthObserved,
     HelperLost,
     LinksObserved,
     RestartRequested,
@@ -444,7 +444,7 @@ class Host:
         is_healthy = now >= self.sick_until and not is_flapping
         if now >= self.mute_until:
             valid_until = Boottime(self.clock() + 2 * CHECK_EVERY_S + 0.5)
-            self.post(HealthObserved(is_healthy, "checked", valid_until), life)
+            self.post(CheckAnswered("service", is_healthy, "checked", valid_until), life)
         every_s = 0.35 if now < self.flapping_until else CHECK_EVERY_S
 
         def again() -> None:

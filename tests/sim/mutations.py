@@ -52,7 +52,8 @@ def _in(module: str, name: str, *changes: tuple[str, str], only: tuple[str, ...]
 # - claims on a view known to be stale: they are lost, and the next read follows all the same.
 # These need a rarer schedule than is drawn, and tests/core/test_step.py holds on to them:
 # - no guard on a release, adding before the own advertisement is written (a request of an earlier
-#   life would have to arrive late and hit a mark in use again);
+#   life would have to arrive late and hit a mark in use again, or just before the first one of the
+#   new life, which then has to look again before it adds);
 # - leaving what is handed over after a loss until others have learnt of it;
 # - believing a removal at the deadline without the grace; a mark of another lease taken for ours;
 #   a keepalive sent before a pause and answered after the clock was set.

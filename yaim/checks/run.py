@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from yaim.boottime import boottime
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.verdict import CannotTell, Healthy, Verdict
-from yaim.core.events import HealthObserved
+from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
 
 SLACK_S = 0.5
 """How much later than its bound an answer may come before the node counts as unhealthy."""
+CHECK = "service"
+"""The name of the only check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class CheckPlan:
 class CheckRunner:
     """Started by its construction."""
 
-    def __init__(self, plan: CheckPlan, post: Callable[[HealthObserved], None]) -> None:
+    def __init__(self, plan: CheckPlan, post: Callable[[CheckAnswered], None]) -> None:
         self._plan = plan
         self._post = post
         self._changed = threading.Event()
@@ -55,7 +57,7 @@ class CheckRunner:
                 continue
             valid_until = Boottime(started + plan.interval_s + plan.within_s + SLACK_S)
             is_healthy = isinstance(verdict, Healthy)
-            self._post(HealthObserved(is_healthy, verdict.reason, valid_until))
+            self._post(CheckAnswered(CHECK, is_healthy, verdict.reason, valid_until))
             self._changed.wait(max(0.0, started + plan.interval_s - boottime()))
 
 
