@@ -13,7 +13,7 @@ from yaim.checks.verdict import Verdict
 from yaim.keys import Fault
 
 
-class CheckSettings(Protocol):
+class CheckKeys(Protocol):
     """What a check is to do; equal to another if nothing has changed."""
 
     def faults(self) -> Iterator[Fault]:
@@ -22,11 +22,10 @@ class CheckSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    settings: type[CheckSettings]
+    name: str
+    settings: type[CheckKeys]
     attempt: Callable[[Any, float], Verdict]
     """One attempt with such settings, at most so many seconds long. Raises nothing."""
 
 
-KINDS: Mapping[str, Kind] = {
-    "http": Kind(HttpCheck, check_http),
-}
+KINDS: Mapping[str, Kind] = {each.name: each for each in (Kind("http", HttpCheck, check_http),)}
