@@ -37,6 +37,9 @@ class NodeStatus:
     reason: str
     address_count: int
     version: str
+    waits_s: float = 0.0
+    """It becomes unhealthy again and again, and waits so long before it takes addresses that others
+    can hold. The cluster is healthy all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def status_of(
                 node.advertisement.reason,
                 sum(holder == name for holder in holders.values()),
                 node.advertisement.version,
+                node.advertisement.waits_s,
             )
             for name, node in sorted(view.nodes.items())
         ),
@@ -118,7 +122,8 @@ def certificates_of(expiries: tuple[Expiry, ...], now: datetime) -> tuple[Certif
 def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
     """As in `unhealthy: db1, db2; excluded: db3`."""
     names: dict[str, list[NodeName]] = {}
-    for name, node in sorted(view.nodes.items()):
+    ready_first = sorted(view.nodes.items(), key=lambda item: (item[1].is_waiting, item[0]))
+    for name, node in ready_first:
         reason = node.why_not(entry)
         if reason is None:
             return f"{name} may hold it and has not taken it yet"
@@ -144,6 +149,7 @@ def as_json(status: ClusterStatus) -> str:
                     "reason": each.reason,
                     "addresses": each.address_count,
                     "version": each.version,
+                    "waits_s": each.waits_s,
                 }
                 for each in status.nodes
             ],
@@ -177,7 +183,7 @@ def as_table(status: ClusterStatus) -> str:
         [
             (
                 each.name,
-                "healthy" if each.is_healthy else "unhealthy",
+                _health(each),
                 str(each.address_count),
                 each.reason,
             )
@@ -195,6 +201,12 @@ def as_table(status: ClusterStatus) -> str:
     if not status.addresses and not status.nodes:
         lines += ["", "Nothing is there: are dcs-namespace and dcs-clustername right?"]
     return "\n".join(lines)
+
+
+def _health(node: NodeStatus) -> str:
+    if node.is_healthy and node.waits_s:
+        return f"healthy, waits {node.waits_s:g} s (flapping)"
+    return "healthy" if node.is_healthy else "unhealthy"
 
 
 def _days_left(certificate: CertificateStatus) -> str:

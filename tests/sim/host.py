@@ -85,7 +85,15 @@ class Host:
         self.kernel = ModelKernel(self)
         self.wire = Wire(self)
         self.settings = Settings(
-            self.name, "eth0", 32, 128, world.scenario.ttl_s, 1.0, "sim", world.scenario.keeps
+            self.name,
+            "eth0",
+            32,
+            128,
+            world.scenario.ttl_s,
+            1.0,
+            "sim",
+            world.scenario.keeps,
+            flap_max_wait_s=world.scenario.flap_max_wait_s,
         )
         self._boot = 0
         # The virtual machine:
@@ -117,6 +125,8 @@ class Host:
         # Its service:
         self.sick_until = 0.0
         self.flapping_until = 0.0
+        self.flapping_lag_s = 0.0
+        """How much later than at others it comes and goes."""
         self.mute_until = 0.0
         """The checks do not answer."""
         # The helper:
@@ -296,6 +306,11 @@ class Host:
     def restart_coordinator(self) -> None:
         self.post(RestartRequested("got SIGTERM, and a restart is queued"), self.life)
 
+    def end_wait(self) -> None:
+        """The administrators no longer want a node that flaps to wait."""
+        self.settings = replace(self.settings, flap_max_wait_s=0.0)
+        self.reload()
+
     def reload(self) -> None:
         self.post(SettingsChanged(self.settings), self.life)
 
@@ -440,7 +455,7 @@ class Host:
         life, now = self.life, self.world.timeline.now
         if self.state is None:
             return
-        is_flapping = now < self.flapping_until and int(now / 0.7) % 2 == 0
+        is_flapping = now < self.flapping_until and int((now - self.flapping_lag_s) / 0.7) % 2 == 0
         is_healthy = now >= self.sick_until and not is_flapping
         if now >= self.mute_until:
             valid_until = Boottime(self.clock() + 2 * CHECK_EVERY_S + 0.5)

@@ -99,6 +99,34 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     _in(
+        PLACEMENT,
+        "who waits is placed like any other",
+        ("if not nodes[name].is_waiting)", "if name)"),
+        only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
+        PLACEMENT,
+        "who waits never holds anything",
+        ("return (holder,) if holder in able else tuple(able)", "return ()"),
+        only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
+        PLACEMENT,
+        "what nobody holds is not taken by those that wait",
+        (
+            "return (holder,) if holder in able else tuple(able)",
+            "return (holder,) if holder in able else ()",
+        ),
+        only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
+        STEP,
+        "a wait never ends",
+        ("self.now < flaps.waits_until(max_wait_s)", "True"),
+        ("flaps.wait_s(max_wait_s) if is_waiting", "flaps.wait_s(60.0) if is_waiting"),
+        only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
         STEP,
         "a new helper means that nothing is there",
         (

@@ -30,3 +30,5 @@ class Settings:
     checks: tuple[CheckSettings, ...] = (CheckSettings("service"),)
     is_any_enough: bool = False
     """Whether one healthy check makes the node healthy; otherwise all have to be."""
+    flap_max_wait_s: float = 300.0
+    """The longest that a node waits which becomes unhealthy again and again; 0: none ever waits."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from yaim.core.actions import AdvertiseNode, ClaimMarks, ReleaseMarks, WithdrawNode
+from yaim.core.flapping import Flaps
 from yaim.core.health import Checked, Health
 from yaim.core.model import (
     Address,
@@ -134,6 +135,9 @@ class State:
     """Name to what is known of it; a check that has not answered yet is not here."""
     health: Health | None = None
     """As the checks have it. None: they have not answered yet; keep what is held, take nothing."""
+    flaps: Flaps = field(default_factory=Flaps)
+    waits_s: float = 0.0
+    """How long the present wait of a node is that becomes unhealthy again and again; 0: none."""
     helper: Helper | None = None
     helper_lost_at: Boottime | None = None
     local: Mapping[Address, Local] = field(default_factory=lambda: frozen_mapping({}))

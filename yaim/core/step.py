@@ -414,7 +414,7 @@ class _Turn:
         released = frozenset(mark.address for mark in write.release)
         self._see(view.with_node(node).without_marks(released, node.revision))
         word = "healthy" if node.advertisement.is_healthy else "unhealthy"
-        self._report(Level.INFO, f"advertised as {word}")
+        self._report(Level.INFO, f"advertised as {word}{', waiting' if node.is_waiting else ''}")
         if self._may_keep():
             # Whether others are healthy counts from now on, when they see that we are not.
             self._distrust_view()
@@ -578,6 +578,7 @@ class _Turn:
     def reconcile(self) -> None:
         self._expire()
         self._judge()
+        self._note_flaps()
         self._end_loss()
         self._check_name()
         self._sweep()
@@ -618,6 +619,26 @@ class _Turn:
             self._report_health("", health.is_healthy, health.reason)
         if health != before:
             self._change(health=health)
+
+    def _note_flaps(self) -> None:
+        """Whether we wait now: we are healthy, and have not been again and again."""
+        state, max_wait_s = self.state, self.state.settings.flap_max_wait_s
+        if state.stopping is not None:
+            return
+        flaps = state.flaps
+        if state.health is not None:
+            flaps = flaps.after(self._health().is_healthy, self.now, max_wait_s)
+        is_waiting = flaps.is_healthy and self.now < flaps.waits_until(max_wait_s)
+        waits_s = flaps.wait_s(max_wait_s) if is_waiting else 0.0
+        if waits_s and not state.waits_s:
+            self._report(
+                Level.WARNING,
+                f"was unhealthy {flaps.falls} times of late: waits {waits_s:g} s before it takes"
+                " addresses that other nodes can hold",
+            )
+        elif state.waits_s and not waits_s and flaps.is_healthy:
+            self._report(Level.INFO, "has waited long enough: takes addresses again")
+        self._change(flaps=flaps, waits_s=waits_s)
 
     def _end_loss(self) -> None:
         if self.state.loss is not None and self.now >= self.state.loss.until:
@@ -903,13 +924,15 @@ class _Turn:
             session=session,
             version=settings.version,
             down=self._down(),
+            waits_s=self.state.waits_s,
         )
         release: tuple[Mark, ...] = ()
         replaces = ABSENT_KEY
         if present is not None:
             replaces = present.revision
             if not is_checked:
-                desired = replace(desired, is_healthy=present.advertisement.is_healthy)
+                told = present.advertisement
+                desired = replace(desired, is_healthy=told.is_healthy, waits_s=told.waits_s)
             if desired.is_healthy and present.advertisement.is_healthy:
                 # Why it is goes on changing, and nothing follows from that.
                 desired = replace(desired, reason=present.advertisement.reason)
@@ -1035,6 +1058,8 @@ class _Turn:
         if state.loss is not None:
             times.append(state.loss.until)
         times.extend(checked.valid_until for checked in state.checks.values())
+        if state.waits_s:
+            times.append(state.flaps.waits_until(state.settings.flap_max_wait_s))
         if state.helper_lost_at is not None:
             times.append(state.helper_lost_at + HELPER_PATIENCE_S)
         if state.name_taken_since is not None:
