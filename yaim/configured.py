@@ -30,6 +30,7 @@ def settings_of(config: Config) -> Settings:
         keeps_when_all_unhealthy=config.when_all_unhealthy == "keep",
         checks=tuple(CheckSettings(each.name, each.rise, each.fall) for each in config.checks),
         is_any_enough=config.healthy_when == "any",
+        flap_max_wait_s=config.flap_max_wait / 1000,
     )
 
 
