@@ -151,6 +151,8 @@ def several(read_one: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list) or not items:
             raise Unfit("a list, or text with commas")
+        if not all(isinstance(item, str) for item in items):
+            raise Unfit("a list without lists in it, or text with commas")
         found = [read_one(item.strip()) for item in items]
         return tuple(dict.fromkeys(found))
 

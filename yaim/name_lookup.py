@@ -15,7 +15,7 @@ def look_up(host: str, port: int, within_s: float) -> list[Any]:
     kind = socket.SOCK_STREAM
     try:
         return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
-    except (socket.gaierror, UnicodeError):
+    except (socket.gaierror, ValueError):
         pass
     found: list[Any] = []
     failed: list[OSError] = []
@@ -25,8 +25,8 @@ def look_up(host: str, port: int, within_s: float) -> list[Any]:
             found.extend(socket.getaddrinfo(host, port, type=kind))
         except OSError as error:
             failed.append(error)
-        except UnicodeError:
-            failed.append(socket.gaierror(socket.EAI_NONAME, "it is not one"))
+        except ValueError:
+            failed.append(socket.gaierror(socket.EAI_NONAME, "it cannot be one"))
 
     thread = threading.Thread(target=wait, name="look-up", daemon=True)
     thread.start()
