@@ -219,7 +219,7 @@ def installed() -> Iterator[Installation]:
 def running(server: Server, **options: str) -> Iterator[Server]:
     """Started, and stopped at the end."""
     try:
-        server.start(**options)
+        server.start(None, **options)
         yield server
     finally:
         server.stop()

@@ -36,6 +36,8 @@ else:
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_REASON = 160
 INVALID_PASSWORD = "28P01"
+TOO_LONG = "54000"
+UNSUPPORTED = "0A000"
 _DEFAULT_PORT = "5432"
 _VERBOSE = 2
 """PQERRORS_VERBOSE."""
@@ -49,8 +51,8 @@ class LibpqError(Exception):
     def __init__(self, reason: str, sqlstate: str | None = None) -> None:
         super().__init__(_printable(reason))
         self.sqlstate = sqlstate
-        """What the server said; None if the failure is not an answer of it. INVALID_PASSWORD, too,
-        if it wants a password and there is none."""
+        """What the server said; None if the failure is not an answer of it. Also INVALID_PASSWORD
+        if it wants a password and there is none, and TOO_LONG and UNSUPPORTED for results."""
 
     @property
     def is_timeout(self) -> bool:
@@ -93,16 +95,16 @@ class Session:
         while (result := self._next_result()) is not None:
             if result.status == pq.ExecStatus.SINGLE_TUPLE:
                 row = [result.get_value(0, column) for column in range(result.nfields)]
-                size += sum(len(value or b"") + 16 for value in row)
+                size += 16 + sum(len(value or b"") + 16 for value in row)
                 if size > MAX_RESULT_BYTES:
-                    raise LibpqError("its result is longer than 1 MiB")
+                    raise LibpqError("its result is longer than 1 MiB", TOO_LONG)
                 rows.append(tuple(None if v is None else v.decode(errors="replace") for v in row))
             elif result.status in _WITHOUT_ROWS:
                 pass
             elif result.status == pq.ExecStatus.FATAL_ERROR:
                 raise _error_of(result)
             else:
-                raise LibpqError("it is not a query that gives rows", "0A000")
+                raise LibpqError("it is not a query that gives rows", UNSUPPORTED)
             result.clear()
         return rows
 
@@ -113,7 +115,7 @@ class Session:
             self._wait(select.POLLIN)
             unread += _readable_bytes(self._conn.socket)
             if unread > MAX_RESULT_BYTES:
-                raise LibpqError("its result is longer than 1 MiB")
+                raise LibpqError("its result is longer than 1 MiB", TOO_LONG)
             self._conn.consume_input()
         return self._conn.get_result()
 
@@ -227,7 +229,7 @@ def _with_addresses(known: Mapping[str, str], ends_at: float) -> dict[str, str]:
             found.extend((host, each, port) for each in _look_up(host, ends_at))
         except TimeoutError:
             if not found:
-                raise LibpqError("its host name cannot be looked up in time") from None
+                raise LibpqTimeout from None
             break
         except OSError as error:
             failure = error
