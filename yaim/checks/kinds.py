@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.verdict import Verdict
 from yaim.keys import Fault
 
@@ -28,4 +29,10 @@ class Kind:
     """One attempt with such settings, at most so many seconds long. Raises nothing."""
 
 
-KINDS: Mapping[str, Kind] = {each.name: each for each in (Kind("http", HttpCheck, check_http),)}
+KINDS: Mapping[str, Kind] = {
+    each.name: each
+    for each in (
+        Kind("http", HttpCheck, check_http),
+        Kind("postgres", PostgresCheck, check_postgres),
+    )
+}
