@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.verdict import Verdict
 from yaim.keys import Fault
 
@@ -29,4 +30,5 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "http": Kind(HttpCheck, check_http),
+    "shell": Kind(ShellCheck, check_shell),
 }
