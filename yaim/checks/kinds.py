@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.shell import ShellCheck, check_shell
+from yaim.checks.tcp import TcpCheck, check_tcp
 from yaim.checks.verdict import Verdict
 from yaim.keys import Fault
 
@@ -31,4 +32,5 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "http": Kind(HttpCheck, check_http),
     "shell": Kind(ShellCheck, check_shell),
+    "tcp": Kind(TcpCheck, check_tcp),
 }
