@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpCheck, check_tcp
 from yaim.checks.verdict import Verdict
@@ -31,6 +32,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "http": Kind(HttpCheck, check_http),
+    "postgres": Kind(PostgresCheck, check_postgres),
     "shell": Kind(ShellCheck, check_shell),
     "tcp": Kind(TcpCheck, check_tcp),
 }
