@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.shell import ShellCheck, check_shell
+from yaim.checks.tcp import TcpCheck, check_tcp
 from yaim.checks.verdict import Verdict
 from yaim.keys import Fault
 
@@ -36,5 +37,6 @@ KINDS: Mapping[str, Kind] = {
         Kind("http", HttpCheck, check_http),
         Kind("postgres", PostgresCheck, check_postgres),
         Kind("shell", ShellCheck, check_shell),
+        Kind("tcp", TcpCheck, check_tcp),
     )
 }
