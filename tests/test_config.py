@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 from yaim.checks.http import SYSTEM_CA_FILE, HttpCheck
+from yaim.checks.http_codes import Codes
 from yaim.checks.kinds import KINDS
+from yaim.checks.postgres import MaxLag
+from yaim.checks.tcp import TcpAddress
 from yaim.config import (
     KEYS,
     LOG_LEVELS,
@@ -42,6 +45,9 @@ BASE = {
 """The least that is needed to take part in a cluster."""
 LEAST = {
     "http": {"http-url": "http://127.0.0.1:8008/"},
+    "postgres": {"postgres-conn-url": "host=/run/postgresql"},
+    "shell": {"shell-command": "true"},
+    "tcp": {"tcp-address": "127.0.0.1:5432"},
 }
 """The least that a check of each kind needs."""
 DEFAULTS = {
@@ -310,9 +316,25 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "http-ca-file": (str(HERE), HERE),
     "http-cert-file": (str(HERE), HERE),
     "http-key-file": (str(HERE), HERE),
-    "http-expected-code": ("503", 503),
+    "http-expected-code": ("2XX, 503", Codes(("2xx", "503"))),
     "http-expected-response": ("", ""),
     "http-expected-response-contains": ('"value":"foo"', '"value":"foo"'),
+    "postgres-conn-url": ("postgresql:///?host=/run", "postgresql:///?host=/run"),
+    "postgres-user": ("monitor", "monitor"),
+    "postgres-password": ("a b", "a b"),
+    "postgres-password-file": (str(HERE), HERE),
+    "postgres-ca-file": (str(HERE), HERE),
+    "postgres-cert-file": (str(HERE), HERE),
+    "postgres-key-file": (str(HERE), HERE),
+    "postgres-query": ("TABLE health", "TABLE health"),
+    "postgres-expected-response": ("", ""),
+    "postgres-role": ("Standby", "standby"),
+    "postgres-max-lag": ("1 min", MaxLag(60_000, is_time=True)),
+    "postgres-when-full": ("healthy", "healthy"),
+    "shell-command": ("test -e /run/ready", "test -e /run/ready"),
+    "tcp-address": ("[::1]:5432", TcpAddress("::1", 5432)),
+    "tcp-send": ("PING", "PING"),
+    "tcp-expect": ("PONG", "PONG"),
     "log-level": ("trace", "Trace"),
     "helper-socket": ("/run/h.sock", Path("/run/h.sock")),
 }
@@ -330,6 +352,8 @@ COMPANIONS = {
     "http-password-file": {"http-user": "x"},
     "http-cert-file": {"http-key-file": str(HERE)},
     "http-key-file": {"http-cert-file": str(HERE)},
+    "postgres-cert-file": {"postgres-key-file": str(HERE)},
+    "postgres-key-file": {"postgres-cert-file": str(HERE)},
 }
 """What must be given together with a key."""
 
@@ -433,6 +457,11 @@ NOT_EMPTY = "text that is not empty"
 STRANGE = "something nested or tagged"
 NO_FILE = "no yaim.yml here and no --config"
 TOGETHER = "15 together with lo:"
+CODES = "status codes from 100 to 599 or classes like 2xx: one, a list, or text with commas"
+CONNINFO = "a URL or keywords as libpq takes them"
+LAG = "a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s"
+TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
+COMMAND = "a command: text for /bin/sh -c, or a list of the program and its arguments"
 MISSING = "a file that can be read (No such file or directory)"
 KINDS_THERE_ARE = f"one of {', '.join(KINDS)}" if len(KINDS) > 1 else "http"
 BAD = [
@@ -506,9 +535,46 @@ BAD = [
     ("http-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
     ("http-cert-file", "''", "''", "the path of a file"),
     ("http-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
-    ("http-expected-code", "2OO", "'2OO'", "a whole number from 100 to 599"),
+    ("http-expected-code", "2OO", "'2OO'", CODES),
+    ("http-expected-code", "99", "'99'", CODES),
+    ("http-expected-code", "600", "'600'", CODES),
+    ("http-expected-code", "6xx", "'6xx'", CODES),
+    ("http-expected-code", "2x", "'2x'", CODES),
+    ("http-expected-code", "[]", "[]", CODES),
+    ("http-expected-code", "[200, [204]]", STRANGE, CODES),
     ("http-expected-response", "[OK]", "['OK']", "text"),
     ("http-expected-response-contains", "''", "''", NOT_EMPTY),
+    ("postgres-conn-url", "''", MASK, NOT_EMPTY),
+    (
+        "postgres-conn-url",
+        "colour=green",
+        MASK,
+        f"{CONNINFO} (invalid connection option)",
+    ),
+    ("postgres-user", "''", "''", NOT_EMPTY),
+    ("postgres-password", f"[{SECRET}]", MASK, "text"),
+    ("postgres-password-file", "/nowhere/p", "'/nowhere/p'", MISSING),
+    ("postgres-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
+    ("postgres-cert-file", "/nowhere/cert", "'/nowhere/cert'", MISSING),
+    ("postgres-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
+    ("postgres-query", "''", "''", NOT_EMPTY),
+    ("postgres-expected-response", "[t]", "['t']", "text"),
+    ("postgres-role", "leader", "'leader'", "one of any, primary, standby"),
+    ("postgres-max-lag", "16", "'16'", LAG),
+    ("postgres-max-lag", "16TB", "'16TB'", LAG),
+    ("postgres-max-lag", "-1s", "'-1s'", LAG),
+    ("postgres-when-full", "ignore", "'ignore'", "one of healthy, unhealthy"),
+    ("shell-command", "''", "''", COMMAND),
+    ("shell-command", "[]", "[]", COMMAND),
+    ("shell-command", "[a, [b]]", STRANGE, COMMAND),
+    ("shell-command", '"a\\0b"', "'a\\x00b'", f"{COMMAND}, without a NUL character"),
+    ("tcp-address", "db1", "'db1'", TCP_ADDRESS),
+    ("tcp-address", "db1:0", "'db1:0'", TCP_ADDRESS),
+    ("tcp-address", "db1:65536", "'db1:65536'", TCP_ADDRESS),
+    ("tcp-address", "::1:5432", "'::1:5432'", TCP_ADDRESS),
+    ("tcp-address", "http://db1:80", "'http://db1:80'", TCP_ADDRESS),
+    ("tcp-send", "''", "''", NOT_EMPTY),
+    ("tcp-expect", "[a]", "['a']", NOT_EMPTY),
     ("log-level", "Loud", "'Loud'", LEVELS),
     ("helper-socket", "helper.sock", "'helper.sock'", "an absolute path"),
 ]
@@ -662,7 +728,7 @@ def test_to_look_at_a_cluster_the_keys_of_the_cluster_must_be_right(
     [
         ("intervall", "a known key (did you mean interval?)"),
         ("http_pasword", "a known key (did you mean http-password?)"),
-        ("postgres-conn-url", "a known key"),
+        ("mysql-conn-url", "a known key"),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest_one(

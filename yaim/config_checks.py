@@ -125,7 +125,8 @@ def read_listed(
             expected = f"it in one of the checks of the list ({listed.where}), not beside it"
             issues.append(Issue(each.where, name, "", expected))
     sections = listed.value
-    if not isinstance(sections, list) or not all(isinstance(each, Section) for each in sections):
+    is_list = isinstance(sections, list) and sections != []
+    if not is_list or not all(isinstance(each, Section) for each in sections):
         expected = "a list of checks, each with its type and the keys of that type"
         issues.append(Issue(listed.where, "checks", "", expected))
         return ()
@@ -137,10 +138,11 @@ def read_listed(
         if "type" not in naming:
             continue
         kind, name = naming["type"], naming.get("name", naming["type"])
-        if name in names:
+        if name in names and not naming.is_wrong("name"):
             expected = f"a name of its own (the check at {names[name]} has this one)"
             issues.append(Issue(naming.where("name"), "name", repr(name), expected))
-        names.setdefault(name, section.where)
+        if not naming.is_wrong("name"):
+            names[name] = section.where
         for each, value in section.keys.items():
             if KIND_OF.get(each, kind) != kind:
                 issues.append(Issue(value.where, each, "", f"a key of a check of type {kind}"))

@@ -20,7 +20,8 @@ class CheckKeys(Protocol):
     """What a check is to do; equal to another if nothing has changed."""
 
     def faults(self) -> Iterator[Fault]:
-        """What is wrong with keys that are right each by itself."""
+        """What is wrong with keys that are right each by itself. A required one is None here where
+        it is missing or wrong."""
 
 
 @dataclass(frozen=True, slots=True)

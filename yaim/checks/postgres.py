@@ -123,6 +123,8 @@ class PostgresCheck:
         yield from both_or_neither(self, "postgres-", "cert-file", "key-file")
         if self.role == "primary" and self.max_lag is not None:
             yield Fault("postgres-max-lag", "none with postgres-role primary")
+        if not self.conn_url:
+            return
         given = parse(self.conn_url)
         for name, option in _OPTION_OF.items():
             if getattr(self, name) is not None and option in given:
