@@ -1,11 +1,9 @@
 """What checks do to a cluster: several of them on a node, and a node that flaps."""
 
 import json
-import subprocess
-import sys
 
 from tests.system.conftest import Build
-from tests.system.watch import Watch, log_of, never_two, wait_for_log
+from tests.system.watch import Watch, log_of, never_two, wait_for_log, yaim_status
 from yaim.lab import service
 from yaim.lab.cluster import Lab, LabNode, LabPlan
 from yaim.lab.wait import wait_until
@@ -47,17 +45,6 @@ def spoil_disk(node: LabNode) -> None:
 
 def mend_disk(node: LabNode) -> None:
     (node.directory / FLAG).unlink()
-
-
-def status() -> dict[str, object]:
-    shown = subprocess.run(
-        (sys.executable, "-P", "-m", "yaim", "status", "--json", "--dcs-clustername=yaim"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    told: dict[str, object] = json.loads(shown.stdout)
-    return told
 
 
 # --- several checks on a node --------------------------------------------------------------------
@@ -155,8 +142,8 @@ def test_a_node_that_flaps_waits_before_it_takes_addresses(build: Build) -> None
     flap(lab, node)
     watch.look_on(1.5)
     assert lab.is_held(lab.plan.pool, by=["n2", "n3"])
-    told = status()
-    (shown,) = [each for each in told["nodes"] if each["name"] == "n1"]  # type: ignore[attr-defined]
+    told = json.loads(yaim_status("--json").stdout)
+    (shown,) = (each for each in told["nodes"] if each["name"] == "n1")
     assert (shown["healthy"], shown["waits_s"]) == (True, 4)
     lab.wait_until_held(counts=[2, 2, 2])
     never_two(lab, watch, 0.5)
