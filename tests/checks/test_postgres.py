@@ -403,6 +403,19 @@ def test_a_standby_that_never_replayed_a_transaction_cannot_be_told_about(
     assert attempt(lag_check(standby, "1min")) == Unhealthy(reason)
 
 
+def test_a_standby_that_the_primary_has_sent_nothing_cannot_be_told_about(
+    pair: tuple[Server, Server],
+) -> None:
+    """It began at the end of the WAL."""
+    primary, standby = pair
+    reason = "standby, lag cannot be told: the primary has sent nothing yet, expected at most 1 GB"
+    assert attempt(lag_check(standby, "1GB")) == Unhealthy(reason)
+    assert isinstance(attempt(lag_check(standby, "1min")), Unhealthy)
+    write(primary)
+    catch_up(primary, standby)
+    assert isinstance(attempt(lag_check(standby, "0B")), Healthy)
+
+
 def test_a_role_without_privileges_is_told_what_it_lacks(primary: Server, standby: Server) -> None:
     primary.sql("DROP ROLE IF EXISTS blind; DROP ROLE IF EXISTS seer")
     primary.sql("CREATE ROLE blind LOGIN; CREATE ROLE seer LOGIN IN ROLE pg_monitor")
@@ -1030,6 +1043,19 @@ print(check_postgres(check, 1.0).reason)
 """
 
 
+def test_without_libpq_it_is_said_what_to_install() -> None:
+    """psycopg fails in the same way where it is told to use what is not there."""
+    told = subprocess.run(
+        (sys.executable, "-P", "-c", "from yaim.checks.libpq import MISSING; print(MISSING)"),
+        env={"PSYCOPG_IMPL": "nothing"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    assert told == "libpq is not installed, which psycopg needs: apt install libpq5\n"
+
+
 def test_without_psycopg_it_is_said_what_to_install() -> None:
     told = subprocess.run(
         (sys.executable, "-P", "-c", WITHOUT_PSYCOPG),
@@ -1049,6 +1075,16 @@ def test_without_psycopg_it_is_said_what_to_install() -> None:
 
 
 # --- libpq ---------------------------------------------------------------------------------------
+
+
+def test_the_attempts_do_not_grow(primary: Server) -> None:
+    check = PostgresCheck(remote(primary), role="primary")
+    for _ in range(20):
+        attempt(check)
+    before = memory()
+    for _ in range(100):
+        attempt(check)
+    assert memory() - before < 2**20
 
 
 def test_a_connection_is_closed_however_it_is_left(primary: Server) -> None:
