@@ -232,13 +232,16 @@ def _start(text: str) -> str:
 
 _LAG_SQL = """
 SELECT receiver.pid IS NOT NULL, receiver.status,
-    receiver.latest_end_lsn - pg_last_wal_replay_lsn(),
+    CASE WHEN receiver.last_msg_send_time <> receiver.last_msg_receipt_time
+        THEN receiver.latest_end_lsn - pg_last_wal_replay_lsn() END,
     pg_last_wal_receive_lsn() - pg_last_wal_replay_lsn(),
     (1000 * extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()))::bigint
 FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver receiver ON true
 """
-"""latest_end_lsn is the primary's end of the WAL as it told last. Without the privileges of
-pg_read_all_stats pg_stat_wal_receiver has a pid, and nothing else."""
+"""latest_end_lsn is the end of the WAL on the primary as it told last. It may be from before a
+reconnection; but as long as the primary has told nothing since, both times are the same, to the
+microsecond: that of the start. Without the privileges of pg_read_all_stats pg_stat_wal_receiver has
+a pid, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +283,8 @@ class _Lag:
             return f"lag {told_bytes(behind)}"
         if self.has_receiver and self.is_hidden:
             return "lag cannot be told without the role pg_monitor"
+        if self.has_receiver:
+            return "lag cannot be told: the primary has sent nothing yet"
         return "lag cannot be told: no WAL is streamed"
 
 
