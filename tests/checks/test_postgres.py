@@ -403,6 +403,19 @@ def test_a_standby_that_never_replayed_a_transaction_cannot_be_told_about(
     assert attempt(lag_check(standby, "1min")) == Unhealthy(reason)
 
 
+def test_a_standby_that_the_primary_has_sent_nothing_cannot_be_told_about(
+    pair: tuple[Server, Server],
+) -> None:
+    """It began at the end of the WAL."""
+    primary, standby = pair
+    reason = "standby, lag cannot be told: the primary has sent nothing yet, expected at most 1 GB"
+    assert attempt(lag_check(standby, "1GB")) == Unhealthy(reason)
+    assert isinstance(attempt(lag_check(standby, "1min")), Unhealthy)
+    write(primary)
+    catch_up(primary, standby)
+    assert isinstance(attempt(lag_check(standby, "0B")), Healthy)
+
+
 def test_a_role_without_privileges_is_told_what_it_lacks(primary: Server, standby: Server) -> None:
     primary.sql("DROP ROLE IF EXISTS blind; DROP ROLE IF EXISTS seer")
     primary.sql("CREATE ROLE blind LOGIN; CREATE ROLE seer LOGIN IN ROLE pg_monitor")
@@ -520,12 +533,15 @@ def test_a_server_that_hangs_during_a_query_cannot_tell(own: Server) -> None:
 
 
 def test_a_server_in_another_language_is_understood(postgres: Installation) -> None:
-    """gettext heeds LANGUAGE where there is any locale but C."""
-    if not Path(f"/usr/share/locale/de/LC_MESSAGES/postgres-{postgres.major}.mo").exists():
+    translated = f"/usr/share/locale/de/LC_MESSAGES/postgres-{postgres.major}.mo"
+    if not (Path(translated).exists() and Path("/usr/share/i18n/locales/de_DE").exists()):
         pytest.skip("the server speaks English only")
     server = postgres.new()
+    locale = server.directory / "de_DE.UTF-8"
+    command = ("localedef", "-i", "de_DE", "-f", "UTF-8", "--no-archive", str(locale))
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
     try:
-        server.start({"LANGUAGE": "de"}, lc_messages="C.UTF-8")
+        server.start({"LOCPATH": str(server.directory)}, lc_messages="de_DE.UTF-8")
         of_role = attempt(PostgresCheck(local(server, "nobody")))
         of_query = query(server, "SELECT 1 / 0")
     finally:
@@ -1030,6 +1046,19 @@ print(check_postgres(check, 1.0).reason)
 """
 
 
+def test_without_libpq_it_is_said_what_to_install() -> None:
+    """psycopg fails in the same way where it is told to use what is not there."""
+    told = subprocess.run(
+        (sys.executable, "-P", "-c", "from yaim.checks.libpq import MISSING; print(MISSING)"),
+        env={"PSYCOPG_IMPL": "nothing"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    assert told == "libpq is not installed, which psycopg needs: apt install libpq5\n"
+
+
 def test_without_psycopg_it_is_said_what_to_install() -> None:
     told = subprocess.run(
         (sys.executable, "-P", "-c", WITHOUT_PSYCOPG),
@@ -1049,6 +1078,16 @@ def test_without_psycopg_it_is_said_what_to_install() -> None:
 
 
 # --- libpq ---------------------------------------------------------------------------------------
+
+
+def test_the_attempts_do_not_grow(primary: Server) -> None:
+    check = PostgresCheck(remote(primary), role="primary")
+    for _ in range(20):
+        attempt(check)
+    before = memory()
+    for _ in range(100):
+        attempt(check)
+    assert memory() - before < 2**20
 
 
 def test_a_connection_is_closed_however_it_is_left(primary: Server) -> None:

@@ -19,6 +19,7 @@ import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from yaim.name_lookup import look_up
@@ -26,10 +27,12 @@ from yaim.name_lookup import look_up
 try:
     import psycopg
     from psycopg import pq
-except ImportError:
+except ModuleNotFoundError:
     MISSING: str | None = (
         "psycopg 3 is not installed: apt install python3-psycopg, or pip install 'yaim[postgres]'"
     )
+except ImportError:
+    MISSING = "libpq is not installed, which psycopg needs: apt install libpq5"
 else:
     MISSING = None
 
@@ -268,6 +271,13 @@ def _written(options: Mapping[str, str]) -> bytes:
 
 def _tell_sqlstates(conn: Any) -> None:
     """From now on libpq's texts have the SQLSTATE in them."""
+    if (set_verbosity := _set_error_verbosity()) is not None:
+        set_verbosity(conn.pgconn_ptr, _VERBOSE)
+
+
+@cache
+def _set_error_verbosity() -> Any:
+    """PQsetErrorVerbosity, of the same libpq; None if it is not found."""
     try:
         if pq.__impl__ == "python":
             library = importlib.import_module("psycopg.pq._pq_ctypes").pq
@@ -275,12 +285,12 @@ def _tell_sqlstates(conn: Any) -> None:
             extension = importlib.import_module(f"psycopg_{pq.__impl__}.pq")
             # What is looked up in an extension is looked up in the libpq that it uses, too.
             library = ctypes.CDLL(extension.__file__)
-        set_verbosity = library.PQsetErrorVerbosity
+        found = library.PQsetErrorVerbosity
     except (ImportError, AttributeError, OSError):
-        return
-    set_verbosity.argtypes = (ctypes.c_void_p, ctypes.c_int)
-    set_verbosity.restype = ctypes.c_int
-    set_verbosity(conn.pgconn_ptr, _VERBOSE)
+        return None
+    found.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    found.restype = ctypes.c_int
+    return found
 
 
 def _error_of_connecting(conn: Any) -> LibpqError:

@@ -166,14 +166,14 @@ def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
         if MISSING is not None:
             return CannotTell(MISSING)
         with connect(options_of(check), ends_at) as session:
-            return _judge(check, _Bounded(session, ends_at))
+            return judge(check, Bounded(session, ends_at))
     except LibpqError as error:
         if error.is_timeout:
             return CannotTell(f"no answer within {timeout_s:.2g} s")
-        return _judge_error(check, error)
+        return judge_error(check, error)
 
 
-def _judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
+def judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
     if error.sqlstate is None:
         return CannotTell(str(error))
     reason = f"{str(error)[:150]} ({error.sqlstate})"
@@ -184,7 +184,7 @@ def _judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
     return CannotTell(reason) if NO_ANSWERS.fullmatch(error.sqlstate) else Unhealthy(reason)
 
 
-class _Bounded:
+class Bounded:
     """Queries that the server ends soon after we have given them up."""
 
     def __init__(self, session: Session, ends_at: float) -> None:
@@ -196,7 +196,7 @@ class _Bounded:
         return self._session.query(f"SET LOCAL statement_timeout = {left_s * 1000:.0f}; {sql}")
 
 
-def _judge(check: PostgresCheck, server: _Bounded) -> Verdict:
+def judge(check: PostgresCheck, server: Bounded) -> Verdict:
     found = []
     if check.role != "any" or check.max_lag is not None:
         role = "standby" if server.query("SELECT pg_is_in_recovery()") == [("t",)] else "primary"
@@ -230,13 +230,16 @@ def _start(text: str) -> str:
 
 _LAG_SQL = """
 SELECT receiver.pid IS NOT NULL, receiver.status,
-    receiver.latest_end_lsn - pg_last_wal_replay_lsn(),
+    CASE WHEN receiver.last_msg_send_time <> receiver.last_msg_receipt_time
+        THEN receiver.latest_end_lsn - pg_last_wal_replay_lsn() END,
     pg_last_wal_receive_lsn() - pg_last_wal_replay_lsn(),
     (1000 * extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()))::bigint
 FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver receiver ON true
 """
-"""latest_end_lsn is the primary's end of the WAL as it told last. Without the privileges of
-pg_read_all_stats pg_stat_wal_receiver has a pid, and nothing else."""
+"""latest_end_lsn is the end of the WAL on the primary as it told last. It may be from before a
+reconnection; but as long as the primary has told nothing since, both times are the same, to the
+microsecond: that of the start. Without the privileges of pg_read_all_stats pg_stat_wal_receiver has
+a pid, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +281,12 @@ class _Lag:
             return f"lag {told_bytes(behind)}"
         if self.has_receiver and self.is_hidden:
             return "lag cannot be told without the role pg_monitor"
+        if self.has_receiver:
+            return "lag cannot be told: the primary has sent nothing yet"
         return "lag cannot be told: no WAL is streamed"
 
 
-def _read_lag(server: _Bounded) -> _Lag:
+def _read_lag(server: Bounded) -> _Lag:
     ((is_there, status, told, received, age),) = server.query(_LAG_SQL)
     is_hidden = is_there == "t" and status is None
     return _Lag(
