@@ -122,7 +122,8 @@ def floods(connection: socket.socket, server: Server) -> None:
         server.sent_bytes += 65536
 
 
-def resets(connection: socket.socket, _: Server) -> None:
+def resets(connection: socket.socket, server: Server) -> None:
+    server.is_closing.wait(0.05)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     connection.close()
 

@@ -168,14 +168,14 @@ def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
         if MISSING is not None:
             return CannotTell(MISSING)
         with connect(options_of(check), ends_at) as session:
-            return _judge(check, _Bounded(session, ends_at))
+            return judge(check, Bounded(session, ends_at))
     except LibpqError as error:
         if error.is_timeout:
             return CannotTell(f"no answer within {timeout_s:.2g} s")
-        return _judge_error(check, error)
+        return judge_error(check, error)
 
 
-def _judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
+def judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
     if error.sqlstate is None:
         return CannotTell(str(error))
     reason = f"{str(error)[:150]} ({error.sqlstate})"
@@ -186,7 +186,7 @@ def _judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
     return CannotTell(reason) if NO_ANSWERS.fullmatch(error.sqlstate) else Unhealthy(reason)
 
 
-class _Bounded:
+class Bounded:
     """Queries that the server ends soon after we have given them up."""
 
     def __init__(self, session: Session, ends_at: float) -> None:
@@ -198,7 +198,7 @@ class _Bounded:
         return self._session.query(f"SET LOCAL statement_timeout = {left_s * 1000:.0f}; {sql}")
 
 
-def _judge(check: PostgresCheck, server: _Bounded) -> Verdict:
+def judge(check: PostgresCheck, server: Bounded) -> Verdict:
     found = []
     if check.role != "any" or check.max_lag is not None:
         role = "standby" if server.query("SELECT pg_is_in_recovery()") == [("t",)] else "primary"
@@ -288,7 +288,7 @@ class _Lag:
         return "lag cannot be told: no WAL is streamed"
 
 
-def _read_lag(server: _Bounded) -> _Lag:
+def _read_lag(server: Bounded) -> _Lag:
     ((is_there, status, told, received, age),) = server.query(_LAG_SQL)
     is_hidden = is_there == "t" and status is None
     return _Lag(

@@ -102,7 +102,7 @@ def _connect(address: TcpAddress, until: float) -> socket.socket:
         try:
             connection.settimeout(_left_s(until))
             connection.connect(found)
-            if connection.getsockname() == connection.getpeername():
+            if connection.getsockname()[:2] == found[:2]:
                 # Where nobody listens, and the port is one of those for outgoing connections.
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except OSError as error:
