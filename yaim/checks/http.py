@@ -221,11 +221,12 @@ def _check_tls_files(check: HttpCheck) -> None:
 
 
 def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:
-    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off, and
-    unpacks without bounds."""
+    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off, takes a
+    chunk's extension of any length, where read() leaves the chunks to http.client, and in most of
+    its versions unpacks without bounds."""
     read = bytearray()
-    for chunk in response.raw.stream(16384, decode_content=False):
-        read += chunk
+    while piece := response.raw.read(16384, decode_content=False):
+        read += piece
         if len(read) > MAX_BODY_BYTES:
             break
         if limit.has_passed:

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-from urllib3.exceptions import InvalidChunkLength, InvalidHeader, ProtocolError
+from urllib3.exceptions import InvalidHeader
 from urllib3.util.ssl_match_hostname import CertificateError
 
 MOST_CHARACTERS = 160
@@ -54,8 +54,6 @@ def _told(error: BaseException) -> str | None:
         case CertificateError():
             # urllib3 1.26 compares the host name itself.
             return f"certificate verify failed: {error}"
-        case InvalidChunkLength() if error.length:
-            return "the answer has a chunk without a length"
         case BrokenOff() | http.client.IncompleteRead():
             return "the answer broke off"
         case http.client.RemoteDisconnected():
@@ -68,8 +66,6 @@ def _told(error: BaseException) -> str | None:
             return "the answer has headers that contradict each other"
         case http.client.LineTooLong():
             return "the answer has a line that is too long"
-        case ProtocolError() if "ended prematurely" in str(error):
-            return "the answer broke off"
         case OSError() if error.errno is not None and error.strerror:
             return error.strerror
         case OSError() if type(error) is OSError and error.args:
