@@ -1,13 +1,13 @@
 """`yaim status`: who holds what, as etcd tells it."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
 from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order
 from yaim.etcd.certificates import Expiry, ending
+from yaim.tables import columns
 
 PRESSING_WITHIN = timedelta(days=7)
 
@@ -173,12 +173,12 @@ def as_json(status: ClusterStatus) -> str:
 
 def as_table(status: ClusterStatus) -> str:
     lines = [f"Cluster {status.cluster} is {status.condition.name.lower()}.", ""]
-    lines += _columns(
+    lines += columns(
         ("ADDRESS", "HOLDER"),
         [(each.address, each.holder or f"- nobody - ({each.reason})") for each in status.addresses],
     )
     lines.append("")
-    lines += _columns(
+    lines += columns(
         ("NODE", "HEALTH", "ADDRESSES", "REASON"),
         [
             (
@@ -191,13 +191,13 @@ def as_table(status: ClusterStatus) -> str:
         ],
     )
     if status.wrong_entries:
-        lines += ["", *_columns(("WRONG POOL ENTRY", "REASON"), status.wrong_entries)]
+        lines += ["", *columns(("WRONG POOL ENTRY", "REASON"), status.wrong_entries)]
     if status.certificates:
         rows = [
             (each.what, each.subject, f"{each.expires:%Y-%m-%d}", _days_left(each))
             for each in status.certificates
         ]
-        lines += ["", *_columns(("CERTIFICATE", "OF", "EXPIRES", "DAYS LEFT"), rows)]
+        lines += ["", *columns(("CERTIFICATE", "OF", "EXPIRES", "DAYS LEFT"), rows)]
     if not status.addresses and not status.nodes:
         lines += ["", "Nothing is there: are dcs-namespace and dcs-clustername right?"]
     return "\n".join(lines)
@@ -212,19 +212,3 @@ def _health(node: NodeStatus) -> str:
 def _days_left(certificate: CertificateStatus) -> str:
     days_left = str(certificate.days_left) if certificate.days_left >= 0 else "expired"
     return f"{days_left} (renew it)" if certificate.is_pressing else days_left
-
-
-def _columns(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        rows = [("(none)",) + ("",) * (len(header) - 1)]
-    rows = [tuple(_printable(cell) for cell in row) for row in rows]
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    return [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
-
-
-def _printable(text: str) -> str:
-    """What stands in etcd may be anything, also what a terminal takes for commands."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -23,7 +23,9 @@ from yaim.checks.http import (
     HttpCheck,
     check_http,
 )
+from yaim.checks.http_codes import codes
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import Unfit, keys_of
 
 PATIENT_S = 10.0
 IMPATIENT_S = 0.3
@@ -218,7 +220,53 @@ def test_another_code_is_unhealthy() -> None:
 
 def test_a_code_other_than_200_may_be_what_is_expected() -> None:
     with serving(sends(response(b"", 404))) as server:
-        assert attempt(HttpCheck(server.url, expected_code=404)) == Healthy("HTTP 404")
+        assert attempt(HttpCheck(server.url, expected_code=codes("404"))) == Healthy("HTTP 404")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "verdict"),
+    [
+        ("2xx", 204, Healthy("HTTP 204")),
+        ("2xx", 302, Unhealthy("HTTP 302, expected 2xx")),
+        (["200", "204"], 204, Healthy("HTTP 204")),
+        ("200, 204", 503, Unhealthy("HTTP 503, expected 200 or 204")),
+        ("2XX, 404", 404, Healthy("HTTP 404")),
+        ("2xx,404,5xx", 403, Unhealthy("HTTP 403, expected 2xx, 404 or 5xx")),
+    ],
+)
+def test_several_codes_and_classes_of_codes_may_be_expected(
+    given: str | list[str], code: int, verdict: Verdict
+) -> None:
+    with serving(sends(response(b"", code))) as server:
+        assert attempt(HttpCheck(server.url, expected_code=codes(given))) == verdict
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("200", "200"),
+        ("2xx, 404", "2xx,404"),
+        (["204", "2XX", "204"], "204,2xx"),
+    ],
+)
+def test_expected_codes_are_shown_as_they_were_given(given: str | list[str], shown: str) -> None:
+    assert keys_of(HttpCheck)["expected-code"].shown(codes(given)) == shown
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("99", "600", "2x", "x00", "xxx", "6xx", "2xxx", "", ",", "200,", "200 204", "OK"),
+        *("-200", "200.0", "\N{ARABIC-INDIC DIGIT TWO}00", [], [""], ["200", "2x"], [["200"]], {}),
+        *(200, None),
+    ],
+    ids=str,
+)
+def test_what_is_no_status_code_is_refused(given: object) -> None:
+    with pytest.raises(Unfit) as caught:
+        codes(given)
+    expected = "status codes from 100 to 599 or classes like 2xx: one, a list, or text with commas"
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize(
@@ -228,17 +276,17 @@ def test_a_code_other_than_200_may_be_what_is_expected() -> None:
         (None, "and", Healthy("HTTP 200")),
         (None, "", Healthy("HTTP 200")),
         ("up and well", "well", Healthy("HTTP 200")),
-        ("up", None, Unhealthy("HTTP 200, but the body is not the expected one: b'up and well'")),
-        ("", None, Unhealthy("HTTP 200, but the body is not the expected one: b'up and well'")),
+        ("up", None, Unhealthy("HTTP 200, expected the body 'up', got 'up and well'")),
+        ("", None, Unhealthy("HTTP 200, expected the body '', got 'up and well'")),
         (
             None,
             "down",
-            Unhealthy("HTTP 200, but the body does not contain 'down': b'up and well'"),
+            Unhealthy("HTTP 200, expected 'down' in the body, got 'up and well'"),
         ),
         (
             "up and well",
             "down",
-            Unhealthy("HTTP 200, but the body does not contain 'down': b'up and well'"),
+            Unhealthy("HTTP 200, expected 'down' in the body, got 'up and well'"),
         ),
     ],
 )
@@ -267,8 +315,110 @@ def test_a_wrong_code_counts_whatever_the_body_says() -> None:
 def test_of_a_long_body_only_the_beginning_is_told() -> None:
     with serving(sends(response(b"x" * 1000))) as server:
         check = HttpCheck(server.url, expected_response="up")
-        told = f"HTTP 200, but the body is not the expected one: {b'x' * 80!r}"
+        told = f"HTTP 200, expected the body 'up', got '{'x' * 39}... (1000 bytes)"
         assert attempt(check) == Unhealthy(told)
+
+
+def test_of_a_long_text_that_is_expected_only_the_beginning_is_told() -> None:
+    with serving(sends(response(b"up\n\0\xff"))) as server:
+        check = HttpCheck(server.url, expected_response_contains="läuft" * 100)
+        told = f"HTTP 200, expected '{('läuft' * 8)[:39]}... (600 bytes) in the body, got"
+        assert attempt(check) == Unhealthy(f"{told} 'up\\n\\x00\ufffd'")
+
+
+@pytest.mark.parametrize("body", [bytes(range(256)) * 9, "\U000e0001".encode() * 999])
+def test_the_reason_is_short_and_can_be_printed_whatever_the_body_is(body: bytes) -> None:
+    with serving(sends(response(body))) as server:
+        reasons = [
+            attempt(HttpCheck(server.url, expected_response="\0" * 999)).reason,
+            attempt(HttpCheck(server.url, expected_response_contains="\0" * 999)).reason,
+        ]
+    assert all(each.isprintable() and len(each) <= 160 for each in reasons)
+
+
+def test_bytes_that_are_no_text_may_be_around_what_is_expected() -> None:
+    with serving(sends(response(b"\0\xff up \xff\0"))) as server:
+        check = HttpCheck(server.url, expected_response_contains="up")
+        assert attempt(check) == Healthy("HTTP 200")
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\nup",
+        b"HTTP/1.0 200\r\nContent-Length: 2\r\n\r\nup",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nup",
+        b"HTTP/1.1 200 OK\r\n\r\nup",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup and more",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nup",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nup",
+        CHUNKED + b"\r\n1\r\nu\r\n1;x=y\r\np\r\n0\r\nT: x\r\n\r\n",
+        CHUNKED + b"Content-Length: 9\r\n\r\n2\r\nup\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup",
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\n\r\nup",
+    ],
+    ids=[
+        "1.0",
+        "1.0 without a phrase",
+        "bare line feeds",
+        "until the end",
+        "more than its length",
+        "a length that is none",
+        "its length twice",
+        "chunked",
+        "chunked with a length",
+        "after 100",
+        "after 102 and 103",
+    ],
+)
+def test_an_answer_is_understood_in_all_its_forms(content: bytes) -> None:
+    with serving(sends(content)) as server:
+        assert attempt(HttpCheck(server.url, expected_response="up")) == Healthy("HTTP 200")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["Content-Length: 2\r\n\r\nup", "Transfer-Encoding: chunked\r\n\r\n2\r\nup\r\n0\r\n\r\n"],
+)
+def test_a_server_that_keeps_the_connection_open_is_not_waited_for(body: str) -> None:
+    with serving(
+        drips(f"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n{body}".encode(), b"")
+    ) as server:
+        assert attempt(HttpCheck(server.url, expected_response="up")) == Healthy("HTTP 200")
+
+
+@pytest.mark.parametrize("code", [204, 304])
+@pytest.mark.parametrize("header", ["", "Content-Length: 9\r\n", "Content-Encoding: gzip\r\n"])
+def test_codes_without_a_body_are_not_waited_for_one(code: int, header: str) -> None:
+    with serving(drips(f"HTTP/1.1 {code} Whatever\r\n{header}\r\n".encode(), b"")) as server:
+        check = HttpCheck(server.url, expected_code=codes(str(code)), expected_response="")
+        assert attempt(check) == Healthy(f"HTTP {code}")
+
+
+def test_an_answer_before_the_request_is_judged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(response(b"up"))
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(65536)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        check = HttpCheck(f"http://127.0.0.1:{listener.getsockname()[1]}/", expected_response="up")
+        assert attempt(check) == Healthy("HTTP 200")
+        thread.join(PATIENT_S)
+
+
+def test_an_answer_that_was_switched_to_another_protocol_is_final() -> None:
+    with serving(sends(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")) as server:
+        assert attempt(HttpCheck(server.url)) == Unhealthy("HTTP 101, expected 200")
 
 
 def test_each_attempt_is_a_plain_get_on_a_connection_of_its_own() -> None:
@@ -289,42 +439,102 @@ def test_a_url_with_an_ipv6_address_is_asked() -> None:
 
 # --- redirects -----------------------------------------------------------------------------------
 
+ONCE_REDIRECTED = Healthy("HTTP 200 after 1 redirect")
+ASTRAY = Unhealthy("more than 10 redirects, expected HTTP 200")
+
 
 def test_a_redirect_is_followed() -> None:
     with serving(in_turn(sends(redirect("/elsewhere")), sends(response(b"up")))) as server:
-        assert attempt(HttpCheck(server.url, expected_response="up")) == Healthy("HTTP 200")
+        assert attempt(HttpCheck(server.url, expected_response="up")) == ONCE_REDIRECTED
         assert server.requests[1].startswith(b"GET /elsewhere HTTP/1.1\r\n")
 
 
 def test_where_a_redirect_leads_to_is_judged() -> None:
     with serving(in_turn(sends(redirect("/elsewhere")), sends(response(b"", 503)))) as server:
-        assert attempt(HttpCheck(server.url)) == Unhealthy("HTTP 503, expected 200")
+        told = Unhealthy("HTTP 503 after 1 redirect, expected 200")
+        assert attempt(HttpCheck(server.url)) == told
 
 
 def test_a_redirect_that_is_what_is_expected_is_not_followed() -> None:
     with serving(sends(redirect("/elsewhere"))) as server:
-        assert attempt(HttpCheck(server.url, expected_code=302)) == Healthy("HTTP 302")
+        assert attempt(HttpCheck(server.url, expected_code=codes("302"))) == Healthy("HTTP 302")
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("to", ["there", "/one/there", "./x/../there", "?a b#c"])
+def test_a_redirect_may_be_relative(to: str) -> None:
+    with serving(in_turn(sends(redirect(to)), sends(response()))) as server:
+        assert attempt(HttpCheck(f"{server.url}one/here")) == ONCE_REDIRECTED
+        asked = server.requests[1].split(b" ")[1]
+        assert asked == (b"/one/here?a%20b" if to == "?a b#c" else b"/one/there")
+
+
+def test_a_redirect_to_the_same_server_takes_the_password_along() -> None:
+    """Also that of the URL, which the new one does not hold."""
+
+    def answer(connection: socket.socket, server: Server) -> None:
+        is_first = len(server.requests) % 2
+        connection.sendall(redirect(f"{server.url}there") if is_first else response())
+
+    with serving(answer) as server:
+        url = f"http://monitor:geheim@127.0.0.1:{server.port}/"
+        assert attempt(HttpCheck(url)) == ONCE_REDIRECTED
+        check = HttpCheck(server.url, user="monitor", password="geheim")
+        assert attempt(check) == ONCE_REDIRECTED
+    assert all(b"authorization:" in each.lower() for each in server.requests)
+
+
+def test_a_redirect_to_tls_is_followed(certificates: Certificates) -> None:
+    with (
+        serving(sends(response(b"up")), tls=certificates.server()) as other,
+        serving(sends(redirect(other.url))) as server,
+    ):
+        check = HttpCheck(server.url, ca_file=certificates.ca, expected_response="up")
+        assert attempt(check) == ONCE_REDIRECTED
+
+
+def test_a_redirect_away_from_tls_does_not_take_the_password_along(
+    certificates: Certificates,
+) -> None:
+    with (
+        serving(sends(response())) as other,
+        serving(sends(redirect(other.url)), tls=certificates.server()) as server,
+    ):
+        url = server.url.replace("://", "://monitor:geheim@")
+        assert attempt(HttpCheck(url, ca_file=certificates.ca)) == ONCE_REDIRECTED
+        assert b"authorization:" in server.requests[0].lower()
+        assert b"authorization:" not in other.requests[0].lower()
 
 
 def test_redirects_in_a_circle_are_unhealthy() -> None:
     with serving(sends(redirect("/"))) as server:
-        assert attempt(HttpCheck(server.url)) == Unhealthy("more than 10 redirects")
+        assert attempt(HttpCheck(server.url)) == ASTRAY
         assert len(server.requests) == MAX_REDIRECTS + 1
 
 
 def test_a_redirect_to_another_server_does_not_take_the_password_along() -> None:
     with serving(sends(response())) as other, serving(sends(redirect(other.url))) as server:
         check = HttpCheck(server.url, user="monitor", password="geheim")
-        assert attempt(check) == Healthy("HTTP 200")
+        assert attempt(check) == ONCE_REDIRECTED
         assert b"authorization:" in server.requests[0].lower()
         assert b"authorization:" not in other.requests[0].lower()
 
 
-@pytest.mark.parametrize("location", ["http://[", "ftp://127.0.0.1/", "http://127.0.0.1:x/"])
-def test_a_redirect_to_nowhere_cannot_tell(location: str) -> None:
-    with serving(sends(redirect(location))) as server:
-        assert isinstance(attempt(HttpCheck(server.url)), CannotTell)
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://[",
+        "ftp://127.0.0.1/",
+        "http://127.0.0.1:x/",
+        "http://127.0.0.1:0/",
+        "\xff",
+    ],
+)
+def test_a_redirect_to_what_is_no_url_is_unhealthy(location: str) -> None:
+    content = redirect(location).decode().encode("latin-1")
+    with serving(sends(content)) as server:
+        told = Unhealthy("HTTP 302 to what is no URL, expected HTTP 200")
+        assert attempt(HttpCheck(server.url)) == told
 
 
 def test_a_redirect_is_followed_on_a_new_connection() -> None:
@@ -336,21 +546,21 @@ def test_a_redirect_is_followed_on_a_new_connection() -> None:
         connection.recv(1)
 
     with serving(in_turn(answer, sends(response()))) as server:
-        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert attempt(HttpCheck(server.url)) == ONCE_REDIRECTED
         assert len(server.requests) == 2
 
 
 def test_all_redirects_are_followed_on_new_connections() -> None:
     keeps = redirect("/").replace(b"Connection: close", b"Connection: keep-alive")
     with serving(in_turn(*[drips(keeps, b"")] * MAX_REDIRECTS, sends(response()))) as server:
-        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200 after 10 redirects")
         assert len(server.requests) == MAX_REDIRECTS + 1
 
 
 def test_the_body_of_a_redirect_is_not_read_without_end() -> None:
     start = redirect_with("Connection: close\r\n\r\n")
     with serving(in_turn(floods(start), sends(response()))) as server:
-        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert attempt(HttpCheck(server.url)) == ONCE_REDIRECTED
         assert server.sent_bytes < 16 * MAX_BODY_BYTES
 
 
@@ -366,7 +576,7 @@ def test_the_body_of_a_redirect_is_not_read_without_end() -> None:
 )
 def test_the_body_of_a_redirect_is_not_waited_for(start: str, again: bytes) -> None:
     with serving(in_turn(drips(redirect_with(start), again), sends(response()))) as server:
-        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert attempt(HttpCheck(server.url)) == ONCE_REDIRECTED
 
 
 @pytest.mark.parametrize(
@@ -380,9 +590,9 @@ def test_the_body_of_a_redirect_is_not_waited_for(start: str, again: bytes) -> N
 )
 def test_a_redirect_whose_body_is_broken_is_followed(body: str) -> None:
     with serving(in_turn(sends(redirect_with(body)), sends(response()))) as server:
-        assert attempt(HttpCheck(server.url)) == Healthy("HTTP 200")
+        assert attempt(HttpCheck(server.url)) == ONCE_REDIRECTED
     with serving(sends(redirect_with(body))) as server:
-        assert attempt(HttpCheck(server.url)) == Unhealthy("more than 10 redirects")
+        assert attempt(HttpCheck(server.url)) == ASTRAY
 
 
 # --- no answer, or none that can be understood ---------------------------------------------------
@@ -447,7 +657,7 @@ def test_slow_redirects_are_bounded_together() -> None:
 def test_an_endless_body_is_cut_off_and_judged() -> None:
     with serving(floods(OK + b"\r\n")) as server:
         check = HttpCheck(server.url, expected_response_contains="y")
-        cut = f"HTTP 200, but the body does not contain 'y': {b'x' * 80!r}"
+        cut = f"HTTP 200, expected 'y' in the body, got '{'x' * 39}... ({MAX_BODY_BYTES} bytes)"
         assert attempt(check) == Unhealthy(cut)
     assert server.sent_bytes < 32 * MAX_BODY_BYTES
 

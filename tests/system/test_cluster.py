@@ -505,7 +505,7 @@ def test_an_interface_that_is_down_costs_its_node_the_addresses_at_once(
 
 def reload(node: LabNode, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
     node.write_config(change(node.read_config()))
-    node.signal(signal.SIGHUP, "supervisor")
+    node.reload()
 
 
 def test_sighup_applies_a_change_without_dropping_an_address(lab: Lab) -> None:

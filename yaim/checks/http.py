@@ -1,29 +1,34 @@
 """The HTTP check: GET a URL, compare the status code and the body."""
 
-import errno
 import http.client
-import os
-import socket
 import ssl
-import threading
-import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, ProtocolError
-from urllib3.util.ssl_match_hostname import CertificateError
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_auth_from_url
+from urllib3.exceptions import HTTPError
 
 from yaim import __version__
+from yaim.checks.http_codes import Codes, codes
+from yaim.checks.http_failure import BrokenOff, NotUnpacked, UnfitFile, cause
+from yaim.checks.time_limit import LimitedAdapter, TimeLimit
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import (
+    Fault,
+    any_text,
+    both_or_neither,
+    key,
+    mask_url,
+    readable_file,
+    required,
+    text,
+    url,
+)
 
 MAX_BODY_BYTES = 1024 * 1024
 """What comes after is not looked at."""
@@ -36,282 +41,217 @@ _HEADERS = {
 }
 _WITHOUT_BODY = (204, 304)
 """Whatever their header says (RFC 9112 section 6.3)."""
+_ZLIB_FORMATS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
+"""zlib's wbits. Deflate comes with zlib's header or without (RFC 9110 section 8.4.1.2)."""
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 """Debian's. What requests brings along instead differs from one installation to the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpCheck:
-    url: str
-    user: str | None = None
-    password: str | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    expected_code: int = 200
+    url: str = required("URL that is asked for with GET", url, mask=mask_url)
+    user: str | None = key("user for HTTP basic authentication", text())
+    password: str | None = key("password for HTTP basic authentication", any_text, secret=True)
+    password_file: Path | None = key("file with that password", readable_file)
+    ca_file: Path | None = key(
+        "CA certificates that the service's must be signed by", readable_file
+    )
+    cert_file: Path | None = key("client certificate for the service", readable_file)
+    key_file: Path | None = key("key of the client certificate for the service", readable_file)
+    expected_code: Codes = key(
+        "status codes of a healthy service, like 200, or classes of them, like 2xx",
+        codes,
+        codes("200"),
+    )
     """A redirect (3xx) is followed, unless that is what is expected."""
-    expected_response: str | None = None
-    """The whole body."""
-    expected_response_contains: str | None = None
+    expected_response: str | None = key("whole body of a healthy service's answer", any_text)
+    expected_response_contains: str | None = key(
+        "text that a healthy service's answer contains", text()
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Of keys that are wrong together."""
+        yield from both_or_neither(self, "http-", "user", "password")
+        yield from both_or_neither(self, "http-", "cert-file", "key-file")
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
+    """The last one, after redirects."""
+
     code: int
     body: bytes
-
-
-class _BrokenOff(Exception):
-    """The answer ended before its announced length."""
+    """At most MAX_BODY_BYTES, unpacked."""
+    redirects: int = 0
 
 
 def check_http(check: HttpCheck, timeout_s: float) -> Verdict:
     """One attempt, on new connections. Everything together is bounded by `timeout_s`."""
-    with _TimeLimit(timeout_s) as limit:
+    answer = get(check, timeout_s)
+    return judge(check, answer) if isinstance(answer, Answer) else answer
+
+
+def get(check: HttpCheck, timeout_s: float) -> Answer | Unhealthy | CannotTell:
+    """What check_http judges, or why there is nothing to judge. Raises nothing."""
+    with TimeLimit(timeout_s) as limit:
         try:
             answer = _get(check, limit)
-        except requests.TooManyRedirects:
-            return Unhealthy(f"more than {MAX_REDIRECTS} redirects")
+        except _LedAstray as error:
+            return Unhealthy(f"{error}, expected HTTP {check.expected_code.told}")
         except (
             requests.RequestException,
             HTTPError,
             http.client.HTTPException,
             OSError,
             ValueError,
-            _BrokenOff,
+            BrokenOff,
+            NotUnpacked,
+            UnfitFile,
         ) as error:
             if limit.has_passed or isinstance(error, requests.Timeout):
                 return CannotTell(f"no answer within {timeout_s:.2g} s")
-            return CannotTell(_cause(error))
+            return CannotTell(cause(error))
         if limit.has_passed:
             return CannotTell(f"no answer within {timeout_s:.2g} s")
-    return _judge(check, answer)
+    return answer
 
 
-def _judge(check: HttpCheck, answer: _Answer) -> Verdict:
-    found, start = f"HTTP {answer.code}", repr(answer.body[:80])
-    if answer.code != check.expected_code:
-        return Unhealthy(f"{found}, expected {check.expected_code}")
+def judge(check: HttpCheck, answer: Answer) -> Verdict:
+    found = f"HTTP {answer.code}"
+    if answer.redirects:
+        found += f" after {answer.redirects} redirect{'s' if answer.redirects > 1 else ''}"
+    if answer.code not in check.expected_code:
+        return Unhealthy(f"{found}, expected {check.expected_code.told}")
     expected, contained = check.expected_response, check.expected_response_contains
     if expected is not None and answer.body != expected.encode():
-        return Unhealthy(f"{found}, but the body is not the expected one: {start}")
+        shown = _shown(expected.encode())
+        return Unhealthy(f"{found}, expected the body {shown}, got {_shown(answer.body)}")
     if contained is not None and contained.encode() not in answer.body:
-        return Unhealthy(f"{found}, but the body does not contain {contained!r}: {start}")
+        shown = _shown(contained.encode())
+        return Unhealthy(f"{found}, expected {shown} in the body, got {_shown(answer.body)}")
     return Healthy(found)
 
 
-def _get(check: HttpCheck, limit: "_TimeLimit") -> _Answer:
-    """The answer, after redirects. Raises what requests and urllib3 raise, and _BrokenOff.
+def _shown(body: bytes) -> str:
+    """Its beginning; all of it can be printed."""
+    start = repr(body[:160].decode("utf-8", "replace"))
+    return (
+        start if len(start) <= 50 and len(body) <= 160 else f"{start[:40]}... ({len(body)} bytes)"
+    )
+
+
+class _LedAstray(Exception):
+    """A redirect that leads nowhere."""
+
+
+def _get(check: HttpCheck, limit: TimeLimit) -> Answer:
+    """Raises _LedAstray, what requests and urllib3 raise, and what http_failure has.
 
     Redirects are followed here: requests would read their bodies whole, however long, and give
     each hop its time anew.
     """
-    redirects = requests.Session()
-    auth: HTTPBasicAuth | None = None
-    if check.user is not None:
-        auth = HTTPBasicAuth(check.user.encode(), (check.password or "").encode())
+    auth = _auth(check)
     cert = (str(check.cert_file), str(check.key_file)) if check.cert_file is not None else None
     url = check.url
-    for _ in range(MAX_REDIRECTS + 1):
-        with _LimitedAdapter(limit).send(
+    for redirects in range(MAX_REDIRECTS + 1):
+        if url.startswith("https:"):
+            _check_tls_files(check)
+        with LimitedAdapter(limit).send(
             requests.Request("GET", url, headers=_HEADERS, auth=auth).prepare(),
             stream=True,
             timeout=max(limit.left_s, 0.001),
             verify=str(check.ca_file or _default_ca_file()),
             cert=cert,
         ) as response:
-            target = redirects.get_redirect_target(response)
-            if target is None or 300 <= check.expected_code < 400:
-                return _Answer(response.status_code, _read_body(response))
-        before, url = url, urljoin(url, target)
-        if redirects.should_strip_auth(before, url):  # type: ignore[no-untyped-call]
+            if not response.is_redirect or response.status_code in check.expected_code:
+                return Answer(response.status_code, _read_body(response, limit), redirects)
+        before, url = url, _target(url, response)
+        if requests.Session().should_strip_auth(before, url):  # type: ignore[no-untyped-call]
             auth = None
-    raise requests.TooManyRedirects
+    raise _LedAstray(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _auth(check: HttpCheck) -> HTTPBasicAuth | None:
+    user, password = check.user, check.password or ""
+    if user is None:
+        user, password = get_auth_from_url(check.url)
+    return HTTPBasicAuth(user.encode(), password.encode()) if user or password else None
+
+
+def _target(of: str, response: requests.Response) -> str:
+    """Raises _LedAstray."""
+    try:
+        target = requests.Session().get_redirect_target(response) or ""
+        return url(urljoin(of, target.replace(" ", "%20")))
+    except ValueError:
+        raise _LedAstray(f"HTTP {response.status_code} to what is no URL") from None
 
 
 def _default_ca_file() -> str:
     return str(SYSTEM_CA_FILE) if SYSTEM_CA_FILE.exists() else DEFAULT_CA_BUNDLE_PATH
 
 
-def _read_body(response: requests.Response) -> bytes:
-    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off."""
-    body = b""
-    chunk: bytes
-    for chunk in response.iter_content(16384):
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return body[:MAX_BODY_BYTES]
-    length = response.headers.get("Content-Length", "")
-    if response.status_code in _WITHOUT_BODY:
-        return body
-    if length.isdecimal() and response.raw.tell() < int(length):
-        raise _BrokenOff
-    return body
+def _check_tls_files(check: HttpCheck) -> None:
+    """They were good when the configuration was read. Raises UnfitFile."""
 
+    def no_password() -> str:
+        """Without this OpenSSL would ask for one at the terminal."""
+        raise UnfitFile(f"the client certificate's key has a password: {check.key_file}")
 
-def _cause(error: BaseException) -> str:
-    """In a few words, none of them the server's: what it sends may be anything."""
-    chain = list(_chain(error))
-    for each in chain:
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return f"certificate verify failed: {each.verify_message}"
-        if isinstance(each, ssl.SSLError):
-            return f"TLS failed: {each.reason or 'unknown reason'}"
-        if isinstance(each, socket.gaierror):
-            return f"its host name cannot be looked up: {each.strerror}"
-        if isinstance(each, CertificateError):
-            # urllib3 1.26 compares the host name itself.
-            return f"certificate verify failed: {_printable(str(each))}"
-        if isinstance(each, OSError) and each.errno is not None and each.strerror:
-            return each.strerror
-        if type(each) is OSError and each.args:
-            # requests tells so of certificate files that are not there.
-            return _printable(str(each))
-    if any(_is_broken_off(each) for each in chain):
-        return "the answer broke off"
-    if any(isinstance(each, http.client.RemoteDisconnected) for each in chain):
-        return "it closed the connection without an answer"
-    return "the answer is not HTTP"
-
-
-def _is_broken_off(error: BaseException) -> bool:
-    if isinstance(error, ProtocolError) and "ended prematurely" in str(error):
-        return True
-    return isinstance(error, _BrokenOff | http.client.IncompleteRead)
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text[:160])
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, those that are its arguments, and what was the reason of each."""
-    while error is not None:
-        yield error
-        yield from (each for each in error.args if isinstance(each, BaseException))
-        error = error.__cause__ or error.__context__
-
-
-class _TimeLimit:
-    """Shuts down the connections of an attempt when its time is up.
-
-    requests bounds each read only: a server that sends a byte now and then would hold it for ever.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
-        self._timer = threading.Timer(seconds, self._shut_down)
-        self._timer.daemon = True
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-
-    @property
-    def left_s(self) -> float:
-        return self._ends_at - time.monotonic()
-
-    @property
-    def has_passed(self) -> bool:
-        return self.left_s <= 0
-
-    def __enter__(self) -> "_TimeLimit":
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with self._lock:
-            for each in self._sockets:
-                each.close()
-            self._sockets.clear()
-
-    def connect(self, host: str, port: int) -> socket.socket:
-        """To the first address of the host that takes the connection. Raises OSError."""
-        failure: OSError = OSError("the host name has no address")
-        for family, kind, protocol, _, address in _look_up(host, port, self.left_s):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.settimeout(max(self.left_s, 0.001))
-                connection.connect(address)
-            except OSError as error:
-                connection.close()
-                failure = error
-            else:
-                self._apply_to(connection)
-                return connection
-        raise failure
-
-    def _apply_to(self, connected: socket.socket) -> None:
-        """Keeps a duplicate: TLS takes the original's file descriptor away."""
-        duplicate = socket.socket(fileno=os.dup(connected.fileno()))
-        with self._lock:
-            self._sockets.append(duplicate)
-        if self.has_passed:
-            self._shut_down()
-
-    def _shut_down(self) -> None:
-        with self._lock:
-            for each in self._sockets:
-                try:
-                    each.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-
-def _look_up(host: str, port: int, within_s: float) -> list[Any]:
-    """getaddrinfo(3), given up in time. Raises OSError.
-
-    The system's resolver knows no time limit but its own: the thread that waits for it lives on
-    until then.
-    """
-    kind = socket.SOCK_STREAM
-    try:
-        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
-    except (socket.gaierror, UnicodeError):
-        pass
-    found: list[Any] = []
-    failed: list[OSError] = []
-
-    def look_up() -> None:
+    for file in (check.ca_file, check.cert_file, check.key_file):
         try:
-            found.extend(socket.getaddrinfo(host, port, type=kind))
+            if file is not None:
+                file.open("rb").close()
         except OSError as error:
-            failed.append(error)
-        except UnicodeError:
-            failed.append(socket.gaierror(socket.EAI_NONAME, "it is not one"))
+            raise UnfitFile(f"{error.strerror}: {file}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if check.ca_file is not None:
+            context.load_verify_locations(check.ca_file)
+    except ssl.SSLError:
+        raise UnfitFile(f"no CA certificates are in {check.ca_file}") from None
+    try:
+        if check.cert_file is not None:
+            context.load_cert_chain(check.cert_file, check.key_file, no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise UnfitFile(f"not the client certificate's key: {check.key_file}") from None
+        files = f"{check.cert_file}, {check.key_file}"
+        raise UnfitFile(f"no client certificate with its key: {files}") from None
 
-    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
-    thread.start()
-    thread.join(within_s)
-    if failed:
-        raise failed[0]
-    if not found:
-        raise TimeoutError(errno.ETIMEDOUT, "its host name cannot be looked up in time")
-    return found
+
+def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:
+    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off, and
+    unpacks without bounds."""
+    read = bytearray()
+    for chunk in response.raw.stream(16384, decode_content=False):
+        read += chunk
+        if len(read) > MAX_BODY_BYTES:
+            break
+        if limit.has_passed:
+            raise BrokenOff
+    else:
+        length = response.headers.get("Content-Length", "")
+        has_length = length.isdecimal() and not response.raw.chunked
+        has_body = response.status_code not in _WITHOUT_BODY
+        if has_length and has_body and len(read) < int(length):
+            raise BrokenOff
+    packing = response.headers.get("Content-Encoding", "")
+    return _unpacked(bytes(read), packing)[:MAX_BODY_BYTES]
 
 
-class _LimitedAdapter(HTTPAdapter):
-    """Makes every connection under a time limit."""
-
-    def __init__(self, limit: _TimeLimit) -> None:
-        self._limit = limit
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        limit = self._limit
-
-        class Connection(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                return limit.connect(self.host, self.port)
-
-        class SecureConnection(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                return limit.connect(self.host, self.port)
-
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = Connection
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = SecureConnection
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """As much as is looked at. What is packed in another way, or more than once, stays as it is."""
+    formats = _ZLIB_FORMATS.get(encoding.strip().lower(), ()) if body else ()
+    for wbits in formats:
+        unpacker = zlib.decompressobj(wbits)
+        try:
+            found = unpacker.decompress(body, MAX_BODY_BYTES)
+        except zlib.error:
+            continue
+        if not unpacker.eof and max(len(found), len(body)) < MAX_BODY_BYTES:
+            raise BrokenOff
+        return found
+    if formats:
+        raise NotUnpacked
+    return body

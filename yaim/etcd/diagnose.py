@@ -8,7 +8,6 @@ of users and permissions; etcd says in plain words itself what is wrong with the
 
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from yaim.etcd.certificates import (
     expiries,
     read_certificate,
 )
+from yaim.name_lookup import look_up
 
 Result = TypeVar("Result")
 
@@ -375,25 +375,13 @@ class _Target:
         return f"cannot connect to {address}: {error.strerror or error}"
 
     def _look_up(self) -> list[Any]:
-        """getaddrinfo(3), which knows no time limit but its own: the thread that waits for it lives
-        on until then. Raises _Found."""
-        found: list[list[Any]] = []
-        failed: list[str] = []
-
-        def look_up() -> None:
-            try:
-                found.append(socket.getaddrinfo(self.host, self._port, type=socket.SOCK_STREAM))
-            except OSError as error:
-                failed.append(str(error.strerror))
-            except ValueError:
-                failed.append("it cannot be one")
-
-        thread = threading.Thread(target=look_up, name="look-up", daemon=True)
-        thread.start()
-        thread.join(self._ends_at - time.monotonic())
-        if found:
-            return found[0]
-        why = failed[0] if failed else f"no answer {self.within}"
+        """Raises _Found."""
+        try:
+            return look_up(self.host, self._port, self._ends_at - time.monotonic())
+        except TimeoutError:
+            why = f"no answer {self.within}"
+        except OSError as error:
+            why = str(error.strerror)
         raise _Found(f"the name {self.host} cannot be looked up ({why}): see getent hosts")
 
 

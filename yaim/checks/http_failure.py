@@ -1,0 +1,95 @@
+"""Why an HTTP check got no answer, in a few words.
+
+What the server sends may be anything, a password that it was sent included: no more of it is told
+than the start of a line that is no HTTP.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+
+from urllib3.exceptions import InvalidChunkLength, InvalidHeader, ProtocolError
+from urllib3.util.ssl_match_hostname import CertificateError
+
+MOST_CHARACTERS = 160
+
+
+class BrokenOff(Exception):
+    """The answer ended before its announced length."""
+
+
+class NotUnpacked(Exception):
+    """The body is not compressed as its header says."""
+
+
+class UnfitFile(Exception):
+    """A file that TLS cannot be done with; the text says what is wrong."""
+
+
+def cause(error: BaseException) -> str:
+    """Of an attempt that raised this."""
+    chain = list(_chain(error))
+    for each in chain:
+        told = _told(each)
+        if told is not None:
+            return printable(told)
+    return "the answer is not HTTP"
+
+
+def printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text[:MOST_CHARACTERS])
+
+
+def _told(error: BaseException) -> str | None:
+    match error:
+        case UnfitFile():
+            return str(error)
+        case ssl.SSLCertVerificationError():
+            return f"certificate verify failed: {error.verify_message}"
+        case ssl.SSLError():
+            return f"TLS failed: {(error.reason or 'unknown reason').replace('_', ' ').lower()}"
+        case socket.gaierror():
+            return f"its host name cannot be looked up: {error.strerror}"
+        case CertificateError():
+            # urllib3 1.26 compares the host name itself.
+            return f"certificate verify failed: {error}"
+        case InvalidChunkLength() if error.length:
+            return "the answer has a chunk without a length"
+        case BrokenOff() | http.client.IncompleteRead():
+            return "the answer broke off"
+        case http.client.RemoteDisconnected():
+            return "it closed the connection without an answer"
+        case http.client.BadStatusLine() | http.client.UnknownProtocol():
+            return _not_http(str(error.args[0]))
+        case NotUnpacked():
+            return "the body is not compressed as its header says"
+        case InvalidHeader():
+            return "the answer has headers that contradict each other"
+        case http.client.LineTooLong():
+            return "the answer has a line that is too long"
+        case ProtocolError() if "ended prematurely" in str(error):
+            return "the answer broke off"
+        case OSError() if error.errno is not None and error.strerror:
+            return error.strerror
+        case OSError() if type(error) is OSError and error.args:
+            # requests tells so of certificate files that are not there.
+            return str(error)
+        case http.client.HTTPException() if type(error) is http.client.HTTPException:
+            # Of too many headers and too many interim answers, in words of its own.
+            return str(error)
+    return None
+
+
+def _not_http(line: str) -> str:
+    if line.startswith(("\x15\x03", "\x16\x03")):
+        return "the answer is TLS, expected HTTP without it: is the URL one of https?"
+    return f"the answer is not HTTP, it begins with {line[:40]!r}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, those that are its arguments, and what was the reason of each."""
+    while error is not None:
+        yield error
+        yield from (each for each in error.args if isinstance(each, BaseException))
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,193 @@
+"""The keys of the configuration: what each is for, and which values it takes.
+
+A group of keys is a dataclass whose fields are made by key() and required(): Config, and the
+settings of each kind of check. Reads no configuration; config.py does.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+MASK = "********"
+
+
+class Unfit(ValueError):
+    """A value that a key does not take; the text says what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with values that are right each by itself."""
+
+    key: str
+    """The one to be changed or added."""
+    expected: str
+    because: str = ""
+    """The other one: tells where, if the first one stands nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    help: str
+    read: Callable[[Any], Any]
+    """From text, or from a list of texts. Raises Unfit."""
+    is_secret: bool = False
+    is_reloaded: bool = True
+    """Whether SIGHUP applies a change; if not, a restart does."""
+    mask: Callable[[str], str] = str
+    """The value without the secrets in it."""
+
+    def shown(self, value: Any) -> str:
+        """For people, secrets masked."""
+        if value is None:
+            return ""
+        if self.is_secret:
+            return MASK
+        if isinstance(value, tuple):
+            return ",".join(str(each) for each in value)
+        return self.mask(str(value))
+
+    def quoted(self, given: Any) -> str:
+        """A value that it does not take, secrets masked: what stands before an @ may be one."""
+        if self.is_secret:
+            return MASK
+        return self.mask(re.sub(r"(?s)^(\W*\w*://)?.*@", rf"\g<1>{MASK}@", repr(given)))
+
+
+def key(
+    help: str,
+    read: Callable[[Any], Any],
+    default: Any = None,
+    *,
+    secret: bool = False,
+    reloaded: bool = True,
+    mask: Callable[[str], str] = str,
+) -> Any:
+    return field(default=default, metadata={"key": Key(help, read, secret, reloaded, mask)})
+
+
+def required(help: str, read: Callable[[Any], Any], *, mask: Callable[[str], str] = str) -> Any:
+    """A key without which the others of its group make no sense."""
+    return field(metadata={"key": Key(help, read, mask=mask)})
+
+
+def keys_of(group: type, prefix: str = "") -> Mapping[str, Key]:
+    """The keys of a dataclass by name, with dashes."""
+    return {
+        prefix + each.name.replace("_", "-"): each.metadata["key"]
+        for each in fields(group)
+        if "key" in each.metadata
+    }
+
+
+def required_of(group: type, prefix: str = "") -> Iterator[str]:
+    for each in fields(group):
+        if "key" in each.metadata and each.default is MISSING:
+            yield prefix + each.name.replace("_", "-")
+
+
+def both_or_neither(group: Any, prefix: str, one: str, other: str) -> Iterator[Fault]:
+    """For two keys that make no sense without each other."""
+    values = {name: getattr(group, name.replace("-", "_")) for name in (one, other)}
+    for name, missing in ((one, other), (other, one)):
+        if values[name] is not None and values[missing] is None:
+            is_from_file = getattr(group, f"{name.replace('-', '_')}_file", None) is not None
+            given = f"{prefix}{name}-file" if is_from_file else f"{prefix}{name}"
+            or_file = f", or {prefix}{missing}-file," if missing.endswith("password") else ""
+            yield Fault(f"{prefix}{missing}", f"one{or_file} together with {given}", given)
+
+
+# --- what a value may be -------------------------------------------------------------------
+
+
+def whole(least: int, most: int) -> Callable[[Any], int]:
+    """A whole number."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+            number = int(value)
+            if least <= number <= most:
+                return number
+        raise Unfit(f"a whole number from {least} to {most}")
+
+    return read
+
+
+def text(
+    pattern: str = r"(?s).+", expected: str = "text that is not empty"
+) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+            raise Unfit(expected)
+        if re.search("[\ud800-\udfff]", value):
+            raise Unfit(f"{expected}, all of it Unicode: no halves of surrogate pairs")
+        return value
+
+    return read
+
+
+any_text = text(r"(?s).*", "text")
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """One of these words, in upper or lower case."""
+
+    def read(value: Any) -> str:
+        for choice in choices:
+            if isinstance(value, str) and value.lower() == choice.lower():
+                return choice
+        raise Unfit(f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0])
+
+    return read
+
+
+def several(read_one: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """A list, or text with commas."""
+
+    def read(value: Any) -> tuple[Any, ...]:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list) or not items:
+            raise Unfit("a list, or text with commas")
+        if not all(isinstance(item, str) for item in items):
+            raise Unfit("a list without lists in it, or text with commas")
+        found = [read_one(item.strip()) for item in items]
+        return tuple(dict.fromkeys(found))
+
+    return read
+
+
+def url(value: Any) -> str:
+    try:
+        parts = urlsplit(value if isinstance(value, str) and not re.search(r"\s", value) else "")
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return str(value)
+    except ValueError:
+        pass
+    raise Unfit("a URL that begins with http:// or https://")
+
+
+def mask_url(shown: str) -> str:
+    """Its password is a secret too, also one with a slash in it."""
+    return re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", shown)
+
+
+def readable_file(value: Any) -> Path:
+    if not isinstance(value, str) or not value:
+        raise Unfit("the path of a file")
+    path = Path(value).absolute()
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise Unfit(f"a file that can be read ({error.strerror})") from None
+    except ValueError:
+        raise Unfit("the path of a file") from None
+
+
+def absolute_path(value: Any) -> Path:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise Unfit("an absolute path")
+    return Path(value)
