@@ -1379,6 +1379,16 @@ def test_a_restart_ends_a_wait_with_its_first_answer() -> None:
     assert write.advertisement == advertisement()
 
 
+def test_a_restarted_unhealthy_node_says_why_until_it_knows_better() -> None:
+    play = Play()
+    play.tell()
+    there = view(7, (), (node(ME, LEASE, 2, is_healthy=False),))
+    play.tell(helper_ready(), ClusterRead(there))
+    write = play.tell(play.kept())[-1]
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement == advertisement(is_healthy=False)
+
+
 def test_a_restart_leaves_everything_as_it_is() -> None:
     play = holding(A, B)
     left = End(Outcome.LEFT, "got SIGUSR1")

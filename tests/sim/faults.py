@@ -48,6 +48,8 @@ class Scenario:
     faults: tuple[Fault, ...]
     faults_end_at: float
     flap_max_wait_s: float = 0.0
+    rise: int = 1
+    """Of the check of the service."""
 
     def __str__(self) -> str:
         return (
@@ -93,6 +95,7 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
         faults_end_at=START_S + length_s,
         # Shorter than the faults last, or longer than the run.
         flap_max_wait_s=random.choice((0.0, 1.0, 3.0, 60.0)),
+        rise=random.choice((1, 1, 2)),
     )
 
 
@@ -183,8 +186,8 @@ def _record_fails(world: "World", fault: Fault) -> None:
 
 def _reloaded(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
-    host.settings = replace(host.settings, interval_s=(0.5, 1.0, 2.0)[fault.number % 3])
-    host.reload()
+    interval_s = (0.5, 1.0, 2.0)[fault.number % 3]
+    host.change_settings(interval_s, has_other_check=fault.number % 2 == 0)
 
 
 # --- the host -----------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from yaim.core.events import (
     StopRequested,
 )
 from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName
-from yaim.core.settings import Settings
+from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Lease, State
 from yaim.core.step import step
 
@@ -52,6 +52,8 @@ DRIFT = 0.0005
 ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
 CHECK_EVERY_S = 1.0
+SERVICE, OTHER_CHECK = "service", CheckSettings("disk")
+"""The one comes and goes. The other one is always well, and is not always made."""
 BETWEEN_S = 0.0005
 """Between two things that happen within a process or over a socket."""
 ROUNDING_S = 1e-7
@@ -93,6 +95,7 @@ class Host:
             1.0,
             "sim",
             world.scenario.keeps,
+            checks=(CheckSettings(SERVICE, rise=world.scenario.rise),),
             flap_max_wait_s=world.scenario.flap_max_wait_s,
         )
         self._boot = 0
@@ -306,6 +309,11 @@ class Host:
     def restart_coordinator(self) -> None:
         self.post(RestartRequested("got SIGTERM, and a restart is queued"), self.life)
 
+    def change_settings(self, interval_s: float, *, has_other_check: bool) -> None:
+        checks = (self.settings.checks[0], *((OTHER_CHECK,) if has_other_check else ()))
+        self.settings = replace(self.settings, interval_s=interval_s, checks=checks)
+        self.reload()
+
     def end_wait(self) -> None:
         """The administrators no longer want a node that flaps to wait."""
         self.settings = replace(self.settings, flap_max_wait_s=0.0)
@@ -459,7 +467,9 @@ class Host:
         is_healthy = now >= self.sick_until and not is_flapping
         if now >= self.mute_until:
             valid_until = Boottime(self.clock() + 2 * CHECK_EVERY_S + 0.5)
-            self.post(CheckAnswered("service", is_healthy, "checked", valid_until), life)
+            for check in self.settings.checks:
+                is_well = is_healthy or check.name != SERVICE
+                self.post(CheckAnswered(check.name, is_well, "checked", valid_until), life)
         every_s = 0.35 if now < self.flapping_until else CHECK_EVERY_S
 
         def again() -> None:

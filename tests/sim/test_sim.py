@@ -99,6 +99,17 @@ def test_when_all_are_unhealthy_addresses_stay_only_if_so_configured(keeps: bool
     assert len(world.checker.holders()) == (4 if keeps else 0)
 
 
+def test_sighups_that_change_the_checks_move_nothing() -> None:
+    world = World(calm(nodes=3, addresses=6))
+    world.timeline.run(4.0)
+    moves = world.checker.moves
+    for has_other_check in (True, False, True):
+        for host in world.hosts.values():
+            host.change_settings(1.0, has_other_check=has_other_check)
+        world.timeline.run(world.timeline.now + 3.0)
+    assert world.checker.moves == moves
+
+
 def flapping_beside_others(flap_max_wait_s: float) -> World:
     """One of three nodes, for a minute."""
     world = World(replace(calm(nodes=3, addresses=6), flap_max_wait_s=flap_max_wait_s))

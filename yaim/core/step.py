@@ -932,7 +932,12 @@ class _Turn:
             replaces = present.revision
             if not is_checked:
                 told = present.advertisement
-                desired = replace(desired, is_healthy=told.is_healthy, waits_s=told.waits_s)
+                desired = replace(
+                    desired,
+                    is_healthy=told.is_healthy,
+                    reason=told.reason,
+                    waits_s=told.waits_s,
+                )
             if desired.is_healthy and present.advertisement.is_healthy:
                 # Why it is goes on changing, and nothing follows from that.
                 desired = replace(desired, reason=present.advertisement.reason)
