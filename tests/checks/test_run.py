@@ -106,7 +106,7 @@ def found(told: CheckAnswered) -> str:
 
 @pytest.mark.parametrize(
     ("within_s", "retry_num", "retry_after_s", "attempt_s"),
-    [(5.0, 3, 0.25, 1.0625), (5.0, 0, 0.25, 5.0), (9.0, 2, 0.0, 3.0), (3.0, 4, 0.625, 0.1)],
+    [(5.0, 3, 0.25, 1.0225), (5.0, 0, 0.25, 4.96), (9.0, 2, 0.0, 2.96), (3.0, 4, 0.625, 0.06)],
 )
 def test_the_attempts_share_the_time_that_the_pauses_leave(
     within_s: float, retry_num: int, retry_after_s: float, attempt_s: float
@@ -175,9 +175,9 @@ def test_a_whole_check_keeps_within_its_bound(serve: Callable[..., Service]) -> 
     result = run_check(planned, threading.Event().wait)
     took_s = time.monotonic() - started
     assert took_s < 1.1 + SLACK_S
-    assert result.verdict == CannotTell("no answer within 0.3 s")
-    assert 0.9 < result.took_s <= took_s
-    assert str(result) == f"no answer within 0.3 s (3 tries, {1000 * result.took_s:.0f} ms)"
+    assert result.verdict == CannotTell("no answer within 0.26 s")
+    assert 0.8 < result.took_s < 1.1
+    assert str(result) == f"no answer within 0.26 s (3 tries, {1000 * result.took_s:.0f} ms)"
     assert service.request_count == 3
 
 
@@ -275,7 +275,7 @@ def test_a_service_that_hangs_is_told_to_be_unhealthy_within_the_bound(
     planned = plan(serve(SILENT).url, within_s=0.9, retry_num=1, retry_after_s=0.1)
     runner = run(planned)
     told = runner.next()
-    assert (told.what.is_healthy, found(told.what)) == (False, "no answer within 0.4 s")
+    assert (told.what.is_healthy, found(told.what)) == (False, "no answer within 0.36 s")
     assert told.at - runner.started_at < 0.9 + SLACK_S
 
 

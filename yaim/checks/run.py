@@ -13,6 +13,8 @@ from yaim.core.model import Boottime
 
 SLACK_S = 0.5
 """How much later than its bound an answer may come before the check counts as failed."""
+END_S = 0.04
+"""Of an attempt's share of the time, for what it takes to end it: a command has to be killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class CheckPlan:
     @property
     def attempt_s(self) -> float:
         """The bound on one attempt."""
-        return (self.timeout_s - self.retry_num * self.retry_after_s) / (self.retry_num + 1)
+        pauses_s = self.retry_num * self.retry_after_s
+        return (self.timeout_s - pauses_s) / (self.retry_num + 1) - END_S
 
     def attempt(self) -> Verdict:
         return self.kind.attempt(self.settings, self.attempt_s)
