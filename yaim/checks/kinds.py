@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
 from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpCheck, check_tcp
@@ -32,6 +33,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "http": Kind(HttpCheck, check_http),
+    "pgbouncer": Kind(PgbouncerCheck, check_pgbouncer),
     "postgres": Kind(PostgresCheck, check_postgres),
     "shell": Kind(ShellCheck, check_shell),
     "tcp": Kind(TcpCheck, check_tcp),
