@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
 from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpCheck, check_tcp
@@ -39,5 +40,6 @@ KINDS: Mapping[str, Kind] = {
         Kind("postgres", PostgresCheck, check_postgres),
         Kind("shell", ShellCheck, check_shell),
         Kind("tcp", TcpCheck, check_tcp),
+        Kind("pgbouncer", PgbouncerCheck, check_pgbouncer),
     )
 }

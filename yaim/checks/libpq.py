@@ -73,6 +73,7 @@ class Session:
     def __init__(self, conn: Any, ends_at: float) -> None:
         self._conn = conn
         self._ends_at = ends_at
+        self._columns: tuple[str, ...] = ()
 
     @property
     def server_version(self) -> int:
@@ -92,6 +93,11 @@ class Session:
         except (psycopg.Error, UnicodeError) as error:
             raise LibpqError(_last_line(str(error))) from None
 
+    def table(self, sql: str) -> list[dict[str, str | None]]:
+        """The rows of one statement, by the names of their columns. Raises LibpqError."""
+        rows = self.query(sql)
+        return [dict(zip(self._columns, row, strict=True)) for row in rows]
+
     def _read_rows(self) -> list[tuple[str | None, ...]]:
         rows: list[tuple[str | None, ...]] = []
         size = 0
@@ -103,7 +109,8 @@ class Session:
                     raise LibpqError("its result is longer than 1 MiB", TOO_LONG)
                 rows.append(tuple(None if v is None else v.decode(errors="replace") for v in row))
             elif result.status in _WITHOUT_ROWS:
-                pass
+                names = map(result.fname, range(result.nfields))
+                self._columns = tuple((each or b"").decode(errors="replace") for each in names)
             elif result.status == pq.ExecStatus.FATAL_ERROR:
                 raise _error_of(result)
             else:
