@@ -221,9 +221,8 @@ def _check_tls_files(check: HttpCheck) -> None:
 
 
 def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:
-    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off, takes a
-    chunk's extension of any length, where read() leaves the chunks to http.client, and in most of
-    its versions unpacks without bounds."""
+    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off; most of
+    its versions unpack without bounds, and read chunks so, which read() leaves to http.client."""
     read = bytearray()
     while piece := response.raw.read(16384, decode_content=False):
         read += piece

@@ -13,6 +13,7 @@ from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
 from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpCheck, check_tcp
+from yaim.checks.patroni import PatroniCheck, check_patroni
 from yaim.checks.verdict import Verdict
 from yaim.keys import Fault
 
@@ -37,9 +38,10 @@ KINDS: Mapping[str, Kind] = {
     each.name: each
     for each in (
         Kind("http", HttpCheck, check_http),
+        Kind("patroni", PatroniCheck, check_patroni),
         Kind("postgres", PostgresCheck, check_postgres),
-        Kind("shell", ShellCheck, check_shell),
-        Kind("tcp", TcpCheck, check_tcp),
         Kind("pgbouncer", PgbouncerCheck, check_pgbouncer),
+        Kind("tcp", TcpCheck, check_tcp),
+        Kind("shell", ShellCheck, check_shell),
     )
 }
