@@ -48,6 +48,8 @@ LEAST = {
     "postgres": {"postgres-conn-url": "host=/run/postgresql"},
     "shell": {"shell-command": "true"},
     "tcp": {"tcp-address": "127.0.0.1:5432"},
+    "pgbouncer": {"pgbouncer-conn-url": "host=/run/postgresql port=6432"},
+    "patroni": {},
 }
 """The least that a check of each kind needs."""
 DEFAULTS = {
@@ -331,6 +333,26 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "postgres-role": ("Standby", "standby"),
     "postgres-max-lag": ("1 min", MaxLag(60_000, is_time=True)),
     "postgres-when-full": ("healthy", "healthy"),
+    "pgbouncer-conn-url": ("host=/run port=6432", "host=/run port=6432"),
+    "pgbouncer-user": ("monitor", "monitor"),
+    "pgbouncer-password": ("a b", "a b"),
+    "pgbouncer-password-file": (str(HERE), HERE),
+    "pgbouncer-ca-file": (str(HERE), HERE),
+    "pgbouncer-cert-file": (str(HERE), HERE),
+    "pgbouncer-key-file": (str(HERE), HERE),
+    "pgbouncer-database": ("app", "app"),
+    "pgbouncer-when-paused": ("healthy", "healthy"),
+    "pgbouncer-query": ("TABLE health", "TABLE health"),
+    "pgbouncer-expected-response": ("t", "t"),
+    "patroni-url": ("https://db1:8008/", "https://db1:8008"),
+    "patroni-role": ("Primary", "primary"),
+    "patroni-max-lag": ("16MB", "16MB"),
+    "patroni-user": ("monitor", "monitor"),
+    "patroni-password": ("a b", "a b"),
+    "patroni-password-file": (str(HERE), HERE),
+    "patroni-ca-file": (str(HERE), HERE),
+    "patroni-cert-file": (str(HERE), HERE),
+    "patroni-key-file": (str(HERE), HERE),
     "shell-command": ("test -e /run/ready", "test -e /run/ready"),
     "tcp-address": ("[::1]:5432", TcpAddress("::1", 5432)),
     "tcp-send": ("PING", "PING"),
@@ -354,6 +376,15 @@ COMPANIONS = {
     "http-key-file": {"http-cert-file": str(HERE)},
     "postgres-cert-file": {"postgres-key-file": str(HERE)},
     "postgres-key-file": {"postgres-cert-file": str(HERE)},
+    "pgbouncer-cert-file": {"pgbouncer-key-file": str(HERE)},
+    "pgbouncer-key-file": {"pgbouncer-cert-file": str(HERE)},
+    "pgbouncer-expected-response": {"pgbouncer-query": "TABLE health"},
+    "patroni-max-lag": {"patroni-role": "replica"},
+    "patroni-user": {"patroni-password": "x"},
+    "patroni-password": {"patroni-user": "x"},
+    "patroni-password-file": {"patroni-user": "x"},
+    "patroni-cert-file": {"patroni-key-file": str(HERE)},
+    "patroni-key-file": {"patroni-cert-file": str(HERE)},
 }
 """What must be given together with a key."""
 
@@ -460,6 +491,7 @@ TOGETHER = "15 together with lo:"
 CODES = "status codes from 100 to 599 or classes like 2xx: one, a list, or text with commas"
 CONNINFO = "a URL or keywords as libpq takes them"
 LAG = "a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s"
+PATRONI_LAG = "a number of bytes, or one with kB, MB, GB or TB after it"
 TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
 COMMAND = "a command: text for /bin/sh -c, or a list of the program and its arguments"
 MISSING = "a file that can be read (No such file or directory)"
@@ -568,6 +600,37 @@ BAD = [
     ("shell-command", "[]", "[]", COMMAND),
     ("shell-command", "[a, [b]]", STRANGE, COMMAND),
     ("shell-command", '"a\\0b"', "'a\\x00b'", f"{COMMAND}, without a NUL character"),
+    (
+        "pgbouncer-conn-url",
+        "port='6432",
+        MASK,
+        f"{CONNINFO} (unterminated quoted string in connection info string)",
+    ),
+    ("pgbouncer-user", "''", "''", NOT_EMPTY),
+    ("pgbouncer-password", f"[{SECRET}]", MASK, "text"),
+    ("pgbouncer-password-file", "/nowhere/p", "'/nowhere/p'", MISSING),
+    ("pgbouncer-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
+    ("pgbouncer-cert-file", "/nowhere/cert", "'/nowhere/cert'", MISSING),
+    ("pgbouncer-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
+    ("pgbouncer-database", "[a]", "['a']", NOT_EMPTY),
+    ("pgbouncer-when-paused", "maybe", "'maybe'", "one of healthy, unhealthy"),
+    ("pgbouncer-query", "''", "''", NOT_EMPTY),
+    ("pgbouncer-expected-response", "[t]", "['t']", "text"),
+    ("patroni-url", "db1:8008", "'db1:8008'", URL),
+    (
+        "patroni-url",
+        "http://db1/?a",
+        "'http://db1/?a'",
+        "a URL like http://127.0.0.1:8008, without ? and #",
+    ),
+    ("patroni-role", "leader", "'leader'", "one of any, primary, replica"),
+    ("patroni-max-lag", "16 kg", "'16 kg'", PATRONI_LAG),
+    ("patroni-user", "''", "''", NOT_EMPTY),
+    ("patroni-password", f"[{SECRET}]", MASK, "text"),
+    ("patroni-password-file", "/nowhere/p", "'/nowhere/p'", MISSING),
+    ("patroni-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
+    ("patroni-cert-file", "/nowhere/cert", "'/nowhere/cert'", MISSING),
+    ("patroni-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
     ("tcp-address", "db1", "'db1'", TCP_ADDRESS),
     ("tcp-address", "db1:0", "'db1:0'", TCP_ADDRESS),
     ("tcp-address", "db1:65536", "'db1:65536'", TCP_ADDRESS),
@@ -1070,10 +1133,18 @@ def test_a_password_file_that_is_not_text_is_told_without_its_content(tmp_path: 
         f"http-url: root:{SECRET}@127.0.0.1/\n",
         f"dcs-endpoints: root:{SECRET}@a\n",
         f"{{etcd-password:{SECRET}}}\n",
+        f"postgres-conn-url: postgresql://a:{SECRET}@b/\n",
+        f"postgres-conn-url: host=a password={SECRET}\n",
+        f"postgres-conn-url: host=a password='{SECRET}\n",
+        f"postgres-conn-url: host=a pasword={SECRET}\n",
+        f"postgres-conn-url: [password={SECRET}]\n",
+        f"pgbouncer-conn-url: host=a password = '{SECRET} {SECRET}'\n",
     ],
 )
 def test_a_secret_is_never_shown(text: str, tmp_path: Path) -> None:
-    flags = {key: value for key, value in BASE.items() if not text.startswith(key)}
+    key = text.partition(":")[0]
+    flags = base_for(key) if key in KIND_OF else BASE
+    flags = {key: value for key, value in flags.items() if not text.startswith(key)}
     assert SECRET not in told(file_in(tmp_path, text), flags)
 
 

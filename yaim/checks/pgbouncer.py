@@ -78,7 +78,7 @@ class PgbouncerCheck:
             )
         if MISSING is not None:
             return
-        dbname = parse(self.conn_url).get("dbname")
+        dbname = parse(self.conn_url or "").get("dbname")
         if self.query is None:
             if self.expected_response is not None:
                 yield Fault("pgbouncer-query", "one together with pgbouncer-expected-response")
