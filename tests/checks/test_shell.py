@@ -24,8 +24,8 @@ IMPATIENT_S = 0.3
 SLACK_S = 0.5
 NO_ANSWER = CannotTell("no answer within 0.3 s")
 WELL = Healthy("exit status 0")
-LONG = "98765.4321"
-"""Seconds; by it the processes of a test are found."""
+LONG = f"98765.{os.getpid()}"
+"""Seconds; by it the processes of a test are found, and not those of another run."""
 USER = "nobody"
 """Instead of the user yaim, whom a machine that runs tests need not have."""
 
