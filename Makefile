@@ -15,7 +15,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 SOURCES := yaim helper bench tests
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap \
-	postgresql patroni
+	libpq5 postgresql pgbouncer patroni
 
 .PHONY: demo test test-pypi test-debian check sim chaos bench setup packages
 
@@ -54,21 +54,25 @@ bench: setup
 
 setup: packages .venv/ready
 
-# Debian starts an etcd of its own when etcd-server is installed; nothing here wants it.
+# Debian starts services of its own when some of these are installed; nothing here wants them. With
+# systemd they are masked meanwhile; without it RUNLEVEL=1 keeps invoke-rc.d from starting them. Any
+# PostgreSQL server that is there already will do.
 packages:
-	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null \
-		| grep -q ' installed' || echo $$p; done); \
-	if [ -n "$$missing" ]; then \
-		echo "installing Debian packages:" $$missing; \
-		case "$$missing" in *etcd-server*) [ -d /run/systemd/system ] && \
-			$(SUDO) systemctl mask --quiet etcd ;; esac; \
-		$(SUDO) apt-get update -qq && \
-		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			$$missing >/dev/null || exit 1; \
-		case "$$missing" in *etcd-server*) [ -d /run/systemd/system ] && \
-			$(SUDO) systemctl unmask --quiet etcd && $(SUDO) systemctl disable --quiet etcd ;; \
-		esac; true; \
-	fi
+	@missing=$$(for p in $(PACKAGES); do \
+		[ $$p = postgresql ] && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && continue; \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q ' installed' || echo $$p; done); \
+	[ -n "$$missing" ] || exit 0; \
+	echo "installing Debian packages:" $$missing; \
+	services=$$([ ! -d /run/systemd/system ] || for p in $$missing; do \
+		case $$p in etcd-server) echo etcd ;; postgresql | pgbouncer) echo $$p ;; esac; done); \
+	[ -z "$$services" ] || $(SUDO) systemctl mask --quiet $$services; \
+	$(SUDO) apt-get update -qq && \
+	$(SUDO) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	status=$$?; \
+	[ -z "$$services" ] || { $(SUDO) systemctl unmask --quiet $$services; \
+		$(SUDO) systemctl disable --quiet $$services; }; \
+	exit $$status
 
 .venv/ready: pyproject.toml | packages
 	@echo "setting up the virtual environment .venv"

@@ -42,6 +42,8 @@ from yaim.lab.record import Spell
 POOL = (*pool_of(14), *(ip_address("2001:db8::11") + number for number in range(6)))
 INTERVAL_MS = 1000
 PING_EVERY_MS = 50
+FLAP_MAX_WAIT_MS = 5000
+"""So short that a node whose service flaps takes part again soon, and in the end has its share."""
 START_WITHIN_S = 60.0
 STILL_S = 1.0
 """If no ping is sent for so long, the machine has stood still for everybody."""
@@ -61,7 +63,7 @@ def settle_s(ttl_ms: int) -> float:
 
 def even_within_s(ttl_ms: int) -> float:
     """After the last fault."""
-    return 2 * ttl_ms / 1000 + 10.0
+    return 2 * ttl_ms / 1000 + FLAP_MAX_WAIT_MS / 1000 + 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,7 @@ def run(minutes: float, seed: int, ttl_ms: int, keep: Path | None = None) -> Rep
         ttl_ms=ttl_ms,
         ping_every_ms=PING_EVERY_MS,
         etcd=EtcdPlan(members=3),
+        settings={"flap-max-wait": FLAP_MAX_WAIT_MS},
     )
     with Lab(lab_plan) as lab:
         try:

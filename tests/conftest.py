@@ -15,7 +15,7 @@ enter_private_network()
 
 def pytest_report_header() -> str:
     """With what the tests run."""
-    libraries = ("etcd3", "grpcio", "protobuf", "pyroute2", "hypothesis")
+    libraries = ("etcd3", "grpcio", "protobuf", "pyroute2", "psycopg", "hypothesis")
     etcd = subprocess.run(("etcd", "--version"), capture_output=True, text=True).stdout
     told = [f"Python {platform.python_version()}", *map(_with_version, libraries)]
     return (

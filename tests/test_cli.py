@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 
@@ -21,6 +22,7 @@ EX_USAGE = 2
 EX_UNREACHABLE = 2
 EX_CONFIG = 78
 SECRET = "geheim"
+TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
 GOOD = """\
 dcs-clustername: yaim
 interface: lo
@@ -306,6 +308,97 @@ def test_the_current_directory_may_be_closed_to_us(directory: Path) -> None:
     flags = [f"--{line.replace(': ', '=')}" for line in config.read_text().splitlines()]
     done = yaim(closed, "config", "check", *flags, through=AS_POWERLESS_ROOT)
     assert outcome(done) == (0, "the configuration is good\n", "")
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def service() -> Iterator[int]:
+    """The port of a service that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def checks_file(directory: Path, service: int, **more: str) -> None:
+    """Two checks, of which the second fails."""
+    keys = "".join(f"{key}: {value}\n" for key, value in more.items())
+    (directory / "yaim.yml").write_text(
+        f"""\
+checks:
+  - name: up
+    type: tcp
+    tcp-address: 127.0.0.1:{service}
+  - name: down
+    type: tcp
+    tcp-address: 127.0.0.1:{closed_port()}
+    retry-num: 1
+    retry-after: 10
+{keys}"""
+    )
+
+
+def test_check_prints_what_each_check_found_and_how_long_it_took(
+    tmp_path: Path, service: int
+) -> None:
+    checks_file(tmp_path, service)
+    done = yaim(tmp_path, "check")
+    header, up, down = (line.split(None, 4) for line in done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (1, "")
+    assert header == ["CHECK", "TYPE", "RESULT", "TOOK", "TRIES  FOUND"]
+    assert up[:3] == ["up", "tcp", "healthy"]
+    assert down[:4] == ["down", "tcp", "no", "answer"]
+    assert re.fullmatch(r"\d+ ms +2 +Connection refused", down[4])
+
+
+def test_the_exit_status_of_check_is_that_of_the_node(tmp_path: Path, service: int) -> None:
+    checks_file(tmp_path, service)
+    assert yaim(tmp_path, "check").returncode == 1
+    assert yaim(tmp_path, "check", "--healthy-when=any").returncode == 0
+
+
+def test_check_of_one_name_makes_only_that_check(tmp_path: Path, service: int) -> None:
+    checks_file(tmp_path, service)
+    done = yaim(tmp_path, "check", "up")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+    done = yaim(tmp_path, "check", "down")
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 2)
+
+
+def test_check_for_programs_is_json(tmp_path: Path, service: int) -> None:
+    checks_file(tmp_path, service)
+    done = yaim(tmp_path, "check", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["healthy"]) == (1, False)
+    assert [(c["name"], c["type"], c["result"], c["tries"]) for c in told["checks"]] == [
+        ("up", "tcp", "healthy", 1),
+        ("down", "tcp", "no answer", 2),
+    ]
+    assert all(0 < each["took_s"] < 5 for each in told["checks"])
+
+
+def test_check_tells_which_checks_there_are(tmp_path: Path, service: int) -> None:
+    checks_file(tmp_path, service)
+    assert outcome(yaim(tmp_path, "check", "sideways")) == (
+        EX_USAGE,
+        "",
+        "yaim: there is no check 'sideways': there are up, down\n",
+    )
+
+
+def test_check_needs_the_keys_of_the_checks_only(tmp_path: Path) -> None:
+    address = f"--tcp-address=127.0.0.1:{closed_port()}"
+    quick = "--retry-num=0"
+    done = yaim(tmp_path, "check", "--checker-type=tcp", address, quick, "--dcs-endpoints=wrong")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_check_tells_what_is_wrong_with_the_configuration(tmp_path: Path) -> None:
+    assert outcome(yaim(tmp_path, "check", "--checker-type=tcp", "--tcp-address=here")) == (
+        EX_CONFIG,
+        "",
+        f"yaim: --tcp-address: tcp-address: got 'here', expected {TCP_ADDRESS}\n",
+    )
 
 
 # --- status --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The configuration: where values come from, and what is said of those that are wrong."""
 
+import dataclasses
 import re
 import socket
 from collections.abc import Mapping
@@ -10,17 +11,23 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yaim.checks.http import SYSTEM_CA_FILE
+from yaim.checks.http import SYSTEM_CA_FILE, HttpCheck
+from yaim.checks.http_codes import Codes
+from yaim.checks.kinds import KINDS
+from yaim.checks.postgres import MaxLag
+from yaim.checks.tcp import TcpAddress
 from yaim.config import (
     KEYS,
     LOG_LEVELS,
+    OWN_KEYS,
     Config,
-    ConfigError,
-    Issue,
+    Purpose,
     environment_warnings,
     load,
     variable,
 )
+from yaim.config_checks import KIND_KEYS, KIND_OF, CheckConfig
+from yaim.config_file import ConfigError, Issue
 from yaim.core.actions import AddAddress
 from yaim.core.model import Boottime
 from yaim.helper_client import command
@@ -36,9 +43,27 @@ BASE = {
     "http-url": "http://127.0.0.1:8008/",
 }
 """The least that is needed to take part in a cluster."""
-DEFAULTS = {
-    each.name.replace("_", "-"): each.default for each in fields(Config) if "key" in each.metadata
+LEAST = {
+    "http": {"http-url": "http://127.0.0.1:8008/"},
+    "postgres": {"postgres-conn-url": "host=/run/postgresql"},
+    "shell": {"shell-command": "true"},
+    "tcp": {"tcp-address": "127.0.0.1:5432"},
+    "pgbouncer": {"pgbouncer-conn-url": "host=/run/postgresql port=6432"},
+    "patroni": {},
 }
+"""The least that a check of each kind needs."""
+DEFAULTS = {
+    prefix + each.name.replace("_", "-"): each.default
+    for prefix, group in [("", Config), *((f"{k}-", v.settings) for k, v in KINDS.items())]
+    for each in fields(group)
+    if "key" in each.metadata and each.default is not dataclasses.MISSING
+}
+HTTP = CheckConfig(
+    name="http",
+    kind="http",
+    settings=HttpCheck("http://127.0.0.1:8008/"),
+    timeout=5000,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +82,25 @@ def file_in(directory: Path, text: str | bytes) -> Path:
 
 def lines(values: Mapping[str, str]) -> str:
     return "".join(f"{key}: {value}\n" for key, value in values.items())
+
+
+def base_for(key: str) -> dict[str, str]:
+    """The least that is needed for this key to make sense, but for the key itself."""
+    flags = dict(BASE)
+    if key in KIND_OF:
+        flags = {"dcs-clustername": "yaim", "interface": "lo", "checker-type": KIND_OF[key]}
+        flags |= LEAST[KIND_OF[key]]
+    flags |= COMPANIONS.get(key, {})
+    flags.pop(key, None)
+    return flags
+
+
+def value_of(loaded: Config, key: str) -> object:
+    kind = KIND_OF.get(key)
+    if kind is None:
+        return getattr(loaded, key.replace("-", "_"))
+    (check,) = loaded.checks
+    return getattr(check.settings, key.removeprefix(f"{kind}-").replace("-", "_"))
 
 
 def issues_of(
@@ -88,7 +132,8 @@ def test_with_the_least_that_is_needed_all_else_has_its_default(tmp_path: Path) 
         dcs_clustername="yaim",
         interface="lo",
         checker_type=("http",),
-        http_url="http://127.0.0.1:8008/",
+        timeout=5000,
+        checks=(HTTP,),
         nodename=socket.gethostname(),
         label="yaim",
         file=file,
@@ -150,9 +195,21 @@ def test_the_sample_of_the_go_original_loads_as_it_is(tmp_path: Path) -> None:
         netmask=32,
         label="yaim",
         checker_type=("http",),
-        http_url="http://127.0.0.1:2379/v2/keys/test",
-        http_expected_code=200,
-        http_expected_response_contains='"value":"foo"',
+        timeout=9000,
+        checks=(
+            CheckConfig(
+                name="http",
+                kind="http",
+                settings=HttpCheck(
+                    "http://127.0.0.1:2379/v2/keys/test",
+                    expected_response_contains='"value":"foo"',
+                ),
+                interval=3000,
+                timeout=9000,
+                retry_num=2,
+                retry_after=250,
+            ),
+        ),
         log_level="Debug",
         file=file,
     )
@@ -249,6 +306,11 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "label": ("a_b-c.1", "a_b-c.1"),
     "manager-type": ("basic", "basic"),
     "checker-type": ("http", ("http",)),
+    "healthy-when": ("ANY", "any"),
+    "flap-max-wait": ("0", 0),
+    "timeout": ("1250", 1250),
+    "rise": ("3", 3),
+    "fall": ("2", 2),
     "http-url": ("https://[::1]:8008/a?b=c", "https://[::1]:8008/a?b=c"),
     "http-user": ("monitor", "monitor"),
     "http-password": ("a b", "a b"),
@@ -256,9 +318,45 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "http-ca-file": (str(HERE), HERE),
     "http-cert-file": (str(HERE), HERE),
     "http-key-file": (str(HERE), HERE),
-    "http-expected-code": ("503", 503),
+    "http-expected-code": ("2XX, 503", Codes(("2xx", "503"))),
     "http-expected-response": ("", ""),
     "http-expected-response-contains": ('"value":"foo"', '"value":"foo"'),
+    "postgres-conn-url": ("postgresql:///?host=/run", "postgresql:///?host=/run"),
+    "postgres-user": ("monitor", "monitor"),
+    "postgres-password": ("a b", "a b"),
+    "postgres-password-file": (str(HERE), HERE),
+    "postgres-ca-file": (str(HERE), HERE),
+    "postgres-cert-file": (str(HERE), HERE),
+    "postgres-key-file": (str(HERE), HERE),
+    "postgres-query": ("TABLE health", "TABLE health"),
+    "postgres-expected-response": ("", ""),
+    "postgres-role": ("Standby", "standby"),
+    "postgres-max-lag": ("1 min", MaxLag(60_000, is_time=True)),
+    "postgres-when-full": ("healthy", "healthy"),
+    "pgbouncer-conn-url": ("host=/run port=6432", "host=/run port=6432"),
+    "pgbouncer-user": ("monitor", "monitor"),
+    "pgbouncer-password": ("a b", "a b"),
+    "pgbouncer-password-file": (str(HERE), HERE),
+    "pgbouncer-ca-file": (str(HERE), HERE),
+    "pgbouncer-cert-file": (str(HERE), HERE),
+    "pgbouncer-key-file": (str(HERE), HERE),
+    "pgbouncer-database": ("app", "app"),
+    "pgbouncer-when-paused": ("healthy", "healthy"),
+    "pgbouncer-query": ("TABLE health", "TABLE health"),
+    "pgbouncer-expected-response": ("t", "t"),
+    "patroni-url": ("https://db1:8008/", "https://db1:8008"),
+    "patroni-role": ("Primary", "primary"),
+    "patroni-max-lag": ("16MB", "16MB"),
+    "patroni-user": ("monitor", "monitor"),
+    "patroni-password": ("a b", "a b"),
+    "patroni-password-file": (str(HERE), HERE),
+    "patroni-ca-file": (str(HERE), HERE),
+    "patroni-cert-file": (str(HERE), HERE),
+    "patroni-key-file": (str(HERE), HERE),
+    "shell-command": ("test -e /run/ready", "test -e /run/ready"),
+    "tcp-address": ("[::1]:5432", TcpAddress("::1", 5432)),
+    "tcp-send": ("PING", "PING"),
+    "tcp-expect": ("PONG", "PONG"),
     "log-level": ("trace", "Trace"),
     "helper-socket": ("/run/h.sock", Path("/run/h.sock")),
 }
@@ -276,6 +374,17 @@ COMPANIONS = {
     "http-password-file": {"http-user": "x"},
     "http-cert-file": {"http-key-file": str(HERE)},
     "http-key-file": {"http-cert-file": str(HERE)},
+    "postgres-cert-file": {"postgres-key-file": str(HERE)},
+    "postgres-key-file": {"postgres-cert-file": str(HERE)},
+    "pgbouncer-cert-file": {"pgbouncer-key-file": str(HERE)},
+    "pgbouncer-key-file": {"pgbouncer-cert-file": str(HERE)},
+    "pgbouncer-expected-response": {"pgbouncer-query": "TABLE health"},
+    "patroni-max-lag": {"patroni-role": "replica"},
+    "patroni-user": {"patroni-password": "x"},
+    "patroni-password": {"patroni-user": "x"},
+    "patroni-password-file": {"patroni-user": "x"},
+    "patroni-cert-file": {"patroni-key-file": str(HERE)},
+    "patroni-key-file": {"patroni-cert-file": str(HERE)},
 }
 """What must be given together with a key."""
 
@@ -287,26 +396,24 @@ def test_the_table_of_good_values_is_complete() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_can_be_given_as_a_flag(key: str) -> None:
     text, value = GOOD[key]
-    loaded = load({**BASE, **COMPANIONS.get(key, {}), key: text}, {}, None)
-    assert (getattr(loaded, key.replace("-", "_")), loaded.origins[key]) == (value, f"--{key}")
+    loaded = load({**base_for(key), key: text}, {}, None)
+    assert (value_of(loaded, key), loaded.origins[key]) == (value, f"--{key}")
 
 
 @pytest.mark.parametrize("key", [key for key, (text, _) in GOOD.items() if text])
 def test_every_key_can_be_given_in_the_environment(key: str) -> None:
     text, value = GOOD[key]
     name = "YAIM_" + key.replace("-", "_").upper()
-    flags = {each: given for each, given in BASE.items() if each != key}
-    loaded = load({**flags, **COMPANIONS.get(key, {})}, {name: text}, None)
-    assert (getattr(loaded, key.replace("-", "_")), loaded.origins[key]) == (value, name)
+    loaded = load(base_for(key), {name: text}, None)
+    assert (value_of(loaded, key), loaded.origins[key]) == (value, name)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_can_be_given_in_the_file(key: str, tmp_path: Path) -> None:
     text, value = GOOD[key]
     file = file_in(tmp_path, yaml.safe_dump({key.replace("-", "_"): text}))
-    flags = {each: given for each, given in BASE.items() if each != key}
-    loaded = load({**flags, **COMPANIONS.get(key, {})}, {}, file)
-    assert (getattr(loaded, key.replace("-", "_")), loaded.origins[key]) == (value, f"{file}:1")
+    loaded = load(base_for(key), {}, file)
+    assert (value_of(loaded, key), loaded.origins[key]) == (value, f"{file}:1")
 
 
 @pytest.mark.parametrize(
@@ -317,7 +424,8 @@ def test_text_in_the_file_is_what_is_written_not_what_yaml_makes_of_it(
 ) -> None:
     file = file_in(tmp_path, f"http-expected-response: {text}\nhttp-url: http://a/\n")
     flags = {key: value for key, value in BASE.items() if key != "http-url"}
-    assert load(flags, {}, file).http_expected_response == text.removeprefix("!!int ")
+    found = value_of(load(flags, {}, file), "http-expected-response")
+    assert found == text.removeprefix("!!int ")
 
 
 @pytest.mark.parametrize("text", ["700", "0700", "'700'", '"700"', "!!str 700", ">-\n  700"])
@@ -380,7 +488,14 @@ NOT_EMPTY = "text that is not empty"
 STRANGE = "something nested or tagged"
 NO_FILE = "no yaim.yml here and no --config"
 TOGETHER = "15 together with lo:"
+CODES = "status codes from 100 to 599 or classes like 2xx: one, a list, or text with commas"
+CONNINFO = "a URL or keywords as libpq takes them"
+LAG = "a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s"
+PATRONI_LAG = "a number of bytes, or one with kB, MB, GB or TB after it"
+TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
+COMMAND = "a command: text for /bin/sh -c, or a list of the program and its arguments"
 MISSING = "a file that can be read (No such file or directory)"
+KINDS_THERE_ARE = f"one of {', '.join(KINDS)}" if len(KINDS) > 1 else "http"
 BAD = [
     ("interval", "99", "'99'", "a whole number from 100 to 3600000"),
     ("interval", "1.5", "'1.5'", "a whole number from 100 to 3600000"),
@@ -430,7 +545,12 @@ BAD = [
     ("label", "!eigen a", STRANGE, "letters, digits, _ . -"),
     ("when-all-unhealthy", "panic", "'panic'", "one of release, keep"),
     ("manager-type", "hetzner", "'hetzner'", "basic"),
-    ("checker-type", "postgres", "'postgres'", "http"),
+    ("checker-type", "mysql", "'mysql'", KINDS_THERE_ARE),
+    ("healthy-when", "most", "'most'", "one of all, any"),
+    ("flap-max-wait", "-1", "'-1'", "a whole number from 0 to 86400000"),
+    ("timeout", "99", "'99'", "a whole number from 100 to 3600000"),
+    ("rise", "0", "'0'", "a whole number from 1 to 100"),
+    ("fall", "101", "'101'", "a whole number from 1 to 100"),
     ("http-url", "ftp://a/", "'ftp://a/'", URL),
     ("http-url", "127.0.0.1:8008", "'127.0.0.1:8008'", URL),
     ("http-url", "http://a/b c", "'http://a/b c'", URL),
@@ -447,9 +567,77 @@ BAD = [
     ("http-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
     ("http-cert-file", "''", "''", "the path of a file"),
     ("http-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
-    ("http-expected-code", "2OO", "'2OO'", "a whole number from 100 to 599"),
+    ("http-expected-code", "2OO", "'2OO'", CODES),
+    ("http-expected-code", "99", "'99'", CODES),
+    ("http-expected-code", "600", "'600'", CODES),
+    ("http-expected-code", "6xx", "'6xx'", CODES),
+    ("http-expected-code", "2x", "'2x'", CODES),
+    ("http-expected-code", "[]", "[]", CODES),
+    ("http-expected-code", "[200, [204]]", STRANGE, CODES),
     ("http-expected-response", "[OK]", "['OK']", "text"),
     ("http-expected-response-contains", "''", "''", NOT_EMPTY),
+    ("postgres-conn-url", "''", MASK, NOT_EMPTY),
+    (
+        "postgres-conn-url",
+        "colour=green",
+        MASK,
+        f"{CONNINFO} (invalid connection option)",
+    ),
+    ("postgres-user", "''", "''", NOT_EMPTY),
+    ("postgres-password", f"[{SECRET}]", MASK, "text"),
+    ("postgres-password-file", "/nowhere/p", "'/nowhere/p'", MISSING),
+    ("postgres-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
+    ("postgres-cert-file", "/nowhere/cert", "'/nowhere/cert'", MISSING),
+    ("postgres-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
+    ("postgres-query", "''", "''", NOT_EMPTY),
+    ("postgres-expected-response", "[t]", "['t']", "text"),
+    ("postgres-role", "leader", "'leader'", "one of any, primary, standby"),
+    ("postgres-max-lag", "16", "'16'", LAG),
+    ("postgres-max-lag", "16TB", "'16TB'", LAG),
+    ("postgres-max-lag", "-1s", "'-1s'", LAG),
+    ("postgres-when-full", "ignore", "'ignore'", "one of healthy, unhealthy"),
+    ("shell-command", "''", "''", COMMAND),
+    ("shell-command", "[]", "[]", COMMAND),
+    ("shell-command", "[a, [b]]", STRANGE, COMMAND),
+    ("shell-command", '"a\\0b"', "'a\\x00b'", f"{COMMAND}, without a NUL character"),
+    (
+        "pgbouncer-conn-url",
+        "port='6432",
+        MASK,
+        f"{CONNINFO} (unterminated quoted string in connection info string)",
+    ),
+    ("pgbouncer-user", "''", "''", NOT_EMPTY),
+    ("pgbouncer-password", f"[{SECRET}]", MASK, "text"),
+    ("pgbouncer-password-file", "/nowhere/p", "'/nowhere/p'", MISSING),
+    ("pgbouncer-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
+    ("pgbouncer-cert-file", "/nowhere/cert", "'/nowhere/cert'", MISSING),
+    ("pgbouncer-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
+    ("pgbouncer-database", "[a]", "['a']", NOT_EMPTY),
+    ("pgbouncer-when-paused", "maybe", "'maybe'", "one of healthy, unhealthy"),
+    ("pgbouncer-query", "''", "''", NOT_EMPTY),
+    ("pgbouncer-expected-response", "[t]", "['t']", "text"),
+    ("patroni-url", "db1:8008", "'db1:8008'", URL),
+    (
+        "patroni-url",
+        "http://db1/?a",
+        "'http://db1/?a'",
+        "a URL like http://127.0.0.1:8008, without ? and #",
+    ),
+    ("patroni-role", "leader", "'leader'", "one of any, primary, replica"),
+    ("patroni-max-lag", "16 kg", "'16 kg'", PATRONI_LAG),
+    ("patroni-user", "''", "''", NOT_EMPTY),
+    ("patroni-password", f"[{SECRET}]", MASK, "text"),
+    ("patroni-password-file", "/nowhere/p", "'/nowhere/p'", MISSING),
+    ("patroni-ca-file", "/nowhere/ca", "'/nowhere/ca'", MISSING),
+    ("patroni-cert-file", "/nowhere/cert", "'/nowhere/cert'", MISSING),
+    ("patroni-key-file", "/nowhere/key", "'/nowhere/key'", MISSING),
+    ("tcp-address", "db1", "'db1'", TCP_ADDRESS),
+    ("tcp-address", "db1:0", "'db1:0'", TCP_ADDRESS),
+    ("tcp-address", "db1:65536", "'db1:65536'", TCP_ADDRESS),
+    ("tcp-address", "::1:5432", "'::1:5432'", TCP_ADDRESS),
+    ("tcp-address", "http://db1:80", "'http://db1:80'", TCP_ADDRESS),
+    ("tcp-send", "''", "''", NOT_EMPTY),
+    ("tcp-expect", "[a]", "['a']", NOT_EMPTY),
     ("log-level", "Loud", "'Loud'", LEVELS),
     ("helper-socket", "helper.sock", "'helper.sock'", "an absolute path"),
 ]
@@ -465,7 +653,7 @@ def test_a_bad_value_is_told_with_its_line_and_what_is_expected(
     key: str, text: str, shown: str, expected: str, tmp_path: Path
 ) -> None:
     file = file_in(tmp_path, f"# a comment\n\n{key}: {text}\n")
-    flags = {each: value for each, value in BASE.items() if each != key}
+    flags = base_for(key)
     issue = Issue(f"{file}:3", key, shown, expected)
     assert issues_of(file, flags) == (issue,)
     assert str(issue) == f"{file}:3: {key}: got {shown}, expected {expected}"
@@ -544,13 +732,13 @@ def test_a_required_key_that_is_wrong_is_not_told_to_be_missing_too(key: str) ->
 
 
 def test_to_look_at_a_cluster_its_name_is_enough() -> None:
-    loaded = load({"dcs-clustername": "yaim"}, {}, None, only_cluster=True)
+    loaded = load({"dcs-clustername": "yaim"}, {}, None, Purpose.CLUSTER)
     assert loaded.dcs_clustername == "yaim"
 
 
 def test_to_look_at_a_cluster_its_name_is_needed() -> None:
     with pytest.raises(ConfigError) as caught:
-        load({}, {}, None, only_cluster=True)
+        load({}, {}, None, Purpose.CLUSTER)
     help_ = KEYS["dcs-clustername"].help
     assert caught.value.issues == (Issue(NO_FILE, "dcs-clustername", "nothing", help_),)
 
@@ -561,8 +749,8 @@ def test_to_look_at_a_cluster_a_file_that_only_yaim_may_read_does_not_matter(
     """An administrator asks for the status with the configuration of the node."""
     file = file_in(tmp_path, f"{lines(BASE)}http-key-file: /nowhere/key\n")
     assert issues_of(file, {})[0].key == "http-key-file"
-    loaded = load({}, {}, file, only_cluster=True)
-    assert (loaded.dcs_clustername, loaded.http_key_file) == ("yaim", None)
+    loaded = load({}, {}, file, Purpose.CLUSTER)
+    assert (loaded.dcs_clustername, loaded.checks) == ("yaim", ())
 
 
 @pytest.mark.parametrize(
@@ -570,15 +758,15 @@ def test_to_look_at_a_cluster_a_file_that_only_yaim_may_read_does_not_matter(
 )
 def test_to_look_at_a_cluster_the_keys_of_the_node_do_not_matter(key: str, tmp_path: Path) -> None:
     file = file_in(tmp_path, f"dcs-clustername: yaim\n{key}: ' '\n")
-    expected = load({}, {}, file_in(tmp_path, "dcs-clustername: yaim\n"), only_cluster=True)
-    assert load({key: " "}, {variable(key): " "}, file, only_cluster=True) == expected
+    expected = load({}, {}, file_in(tmp_path, "dcs-clustername: yaim\n"), Purpose.CLUSTER)
+    assert load({key: " "}, {variable(key): " "}, file, Purpose.CLUSTER) == expected
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.startswith(("dcs-", "etcd-"))])
 def test_to_look_at_a_cluster_the_keys_of_the_cluster_are_taken(key: str) -> None:
     text, value = GOOD[key]
     flags = {"dcs-clustername": "yaim", **COMPANIONS.get(key, {}), key: text}
-    loaded = load(flags, {}, None, only_cluster=True)
+    loaded = load(flags, {}, None, Purpose.CLUSTER)
     assert (getattr(loaded, key.replace("-", "_")), loaded.origins[key]) == (value, f"--{key}")
 
 
@@ -591,7 +779,7 @@ def test_to_look_at_a_cluster_the_keys_of_the_cluster_must_be_right(
     file = file_in(tmp_path, f"{key}: {text}\n")
     flags = {each: value for each, value in BASE.items() if each != key}
     with pytest.raises(ConfigError) as caught:
-        load(flags, {}, file, only_cluster=True)
+        load(flags, {}, file, Purpose.CLUSTER)
     assert caught.value.issues == issues_of(file, flags)
 
 
@@ -603,7 +791,7 @@ def test_to_look_at_a_cluster_the_keys_of_the_cluster_must_be_right(
     [
         ("intervall", "a known key (did you mean interval?)"),
         ("http_pasword", "a known key (did you mean http-password?)"),
-        ("postgres-conn-url", "a known key"),
+        ("mysql-conn-url", "a known key"),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest_one(
@@ -767,7 +955,7 @@ def test_tls_files_that_would_not_be_used_are_refused(endpoints: str, tmp_path: 
     given = "http://a:2379, http://b:2379" if endpoints else "http://127.0.0.1:2379"
     expected = f"https:// in dcs-endpoints as well ({given}: no TLS)"
     assert issues_of(file) == tuple(
-        Issue(f"{file}:{line}", key, str(HERE), expected) for line, key in enumerate(keys, 1)
+        Issue(f"{file}:{line}", key, repr(str(HERE)), expected) for line, key in enumerate(keys, 1)
     )
 
 
@@ -832,16 +1020,25 @@ def retries(num: int, after: int, ttl: int) -> dict[str, str]:
     return {**BASE, "retry-num": str(num), "retry-after": str(after), "ttl": str(ttl)}
 
 
+def unfitting(num: int, after: int, timeout: int) -> str:
+    return (
+        f"all tries of a check to fit into its timeout of {timeout} ms (default: the ttl):"
+        f" {num} pauses of {after} ms and {num + 1} tries of 100 ms at least are more"
+    )
+
+
 def test_retries_that_do_not_fit_into_the_ttl_are_told() -> None:
     """4 pauses of 651 ms and 5 tries of 100 ms at least are 3104 ms."""
     assert issues_of(None, retries(4, 651, 3000)) == (
-        Issue(
-            "--retry-num",
-            "retry-num, retry-after",
-            "4 times 651 ms",
-            "all tries of a check, of 100 ms at least, to fit into the ttl of 3000 ms: fewer,"
-            " closer together, or a longer ttl",
-        ),
+        Issue("--retry-num", "retry-num", "'4'", unfitting(4, 651, 3000)),
+    )
+
+
+def test_retries_that_do_not_fit_into_the_timeout_are_told_once(tmp_path: Path) -> None:
+    flags = {each: value for each, value in BASE.items() if each != "checker-type"}
+    file = file_in(tmp_path, "retry-after: 50\ntimeout: 300\nchecker-type: http\n")
+    assert issues_of(file, flags) == (
+        Issue(f"{file}:1", "retry-num", "nothing", unfitting(3, 50, 300)),
     )
 
 
@@ -864,7 +1061,7 @@ def test_a_password_is_read_from_its_file_without_the_line_end(
     secret = tmp_path / "password"
     secret.write_text(content, encoding="utf-8")
     flags = {**BASE, f"{prefix}-user": "root", f"{prefix}-password-file": str(secret)}
-    assert getattr(load(flags, {}, None), f"{prefix}_password") == password
+    assert value_of(load(flags, {}, None), f"{prefix}-password") == password
 
 
 @pytest.mark.parametrize("prefix", ["etcd", "http"])
@@ -936,10 +1133,18 @@ def test_a_password_file_that_is_not_text_is_told_without_its_content(tmp_path: 
         f"http-url: root:{SECRET}@127.0.0.1/\n",
         f"dcs-endpoints: root:{SECRET}@a\n",
         f"{{etcd-password:{SECRET}}}\n",
+        f"postgres-conn-url: postgresql://a:{SECRET}@b/\n",
+        f"postgres-conn-url: host=a password={SECRET}\n",
+        f"postgres-conn-url: host=a password='{SECRET}\n",
+        f"postgres-conn-url: host=a pasword={SECRET}\n",
+        f"postgres-conn-url: [password={SECRET}]\n",
+        f"pgbouncer-conn-url: host=a password = '{SECRET} {SECRET}'\n",
     ],
 )
 def test_a_secret_is_never_shown(text: str, tmp_path: Path) -> None:
-    flags = {key: value for key, value in BASE.items() if not text.startswith(key)}
+    key = text.partition(":")[0]
+    flags = base_for(key) if key in KIND_OF else BASE
+    flags = {key: value for key, value in flags.items() if not text.startswith(key)}
     assert SECRET not in told(file_in(tmp_path, text), flags)
 
 
@@ -997,7 +1202,7 @@ def test_a_password_without_quotes_is_taken_as_it_is_written_or_refused(
 def test_all_keys_are_shown_with_value_and_origin(tmp_path: Path) -> None:
     file = file_in(tmp_path, "dcs-endpoints: [http://a, https://b]\nnetmask: 24\n")
     rows = load(BASE, {"YAIM_NETMASK6": "64"}, file).shown()
-    assert [key for key, _, _ in rows] == list(KEYS)
+    assert [key for key, _, _ in rows] == [*OWN_KEYS, *KIND_KEYS["http"]]
     changed = {key: (value, origin) for key, value, origin in rows if origin != "default"}
     assert changed == {
         **{key: (value, f"--{key}") for key, value in BASE.items()},
@@ -1063,17 +1268,17 @@ def test_the_example_names_every_key_once() -> None:
 def test_the_defaults_in_the_example_are_the_real_ones() -> None:
     commented = example_keys()
     real = {key: default for key, default in DEFAULTS.items() if default is not None}
-    file = file_in(Path(), lines({key: commented[key] for key in real}))
-    loaded = load(BASE, {}, file)
-    assert real == {key: getattr(loaded, key.replace("-", "_")) for key in real}
-    assert loaded.origins.keys() == {*real, *BASE}
+    real["timeout"] = 5000
+    for key, default in real.items():
+        loaded = load(base_for(key), {}, file_in(Path(), lines({key: commented[key]})))
+        assert (key, value_of(loaded, key)) == (key, default)
 
 
 @pytest.mark.parametrize("key", example_keys())
 def test_every_value_that_is_commented_out_in_the_example_is_good(key: str, tmp_path: Path) -> None:
     """But that the files are not there."""
     file = file_in(tmp_path, f"{key}: {example_keys()[key]}\n")
-    flags = {**BASE, **COMPANIONS.get(key, {})}
+    flags = base_for(key)
     if not key.endswith("-file"):
         assert load(flags, {}, file).origins[key] == f"{file}:1"
         return

@@ -52,6 +52,10 @@ def node(name: str, reason: str = "HTTP 200", is_healthy: bool = True) -> Node:
     )
 
 
+def waiting(name: str) -> Node:
+    return replace(node(name), advertisement=replace(node(name).advertisement, waits_s=40.0))
+
+
 def mark(address: str, holder: str, lease: int | None = None) -> Mark:
     number = LeaseId(LEASES[holder] if lease is None else lease)
     return Mark(ip_address(address), NodeName(holder), number, Revision(1))
@@ -80,6 +84,7 @@ UNHELD = view(POOL, NODES, MARKS[1:])
 UNHEALTHY = view(POOL, (node("db1"), node("db2", "Connection refused", False)), MARKS)
 WRONG = view(POOL, NODES, MARKS, (WrongEntry("192.0.2.09", "not an address"),))
 STALE = view(POOL, NODES, (*MARKS[1:], mark("192.0.2.9", "db1", lease=99)))
+FLAPPING = view(POOL, (node("db1"), waiting("db2")), MARKS)
 OF_NOBODY = view(POOL, NODES[:1], MARKS)
 EMPTY = view((), (), ())
 NO_NODES = view(POOL, (), ())
@@ -152,6 +157,7 @@ def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
     [
         (WELL, Condition.HEALTHY),
         (NO_ADDRESSES, Condition.HEALTHY),
+        (FLAPPING, Condition.HEALTHY),
         (UNHELD, Condition.DEGRADED),
         (UNHEALTHY, Condition.DEGRADED),
         (WRONG, Condition.DEGRADED),
@@ -163,6 +169,7 @@ def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
     ids=[
         "healthy",
         "no addresses",
+        "node waiting",
         "address unheld",
         "node unhealthy",
         "wrong entry",
@@ -227,6 +234,28 @@ def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
         "192.0.2.09        not an address\n"
         "x                 neither"
     )
+
+
+def test_a_node_that_waits_because_it_flaps_is_shown_as_such() -> None:
+    found = status_of(CLUSTER, view((), (node("db1"), waiting("db2")), ()))
+    assert as_table(found).splitlines()[5:] == [
+        "NODE  HEALTH                          ADDRESSES  REASON",
+        "db1   healthy                         0          HTTP 200",
+        "db2   healthy, waits 40 s (flapping)  0          HTTP 200",
+    ]
+    assert [each["waits_s"] for each in json.loads(as_json(found))["nodes"]] == [0.0, 40.0]
+
+
+def test_an_address_that_nobody_holds_is_for_a_node_that_does_not_wait() -> None:
+    networks = frozen_mapping({"eth0": (ip_network("192.0.2.0/24"),)})
+    nodes = tuple(
+        replace(each, advertisement=replace(each.advertisement, networks=networks))
+        for each in (waiting("db1"), node("db2"))
+    )
+    (address,) = status_of(CLUSTER, view(POOL[:1], nodes, ())).addresses
+    assert address.reason == "db2 may hold it and has not taken it yet"
+    (address,) = status_of(CLUSTER, view(POOL[:1], nodes[:1], ())).addresses
+    assert address.reason == "db1 may hold it and has not taken it yet"
 
 
 def test_the_table_of_an_empty_cluster() -> None:
@@ -303,6 +332,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "reason": "HTTP 200",
                 "addresses": 0,
                 "version": "1.0",
+                "waits_s": 0.0,
             },
             {
                 "name": "db2",
@@ -310,6 +340,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "reason": "Connection refused",
                 "addresses": 0,
                 "version": "1.0",
+                "waits_s": 0.0,
             },
         ],
         "wrong_entries": [{"entry": "x", "reason": "not an address"}],

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from yaim import __version__, config, logs
-from yaim.config import ENVIRONMENT_PREFIX, KEYS, Config, ConfigError
+from yaim.config import ENVIRONMENT_PREFIX, KEYS, Config, Purpose
+from yaim.config_file import ConfigError, Issue
 
 EX_CONFIG = 78
 """sysexits.h: the configuration is wrong."""
+EX_USAGE = 2
+"""As argparse's own."""
 EX_CANNOT_START = 1
 LOOK_WITHIN_S = 2.0
 """How long `status` waits for etcd's certificates: an endpoint may be down."""
@@ -99,6 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(command=_status)
     status.add_argument("--json", action="store_true", help="for programs")
     _add_config_options(status)
+
+    check = _command(
+        commands,
+        "check",
+        help="make the checks once and tell what they find; exit status 0: healthy, 1: not",
+    )
+    check.set_defaults(command=_check)
+    check.add_argument("name", metavar="NAME", nargs="?", help="only this check")
+    check.add_argument("--json", action="store_true", help="for programs")
+    _add_config_options(check)
 
     lab = _command(commands, "lab", help="a cluster on this machine, to see what yaim does")
     _add_lab_commands(lab)
@@ -185,22 +198,22 @@ def _flags(options: argparse.Namespace) -> dict[str, str]:
     return {name: given[name.replace("-", "_")] for name in KEYS if name.replace("-", "_") in given}
 
 
-def load_config(options: argparse.Namespace, *, only_cluster: bool = False) -> Config:
+def load_config(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) -> Config:
     """Raises ConfigError."""
     file = getattr(options, "config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     return config.load(
         _flags(options),
         os.environ,
         Path(file) if file else None,
-        only_cluster=only_cluster,
+        purpose,
     )
 
 
-def _load_or_exit(options: argparse.Namespace, *, only_cluster: bool = False) -> Config:
+def _load_or_exit(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) -> Config:
     for warning in config.environment_warnings(os.environ):
         _complain(f"warning: {warning}")
     try:
-        return load_config(options, only_cluster=only_cluster)
+        return load_config(options, purpose)
     except ConfigError as error:
         for issue in error.issues:
             _complain(str(issue))
@@ -244,7 +257,7 @@ def _supervise(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    loaded = _load_or_exit(options, only_cluster=True)
+    loaded = _load_or_exit(options, Purpose.CLUSTER)
     from yaim import configured, status
     from yaim.etcd.access import EtcdError
     from yaim.etcd.diagnose import all_expiries, explain_all
@@ -264,6 +277,25 @@ def _status(options: argparse.Namespace) -> int:
     found = status.status_of(keys.prefix, view, certificates)
     print(status.as_json(found) if options.json else status.as_table(found))
     return found.condition
+
+
+def _check(options: argparse.Namespace) -> int:
+    loaded = _load_or_exit(options, Purpose.CHECKS)
+    logs.start(loaded.log_level)
+    from yaim import configured
+    from yaim.checks import once
+
+    plans = configured.check_plans_of(loaded)
+    if options.name is not None:
+        names = [plan.name for plan in plans]
+        plans = tuple(plan for plan in plans if plan.name == options.name)
+        if not plans:
+            _complain(f"there is no check {options.name!r}: there are {', '.join(names)}")
+            return EX_USAGE
+    found = once.check_once(plans)
+    is_healthy = once.is_healthy(found, loaded.healthy_when == "any")
+    print(once.as_json(found, is_healthy) if options.json else once.as_table(found))
+    return 0 if is_healthy else 1
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -316,7 +348,7 @@ def _config_check(options: argparse.Namespace) -> int:
         _complain(str(error))
         return EX_CONFIG
     wrong = [
-        config.Issue(loaded.origins[fault.key], fault.key, str(fault.path), fault.expected)
+        Issue(loaded.origins[fault.key], fault.key, str(fault.path), fault.expected)
         for fault in faults(access, secrets)
     ]
     for issue in wrong:

@@ -4,27 +4,37 @@ A flag goes before the environment, that before the file, that before the defaul
 underscores in key names are the same. Everything that is wrong is told at once.
 """
 
-import difflib
-import re
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import urlsplit
 
-import yaml
-
+from yaim.checks.kinds import KINDS
+from yaim.config_checks import (
+    KIND_KEYS,
+    KIND_OF,
+    LISTED_KEYS,
+    PACE_KEYS,
+    CheckConfig,
+    Pace,
+    read_by_kind,
+    read_listed,
+)
+from yaim.config_file import ConfigError, Given, Issue, read_file, suggestion
+from yaim.config_values import Values, origins_of
 from yaim.core.deadline import MIN_TTL_S
 from yaim.keys import (
-    MASK,
+    Fault,
     Key,
     Unfit,
     absolute_path,
     any_text,
+    both_or_neither,
     key,
     keys_of,
-    mask_url,
     one_of,
     readable_file,
     several,
@@ -35,31 +45,8 @@ from yaim.keys import (
 
 DEFAULT_FILE = Path("yaim.yml")
 ENVIRONMENT_PREFIX = "YAIM_"
-MIN_ATTEMPT_MS = 100
+DEFAULT_TTL_MS = 5000
 LOG_LEVELS = ("Trace", "Debug", "Info", "Warn", "Warning", "Error", "Fatal", "Panic")
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """One thing that is wrong."""
-
-    where: str
-    """File and line, environment variable, or flag."""
-    key: str
-    given: str
-    expected: str
-
-    def __str__(self) -> str:
-        given = f"got {self.given}, " if self.given else ""
-        return f"{self.where}: {self.key}: {given}expected {self.expected}"
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
-
-    def __init__(self, issues: Sequence[Issue]) -> None:
-        super().__init__("\n".join(str(issue) for issue in issues))
-        self.issues = tuple(issues)
 
 
 # --- the keys ------------------------------------------------------------------------------
@@ -85,26 +72,16 @@ _LEVELS = one_of(*LOG_LEVELS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Pace):
     """All keys; None where nothing is given and there is no default."""
 
-    interval: int = key(
-        "milliseconds from one check of the service to the next; the lease is refreshed at least as"
-        " often",
-        whole(100, 3_600_000),
-        1000,
-    )
     ttl: int = key(
         "milliseconds after which others take over from a node that has died; etcd counts whole"
         " seconds, so it is rounded up",
         whole(MIN_TTL_S * 1000, 3_600_000),
-        5000,
+        DEFAULT_TTL_MS,
         reloaded=False,
     )
-    retry_num: int = key(
-        "how often a check that got no answer is repeated before it counts", whole(0, 100), 3
-    )
-    retry_after: int = key("milliseconds between such tries", whole(0, 60_000), 250)
     dcs_type: str = key("where the cluster's state is kept", one_of("etcd"), "etcd", reloaded=False)
     dcs_namespace: str = key(
         "first part of the keys' prefix",
@@ -117,9 +94,7 @@ class Config:
         "etcd's URLs; tried in random order", several(endpoint), ("http://127.0.0.1:2379",)
     )
     etcd_user: str | None = key("etcd user", text())
-    etcd_password: str | None = key(
-        "the etcd user's password", text(r"(?s).*", "text"), secret=True
-    )
+    etcd_password: str | None = key("the etcd user's password", any_text, secret=True)
     etcd_password_file: Path | None = key("file with the etcd user's password", readable_file)
     etcd_ca_file: Path | None = key("CA certificates that etcd's must be signed by", readable_file)
     etcd_cert_file: Path | None = key("client certificate for etcd", readable_file)
@@ -149,23 +124,16 @@ class Config:
         "how addresses are put on interfaces", one_of("basic"), "basic", reloaded=False
     )
     checker_type: tuple[str, ...] = key(
-        "kind of check, or a list of kinds: http", several(one_of("http"))
+        f"kind of check, or a list of kinds: {', '.join(KINDS)}", several(one_of(*KINDS))
     )
-    http_url: str | None = key("URL that is asked for with GET", url, mask=mask_url)
-    http_user: str | None = key("user for HTTP basic authentication", text())
-    http_password: str | None = key(
-        "password for HTTP basic authentication", text(r"(?s).*", "text"), secret=True
+    healthy_when: str = key(
+        "whether all checks have to be good, or any is enough", one_of("all", "any"), "all"
     )
-    http_password_file: Path | None = key("file with that password", readable_file)
-    http_ca_file: Path | None = key(
-        "CA certificates that the service's must be signed by", readable_file
-    )
-    http_cert_file: Path | None = key("client certificate for the service", readable_file)
-    http_key_file: Path | None = key("key of the client certificate for the service", readable_file)
-    http_expected_code: int = key("status code of a healthy service", whole(100, 599), 200)
-    http_expected_response: str | None = key("whole body of a healthy service's answer", any_text)
-    http_expected_response_contains: str | None = key(
-        "text that a healthy service's answer contains", text()
+    flap_max_wait: int = key(
+        "milliseconds that a node waits at most, after it has turned unhealthy again and again,"
+        " before it takes addresses that others can hold; 0: it never waits",
+        whole(0, 86_400_000),
+        300_000,
     )
     log_level: str = key("how much is logged: " + ", ".join(LOG_LEVELS), _LEVELS, "Info")
     helper_socket: Path = key(
@@ -175,6 +143,8 @@ class Config:
         reloaded=False,
     )
 
+    checks: tuple[CheckConfig, ...] = ()
+    """One of each kind in checker_type, or those of the list."""
     file: Path | None = None
     """The file that was read."""
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -184,20 +154,43 @@ class Config:
     def ttl_s(self) -> int:
         return -(-self.ttl // 1000)
 
+    def faults(self) -> Iterator[Fault]:
+        """Of keys that are wrong together; those of the checks are told by each."""
+        yield from Pace.faults(self)
+        yield from both_or_neither(self, "", "etcd-user", "etcd-password")
+        yield from both_or_neither(self, "", "etcd-cert-file", "etcd-key-file")
+        room = 15 - len(f"{self.interface or ''}:")
+        if len(self.label) > room:
+            expected = f"at most {max(room, 0)} characters, 15 together with {self.interface}:"
+            yield Fault("label", expected, "interface")
+        if not any(each.startswith("https://") for each in self.dcs_endpoints):
+            # They would be ignored in plaintext, and somebody thinks that they are not. Endpoints
+            # of both kinds are fine: so it is while a cluster of etcd is moved to TLS.
+            expected = (
+                f"https:// in dcs-endpoints as well ({', '.join(self.dcs_endpoints)}: no TLS)"
+            )
+            for name in ("etcd-ca-file", "etcd-cert-file", "etcd-key-file"):
+                if getattr(self, name.replace("-", "_")) is not None:
+                    yield Fault(name, expected, "dcs-endpoints")
+
     def shown(self) -> list[tuple[str, str, str]]:
         """Key, value and origin of all keys, secrets masked."""
-        rows = []
-        for name, each in KEYS.items():
-            value = getattr(self, _attribute(name))
-            rows.append((name, each.shown(value), self.origins.get(name, "default")))
-        return rows
+        rows = [
+            (name, each.shown(getattr(self, name.replace("-", "_"))), self.origins.get(name, ""))
+            for name, each in OWN_KEYS.items()
+        ]
+        for check in self.checks:
+            rows += check.shown()
+        return [(name, value, origin or "default") for name, value, origin in rows]
 
 
-def _attribute(name: str) -> str:
-    return name.replace("-", "_")
-
-
-KEYS: Mapping[str, Key] = keys_of(Config)
+OWN_KEYS: Mapping[str, Key] = keys_of(Config)
+"""But for those of the kinds of checks."""
+KEYS: Mapping[str, Key] = {
+    **OWN_KEYS,
+    **{name: each for keys in KIND_KEYS.values() for name, each in keys.items()},
+}
+"""All that a flag or a variable can set."""
 
 
 def variable(name: str) -> str:
@@ -208,68 +201,82 @@ def variable(name: str) -> str:
 # --- reading -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A value as it was given."""
+class Purpose(Enum):
+    """What the configuration is wanted for. Keys that do not matter for it are not looked at."""
 
-    where: str
-    value: Any
+    NODE = "to take part in a cluster"
+    CLUSTER = "to look at one"
+    CHECKS = "to check the service"
 
 
-NODE_KEYS = ("dcs-clustername", "interface", "checker-type")
-"""What must be given to take part in a cluster."""
-CLUSTER_KEYS = ("dcs-clustername",)
-"""What must be given to look at one."""
-CLUSTER_PREFIXES = ("dcs-", "etcd-")
-"""The keys that matter then."""
+_REQUIRED = {
+    Purpose.NODE: ("dcs-clustername", "interface"),
+    Purpose.CLUSTER: ("dcs-clustername",),
+    Purpose.CHECKS: (),
+}
+_CLUSTER_PREFIXES = ("dcs-", "etcd-")
+_CHECKS_KEYS = frozenset(
+    {"checks", "checker-type", "healthy-when", "ttl", "log-level", *PACE_KEYS, *KIND_OF}
+)
+
+
+def _matters(name: str, purpose: Purpose) -> bool:
+    match purpose:
+        case Purpose.NODE:
+            return True
+        case Purpose.CLUSTER:
+            return name.startswith(_CLUSTER_PREFIXES)
+        case Purpose.CHECKS:
+            return name in _CHECKS_KEYS
+        case _:
+            assert_never(purpose)
 
 
 def load(
     flags: Mapping[str, str],
     environment: Mapping[str, str],
     file: Path | None,
-    *,
-    only_cluster: bool = False,
+    purpose: Purpose = Purpose.NODE,
 ) -> Config:
     """The configuration from these sources; `flags` by key. Without `file`: yaim.yml in the
-    current directory, if there is one. An empty variable counts as none. `only_cluster`: what is
-    needed to look at a cluster, not to take part in it; the other keys are not looked at. Raises
-    ConfigError with all that is wrong."""
+    current directory, if there is one. An empty variable counts as none. Raises ConfigError with
+    all that is wrong."""
     issues: list[Issue] = []
-    given: dict[str, _Given] = {}
+    given: dict[str, Given] = {}
     if file is None and _is_there(DEFAULT_FILE):
         file = DEFAULT_FILE
     if file is not None:
-        given.update(_read_file(file, issues))
+        given, issues = read_file(file, (*KEYS, "checks"), {"checks": LISTED_KEYS})
     for name in KEYS:
         if environment.get(variable(name)):
-            given[name] = _Given(variable(name), environment[variable(name)])
+            given[name] = Given(variable(name), environment[variable(name)])
         if name in flags:
-            given[name] = _Given(f"--{name}", flags[name])
-    values: dict[str, Any] = {}
-    if only_cluster:
-        given = {name: each for name, each in given.items() if name.startswith(CLUSTER_PREFIXES)}
-    for name, each in given.items():
-        if each.value is None:
-            continue
-        try:
-            values[name] = KEYS[name].read(each.value)
-        except Unfit as unfit:
-            # What stands before an @ may be a password.
-            shown = re.sub(r"(?s)^(\W*\w*://)?.*@", rf"\g<1>{MASK}@", repr(each.value))
-            shown = MASK if KEYS[name].is_secret else shown
-            issues.append(Issue(each.where, name, shown, str(unfit)))
+            given[name] = Given(f"--{name}", flags[name])
+    given = {
+        name: each
+        for name, each in given.items()
+        if each.value is not None and _matters(name, purpose)
+    }
     where = str(file) if file is not None else f"no {DEFAULT_FILE} here and no --config"
-    required = CLUSTER_KEYS if only_cluster else NODE_KEYS
-    _Relations(given, values, issues, where).check(required)
+    values = Values(OWN_KEYS, given, where, issues)
+    for name in _REQUIRED[purpose]:
+        values.require(name, KEYS[name].help)
+    values.setdefault("nodename", socket.gethostname())
+    fields = {name.replace("-", "_"): value for name, value in values.items()}
+    fields.setdefault("timeout", fields.get("ttl", DEFAULT_TTL_MS))
+    room = 15 - len(f"{fields.get('interface', '')}:")
+    fields.setdefault("label", "yaim" if room >= len("yaim") else "")
+    config = Config(**fields)
+    values.refuse(config.faults())
+    checks: tuple[CheckConfig, ...] = ()
+    if purpose is not Purpose.CLUSTER and "checks" in given:
+        checks = read_listed(config, given, issues)
+    elif purpose is not Purpose.CLUSTER:
+        values.require("checker-type", KEYS["checker-type"].help)
+        checks = read_by_kind(values.get("checker-type", ()), config, given, where, issues)
     if issues:
         raise ConfigError(sorted(issues, key=lambda issue: _order(issue.where)))
-    origins = {name: each.where for name, each in given.items() if each.value is not None}
-    for prefix in ("etcd", "http"):
-        if f"{prefix}-password-file" in origins:
-            origins[f"{prefix}-password"] = origins[f"{prefix}-password-file"]
-    attributes = {_attribute(name): value for name, value in values.items()}
-    return Config(**attributes, file=file, origins=origins)
+    return replace(config, checks=checks, file=file, origins=origins_of(given))
 
 
 def _is_there(file: Path) -> bool:
@@ -290,212 +297,7 @@ def environment_warnings(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like ours and are not."""
     known = {variable(name) for name in KEYS} | {ENVIRONMENT_PREFIX + "CONFIG"}
     return [
-        f"{name}: no such key{_suggestion(name, known)}; ignored"
+        f"{name}: no such key{suggestion(name, known)}; ignored"
         for name in sorted(environment)
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known
     ]
-
-
-def _suggestion(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _read_file(file: Path, issues: list[Issue]) -> dict[str, _Given]:
-    """Raises ConfigError if it cannot be read at all."""
-    try:
-        content = file.read_bytes()
-        root = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise _unusable(str(file), f"to be able to read it ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _unusable(f"{file}:{line}", "UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = re.sub(r"'.*'", "...", error.problem or "unknown error", flags=re.DOTALL)
-        raise _unusable(f"{file}:{line}", f"YAML ({problem})") from None
-    except yaml.reader.ReaderError as error:
-        line = content.decode().count("\n", 0, error.position) + 1
-        raise _unusable(f"{file}:{line}", f"YAML ({error.reason})") from None
-    except (ValueError, OverflowError):
-        raise _unusable(str(file), "YAML (it has an escape for a character that is none)") from None
-    except RecursionError:
-        raise _unusable(str(file), "YAML (nested too deeply)") from None
-    if root is None or _is_null(root):
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise _unusable(f"{file}:{root.start_mark.line + 1}", "lines like `key: value`")
-    given: dict[str, _Given] = {}
-    for key_node, value_node in root.value:
-        where = f"{file}:{key_node.start_mark.line + 1}"
-        if not isinstance(key_node, yaml.ScalarNode):
-            issues.append(Issue(where, "the key", "a list or mapping", "the name of a key"))
-            continue
-        name = key_node.value.replace("_", "-")
-        if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) is None:
-            # It may hold the value, a secret perhaps.
-            issues.append(Issue(where, "the key", "none", "the name of a key, a colon, a space"))
-        elif name not in KEYS:
-            suggestion = _suggestion(name, set(KEYS))
-            issues.append(Issue(where, key_node.value, "", f"a known key{suggestion}"))
-        elif name in given:
-            issues.append(Issue(where, name, "it twice", f"it once (first: {given[name].where})"))
-        else:
-            given[name] = _Given(where, _plain(value_node))
-    return given
-
-
-def _unusable(where: str, expected: str) -> ConfigError:
-    return ConfigError([Issue(where, "the file", "", expected)])
-
-
-@dataclass(frozen=True, slots=True)
-class _Strange:
-    """A value that is neither text nor a list of texts. No key takes it."""
-
-    def __repr__(self) -> str:
-        return "something nested or tagged"
-
-
-def _plain(node: yaml.Node) -> str | list[str] | _Strange | None:
-    """A scalar as it is written, a list of such; numbers are made of it by those who want them.
-    YAML would make 5349 of 012345, and 90 of 1:30: no good for passwords."""
-    if _is_null(node):
-        return None
-    if _is_plain(node):
-        return str(node.value)
-    if isinstance(node, yaml.SequenceNode) and all(_is_plain(item) for item in node.value):
-        return [str(item.value) for item in node.value]
-    return _Strange()
-
-
-def _is_plain(node: yaml.Node) -> bool:
-    return (
-        isinstance(node, yaml.ScalarNode) and node.tag.startswith(_YAML_TAG) and not _is_null(node)
-    )
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return bool(node.tag == f"{_YAML_TAG}null")
-
-
-_YAML_TAG = "tag:yaml.org,2002:"
-
-
-class _Relations:
-    """What must hold between keys; fills in defaults and secrets that come from elsewhere."""
-
-    def __init__(
-        self,
-        given: Mapping[str, _Given],
-        values: dict[str, Any],
-        issues: list[Issue],
-        where: str,
-    ) -> None:
-        self._given = given
-        self._values = values
-        self._issues = issues
-        self._where = where
-
-    def check(self, required: Sequence[str]) -> None:
-        self._values.setdefault("nodename", socket.gethostname())
-        for name in required:
-            self._require(name, KEYS[name].help)
-        if "http" in self._values.get("checker-type", ()):
-            self._require("http-url", f"for checker-type http: {KEYS['http-url'].help}")
-        for prefix in ("etcd", "http"):
-            self._read_password(prefix)
-            self._require_both(f"{prefix}-user", f"{prefix}-password")
-            self._require_both(f"{prefix}-cert-file", f"{prefix}-key-file")
-        self._use_tls_files()
-        self._fit_label()
-        self._fit_retries()
-
-    def _require(self, name: str, expected: str) -> None:
-        if name not in self._values and not self._is_wrong_already(name):
-            self._issues.append(Issue(self._where, name, "nothing", expected))
-
-    def _is_wrong_already(self, name: str) -> bool:
-        return any(issue.key == name for issue in self._issues)
-
-    def _require_both(self, one: str, other: str) -> None:
-        for name, missing in ((one, other), (other, one)):
-            if name not in self._values or missing in self._values:
-                continue
-            if not self._is_wrong_already(missing) and not self._is_wrong_already(
-                f"{missing}-file"
-            ):
-                given = name if name in self._given else f"{name}-file"
-                expected = f"one together with {given}"
-                if missing.endswith("-password"):
-                    expected = f"one, or {missing}-file, together with {given}"
-                where = self._given[given].where
-                self._issues.append(Issue(where, missing, "nothing", expected))
-
-    def _read_password(self, prefix: str) -> None:
-        name, file_name = f"{prefix}-password", f"{prefix}-password-file"
-        file = self._values.get(file_name)
-        if file is None:
-            return
-        where = self._given[file_name].where
-        if name in self._values:
-            expected = f"either it or {name}, not both"
-            self._issues.append(Issue(where, file_name, str(file), expected))
-            return
-        try:
-            self._values[name] = file.read_text("utf-8").removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            self._issues.append(Issue(where, file_name, str(file), f"text in UTF-8 ({error})"))
-
-    def _use_tls_files(self) -> None:
-        """They would be ignored in plaintext, and somebody thinks that they are not. Endpoints of
-        both kinds are fine: so it is while a cluster of etcd is moved to TLS."""
-        endpoints = self._values.get("dcs-endpoints", _default("dcs-endpoints"))
-        has_tls = any(each.startswith("https://") for each in endpoints)
-        if has_tls or self._is_wrong_already("dcs-endpoints"):
-            return
-        for name in ("etcd-ca-file", "etcd-cert-file", "etcd-key-file"):
-            if name in self._values:
-                expected = f"https:// in dcs-endpoints as well ({', '.join(endpoints)}: no TLS)"
-                where = self._given[name].where
-                self._issues.append(Issue(where, name, str(self._values[name]), expected))
-
-    def _fit_label(self) -> None:
-        interface = self._values.get("interface", "")
-        label = self._values.get("label")
-        room = 15 - len(f"{interface}:")
-        if label is None:
-            self._values["label"] = "yaim" if room >= len("yaim") else ""
-        elif len(label) > room:
-            self._issues.append(
-                Issue(
-                    self._given["label"].where,
-                    "label",
-                    repr(label),
-                    f"at most {max(room, 0)} characters, 15 together with {interface}:",
-                )
-            )
-
-    def _fit_retries(self) -> None:
-        num, after, ttl = (
-            self._values.get(name, _default(name)) for name in ("retry-num", "retry-after", "ttl")
-        )
-        if num * after + (num + 1) * MIN_ATTEMPT_MS > ttl:
-            where = next(
-                (self._given[n].where for n in ("retry-num", "retry-after") if n in self._given),
-                self._where,
-            )
-            self._issues.append(
-                Issue(
-                    where,
-                    "retry-num, retry-after",
-                    f"{num} times {after} ms",
-                    f"all tries of a check, of {MIN_ATTEMPT_MS} ms at least, to fit into the ttl of"
-                    f" {ttl} ms: fewer, closer together, or a longer ttl",
-                )
-            )
-
-
-def _default(name: str) -> Any:
-    return next(each.default for each in fields(Config) if each.name == _attribute(name))

@@ -1,12 +1,11 @@
 """The parts of yaim, as a configuration wants them."""
 
 from yaim import __version__
-from yaim.checks.http import HttpCheck
-from yaim.checks.http_codes import codes
+from yaim.checks.kinds import KINDS
 from yaim.checks.run import CheckPlan
 from yaim.config import Config
 from yaim.core.model import NodeName
-from yaim.core.settings import Settings
+from yaim.core.settings import CheckSettings, Settings
 from yaim.etcd.access import EtcdAccess
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
@@ -29,6 +28,9 @@ def settings_of(config: Config) -> Settings:
         interval_s=config.interval / 1000,
         version=__version__,
         keeps_when_all_unhealthy=config.when_all_unhealthy == "keep",
+        checks=tuple(CheckSettings(each.name, each.rise, each.fall) for each in config.checks),
+        is_any_enough=config.healthy_when == "any",
+        flap_max_wait_s=config.flap_max_wait / 1000,
     )
 
 
@@ -57,24 +59,16 @@ def keys_of(config: Config) -> Keys:
     return Keys.of(config.dcs_namespace, config.dcs_clustername)
 
 
-def check_plan_of(config: Config) -> CheckPlan:
-    """The bound on a whole check is the ttl: a service that hangs costs as much as a dead node."""
-    if config.http_url is None:
-        raise ValueError("checker-type http without http-url; config.load refuses that")
-    return CheckPlan(
-        check=HttpCheck(
-            url=config.http_url,
-            user=config.http_user,
-            password=config.http_password,
-            ca_file=config.http_ca_file,
-            cert_file=config.http_cert_file,
-            key_file=config.http_key_file,
-            expected_code=codes(str(config.http_expected_code)),
-            expected_response=config.http_expected_response,
-            expected_response_contains=config.http_expected_response_contains,
-        ),
-        interval_s=config.interval / 1000,
-        within_s=config.ttl / 1000,
-        retry_num=config.retry_num,
-        retry_after_s=config.retry_after / 1000,
+def check_plans_of(config: Config) -> tuple[CheckPlan, ...]:
+    return tuple(
+        CheckPlan(
+            name=check.name,
+            kind=KINDS[check.kind],
+            settings=check.settings,
+            interval_s=check.interval / 1000,
+            timeout_s=check.timeout / 1000,
+            retry_num=check.retry_num,
+            retry_after_s=check.retry_after / 1000,
+        )
+        for check in config.checks
     )

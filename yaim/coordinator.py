@@ -17,9 +17,10 @@ from setproctitle import setproctitle
 from yaim.boottime import boottime
 from yaim.checks.run import CheckRunner
 from yaim.clock_watch import Clocks, watch_clock
-from yaim.config import KEYS, Config, ConfigError
+from yaim.config import OWN_KEYS, Config
+from yaim.config_file import ConfigError
 from yaim.configured import (
-    check_plan_of,
+    check_plans_of,
     etcd_access_of,
     etcd_client_of,
     keys_of,
@@ -108,7 +109,7 @@ class Coordinator:
         self._helper = HelperClient(
             config.helper_socket, keys.prefix, config.nodename, config.label, self._post
         )
-        self._checks = CheckRunner(check_plan_of(config), self._post)
+        self._checks = CheckRunner(check_plans_of(config), self._post)
 
     def run(self) -> int:
         wake_at: float | None = boottime()
@@ -187,7 +188,7 @@ class Coordinator:
             logger.error("the configuration is wrong: the old one stays in force")
             return
         kept = {}
-        for name, key in KEYS.items():
+        for name, key in OWN_KEYS.items():
             attribute = name.replace("-", "_")
             before, after = getattr(self._config, attribute), getattr(new, attribute)
             if before == after:
@@ -197,10 +198,15 @@ class Coordinator:
             else:
                 logger.warning("%s has changed: restart yaim to apply it", name)
                 kept[attribute] = before
+        for check in new.checks:
+            if check not in self._config.checks:
+                logger.info("check %s has changed or is new", check.name)
+        for name in sorted(_names(self._config) - _names(new)):
+            logger.info("check %s is no more", name)
         self._config = replace(new, **kept)
         set_level(self._config.log_level)
         self._helper.label = self._config.label
-        self._checks.use(check_plan_of(self._config))
+        self._checks.use(check_plans_of(self._config))
         self._store.use(etcd_access_of(self._config))
         logger.info("the configuration is reloaded")
 
@@ -240,6 +246,10 @@ class Coordinator:
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         self._queue.put(ReloadRequested())
+
+
+def _names(config: Config) -> set[str]:
+    return {check.name for check in config.checks}
 
 
 def _crash(failure: threading.ExceptHookArgs) -> None:

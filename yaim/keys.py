@@ -25,6 +25,8 @@ class Fault:
     key: str
     """The one to be changed or added."""
     expected: str
+    because: str = ""
+    """The other one: tells where, if the first one stands nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,12 @@ class Key:
         if isinstance(value, tuple):
             return ",".join(str(each) for each in value)
         return self.mask(str(value))
+
+    def quoted(self, given: Any) -> str:
+        """A value that it does not take, secrets masked: what stands before an @ may be one."""
+        if self.is_secret:
+            return MASK
+        return self.mask(re.sub(r"(?s)^(\W*\w*://)?.*@", rf"\g<1>{MASK}@", repr(given)))
 
 
 def key(
@@ -86,8 +94,10 @@ def both_or_neither(group: Any, prefix: str, one: str, other: str) -> Iterator[F
     values = {name: getattr(group, name.replace("-", "_")) for name in (one, other)}
     for name, missing in ((one, other), (other, one)):
         if values[name] is not None and values[missing] is None:
-            or_file = f", or {prefix}{missing}-file," if missing == "password" else ""
-            yield Fault(f"{prefix}{missing}", f"one{or_file} together with {prefix}{name}")
+            is_from_file = getattr(group, f"{name.replace('-', '_')}_file", None) is not None
+            given = f"{prefix}{name}-file" if is_from_file else f"{prefix}{name}"
+            or_file = f", or {prefix}{missing}-file," if missing.endswith("password") else ""
+            yield Fault(f"{prefix}{missing}", f"one{or_file} together with {given}", given)
 
 
 # --- what a value may be -------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """`yaim status`: who holds what, as etcd tells it."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
 from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order
 from yaim.etcd.certificates import Expiry, ending
+from yaim.tables import columns
 
 PRESSING_WITHIN = timedelta(days=7)
 
@@ -37,6 +37,9 @@ class NodeStatus:
     reason: str
     address_count: int
     version: str
+    waits_s: float = 0.0
+    """It becomes unhealthy again and again, and waits so long before it takes addresses that others
+    can hold. The cluster is healthy all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def status_of(
                 node.advertisement.reason,
                 sum(holder == name for holder in holders.values()),
                 node.advertisement.version,
+                node.advertisement.waits_s,
             )
             for name, node in sorted(view.nodes.items())
         ),
@@ -118,7 +122,8 @@ def certificates_of(expiries: tuple[Expiry, ...], now: datetime) -> tuple[Certif
 def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
     """As in `unhealthy: db1, db2; excluded: db3`."""
     names: dict[str, list[NodeName]] = {}
-    for name, node in sorted(view.nodes.items()):
+    ready_first = sorted(view.nodes.items(), key=lambda item: (item[1].is_waiting, item[0]))
+    for name, node in ready_first:
         reason = node.why_not(entry)
         if reason is None:
             return f"{name} may hold it and has not taken it yet"
@@ -144,6 +149,7 @@ def as_json(status: ClusterStatus) -> str:
                     "reason": each.reason,
                     "addresses": each.address_count,
                     "version": each.version,
+                    "waits_s": each.waits_s,
                 }
                 for each in status.nodes
             ],
@@ -167,17 +173,17 @@ def as_json(status: ClusterStatus) -> str:
 
 def as_table(status: ClusterStatus) -> str:
     lines = [f"Cluster {status.cluster} is {status.condition.name.lower()}.", ""]
-    lines += _columns(
+    lines += columns(
         ("ADDRESS", "HOLDER"),
         [(each.address, each.holder or f"- nobody - ({each.reason})") for each in status.addresses],
     )
     lines.append("")
-    lines += _columns(
+    lines += columns(
         ("NODE", "HEALTH", "ADDRESSES", "REASON"),
         [
             (
                 each.name,
-                "healthy" if each.is_healthy else "unhealthy",
+                _health(each),
                 str(each.address_count),
                 each.reason,
             )
@@ -185,34 +191,24 @@ def as_table(status: ClusterStatus) -> str:
         ],
     )
     if status.wrong_entries:
-        lines += ["", *_columns(("WRONG POOL ENTRY", "REASON"), status.wrong_entries)]
+        lines += ["", *columns(("WRONG POOL ENTRY", "REASON"), status.wrong_entries)]
     if status.certificates:
         rows = [
             (each.what, each.subject, f"{each.expires:%Y-%m-%d}", _days_left(each))
             for each in status.certificates
         ]
-        lines += ["", *_columns(("CERTIFICATE", "OF", "EXPIRES", "DAYS LEFT"), rows)]
+        lines += ["", *columns(("CERTIFICATE", "OF", "EXPIRES", "DAYS LEFT"), rows)]
     if not status.addresses and not status.nodes:
         lines += ["", "Nothing is there: are dcs-namespace and dcs-clustername right?"]
     return "\n".join(lines)
 
 
+def _health(node: NodeStatus) -> str:
+    if node.is_healthy and node.waits_s:
+        return f"healthy, waits {node.waits_s:g} s (flapping)"
+    return "healthy" if node.is_healthy else "unhealthy"
+
+
 def _days_left(certificate: CertificateStatus) -> str:
     days_left = str(certificate.days_left) if certificate.days_left >= 0 else "expired"
     return f"{days_left} (renew it)" if certificate.is_pressing else days_left
-
-
-def _columns(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        rows = [("(none)",) + ("",) * (len(header) - 1)]
-    rows = [tuple(_printable(cell) for cell in row) for row in rows]
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    return [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
-
-
-def _printable(text: str) -> str:
-    """What stands in etcd may be anything, also what a terminal takes for commands."""
-    return "".join(character if character.isprintable() else "?" for character in text)

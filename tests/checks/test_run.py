@@ -1,10 +1,11 @@
 """How a check is repeated, how long it may take altogether, and what is told of it when."""
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
 
@@ -12,9 +13,10 @@ import pytest
 
 from yaim.boottime import boottime
 from yaim.checks.http import HttpCheck
+from yaim.checks.kinds import KINDS
 from yaim.checks.run import SLACK_S, CheckPlan, CheckRunner, run_check
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy
-from yaim.core.events import HealthObserved
+from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
 
 PATIENT_S = 20.0
@@ -83,12 +85,20 @@ def serve() -> Iterator[Callable[..., Service]]:
 def plan(
     url: str,
     *,
+    name: str = "service",
     interval_s: float = NEVER_S,
     within_s: float = PATIENT_S,
     retry_num: int = 0,
     retry_after_s: float = 0.0,
 ) -> CheckPlan:
-    return CheckPlan(HttpCheck(url), interval_s, within_s, retry_num, retry_after_s)
+    return CheckPlan(
+        name, KINDS["http"], HttpCheck(url), interval_s, within_s, retry_num, retry_after_s
+    )
+
+
+def found(told: CheckAnswered) -> str:
+    """The reason without how long it took."""
+    return re.sub(r" \((\d+ tries, )?\d+ ms\)$", "", told.reason)
 
 
 # --- one whole check -----------------------------------------------------------------------------
@@ -96,7 +106,7 @@ def plan(
 
 @pytest.mark.parametrize(
     ("within_s", "retry_num", "retry_after_s", "attempt_s"),
-    [(5.0, 3, 0.25, 1.0625), (5.0, 0, 0.25, 5.0), (9.0, 2, 0.0, 3.0), (3.0, 4, 0.625, 0.1)],
+    [(5.0, 3, 0.25, 1.0225), (5.0, 0, 0.25, 4.96), (9.0, 2, 0.0, 2.96), (3.0, 4, 0.625, 0.06)],
 )
 def test_the_attempts_share_the_time_that_the_pauses_leave(
     within_s: float, retry_num: int, retry_after_s: float, attempt_s: float
@@ -109,14 +119,15 @@ def test_an_attempt_that_cannot_tell_is_repeated_as_often_as_asked_for_after_pau
     serve: Callable[..., Service],
 ) -> None:
     service, pauses = serve(BROKEN), list[float]()
-    verdict = run_check(plan(service.url, retry_num=2, retry_after_s=0.25), pauses.append)
-    assert isinstance(verdict, CannotTell)
+    result = run_check(plan(service.url, retry_num=2, retry_after_s=0.25), pauses.append)
+    assert (type(result.verdict), result.tries) == (CannotTell, 3)
     assert (service.request_count, pauses) == (3, [0.25, 0.25])
 
 
 def test_without_retries_there_is_one_attempt(serve: Callable[..., Service]) -> None:
     service, pauses = serve(BROKEN), list[float]()
-    assert isinstance(run_check(plan(service.url), pauses.append), CannotTell)
+    result = run_check(plan(service.url), pauses.append)
+    assert (type(result.verdict), result.tries) == (CannotTell, 1)
     assert (service.request_count, pauses) == (1, [])
 
 
@@ -128,7 +139,7 @@ def test_a_definite_answer_is_not_asked_for_again(
     answer: bytes, verdict: Healthy | Unhealthy, serve: Callable[..., Service]
 ) -> None:
     service, pauses = serve(answer), list[float]()
-    assert run_check(plan(service.url, retry_num=3), pauses.append) == verdict
+    assert run_check(plan(service.url, retry_num=3), pauses.append).verdict == verdict
     assert (service.request_count, pauses) == (1, [])
 
 
@@ -140,7 +151,8 @@ def test_the_first_definite_answer_is_the_verdict(
     answer: bytes, verdict: Healthy | Unhealthy, serve: Callable[..., Service]
 ) -> None:
     service, pauses = serve(BROKEN, BROKEN, answer, BROKEN), list[float]()
-    assert run_check(plan(service.url, retry_num=5, retry_after_s=0.1), pauses.append) == verdict
+    result = run_check(plan(service.url, retry_num=5, retry_after_s=0.1), pauses.append)
+    assert (result.verdict, result.tries) == (verdict, 3)
     assert (service.request_count, pauses) == (3, [0.1, 0.1])
 
 
@@ -151,8 +163,8 @@ def test_a_pause_may_say_to_give_up(serve: Callable[..., Service]) -> None:
         pauses.append(seconds)
         return len(pauses) == 2
 
-    verdict = run_check(plan(service.url, retry_num=5, retry_after_s=0.25), pause)
-    assert isinstance(verdict, CannotTell)
+    result = run_check(plan(service.url, retry_num=5, retry_after_s=0.25), pause)
+    assert isinstance(result.verdict, CannotTell)
     assert (service.request_count, pauses) == (2, [0.25, 0.25])
 
 
@@ -160,9 +172,12 @@ def test_a_whole_check_keeps_within_its_bound(serve: Callable[..., Service]) -> 
     service = serve(SILENT)
     planned = plan(service.url, within_s=1.1, retry_num=2, retry_after_s=0.1)
     started = time.monotonic()
-    verdict = run_check(planned, threading.Event().wait)
-    assert time.monotonic() - started < 1.1 + SLACK_S
-    assert verdict == CannotTell("no answer within 0.3 s")
+    result = run_check(planned, threading.Event().wait)
+    took_s = time.monotonic() - started
+    assert took_s < 1.1 + SLACK_S
+    assert result.verdict == CannotTell("no answer within 0.26 s")
+    assert 0.8 < result.took_s < 1.1
+    assert str(result) == f"no answer within 0.26 s (3 tries, {1000 * result.took_s:.0f} ms)"
     assert service.request_count == 3
 
 
@@ -173,22 +188,22 @@ def test_a_whole_check_keeps_within_its_bound(serve: Callable[..., Service]) -> 
 class Told:
     """What a runner has told, and when."""
 
-    what: HealthObserved
+    what: CheckAnswered
     at: Boottime
 
 
 class Runner:
     """A CheckRunner and what it has told."""
 
-    def __init__(self, planned: CheckPlan) -> None:
+    def __init__(self, *planned: CheckPlan) -> None:
         self._told: SimpleQueue[Told] = SimpleQueue()
         self.started_at = boottime()
         self._runner = CheckRunner(planned, self._listen)
 
-    def _listen(self, what: HealthObserved) -> None:
+    def _listen(self, what: CheckAnswered) -> None:
         self._told.put(Told(what, boottime()))
 
-    def use(self, planned: CheckPlan) -> None:
+    def use(self, *planned: CheckPlan) -> None:
         self._runner.use(planned)
 
     def next(self) -> Told:
@@ -199,43 +214,44 @@ class Runner:
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[[CheckPlan], Runner]]:
-    """Starts runners. They cannot be ended: they are left with nothing to do for an hour."""
+def run() -> Iterator[Callable[..., Runner]]:
+    """Starts runners, and ends them."""
     runners: list[Runner] = []
 
-    def start(planned: CheckPlan) -> Runner:
-        runners.append(Runner(planned))
+    def start(*planned: CheckPlan) -> Runner:
+        runners.append(Runner(*planned))
         return runners[-1]
 
     yield start
     for each in runners:
-        each.use(plan("http://127.0.0.1:1/rest"))
-        while each.next().what.reason != "Connection refused":
-            pass
+        each.use()
+    give_up_at = time.monotonic() + PATIENT_S
+    while any(thread.name.startswith("check ") for thread in threading.enumerate()):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.005)
 
 
 def test_a_check_is_made_at_once_and_told(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     told = run(plan(serve(WELL).url)).next()
-    assert replace(told.what, valid_until=Boottime(0)) == HealthObserved(
-        True, "HTTP 200", Boottime(0)
-    )
+    assert (told.what.check, told.what.is_healthy) == ("service", True)
+    assert re.fullmatch(r"HTTP 200 \(\d+ ms\)", told.what.reason)
 
 
 def test_a_check_is_made_again_and_again(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     runner = run(plan(serve(WELL, ILL, BROKEN, WELL).url, interval_s=0.1))
     told = [runner.next().what for _ in range(6)]
     assert [each.is_healthy for each in told] == [True, False, False, True, True, True]
-    assert [each.reason for each in told[:2]] == ["HTTP 200", "HTTP 503, expected 200"]
+    assert [found(each) for each in told[:2]] == ["HTTP 200", "HTTP 503, expected 200"]
     valid = [each.valid_until for each in told]
     assert valid == sorted(set(valid))
 
 
 def test_the_next_check_is_made_after_the_interval(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     runner = run(plan(serve(WELL).url, interval_s=0.3))
     started = [runner.next().what.valid_until for _ in range(3)]
@@ -243,7 +259,7 @@ def test_the_next_check_is_made_after_the_interval(
 
 
 def test_a_verdict_is_valid_until_the_next_one_must_have_come(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     """The next check begins an interval after the start of this one, and may take its bound."""
     runner = run(plan(serve(WELL).url, interval_s=30.0, within_s=5.0))
@@ -254,17 +270,17 @@ def test_a_verdict_is_valid_until_the_next_one_must_have_come(
 
 
 def test_a_service_that_hangs_is_told_to_be_unhealthy_within_the_bound(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     planned = plan(serve(SILENT).url, within_s=0.9, retry_num=1, retry_after_s=0.1)
     runner = run(planned)
     told = runner.next()
-    assert (told.what.is_healthy, told.what.reason) == (False, "no answer within 0.4 s")
+    assert (told.what.is_healthy, found(told.what)) == (False, "no answer within 0.36 s")
     assert told.at - runner.started_at < 0.9 + SLACK_S
 
 
 def test_a_check_that_takes_longer_than_the_interval_is_followed_by_the_next_at_once(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     runner = run(plan(serve(SILENT, WELL).url, interval_s=0.4, within_s=0.5))
     first, second = runner.next().what, runner.next().what
@@ -273,17 +289,17 @@ def test_a_check_that_takes_longer_than_the_interval_is_followed_by_the_next_at_
 
 
 def test_a_new_plan_takes_effect_at_once(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     runner = run(plan(serve(WELL).url))
     before = runner.next().what
     runner.use(plan(serve(ILL).url))
     after = runner.next().what
-    assert (before.reason, after.reason) == ("HTTP 200", "HTTP 503, expected 200")
+    assert (found(before), found(after)) == ("HTTP 200", "HTTP 503, expected 200")
 
 
 def test_what_the_old_plan_finds_after_a_new_one_is_given_is_not_told(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     old, new = serve(SILENT), serve(WELL)
     runner = run(plan(old.url, within_s=0.5))
@@ -291,12 +307,12 @@ def test_what_the_old_plan_finds_after_a_new_one_is_given_is_not_told(
     while old.request_count == 0 and time.monotonic() < give_up_at:
         time.sleep(0.005)
     runner.use(plan(new.url))
-    assert runner.next().what.reason == "HTTP 200"
+    assert found(runner.next().what) == "HTTP 200"
     assert (old.request_count, runner.is_silent()) == (1, True)
 
 
 def test_a_new_plan_does_not_wait_for_the_retries_of_the_old_one(
-    serve: Callable[..., Service], run: Callable[[CheckPlan], Runner]
+    serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
     old, new = serve(SILENT), serve(WELL)
     runner = run(plan(old.url, within_s=1.8, retry_num=5))
@@ -304,5 +320,40 @@ def test_a_new_plan_does_not_wait_for_the_retries_of_the_old_one(
     while old.request_count == 0 and time.monotonic() < give_up_at:
         time.sleep(0.005)
     runner.use(plan(new.url))
-    assert runner.next().what.reason == "HTTP 200"
+    assert found(runner.next().what) == "HTTP 200"
     assert old.request_count == 1
+
+
+# --- several -------------------------------------------------------------------------------------
+
+
+def test_a_check_that_hangs_does_not_delay_another(
+    serve: Callable[..., Service], run: Callable[..., Runner]
+) -> None:
+    hangs = plan(serve(SILENT).url, name="hangs", within_s=0.9)
+    answers = plan(serve(WELL).url, name="answers", interval_s=0.1)
+    runner = run(hangs, answers)
+    told = [runner.next().what.check for _ in range(5)]
+    assert told == ["answers"] * 5
+
+
+def test_a_check_that_is_no_more_tells_nothing_more(
+    serve: Callable[..., Service], run: Callable[..., Runner]
+) -> None:
+    stays, goes = serve(WELL), serve(SILENT)
+    keeping = plan(stays.url, name="stays", interval_s=0.1)
+    runner = run(keeping, plan(goes.url, name="goes", within_s=0.3))
+    runner.use(keeping)
+    told = {runner.next().what.check for _ in range(8)}
+    assert (told, goes.request_count <= 1) == ({"stays"}, True)
+
+
+def test_a_check_that_has_not_changed_goes_on_at_its_pace(
+    serve: Callable[..., Service], run: Callable[..., Runner]
+) -> None:
+    same, other = serve(WELL), serve(WELL)
+    runner = run(plan(same.url, name="same"))
+    assert runner.next().what.check == "same"
+    runner.use(plan(same.url, name="same"), plan(other.url, name="other"))
+    assert runner.next().what.check == "other"
+    assert (same.request_count, runner.is_silent()) == (1, True)

@@ -26,7 +26,12 @@ def address(number: int) -> Address:
     return ip_address(f"192.0.2.{number}")
 
 
-def node(name: str, refused: frozenset[Address] = frozenset(), is_healthy: bool = True) -> Node:
+def node(
+    name: str,
+    refused: frozenset[Address] = frozenset(),
+    is_healthy: bool = True,
+    waits_s: float = 0.0,
+) -> Node:
     return Node(
         NodeName(name),
         Advertisement(
@@ -37,6 +42,7 @@ def node(name: str, refused: frozenset[Address] = frozenset(), is_healthy: bool 
             refused=refused,
             session="",
             version="",
+            waits_s=waits_s,
         ),
         LeaseId(1),
         Revision(1),
@@ -128,13 +134,50 @@ def test_a_chain_of_moves_is_made_where_no_single_move_helps() -> None:
     assert counts(placed) == [2, 2, 1]
 
 
+def test_a_node_that_waits_gets_nothing_and_keeps_nothing_that_another_can_hold() -> None:
+    nodes = [node("a"), node("b", waits_s=20.0), node("c")]
+    assert counts(spread(entries(6), nodes, {})) == [3, 3]
+    placed = spread(entries(6), nodes, {address(n): "b" for n in range(1, 7)})
+    assert counts(placed) == [3, 3] and "b" not in placed.values()
+
+
+def test_a_node_that_waits_holds_what_no_other_can() -> None:
+    """Excluded, refused, unhealthy: whatever keeps the others from it."""
+    only_b = PoolEntry(address(1), exclude=frozenset({NodeName("a")}))
+    nodes = [node("a"), node("b", waits_s=20.0), node("c", is_healthy=False)]
+    assert spread([only_b, *entries(3)[1:]], nodes, {}) == {
+        address(1): "b",
+        address(2): "a",
+        address(3): "a",
+    }
+
+
+def test_where_all_wait_they_share_what_nobody_holds_and_take_nothing_from_each_other() -> None:
+    nodes = [node(name, waits_s=20.0) for name in "ab"]
+    assert counts(spread(entries(6), nodes, {})) == [3, 3]
+    held = {address(n): "a" for n in range(1, 5)}
+    placed = spread(entries(6), nodes, held)
+    assert placed == {**held, address(5): "b", address(6): "b"}
+
+
+def test_when_its_wait_is_over_a_node_gets_its_share() -> None:
+    held = {address(n): "a" for n in range(1, 5)}
+    assert dict(spread(entries(4), [node("a"), node("b", waits_s=20.0)], held)) == held
+    assert counts(spread(entries(4), [node("a"), node("b")], held)) == [2, 2]
+
+
 @st.composite
 def clusters(draw: st.DrawFn) -> tuple[list[PoolEntry], list[Node], dict[Address, str]]:
     addresses = [address(number) for number in range(1, draw(st.integers(0, 6)) + 1)]
     names = "abcd"[: draw(st.integers(1, 4))]
     some_addresses = st.frozensets(st.sampled_from(addresses) if addresses else st.nothing())
     nodes = [
-        node(name, refused=draw(some_addresses), is_healthy=draw(st.integers(0, 9)) > 0)
+        node(
+            name,
+            refused=draw(some_addresses),
+            is_healthy=draw(st.integers(0, 9)) > 0,
+            waits_s=draw(st.sampled_from((0.0, 0.0, 10.0))),
+        )
         for name in names
     ]
     held = {
@@ -154,18 +197,17 @@ def test_spread_and_moves_are_the_best_that_exist(
 
     def cost(placement: Placement) -> tuple[int, int]:
         loads = Counter(placement.values())
-        may_stay = {
-            a: name
-            for a, name in held.items()
-            if any(n.name == name and n.can_hold(PoolEntry(a)) for n in nodes)
-        }
+        may_stay = {a: name for a, name in held.items() if name in choices.get(a, ())}
         moves = sum(placement[a] != name for a, name in may_stay.items())
         return sum(load * load for load in loads.values()), moves
 
-    choices = {
-        entry.address: [each.name for each in nodes if each.can_hold(entry)] for entry in pool
-    }
-    choices = {a: names for a, names in choices.items() if names}
+    choices: dict[Address, list[NodeName]] = {}
+    for entry in pool:
+        able = [each for each in nodes if each.can_hold(entry)]
+        ready = [each for each in able if each.advertisement.waits_s == 0]
+        holder = [each for each in able if each.name == held.get(entry.address)]
+        if able:
+            choices[entry.address] = [each.name for each in ready or holder or able]
     best = min(cost(dict(zip(choices, names, strict=True))) for names in product(*choices.values()))
     placed = spread(pool, nodes, held)
     assert placed.keys() == choices.keys()

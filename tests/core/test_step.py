@@ -32,12 +32,12 @@ from yaim.core.events import (
     AddressOnInterface,
     AddressRefused,
     AddressRemoved,
+    CheckAnswered,
     ClockJumped,
     ClusterChanged,
     ClusterRead,
     ClusterReadFailed,
     Event,
-    HealthObserved,
     HelperLost,
     HelperReady,
     LeaseFailed,
@@ -69,7 +69,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.core.settings import Settings
+from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Local, Phase, State
 from yaim.core.step import (
     ADD_RETRY_S,
@@ -167,11 +167,40 @@ class Play:
     def said(self, level: Level) -> list[str]:
         return [report.text for report in self.reports if report.level is level]
 
-    def healthy(self, for_s: float = 1e6) -> HealthObserved:
-        return HealthObserved(True, "HTTP 200", Boottime(self.now + for_s))
+    def healthy(self, for_s: float = 1e6) -> CheckAnswered:
+        return CheckAnswered("service", True, "HTTP 200", Boottime(self.now + for_s))
 
-    def unhealthy(self) -> HealthObserved:
-        return HealthObserved(False, "HTTP 503", Boottime(self.now + 1e6))
+    def unhealthy(self) -> CheckAnswered:
+        return CheckAnswered("service", False, "HTTP 503", Boottime(self.now + 1e6))
+
+    def answer(
+        self, check: str, is_healthy: bool, reason: str = "HTTP 200", for_s: float = 1e6
+    ) -> CheckAnswered:
+        return CheckAnswered(check, is_healthy, reason, Boottime(self.now + for_s))
+
+    def settle(self, actions: list[Action]) -> None:
+        """All is done as it was asked for, until nothing is left to do."""
+        while actions:
+            events: list[Event] = []
+            for action in actions:
+                seen = self.state.view.revision + 1 if self.state.view is not None else 1
+                match action:
+                    case RemoveAddress(request, address):
+                        events.append(AddressRemoved(request, address))
+                    case AddAddress(request=request, address=address):
+                        events.append(AddressAdded(request, address))
+                    case AdvertiseNode(request, advertised, lease):
+                        mine = Node(ME, advertised, lease, Revision(seen))
+                        events.append(NodeAdvertised(request, mine))
+                    case ClaimMarks(request, addresses):
+                        marks = tuple(mark(each, seen) for each in addresses)
+                        events.append(MarksClaimed(request, marks, frozenset(), Revision(seen)))
+                    case ReleaseMarks(request, marks):
+                        gone = frozenset(each.address for each in marks)
+                        events.append(MarksReleased(request, gone, Revision(seen)))
+                    case KeepLease():
+                        events.append(self.kept())
+            actions = self.tell(*events) if events else []
 
     def kept(self, lease: LeaseId = LEASE) -> LeaseKept:
         return LeaseKept(lease, TTL_S, Boottime(self.now))
@@ -314,6 +343,91 @@ def test_a_check_that_does_not_answer_in_time_counts_as_unhealthy() -> None:
     play = holding(A)
     play.tell(play.healthy(for_s=0.5))
     assert requests(play.after(0.6)) == [RemoveAddress]
+
+
+def several(play: Play, *names: str, is_any_enough: bool = False) -> None:
+    """From now on the node's checks are these."""
+    checks = tuple(CheckSettings(name) for name in names)
+    play.tell(SettingsChanged(replace(settings(), checks=checks, is_any_enough=is_any_enough)))
+
+
+def test_with_several_checks_nothing_is_taken_or_given_up_until_they_have_answered() -> None:
+    play = holding(A)
+    several(play, "database", "web")
+    me = (node(ME, LEASE, 2),)
+    assert play.tell(ClusterChanged(view(5, (A, B), me, (mark(A, 4),)))) == []
+    assert play.tell(play.answer("database", True)) == []
+    assert play.state.held == (A,)
+    assert requests(play.tell(play.answer("web", True))) == [ClaimMarks]
+
+
+def test_a_sighup_that_changes_the_checks_costs_no_address() -> None:
+    play = holding(A)
+    several(play, "service", "web")
+    assert play.tell() == []
+    several(play, "database")
+    assert play.tell() == []
+    assert play.tell(play.unhealthy()) == []
+    assert play.state.held == (A,)
+    assert play.tell(play.answer("database", True, "accepts connections")) == []
+
+
+def test_all_that_fails_is_told_as_the_reason_also_when_that_changes() -> None:
+    play = started()
+    several(play, "database", "web", "proxy")
+    refused = play.answer("database", False, "connection refused")
+    (write,) = play.tell(refused, play.answer("proxy", False, "HTTP 503, expected 200"))
+    assert isinstance(write, AdvertiseNode)
+    reason = "database: connection refused; proxy: HTTP 503, expected 200"
+    assert write.advertisement.reason == reason
+    assert play.said(Level.WARNING) == [
+        "check database: unhealthy: connection refused",
+        "check proxy: unhealthy: HTTP 503, expected 200",
+        f"unhealthy: {reason}",
+    ]
+    told = Node(ME, write.advertisement, LEASE, Revision(5))
+    play.tell(NodeAdvertised(write.request, told))
+    assert play.tell(refused, play.answer("web", True)) == []
+    (write,) = play.tell(play.answer("database", True))
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement.reason == "proxy: HTTP 503, expected 200"
+    assert len(play.said(Level.WARNING)) == 3
+
+
+def test_the_names_of_the_checks_are_the_reason_of_a_healthy_node_and_no_news() -> None:
+    play = started()
+    several(play, "database", "web", is_any_enough=True)
+    play.tell(play.answer("database", True), play.answer("web", True))
+    assert play.said(Level.INFO)[-1] == "healthy: database, web"
+    assert play.tell(play.answer("web", False, "HTTP 503")) == []
+
+
+def test_an_only_check_is_told_once() -> None:
+    play = holding(A)
+    play.tell(play.unhealthy(), play.healthy(), play.unhealthy())
+    play.tell(play.unhealthy())
+    assert play.said(Level.WARNING) == ["unhealthy: HTTP 503"]
+
+
+def test_the_check_that_has_not_answered_in_time_is_named() -> None:
+    play = holding(A)
+    several(play, "database", "web")
+    play.tell(play.answer("database", True), play.answer("web", True, for_s=0.5))
+    silent_from = play.now + 0.5
+    play.after(0.4, play.answer("database", True))
+    assert play.wake_at == silent_from
+    assert requests(play.after(0.1)) == [RemoveAddress]
+    assert play.said(Level.WARNING) == [
+        "check web: unhealthy: has not answered in time",
+        "unhealthy: web: has not answered in time",
+    ]
+
+
+def test_an_answer_that_comes_late_with_a_step_that_comes_late_counts() -> None:
+    play = holding(A)
+    play.tell(play.healthy(for_s=0.5))
+    play.now += 0.6
+    assert play.tell(play.healthy()) == []
 
 
 def test_an_address_that_leaves_the_pool_is_removed_and_released() -> None:
@@ -663,11 +777,76 @@ def test_a_restarted_coordinator_adopts_its_lease_and_keeps_its_addresses() -> N
         RenewAddresses(play.deadline()),
         AdvertiseNode(1, advertisement(), LEASE, Revision(2), ()),
     ]
-    assert play.tell(NodeAdvertised(1, node(ME, LEASE, 8))) == [
+    mine = node(ME, LEASE, 8)
+    assert play.tell(NodeAdvertised(1, mine)) == [ReadCluster()]
+    assert play.state.held == (A,)
+    assert play.tell(ClusterRead(replace(there, revision=Revision(8), nodes={ME: mine}))) == [
         AddAddress(2, B, "eth0", 32, play.deadline())
     ]
     assert play.tell(play.healthy(), AddressAdded(2, B)) == []
     assert set(play.state.held) == {A, B}
+
+
+def adopting(*held: Address) -> tuple[Play, ClusterView]:
+    """A new life that has adopted the lease and the marks of A and B, and has just written its
+    advertisement; what it had read before. The helper has these on record."""
+    play = Play()
+    play.tell()
+    left = (AddressOnInterface(address, Boottime(play.now + 2.0)) for address in held)
+    there = view(7, (A, B), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    play.tell(helper_ready(*left), play.healthy(), ClusterRead(there))
+    write = play.tell(play.kept())[-1]
+    assert isinstance(write, AdvertiseNode)
+    assert play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9))) == [ReadCluster()]
+    return play, there
+
+
+def test_what_an_earlier_life_has_released_just_before_our_advertisement_is_not_added() -> None:
+    """Found by simulation: its release was done between our read and our advertisement."""
+    play, _ = adopting(A)
+    seen = view(9, (A, B), (node(ME, LEASE, 9),), (mark(A, 4),))
+    (claim,) = play.tell(ClusterChanged(seen))
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (B,)
+    assert play.state.held == (A,)
+
+
+def test_a_view_from_before_our_advertisement_does_not_show_what_an_earlier_life_has_done() -> None:
+    """Neither one that the watch tells late, nor a read that was under way."""
+    play = Play()
+    play.tell()
+    there = view(7, (A, B), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    play.tell(helper_ready(), play.healthy(), ClusterRead(there))
+    play.now += 5.0
+    write, read = play.tell(play.kept())
+    assert isinstance(write, AdvertiseNode) and read == ReadCluster()
+    assert play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9))) == []
+    before = replace(there, revision=Revision(8))
+    assert play.tell(ClusterChanged(before)) == []
+    assert play.tell(ClusterRead(before)) == [ReadCluster()]
+    mine = frozen_mapping({ME: node(ME, LEASE, 9)})
+    adds = play.tell(ClusterRead(replace(there, revision=Revision(9), nodes=mine)))
+    assert requests(adds) == [AddAddress, AddAddress]
+
+
+def test_a_view_that_the_watch_told_before_the_answer_to_our_advertisement_is_enough() -> None:
+    play = Play()
+    play.tell()
+    there = view(7, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    play.tell(helper_ready(), play.healthy(), ClusterRead(there))
+    (write,) = play.tell(play.kept())
+    assert isinstance(write, AdvertiseNode)
+    play.tell(ClusterChanged(view(9, (A,), (node(ME, LEASE, 9),), (mark(A, 4),))))
+    (add,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 9)))
+    assert isinstance(add, AddAddress)
+
+
+def test_a_restored_etcd_is_not_waited_with_until_its_revisions_have_caught_up() -> None:
+    play, there = adopting()
+    assert play.tell(ClusterReadFailed("no leader")) == []
+    play.now += 0.3
+    assert ReadCluster() in play.tell(play.kept())
+    (add, *_) = play.tell(ClusterRead(replace(there, revision=Revision(5))))
+    assert isinstance(add, AddAddress)
 
 
 def test_what_an_earlier_life_may_have_left_is_removed_before_its_mark_is_released() -> None:
@@ -1016,7 +1195,9 @@ def test_what_is_left_over_and_still_ours_stays() -> None:
     assert play.tell(ClusterRead(there)) == [KeepLease(LEASE)]
     (write,) = play.tell(play.kept(), play.healthy())
     assert isinstance(write, AdvertiseNode)
-    (add,) = play.tell(NodeAdvertised(write.request, node(ME, LEASE, 8)))
+    mine = node(ME, LEASE, 8)
+    assert play.tell(NodeAdvertised(write.request, mine)) == [ReadCluster()]
+    (add,) = play.tell(ClusterRead(view(8, (A,), (mine,), (mark(A, 4),))))
     assert isinstance(add, AddAddress)
 
 
@@ -1096,6 +1277,118 @@ def test_a_node_that_is_to_keep_gives_up_what_it_cannot_keep_a_lease_for() -> No
     assert requests(play.after(TTL_S - 0.2)) == [RemoveAddress, KeepLease]
 
 
+def flapping(is_alone: bool, falls: int = 2) -> Play:
+    """A node that held the pool of A and has become healthy again for so many times. The other one
+    is healthy if it is not alone."""
+    play = holding(A)
+    other = node(OTHER, OTHERS_LEASE, 5, is_healthy=not is_alone)
+    nodes = (node(ME, LEASE, 2), other)
+    play.tell(ClusterChanged(view(6, (A,), nodes, (mark(A, 4),))))
+    for _ in range(falls):
+        play.settle(play.after(1.0, play.kept(), play.unhealthy()))
+        play.settle(play.after(1.0, play.kept(), play.healthy()))
+    return play
+
+
+def advertised(play: Play) -> Advertisement:
+    assert play.state.view is not None
+    return play.state.view.nodes[ME].advertisement
+
+
+def is_waiting_told(play: Play) -> list[str]:
+    return [text for text in play.said(Level.WARNING) if "waits" in text]
+
+
+def test_a_node_that_has_recovered_for_the_first_time_does_not_wait() -> None:
+    assert advertised(flapping(is_alone=True, falls=1)).waits_s == 0
+
+
+def test_a_node_that_flaps_says_so_and_leaves_addresses_to_others_until_its_wait_is_over() -> None:
+    play = flapping(is_alone=False)
+    assert advertised(play) == replace(advertisement(), waits_s=10.0)
+    assert play.state.held == ()
+    assert is_waiting_told(play) == [
+        "was unhealthy 2 times of late: waits 10 s before it takes addresses that other nodes can"
+        " hold"
+    ]
+    until = play.state.flaps.waits_until(300.0)
+    assert until == play.now + 10
+    play.now = until - 0.1
+    play.settle(play.tell(play.kept()))
+    assert play.wake_at == until
+    play.now = until
+    (write,) = [each for each in play.tell() if isinstance(each, AdvertiseNode)]
+    assert write.advertisement == advertisement()
+    assert play.said(Level.INFO)[-1] == "has waited long enough: takes addresses again"
+
+
+def test_a_node_that_waits_holds_what_no_other_node_can() -> None:
+    play = flapping(is_alone=True)
+    assert advertised(play).waits_s == 10
+    assert play.state.held == (A,)
+
+
+def test_a_node_that_waits_hands_over_as_soon_as_another_one_is_healthy() -> None:
+    play = flapping(is_alone=True)
+    seen = play.state.view
+    assert seen is not None
+    recovered = {**seen.nodes, OTHER: node(OTHER, OTHERS_LEASE, seen.revision + 1)}
+    there = replace(seen, revision=Revision(seen.revision + 1), nodes=frozen_mapping(recovered))
+    assert requests(play.tell(ClusterChanged(there))) == [RemoveAddress]
+
+
+def test_each_wait_is_twice_as_long_and_told_once() -> None:
+    play = flapping(is_alone=True, falls=5)
+    assert [text.split(" s ")[0].split()[-1] for text in is_waiting_told(play)] == [
+        "10",
+        "20",
+        "40",
+        "80",
+    ]
+
+
+def test_sighup_with_no_longest_wait_ends_a_wait_at_once() -> None:
+    play = flapping(is_alone=True, falls=3)
+    changed = SettingsChanged(replace(settings(), flap_max_wait_s=0.0))
+    (write,) = play.tell(changed)
+    assert isinstance(write, AdvertiseNode) and write.advertisement.waits_s == 0
+
+
+def test_a_helper_that_is_lost_again_and_again_makes_its_node_wait() -> None:
+    play = holding(A)
+    for _ in range(2):
+        play.tell(HelperLost("it hung up"))
+        for _ in range(6):
+            play.settle(play.after(1.0, play.kept()))
+        play.settle(play.tell(helper_ready()))
+    assert advertised(play).waits_s == 10
+
+
+def test_a_restart_ends_a_wait_with_its_first_answer() -> None:
+    """It forgets what was, but does not say otherwise before it knows that it is healthy."""
+    play = Play()
+    play.tell()
+    waiting = replace(advertisement(), waits_s=40.0)
+    there = view(7, (A,), (Node(ME, waiting, LEASE, Revision(2)),), (mark(A, 4),))
+    play.tell(helper_ready(), ClusterRead(there))
+    write = play.tell(play.kept())[-1]
+    assert isinstance(write, AdvertiseNode) and write.advertisement == waiting
+    play.tell(NodeAdvertised(write.request, Node(ME, waiting, LEASE, Revision(8))))
+    (write,) = play.tell(play.healthy())
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement == advertisement()
+
+
+def test_a_restarted_unhealthy_node_says_why_until_it_knows_better() -> None:
+    play = Play()
+    play.tell()
+    there = view(7, (), (node(ME, LEASE, 2, is_healthy=False),))
+    play.tell(helper_ready(), ClusterRead(there))
+    write = play.tell(play.kept())[-1]
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement == advertisement(is_healthy=False)
+
+
 def test_a_restart_leaves_everything_as_it_is() -> None:
     play = holding(A, B)
     left = End(Outcome.LEFT, "got SIGUSR1")
@@ -1115,7 +1408,7 @@ def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:
     (add,) = play.after(0.2, AddressesRenewed(frozenset({A})))
     assert isinstance(add, AddAddress)
     assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
-    (remove,) = play.tell(HealthObserved(False, "HTTP 503", Boottime(play.now + 10)))
+    (remove,) = play.tell(CheckAnswered("service", False, "HTTP 503", Boottime(play.now + 10)))
     assert isinstance(remove, RemoveAddress) and remove.address == A
 
 

@@ -1,5 +1,7 @@
 """The keys, as people and nodes write them."""
 
+import json
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -49,6 +51,7 @@ def advertisement() -> Advertisement:
         session="boot:1",
         version="0.1.0",
         down=frozenset({"eth1"}),
+        waits_s=40.0,
     )
 
 
@@ -171,3 +174,17 @@ def test_further_fields_of_an_advertisement_do_not_matter() -> None:
     told = write_advertisement(advertisement()).replace(b'{"healthy"', b'{"weight": 2, "healthy"')
     (node,) = view_of(**{"nodes/db1": told}).nodes.values()
     assert node.advertisement == advertisement()
+
+
+def test_a_node_whose_advertisement_does_not_tell_of_a_wait_does_not_wait() -> None:
+    told = json.loads(write_advertisement(advertisement()))
+    del told["waits_s"]
+    (node,) = view_of(**{"nodes/db1": json.dumps(told).encode()}).nodes.values()
+    assert node.advertisement == replace(advertisement(), waits_s=0.0)
+
+
+@pytest.mark.parametrize("wait", ["NaN", "Infinity", "-1", '"10"', "null", "1" + 400 * "0"])
+def test_a_wait_that_is_no_time_makes_an_advertisement_that_cannot_be_read(wait: str) -> None:
+    told = write_advertisement(advertisement()).replace(b"40.0", wait.encode())
+    (node,) = view_of(**{"nodes/db1": told}).nodes.values()
+    assert node.advertisement.reason == "its advertisement cannot be read"

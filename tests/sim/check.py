@@ -49,6 +49,7 @@ NOT_SETTLED = "every address held and even in time"
 SPINS = "a core has its rests"
 RESTLESS = "no move left to make"
 NOT_BACK = "what was held is back where it was after all leases were lost"
+STILL_WAITING = "a wait has its end"
 NOT_HANDED_OVER = "who cannot serve hands over"
 
 
@@ -220,11 +221,20 @@ class Checker:
 
 
 def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
-    """Who may hold what, once everything is healed."""
-    return {
-        address: frozenset(world.hosts) - entry.exclude
-        for address, entry in world.etcd.pool.items()
-    }
+    """Who may hold what, once everything is healed. Those that wait hold only what all others that
+    may are waiting for, too, and then it stays where it is."""
+    nodes = world.etcd.nodes.values()
+    waiting = {node.name for node in nodes if node.advertisement.waits_s}
+    may_hold = {}
+    for address, entry in world.etcd.pool.items():
+        able = frozenset(world.hosts) - entry.exclude
+        mark = world.etcd.marks.get(address)
+        if not able <= waiting:
+            able -= waiting
+        elif mark is not None and mark.holder in able:
+            able = frozenset({mark.holder})
+        may_hold[address] = able
+    return may_hold
 
 
 def why_not_even(

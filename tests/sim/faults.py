@@ -47,11 +47,15 @@ class Scenario:
     """An unhealthy node keeps what no other could hold."""
     faults: tuple[Fault, ...]
     faults_end_at: float
+    flap_max_wait_s: float = 0.0
+    rise: int = 1
+    """Of the check of the service."""
 
     def __str__(self) -> str:
         return (
             f"seed {self.seed}: {self.nodes} nodes, {self.addresses} addresses, ttl {self.ttl_s} s"
             f" (etcd's least: {self.min_ttl_s} s), {self.loss:.1%} of messages lost or astray,"
+            f" who flaps waits at most {self.flap_max_wait_s:g} s,"
             f" {len(self.faults)} faults until {self.faults_end_at:.1f} s"
         )
 
@@ -89,6 +93,9 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
         keeps=random.random() < 0.3,
         faults=tuple(faults),
         faults_end_at=START_S + length_s,
+        # Shorter than the faults last, or longer than the run.
+        flap_max_wait_s=random.choice((0.0, 1.0, 3.0, 60.0)),
+        rise=random.choice((1, 1, 2)),
     )
 
 
@@ -179,8 +186,8 @@ def _record_fails(world: "World", fault: Fault) -> None:
 
 def _reloaded(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
-    host.settings = replace(host.settings, interval_s=(0.5, 1.0, 2.0)[fault.number % 3])
-    host.reload()
+    interval_s = (0.5, 1.0, 2.0)[fault.number % 3]
+    host.change_settings(interval_s, has_other_check=fault.number % 2 == 0)
 
 
 # --- the host -----------------------------------------------------------------------------------
@@ -253,6 +260,13 @@ def _sick(world: "World", fault: Fault) -> None:
 def _flapping(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
     host.flapping_until = world.timeline.now + fault.seconds
+
+
+def _all_flapping(world: "World", fault: Fault) -> None:
+    """One after the other, or together."""
+    for number, host in enumerate(world.hosts.values()):
+        host.flapping_until = world.timeline.now + fault.seconds
+        host.flapping_lag_s = (0.0, 0.3, 0.7)[fault.number % 3] * number
 
 
 def _checks_hang(world: "World", fault: Fault) -> None:
@@ -384,6 +398,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "address foreign": (1, _address_foreign),
     "sick": (3, _sick),
     "flapping": (2, _flapping),
+    "all flapping": (1, _all_flapping),
     "checks hang": (1, _checks_hang),
     "all sick": (0.5, _all_sick),
     "cut off": (3, _cut_off),

@@ -30,9 +30,9 @@ from yaim.core.actions import (
 )
 from yaim.core.events import (
     AddressGone,
+    CheckAnswered,
     ClockJumped,
     Event,
-    HealthObserved,
     HelperLost,
     LinksObserved,
     RestartRequested,
@@ -40,7 +40,7 @@ from yaim.core.events import (
     StopRequested,
 )
 from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName
-from yaim.core.settings import Settings
+from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Lease, State
 from yaim.core.step import step
 
@@ -52,6 +52,8 @@ DRIFT = 0.0005
 ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
 CHECK_EVERY_S = 1.0
+SERVICE, OTHER_CHECK = "service", CheckSettings("disk")
+"""The one comes and goes. The other one is always well, and is not always made."""
 BETWEEN_S = 0.0005
 """Between two things that happen within a process or over a socket."""
 ROUNDING_S = 1e-7
@@ -85,7 +87,16 @@ class Host:
         self.kernel = ModelKernel(self)
         self.wire = Wire(self)
         self.settings = Settings(
-            self.name, "eth0", 32, 128, world.scenario.ttl_s, 1.0, "sim", world.scenario.keeps
+            self.name,
+            "eth0",
+            32,
+            128,
+            world.scenario.ttl_s,
+            1.0,
+            "sim",
+            world.scenario.keeps,
+            checks=(CheckSettings(SERVICE, rise=world.scenario.rise),),
+            flap_max_wait_s=world.scenario.flap_max_wait_s,
         )
         self._boot = 0
         # The virtual machine:
@@ -117,6 +128,8 @@ class Host:
         # Its service:
         self.sick_until = 0.0
         self.flapping_until = 0.0
+        self.flapping_lag_s = 0.0
+        """How much later than at others it comes and goes."""
         self.mute_until = 0.0
         """The checks do not answer."""
         # The helper:
@@ -296,6 +309,16 @@ class Host:
     def restart_coordinator(self) -> None:
         self.post(RestartRequested("got SIGTERM, and a restart is queued"), self.life)
 
+    def change_settings(self, interval_s: float, *, has_other_check: bool) -> None:
+        checks = (self.settings.checks[0], *((OTHER_CHECK,) if has_other_check else ()))
+        self.settings = replace(self.settings, interval_s=interval_s, checks=checks)
+        self.reload()
+
+    def end_wait(self) -> None:
+        """The administrators no longer want a node that flaps to wait."""
+        self.settings = replace(self.settings, flap_max_wait_s=0.0)
+        self.reload()
+
     def reload(self) -> None:
         self.post(SettingsChanged(self.settings), self.life)
 
@@ -440,11 +463,13 @@ class Host:
         life, now = self.life, self.world.timeline.now
         if self.state is None:
             return
-        is_flapping = now < self.flapping_until and int(now / 0.7) % 2 == 0
+        is_flapping = now < self.flapping_until and int((now - self.flapping_lag_s) / 0.7) % 2 == 0
         is_healthy = now >= self.sick_until and not is_flapping
         if now >= self.mute_until:
             valid_until = Boottime(self.clock() + 2 * CHECK_EVERY_S + 0.5)
-            self.post(HealthObserved(is_healthy, "checked", valid_until), life)
+            for check in self.settings.checks:
+                is_well = is_healthy or check.name != SERVICE
+                self.post(CheckAnswered(check.name, is_well, "checked", valid_until), life)
         every_s = 0.35 if now < self.flapping_until else CHECK_EVERY_S
 
         def again() -> None:

@@ -52,7 +52,8 @@ def _in(module: str, name: str, *changes: tuple[str, str], only: tuple[str, ...]
 # - claims on a view known to be stale: they are lost, and the next read follows all the same.
 # These need a rarer schedule than is drawn, and tests/core/test_step.py holds on to them:
 # - no guard on a release, adding before the own advertisement is written (a request of an earlier
-#   life would have to arrive late and hit a mark in use again);
+#   life would have to arrive late and hit a mark in use again, or just before the first one of the
+#   new life, which then has to look again before it adds);
 # - leaving what is handed over after a loss until others have learnt of it;
 # - believing a removal at the deadline without the grace; a mark of another lease taken for ours;
 #   a keepalive sent before a pause and answered after the clock was set.
@@ -96,6 +97,34 @@ MUTATIONS: tuple[Mutation, ...] = (
             "<= 1\n        ):\n            return False",
             "<= 2\n        ):\n            return False",
         ),
+    ),
+    _in(
+        PLACEMENT,
+        "who waits is placed like any other",
+        ("if not nodes[name].is_waiting)", "if name)"),
+        only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
+        PLACEMENT,
+        "who waits never holds anything",
+        ("return (holder,) if holder in able else tuple(able)", "return ()"),
+        only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
+        PLACEMENT,
+        "what nobody holds is not taken by those that wait",
+        (
+            "return (holder,) if holder in able else tuple(able)",
+            "return (holder,) if holder in able else ()",
+        ),
+        only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
+        STEP,
+        "a wait never ends",
+        ("self.now < flaps.waits_until(max_wait_s)", "True"),
+        ("flaps.wait_s(max_wait_s) if is_waiting", "flaps.wait_s(60.0) if is_waiting"),
+        only=("flapping", "all flapping", "sick"),
     ),
     _in(
         STEP,

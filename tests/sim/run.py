@@ -17,6 +17,7 @@ from tests.sim.check import (
     NOT_SETTLED,
     NOT_THE_SAME,
     RESTLESS,
+    STILL_WAITING,
     Broken,
     eligible,
 )
@@ -37,6 +38,8 @@ HANDED_OVER_WITHIN_S = 3.0
 """A check, a removal, two writes, an add that may have to wait for a keepalive."""
 BACK_WITHIN_S = 2.0
 """What was held when all leases were lost: a keepalive, a read, a grant, two writes, an add."""
+WAITS_END_WITHIN_S = 1.0
+"""After the settings have changed: one write."""
 QUIET_S = 2.0
 """When all is settled nothing moves any more; that is watched for this long."""
 REPLAY_ONE_IN = 16
@@ -75,10 +78,8 @@ def _run(world: World) -> None:
     limit = timeline.now + settled_within_s(scenario)
     # What is under way when the faults end may yet cost a keepalive.
     timeline.run(timeline.now + world.granted_s)
-    while (why_not := world.why_not_settled()) is not None:
-        if timeline.now >= limit:
-            raise Broken(NOT_SETTLED, f"after {settled_within_s(scenario):g} s {why_not}")
-        timeline.run(timeline.now + LOOK_EVERY_S)
+    _settle(world, limit)
+    _end_waits(world)
     moves = world.checker.moves
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
@@ -88,6 +89,30 @@ def _run(world: World) -> None:
     if world.is_recorded:
         for host in world.hosts.values():
             replay(host)
+
+
+def _settle(world: World, limit: float) -> None:
+    while (why_not := world.why_not_settled()) is not None:
+        if world.timeline.now >= limit:
+            within_s = settled_within_s(world.scenario)
+            raise Broken(NOT_SETTLED, f"after {within_s:g} s {why_not}")
+        world.timeline.run(world.timeline.now + LOOK_EVERY_S)
+
+
+def _end_waits(world: World) -> None:
+    """Nothing went without a holder because of those that wait. Now nobody is to wait any more, and
+    they get their share."""
+    waiting, timeline = world.who_waits(), world.timeline
+    if not waiting:
+        return
+    world.checker.counts["settled while some waited"] += 1
+    world.checker.counts["settled while all waited"] += len(waiting) == len(world.hosts)
+    for host in world.hosts.values():
+        host.end_wait()
+    timeline.run(timeline.now + WAITS_END_WITHIN_S)
+    if world.who_waits():
+        raise Broken(STILL_WAITING, f"{', '.join(world.who_waits())}")
+    _settle(world, timeline.now + settled_within_s(world.scenario))
 
 
 def _is_waiting_for_a_name(world: World) -> bool:

@@ -99,6 +99,44 @@ def test_when_all_are_unhealthy_addresses_stay_only_if_so_configured(keeps: bool
     assert len(world.checker.holders()) == (4 if keeps else 0)
 
 
+def test_sighups_that_change_the_checks_move_nothing() -> None:
+    world = World(calm(nodes=3, addresses=6))
+    world.timeline.run(4.0)
+    moves = world.checker.moves
+    for has_other_check in (True, False, True):
+        for host in world.hosts.values():
+            host.change_settings(1.0, has_other_check=has_other_check)
+        world.timeline.run(world.timeline.now + 3.0)
+    assert world.checker.moves == moves
+
+
+def flapping_beside_others(flap_max_wait_s: float) -> World:
+    """One of three nodes, for a minute."""
+    world = World(replace(calm(nodes=3, addresses=6), flap_max_wait_s=flap_max_wait_s))
+    world.timeline.run(4.0)
+    world.host(0).flapping_until = 64.0
+    world.timeline.run(64.0)
+    return world
+
+
+def test_a_node_that_flaps_does_not_drag_addresses_back_and_forth() -> None:
+    assert flapping_beside_others(0.0).checker.moves > 200
+    waiting = flapping_beside_others(300.0)
+    assert waiting.checker.moves < 40
+    assert waiting.who_waits() == (waiting.host(0).name,)
+    assert len(waiting.checker.holders()) == 6
+
+
+def test_the_only_healthy_node_holds_all_although_it_waits() -> None:
+    world = World(replace(calm(nodes=2, addresses=6), flap_max_wait_s=300.0))
+    world.timeline.run(4.0)
+    world.host(0).flapping_until = 14.0
+    world.host(1).sick_until = 100.0
+    world.timeline.run(17.0)
+    assert world.who_waits() == (world.host(0).name,)
+    assert len(world.checker.holders()) == 6
+
+
 def test_a_failing_schedule_is_made_small_and_told() -> None:
     early_release = next(each for each in MUTATIONS if "before the address is" in each.name)
     with mutated(early_release) as run:

@@ -77,6 +77,11 @@ class World:
         for host in self.hosts.values():
             host.heal()
 
+    def who_waits(self) -> tuple[NodeName, ...]:
+        """Of those that have become unhealthy again and again."""
+        nodes = self.etcd.nodes.values()
+        return tuple(sorted(node.name for node in nodes if node.advertisement.waits_s))
+
     def why_not_settled(self) -> str | None:
         """What is missing until every address is held, evenly, and nobody has a reason to move
         one."""

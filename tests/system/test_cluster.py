@@ -6,8 +6,6 @@ Bounds here are generous, to hold on a busy machine; `make bench` measures the f
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -17,7 +15,7 @@ import pytest
 import yaml
 
 from tests.system.conftest import Build
-from tests.system.watch import Watch, log_of, never_two, wait_for_log
+from tests.system.watch import Watch, log_of, never_two, wait_for_log, yaim_status
 from yaim.core.model import PoolEntry
 from yaim.lab.cluster import (
     Lab,
@@ -119,23 +117,6 @@ def test_a_wrong_pool_entry_is_not_claimed_warned_about_once_and_shown(lab: Lab)
     assert "192.0.2.010" in status.stdout
     assert log_of(node).count("wrong pool entry '192.0.2.010'") == 1
     assert not any("192.0.2.010/marked" in key for key in keys_in_etcd(lab))
-
-
-def yaim_status(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        (
-            sys.executable,
-            "-m",
-            "yaim",
-            "status",
-            "--dcs-clustername=yaim",
-            f"--dcs-endpoints=http://{FIRST_ADDRESS}:2379",
-            *arguments,
-        ),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
 
 
 def test_status_tells_who_holds_what(lab: Lab) -> None:
@@ -505,7 +486,7 @@ def test_an_interface_that_is_down_costs_its_node_the_addresses_at_once(
 
 def reload(node: LabNode, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
     node.write_config(change(node.read_config()))
-    node.signal(signal.SIGHUP, "supervisor")
+    node.reload()
 
 
 def test_sighup_applies_a_change_without_dropping_an_address(lab: Lab) -> None:

@@ -1,10 +1,13 @@
 """What happens in a lab from some time on, and what its nodes say."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 
 from yaim.core.model import Address
 from yaim.lab.cluster import Lab, LabNode
+from yaim.lab.etcd import FIRST_ADDRESS
 from yaim.lab.wait import wait_until
 
 STARVED = "the helper has ended (SIGALRM)"
@@ -105,3 +108,20 @@ def never_two(lab: Lab, watch: Watch, seconds: float) -> None:
     """No overlap, also some time later."""
     watch.look_on(seconds)
     assert watch.overlap_s == 0.0
+
+
+def yaim_status(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (
+            sys.executable,
+            "-m",
+            "yaim",
+            "status",
+            "--dcs-clustername=yaim",
+            f"--dcs-endpoints=http://{FIRST_ADDRESS}:2379",
+            *arguments,
+        ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )

@@ -1,25 +1,30 @@
-"""Runs the node's checks again and again and tells the core what they found."""
+"""Runs the node's checks again and again, each in a thread of its own, and tells the core what they
+found."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from yaim.boottime import boottime
-from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.kinds import CheckKeys, Kind
 from yaim.checks.verdict import CannotTell, Healthy, Verdict
-from yaim.core.events import HealthObserved
+from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
 
 SLACK_S = 0.5
-"""How much later than its bound an answer may come before the node counts as unhealthy."""
+"""How much later than its bound an answer may come before the check counts as failed."""
+END_S = 0.04
+"""Of an attempt's share of the time, for what it takes to end it: a command has to be killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPlan:
-    check: HttpCheck
+    name: str
+    kind: Kind
+    settings: CheckKeys
     interval_s: float
     """From the start of a check to the start of the next."""
-    within_s: float
+    timeout_s: float
     """The bound on a whole check, all tries and pauses included."""
     retry_num: int
     """How often an attempt that cannot tell is repeated."""
@@ -28,43 +33,87 @@ class CheckPlan:
     @property
     def attempt_s(self) -> float:
         """The bound on one attempt."""
-        return (self.within_s - self.retry_num * self.retry_after_s) / (self.retry_num + 1)
+        pauses_s = self.retry_num * self.retry_after_s
+        return (self.timeout_s - pauses_s) / (self.retry_num + 1) - END_S
+
+    def attempt(self) -> Verdict:
+        return self.kind.attempt(self.settings, self.attempt_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a whole check has found."""
+
+    verdict: Verdict
+    tries: int
+    took_s: float
+
+    @property
+    def is_healthy(self) -> bool:
+        return isinstance(self.verdict, Healthy)
+
+    def __str__(self) -> str:
+        """As in `connection refused (4 tries, 752 ms)`."""
+        tries = f"{self.tries} tries, " if self.tries > 1 else ""
+        return f"{self.verdict.reason} ({tries}{1000 * self.took_s:.0f} ms)"
 
 
 class CheckRunner:
     """Started by its construction."""
 
-    def __init__(self, plan: CheckPlan, post: Callable[[HealthObserved], None]) -> None:
-        self._plan = plan
+    def __init__(self, plans: Sequence[CheckPlan], post: Callable[[CheckAnswered], None]) -> None:
+        self._post = post
+        self._running: dict[str, _Repeated] = {}
+        self.use(plans)
+
+    def use(self, plans: Sequence[CheckPlan]) -> None:
+        """From now on. What has changed or is new is checked at once."""
+        for name in self._running.keys() - {plan.name for plan in plans}:
+            self._running.pop(name).use(None)
+        for plan in plans:
+            if plan.name in self._running:
+                self._running[plan.name].use(plan)
+            else:
+                self._running[plan.name] = _Repeated(plan, self._post)
+
+
+class _Repeated:
+    """A check with its thread."""
+
+    def __init__(self, plan: CheckPlan, post: Callable[[CheckAnswered], None]) -> None:
+        self._plan: CheckPlan | None = plan
         self._post = post
         self._changed = threading.Event()
-        threading.Thread(target=self._work, name="checks", daemon=True).start()
+        threading.Thread(target=self._work, name=f"check {plan.name}", daemon=True).start()
 
-    def use(self, plan: CheckPlan) -> None:
-        """From the next check on, which is made at once."""
-        self._plan = plan
-        self._changed.set()
+    def use(self, plan: CheckPlan | None) -> None:
+        """None: no more, once the present attempt has ended."""
+        if plan != self._plan:
+            self._plan = plan
+            self._changed.set()
 
     def _work(self) -> None:
         while True:
             self._changed.clear()
             plan = self._plan
+            if plan is None:
+                return
             started = boottime()
-            verdict = run_check(plan, self._changed.wait)
+            result = run_check(plan, self._changed.wait)
             if plan is not self._plan:
                 continue
-            valid_until = Boottime(started + plan.interval_s + plan.within_s + SLACK_S)
-            is_healthy = isinstance(verdict, Healthy)
-            self._post(HealthObserved(is_healthy, verdict.reason, valid_until))
+            valid_until = Boottime(started + plan.interval_s + plan.timeout_s + SLACK_S)
+            self._post(CheckAnswered(plan.name, result.is_healthy, str(result), valid_until))
             self._changed.wait(max(0.0, started + plan.interval_s - boottime()))
 
 
-def run_check(plan: CheckPlan, pause: Callable[[float], bool | None]) -> Verdict:
+def run_check(plan: CheckPlan, pause: Callable[[float], bool | None]) -> Result:
     """One whole check: an attempt, and more as long as it cannot tell. `pause` waits so many
     seconds; it says whether to give up."""
-    verdict = check_http(plan.check, plan.attempt_s)
-    for _ in range(plan.retry_num):
-        if not isinstance(verdict, CannotTell) or pause(plan.retry_after_s):
+    started = boottime()
+    verdict, tries = plan.attempt(), 1
+    while isinstance(verdict, CannotTell) and tries <= plan.retry_num:
+        if pause(plan.retry_after_s):
             break
-        verdict = check_http(plan.check, plan.attempt_s)
-    return verdict
+        verdict, tries = plan.attempt(), tries + 1
+    return Result(verdict, tries, boottime() - started)

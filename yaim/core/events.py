@@ -21,13 +21,15 @@ from yaim.core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class HealthObserved:
-    """All checks of the node have answered, or one has failed."""
+class CheckAnswered:
+    """One check has answered."""
 
+    check: str
+    """Its name."""
     is_healthy: bool
     reason: str
     valid_until: Boottime
-    """Without a newer answer by then the node counts as unhealthy."""
+    """Without a newer answer by then the check counts as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +242,7 @@ class RestartRequested:
 
 
 Event: TypeAlias = (
-    HealthObserved
+    CheckAnswered
     | ClusterRead
     | ClusterReadFailed
     | ClusterChanged

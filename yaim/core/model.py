@@ -73,6 +73,9 @@ class Advertisement:
     version: str
     down: frozenset[str] = frozenset()
     """Interfaces that are down or have no carrier."""
+    waits_s: float = 0.0
+    """How long it waits, since it has become healthy again, before it takes what others can hold,
+    because it becomes unhealthy again and again; 0: it does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,10 @@ class Node:
     lease: LeaseId
     revision: Revision
     """Of the last change (etcd's mod_revision)."""
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.advertisement.waits_s > 0
 
     def can_hold(self, entry: PoolEntry) -> bool:
         """Whether this node may be given the address."""

@@ -1,5 +1,9 @@
 """Who should hold what: a pure function of the pool, the nodes and the present marks.
 
+Eligible is whoever can hold the address and does not wait. Where all wait that can, eligible is the
+one that holds it, and if none does, all of them: those that flap take the addresses from nobody,
+and least of all from each other, but leave none unheld.
+
 Every node computes the same answer from the same snapshot, so nodes do not race each other for
 an address. The answer has the most even spread that eligibility allows and, among those, the
 fewest addresses moved. Addresses that nobody holds are placed for free.
@@ -33,15 +37,12 @@ def place(
     marks: Mapping[Address, Mark],
 ) -> Placement:
     """The holder that each address of the pool should have; none where no node is eligible."""
+    held = {mark.address: mark.holder for mark in marks.values() if is_in_force(mark, nodes)}
     eligible = {
-        entry.address: tuple(sorted(name for name, node in nodes.items() if node.can_hold(entry)))
+        entry.address: _eligible(entry, nodes, held.get(entry.address))
         for entry in sorted(pool.values(), key=lambda entry: address_order(entry.address))
     }
-    home = {
-        mark.address: mark.holder
-        for mark in marks.values()
-        if is_in_force(mark, nodes) and mark.holder in eligible.get(mark.address, ())
-    }
+    home = {a: holder for a, holder in held.items() if holder in eligible.get(a, ())}
     spread = _Spread(eligible, home)
     for address in sorted(
         (address for address, names in eligible.items() if names and address not in home),
@@ -61,6 +62,16 @@ def place(
     while spread.improve():
         pass
     return frozen_mapping(spread.holder)
+
+
+def _eligible(
+    entry: PoolEntry, nodes: Mapping[NodeName, Node], holder: NodeName | None
+) -> tuple[NodeName, ...]:
+    able = sorted(name for name, node in nodes.items() if node.can_hold(entry))
+    ready = tuple(name for name in able if not nodes[name].is_waiting)
+    if ready:
+        return ready
+    return (holder,) if holder in able else tuple(able)
 
 
 def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:

@@ -6,6 +6,16 @@ from yaim.core.model import NodeName
 
 
 @dataclass(frozen=True, slots=True)
+class CheckSettings:
+    name: str
+    """Unique among the node's checks."""
+    rise: int = 1
+    """How many successes in a row make a failed check healthy again."""
+    fall: int = 1
+    """How many failures in a row make a healthy check unhealthy."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     node: NodeName
     interface: str
@@ -17,3 +27,8 @@ class Settings:
     version: str
     keeps_when_all_unhealthy: bool = False
     """Whether an unhealthy node keeps what no other node could hold either."""
+    checks: tuple[CheckSettings, ...] = (CheckSettings("service"),)
+    is_any_enough: bool = False
+    """Whether one healthy check makes the node healthy; otherwise all have to be."""
+    flap_max_wait_s: float = 300.0
+    """The longest that a node waits which becomes unhealthy again and again; 0: none ever waits."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from yaim.core.actions import AdvertiseNode, ClaimMarks, ReleaseMarks, WithdrawNode
+from yaim.core.flapping import Flaps
+from yaim.core.health import Checked, Health
 from yaim.core.model import (
     Address,
     Boottime,
@@ -67,13 +69,6 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    is_healthy: bool
-    reason: str
-    valid_until: Boottime
-
-
-@dataclass(frozen=True, slots=True)
 class Helper:
     session: str
     networks: Mapping[str, tuple[Network, ...]]
@@ -125,6 +120,10 @@ class State:
     until that is known, what is on the interface stays, within its deadlines."""
     has_advertised: bool = False
     """We have written our advertisement under this lease: writes of an earlier life fail now."""
+    unconfirmed_before: Revision = Revision(0)
+    """Marks of ours that are older than this, our first advertisement under this lease, are an
+    earlier life's, and no view since has shown them: its last write may have deleted them just
+    before. 0: all are confirmed."""
     orphans: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
     """What bore another node's mark until its lease ended, and until when it is not claimed."""
     ours: frozenset[Address] = frozenset()
@@ -132,8 +131,13 @@ class State:
     and what others have marked since."""
     loss: Loss | None = None
     """None: no lease was lost lately, or it had ended in its time."""
+    checks: Mapping[str, Checked] = field(default_factory=lambda: frozen_mapping({}))
+    """Name to what is known of it; a check that has not answered yet is not here."""
     health: Health | None = None
-    """None: no check has answered yet; keep what is held, take nothing."""
+    """As the checks have it. None: they have not answered yet; keep what is held, take nothing."""
+    flaps: Flaps = field(default_factory=Flaps)
+    waits_s: float = 0.0
+    """How long the present wait of a node is that becomes unhealthy again and again; 0: none."""
     helper: Helper | None = None
     helper_lost_at: Boottime | None = None
     local: Mapping[Address, Local] = field(default_factory=lambda: frozen_mapping({}))

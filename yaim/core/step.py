@@ -13,7 +13,8 @@ The rules that everything else serves:
 4. Unhealthy: remove all, then release all marks and change the advertisement in one transaction.
    Stopping: the same, then delete the advertisement.
 5. Every write depends on the advertisement that we know, and a new life writes its own before it
-   adds anything: what an earlier life has sent, and is still on its way, fails.
+   adds anything: what an earlier life has sent, and is still on its way, fails. What it has done
+   just before shows in the next view: only then is anything added for a mark of that life.
 6. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
    once; what others may still have on their interfaces is left to them until their deadlines.
 """
@@ -55,12 +56,12 @@ from yaim.core.events import (
     AddressGone,
     AddressRefused,
     AddressRemoved,
+    CheckAnswered,
     ClockJumped,
     ClusterChanged,
     ClusterRead,
     ClusterReadFailed,
     Event,
-    HealthObserved,
     HelperLost,
     HelperReady,
     LeaseFailed,
@@ -78,6 +79,7 @@ from yaim.core.events import (
     StopRequested,
     WriteFailed,
 )
+from yaim.core.health import Checked, Health, after_answer, at, judge
 from yaim.core.model import (
     Address,
     Advertisement,
@@ -94,7 +96,6 @@ from yaim.core.placement import is_in_force, place
 from yaim.core.state import (
     NEVER,
     Call,
-    Health,
     Helper,
     Lease,
     Local,
@@ -169,8 +170,8 @@ class _Turn:
 
     def take_in(self, event: Event) -> None:
         match event:
-            case HealthObserved():
-                self._take_health(event)
+            case CheckAnswered():
+                self._take_answer(event)
             case ClusterRead(view):
                 is_other_history = view.revision < self.state.read_after
                 if self.state.read_call.failures or is_other_history:
@@ -179,13 +180,18 @@ class _Turn:
                 call = self._answered(self.state.read_call, due, "etcd can be read again")
                 self._change(read_call=call, is_view_stale=False)
                 if is_other_history:
-                    self._change(view=None, seen=self.state.read_after)
-                self._see(view)
+                    self._change(
+                        view=None, seen=self.state.read_after, unconfirmed_before=Revision(0)
+                    )
+                self._hear(view)
+                if self.state.unconfirmed_before:
+                    # It was asked for too early.
+                    self._change(read_call=replace(self.state.read_call, due=self.now))
             case ClusterReadFailed(reason):
                 call = self._failed(self.state.read_call, f"cannot read etcd: {reason}")
                 self._change(read_call=call)
             case ClusterChanged(view):
-                self._see(view)
+                self._hear(view)
             case LeaseKept():
                 self._take_lease(event)
             case LeaseGone(lease):
@@ -266,6 +272,9 @@ class _Turn:
                     failing_for_s=0.0,
                     failing_until=NEVER,
                 )
+                names = {check.name for check in settings.checks}
+                checks = {name: c for name, c in self.state.checks.items() if name in names}
+                self._change(checks=frozen_mapping(checks))
             case StopRequested(reason):
                 if self.state.stopping is None:
                     self._report(Level.INFO, f"stopping: {reason}")
@@ -277,13 +286,25 @@ class _Turn:
             case _:
                 assert_never(event)
 
-    def _take_health(self, event: HealthObserved) -> None:
-        before = self.state.health
-        if before is None or before.is_healthy != event.is_healthy:
-            level = Level.INFO if event.is_healthy else Level.WARNING
-            word = "healthy" if event.is_healthy else "unhealthy"
-            self._report(level, f"{word}: {event.reason}")
-        self._change(health=Health(event.is_healthy, event.reason, event.valid_until))
+    def _take_answer(self, event: CheckAnswered) -> None:
+        """Late answers of checks that are no longer made do not count."""
+        for check in self.state.settings.checks:
+            if check.name == event.check:
+                before = self.state.checks.get(check.name)
+                answer = event.is_healthy, event.reason, event.valid_until
+                self._note_check(check.name, after_answer(check, before, *answer))
+
+    def _note_check(self, name: str, checked: Checked) -> None:
+        """That of an only check is told as the node's health."""
+        before = self.state.checks.get(name)
+        is_change = before is None or before.is_healthy != checked.is_healthy
+        if is_change and len(self.state.settings.checks) > 1:
+            self._report_health(f"check {name}: ", checked.is_healthy, checked.reason)
+        self._change(checks=frozen_mapping({**self.state.checks, name: checked}))
+
+    def _report_health(self, what: str, is_healthy: bool, reason: str) -> None:
+        level = Level.INFO if is_healthy else Level.WARNING
+        self._report(level, f"{what}{'healthy' if is_healthy else 'unhealthy'}: {reason}")
 
     def _take_lease(self, event: LeaseKept) -> None:
         every_s = min(self.state.settings.interval_s, event.ttl_s / KEEPALIVES_PER_TTL)
@@ -386,11 +407,14 @@ class _Turn:
         view = self.state.view
         if not isinstance(write, AdvertiseNode) or view is None:
             return
+        if not self.state.has_advertised and view.revision < node.revision and self._my_marks():
+            due = replace(self.state.read_call, due=self.now)
+            self._change(unconfirmed_before=node.revision, read_call=due)
         self._change(has_advertised=True)
         released = frozenset(mark.address for mark in write.release)
         self._see(view.with_node(node).without_marks(released, node.revision))
         word = "healthy" if node.advertisement.is_healthy else "unhealthy"
-        self._report(Level.INFO, f"advertised as {word}")
+        self._report(Level.INFO, f"advertised as {word}{', waiting' if node.is_waiting else ''}")
         if self._may_keep():
             # Whether others are healthy counts from now on, when they see that we are not.
             self._distrust_view()
@@ -459,6 +483,12 @@ class _Turn:
     def _leave_to_others(self, address: Address, until: Boottime, why: str) -> None:
         self._change(refused=frozen_mapping({**self.state.refused, address: until}))
         self._report(Level.ERROR, f"leaves {address} to other nodes (SIGHUP tries again): {why}")
+
+    def _hear(self, view: ClusterView) -> None:
+        """etcd has told this view: nothing in it is our own reckoning."""
+        self._see(view)
+        if self.state.view is view and view.revision >= self.state.unconfirmed_before:
+            self._change(unconfirmed_before=Revision(0))
 
     def _see(self, view: ClusterView) -> None:
         """Take a view for the present one, unless a newer is known."""
@@ -535,6 +565,7 @@ class _Turn:
             lease=None,
             may_adopt=False,
             has_advertised=False,
+            unconfirmed_before=Revision(0),
             view=None,
             target=frozen_mapping({}),
             in_doubt=frozenset(),
@@ -546,6 +577,8 @@ class _Turn:
 
     def reconcile(self) -> None:
         self._expire()
+        self._judge()
+        self._note_flaps()
         self._end_loss()
         self._check_name()
         self._sweep()
@@ -575,6 +608,37 @@ class _Turn:
         refused = {a: until for a, until in self.state.refused.items() if until > self.now}
         if local != self.state.local or refused != self.state.refused:
             self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
+
+    def _judge(self) -> None:
+        """What the checks amount to, once for all that has happened."""
+        for name, checked in self.state.checks.items():
+            if (now := at(checked, self.now)) != checked:
+                self._note_check(name, now)
+        before, health = self.state.health, judge(self.state.settings, self.state.checks)
+        if health is not None and (before is None or before.is_healthy != health.is_healthy):
+            self._report_health("", health.is_healthy, health.reason)
+        if health != before:
+            self._change(health=health)
+
+    def _note_flaps(self) -> None:
+        """Whether we wait now: we are healthy, and have not been again and again."""
+        state, max_wait_s = self.state, self.state.settings.flap_max_wait_s
+        if state.stopping is not None:
+            return
+        flaps = state.flaps
+        if state.health is not None:
+            flaps = flaps.after(self._health().is_healthy, self.now, max_wait_s)
+        is_waiting = flaps.is_healthy and self.now < flaps.waits_until(max_wait_s)
+        waits_s = flaps.wait_s(max_wait_s) if is_waiting else 0.0
+        if waits_s and not state.waits_s:
+            self._report(
+                Level.WARNING,
+                f"was unhealthy {flaps.falls} times of late: waits {waits_s:g} s before it takes"
+                " addresses that other nodes can hold",
+            )
+        elif state.waits_s and not waits_s and flaps.is_healthy:
+            self._report(Level.INFO, "has waited long enough: takes addresses again")
+        self._change(flaps=flaps, waits_s=waits_s)
 
     def _end_loss(self) -> None:
         if self.state.loss is not None and self.now >= self.state.loss.until:
@@ -726,7 +790,8 @@ class _Turn:
     def _add(self, wanted: frozenset[Address]) -> None:
         if self.state.helper is None or not self.state.has_advertised:
             return
-        mine = {mark.address for mark in self._my_marks()}
+        unconfirmed_before = self.state.unconfirmed_before
+        mine = {m.address for m in self._my_marks() if m.revision >= unconfirmed_before}
         for address in sorted(wanted & mine, key=address_order):
             local = self.state.local.get(address, Local(Phase.UNKNOWN))
             if local.phase not in (Phase.UNKNOWN, Phase.ABSENT) or self.now < local.retry_at:
@@ -859,14 +924,22 @@ class _Turn:
             session=session,
             version=settings.version,
             down=self._down(),
+            waits_s=self.state.waits_s,
         )
         release: tuple[Mark, ...] = ()
         replaces = ABSENT_KEY
         if present is not None:
             replaces = present.revision
             if not is_checked:
-                desired = replace(desired, is_healthy=present.advertisement.is_healthy)
-            if present.advertisement.is_healthy == desired.is_healthy:
+                told = present.advertisement
+                desired = replace(
+                    desired,
+                    is_healthy=told.is_healthy,
+                    reason=told.reason,
+                    waits_s=told.waits_s,
+                )
+            if desired.is_healthy and present.advertisement.is_healthy:
+                # Why it is goes on changing, and nothing follows from that.
                 desired = replace(desired, reason=present.advertisement.reason)
             if present.advertisement == desired and self.state.has_advertised:
                 return None
@@ -989,8 +1062,9 @@ class _Turn:
             times.append(state.lease.deadline)
         if state.loss is not None:
             times.append(state.loss.until)
-        if state.health is not None:
-            times.append(state.health.valid_until)
+        times.extend(checked.valid_until for checked in state.checks.values())
+        if state.waits_s:
+            times.append(state.flaps.waits_until(state.settings.flap_max_wait_s))
         if state.helper_lost_at is not None:
             times.append(state.helper_lost_at + HELPER_PATIENCE_S)
         if state.name_taken_since is not None:
@@ -1013,9 +1087,7 @@ class _Turn:
         """Health as it counts now: of the checks, and of the means to act on it."""
         health = self.state.health
         if health is None:
-            return Health(False, "not checked yet", self.now)
-        if self.now >= health.valid_until:
-            return replace(health, is_healthy=False, reason="the checks have not answered in time")
+            return Health(False, "not checked yet")
         lost_at = self.state.helper_lost_at
         if self.state.helper is None and (
             lost_at is None or self.now >= lost_at + HELPER_PATIENCE_S

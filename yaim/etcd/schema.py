@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from math import inf
 
 from yaim.core.model import (
     Address,
@@ -183,9 +184,16 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "session": advertisement.session,
             "version": advertisement.version,
             "down": sorted(advertisement.down),
+            "waits_s": advertisement.waits_s,
         },
         sort_keys=True,
     ).encode()
+
+
+def _read_seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < inf:
+        raise NotUnderstood(f"{value!r} is no time in seconds")
+    return float(value)
 
 
 def _read_advertisement(value: bytes) -> Advertisement:
@@ -205,8 +213,9 @@ def _read_advertisement(value: bytes) -> Advertisement:
             session=str(read["session"]),
             version=str(read["version"]),
             down=frozenset(str(interface) for interface in read.get("down", ())),
+            waits_s=_read_seconds(read.get("waits_s", 0)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Advertisement(
             is_healthy=False,
             reason="its advertisement cannot be read",

@@ -162,13 +162,14 @@ class LabNode:
 
     def process(self, role: str) -> int | None:
         """The process id of its `coordinator`, `helper` or `supervisor`."""
+        return next(iter(self.processes_like(f"yaim: {role}")), None)
+
+    def processes_like(self, start: str) -> list[int]:
+        """The process ids of those of its processes whose command line begins like this."""
         if not self.is_running or self._process is None:
-            return None
-        for pid in _descendants(self._process.pid):
-            title = _command_line(pid)
-            if title.startswith(f"yaim: {role}"):
-                return pid
-        return None
+            return []
+        found = _descendants(self._process.pid)
+        return [pid for pid in found if _command_line(pid).startswith(start)]
 
     def processes(self, *roles: str) -> list[int]:
         """The process ids of some of its processes. Raises LabError if one is not running."""
@@ -184,6 +185,9 @@ class LabNode:
         """Send a signal to some of its processes; to none, if one of them is not running."""
         for pid in self.processes(*roles):
             os.kill(pid, number)
+
+    def reload(self) -> None:
+        self.signal(signal.SIGHUP, "supervisor")
 
     def kill(self) -> None:
         """SIGKILL to all its processes at once; its network stays as it is."""

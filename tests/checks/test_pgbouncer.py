@@ -1,0 +1,362 @@
+"""The pgbouncer check against real ones, in front of a real PostgreSQL."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Certificates
+from tests.checks.pgbouncer_server import ADMIN, APP, MONITOR, Pgbouncer, pooling, with_client_tls
+from tests.checks.postgres_server import PASSWORD, Installation, Server, free_port, running
+from yaim.checks.libpq import LibpqError, connect
+from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import Fault
+
+PATIENT_S = 10.0
+IMPATIENT_S = 0.5
+"""The bound on an attempt that is expected to be answered, and on one that is not."""
+SLACK_S = 0.5
+NO_ANSWER = CannotTell("no answer within 0.5 s")
+WELL = Healthy("console answered")
+ANSWERED = Healthy("query answered")
+
+
+def attempt(check: PgbouncerCheck, timeout_s: float = PATIENT_S) -> Verdict:
+    """One attempt, which must keep within its bound."""
+    started = time.monotonic()
+    verdict = check_pgbouncer(check, timeout_s)
+    assert time.monotonic() - started < timeout_s + SLACK_S
+    return verdict
+
+
+def console(pgbouncer: Pgbouncer, more: str = "", user: str = MONITOR) -> PgbouncerCheck:
+    url = f"host=127.0.0.1 port={pgbouncer.port} {more}"
+    return PgbouncerCheck(url, user=user, password=PASSWORD)
+
+
+def query(pgbouncer: Pgbouncer, dbname: str = "app", sql: str = "SELECT 1") -> PgbouncerCheck:
+    return replace(console(pgbouncer, f"dbname={dbname}", APP), query=sql)
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Installation) -> Iterator[Server]:
+    with running(postgres.new()) as server:
+        server.sql(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared(database: Server) -> Iterator[Pgbouncer]:
+    """One for all tests; they leave it as it was."""
+    with pooling(database, "shared") as pgbouncer:
+        yield pgbouncer
+
+
+@pytest.fixture
+def own(database: Server) -> Iterator[Pgbouncer]:
+    """One for one test."""
+    with pooling(database, "own") as pgbouncer:
+        yield pgbouncer
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(shared: Pgbouncer) -> Iterator[None]:
+    def resources() -> tuple[int, int]:
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = resources()
+    yield
+    assert resources() == before
+
+
+# --- the console ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", ["", "dbname=pgbouncer"])
+@pytest.mark.parametrize("user", [MONITOR, ADMIN])
+def test_a_pgbouncer_whose_console_answers_is_healthy(
+    more: str, user: str, shared: Pgbouncer
+) -> None:
+    assert attempt(console(shared, more, user)) == WELL
+
+
+def test_it_is_asked_over_its_unix_socket(shared: Pgbouncer) -> None:
+    url = f"postgresql://{MONITOR}:{PASSWORD}@:{shared.port}/?host={shared.directory}"
+    assert attempt(PgbouncerCheck(url)) == WELL
+
+
+def test_nothing_is_kept_between_attempts(shared: Pgbouncer) -> None:
+    attempt(console(shared))
+    assert [row for row in shared.admin("SHOW CLIENTS") if row[1] != ADMIN] == []
+
+
+def test_its_log_has_no_complaints_about_us(own: Pgbouncer) -> None:
+    attempt(console(own))
+    attempt(query(own))
+    log = (own.directory / "log").read_text()
+    assert "ERROR" not in log and "WARNING" not in log
+
+
+def test_a_database_that_it_has_is_healthy(shared: Pgbouncer) -> None:
+    assert attempt(replace(console(shared), database="app")) == WELL
+
+
+def test_a_database_that_it_does_not_have_is_unhealthy(shared: Pgbouncer) -> None:
+    check = replace(console(shared), database="unknown")
+    assert attempt(check) == Unhealthy("it has no database unknown")
+
+
+def test_the_console_is_no_database_of_those_that_count(shared: Pgbouncer) -> None:
+    check = replace(console(shared), database="pgbouncer")
+    assert attempt(check) == Unhealthy("it has no database pgbouncer")
+
+
+def test_a_database_that_is_disabled_is_unhealthy(own: Pgbouncer) -> None:
+    own.admin("DISABLE app")
+    unhealthy = Unhealthy("database app is disabled")
+    assert attempt(console(own)) == unhealthy
+    assert attempt(replace(console(own), database="app")) == unhealthy
+    assert attempt(replace(console(own), database="app", when_paused="healthy")) == unhealthy
+    assert attempt(replace(console(own), database="down")) == WELL
+    own.admin("ENABLE app")
+    assert attempt(console(own)) == WELL
+
+
+@pytest.mark.parametrize("command", ["PAUSE", "KILL"])
+def test_a_database_that_is_paused_counts_as_configured(command: str, own: Pgbouncer) -> None:
+    own.admin(f"{command} app")
+    paused = "database app is paused"
+    for check in (console(own), replace(console(own), database="app")):
+        assert attempt(check) == Unhealthy(paused)
+        healthy = Healthy(f"{paused}, which counts as healthy")
+        assert attempt(replace(check, when_paused="healthy")) == healthy
+    assert attempt(replace(console(own), database="down")) == WELL
+    own.admin("RESUME app")
+    assert attempt(console(own)) == WELL
+
+
+def test_a_pgbouncer_that_is_paused_counts_as_configured(own: Pgbouncer) -> None:
+    own.admin("PAUSE")
+    check = replace(console(own), database="app")
+    if own.version < 11900:
+        assert attempt(check) == WELL  # nothing on its console tells
+    else:
+        assert attempt(check) == Unhealthy("paused")
+        healthy = Healthy("paused, which counts as healthy")
+        assert attempt(replace(check, when_paused="healthy")) == healthy
+    assert attempt(query(own), IMPATIENT_S) == NO_ANSWER
+    own.admin("RESUME")
+    assert attempt(check) == WELL
+    assert attempt(query(own)) == ANSWERED
+
+
+def test_a_pgbouncer_that_is_suspended_gives_no_answer(own: Pgbouncer) -> None:
+    with own.session() as admin:
+        admin.query("SUSPEND")
+        assert attempt(console(own), IMPATIENT_S) == NO_ANSWER
+        assert attempt(query(own), IMPATIENT_S) == NO_ANSWER
+        admin.query("RESUME")
+        assert attempt(console(own)) == WELL
+        assert attempt(query(own)) == ANSWERED
+
+
+def test_a_suspended_pgbouncer_resumes_although_we_check(own: Pgbouncer) -> None:
+    """It does when it has no console connection any more. (So we keep none.)"""
+    with own.session() as admin:
+        assert attempt(console(own)) == WELL
+        admin.query("SUSPEND")
+        assert attempt(console(own), IMPATIENT_S) == NO_ANSWER
+    assert attempt(console(own)) == WELL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_pgbouncer_that_was_told_to_end_ends_although_we_check(
+    number: int, own: Pgbouncer
+) -> None:
+    """Newer ones wait for all clients after SIGTERM, those of the console among them."""
+    assert attempt(console(own)) == WELL
+    own.send(number)
+    own.wait()
+    assert attempt(console(own)) == CannotTell("Connection refused")
+
+
+def test_a_full_pgbouncer_is_unhealthy(database: Server) -> None:
+    with pooling(database, "full", max_client_conn="3") as full, ExitStack() as stack:
+        check = console(full)
+        for _ in range(2):
+            stack.enter_context(full.session(APP, "app"))
+        assert attempt(check) == WELL
+        assert attempt(query(full)) == ANSWERED
+        stack.enter_context(full.session(APP, "app"))
+        assert attempt(check) == Unhealthy("out of connections: max_client_conn")
+        refused = Unhealthy("no more connections allowed (max_client_conn)")
+        assert attempt(query(full)) == refused
+
+
+# --- who may come in -----------------------------------------------------------------------------
+
+
+def test_a_user_who_may_not_use_the_console_is_unhealthy(shared: Pgbouncer) -> None:
+    assert attempt(console(shared, user=APP)) == Unhealthy("not allowed")
+
+
+@pytest.mark.parametrize("auth_type", ["scram-sha-256", "md5"])
+def test_a_wrong_password_is_unhealthy(auth_type: str, database: Server) -> None:
+    with pooling(database, auth_type, auth_type=auth_type) as pgbouncer:
+        assert attempt(console(pgbouncer)) == WELL
+        verdict = attempt(replace(console(pgbouncer), password="falsch"))
+        assert isinstance(verdict, Unhealthy)
+        assert "authentication failed" in verdict.reason
+        verdict = attempt(replace(console(pgbouncer), user="stranger"))
+        assert isinstance(verdict, Unhealthy)
+
+
+def test_a_missing_password_is_unhealthy(
+    shared: Pgbouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSFILE", "/nowhere")
+    verdict = attempt(replace(console(shared), password=None))
+    assert verdict == Unhealthy("it asks for a password, and there is none (28P01)")
+
+
+def test_without_authentication_no_password_is_needed(database: Server) -> None:
+    with pooling(database, "trusting", auth_type="trust") as pgbouncer:
+        assert attempt(replace(console(pgbouncer), password=None)) == WELL
+
+
+# --- a query -------------------------------------------------------------------------------------
+
+
+def test_a_query_goes_through_to_the_database(shared: Pgbouncer) -> None:
+    check = query(shared, sql="SELECT current_user, 1")
+    assert attempt(check) == ANSWERED
+    assert attempt(replace(check, expected_response="app|1")) == ANSWERED
+    wrong = Unhealthy("the query gave 'app|1', expected '2'")
+    assert attempt(replace(check, expected_response="2")) == wrong
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction", "statement"])
+def test_a_query_leaves_nothing_in_a_pooled_connection(mode: str, database: Server) -> None:
+    with pooling(database, mode, pool_mode=mode, default_pool_size="1") as pgbouncer:
+        assert attempt(query(pgbouncer)) == ANSWERED
+        with pgbouncer.session(APP, "app") as session:
+            assert session.query("SHOW statement_timeout") == [("0",)]
+
+
+def test_a_query_that_takes_too_long_cannot_tell_and_is_ended(
+    shared: Pgbouncer, database: Server
+) -> None:
+    assert attempt(query(shared, sql="SELECT pg_sleep(60)"), IMPATIENT_S) == NO_ANSWER
+    time.sleep(0.5)
+    busy = "SELECT query FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'"
+    assert database.sql(busy) == []
+
+
+def test_a_query_that_fails_is_unhealthy(shared: Pgbouncer) -> None:
+    verdict = attempt(query(shared, sql="SELECT nothing"))
+    assert verdict == Unhealthy('column "nothing" does not exist (42703)')
+
+
+def test_a_database_that_is_not_there_is_unhealthy(shared: Pgbouncer) -> None:
+    assert attempt(query(shared, "unknown")) == Unhealthy("no such database: unknown")
+    verdict = attempt(query(shared, "gone"))
+    assert isinstance(verdict, Unhealthy)
+    assert verdict.reason.startswith('database "nowhere" does not exist')
+
+
+def test_a_query_to_a_disabled_database_is_unhealthy(own: Pgbouncer) -> None:
+    own.admin("DISABLE app")
+    assert attempt(query(own)) == Unhealthy('database "app" is disabled')
+
+
+def test_a_database_that_is_down_is_never_healthy(shared: Pgbouncer) -> None:
+    """pgbouncer lets clients wait for it. Its console says nothing about it."""
+    for _ in range(3):
+        verdict = attempt(query(shared, "down"), IMPATIENT_S)
+        assert verdict == NO_ANSWER or isinstance(verdict, Unhealthy)
+    assert attempt(console(shared)) == WELL
+
+
+def test_a_query_whose_server_process_dies_cannot_tell(shared: Pgbouncer) -> None:
+    sql = "SELECT pg_terminate_backend(pg_backend_pid())"
+    assert isinstance(attempt(query(shared, sql=sql)), CannotTell)
+
+
+# --- no answer -----------------------------------------------------------------------------------
+
+
+def test_nobody_at_the_port_cannot_tell() -> None:
+    check = PgbouncerCheck(f"host=127.0.0.1 port={free_port()} user=u")
+    assert attempt(check) == CannotTell("Connection refused")
+
+
+def test_a_killed_pgbouncer_cannot_tell(own: Pgbouncer) -> None:
+    own.send(signal.SIGKILL)
+    own.wait()
+    assert attempt(console(own)) == CannotTell("Connection refused")
+
+
+def test_a_pgbouncer_that_hangs_cannot_tell_in_time(own: Pgbouncer) -> None:
+    own.send(signal.SIGSTOP)
+    for check in (console(own), query(own)):
+        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+    own.send(signal.SIGCONT)
+    assert attempt(console(own)) == WELL
+
+
+def test_a_postgresql_is_no_pgbouncer(database: Server) -> None:
+    url = f"host={database.directory} port={database.port} user=postgres"
+    reason = 'database "pgbouncer" does not exist (3D000)'
+    assert attempt(PgbouncerCheck(url)) == Unhealthy(reason)
+
+
+# --- TLS -----------------------------------------------------------------------------------------
+
+
+def test_its_certificate_is_verified(database: Server, certificates: Certificates) -> None:
+    options = with_client_tls(database, certificates)
+    with pooling(database, "tls", **options) as pgbouncer:
+        check = console(pgbouncer)
+        assert attempt(replace(check, ca_file=certificates.ca)) == WELL
+        through = replace(query(pgbouncer), ca_file=certificates.ca)
+        assert attempt(through) == ANSWERED
+        stranger = attempt(replace(check, ca_file=certificates.stranger))
+        assert stranger == CannotTell("SSL error: certificate verify failed")
+        with pytest.raises(LibpqError, match="SSL required"):
+            plain = {**pgbouncer.options(MONITOR, "pgbouncer"), "sslmode": "disable"}
+            with connect(plain, time.monotonic() + PATIENT_S):
+                pass
+
+
+# --- the keys ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("check", "key"),
+    [
+        (PgbouncerCheck("host=h"), None),
+        (PgbouncerCheck("host=h dbname=pgbouncer", database="app"), None),
+        (PgbouncerCheck("host=h dbname=app", query="SELECT 1", expected_response="1"), None),
+        (PgbouncerCheck("host=h dbname=app"), "pgbouncer-conn-url"),
+        (PgbouncerCheck("host=h dbname=pgbouncer", query="SELECT 1"), "pgbouncer-conn-url"),
+        (PgbouncerCheck("host=h", expected_response="1"), "pgbouncer-query"),
+        (PgbouncerCheck("host=h", query="SELECT 1", database="x"), "pgbouncer-database"),
+        (PgbouncerCheck("host=h", query="Q", when_paused="healthy"), "pgbouncer-when-paused"),
+        (PgbouncerCheck("host=h user=u", user="u"), "pgbouncer-user"),
+        (PgbouncerCheck("host=h", cert_file=Path("/x")), "pgbouncer-key-file"),
+    ],
+)
+def test_keys_that_are_wrong_together_are_faults(check: PgbouncerCheck, key: str | None) -> None:
+    assert [each.key for each in check.faults()] == ([key] if key else [])
+
+
+def test_a_fault_that_is_found_as_for_postgres_names_our_keys() -> None:
+    check = PgbouncerCheck("host=h user=u", user="u")
+    expected = "either it or user in pgbouncer-conn-url, not both"
+    assert list(check.faults()) == [Fault("pgbouncer-user", expected)]

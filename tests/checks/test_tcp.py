@@ -1,0 +1,439 @@
+"""The TCP check against servers that misbehave, over real sockets."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yaim.checks.tcp import MAX_ANSWER_BYTES, TcpAddress, TcpCheck, check_tcp, tcp_address
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import Unfit
+
+PATIENT_S = 10.0
+IMPATIENT_S = 0.3
+"""The bound on an attempt that is expected to be answered, and on one that is not."""
+SLACK_S = 0.5
+NO_ANSWER = CannotTell("no answer within 0.3 s")
+CONNECTED = Healthy("connected")
+EXPECTED = Healthy("the answer is as expected")
+
+
+def attempt(check: TcpCheck, timeout_s: float = PATIENT_S) -> Verdict:
+    """One attempt, which must keep within its bound."""
+    started = time.monotonic()
+    verdict = check_tcp(check, timeout_s)
+    assert time.monotonic() - started < timeout_s + SLACK_S
+    return verdict
+
+
+# --- servers -------------------------------------------------------------------------------------
+
+Answer = Callable[[socket.socket, "Server"], None]
+
+
+class Server:
+    """Answers one connection, then notes what comes until the end of that."""
+
+    def __init__(self, answer: Answer, host: str) -> None:
+        self._answer = answer
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
+        self.address = TcpAddress(host, self._listener.getsockname()[1])
+        self.got = b""
+        self.was_reset = False
+        self.sent_bytes = 0
+        self.is_closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.settimeout(PATIENT_S)
+            try:
+                self._answer(connection, self)
+                while part := connection.recv(65536):
+                    self.got += part
+            except OSError as error:
+                self.was_reset = isinstance(error, ConnectionResetError | BrokenPipeError)
+
+    def close(self) -> None:
+        self.is_closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(PATIENT_S)
+
+
+@contextmanager
+def serving(answer: Answer, host: str = "127.0.0.1") -> Iterator[Server]:
+    server = Server(answer, host)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def sends(*parts: bytes, every_s: float = 0.0) -> Answer:
+    def answer(connection: socket.socket, server: Server) -> None:
+        for part in parts:
+            server.is_closing.wait(every_s)
+            connection.sendall(part)
+
+    return answer
+
+
+def sends_and_ends(content: bytes) -> Answer:
+    def answer(connection: socket.socket, server: Server) -> None:
+        connection.sendall(content)
+        connection.shutdown(socket.SHUT_WR)
+
+    return answer
+
+
+def echoes(connection: socket.socket, server: Server) -> None:
+    server.got = connection.recv(65536)
+    connection.sendall(server.got)
+
+
+def drips(connection: socket.socket, server: Server) -> None:
+    while not server.is_closing.wait(0.02):
+        connection.sendall(b"x")
+
+
+def waits(_: socket.socket, server: Server) -> None:
+    server.is_closing.wait(PATIENT_S)
+
+
+def floods(connection: socket.socket, server: Server) -> None:
+    """Sends 64 MiB."""
+    for _ in range(1024):
+        connection.sendall(b"x" * 65536)
+        server.sent_bytes += 65536
+
+
+def resets(connection: socket.socket, server: Server) -> None:
+    server.is_closing.wait(0.05)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    connection.close()
+
+
+@contextmanager
+def ignoring(*hosts: str) -> Iterator[int]:
+    """A port that answers no SYN at these addresses: nobody accepts, and the queue is full."""
+    with ExitStack() as stack:
+        port = 0
+        for host in hosts:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = stack.enter_context(socket.socket(family))
+            listener.bind((host, port))
+            listener.listen(0)
+            port = listener.getsockname()[1]
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket(family))
+                waiting.setblocking(False)
+                waiting.connect_ex((host, port))
+        yield port
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    def resources() -> tuple[int, int]:
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = resources()
+    yield
+    assert resources() == before
+
+
+# --- the keys ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "host", "port"),
+    [
+        ("127.0.0.1:5432", "127.0.0.1", 5432),
+        ("db1.example:1", "db1.example", 1),
+        ("[::1]:65535", "::1", 65535),
+        ("[2001:DB8:0::1]:6432", "2001:db8::1", 6432),
+    ],
+)
+def test_an_address_is_host_and_port(value: str, host: str, port: int) -> None:
+    assert tcp_address(value) == TcpAddress(host, port)
+    assert tcp_address(str(tcp_address(value))) == TcpAddress(host, port)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "db1", "db1:", ":5432", "5432", "db1:0", "db1:65536", "db1:http", "db1:-1"),
+        *("db1:1_0", "db1:٣", "::1:5432", "[::1]", "[::1:5432", "[db1]:5432", "[]:1", "[::1]x:1"),
+        *("tcp://db1:1", "db 1:1", "a@b:1", "\udc80:1", ["db1:1"], None),
+    ],
+)
+def test_what_is_no_address_is_refused(value: Any) -> None:
+    with pytest.raises(Unfit, match=r"host:port, or \[IPv6 address\]:port, with a port from 1"):
+        tcp_address(value)
+
+
+# --- the answer is judged ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_connecting_is_enough_if_nothing_is_expected(host: str) -> None:
+    with serving(sends(), host) as server:
+        assert attempt(TcpCheck(server.address)) == CONNECTED
+    assert server.got == b""
+
+
+def test_what_is_to_be_sent_is_sent_in_utf_8() -> None:
+    with serving(sends()) as server:
+        assert attempt(TcpCheck(server.address, send="läuft?\r\n")) == CONNECTED
+        server.is_closing.wait(0.05)
+        assert server.got == "läuft?\r\n".encode()
+
+
+def test_the_expected_answer_is_healthy() -> None:
+    with serving(echoes) as server:
+        assert attempt(TcpCheck(server.address, "say läuft", "läuft")) == EXPECTED
+
+
+def test_a_server_that_speaks_first_is_listened_to() -> None:
+    with serving(sends(b"220 mail ESMTP\r\n")) as server:
+        assert attempt(TcpCheck(server.address, expect="220 ")) == EXPECTED
+
+
+def test_an_answer_in_pieces_is_put_together() -> None:
+    with serving(sends(b"+", b"PO", b"NG\r", b"\n", every_s=0.03)) as server:
+        assert attempt(TcpCheck(server.address, "PING\r\n", "+PONG\r\n")) == EXPECTED
+
+
+def test_another_answer_is_unhealthy_and_told() -> None:
+    with serving(sends_and_ends(b"-LOADING\r\n")) as server:
+        assert attempt(TcpCheck(server.address, "PING\r\n", "+PONG")) == Unhealthy(
+            r"the answer does not contain '+PONG': b'-LOADING\r\n'"
+        )
+
+
+def test_another_answer_of_a_server_that_waits_for_more_is_told() -> None:
+    with serving(sends(b"-LOADING\r\n")) as server:
+        assert attempt(TcpCheck(server.address, "PING\r\n", "+PONG"), IMPATIENT_S) == CannotTell(
+            r"no answer within 0.3 s that contains '+PONG': b'-LOADING\r\n'"
+        )
+
+
+def test_an_answer_without_end_is_cut_off_and_judged() -> None:
+    with serving(floods) as server:
+        assert attempt(TcpCheck(server.address, expect="y")) == Unhealthy(
+            f"the answer does not contain 'y': {b'x' * 80!r}"
+        )
+    assert server.sent_bytes < 32 * 1024 * 1024
+
+
+@pytest.mark.parametrize(("before", "verdict"), [(2, Healthy), (1, Unhealthy)])
+def test_what_comes_after_the_most_that_is_read_is_not_looked_at(
+    before: int, verdict: type[Verdict]
+) -> None:
+    with serving(sends_and_ends(b"x" * (MAX_ANSWER_BYTES - before) + b"up")) as server:
+        assert type(attempt(TcpCheck(server.address, expect="up"))) is verdict
+
+
+@pytest.mark.parametrize("content", [b"\0\xff\x1b[2J\r\n" * 1000, "läuft ‮".encode()])
+@pytest.mark.parametrize("expected", ["\x1b[2J?", "x" * 1000])
+def test_the_reason_is_short_and_can_be_printed(content: bytes, expected: str) -> None:
+    with serving(sends_and_ends(content)) as server:
+        verdict = attempt(TcpCheck(server.address, expect=expected))
+    assert isinstance(verdict, Unhealthy)
+    assert verdict.reason.isprintable()
+    assert len(verdict.reason) <= 160
+
+
+# --- no answer -----------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_cannot_tell() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = TcpAddress("127.0.0.1", bound.getsockname()[1])
+        assert attempt(TcpCheck(address)) == CannotTell("Connection refused")
+
+
+def test_a_host_that_cannot_be_reached_cannot_tell() -> None:
+    assert attempt(TcpCheck(TcpAddress("192.0.2.1", 1))) == CannotTell("Network is unreachable")
+
+
+def test_a_port_at_which_nobody_accepts_cannot_tell_in_time() -> None:
+    with ignoring("127.0.0.1") as port:
+        assert attempt(TcpCheck(TcpAddress("127.0.0.1", port)), IMPATIENT_S) == NO_ANSWER
+
+
+def test_a_server_that_says_nothing_cannot_tell_in_time() -> None:
+    with serving(sends()) as server:
+        assert attempt(TcpCheck(server.address, expect="up"), IMPATIENT_S) == NO_ANSWER
+
+
+def test_a_server_that_never_ends_its_answer_cannot_tell_in_time() -> None:
+    with serving(drips) as server:
+        verdict = attempt(TcpCheck(server.address, expect="up"), IMPATIENT_S)
+    assert isinstance(verdict, CannotTell)
+    assert verdict.reason.startswith("no answer within 0.3 s that contains 'up': b'xxxx")
+
+
+def test_a_server_that_reads_nothing_cannot_tell_in_time() -> None:
+    with serving(waits) as server:
+        check = TcpCheck(server.address, send="x" * 50_000_000)
+        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+
+
+def test_a_connection_that_is_closed_without_an_answer_cannot_tell() -> None:
+    with serving(sends_and_ends(b"")) as server:
+        assert attempt(TcpCheck(server.address, expect="up")) == CannotTell(
+            "it closed the connection without an answer"
+        )
+
+
+def test_a_connection_that_is_reset_cannot_tell() -> None:
+    with serving(resets) as server:
+        reset = CannotTell("Connection reset by peer")
+        assert attempt(TcpCheck(server.address, expect="up")) == reset
+
+
+@pytest.mark.parametrize("answer", [resets, sends_and_ends(b"")])
+def test_a_connection_that_is_closed_at_once_is_one(answer: Answer) -> None:
+    with serving(answer) as server:
+        assert attempt(TcpCheck(server.address)) == CONNECTED
+
+
+def test_a_server_that_was_stopped_is_noticed_by_what_it_does_not_answer() -> None:
+    """Its kernel goes on taking connections for it."""
+    script = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(b"up")
+    connection.close()
+"""
+    with subprocess.Popen((sys.executable, "-c", script), stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            address = TcpAddress("127.0.0.1", int(server.stdout.readline()))
+            assert attempt(TcpCheck(address, expect="up")) == EXPECTED
+            server.send_signal(signal.SIGSTOP)
+            assert attempt(TcpCheck(address, expect="up"), IMPATIENT_S) == NO_ANSWER
+            assert attempt(TcpCheck(address), IMPATIENT_S) == CONNECTED
+        finally:
+            server.kill()
+
+
+def test_a_connection_to_itself_is_none() -> None:
+    """Where nobody listens, the kernel may choose the very port as ours."""
+    ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    before = ports.read_text()
+    ports.write_text("40000 40000")
+    try:
+        check = TcpCheck(TcpAddress("127.0.0.1", 40000), "up", "up")
+        assert attempt(check) == CannotTell("Connection refused")
+    finally:
+        ports.write_text(before)
+
+
+# --- how it leaves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer", [sends(), sends(b"hello"), sends(b"hello", every_s=0.03), sends(b"x" * 50_000)]
+)
+@pytest.mark.parametrize("expected", [None, "e", "x"])
+def test_the_server_sees_an_orderly_end(answer: Answer, expected: str | None) -> None:
+    with serving(answer) as server:
+        verdict = attempt(TcpCheck(server.address, "hello", expected), IMPATIENT_S)
+        server.is_closing.wait(0.05)
+    assert isinstance(verdict, CannotTell) or not server.was_reset
+
+
+def test_a_server_that_does_not_close_is_not_waited_for() -> None:
+    with serving(waits) as server:
+        started = time.monotonic()
+        assert attempt(TcpCheck(server.address)) == CONNECTED
+        assert time.monotonic() - started < 1.0
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+ELSEWHERE = """
+import sys, time
+from yaim.checks.tcp import TcpCheck, check_tcp, tcp_address
+started = time.monotonic()
+verdict = check_tcp(TcpCheck(tcp_address(sys.argv[1])), float(sys.argv[2]))
+print(time.monotonic() - started, type(verdict).__name__, verdict.reason)
+"""
+KINDS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
+
+
+def attempt_where(
+    file: str, text: str, address: str, directory: Path, timeout_s: float = PATIENT_S
+) -> Verdict:
+    """An attempt, which must keep within its bound, in a process for which a file of the system
+    has another content."""
+    other = directory / "other"
+    other.write_text(text)
+    told = subprocess.run(
+        (
+            *("unshare", "--mount", "--propagation", "private"),
+            *("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", str(other), file),
+            *(sys.executable, "-P", "-c", ELSEWHERE, address, str(timeout_s)),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    seconds, kind, reason = told.strip().split(" ", 2)
+    assert float(seconds) < timeout_s + SLACK_S
+    return KINDS[kind](reason)
+
+
+HOSTS = "::1 db1.example\n127.0.0.2 db1.example\n127.0.0.1 db1.example\n"
+
+
+def test_an_address_that_refuses_is_followed_by_the_next(tmp_path: Path) -> None:
+    with serving(sends()) as server:
+        address = f"db1.example:{server.address.port}"
+        assert attempt_where("/etc/hosts", HOSTS, address, tmp_path) == CONNECTED
+
+
+def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> None:
+    with ignoring("127.0.0.1", "127.0.0.2", "::1") as port:
+        address = f"db1.example:{port}"
+        assert attempt_where("/etc/hosts", HOSTS, address, tmp_path, IMPATIENT_S) == NO_ANSWER
+
+
+RESOLVER = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+
+
+def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(tmp_path: Path) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 53))
+        verdict = attempt_where(
+            "/etc/resolv.conf", RESOLVER, "db1.example:1", tmp_path, IMPATIENT_S
+        )
+    assert verdict == NO_ANSWER
+
+
+def test_a_name_that_cannot_be_looked_up_is_told(tmp_path: Path) -> None:
+    """Nobody listens at port 53."""
+    assert attempt_where("/etc/resolv.conf", RESOLVER, "db1.example:1", tmp_path) == CannotTell(
+        "its host name cannot be looked up: Temporary failure in name resolution"
+    )

@@ -1,0 +1,177 @@
+"""The pgbouncer check: ask its console how it is, or run a query through it.
+
+The console (database "pgbouncer"; the user must be one of stats_users or admin_users) tells about
+pgbouncer alone. Before 1.19 it does not tell of a PAUSE of all databases.
+
+A suspended pgbouncer answers on no new connection, and so looks like one that hangs. On a console
+connection that was there before it would still answer. But none is kept: as long as there is one,
+pgbouncer does not resume by itself when the one who suspended it has gone, and does not end when it
+was told to wait for its clients (SIGTERM, from 1.23 on).
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from yaim.checks.libpq import MISSING, LibpqError, Session, connect, parse
+from yaim.checks.postgres import (
+    Bounded,
+    PostgresCheck,
+    Rows,
+    conn_url,
+    judge,
+    judge_error,
+    mask_conn_url,
+    options_of,
+)
+from yaim.checks.printable import printable
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import Fault, any_text, key, one_of, readable_file, required, text
+
+CONSOLE = "pgbouncer"
+"""A database of this name is in every pgbouncer."""
+_HAS_SHOW_STATE = 11900
+"""pgbouncer's version 1.19.0, as libpq tells it."""
+_OWN_ERROR = "08P01"
+"""The SQLSTATE of all that pgbouncer itself refuses."""
+_BROKEN_OFF = re.compile(r"server conn crashed|server closed|client_login_timeout")
+"""What it says with that code when it could not finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class PgbouncerCheck:
+    conn_url: str = required(
+        "pgbouncer, as libpq takes it: a URL, or keywords; without pgbouncer-query without a"
+        " database",
+        conn_url,
+        mask=mask_conn_url,
+    )
+    user: str | None = key("user; of the console, or of the database with pgbouncer-query", text())
+    password: str | None = key("password of that user", any_text, secret=True)
+    password_file: Path | None = key("file with that password", readable_file)
+    ca_file: Path | None = key("CA certificates that pgbouncer's must be signed by", readable_file)
+    cert_file: Path | None = key("client certificate for pgbouncer", readable_file)
+    key_file: Path | None = key("key of the client certificate for pgbouncer", readable_file)
+    database: str | None = key(
+        "the one of its databases that counts, by pgbouncer's name for it; default: all", text()
+    )
+    when_paused: str = key(
+        "what a pgbouncer that is paused, or whose database is, counts as",
+        one_of("healthy", "unhealthy"),
+        "unhealthy",
+    )
+    query: str | None = key(
+        "query that is run through it; default: none, and its console is asked", text()
+    )
+    expected_response: str | None = key(
+        "what the query gives on a healthy server, as psql -At prints it", any_text
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Of keys that are wrong together, or without what they need."""
+        for each in _as_postgres(self).faults():
+            yield Fault(
+                each.key.replace("postgres-", "pgbouncer-"),
+                each.expected.replace("postgres-", "pgbouncer-"),
+            )
+        if MISSING is not None:
+            return
+        dbname = parse(self.conn_url or "").get("dbname")
+        if self.query is None:
+            if self.expected_response is not None:
+                yield Fault("pgbouncer-query", "one together with pgbouncer-expected-response")
+            if dbname not in (None, CONSOLE):
+                expected = f"no database in it, or {CONSOLE}, without pgbouncer-query"
+                yield Fault("pgbouncer-conn-url", f"{expected}; or is it pgbouncer-database?")
+            return
+        if dbname == CONSOLE:
+            expected = f"a database other than {CONSOLE} in it together with pgbouncer-query"
+            yield Fault("pgbouncer-conn-url", expected)
+        if self.database is not None:
+            yield Fault("pgbouncer-database", "none with pgbouncer-query")
+        if self.when_paused != "unhealthy":
+            yield Fault("pgbouncer-when-paused", "unhealthy with pgbouncer-query")
+
+
+def _as_postgres(check: PgbouncerCheck) -> PostgresCheck:
+    """The same server for the check of PostgreSQL."""
+    return PostgresCheck(
+        conn_url=check.conn_url,
+        user=check.user,
+        password=check.password,
+        ca_file=check.ca_file,
+        cert_file=check.cert_file,
+        key_file=check.key_file,
+        query=check.query or "SELECT 1",
+        expected_response=check.expected_response,
+    )
+
+
+def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
+    """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
+    ends_at = time.monotonic() + timeout_s
+    postgres = _as_postgres(check)
+    try:
+        if MISSING is not None:
+            return CannotTell(MISSING)
+        options = options_of(postgres)
+        if check.query is None:
+            options["dbname"] = CONSOLE
+        with connect(options, ends_at) as session:
+            if check.query is None:
+                return _judge_console(check, session)
+            return judge(postgres, Bounded(session, ends_at))
+    except LibpqError as error:
+        if error.is_timeout:
+            return CannotTell(f"no answer within {timeout_s:.2g} s")
+        if error.sqlstate == _OWN_ERROR and not _BROKEN_OFF.search(str(error)):
+            return Unhealthy(str(error))
+        return judge_error(postgres, error)
+
+
+def _judge_console(check: PgbouncerCheck, console: Session) -> Verdict:
+    databases = [each for each in console.table("SHOW DATABASES") if each.get("name") != CONSOLE]
+    if check.database is not None:
+        databases = [each for each in databases if each.get("name") == check.database]
+        if not databases:
+            return Unhealthy(printable(f"it has no database {check.database}"))
+    disabled = [each.get("name") for each in databases if _number(each.get("disabled"))]
+    if disabled:
+        return Unhealthy(printable(f"database {disabled[0]} is disabled"))
+    if _is_full(console):
+        return Unhealthy("out of connections: max_client_conn")
+    paused = [each.get("name") for each in databases if _number(each.get("paused"))]
+    if _is_paused(console):
+        found = "paused"
+    elif paused:
+        found = printable(f"database {paused[0]} is paused")
+    else:
+        return Healthy("console answered")
+    if check.when_paused == "healthy":
+        return Healthy(f"{found}, which counts as healthy")
+    return Unhealthy(found)
+
+
+def _is_paused(console: Session) -> bool:
+    """As a whole, which older versions do not tell."""
+    if console.server_version < _HAS_SHOW_STATE:
+        return False
+    return ("paused", "yes") in console.query("SHOW STATE")
+
+
+def _is_full(console: Session) -> bool:
+    """For all but the console, whose connections count all the same; one of them is ours."""
+    used = _value(console.query("SHOW LISTS"), "used_clients")
+    return used > _value(console.query("SHOW CONFIG"), "max_client_conn")
+
+
+def _value(rows: Rows, name: str) -> int:
+    """Of the row that begins with that name; 0 if there is none."""
+    return next((_number(row[1]) for row in rows if len(row) > 1 and row[0] == name), 0)
+
+
+def _number(value: str | None) -> int:
+    """0 for what is none."""
+    return int(value) if value is not None and value.isdecimal() else 0

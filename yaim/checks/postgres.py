@@ -1,0 +1,315 @@
+"""The PostgreSQL check: connect, ask for the role and the lag, run a query, compare what it gives.
+
+Everything happens on one new connection: one that is kept would hide a server that takes no new
+ones. A query that is given up is ended by the server, too (statement_timeout), or each attempt
+would leave one more there, until it is out of connections. The timeout is set for a transaction
+only, in case there is a pooler in between.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yaim.checks.libpq import MISSING, LibpqError, Session, connect, effective, parse
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import (
+    MASK,
+    Fault,
+    Unfit,
+    any_text,
+    both_or_neither,
+    key,
+    one_of,
+    readable_file,
+    required,
+    text,
+)
+
+TOO_MANY_CONNECTIONS = "53300"
+NO_ANSWERS = re.compile(r"57P0[123]|57014|08...|40001|40P01")
+"""SQLSTATEs of a server that is starting or stopping, of a query that was cancelled, of a
+connection that failed, and of a query that was in another's way: worth another try."""
+_STOPS_AFTER_S = 0.1
+"""How much later than the attempt the server ends its query."""
+
+Rows = Sequence[tuple[str | None, ...]]
+
+
+def conn_url(value: Any) -> str:
+    """What libpq takes, if there is a libpq to ask."""
+    url = text()(value)
+    if MISSING is None:
+        try:
+            parse(url)
+        except LibpqError as error:
+            raise Unfit(f"a URL or keywords as libpq takes them ({error})") from None
+    return url
+
+
+def mask_conn_url(shown: str) -> str:
+    """Without the passwords: a user's, and that of a key."""
+    masked = re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", shown)
+    masked = re.sub(r"([?&](?:ssl)?password=)[^&]*", rf"\g<1>{MASK}", masked)
+    masked = re.sub(
+        r"(\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'?|(?:\\.|[^\s\\&'])+)",
+        rf"\g<1>{MASK}",
+        masked,
+        flags=re.DOTALL,
+    )
+    if MISSING is None:
+        try:
+            options = parse(masked)
+        except LibpqError:
+            return MASK
+        if {options.get("password"), options.get("sslpassword")} - {None, "", MASK}:
+            return MASK
+    return masked
+
+
+@dataclass(frozen=True, slots=True)
+class MaxLag:
+    amount: int
+    """In bytes or milliseconds."""
+    is_time: bool
+
+    def __str__(self) -> str:
+        return told_ms(self.amount) if self.is_time else told_bytes(self.amount)
+
+
+_UNITS = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "ms": 1, "s": 1000, "min": 60_000}
+_TIMES = ("ms", "s", "min")
+
+
+def max_lag(value: Any) -> MaxLag:
+    found = re.fullmatch(r"([0-9]{1,12})\s*([a-z]+)", value.lower() if type(value) is str else "")
+    if found is None or found[2] not in _UNITS:
+        raise Unfit("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
+    return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresCheck:
+    conn_url: str = required(
+        "the server and the database, as libpq takes them: a URL, or keywords",
+        conn_url,
+        mask=mask_conn_url,
+    )
+    user: str | None = key("user of the database", text())
+    password: str | None = key("password of that user", any_text, secret=True)
+    password_file: Path | None = key("file with that password", readable_file)
+    ca_file: Path | None = key("CA certificates that the server's must be signed by", readable_file)
+    cert_file: Path | None = key("client certificate for the server", readable_file)
+    key_file: Path | None = key("key of the client certificate for the server", readable_file)
+    query: str = key("query that is run", text(), "SELECT 1")
+    expected_response: str | None = key(
+        "what the query gives on a healthy server, as psql -At prints it", any_text
+    )
+    role: str = key("role of a healthy server", one_of("any", "primary", "standby"), "any")
+    max_lag: MaxLag | None = key("how far a healthy standby may be behind", max_lag)
+    when_full: str = key(
+        "what a server that is out of connections counts as",
+        one_of("healthy", "unhealthy"),
+        "unhealthy",
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Of keys that are wrong together, or without what they need."""
+        if MISSING is not None:
+            yield Fault("checker-type", f"another one, or: {MISSING}")
+            return
+        yield from both_or_neither(self, "postgres-", "cert-file", "key-file")
+        if self.role == "primary" and self.max_lag is not None:
+            yield Fault("postgres-max-lag", "none with postgres-role primary")
+        if not self.conn_url:
+            return
+        given = parse(self.conn_url)
+        for name, option in _OPTION_OF.items():
+            if getattr(self, name) is not None and option in given:
+                expected = f"either it or {option} in postgres-conn-url, not both"
+                yield Fault(f"postgres-{name.replace('_', '-')}", expected)
+        sslmode = given.get("sslmode")
+        if self.ca_file is not None and sslmode not in (None, "verify-ca", "verify-full"):
+            expected = "sslmode verify-full or verify-ca together with postgres-ca-file"
+            yield Fault("postgres-conn-url", expected)
+        try:
+            effective(options_of(self))
+        except LibpqError as error:
+            yield Fault("postgres-conn-url", f"options that libpq takes ({error})")
+
+
+_OPTION_OF: Mapping[str, str] = {
+    "user": "user",
+    "password": "password",
+    "ca_file": "sslrootcert",
+    "cert_file": "sslcert",
+    "key_file": "sslkey",
+}
+"""The keys that libpq has an option for."""
+
+
+def options_of(check: PostgresCheck) -> dict[str, str]:
+    """libpq's. Raises LibpqError."""
+    options = parse(check.conn_url)
+    for name, option in _OPTION_OF.items():
+        if (value := getattr(check, name)) is not None:
+            options[option] = str(value)
+    if check.ca_file is not None:
+        options.setdefault("sslmode", "verify-full")
+    return options
+
+
+def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
+    """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
+    ends_at = time.monotonic() + timeout_s
+    try:
+        if MISSING is not None:
+            return CannotTell(MISSING)
+        with connect(options_of(check), ends_at) as session:
+            return judge(check, Bounded(session, ends_at))
+    except LibpqError as error:
+        if error.is_timeout:
+            return CannotTell(f"no answer within {timeout_s:.2g} s")
+        return judge_error(check, error)
+
+
+def judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
+    if error.sqlstate is None:
+        return CannotTell(str(error))
+    reason = f"{str(error)[:150]} ({error.sqlstate})"
+    if error.sqlstate == TOO_MANY_CONNECTIONS:
+        if check.when_full == "healthy":
+            return Healthy("out of connections, which counts as healthy")
+        return Unhealthy(f"out of connections: {reason}"[:170])
+    return CannotTell(reason) if NO_ANSWERS.fullmatch(error.sqlstate) else Unhealthy(reason)
+
+
+class Bounded:
+    """Queries that the server ends soon after we have given them up."""
+
+    def __init__(self, session: Session, ends_at: float) -> None:
+        self._session = session
+        self._ends_at = ends_at
+
+    def query(self, sql: str) -> Rows:
+        left_s = max(self._ends_at - time.monotonic(), 0.0) + _STOPS_AFTER_S
+        return self._session.query(f"SET LOCAL statement_timeout = {left_s * 1000:.0f}; {sql}")
+
+
+def judge(check: PostgresCheck, server: Bounded) -> Verdict:
+    found = []
+    if check.role != "any" or check.max_lag is not None:
+        role = "standby" if server.query("SELECT pg_is_in_recovery()") == [("t",)] else "primary"
+        if check.role not in ("any", role):
+            return Unhealthy(f"{role}, expected {check.role}")
+        found.append(role)
+        if role == "standby" and check.max_lag is not None:
+            lag = _read_lag(server)
+            told = lag.told(check.max_lag)
+            if not lag.is_within(check.max_lag):
+                return Unhealthy(f"standby, {told}, expected at most {check.max_lag}")
+            found.append(told)
+    given = as_psql_prints(server.query(check.query))
+    expected = check.expected_response
+    if expected is not None and given != expected.removesuffix("\n"):
+        return Unhealthy(f"the query gave {_start(given)}, expected {_start(expected)}")
+    return Healthy(", ".join([*found, "query answered"]))
+
+
+def as_psql_prints(rows: Rows) -> str:
+    """psql -At, without the line end after the last row."""
+    return "\n".join("|".join(value or "" for value in row) for row in rows)
+
+
+def _start(text: str) -> str:
+    shown = repr(text[:60])
+    return f"{shown}..." if len(text) > 60 else shown
+
+
+# --- the lag -------------------------------------------------------------------------------------
+
+_LAG_SQL = """
+SELECT receiver.pid IS NOT NULL, receiver.status,
+    CASE WHEN receiver.last_msg_send_time <> receiver.last_msg_receipt_time
+        THEN receiver.latest_end_lsn - pg_last_wal_replay_lsn() END,
+    pg_last_wal_receive_lsn() - pg_last_wal_replay_lsn(),
+    (1000 * extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()))::bigint
+FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver receiver ON true
+"""
+"""latest_end_lsn is the end of the WAL on the primary as it told last. It may be from before a
+reconnection; but as long as the primary has told nothing since, both times are the same, to the
+microsecond: that of the start. Without the privileges of pg_read_all_stats pg_stat_wal_receiver has
+a pid, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    has_receiver: bool
+    """Whether there is a WAL receiver that streams, as far as that can be seen."""
+    is_hidden: bool
+    """Whether the role lacks the privilege to see more of it."""
+    told_bytes: int | None
+    """What the primary told of and is not replayed."""
+    received_bytes: int | None
+    """What is received and not replayed."""
+    age_ms: int | None
+    """Of the last transaction that is replayed."""
+
+    def bytes_behind(self) -> int | None:
+        if not self.has_receiver or self.told_bytes is None:
+            return None
+        return max(self.told_bytes, 0)
+
+    def ms_behind(self) -> int | None:
+        """None if it cannot be told. The age is an upper bound: nothing may have been written."""
+        has_replayed_all = self.received_bytes is not None and self.received_bytes <= 0
+        knows_of_no_more = self.is_hidden or (self.told_bytes is not None and self.told_bytes <= 0)
+        if self.has_receiver and has_replayed_all and knows_of_no_more:
+            return 0
+        return None if self.age_ms is None else max(self.age_ms, 0)
+
+    def is_within(self, most: MaxLag) -> bool:
+        behind = self.ms_behind() if most.is_time else self.bytes_behind()
+        return behind is not None and behind <= most.amount
+
+    def told(self, most: MaxLag) -> str:
+        if most.is_time:
+            behind = self.ms_behind()
+            return "lag cannot be told" if behind is None else f"lag {told_ms(behind)}"
+        behind = self.bytes_behind()
+        if behind is not None:
+            return f"lag {told_bytes(behind)}"
+        if self.has_receiver and self.is_hidden:
+            return "lag cannot be told without the role pg_monitor"
+        if self.has_receiver:
+            return "lag cannot be told: the primary has sent nothing yet"
+        return "lag cannot be told: no WAL is streamed"
+
+
+def _read_lag(server: Bounded) -> _Lag:
+    ((is_there, status, told, received, age),) = server.query(_LAG_SQL)
+    is_hidden = is_there == "t" and status is None
+    return _Lag(
+        has_receiver=is_hidden or status == "streaming",
+        is_hidden=is_hidden,
+        told_bytes=_whole(told),
+        received_bytes=_whole(received),
+        age_ms=_whole(age),
+    )
+
+
+def _whole(value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def told_bytes(amount: int) -> str:
+    for unit, size in (("GB", 2**30), ("MB", 2**20), ("kB", 2**10)):
+        if amount >= size:
+            return f"{amount / size:.4g} {unit}"
+    return f"{amount} B"
+
+
+def told_ms(amount: int) -> str:
+    return f"{amount} ms" if amount < 10_000 else f"{amount / 1000:.0f} s"

@@ -1,0 +1,147 @@
+"""The TCP check: connect, perhaps send something, and look for something in the answer."""
+
+import errno
+import ipaddress
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from yaim.checks.printable import printable
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.keys import Fault, Unfit, key, required, text, whole
+from yaim.name_lookup import look_up
+
+MAX_ANSWER_BYTES = 64 * 1024
+"""What comes after is not looked at."""
+GOODBYE_S = 0.1
+"""How long the server has to close the connection, too: it would be reset if something came after
+our end, which servers log, and MySQL counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def tcp_address(value: Any) -> TcpAddress:
+    form = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\s:/@\[\]]+)):(?P<port>[0-9]+)")
+    found = form.fullmatch(value) if isinstance(value, str) else None
+    try:
+        if found:
+            port = whole(1, 65535)(found["port"])
+            if found["ipv6"]:
+                return TcpAddress(str(ipaddress.IPv6Address(found["ipv6"])), port)
+            return TcpAddress(text()(found["host"]), port)
+    except ValueError:
+        pass
+    raise Unfit("host:port, or [IPv6 address]:port, with a port from 1 to 65535")
+
+
+@dataclass(frozen=True, slots=True)
+class TcpCheck:
+    address: TcpAddress = required("host:port that takes connections", tcp_address)
+    send: str | None = key("text that is sent after connecting", text())
+    expect: str | None = key("text that the service's answer contains", text())
+    """Without it connecting is enough, which the kernel does also for a process that hangs."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Of keys that are wrong together."""
+        yield from ()
+
+
+def check_tcp(check: TcpCheck, timeout_s: float) -> Verdict:
+    """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
+    until = time.monotonic() + timeout_s
+    answer = bytearray()
+    try:
+        with _connect(check.address, until) as connection:
+            if check.send is not None:
+                connection.settimeout(_left_s(until))
+                connection.sendall(check.send.encode())
+            if check.expect is not None:
+                _read(connection, check.expect.encode(), answer, until)
+            _say_goodbye(connection, until)
+    except TimeoutError:
+        no_answer = f"no answer within {timeout_s:.2g} s"
+        wrong = f" that contains {check.expect!r}: {_start(answer)}" if answer else ""
+        return CannotTell(printable(no_answer + wrong))
+    except socket.gaierror as error:
+        return CannotTell(printable(f"its host name cannot be looked up: {error.strerror}"))
+    except OSError as error:
+        return CannotTell(printable(error.strerror or str(error)))
+    return _judge(check, bytes(answer))
+
+
+def _judge(check: TcpCheck, answer: bytes) -> Verdict:
+    if check.expect is None:
+        return Healthy("connected")
+    if check.expect.encode() in answer:
+        return Healthy("the answer is as expected")
+    if not answer:
+        return CannotTell("it closed the connection without an answer")
+    return Unhealthy(printable(f"the answer does not contain {check.expect!r}: {_start(answer)}"))
+
+
+def _start(answer: bytes | bytearray) -> str:
+    return repr(bytes(answer[:80]))
+
+
+def _connect(address: TcpAddress, until: float) -> socket.socket:
+    """To the first address of the host that takes the connection. Raises OSError."""
+    failure: OSError = OSError("the host name has no address")
+    for family, kind, protocol, _, found in look_up(address.host, address.port, _left_s(until)):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(_left_s(until))
+            connection.connect(found)
+            if connection.getsockname()[:2] == found[:2]:
+                # Where nobody listens, and the port is one of those for outgoing connections.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+def _read(connection: socket.socket, expected: bytes, answer: bytearray, until: float) -> None:
+    """Until that was found, or the answer ends, or is too long."""
+    while expected not in answer and len(answer) < MAX_ANSWER_BYTES:
+        connection.settimeout(_left_s(until))
+        part = connection.recv(MAX_ANSWER_BYTES - len(answer))
+        if not part:
+            return
+        answer += part
+
+
+def _say_goodbye(connection: socket.socket, until: float) -> None:
+    """What has been found stands, whatever happens here."""
+    until = min(until, time.monotonic() + GOODBYE_S)
+    ignored_bytes = 0
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        while ignored_bytes < MAX_ANSWER_BYTES:
+            connection.settimeout(_left_s(until))
+            part = connection.recv(MAX_ANSWER_BYTES)
+            if not part:
+                return
+            ignored_bytes += len(part)
+    except OSError:
+        pass
+
+
+def _left_s(until: float) -> float:
+    """Raises TimeoutError."""
+    left_s = until - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
