@@ -50,6 +50,7 @@ ROUNDS ?= 5
 bench: setup
 	$(SUDO) $(BIN)/python -m bench.figures --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.outages --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.checks --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.lifetimes
 
 setup: packages .venv/ready
