@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.ssl_match_hostname import CertificateError
 
-MOST_CHARACTERS = 160
+from yaim.checks.printable import printable
 
 
 class BrokenOff(Exception):
@@ -35,10 +35,6 @@ def cause(error: BaseException) -> str:
         if told is not None:
             return printable(told)
     return "the answer is not HTTP"
-
-
-def printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text[:MOST_CHARACTERS])
 
 
 def _told(error: BaseException) -> str | None:

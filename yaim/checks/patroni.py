@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yaim.checks.http import Answer, HttpCheck, get
-from yaim.checks.http_failure import printable
+from yaim.checks.printable import printable
 from yaim.checks.verdict import Healthy, Unhealthy, Verdict
 from yaim.keys import (
     Fault,
