@@ -5,6 +5,7 @@ than the start of a line that is no HTTP.
 """
 
 import http.client
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def _told(error: BaseException) -> str | None:
         case ssl.SSLCertVerificationError():
             return f"certificate verify failed: {error.verify_message}"
         case ssl.SSLError():
-            return f"TLS failed: {(error.reason or 'unknown reason').replace('_', ' ').lower()}"
+            return f"TLS failed: {_openssl(error)}"
         case socket.gaierror():
             return f"its host name cannot be looked up: {error.strerror}"
         case CertificateError():
@@ -71,6 +72,13 @@ def _told(error: BaseException) -> str | None:
             # Of too many headers and too many interim answers, in words of its own.
             return str(error)
     return None
+
+
+def _openssl(error: ssl.SSLError) -> str:
+    """In OpenSSL's words. Python does not know the names of all its reasons."""
+    if error.reason:
+        return error.reason.replace("_", " ").lower()
+    return re.sub(r"^\[\w*\] | \(_ssl\.c:\d+\)$", "", error.strerror or "unknown reason")
 
 
 def _not_http(line: str) -> str:
