@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks.pgbouncer_server import pooling
-from tests.checks.postgres_server import PASSWORD, Installation, installed, running
+from tests.checks.postgres_server import PASSWORD, Installation, running
 from yaim.checks.kinds import KINDS
 from yaim.checks.once import check_once
 from yaim.checks.verdict import Healthy
@@ -16,7 +16,7 @@ from yaim.config import Config, Purpose, load
 from yaim.config_checks import KIND_OF, PACE_KEYS
 from yaim.configured import check_plans_of
 
-PAGE = (Path(__file__).parents[1] / "docs/checks.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/checks.md").read_text()
 EXAMPLES = re.findall(r"(?s)```yaml\n(.*?)```", PAGE)
 
 
@@ -59,12 +59,6 @@ def test_every_key_that_the_page_names_is_one() -> None:
 
 
 # --- run -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Installation]:
-    with installed() as installation:
-        yield installation
 
 
 @contextmanager
