@@ -15,7 +15,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 SOURCES := yaim helper bench tests
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap \
-	libpq5 postgresql pgbouncer patroni
+	libpq5 postgresql pgbouncer patroni python3-etcd
 
 .PHONY: demo test test-pypi test-debian check sim chaos bench setup packages
 
