@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaim.checks.libpq import MISSING, LibpqError, Session, connect, parse
+from yaim.checks.libpq import LibpqError, Session, connect, missing, parse
 from yaim.checks.postgres import (
     Bounded,
     PostgresCheck,
@@ -76,7 +76,7 @@ class PgbouncerCheck:
                 each.key.replace("postgres-", "pgbouncer-"),
                 each.expected.replace("postgres-", "pgbouncer-"),
             )
-        if MISSING is not None:
+        if missing() is not None:
             return
         dbname = parse(self.conn_url or "").get("dbname")
         if self.query is None:
@@ -114,8 +114,6 @@ def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
     ends_at = time.monotonic() + timeout_s
     postgres = _as_postgres(check)
     try:
-        if MISSING is not None:
-            return CannotTell(MISSING)
         options = options_of(postgres)
         if check.query is None:
             options["dbname"] = CONSOLE
