@@ -17,10 +17,10 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from yaim.name_lookup import look_up
 
@@ -87,8 +87,19 @@ class Session:
 
     def __init__(self, conn: Any, ends_at: float) -> None:
         self._conn = conn
-        self._ends_at = ends_at
+        self.ends_at = ends_at
+        """Bounds what is done with it from now on, by time.monotonic."""
         self._columns: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Also happens when nothing refers to it any more."""
+        self._conn.finish()
 
     @property
     def server_version(self) -> int:
@@ -147,13 +158,12 @@ class Session:
         return self._conn.get_result()
 
     def _wait(self, events: int) -> int:
-        return _wait(self._conn.socket, events, self._ends_at)
+        return _wait(self._conn.socket, events, self.ends_at)
 
 
-@contextmanager
-def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Iterator[Session]:
-    """A new connection, closed at the end. `ends_at`, by time.monotonic, bounds all that is done
-    with it. Raises LibpqError."""
+def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Session:
+    """A new connection, to be closed. `ends_at`, by time.monotonic, bounds this and all that is
+    done with it. Raises LibpqError."""
     _need_libpq()
     options = parse(conninfo) if isinstance(conninfo, str) else dict(conninfo)
     known = effective(options)
@@ -164,18 +174,16 @@ def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Iterator[Sessi
         options["gssencmode"] = "disable"
     options.update(_with_addresses(known, ends_at))
     try:
-        conn = pq.PGconn.connect_start(_written(options))
+        with ExitStack() as on_failure:
+            conn = pq.PGconn.connect_start(_written(options))
+            on_failure.callback(conn.finish)
+            _tell_sqlstates(conn)
+            _finish_connecting(conn, ends_at)
+            conn.nonblocking = 1
+            on_failure.pop_all()
     except psycopg.Error as error:
         raise LibpqError(_last_line(str(error))) from None
-    try:
-        _tell_sqlstates(conn)
-        _finish_connecting(conn, ends_at)
-        conn.nonblocking = 1
-        yield Session(conn, ends_at)
-    except psycopg.Error as error:
-        raise LibpqError(_last_line(str(error))) from None
-    finally:
-        conn.finish()
+    return Session(conn, ends_at)
 
 
 def parse(conninfo: str) -> dict[str, str]:
