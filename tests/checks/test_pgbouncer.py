@@ -3,10 +3,12 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +188,141 @@ def test_a_pgbouncer_that_was_told_to_end_ends_although_we_check(
     assert attempt(console(own)) == CannotTell("Connection refused")
 
 
+# --- suspended counts as healthy -----------------------------------------------------------------
+
+SUSPENDED = Healthy("suspended, which counts as healthy")
+
+
+@contextmanager
+def repeated(check: PgbouncerCheck) -> Iterator[Callable[..., Verdict]]:
+    """Attempts in a thread of their own, as a node makes them."""
+    with ThreadPoolExecutor(1) as thread:
+
+        def attempt_there(timeout_s: float = PATIENT_S, **changed: Any) -> Verdict:
+            return thread.submit(attempt, replace(check, **changed), timeout_s).result()
+
+        yield attempt_there
+
+
+def keeping(pgbouncer: Pgbouncer) -> PgbouncerCheck:
+    return replace(console(pgbouncer), when_suspended="healthy")
+
+
+def kept_by(pgbouncer: Pgbouncer) -> int:
+    """How many connections there are of checks."""
+    return sum(row[1] == MONITOR for row in pgbouncer.admin("SHOW CLIENTS"))
+
+
+def test_a_suspended_pgbouncer_may_count_as_healthy(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again, own.session() as admin:
+        assert again() == WELL
+        for _ in range(2):
+            admin.query("SUSPEND")
+            for _ in range(5):
+                assert again(IMPATIENT_S) == SUSPENDED
+            admin.query("RESUME")
+            assert again() == WELL
+
+
+def test_suspended_before_the_first_attempt_it_gives_no_answer(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again, own.session() as admin:
+        admin.query("SUSPEND")
+        assert again(IMPATIENT_S) == NO_ANSWER
+        admin.query("RESUME")
+        assert again() == WELL
+
+
+def test_one_that_hangs_is_not_taken_for_suspended(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again, own.session() as admin:
+        assert again() == WELL
+        own.send(signal.SIGSTOP)
+        for _ in range(2):
+            assert again(IMPATIENT_S) == NO_ANSWER
+        own.send(signal.SIGCONT)
+        assert again() == WELL
+        admin.query("SUSPEND")
+        assert again(IMPATIENT_S) == SUSPENDED
+
+
+def test_one_that_hangs_while_it_is_suspended_gives_no_answer(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again, own.session() as admin:
+        assert again() == WELL
+        admin.query("SUSPEND")
+        own.send(signal.SIGSTOP)
+        assert again(IMPATIENT_S) == NO_ANSWER
+        own.send(signal.SIGCONT)
+
+
+def test_a_new_pgbouncer_is_recognised_too_when_it_is_suspended(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again:
+        assert again() == WELL
+        own.stop()
+        assert again() == CannotTell("Connection refused")
+        own.start()
+        assert again() == WELL
+        own.stop()
+        own.start()  # between two attempts
+        assert again() == WELL
+        with own.session() as admin:
+            admin.query("SUSPEND")
+            assert again(IMPATIENT_S) == SUSPENDED
+
+
+def test_it_still_resumes_when_the_admin_has_gone(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again:
+        assert again() == WELL
+        with own.session() as admin:
+            admin.query("SUSPEND")
+            assert again(IMPATIENT_S) == SUSPENDED
+        assert again(IMPATIENT_S) == SUSPENDED
+        assert again() == WELL
+
+
+def test_it_still_ends_when_it_was_told_to_wait_for_its_clients(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again:
+        assert again() == WELL
+        own.send(signal.SIGTERM)
+        assert isinstance(again(IMPATIENT_S), CannotTell)
+        own.wait()
+
+
+def test_two_checks_do_not_share_a_connection(own: Pgbouncer) -> None:
+    with (
+        repeated(keeping(own)) as one,
+        repeated(keeping(own)) as other,
+        own.session() as admin,
+    ):
+        assert one() == WELL
+        admin.query("SUSPEND")
+        assert other(IMPATIENT_S) == NO_ANSWER
+        assert one(IMPATIENT_S) == SUSPENDED
+        admin.query("RESUME")
+        assert one() == other() == WELL
+        assert kept_by(own) == 2
+
+
+def test_of_many_attempts_one_connection_is_kept(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again:
+        assert again() == WELL
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(30):
+            assert again() == WELL
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert kept_by(own) == 1
+    assert kept_by(own) == 0
+
+
+def test_a_changed_check_keeps_nothing_of_the_old_one(own: Pgbouncer) -> None:
+    with repeated(keeping(own)) as again:
+        assert again() == again(database="app") == WELL
+        assert kept_by(own) == 1
+        assert again(when_suspended="unhealthy") == WELL
+        assert kept_by(own) == 0
+
+
+# --- full ----------------------------------------------------------------------------------------
+
+
 def test_a_full_pgbouncer_is_unhealthy(database: Server) -> None:
     with pooling(database, "full", max_client_conn="3") as full, ExitStack() as stack:
         check = console(full)
@@ -348,6 +485,10 @@ def test_its_certificate_is_verified(database: Server, certificates: Certificate
         (PgbouncerCheck("host=h", expected_response="1"), "pgbouncer-query"),
         (PgbouncerCheck("host=h", query="SELECT 1", database="x"), "pgbouncer-database"),
         (PgbouncerCheck("host=h", query="Q", when_paused="healthy"), "pgbouncer-when-paused"),
+        (
+            PgbouncerCheck("host=h", query="Q", when_suspended="healthy"),
+            "pgbouncer-when-suspended",
+        ),
         (PgbouncerCheck("host=h user=u", user="u"), "pgbouncer-user"),
         (PgbouncerCheck("host=h", cert_file=Path("/x")), "pgbouncer-key-file"),
     ],

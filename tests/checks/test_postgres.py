@@ -1046,10 +1046,19 @@ print(check_postgres(check, 1.0).reason)
 """
 
 
+WITH_PSYCOPG = """
+import sys
+from yaim.checks.kinds import KINDS
+print("psycopg" in sys.modules)
+list(KINDS["postgres"].settings("host=h").faults())
+print("psycopg" in sys.modules)
+"""
+
+
 def test_without_libpq_it_is_said_what_to_install() -> None:
     """psycopg fails in the same way where it is told to use what is not there."""
     told = subprocess.run(
-        (sys.executable, "-P", "-c", "from yaim.checks.libpq import MISSING; print(MISSING)"),
+        (sys.executable, "-P", "-c", "from yaim.checks.libpq import missing; print(missing())"),
         env={"PSYCOPG_IMPL": "nothing"},
         capture_output=True,
         text=True,
@@ -1057,6 +1066,18 @@ def test_without_libpq_it_is_said_what_to_install() -> None:
         check=True,
     ).stdout
     assert told == "libpq is not installed, which psycopg needs: apt install libpq5\n"
+
+
+def test_psycopg_is_imported_only_by_what_needs_it() -> None:
+    """Every command and each coordinator imports all kinds of checks."""
+    told = subprocess.run(
+        (sys.executable, "-P", "-c", WITH_PSYCOPG),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    assert told.split() == ["False", "True"]
 
 
 def test_without_psycopg_it_is_said_what_to_install() -> None:

@@ -17,24 +17,16 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from yaim.name_lookup import look_up
 
-try:
+if TYPE_CHECKING:
     import psycopg
     from psycopg import pq
-except ModuleNotFoundError:
-    MISSING: str | None = (
-        "psycopg 3 is not installed: apt install python3-psycopg, or pip install 'yaim[postgres]'"
-    )
-except ImportError:
-    MISSING = "libpq is not installed, which psycopg needs: apt install libpq5"
-else:
-    MISSING = None
 
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_REASON = 160
@@ -46,6 +38,29 @@ _VERBOSE = 2
 """PQERRORS_VERBOSE."""
 _PROBE = "yaim-asks"
 """A value that libpq does not take: it looks at the options, and does not connect."""
+
+
+@cache
+def missing() -> str | None:
+    """What to install; None if all is there. Imports psycopg, which takes a while: what needs it
+    here asks this first."""
+    global psycopg, pq
+    try:
+        import psycopg
+        from psycopg import pq
+    except ModuleNotFoundError:
+        return (
+            "psycopg 3 is not installed: apt install python3-psycopg,"
+            " or pip install 'yaim[postgres]'"
+        )
+    except ImportError:
+        return "libpq is not installed, which psycopg needs: apt install libpq5"
+    return None
+
+
+def _need_libpq() -> None:
+    if (reason := missing()) is not None:
+        raise LibpqError(reason)
 
 
 class LibpqError(Exception):
@@ -72,8 +87,19 @@ class Session:
 
     def __init__(self, conn: Any, ends_at: float) -> None:
         self._conn = conn
-        self._ends_at = ends_at
+        self.ends_at = ends_at
+        """Bounds what is done with it from now on, by time.monotonic."""
         self._columns: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Also happens when nothing refers to it any more."""
+        self._conn.finish()
 
     @property
     def server_version(self) -> int:
@@ -99,19 +125,21 @@ class Session:
         return [dict(zip(self._columns, row, strict=True)) for row in rows]
 
     def _read_rows(self) -> list[tuple[str | None, ...]]:
+        status = pq.ExecStatus
+        without_rows = (status.TUPLES_OK, status.COMMAND_OK, status.EMPTY_QUERY)
         rows: list[tuple[str | None, ...]] = []
         size = 0
         while (result := self._next_result()) is not None:
-            if result.status == pq.ExecStatus.SINGLE_TUPLE:
+            if result.status == status.SINGLE_TUPLE:
                 row = [result.get_value(0, column) for column in range(result.nfields)]
                 size += 16 + sum(len(value or b"") + 16 for value in row)
                 if size > MAX_RESULT_BYTES:
                     raise LibpqError("its result is longer than 1 MiB", TOO_LONG)
                 rows.append(tuple(None if v is None else v.decode(errors="replace") for v in row))
-            elif result.status in _WITHOUT_ROWS:
+            elif result.status in without_rows:
                 names = map(result.fname, range(result.nfields))
                 self._columns = tuple((each or b"").decode(errors="replace") for each in names)
-            elif result.status == pq.ExecStatus.FATAL_ERROR:
+            elif result.status == status.FATAL_ERROR:
                 raise _error_of(result)
             else:
                 raise LibpqError("it is not a query that gives rows", UNSUPPORTED)
@@ -130,15 +158,13 @@ class Session:
         return self._conn.get_result()
 
     def _wait(self, events: int) -> int:
-        return _wait(self._conn.socket, events, self._ends_at)
+        return _wait(self._conn.socket, events, self.ends_at)
 
 
-@contextmanager
-def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Iterator[Session]:
-    """A new connection, closed at the end. `ends_at`, by time.monotonic, bounds all that is done
-    with it. Raises LibpqError."""
-    if MISSING is not None:
-        raise LibpqError(MISSING)
+def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Session:
+    """A new connection, to be closed. `ends_at`, by time.monotonic, bounds this and all that is
+    done with it. Raises LibpqError."""
+    _need_libpq()
     options = parse(conninfo) if isinstance(conninfo, str) else dict(conninfo)
     known = effective(options)
     options.setdefault("fallback_application_name", "yaim")
@@ -148,23 +174,22 @@ def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Iterator[Sessi
         options["gssencmode"] = "disable"
     options.update(_with_addresses(known, ends_at))
     try:
-        conn = pq.PGconn.connect_start(_written(options))
+        with ExitStack() as on_failure:
+            conn = pq.PGconn.connect_start(_written(options))
+            on_failure.callback(conn.finish)
+            _tell_sqlstates(conn)
+            _finish_connecting(conn, ends_at)
+            conn.nonblocking = 1
+            on_failure.pop_all()
     except psycopg.Error as error:
         raise LibpqError(_last_line(str(error))) from None
-    try:
-        _tell_sqlstates(conn)
-        _finish_connecting(conn, ends_at)
-        conn.nonblocking = 1
-        yield Session(conn, ends_at)
-    except psycopg.Error as error:
-        raise LibpqError(_last_line(str(error))) from None
-    finally:
-        conn.finish()
+    return Session(conn, ends_at)
 
 
 def parse(conninfo: str) -> dict[str, str]:
     """The options that a URI, or text with keywords, gives. Raises LibpqError, and tells nothing of
     the text."""
+    _need_libpq()
     try:
         found = pq.Conninfo.parse(conninfo.encode())
     except (psycopg.Error, UnicodeError) as error:
@@ -175,6 +200,7 @@ def parse(conninfo: str) -> dict[str, str]:
 def effective(options: Mapping[str, str]) -> dict[str, str]:
     """All options in force: those given, those of the environment and of a service file, and
     libpq's defaults. Raises LibpqError if libpq does not take them. Connects to nothing."""
+    _need_libpq()
     asked = {**options, "target_session_attrs": _PROBE}
     conn = None
     try:
@@ -335,11 +361,3 @@ def _without_what_was_given(text: str) -> str:
 
 def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text[:MAX_REASON])
-
-
-if MISSING is None:
-    _WITHOUT_ROWS = (
-        pq.ExecStatus.TUPLES_OK,
-        pq.ExecStatus.COMMAND_OK,
-        pq.ExecStatus.EMPTY_QUERY,
-    )

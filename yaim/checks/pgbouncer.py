@@ -1,21 +1,32 @@
 """The pgbouncer check: ask its console how it is, or run a query through it.
 
 The console (database "pgbouncer"; the user must be one of stats_users or admin_users) tells about
-pgbouncer alone. Before 1.19 it does not tell of a PAUSE of all databases.
+pgbouncer alone. Before 1.19 it does not tell of a PAUSE of all databases (only by how it refuses an
+admin's commands, and it logs that as an error each time).
 
-A suspended pgbouncer answers on no new connection, and so looks like one that hangs. On a console
-connection that was there before it would still answer. But none is kept: as long as there is one,
-pgbouncer does not resume by itself when the one who suspended it has gone, and does not end when it
-was told to wait for its clients (SIGTERM, from 1.23 on).
+A suspended pgbouncer answers on no new connection, and so looks like one that hangs. It still does
+on a console connection that was there before. Only if suspended is to count as healthy, that of the
+last attempt is kept, and asked when a new one gets no answer. That has side effects:
+
+- It takes one of max_client_conn.
+- A pgbouncer that waits for its clients before it ends (SIGTERM, from 1.23 on) waits for our next
+  attempt, which closes it.
+- A suspended pgbouncer resumes by itself when its console has no connection any more. Ours is
+  closed if it is the only one; those of two nodes keep it suspended when the one who did it has
+  gone.
+- Before 1.19 any answer there counts as "suspended", although a pgbouncer that is out of file
+  descriptors answers in the same way.
 """
 
 import re
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaim.checks.libpq import MISSING, LibpqError, Session, connect, parse
+from yaim.checks.libpq import LibpqError, Session, connect, missing, parse
 from yaim.checks.postgres import (
     Bounded,
     PostgresCheck,
@@ -32,6 +43,8 @@ from yaim.keys import Fault, any_text, key, one_of, readable_file, required, tex
 
 CONSOLE = "pgbouncer"
 """A database of this name is in every pgbouncer."""
+_HELD_BACK = 0.25
+"""The share of an attempt's time that is for the connection that was kept."""
 _HAS_SHOW_STATE = 11900
 """pgbouncer's version 1.19.0, as libpq tells it."""
 _OWN_ERROR = "08P01"
@@ -62,6 +75,11 @@ class PgbouncerCheck:
         one_of("healthy", "unhealthy"),
         "unhealthy",
     )
+    when_suspended: str = key(
+        "what a pgbouncer that is suspended counts as; healthy keeps one connection to its console",
+        one_of("healthy", "unhealthy"),
+        "unhealthy",
+    )
     query: str | None = key(
         "query that is run through it; default: none, and its console is asked", text()
     )
@@ -76,7 +94,7 @@ class PgbouncerCheck:
                 each.key.replace("postgres-", "pgbouncer-"),
                 each.expected.replace("postgres-", "pgbouncer-"),
             )
-        if MISSING is not None:
+        if missing() is not None:
             return
         dbname = parse(self.conn_url or "").get("dbname")
         if self.query is None:
@@ -93,6 +111,8 @@ class PgbouncerCheck:
             yield Fault("pgbouncer-database", "none with pgbouncer-query")
         if self.when_paused != "unhealthy":
             yield Fault("pgbouncer-when-paused", "unhealthy with pgbouncer-query")
+        if self.when_suspended != "unhealthy":
+            yield Fault("pgbouncer-when-suspended", "unhealthy with pgbouncer-query")
 
 
 def _as_postgres(check: PgbouncerCheck) -> PostgresCheck:
@@ -112,23 +132,87 @@ def _as_postgres(check: PgbouncerCheck) -> PostgresCheck:
 def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
     """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
     ends_at = time.monotonic() + timeout_s
-    postgres = _as_postgres(check)
+    _kept.only_for(check)
+    held_back_s = 0.0 if _kept.console is None else timeout_s * _HELD_BACK
     try:
-        if MISSING is not None:
-            return CannotTell(MISSING)
-        options = options_of(postgres)
-        if check.query is None:
-            options["dbname"] = CONSOLE
-        with connect(options, ends_at) as session:
-            if check.query is None:
-                return _judge_console(check, session)
-            return judge(postgres, Bounded(session, ends_at))
+        return _attempt(check, ends_at - held_back_s)
     except LibpqError as error:
-        if error.is_timeout:
-            return CannotTell(f"no answer within {timeout_s:.2g} s")
-        if error.sqlstate == _OWN_ERROR and not _BROKEN_OFF.search(str(error)):
-            return Unhealthy(str(error))
-        return judge_error(postgres, error)
+        verdict = _judge_error(check, error, timeout_s)
+    if isinstance(verdict, CannotTell) and _kept.tells_of_suspension(ends_at):
+        return Healthy("suspended, which counts as healthy")
+    return verdict
+
+
+def _attempt(check: PgbouncerCheck, ends_at: float) -> Verdict:
+    """Raises LibpqError."""
+    postgres = _as_postgres(check)
+    options = options_of(postgres)
+    if check.query is not None:
+        with connect(options, ends_at) as session:
+            return judge(postgres, Bounded(session, ends_at))
+    options["dbname"] = CONSOLE
+    with ExitStack() as at_end:
+        console = at_end.enter_context(connect(options, ends_at))
+        verdict = _judge_console(check, console)
+        if check.when_suspended == "healthy":
+            at_end.pop_all()
+            _kept.replace(console)
+        return verdict
+
+
+def _judge_error(check: PgbouncerCheck, error: LibpqError, timeout_s: float) -> Verdict:
+    if error.is_timeout:
+        return CannotTell(f"no answer within {timeout_s:.2g} s")
+    if error.sqlstate == _OWN_ERROR and not _BROKEN_OFF.search(str(error)):
+        return Unhealthy(str(error))
+    return judge_error(_as_postgres(check), error)
+
+
+class _Kept(threading.local):
+    """A console connection of this thread's check: all its attempts are made in one thread. It is
+    closed when the thread ends."""
+
+    check: PgbouncerCheck | None = None
+    console: Session | None = None
+
+    def only_for(self, check: PgbouncerCheck) -> None:
+        if self.check != check:
+            self.replace(None)
+            self.check = check
+
+    def replace(self, console: Session | None) -> None:
+        if self.console is not None:
+            self.console.close()
+        self.console = console
+
+    def tells_of_suspension(self, ends_at: float) -> bool:
+        if self.console is None:
+            return False
+        self.console.ends_at = ends_at
+        is_suspended = is_alone = False
+        try:
+            is_alone = _console_clients(self.console) == 1
+            is_suspended = _is_suspended(self.console)
+        except LibpqError:
+            pass
+        if is_alone or not is_suspended:
+            self.replace(None)
+        return is_suspended
+
+
+_kept = _Kept()
+
+
+def _console_clients(console: Session) -> int:
+    pools = [each for each in console.table("SHOW POOLS") if each.get("database") == CONSOLE]
+    return sum(_number(each.get("cl_active")) for each in pools)
+
+
+def _is_suspended(console: Session) -> bool:
+    """If it answers on this connection, and on no new one."""
+    if console.server_version < _HAS_SHOW_STATE:
+        return True
+    return ("suspended", "yes") in console.query("SHOW STATE")
 
 
 def _judge_console(check: PgbouncerCheck, console: Session) -> Verdict:

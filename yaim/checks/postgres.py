@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yaim.checks.libpq import MISSING, LibpqError, Session, connect, effective, parse
+from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import (
     MASK,
@@ -41,7 +41,7 @@ Rows = Sequence[tuple[str | None, ...]]
 def conn_url(value: Any) -> str:
     """What libpq takes, if there is a libpq to ask."""
     url = text()(value)
-    if MISSING is None:
+    if missing() is None:
         try:
             parse(url)
         except LibpqError as error:
@@ -59,7 +59,7 @@ def mask_conn_url(shown: str) -> str:
         masked,
         flags=re.DOTALL,
     )
-    if MISSING is None:
+    if missing() is None:
         try:
             options = parse(masked)
         except LibpqError:
@@ -117,8 +117,8 @@ class PostgresCheck:
 
     def faults(self) -> Iterator[Fault]:
         """Of keys that are wrong together, or without what they need."""
-        if MISSING is not None:
-            yield Fault("checker-type", f"another one, or: {MISSING}")
+        if (to_install := missing()) is not None:
+            yield Fault("checker-type", f"another one, or: {to_install}")
             return
         yield from both_or_neither(self, "postgres-", "cert-file", "key-file")
         if self.role == "primary" and self.max_lag is not None:
@@ -165,8 +165,6 @@ def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
     """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
     ends_at = time.monotonic() + timeout_s
     try:
-        if MISSING is not None:
-            return CannotTell(MISSING)
         with connect(options_of(check), ends_at) as session:
             return judge(check, Bounded(session, ends_at))
     except LibpqError as error:
