@@ -3,6 +3,7 @@ tests/checks/test_http.py and tests/etcd/test_diagnose.py."""
 
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -23,3 +24,22 @@ def test_an_address_is_not_waited_for(address: str) -> None:
 def test_what_cannot_be_a_name_is_told(name: str) -> None:
     with pytest.raises(OSError, match="it cannot be one"):
         look_up(name, 80, 5.0)
+
+
+def test_a_resolver_that_does_not_answer_costs_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, real = threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *args: Any, flags: int = 0, **kwargs: Any) -> Any:
+        if not flags:
+            answers.wait(30.0)
+            return real("127.0.0.1", *args, **kwargs)
+        return real(host, *args, flags=flags, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    before = threading.active_count()
+    for _ in range(5):
+        with pytest.raises(TimeoutError, match="cannot be looked up in time"):
+            look_up("db1.example.org", 80, 0.01)
+    assert threading.active_count() == before + 1
+    answers.set()
+    assert look_up("db1.example.org", 80, 5.0)[0][4] == ("127.0.0.1", 80)

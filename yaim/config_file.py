@@ -114,7 +114,7 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "unknown error"
     if r"'\t'" in problem:
         return "a tab at the beginning of a line: indent with spaces"
-    if re.fullmatch(r"(?:[^']|'<[a-z ]+>')*", problem):
+    if re.fullmatch(r"[^']*('<[a-z ]+>'[^']*)+", problem):
         return f"{problem}: is the line indented like those around it?"
     return re.sub(r"'.*'", "...", problem, flags=re.DOTALL)
 

@@ -2,7 +2,7 @@
 
 from yaim import __version__
 from yaim.checks.kinds import KINDS
-from yaim.checks.run import CheckPlan
+from yaim.checks.run import SLACK_S, CheckPlan
 from yaim.config import Config
 from yaim.core.model import NodeName
 from yaim.core.settings import CheckSettings, Settings
@@ -28,7 +28,10 @@ def settings_of(config: Config) -> Settings:
         interval_s=config.interval / 1000,
         version=__version__,
         keeps_when_all_unhealthy=config.when_all_unhealthy == "keep",
-        checks=tuple(CheckSettings(each.name, each.rise, each.fall) for each in config.checks),
+        checks=tuple(
+            CheckSettings(each.name, each.rise, each.fall, each.timeout / 1000 + SLACK_S)
+            for each in config.checks
+        ),
         is_any_enough=config.healthy_when == "any",
         flap_max_wait_s=config.flap_max_wait / 1000,
     )

@@ -122,6 +122,8 @@ def text(
     def read(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
             raise Unfit(expected)
+        if "\0" in value:
+            raise Unfit(f"{expected}, without a NUL character")
         if re.search("[\ud800-\udfff]", value):
             raise Unfit(f"{expected}, all of it Unicode: no halves of surrogate pairs")
         return value
@@ -179,6 +181,8 @@ def readable_file(value: Any) -> Path:
         raise Unfit("the path of a file")
     path = Path(value).absolute()
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise Unfit("a regular file")
         with path.open("rb"):
             return path
     except OSError as error:

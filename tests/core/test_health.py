@@ -63,6 +63,9 @@ def test_silence_counts_at_once_and_interrupts_a_row() -> None:
     well = Checked(True, "HTTP 200", Boottime(5.0), against=1)
     assert at(well, Boottime(4.9)) == well
     assert at(well, Boottime(5.0)) == Checked(False, "has not answered in time", Boottime(5.0))
+    silent = at(well, Boottime(5.0))
+    answers = after_answer(CheckSettings("web"), silent, False, "HTTP 503", Boottime(6.0))
+    assert answers == Checked(False, "HTTP 503", Boottime(6.0))
     ill = Checked(False, "HTTP 503", Boottime(5.0), against=1)
     assert at(ill, Boottime(5.0)) == Checked(False, "HTTP 503", Boottime(5.0))
 

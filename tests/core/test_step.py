@@ -435,6 +435,29 @@ def test_the_check_that_has_not_answered_in_time_is_named() -> None:
     ]
 
 
+def test_a_new_check_that_never_answers_counts_as_failed_in_its_time() -> None:
+    play = holding(A)
+    checks = (CheckSettings("service"), CheckSettings("web", answers_within_s=0.5))
+    play.tell(SettingsChanged(replace(settings(), checks=checks)))
+    play.tell(play.healthy())
+    silent_until = play.now + 0.5
+    assert play.after(0.4) == []
+    assert play.wake_at == silent_until
+    assert requests(play.after(0.1)) == [RemoveAddress]
+    assert play.said(Level.WARNING)[-1] == "unhealthy: web"
+
+
+def test_a_sighup_leaves_a_check_time_for_the_attempt_under_way_and_the_next() -> None:
+    """A changed check throws away what the attempt under way finds."""
+    play = holding(A)
+    old, new = (CheckSettings("service", answers_within_s=s) for s in (0.2, 0.3))
+    play.tell(SettingsChanged(replace(settings(), checks=(old,))))
+    play.tell(play.healthy(for_s=0.1))
+    play.tell(SettingsChanged(replace(settings(), checks=(new,))))
+    assert play.after(0.4) == []
+    assert requests(play.after(0.2)) == [RemoveAddress]
+
+
 def test_an_answer_that_comes_late_with_a_step_that_comes_late_counts() -> None:
     play = holding(A)
     play.tell(play.healthy(for_s=0.5))

@@ -1,6 +1,7 @@
 """Runs the node's checks again and again, each in a thread of its own, and tells the core what they
 found."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from yaim.checks.kinds import CheckKeys, Kind
 from yaim.checks.verdict import CannotTell, Healthy, Verdict
 from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
+from yaim.printable import printable
+
+logger = logging.getLogger(__name__)
 
 SLACK_S = 0.5
 """How much later than its bound an answer may come before the check counts as failed."""
@@ -37,7 +41,12 @@ class CheckPlan:
         return (self.timeout_s - pauses_s) / (self.retry_num + 1) - END_S
 
     def attempt(self) -> Verdict:
-        return self.kind.attempt(self.settings, self.attempt_s)
+        try:
+            return self.kind.attempt(self.settings, self.attempt_s)
+        except Exception as error:
+            # Such as no more threads. It must not end the coordinator: it would be the next time.
+            logger.debug("check %s", self.name, exc_info=True)
+            return CannotTell(f"the check itself has failed: {printable(repr(error))}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ def after_answer(
     if before is None:
         return Checked(is_healthy, reason, until)
     if is_healthy == before.is_healthy:
-        return replace(before, valid_until=until, against=0)
+        told = reason if before.reason == OVERDUE else before.reason
+        return replace(before, reason=told, valid_until=until, against=0)
     needed = check.rise if is_healthy else check.fall
     if before.against + 1 < needed:
         return replace(before, valid_until=until, against=before.against + 1)

@@ -13,6 +13,8 @@ class CheckSettings:
     """How many successes in a row make a failed check healthy again."""
     fall: int = 1
     """How many failures in a row make a healthy check unhealthy."""
+    answers_within_s: float = 86_400.0
+    """How long it may take from when the check is asked for until it answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,8 @@ class State:
     """None: no lease was lost lately, or it had ended in its time."""
     checks: Mapping[str, Checked] = field(default_factory=lambda: frozen_mapping({}))
     """Name to what is known of it; a check that has not answered yet is not here."""
+    awaited: Mapping[str, Boottime] = field(default_factory=lambda: frozen_mapping({}))
+    """Name to when a check that has not answered yet counts as failed."""
     health: Health | None = None
     """As the checks have it. None: they have not answered yet; keep what is held, take nothing."""
     flaps: Flaps = field(default_factory=Flaps)

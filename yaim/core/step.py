@@ -79,7 +79,7 @@ from yaim.core.events import (
     StopRequested,
     WriteFailed,
 )
-from yaim.core.health import Checked, Health, after_answer, at, judge
+from yaim.core.health import OVERDUE, Checked, Health, after_answer, at, judge
 from yaim.core.model import (
     Address,
     Advertisement,
@@ -93,6 +93,7 @@ from yaim.core.model import (
     frozen_mapping,
 )
 from yaim.core.placement import is_in_force, place
+from yaim.core.settings import CheckSettings
 from yaim.core.state import (
     NEVER,
     Call,
@@ -266,15 +267,13 @@ class _Turn:
             case ClockJumped(by_s):
                 self._take_clock_jump(by_s)
             case SettingsChanged(settings):
+                self._take_checks(settings.checks)
                 self._change(
                     settings=settings,
                     refused=frozen_mapping({}),
                     failing_for_s=0.0,
                     failing_until=NEVER,
                 )
-                names = {check.name for check in settings.checks}
-                checks = {name: c for name, c in self.state.checks.items() if name in names}
-                self._change(checks=frozen_mapping(checks))
             case StopRequested(reason):
                 if self.state.stopping is None:
                     self._report(Level.INFO, f"stopping: {reason}")
@@ -293,6 +292,19 @@ class _Turn:
                 before = self.state.checks.get(check.name)
                 answer = event.is_healthy, event.reason, event.valid_until
                 self._note_check(check.name, after_answer(check, before, *answer))
+
+    def _take_checks(self, checks: tuple[CheckSettings, ...]) -> None:
+        """What the present answers say stays until those that are asked for now must have come,
+        which may have to wait for an attempt that is under way."""
+        within_s = {check.name: check.answers_within_s for check in self.state.settings.checks}
+        known = {}
+        for check in checks:
+            checked = self.state.checks.get(check.name)
+            if checked is not None:
+                until = self.now + within_s[check.name] + check.answers_within_s
+                until = Boottime(max(checked.valid_until, until))
+                known[check.name] = replace(at(checked, self.now), valid_until=until)
+        self._change(checks=frozen_mapping(known), awaited=frozen_mapping({}))
 
     def _note_check(self, name: str, checked: Checked) -> None:
         """That of an only check is told as the node's health."""
@@ -611,6 +623,7 @@ class _Turn:
 
     def _judge(self) -> None:
         """What the checks amount to, once for all that has happened."""
+        self._await_first_answers()
         for name, checked in self.state.checks.items():
             if (now := at(checked, self.now)) != checked:
                 self._note_check(name, now)
@@ -620,6 +633,20 @@ class _Turn:
             self._report_health("", health.is_healthy, ", ".join(health.checks) or health.reason)
         if health != before:
             self._change(health=health)
+
+    def _await_first_answers(self) -> None:
+        awaited = {
+            check.name: self.state.awaited.get(
+                check.name, Boottime(self.now + check.answers_within_s)
+            )
+            for check in self.state.settings.checks
+            if check.name not in self.state.checks
+        }
+        if awaited != self.state.awaited:
+            self._change(awaited=frozen_mapping(awaited))
+        for name, until in awaited.items():
+            if self.now >= until:
+                self._note_check(name, Checked(False, OVERDUE, until))
 
     def _note_flaps(self) -> None:
         """Whether we wait now: we are healthy, and have not been again and again."""
@@ -1061,6 +1088,7 @@ class _Turn:
         if state.loss is not None:
             times.append(state.loss.until)
         times.extend(checked.valid_until for checked in state.checks.values())
+        times.extend(state.awaited.values())
         if state.waits_s:
             times.append(state.flaps.waits_until(state.settings.flap_max_wait_s))
         if state.helper_lost_at is not None:

@@ -57,7 +57,7 @@ def up(nodes: int, addresses: int) -> str:
             LOG.unlink(missing_ok=True)
             log.seek(0)
             raise LabError(f"the lab does not start:\n{log.read()}")
-    return ask("status")
+    return f"{ask('status')}\nEach node's yaim.yml and log: {ask('directory')}/n1 and so on"
 
 
 def is_up() -> bool:
@@ -137,8 +137,9 @@ def _answer(connection: socket.socket, answer: dict[str, str]) -> None:
 
 def _do(lab: Lab, what: str, name: str) -> str:
     if what == "status":
-        files = f"Each node's yaim.yml and log are in {lab.directory}/<node>."
-        return "\n".join([*lines(lab), "", files])
+        return "\n".join(lines(lab))
+    if what == "directory":
+        return str(lab.directory)
     node = lab.nodes.get(name)
     if node is None:
         raise LabError(f"there is no node {name!r}: there are {', '.join(lab.nodes)}")
