@@ -170,6 +170,13 @@ checks:
     assert expected["11"] == f"a name of its own (the check at {tmp_path}/yaim.yml:9 has this one)"
 
 
+def test_a_pace_that_no_listed_check_has_need_not_make_sense(tmp_path: Path) -> None:
+    text = "checks:\n  - {type: shell, shell-command: 'true', retry-num: 0}\ntimeout: 500\n"
+    assert loaded(tmp_path, text).checks[0].timeout == 500
+    told = issues_of(tmp_path, text.replace(", retry-num: 0", ""))
+    assert [(line, key) for line, key, _ in told] == [("2", "timeout")]
+
+
 def test_keys_of_another_kind_are_told(tmp_path: Path) -> None:
     text = "checks:\n  - type: tcp\n    tcp-address: 127.0.0.1:1\n    http-url: http://a/\n"
     assert issues_of(tmp_path, text) == [("4", "http-url", "a key of a check of type tcp")]

@@ -29,11 +29,11 @@ def test_what_cannot_be_a_name_is_told(name: str) -> None:
 def test_a_resolver_that_does_not_answer_costs_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     answers, real = threading.Event(), socket.getaddrinfo
 
-    def slow(host: str, *args: Any, flags: int = 0, **kwargs: Any) -> Any:
-        if not flags:
-            answers.wait(30.0)
-            return real("127.0.0.1", *args, **kwargs)
-        return real(host, *args, flags=flags, **kwargs)
+    def slow(host: str, port: int, *, type: int, flags: int = 0) -> Any:
+        if flags:
+            return real(host, port, type=type, flags=flags)
+        answers.wait(30.0)
+        return real("127.0.0.1", port, type=type)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     before = threading.active_count()

@@ -155,8 +155,7 @@ class Config(Pace):
         return -(-self.ttl // 1000)
 
     def faults(self) -> Iterator[Fault]:
-        """Of keys that are wrong together; those of the checks are told by each."""
-        yield from Pace.faults(self)
+        """Of keys that are wrong together. Those of the checks each check has itself."""
         yield from both_or_neither(self, "", "etcd-user", "etcd-password")
         yield from both_or_neither(self, "", "etcd-cert-file", "etcd-key-file")
         room = 15 - len(f"{self.interface or ''}:")
@@ -273,6 +272,7 @@ def load(
         checks = read_listed(config, given, issues)
     elif purpose is not Purpose.CLUSTER:
         values.require("checker-type", KEYS["checker-type"].help)
+        values.refuse(Pace.faults(config))
         checks = read_by_kind(values.get("checker-type", ()), config, given, where, issues)
     if issues:
         raise ConfigError(sorted(issues, key=lambda issue: _order(issue.where)))

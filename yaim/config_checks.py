@@ -163,8 +163,7 @@ def read_listed(
             origins=origins_of({**inherited, **section.keys}),
             **{**_pace_of(pace), **own},
         )
-        if own:
-            values.refuse(check.faults())
+        values.refuse(check.faults())
         checks.append(check)
     return tuple(checks)
 

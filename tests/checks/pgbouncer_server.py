@@ -49,6 +49,7 @@ class Pgbouncer:
             "stats_users": MONITOR,
             "logfile": str(self.directory / "log"),
             "server_login_retry": "1",
+            "query_wait_timeout": "3",
             **options,
         }
         ini = [

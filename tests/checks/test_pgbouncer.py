@@ -14,7 +14,14 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.checks.pgbouncer_server import ADMIN, APP, MONITOR, Pgbouncer, pooling, with_client_tls
-from tests.checks.postgres_server import PASSWORD, Installation, Server, free_port, running
+from tests.checks.postgres_server import (
+    PASSWORD,
+    Installation,
+    Server,
+    free_port,
+    running,
+    wait_until,
+)
 from yaim.checks.libpq import LibpqError, connect
 from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -74,7 +81,8 @@ def nothing_is_left_behind(shared: Pgbouncer) -> Iterator[None]:
 
     before = resources()
     yield
-    assert resources() == before
+    # A query that was given up goes on until query_wait_timeout.
+    wait_until(lambda: resources() == before, PATIENT_S)
 
 
 # --- the console ---------------------------------------------------------------------------------
@@ -393,6 +401,22 @@ def test_a_query_that_takes_too_long_cannot_tell_and_is_ended(
     time.sleep(0.5)
     busy = "SELECT query FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'"
     assert database.sql(busy) == []
+
+
+def test_attempts_that_are_given_up_do_not_fill_a_pgbouncer_whose_database_is_paused(
+    own: Pgbouncer,
+) -> None:
+    """pgbouncer keeps clients that wait, also those that have gone."""
+    check = query(own)
+    assert attempt(check) == ANSWERED
+    own.admin("PAUSE app")
+    for _ in range(5):
+        assert attempt(check, 0.2) == CannotTell("no answer within 0.2 s")
+    with own.session() as admin:
+        pools = [pool for pool in admin.table("SHOW POOLS") if pool["database"] == "app"]
+    assert [pool["cl_waiting"] for pool in pools if pool["user"] == APP] == ["1"]
+    own.admin("RESUME app")
+    assert attempt(check) == ANSWERED
 
 
 def test_a_query_that_fails_is_unhealthy(shared: Pgbouncer) -> None:

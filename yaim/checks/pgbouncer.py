@@ -16,6 +16,11 @@ last attempt is kept, and asked when a new one gets no answer. That has side eff
   gone.
 - Before 1.19 any answer there counts as "suspended", although a pgbouncer that is out of file
   descriptors answers in the same way.
+
+A client that waits for a server, because its database is paused or its server hangs, is kept by
+pgbouncer for query_wait_timeout, also when it has gone. So a query that is given up goes on in a
+thread, and the next attempts wait for that one; or each would leave one more there, until pgbouncer
+is full.
 """
 
 import re
@@ -39,8 +44,11 @@ from yaim.checks.postgres import (
 )
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, any_text, key, one_of, readable_file, required, text
+from yaim.pending import Pending
 from yaim.printable import printable
 
+_WAITS_S = 60.0
+"""How long a query that was given up goes on, at most."""
 CONSOLE = "pgbouncer"
 """A database of this name is in every pgbouncer."""
 _HELD_BACK = 0.25
@@ -132,10 +140,13 @@ def _as_postgres(check: PgbouncerCheck) -> PostgresCheck:
 def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
     """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
     ends_at = time.monotonic() + timeout_s
+    if check.query is not None:
+        verdict = _queries.wait(check, lambda: _run_query(check, timeout_s), timeout_s)
+        return verdict or CannotTell(f"no answer within {timeout_s:.2g} s")
     _kept.only_for(check)
     held_back_s = 0.0 if _kept.console is None else timeout_s * _HELD_BACK
     try:
-        return _attempt(check, ends_at - held_back_s)
+        return _ask_console(check, ends_at - held_back_s)
     except LibpqError as error:
         verdict = _judge_error(check, error, timeout_s)
     if isinstance(verdict, CannotTell) and _kept.tells_of_suspension(ends_at):
@@ -143,14 +154,21 @@ def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
     return verdict
 
 
-def _attempt(check: PgbouncerCheck, ends_at: float) -> Verdict:
+_queries: Pending[PgbouncerCheck, Verdict] = Pending("pgbouncer-query")
+
+
+def _run_query(check: PgbouncerCheck, timeout_s: float) -> Verdict:
+    postgres, began = _as_postgres(check), time.monotonic()
+    try:
+        with connect(options_of(postgres), began + _WAITS_S) as session:
+            return judge(postgres, Bounded(session, began + timeout_s))
+    except LibpqError as error:
+        return _judge_error(check, error, timeout_s)
+
+
+def _ask_console(check: PgbouncerCheck, ends_at: float) -> Verdict:
     """Raises LibpqError."""
-    postgres = _as_postgres(check)
-    options = options_of(postgres)
-    if check.query is not None:
-        with connect(options, ends_at) as session:
-            return judge(postgres, Bounded(session, ends_at))
-    options["dbname"] = CONSOLE
+    options = {**options_of(_as_postgres(check)), "dbname": CONSOLE}
     with ExitStack() as at_end:
         console = at_end.enter_context(connect(options, ends_at))
         verdict = _judge_console(check, console)
