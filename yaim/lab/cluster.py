@@ -430,11 +430,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _children(pid: int) -> list[int]:
+    """Of all its threads."""
+    found = []
     try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += (thread / "children").read_text().split()
     except OSError:
-        return []
-    return [int(child) for child in text.split()]
+        pass
+    return [int(child) for child in found]
 
 
 def _descendants(pid: int) -> list[int]:
