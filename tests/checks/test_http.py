@@ -16,6 +16,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ from yaim.checks.http import (
 )
 from yaim.checks.http_codes import codes
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Unfit, keys_of
+from yaim.keys import Fault, Unfit, keys_of
+from yaim.lab.certificates import WEAK_RSA_KEY
 
 IMPATIENT_S = 0.3
 """The bound on an attempt that is expected not to be answered."""
@@ -1106,6 +1108,26 @@ def test_a_certificate_file_that_is_broken_is_told(certificates: Certificates) -
     }
     found = {check: attempt(check).reason for check in told}
     assert found == {check: reason[:160] for check, reason in told.items()}
+
+
+def test_faults_are_found_also_where_the_url_is_missing_or_a_file_has_gone(
+    certificates: Certificates,
+) -> None:
+    no_url: Any = None
+    nowhere = Path("/nowhere")
+    assert list(HttpCheck(no_url, ca_file=nowhere).faults()) == []
+    leaf, key = certificates.leaf, certificates.key
+    assert list(HttpCheck(no_url, cert_file=nowhere, key_file=key).faults()) == []
+    assert list(HttpCheck(no_url, cert_file=leaf, key_file=key).faults()) == []
+    (told,) = HttpCheck(no_url, ca_file=key).faults()
+    assert told == Fault("http-ca-file", "certificates in PEM")
+
+
+def test_a_client_certificate_that_is_too_weak_is_told(certificates: Certificates) -> None:
+    leaf, key = certificates.make_leaf("weak", new_key=WEAK_RSA_KEY)
+    (told,) = HttpCheck("https://h:1/", cert_file=leaf, key_file=key).faults()
+    expected = "a certificate that OpenSSL takes (not: ee key too small)"
+    assert told == Fault("http-cert-file", expected)
 
 
 AT_A_TERMINAL = """

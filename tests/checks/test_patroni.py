@@ -215,6 +215,6 @@ def test_what_a_key_does_not_take_is_refused(name: str, given: str, expected: st
 def test_keys_that_make_no_sense_together_are_faults() -> None:
     assert list(PatroniCheck().faults()) == []
     assert list(PatroniCheck(role="replica", max_lag="0").faults()) == []
-    lag = Fault("patroni-role", "replica, together with patroni-max-lag")
+    lag = Fault("patroni-role", "replica, together with patroni-max-lag", "patroni-max-lag")
     assert list(PatroniCheck(max_lag="0").faults()) == [lag]
     assert [each.key for each in PatroniCheck(user="monitor").faults()] == ["patroni-password"]

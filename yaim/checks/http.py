@@ -1,7 +1,6 @@
 """The HTTP check: GET a URL, compare the status code and the body."""
 
 import http.client
-import ssl
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from urllib3.exceptions import HTTPError
 
 from yaim import __version__
 from yaim.checks.http_codes import Codes, codes
-from yaim.checks.http_failure import BrokenOff, NotUnpacked, UnfitFile, cause
+from yaim.checks.http_failure import BrokenOff, NotUnpacked, cause
 from yaim.checks.time_limit import LimitedAdapter, TimeLimit
+from yaim.checks.tls_files import UnfitFile, file_faults, unfit_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import (
     Fault,
@@ -73,6 +73,7 @@ class HttpCheck:
         """Of keys that are wrong together."""
         yield from both_or_neither(self, "http-", "user", "password")
         yield from both_or_neither(self, "http-", "cert-file", "key-file")
+        yield from file_faults(self, "http-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,31 +194,11 @@ def _default_ca_file() -> str:
 
 def _check_tls_files(check: HttpCheck) -> None:
     """They were good when the configuration was read. Raises UnfitFile."""
-
-    def no_password() -> str:
-        """Without this OpenSSL would ask for one at the terminal."""
-        raise UnfitFile(f"the client certificate's key has a password: {check.key_file}")
-
-    for file in (check.ca_file, check.cert_file, check.key_file):
-        try:
-            if file is not None:
-                file.open("rb").close()
-        except OSError as error:
-            raise UnfitFile(f"{error.strerror}: {file}") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        if check.ca_file is not None:
-            context.load_verify_locations(check.ca_file)
-    except ssl.SSLError:
-        raise UnfitFile(f"no CA certificates are in {check.ca_file}") from None
-    try:
-        if check.cert_file is not None:
-            context.load_cert_chain(check.cert_file, check.key_file, no_password)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise UnfitFile(f"not the client certificate's key: {check.key_file}") from None
-        files = f"{check.cert_file}, {check.key_file}"
-        raise UnfitFile(f"no client certificate with its key: {files}") from None
+        for each in unfit_files(check):
+            raise each
+    except OSError as error:
+        raise UnfitFile(f"{error.strerror}: {error.filename}") from None
 
 
 def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:

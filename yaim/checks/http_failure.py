@@ -14,6 +14,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from yaim.checks.printable import printable
+from yaim.checks.tls_files import UnfitFile
 
 
 class BrokenOff(Exception):
@@ -22,10 +23,6 @@ class BrokenOff(Exception):
 
 class NotUnpacked(Exception):
     """The body is not compressed as its header says."""
-
-
-class UnfitFile(Exception):
-    """A file that TLS cannot be done with; the text says what is wrong."""
 
 
 def cause(error: BaseException) -> str:

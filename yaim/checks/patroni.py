@@ -13,6 +13,7 @@ from typing import Any
 
 from yaim.checks.http import Answer, HttpCheck, get
 from yaim.checks.printable import printable
+from yaim.checks.tls_files import file_faults
 from yaim.checks.verdict import Healthy, Unhealthy, Verdict
 from yaim.keys import (
     Fault,
@@ -64,8 +65,9 @@ class PatroniCheck:
         """Of keys that are wrong together."""
         yield from both_or_neither(self, "patroni-", "user", "password")
         yield from both_or_neither(self, "patroni-", "cert-file", "key-file")
+        yield from file_faults(self, "patroni-")
         if self.max_lag is not None and self.role != "replica":
-            yield Fault("patroni-role", "replica, together with patroni-max-lag")
+            yield Fault("patroni-role", "replica, together with patroni-max-lag", "patroni-max-lag")
 
 
 @dataclass(frozen=True, slots=True)
