@@ -84,7 +84,7 @@ def check_patroni(check: PatroniCheck, timeout_s: float) -> Verdict:
     path = _PATHS[check.role]
     if check.max_lag is not None:
         path += f"?lag={check.max_lag}"
-    answer = get(_request(check, path), timeout_s)
+    answer = get(_request(check, path), timeout_s, "patroni")
     if not isinstance(answer, Answer):
         return answer
     found, status = f"HTTP {answer.code} from {path}", _status(answer.body)
