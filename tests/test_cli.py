@@ -350,7 +350,7 @@ def test_check_prints_what_each_check_found_and_how_long_it_took(
     assert header == ["CHECK", "TYPE", "RESULT", "TOOK", "TRIES  FOUND"]
     assert up[:3] == ["up", "tcp", "healthy"]
     assert down[:4] == ["down", "tcp", "no", "answer"]
-    assert re.fullmatch(r"\d+ ms +2 +Connection refused", down[4])
+    assert re.fullmatch(r"\d+ ms +2 +127\.0\.0\.1:\d+: Connection refused", down[4])
 
 
 def test_the_exit_status_of_check_is_that_of_the_node(tmp_path: Path, service: int) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
 
+from tests.certificates import make_certificates
 from yaim.checks.http import SYSTEM_CA_FILE, HttpCheck
 from yaim.checks.http_codes import Codes
 from yaim.checks.kinds import KINDS
@@ -34,6 +36,9 @@ from yaim.helper_client import command
 from yaim.keys import MASK
 
 HERE = Path(__file__)
+TLS_DIRECTORY = TemporaryDirectory()
+"""Lives as long as this module."""
+TLS = make_certificates(Path(TLS_DIRECTORY.name))
 EXAMPLE = HERE.parents[1] / "yaim.yml.example"
 SECRET = "geheim"
 BASE = {
@@ -315,9 +320,9 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "http-user": ("monitor", "monitor"),
     "http-password": ("a b", "a b"),
     "http-password-file": (str(HERE), HERE),
-    "http-ca-file": (str(HERE), HERE),
-    "http-cert-file": (str(HERE), HERE),
-    "http-key-file": (str(HERE), HERE),
+    "http-ca-file": (str(TLS.ca), TLS.ca),
+    "http-cert-file": (str(TLS.leaf), TLS.leaf),
+    "http-key-file": (str(TLS.key), TLS.key),
     "http-expected-code": ("2XX, 503", Codes(("2xx", "503"))),
     "http-expected-response": ("", ""),
     "http-expected-response-contains": ('"value":"foo"', '"value":"foo"'),
@@ -351,9 +356,9 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "patroni-user": ("monitor", "monitor"),
     "patroni-password": ("a b", "a b"),
     "patroni-password-file": (str(HERE), HERE),
-    "patroni-ca-file": (str(HERE), HERE),
-    "patroni-cert-file": (str(HERE), HERE),
-    "patroni-key-file": (str(HERE), HERE),
+    "patroni-ca-file": (str(TLS.ca), TLS.ca),
+    "patroni-cert-file": (str(TLS.leaf), TLS.leaf),
+    "patroni-key-file": (str(TLS.key), TLS.key),
     "shell-command": ("test -e /run/ready", "test -e /run/ready"),
     "tcp-address": ("[::1]:5432", TcpAddress("::1", 5432)),
     "tcp-send": ("PING", "PING"),
@@ -373,8 +378,8 @@ COMPANIONS = {
     "http-user": {"http-password": "x"},
     "http-password": {"http-user": "x"},
     "http-password-file": {"http-user": "x"},
-    "http-cert-file": {"http-key-file": str(HERE)},
-    "http-key-file": {"http-cert-file": str(HERE)},
+    "http-cert-file": {"http-key-file": str(TLS.key)},
+    "http-key-file": {"http-cert-file": str(TLS.leaf)},
     "postgres-cert-file": {"postgres-key-file": str(HERE)},
     "postgres-key-file": {"postgres-cert-file": str(HERE)},
     "pgbouncer-cert-file": {"pgbouncer-key-file": str(HERE)},
@@ -384,8 +389,8 @@ COMPANIONS = {
     "patroni-user": {"patroni-password": "x"},
     "patroni-password": {"patroni-user": "x"},
     "patroni-password-file": {"patroni-user": "x"},
-    "patroni-cert-file": {"patroni-key-file": str(HERE)},
-    "patroni-key-file": {"patroni-cert-file": str(HERE)},
+    "patroni-cert-file": {"patroni-key-file": str(TLS.key)},
+    "patroni-key-file": {"patroni-cert-file": str(TLS.leaf)},
 }
 """What must be given together with a key."""
 
@@ -971,6 +976,31 @@ def test_a_password_file_that_cannot_be_read_is_told_once(prefix: str) -> None:
     assert [issue.key for issue in issues_of(None, flags)] == [f"{prefix}-password-file"]
 
 
+@pytest.mark.parametrize("kind", ["http", "patroni"])
+def test_tls_files_that_cannot_work_are_told_before_they_are_used(
+    kind: str, tmp_path: Path
+) -> None:
+    encrypted, (_, other_key) = TLS.encrypted_key(), TLS.make_leaf("other")
+    flags = base_for(f"{kind}-user") | LEAST[kind]
+    flags.pop(f"{kind}-password")
+    pem, key = "certificates in PEM", f"the key of {kind}-cert-file, without a passphrase"
+    for ca, cert, key_file, wrong in (
+        (TLS.ca, TLS.leaf, TLS.key, []),
+        (HERE, HERE, TLS.key, [("1", "ca-file", HERE, pem), ("2", "cert-file", HERE, pem)]),
+        (TLS.ca, TLS.leaf, other_key, [("3", "key-file", other_key, key)]),
+        (TLS.ca, TLS.leaf, encrypted, [("3", "key-file", encrypted, key)]),
+        (TLS.key, TLS.leaf, HERE, [("1", "ca-file", TLS.key, pem), ("3", "key-file", HERE, key)]),
+    ):
+        text = f"{kind}-ca-file: {ca}\n{kind}-cert-file: {cert}\n{kind}-key-file: {key_file}\n"
+        file = file_in(tmp_path, text)
+        expected = tuple(
+            Issue(f"{file}:{line}", f"{kind}-{name}", repr(str(given)), said)
+            for line, name, given, said in wrong
+        )
+        assert (issues_of(file, flags) if wrong else ()) == expected
+        assert wrong or load(flags, {}, file)
+
+
 @pytest.mark.parametrize("endpoints", ["", "dcs-endpoints: [http://a, http://b]\n"])
 def test_tls_files_that_would_not_be_used_are_refused(endpoints: str, tmp_path: Path) -> None:
     keys = ("etcd-ca-file", "etcd-cert-file", "etcd-key-file")
@@ -980,6 +1010,13 @@ def test_tls_files_that_would_not_be_used_are_refused(endpoints: str, tmp_path: 
     assert issues_of(file) == tuple(
         Issue(f"{file}:{line}", key, repr(str(HERE)), expected) for line, key in enumerate(keys, 1)
     )
+
+
+def test_a_fault_because_of_another_key_has_the_line_of_that(tmp_path: Path) -> None:
+    file = file_in(tmp_path, "dcs-clustername: yaim\ninterface: lo\npatroni-max-lag: 16MB\n")
+    expected = "replica, together with patroni-max-lag"
+    told = (Issue(f"{file}:3", "patroni-role", "nothing", expected),)
+    assert issues_of(file, {"checker-type": "patroni"}) == told
 
 
 def test_tls_files_are_used_if_one_endpoint_has_tls() -> None:

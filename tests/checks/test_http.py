@@ -16,6 +16,8 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -45,7 +47,8 @@ from yaim.checks.http import (
 )
 from yaim.checks.http_codes import codes
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Unfit, keys_of
+from yaim.keys import Fault, Unfit, keys_of
+from yaim.lab.certificates import WEAK_RSA_KEY
 
 IMPATIENT_S = 0.3
 """The bound on an attempt that is expected not to be answered."""
@@ -61,6 +64,10 @@ def attempt(check: HttpCheck, timeout_s: float = PATIENT_S) -> Verdict:
     verdict = check_http(check, timeout_s)
     assert time.monotonic() - started < timeout_s + SLACK_S
     return verdict
+
+
+def failed(server: Server, reason: str) -> CannotTell:
+    return CannotTell(f"{server.host}:{server.port}: {reason}")
 
 
 def resources() -> tuple[int, int]:
@@ -185,7 +192,32 @@ def test_the_body_is_compared_in_utf_8() -> None:
 def test_a_wrong_code_counts_whatever_the_body_says() -> None:
     with serving(sends(response(b"up", 500))) as server:
         check = HttpCheck(server.url, expected_response="up")
-        assert attempt(check) == Unhealthy("HTTP 500, expected 200")
+        assert attempt(check) == Unhealthy("HTTP 500, expected 200: 'up'")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"disk full", ": 'disk full'"),
+        (b"\r\n  disk full \r\nmore", ": 'disk full'"),
+        (b"x" * 9999, f": '{'x' * 60}'"),
+        ("läuft \x1b[2J\0".encode() + b"\xff", ": 'läuft ?[2J?\ufffd'"),
+        (b" \n", ""),
+    ],
+)
+def test_of_a_wrong_answer_the_beginning_is_told(body: bytes, told: str) -> None:
+    with serving(sends(response(body, 503))) as server:
+        assert attempt(HttpCheck(server.url)) == Unhealthy(f"HTTP 503, expected 200{told}")
+
+
+def test_a_wrong_answer_that_holds_the_password_is_not_told() -> None:
+    token = base64.b64encode(f"monitor:{SECRET}".encode())
+    for body in (f"wrong: {SECRET}".encode(), b"Basic " + token):
+        with serving(sends(response(body, 401))) as server:
+            url = server.url.replace("://", f"://monitor:{SECRET}@")
+            told = Unhealthy("HTTP 401, expected 200")
+            assert attempt(HttpCheck(url)) == told
+            assert attempt(HttpCheck(server.url, user="monitor", password=SECRET)) == told
 
 
 def test_of_a_long_body_only_the_beginning_is_told() -> None:
@@ -476,7 +508,22 @@ def test_a_redirect_whose_body_is_broken_is_followed(body: str) -> None:
 
 def test_a_refused_connection_cannot_tell() -> None:
     with refusing() as url:
-        assert attempt(HttpCheck(url)) == CannotTell("Connection refused")
+        told = f"{urlsplit(url).netloc}: Connection refused"
+        assert attempt(HttpCheck(url)) == CannotTell(told)
+
+
+def test_what_a_redirect_leads_to_is_named_and_nothing_of_its_password() -> None:
+    with refusing() as url:
+        address = urlsplit(url).netloc
+        with serving(sends(redirect(f"http://root:{SECRET}@{address}/{SECRET}"))) as server:
+            told = CannotTell(f"{address}: Connection refused")
+            assert attempt(HttpCheck(server.url)) == told
+
+
+def test_an_ipv6_address_is_named_in_brackets() -> None:
+    with serving(sends(b""), host="::1") as server:
+        told = f"[::1]:{server.port}: it closed the connection without an answer"
+        assert attempt(HttpCheck(server.url)) == CannotTell(told)
 
 
 def test_a_host_that_does_not_answer_cannot_tell() -> None:
@@ -548,7 +595,7 @@ def test_what_comes_after_the_most_that_is_read_is_not_looked_at() -> None:
 def test_a_connection_that_is_closed_without_an_answer_cannot_tell() -> None:
     with serving(sends(b"")) as server:
         reason = "it closed the connection without an answer"
-        assert attempt(HttpCheck(server.url)) == CannotTell(reason)
+        assert attempt(HttpCheck(server.url)) == failed(server, reason)
 
 
 def test_a_connection_that_is_reset_cannot_tell() -> None:
@@ -557,7 +604,7 @@ def test_a_connection_that_is_reset_cannot_tell() -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
 
     with serving(answer) as server:
-        assert attempt(HttpCheck(server.url)) == CannotTell("Connection reset by peer")
+        assert attempt(HttpCheck(server.url)) == failed(server, "Connection reset by peer")
 
 
 @pytest.mark.parametrize("start", [b"", OK, OK + b"Content-Length: 9\r\n\r\nup"])
@@ -569,7 +616,7 @@ def test_a_connection_that_is_reset_in_the_middle_cannot_tell(start: bytes) -> N
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
 
     with serving(answer) as server:
-        assert attempt(HttpCheck(server.url)) == CannotTell("Connection reset by peer")
+        assert attempt(HttpCheck(server.url)) == failed(server, "Connection reset by peer")
 
 
 @pytest.mark.parametrize(
@@ -586,7 +633,7 @@ def test_a_server_that_only_stops_sending_has_ended_its_answer(start: bytes, rea
         server.is_closing.wait(PATIENT_S)
 
     with serving(answer) as server:
-        assert attempt(HttpCheck(server.url)) == CannotTell(reason)
+        assert attempt(HttpCheck(server.url)) == failed(server, reason)
 
 
 @pytest.mark.parametrize(
@@ -600,7 +647,7 @@ def test_a_server_that_only_stops_sending_has_ended_its_answer(start: bytes, rea
 )
 def test_an_answer_that_breaks_off_is_told_as_that(content: bytes) -> None:
     with serving(sends(content)) as server:
-        assert attempt(HttpCheck(server.url)) == CannotTell("the answer broke off")
+        assert attempt(HttpCheck(server.url)) == failed(server, "the answer broke off")
 
 
 NO_HTTP = {
@@ -629,7 +676,7 @@ ALIEN = {**{each: f"the answer is {why}" for each, why in NO_HTTP.items()}, **BR
 @pytest.mark.parametrize(("content", "reason"), ALIEN.items(), ids=map(str, range(len(ALIEN))))
 def test_what_is_not_http_is_told_as_that(content: bytes, reason: str) -> None:
     with serving(sends(content)) as server:
-        assert attempt(HttpCheck(server.url)) == CannotTell(reason)
+        assert attempt(HttpCheck(server.url)) == failed(server, reason)
 
 
 def test_a_length_that_is_no_number_is_not_waited_for() -> None:
@@ -697,14 +744,14 @@ def test_a_body_that_is_encoded_in_another_way_is_taken_as_it_is(encoding: str) 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_body_that_claims_to_be_compressed_and_is_not_cannot_tell(encoding: str) -> None:
     with serving(sends(response(b"up and well", 200, f"Content-Encoding: {encoding}"))) as server:
-        told = CannotTell("the body is not compressed as its header says")
+        told = failed(server, "the body is not compressed as its header says")
         assert attempt(HttpCheck(server.url)) == told
 
 
 def test_a_compressed_body_that_breaks_off_is_told() -> None:
     body = gzip.compress(b"up and well")[:-9]
     with serving(sends(response(body, 200, "Content-Encoding: gzip"))) as server:
-        assert attempt(HttpCheck(server.url)) == CannotTell("the answer broke off")
+        assert attempt(HttpCheck(server.url)) == failed(server, "the answer broke off")
 
 
 def test_of_a_long_compressed_body_as_much_is_looked_at_as_of_others() -> None:
@@ -842,7 +889,7 @@ def test_a_name_that_cannot_be_looked_up_is_told(tmp_path: Path) -> None:
     resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
     verdict = attempt_where("/etc/resolv.conf", resolver, "http://service.example/", tmp_path)
     reason = "its host name cannot be looked up: Temporary failure in name resolution"
-    assert verdict == CannotTell(reason)
+    assert verdict == CannotTell(f"service.example:80: {reason}")
 
 
 def test_a_name_that_cannot_even_be_asked_for_is_told() -> None:
@@ -967,14 +1014,16 @@ def test_a_certificate_that_the_ca_has_signed_is_accepted(certificates: Certific
 
 
 @pytest.mark.parametrize("is_given", [True, False])
-def test_a_certificate_of_another_ca_cannot_tell(
+def test_a_certificate_of_another_ca_is_unhealthy(
     certificates: Certificates, is_given: bool
 ) -> None:
     with serving(sends(response()), tls=certificates.server()) as server:
         check = HttpCheck(server.url, ca_file=certificates.stranger if is_given else None)
         verdict = attempt(check)
-        assert isinstance(verdict, CannotTell)
-        assert "certificate verify failed" in verdict.reason
+        assert isinstance(verdict, Unhealthy)
+        why = "certificate verify failed: unable to get local issuer certificate"
+        told = f"127.0.0.1:{server.port}: {why}: is the CA in http-ca-file?"
+        assert verdict.reason == told
         assert server.requests == []
 
 
@@ -994,7 +1043,7 @@ def test_cas_that_the_environment_names_are_not_trusted(
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, str(certificates.ca))
     with serving(sends(response()), tls=certificates.server()) as server:
-        assert isinstance(attempt(HttpCheck(server.url)), CannotTell)
+        assert isinstance(attempt(HttpCheck(server.url)), Unhealthy)
 
 
 def serving_as(
@@ -1015,23 +1064,25 @@ def test_a_certificate_that_is_not_valid_now_is_told(
     tls = serving_as(certificates, f"days{in_days}", in_days=in_days)
     with serving(sends(response()), tls=tls) as server:
         verdict = attempt(HttpCheck(server.url, ca_file=certificates.ca))
-    assert verdict == CannotTell(f"certificate verify failed: {reason}")
+    told = f"127.0.0.1:{server.port}: certificate verify failed: {reason}"
+    assert verdict == Unhealthy(told)
 
 
 @pytest.mark.parametrize(
     ("host", "hosts"),
     [("127.0.0.2", "IP:127.0.0.1"), ("::1", "IP:127.0.0.1"), ("127.0.0.1", "DNS:127.0.0.1")],
 )
-def test_a_certificate_for_another_name_cannot_tell(
+def test_a_certificate_for_another_name_is_unhealthy(
     certificates: Certificates, host: str, hosts: str
 ) -> None:
     tls = serving_as(certificates, "other", hosts=hosts)
     with serving(sends(response()), host=host, tls=tls) as server:
         verdict = attempt(HttpCheck(server.url, ca_file=certificates.ca))
         assert server.requests in ([], [b""])
-    assert isinstance(verdict, CannotTell)
-    assert verdict.reason.startswith("certificate verify failed: ")
-    assert host in verdict.reason
+    assert isinstance(verdict, Unhealthy)
+    start = f"{server.host}:{server.port}: certificate verify failed: "
+    assert verdict.reason.startswith(start)
+    assert host in verdict.reason.removeprefix(start)
 
 
 def test_a_certificate_for_an_ipv6_address_is_accepted(certificates: Certificates) -> None:
@@ -1058,8 +1109,8 @@ def test_a_server_with_old_tls_only_is_told(certificates: Certificates) -> None:
     with serving(sends(response()), tls=tls) as server:
         verdict = attempt(HttpCheck(server.url, ca_file=certificates.ca))
     assert verdict in (
-        CannotTell("TLS failed: tlsv1 alert protocol version"),
-        CannotTell("TLS failed: legacy sigalg disallowed or unsupported"),  # with urllib3 1.26
+        failed(server, "TLS failed: tlsv1 alert protocol version"),
+        failed(server, "TLS failed: legacy sigalg disallowed or unsupported"),  # with urllib3 1.26
     )
 
 
@@ -1108,6 +1159,26 @@ def test_a_certificate_file_that_is_broken_is_told(certificates: Certificates) -
     assert found == {check: reason[:160] for check, reason in told.items()}
 
 
+def test_faults_are_found_also_where_the_url_is_missing_or_a_file_has_gone(
+    certificates: Certificates,
+) -> None:
+    no_url: Any = None
+    nowhere = Path("/nowhere")
+    assert list(HttpCheck(no_url, ca_file=nowhere).faults()) == []
+    leaf, key = certificates.leaf, certificates.key
+    assert list(HttpCheck(no_url, cert_file=nowhere, key_file=key).faults()) == []
+    assert list(HttpCheck(no_url, cert_file=leaf, key_file=key).faults()) == []
+    (told,) = HttpCheck(no_url, ca_file=key).faults()
+    assert told == Fault("http-ca-file", "certificates in PEM")
+
+
+def test_a_client_certificate_that_is_too_weak_is_told(certificates: Certificates) -> None:
+    leaf, key = certificates.make_leaf("weak", new_key=WEAK_RSA_KEY)
+    (told,) = HttpCheck("https://h:1/", cert_file=leaf, key_file=key).faults()
+    expected = "a certificate that OpenSSL takes (not: ee key too small)"
+    assert told == Fault("http-cert-file", expected)
+
+
 AT_A_TERMINAL = """
 import sys
 from pathlib import Path
@@ -1150,11 +1221,11 @@ def test_a_wrong_client_certificate_is_told(certificates: Certificates) -> None:
     tls.maximum_version = ssl.TLSVersion.TLSv1_2  # the alert comes for sure before the request
     with serving(sends(response()), tls=tls) as server:
         check = HttpCheck(server.url, ca_file=certificates.ca, cert_file=cert, key_file=key)
-        assert attempt(check) == CannotTell("TLS failed: tlsv1 alert unknown ca")
+        assert attempt(check) == failed(server, "TLS failed: tlsv1 alert unknown ca")
         without = HttpCheck(server.url, ca_file=certificates.ca)
         told = attempt(without)
     assert isinstance(told, CannotTell)
-    assert told.reason.startswith("TLS failed: ")
+    assert "TLS failed: " in told.reason
     assert "handshake failure" in told.reason
 
 
@@ -1184,4 +1255,4 @@ def test_an_encrypted_answer_without_end_cannot_tell_in_time(
 def test_a_server_without_tls_cannot_tell_where_tls_is_asked_for() -> None:
     with serving(sends(response())) as server:
         check = HttpCheck(server.url.replace("http:", "https:"))
-        assert attempt(check) == CannotTell("TLS failed: wrong version number")
+        assert attempt(check) == failed(server, "the answer is not TLS: is the URL one of http?")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -146,7 +147,17 @@ def test_a_postgresql_that_has_crashed_is_unhealthy_before_patroni_notices(
 
 def test_a_patroni_that_does_not_run_cannot_tell() -> None:
     with refusing() as url:
-        assert attempt(PatroniCheck(url.rstrip("/"))) == CannotTell("Connection refused")
+        told = f"{urlsplit(url).netloc}: Connection refused"
+        assert attempt(PatroniCheck(url.rstrip("/"))) == CannotTell(told)
+
+
+def test_a_patroni_with_a_certificate_of_another_ca_is_unhealthy_and_the_key_is_named(
+    certificates: Certificates,
+) -> None:
+    with serving(sends(response()), tls=certificates.server()) as server:
+        verdict = attempt(PatroniCheck(server.url[:-1], ca_file=certificates.stranger))
+    assert isinstance(verdict, Unhealthy)
+    assert verdict.reason.endswith(": is the CA in patroni-ca-file?")
 
 
 @pytest.mark.parametrize(
@@ -215,6 +226,6 @@ def test_what_a_key_does_not_take_is_refused(name: str, given: str, expected: st
 def test_keys_that_make_no_sense_together_are_faults() -> None:
     assert list(PatroniCheck().faults()) == []
     assert list(PatroniCheck(role="replica", max_lag="0").faults()) == []
-    lag = Fault("patroni-role", "replica, together with patroni-max-lag")
+    lag = Fault("patroni-role", "replica, together with patroni-max-lag", "patroni-max-lag")
     assert list(PatroniCheck(max_lag="0").faults()) == [lag]
     assert [each.key for each in PatroniCheck(user="monitor").faults()] == ["patroni-password"]

@@ -21,7 +21,8 @@ PATIENT_S = 10.0
 IMPATIENT_S = 0.3
 """The bound on an attempt that is expected to be answered, and on one that is not."""
 SLACK_S = 0.5
-NO_ANSWER = CannotTell("no answer within 0.3 s")
+NOT_CONNECTED = CannotTell("no answer within 0.3 s: not connected")
+NOTHING_RECEIVED = CannotTell("no answer within 0.3 s: connected, nothing received")
 CONNECTED = Healthy("connected")
 EXPECTED = Healthy("the answer is as expected")
 
@@ -265,21 +266,23 @@ def test_a_refused_connection_cannot_tell() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         address = TcpAddress("127.0.0.1", bound.getsockname()[1])
-        assert attempt(TcpCheck(address)) == CannotTell("Connection refused")
+        assert attempt(TcpCheck(address)) == CannotTell(f"{address}: Connection refused")
 
 
 def test_a_host_that_cannot_be_reached_cannot_tell() -> None:
-    assert attempt(TcpCheck(TcpAddress("192.0.2.1", 1))) == CannotTell("Network is unreachable")
+    assert attempt(TcpCheck(TcpAddress("192.0.2.1", 1))) == CannotTell(
+        "192.0.2.1:1: Network is unreachable"
+    )
 
 
 def test_a_port_at_which_nobody_accepts_cannot_tell_in_time() -> None:
     with ignoring("127.0.0.1") as port:
-        assert attempt(TcpCheck(TcpAddress("127.0.0.1", port)), IMPATIENT_S) == NO_ANSWER
+        assert attempt(TcpCheck(TcpAddress("127.0.0.1", port)), IMPATIENT_S) == NOT_CONNECTED
 
 
 def test_a_server_that_says_nothing_cannot_tell_in_time() -> None:
     with serving(sends()) as server:
-        assert attempt(TcpCheck(server.address, expect="up"), IMPATIENT_S) == NO_ANSWER
+        assert attempt(TcpCheck(server.address, expect="up"), IMPATIENT_S) == NOTHING_RECEIVED
 
 
 def test_a_server_that_never_ends_its_answer_cannot_tell_in_time() -> None:
@@ -292,19 +295,19 @@ def test_a_server_that_never_ends_its_answer_cannot_tell_in_time() -> None:
 def test_a_server_that_reads_nothing_cannot_tell_in_time() -> None:
     with serving(waits) as server:
         check = TcpCheck(server.address, send="x" * 50_000_000)
-        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+        assert attempt(check, IMPATIENT_S) == NOTHING_RECEIVED
 
 
 def test_a_connection_that_is_closed_without_an_answer_cannot_tell() -> None:
     with serving(sends_and_ends(b"")) as server:
         assert attempt(TcpCheck(server.address, expect="up")) == CannotTell(
-            "it closed the connection without an answer"
+            f"{server.address}: it closed the connection without an answer"
         )
 
 
 def test_a_connection_that_is_reset_cannot_tell() -> None:
     with serving(resets) as server:
-        reset = CannotTell("Connection reset by peer")
+        reset = CannotTell(f"{server.address}: Connection reset by peer")
         assert attempt(TcpCheck(server.address, expect="up")) == reset
 
 
@@ -331,7 +334,7 @@ while True:
             address = TcpAddress("127.0.0.1", int(server.stdout.readline()))
             assert attempt(TcpCheck(address, expect="up")) == EXPECTED
             server.send_signal(signal.SIGSTOP)
-            assert attempt(TcpCheck(address, expect="up"), IMPATIENT_S) == NO_ANSWER
+            assert attempt(TcpCheck(address, expect="up"), IMPATIENT_S) == NOTHING_RECEIVED
             assert attempt(TcpCheck(address), IMPATIENT_S) == CONNECTED
         finally:
             server.kill()
@@ -344,7 +347,7 @@ def test_a_connection_to_itself_is_none() -> None:
     ports.write_text("40000 40000")
     try:
         check = TcpCheck(TcpAddress("127.0.0.1", 40000), "up", "up")
-        assert attempt(check) == CannotTell("Connection refused")
+        assert attempt(check) == CannotTell("127.0.0.1:40000: Connection refused")
     finally:
         ports.write_text(before)
 
@@ -417,7 +420,7 @@ def test_an_address_that_refuses_is_followed_by_the_next(tmp_path: Path) -> None
 def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> None:
     with ignoring("127.0.0.1", "127.0.0.2", "::1") as port:
         address = f"db1.example:{port}"
-        assert attempt_where("/etc/hosts", HOSTS, address, tmp_path, IMPATIENT_S) == NO_ANSWER
+        assert attempt_where("/etc/hosts", HOSTS, address, tmp_path, IMPATIENT_S) == NOT_CONNECTED
 
 
 RESOLVER = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
@@ -429,11 +432,11 @@ def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(tmp_p
         verdict = attempt_where(
             "/etc/resolv.conf", RESOLVER, "db1.example:1", tmp_path, IMPATIENT_S
         )
-    assert verdict == NO_ANSWER
+    assert verdict == NOT_CONNECTED
 
 
 def test_a_name_that_cannot_be_looked_up_is_told(tmp_path: Path) -> None:
     """Nobody listens at port 53."""
     assert attempt_where("/etc/resolv.conf", RESOLVER, "db1.example:1", tmp_path) == CannotTell(
-        "its host name cannot be looked up: Temporary failure in name resolution"
+        "db1.example:1: its host name cannot be looked up: Temporary failure in name resolution"
     )

@@ -117,6 +117,11 @@ class Command:
             pass
         return Ended(status, self._output)
 
+    @property
+    def output(self) -> bytes:
+        """The beginning of what it has written so far."""
+        return self._output
+
     def close(self) -> None:
         """Kill what is left of it. Takes a little more than twice KILLED_WITHIN_S at most."""
         give_up_at = time.monotonic() + KILLED_WITHIN_S

@@ -1,12 +1,12 @@
 """The HTTP check: GET a URL, compare the status code and the body."""
 
 import http.client
-import ssl
 import zlib
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -15,8 +15,9 @@ from urllib3.exceptions import HTTPError
 
 from yaim import __version__
 from yaim.checks.http_codes import Codes, codes
-from yaim.checks.http_failure import BrokenOff, NotUnpacked, UnfitFile, cause
+from yaim.checks.http_failure import BrokenOff, NotUnpacked, verdict
 from yaim.checks.time_limit import LimitedAdapter, TimeLimit
+from yaim.checks.tls_files import UnfitFile, file_faults, unfit_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import (
     Fault,
@@ -29,6 +30,7 @@ from yaim.keys import (
     text,
     url,
 )
+from yaim.printable import printable
 
 MAX_BODY_BYTES = 1024 * 1024
 """What comes after is not looked at."""
@@ -73,6 +75,7 @@ class HttpCheck:
         """Of keys that are wrong together."""
         yield from both_or_neither(self, "http-", "user", "password")
         yield from both_or_neither(self, "http-", "cert-file", "key-file")
+        yield from file_faults(self, "http-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def check_http(check: HttpCheck, timeout_s: float) -> Verdict:
     return judge(check, answer) if isinstance(answer, Answer) else answer
 
 
-def get(check: HttpCheck, timeout_s: float) -> Answer | Unhealthy | CannotTell:
+def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhealthy | CannotTell:
     """What check_http judges, or why there is nothing to judge. Raises nothing."""
     with TimeLimit(timeout_s) as limit:
         try:
@@ -110,7 +113,7 @@ def get(check: HttpCheck, timeout_s: float) -> Answer | Unhealthy | CannotTell:
         ) as error:
             if limit.has_passed or isinstance(error, requests.Timeout):
                 return CannotTell(f"no answer within {timeout_s:.2g} s")
-            return CannotTell(cause(error))
+            return verdict(error, limit.target, kind)
         if limit.has_passed:
             return CannotTell(f"no answer within {timeout_s:.2g} s")
     return answer
@@ -121,7 +124,9 @@ def judge(check: HttpCheck, answer: Answer) -> Verdict:
     if answer.redirects:
         found += f" after {answer.redirects} redirect{'s' if answer.redirects > 1 else ''}"
     if answer.code not in check.expected_code:
-        return Unhealthy(f"{found}, expected {check.expected_code.told}")
+        line = _first_line(check, answer.body)
+        told = f": {line!r}" if line else ""
+        return Unhealthy(printable(f"{found}, expected {check.expected_code.told}{told}"))
     expected, contained = check.expected_response, check.expected_response_contains
     if expected is not None and answer.body != expected.encode():
         shown = _shown(expected.encode())
@@ -130,6 +135,15 @@ def judge(check: HttpCheck, answer: Answer) -> Verdict:
         shown = _shown(contained.encode())
         return Unhealthy(f"{found}, expected {shown} in the body, got {_shown(answer.body)}")
     return Healthy(found)
+
+
+def _first_line(check: HttpCheck, body: bytes) -> str:
+    """Its beginning; nothing of one with the password in it, which some servers send back."""
+    lines = body[:4096].decode("utf-8", "replace").splitlines()
+    line = next((each.strip() for each in lines if each.strip()), "")
+    user, password = _user_and_password(check)
+    token = b64encode(f"{user}:{password}".encode()).decode()
+    return "" if password and (password in line or token in line) else printable(line[:60])
 
 
 def _shown(body: bytes) -> str:
@@ -154,6 +168,7 @@ def _get(check: HttpCheck, limit: TimeLimit) -> Answer:
     cert = (str(check.cert_file), str(check.key_file)) if check.cert_file is not None else None
     url = check.url
     for redirects in range(MAX_REDIRECTS + 1):
+        limit.target = _host_and_port(url)
         if url.lower().startswith("https:"):
             _check_tls_files(check)
         with LimitedAdapter(limit).send(
@@ -172,10 +187,22 @@ def _get(check: HttpCheck, limit: TimeLimit) -> Answer:
 
 
 def _auth(check: HttpCheck) -> HTTPBasicAuth | None:
-    user, password = check.user, check.password or ""
-    if user is None:
-        user, password = get_auth_from_url(check.url)
+    user, password = _user_and_password(check)
     return HTTPBasicAuth(user.encode(), password.encode()) if user or password else None
+
+
+def _user_and_password(check: HttpCheck) -> tuple[str, str]:
+    """Those in the URL are taken if there are no others."""
+    if check.user is None:
+        return get_auth_from_url(check.url)
+    return check.user, check.password or ""
+
+
+def _host_and_port(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _target(of: str, response: requests.Response) -> str:
@@ -193,31 +220,11 @@ def _default_ca_file() -> str:
 
 def _check_tls_files(check: HttpCheck) -> None:
     """They were good when the configuration was read. Raises UnfitFile."""
-
-    def no_password() -> str:
-        """Without this OpenSSL would ask for one at the terminal."""
-        raise UnfitFile(f"the client certificate's key has a password: {check.key_file}")
-
-    for file in (check.ca_file, check.cert_file, check.key_file):
-        try:
-            if file is not None:
-                file.open("rb").close()
-        except OSError as error:
-            raise UnfitFile(f"{error.strerror}: {file}") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        if check.ca_file is not None:
-            context.load_verify_locations(check.ca_file)
-    except ssl.SSLError:
-        raise UnfitFile(f"no CA certificates are in {check.ca_file}") from None
-    try:
-        if check.cert_file is not None:
-            context.load_cert_chain(check.cert_file, check.key_file, no_password)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise UnfitFile(f"not the client certificate's key: {check.key_file}") from None
-        files = f"{check.cert_file}, {check.key_file}"
-        raise UnfitFile(f"no client certificate with its key: {files}") from None
+        for each in unfit_files(check):
+            raise each
+    except OSError as error:
+        raise UnfitFile(f"{error.strerror}: {error.filename}") from None
 
 
 def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:

@@ -13,7 +13,12 @@ from collections.abc import Iterator
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.ssl_match_hostname import CertificateError
 
+from yaim.checks.tls_files import UnfitFile
+from yaim.checks.verdict import CannotTell, Unhealthy
 from yaim.printable import printable
+
+_UNKNOWN_CA = (18, 19, 20, 21)
+"""X509_V_ERR_*: its issuer was not found, or the last one is its own and not trusted."""
 
 
 class BrokenOff(Exception):
@@ -24,33 +29,34 @@ class NotUnpacked(Exception):
     """The body is not compressed as its header says."""
 
 
-class UnfitFile(Exception):
-    """A file that TLS cannot be done with; the text says what is wrong."""
-
-
-def cause(error: BaseException) -> str:
-    """Of an attempt that raised this."""
-    chain = list(_chain(error))
-    for each in chain:
+def verdict(error: BaseException, target: str, kind: str) -> Unhealthy | CannotTell:
+    """Of an attempt of this kind that raised this, having connected to the target last."""
+    for each in _chain(error):
+        match each:
+            case UnfitFile():
+                return CannotTell(printable(str(each)))
+            case ssl.SSLCertVerificationError():
+                why = each.verify_message
+                if each.verify_code in _UNKNOWN_CA:
+                    why += f": is the CA in {kind}-ca-file?"
+                return Unhealthy(printable(f"{target}: certificate verify failed: {why}"))
+            case CertificateError():
+                # urllib3 1.26 compares the host name itself.
+                return Unhealthy(printable(f"{target}: certificate verify failed: {each}"))
         told = _told(each)
         if told is not None:
-            return printable(told)
-    return "the answer is not HTTP"
+            return CannotTell(printable(f"{target}: {told}"))
+    return CannotTell(printable(f"{target}: the answer is not HTTP"))
 
 
 def _told(error: BaseException) -> str | None:
     match error:
-        case UnfitFile():
-            return str(error)
-        case ssl.SSLCertVerificationError():
-            return f"certificate verify failed: {error.verify_message}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return "the answer is not TLS: is the URL one of http?"
         case ssl.SSLError():
             return f"TLS failed: {_openssl(error)}"
         case socket.gaierror():
             return f"its host name cannot be looked up: {error.strerror}"
-        case CertificateError():
-            # urllib3 1.26 compares the host name itself.
-            return f"certificate verify failed: {error}"
         case BrokenOff() | http.client.IncompleteRead():
             return "the answer broke off"
         case http.client.RemoteDisconnected():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yaim.checks.http import Answer, HttpCheck, get
+from yaim.checks.tls_files import file_faults
 from yaim.checks.verdict import Healthy, Unhealthy, Verdict
 from yaim.keys import (
     Fault,
@@ -64,8 +65,9 @@ class PatroniCheck:
         """Of keys that are wrong together."""
         yield from both_or_neither(self, "patroni-", "user", "password")
         yield from both_or_neither(self, "patroni-", "cert-file", "key-file")
+        yield from file_faults(self, "patroni-")
         if self.max_lag is not None and self.role != "replica":
-            yield Fault("patroni-role", "replica, together with patroni-max-lag")
+            yield Fault("patroni-role", "replica, together with patroni-max-lag", "patroni-max-lag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def check_patroni(check: PatroniCheck, timeout_s: float) -> Verdict:
     path = _PATHS[check.role]
     if check.max_lag is not None:
         path += f"?lag={check.max_lag}"
-    answer = get(_request(check, path), timeout_s)
+    answer = get(_request(check, path), timeout_s, "patroni")
     if not isinstance(answer, Answer):
         return answer
     found, status = f"HTTP {answer.code} from {path}", _status(answer.body)

@@ -76,13 +76,16 @@ def check_shell(
     with _lock:
         _left[check] = started
     if ended is not None:
-        return _judge(ended)
-    no_answer = f"no answer within {timeout_s:.2g} s"
+        return _judge(check, ended)
+    found = f"no end within {timeout_s:.2g} s"
     living = _still_living(check)
-    return CannotTell(f"{no_answer}, and {_unkillable(living)}" if living else no_answer)
+    if living:
+        found += f", and {_unkillable(living)}"
+    line = _first_line(started.output)
+    return CannotTell(printable(f"{found}: {line}" if line else found))
 
 
-def _judge(ended: Ended) -> Verdict:
+def _judge(check: ShellCheck, ended: Ended) -> Verdict:
     if ended.status == 0:
         # And nothing of its output, which may be another one each time.
         return Healthy("exit status 0")
@@ -90,9 +93,20 @@ def _judge(ended: Ended) -> Verdict:
         found = f"exit status {ended.status}, expected 0"
     else:
         found = f"killed by {_signal(-ended.status)}"
-    lines = ended.output.decode(errors="replace").splitlines()
-    line = next((each.strip() for each in lines if each.strip()), "it wrote nothing")
-    return Unhealthy(printable(f"{found}: {line}"))
+    line = _first_line(ended.output)
+    if ended.status in (126, 127) and not isinstance(check.command, str):
+        program = check.command[0]
+        start, is_there, why = line.partition(f": exec: {program}: ")
+        if is_there and start.startswith("yaim: "):
+            # The shell that should have become the program (command.py).
+            why = {"Permission denied": "not executable"}.get(why, why)
+            return Unhealthy(printable(f"{program}: {why}"))
+    return Unhealthy(printable(f"{found}: {line or 'it wrote nothing'}"))
+
+
+def _first_line(output: bytes) -> str:
+    lines = output.decode(errors="replace").splitlines()
+    return next((each.strip() for each in lines if each.strip()), "")
 
 
 def _signal(number: int) -> str:

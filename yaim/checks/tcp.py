@@ -61,8 +61,10 @@ def check_tcp(check: TcpCheck, timeout_s: float) -> Verdict:
     """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
     until = time.monotonic() + timeout_s
     answer = bytearray()
+    so_far = "not connected"
     try:
         with _connect(check.address, until) as connection:
+            so_far = "connected, nothing received"
             if check.send is not None:
                 connection.settimeout(_left_s(until))
                 connection.sendall(check.send.encode())
@@ -71,12 +73,15 @@ def check_tcp(check: TcpCheck, timeout_s: float) -> Verdict:
             _say_goodbye(connection, until)
     except TimeoutError:
         no_answer = f"no answer within {timeout_s:.2g} s"
-        wrong = f" that contains {check.expect!r}: {_start(answer)}" if answer else ""
-        return CannotTell(printable(no_answer + wrong))
+        if answer:
+            found = f"{no_answer} that contains {check.expect!r}: {_start(answer)}"
+            return CannotTell(printable(found))
+        return CannotTell(f"{no_answer}: {so_far}")
     except socket.gaierror as error:
-        return CannotTell(printable(f"its host name cannot be looked up: {error.strerror}"))
+        why = f"its host name cannot be looked up: {error.strerror}"
+        return CannotTell(printable(f"{check.address}: {why}"))
     except OSError as error:
-        return CannotTell(printable(error.strerror or str(error)))
+        return CannotTell(printable(f"{check.address}: {error.strerror or error}"))
     return _judge(check, bytes(answer))
 
 
@@ -86,7 +91,8 @@ def _judge(check: TcpCheck, answer: bytes) -> Verdict:
     if check.expect.encode() in answer:
         return Healthy("the answer is as expected")
     if not answer:
-        return CannotTell("it closed the connection without an answer")
+        why = "it closed the connection without an answer"
+        return CannotTell(printable(f"{check.address}: {why}"))
     return Unhealthy(printable(f"the answer does not contain {check.expect!r}: {_start(answer)}"))
 
 
@@ -95,12 +101,14 @@ def _start(answer: bytes | bytearray) -> str:
 
 
 def _connect(address: TcpAddress, until: float) -> socket.socket:
-    """To the first address of the host that takes the connection. Raises OSError."""
+    """To the first address of the host that takes the connection; one that is silent leaves time
+    for the others. Raises OSError."""
     failure: OSError = OSError("the host name has no address")
-    for family, kind, protocol, _, found in look_up(address.host, address.port, _left_s(until)):
+    addresses = look_up(address.host, address.port, _left_s(until))
+    for number, (family, kind, protocol, _, found) in enumerate(addresses):
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(_left_s(until))
+            connection.settimeout(_left_s(until) / (len(addresses) - number))
             connection.connect(found)
             if connection.getsockname()[:2] == found[:2]:
                 # Where nobody listens, and the port is one of those for outgoing connections.

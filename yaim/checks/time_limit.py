@@ -25,6 +25,8 @@ class TimeLimit:
     """Shuts down the connections of an attempt when its time is up."""
 
     def __init__(self, seconds: float) -> None:
+        self.target = ""
+        """Host and port that were, or are to be, connected to last."""
         self._ends_at = time.monotonic() + seconds
         self._timer = threading.Timer(seconds, self._shut_down)
         self._timer.daemon = True
@@ -65,6 +67,7 @@ class TimeLimit:
                 connection.close()
                 failure = error
                 continue
+            connection.settimeout(max(self.left_s, 0.001))
             self._apply_to(connection)
             return connection
         raise failure
