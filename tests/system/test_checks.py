@@ -111,7 +111,7 @@ def test_a_shell_check_that_hangs_costs_the_addresses_and_nothing_else(build: Bu
     spoil_disk(node)
     wait_until(lambda: node.processes_like("sleep 1234") != [], 10.0, "it to hang", lab.logs)
     lab.wait_until_held(by=["n2", "n3"])
-    assert "disk: no end within 0.56 s" in watch.said(node)
+    assert "check disk: unhealthy: no end within 0.56 s" in watch.said(node)
     mend_disk(node)
     lab.wait_until_held(counts=[2, 2, 2])
     assert node.processes_like("sleep 1234") == []
