@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from yaim.checks.printable import printable
+from yaim.printable import printable
 
 
 class BrokenOff(Exception):

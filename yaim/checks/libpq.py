@@ -23,13 +23,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 from yaim.name_lookup import look_up
+from yaim.printable import printable
 
 if TYPE_CHECKING:
     import psycopg
     from psycopg import pq
 
 MAX_RESULT_BYTES = 1024 * 1024
-MAX_REASON = 160
 INVALID_PASSWORD = "28P01"
 TOO_LONG = "54000"
 UNSUPPORTED = "0A000"
@@ -67,7 +67,7 @@ class LibpqError(Exception):
     """The text says why, in one printable line without secrets."""
 
     def __init__(self, reason: str, sqlstate: str | None = None) -> None:
-        super().__init__(_printable(reason))
+        super().__init__(printable(reason))
         self.sqlstate = sqlstate
         """What the server said; None if the failure is not an answer of it. Also INVALID_PASSWORD
         if it wants a password and there is none, and TOO_LONG and UNSUPPORTED for results."""
@@ -357,7 +357,3 @@ def _last_line(text: str) -> str:
 def _without_what_was_given(text: str) -> str:
     """libpq quotes the place that is wrong: it may be a password."""
     return re.split(r':? "(?!=" )', text)[0].strip()
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text[:MAX_REASON])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from yaim.checks.http import Answer, HttpCheck, get
-from yaim.checks.printable import printable
 from yaim.checks.verdict import Healthy, Unhealthy, Verdict
 from yaim.keys import (
     Fault,
@@ -26,6 +25,7 @@ from yaim.keys import (
     text,
     url,
 )
+from yaim.printable import printable
 
 _PATHS = {"primary": "/primary", "replica": "/replica", "any": "/health"}
 _ROLES = {"primary": ("primary", "master"), "replica": ("replica",)}

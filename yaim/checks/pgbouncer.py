@@ -37,9 +37,9 @@ from yaim.checks.postgres import (
     mask_conn_url,
     options_of,
 )
-from yaim.checks.printable import printable
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, any_text, key, one_of, readable_file, required, text
+from yaim.printable import printable
 
 CONSOLE = "pgbouncer"
 """A database of this name is in every pgbouncer."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from yaim.checks.command import Command, Ended, Process, StatusLost
-from yaim.checks.printable import printable
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, Unfit, required, text
+from yaim.printable import printable
 
 USER_INSTEAD_OF_ROOT = "yaim"
 """Where the coordinator runs as root, commands do not."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from yaim.checks.printable import printable
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, Unfit, key, required, text, whole
 from yaim.name_lookup import look_up
+from yaim.printable import printable
 
 MAX_ANSWER_BYTES = 64 * 1024
 """What comes after is not looked at."""

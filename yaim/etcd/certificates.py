@@ -20,6 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from yaim.etcd.access import EtcdAccess, EtcdError, Secrets
+from yaim.printable import printable
 
 WARN_WITHIN = timedelta(days=30)
 
@@ -280,7 +281,7 @@ def _name(rdns: bytes) -> str:
     for _, attributes in _elements(rdns):
         for _, attribute in _elements(attributes):
             (_, kind), (_, value) = _elements(attribute)
-            values[kind] = _printable(value)
+            values[kind] = _text(value)
     return values.get(_COMMON_NAME) or ", ".join(values.values()) or "no name"
 
 
@@ -293,10 +294,10 @@ def _hosts(extensions: bytes) -> Iterator[str]:
         ((_, names),) = _elements(value)
         for tag, name in _elements(names):
             if tag == _DNS_NAME:
-                yield _printable(name)
+                yield _text(name)
             elif tag == _IP_ADDRESS:
                 yield str(ip_address(name))
 
 
-def _printable(text: bytes) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text.decode("utf-8", "replace"))
+def _text(value: bytes) -> str:
+    return printable(value.decode("utf-8", "replace"), most=None)
