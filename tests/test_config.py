@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
 
+from tests.certificates import make_certificates
 from yaim.checks.http import SYSTEM_CA_FILE, HttpCheck
 from yaim.checks.http_codes import Codes
 from yaim.checks.kinds import KINDS
@@ -34,6 +36,9 @@ from yaim.helper_client import command
 from yaim.keys import MASK
 
 HERE = Path(__file__)
+TLS_DIRECTORY = TemporaryDirectory()
+"""Lives as long as this module."""
+TLS = make_certificates(Path(TLS_DIRECTORY.name))
 EXAMPLE = HERE.parents[1] / "yaim.yml.example"
 SECRET = "geheim"
 BASE = {
@@ -325,9 +330,9 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "postgres-user": ("monitor", "monitor"),
     "postgres-password": ("a b", "a b"),
     "postgres-password-file": (str(HERE), HERE),
-    "postgres-ca-file": (str(HERE), HERE),
-    "postgres-cert-file": (str(HERE), HERE),
-    "postgres-key-file": (str(HERE), HERE),
+    "postgres-ca-file": (str(TLS.ca), TLS.ca),
+    "postgres-cert-file": (str(TLS.leaf), TLS.leaf),
+    "postgres-key-file": (str(TLS.key), TLS.key),
     "postgres-query": ("TABLE health", "TABLE health"),
     "postgres-expected-response": ("", ""),
     "postgres-role": ("Standby", "standby"),
@@ -337,9 +342,9 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "pgbouncer-user": ("monitor", "monitor"),
     "pgbouncer-password": ("a b", "a b"),
     "pgbouncer-password-file": (str(HERE), HERE),
-    "pgbouncer-ca-file": (str(HERE), HERE),
-    "pgbouncer-cert-file": (str(HERE), HERE),
-    "pgbouncer-key-file": (str(HERE), HERE),
+    "pgbouncer-ca-file": (str(TLS.ca), TLS.ca),
+    "pgbouncer-cert-file": (str(TLS.leaf), TLS.leaf),
+    "pgbouncer-key-file": (str(TLS.key), TLS.key),
     "pgbouncer-database": ("app", "app"),
     "pgbouncer-when-paused": ("healthy", "healthy"),
     "pgbouncer-when-suspended": ("healthy", "healthy"),
@@ -375,10 +380,10 @@ COMPANIONS = {
     "http-password-file": {"http-user": "x"},
     "http-cert-file": {"http-key-file": str(HERE)},
     "http-key-file": {"http-cert-file": str(HERE)},
-    "postgres-cert-file": {"postgres-key-file": str(HERE)},
-    "postgres-key-file": {"postgres-cert-file": str(HERE)},
-    "pgbouncer-cert-file": {"pgbouncer-key-file": str(HERE)},
-    "pgbouncer-key-file": {"pgbouncer-cert-file": str(HERE)},
+    "postgres-cert-file": {"postgres-key-file": str(TLS.key)},
+    "postgres-key-file": {"postgres-cert-file": str(TLS.leaf)},
+    "pgbouncer-cert-file": {"pgbouncer-key-file": str(TLS.key)},
+    "pgbouncer-key-file": {"pgbouncer-cert-file": str(TLS.leaf)},
     "pgbouncer-expected-response": {"pgbouncer-query": "TABLE health"},
     "patroni-max-lag": {"patroni-role": "replica"},
     "patroni-user": {"patroni-password": "x"},

@@ -1,5 +1,6 @@
 """The pgbouncer check against real ones, in front of a real PostgreSQL."""
 
+import shutil
 import signal
 import threading
 import time
@@ -14,7 +15,14 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.checks.pgbouncer_server import ADMIN, APP, MONITOR, Pgbouncer, pooling, with_client_tls
-from tests.checks.postgres_server import PASSWORD, Installation, Server, free_port, running
+from tests.checks.postgres_server import (
+    PASSWORD,
+    Installation,
+    Server,
+    free_port,
+    give_to_postgres,
+    running,
+)
 from yaim.checks.libpq import LibpqError, connect
 from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -471,6 +479,25 @@ def test_its_certificate_is_verified(database: Server, certificates: Certificate
                 pass
 
 
+def test_a_client_certificate_is_never_without_tls(
+    shared: Pgbouncer, database: Server, certificates: Certificates
+) -> None:
+    files: dict[str, Any] = {"cert_file": certificates.leaf, "key_file": certificates.key}
+    plain = attempt(replace(console(shared), **files))
+    assert isinstance(plain, CannotTell)
+    assert plain.reason.endswith("server does not support SSL, but SSL was required")
+    options = with_client_tls(database, certificates)
+    options["client_tls_ca_file"] = options["client_tls_cert_file"].replace("leaf", "ca")
+    shutil.copy(certificates.ca, options["client_tls_ca_file"])
+    give_to_postgres(Path(options["client_tls_ca_file"]))
+    with pooling(database, "tls", **options) as pgbouncer:
+        assert attempt(replace(console(pgbouncer), **files)) == WELL
+    weak = PgbouncerCheck("host=h sslmode=prefer", **files)
+    expected = "sslmode require or stricter together with pgbouncer-cert-file"
+    because = "pgbouncer-cert-file"
+    assert list(weak.faults()) == [Fault("pgbouncer-conn-url", expected, because)]
+
+
 # --- the keys ------------------------------------------------------------------------------------
 
 
@@ -500,4 +527,11 @@ def test_keys_that_are_wrong_together_are_faults(check: PgbouncerCheck, key: str
 def test_a_fault_that_is_found_as_for_postgres_names_our_keys() -> None:
     check = PgbouncerCheck("host=h user=u", user="u")
     expected = "either it or user in pgbouncer-conn-url, not both"
-    assert list(check.faults()) == [Fault("pgbouncer-user", expected)]
+    assert list(check.faults()) == [Fault("pgbouncer-user", expected, "pgbouncer-conn-url")]
+
+
+def test_a_fault_has_the_key_that_it_is_because_of() -> None:
+    check = PgbouncerCheck("host=h", expected_response="1")
+    assert [each.because for each in check.faults()] == ["pgbouncer-expected-response"]
+    check = PgbouncerCheck("host=h", query="Q", database="x", when_paused="healthy")
+    assert [each.because for each in check.faults()] == ["pgbouncer-query"] * 2

@@ -1,6 +1,7 @@
 """The PostgreSQL check against real servers, and some that misbehave."""
 
 import gc
+import os
 import shutil
 import signal
 import socket
@@ -11,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,9 +36,11 @@ from yaim.checks.postgres import (
     conn_url,
     mask_conn_url,
     max_lag,
+    options_of,
 )
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, Unfit
+from yaim.lab.certificates import EC_KEY, RSA_KEY
 
 PATIENT_S = 10.0
 IMPATIENT_S = 0.3
@@ -871,12 +876,46 @@ def test_a_client_certificate_is_shown(encrypted: Server, certificates: Certific
     assert isinstance(verdict, Unhealthy | CannotTell)
 
 
+def test_a_client_certificate_is_never_without_tls(
+    encrypted: Server, primary: Server, certificates: Certificates, tmp_path: Path
+) -> None:
+    """libpq's own default would be to go on without TLS where it does not get it."""
+    _, other_key = certificates.make_leaf("other")
+    check = PostgresCheck(
+        remote(encrypted),
+        cert_file=certificates.leaf,
+        key_file=certificates.key,
+        query="SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        expected_response="t",
+    )
+    assert attempt(check) == WELL
+    assert isinstance(attempt(replace(check, key_file=other_key)), CannotTell)
+    assert isinstance(attempt(replace(check, key_file=open_copy(other_key, tmp_path))), CannotTell)
+    of_plain = attempt(replace(check, conn_url=remote(primary)))
+    assert isinstance(of_plain, CannotTell)
+    assert of_plain.reason.endswith("server does not support SSL, but SSL was required")
+
+
+def test_a_client_certificate_does_not_weaken_what_the_environment_says(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = PostgresCheck("host=h", cert_file=certificates.leaf, key_file=certificates.key)
+    assert options_of(check)["sslmode"] == "require"
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert "sslmode" not in options_of(check)
+
+
+def open_copy(key: Path, directory: Path) -> Path:
+    copied = directory / "open.key"
+    shutil.copy(key, copied)
+    copied.chmod(0o644)
+    return copied
+
+
 def test_a_key_that_others_may_read_cannot_tell(
     encrypted: Server, certificates: Certificates, tmp_path: Path
 ) -> None:
-    open_key = tmp_path / "open.key"
-    shutil.copy(certificates.key, open_key)
-    open_key.chmod(0o666)
+    open_key = open_copy(certificates.key, tmp_path)
     check = PostgresCheck(
         remote(encrypted),
         ca_file=certificates.ca,
@@ -997,9 +1036,10 @@ def test_keys_that_fit_together_have_no_faults(certificates: Certificates) -> No
 
 def test_what_is_given_twice_is_a_fault() -> None:
     check = PostgresCheck("postgresql://u:p@h/db", user="u", password="p")
+    url = "postgres-conn-url"
     assert faults_of(check) == [
-        Fault("postgres-user", "either it or user in postgres-conn-url, not both"),
-        Fault("postgres-password", "either it or password in postgres-conn-url, not both"),
+        Fault(name, f"either it or {option} in {url}, not both", url)
+        for name, option in (("postgres-user", "user"), ("postgres-password", "password"))
     ]
 
 
@@ -1007,7 +1047,81 @@ def test_what_is_given_twice_is_a_fault() -> None:
 def test_a_ca_that_would_not_be_used_is_a_fault(sslmode: str, certificates: Certificates) -> None:
     check = PostgresCheck(f"host=h sslmode={sslmode}", ca_file=certificates.ca)
     expected = "sslmode verify-full or verify-ca together with postgres-ca-file"
-    assert faults_of(check) == [Fault("postgres-conn-url", expected)]
+    assert faults_of(check) == [Fault("postgres-conn-url", expected, "postgres-ca-file")]
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
+def test_a_client_certificate_that_may_not_be_used_is_a_fault(
+    sslmode: str, certificates: Certificates
+) -> None:
+    check = PostgresCheck(
+        f"host=h sslmode={sslmode}", cert_file=certificates.leaf, key_file=certificates.key
+    )
+    expected = "sslmode require or stricter together with postgres-cert-file"
+    assert faults_of(check) == [Fault("postgres-conn-url", expected, "postgres-cert-file")]
+    assert faults_of(replace(check, conn_url="host=h sslmode=require")) == []
+
+
+def test_files_that_are_no_certificates_are_faults(certificates: Certificates) -> None:
+    no_ca = PostgresCheck("host=h", ca_file=certificates.key)
+    expected = "certificates in PEM"
+    assert faults_of(no_ca) == [Fault("postgres-ca-file", expected)]
+    no_certificate = PostgresCheck("host=h", cert_file=certificates.key, key_file=certificates.key)
+    assert faults_of(no_certificate) == [Fault("postgres-cert-file", expected)]
+
+
+def key_faults(certificates: Certificates, key: Path, url: Any = "host=h") -> list[str]:
+    found = faults_of(PostgresCheck(url, cert_file=certificates.leaf, key_file=key))
+    assert all(each.key == "postgres-key-file" for each in found)
+    assert all(each.because == "postgres-cert-file" for each in found)
+    return [each.expected for each in found]
+
+
+@pytest.mark.parametrize("kind", [EC_KEY, RSA_KEY], ids=["EC", "RSA"])
+def test_the_key_of_another_certificate_is_a_fault(
+    kind: tuple[str, ...], certificates: Certificates
+) -> None:
+    _, other_key = certificates.make_leaf("other", new_key=kind)
+    expected = ["the key of postgres-cert-file"]
+    assert key_faults(certificates, other_key) == expected
+    assert key_faults(certificates, other_key, None) == expected
+
+
+def test_a_key_with_a_passphrase_is_a_fault_unless_it_is_given(certificates: Certificates) -> None:
+    key = certificates.encrypted_key()
+    key.chmod(0o600)
+    expected = ["a key without a passphrase, or with sslpassword in postgres-conn-url"]
+    assert key_faults(certificates, key) == expected
+    assert key_faults(certificates, key, "host=h sslpassword=wrong") == expected
+    assert key_faults(certificates, key, "host=h sslpassword=x") == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_root", "of_another"),
+    [
+        (0o600, True, True),
+        (0o400, True, True),
+        (0o640, True, False),
+        (0o660, False, False),
+        (0o644, False, False),
+        (0o604, False, False),
+    ],
+)
+def test_a_key_that_libpq_refuses_because_others_can_read_it_is_a_fault(
+    mode: int, of_root: bool, of_another: bool, certificates: Certificates, tmp_path: Path
+) -> None:
+    key = open_copy(certificates.key, tmp_path)
+    key.chmod(mode)
+    for owner, is_good in ((0, of_root), (1, of_another)):
+        os.chown(key, owner, owner)
+        refused = "a file that only its owner can read (0600), or of root with group read (0640)"
+        assert key_faults(certificates, key) == ([] if is_good else [refused])
+
+
+def test_files_that_cannot_be_read_are_no_faults() -> None:
+    gone = Path("/nowhere")
+    check = PostgresCheck("host=h", ca_file=gone, cert_file=gone, key_file=gone)
+    assert faults_of(check) == []
 
 
 def test_a_certificate_without_its_key_is_a_fault(certificates: Certificates) -> None:
@@ -1018,7 +1132,7 @@ def test_a_certificate_without_its_key_is_a_fault(certificates: Certificates) ->
 def test_a_lag_of_a_primary_is_a_fault() -> None:
     check = PostgresCheck("host=h", role="primary", max_lag=MaxLag(1, False))
     expected = "none with postgres-role primary"
-    assert faults_of(check) == [Fault("postgres-max-lag", expected)]
+    assert faults_of(check) == [Fault("postgres-max-lag", expected, "postgres-role")]
 
 
 @pytest.mark.parametrize(

@@ -93,26 +93,29 @@ class PgbouncerCheck:
             yield Fault(
                 each.key.replace("postgres-", "pgbouncer-"),
                 each.expected.replace("postgres-", "pgbouncer-"),
+                each.because.replace("postgres-", "pgbouncer-"),
             )
         if missing() is not None:
             return
         dbname = parse(self.conn_url or "").get("dbname")
         if self.query is None:
             if self.expected_response is not None:
-                yield Fault("pgbouncer-query", "one together with pgbouncer-expected-response")
+                expected = "one together with pgbouncer-expected-response"
+                yield Fault("pgbouncer-query", expected, "pgbouncer-expected-response")
             if dbname not in (None, CONSOLE):
                 expected = f"no database in it, or {CONSOLE}, without pgbouncer-query"
                 yield Fault("pgbouncer-conn-url", f"{expected}; or is it pgbouncer-database?")
             return
         if dbname == CONSOLE:
             expected = f"a database other than {CONSOLE} in it together with pgbouncer-query"
-            yield Fault("pgbouncer-conn-url", expected)
+            yield Fault("pgbouncer-conn-url", expected, "pgbouncer-query")
         if self.database is not None:
-            yield Fault("pgbouncer-database", "none with pgbouncer-query")
+            yield Fault("pgbouncer-database", "none with pgbouncer-query", "pgbouncer-query")
+        expected = "unhealthy with pgbouncer-query"
         if self.when_paused != "unhealthy":
-            yield Fault("pgbouncer-when-paused", "unhealthy with pgbouncer-query")
+            yield Fault("pgbouncer-when-paused", expected, "pgbouncer-query")
         if self.when_suspended != "unhealthy":
-            yield Fault("pgbouncer-when-suspended", "unhealthy with pgbouncer-query")
+            yield Fault("pgbouncer-when-suspended", expected, "pgbouncer-query")
 
 
 def _as_postgres(check: PgbouncerCheck) -> PostgresCheck:

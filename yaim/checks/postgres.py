@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
+from yaim.checks.libpq_files import faults_of_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import (
     MASK,
@@ -122,18 +123,24 @@ class PostgresCheck:
             return
         yield from both_or_neither(self, "postgres-", "cert-file", "key-file")
         if self.role == "primary" and self.max_lag is not None:
-            yield Fault("postgres-max-lag", "none with postgres-role primary")
+            yield Fault("postgres-max-lag", "none with postgres-role primary", "postgres-role")
+        given = parse(self.conn_url) if self.conn_url else {}
+        files = (self.ca_file, self.cert_file, self.key_file)
+        yield from faults_of_files("postgres-", *files, given.get("sslpassword", ""))
         if not self.conn_url:
             return
-        given = parse(self.conn_url)
         for name, option in _OPTION_OF.items():
             if getattr(self, name) is not None and option in given:
                 expected = f"either it or {option} in postgres-conn-url, not both"
-                yield Fault(f"postgres-{name.replace('_', '-')}", expected)
+                name = f"postgres-{name.replace('_', '-')}"
+                yield Fault(name, expected, "postgres-conn-url")
         sslmode = given.get("sslmode")
         if self.ca_file is not None and sslmode not in (None, "verify-ca", "verify-full"):
             expected = "sslmode verify-full or verify-ca together with postgres-ca-file"
-            yield Fault("postgres-conn-url", expected)
+            yield Fault("postgres-conn-url", expected, "postgres-ca-file")
+        elif self.cert_file is not None and sslmode in _WITHOUT_TLS_TOO:
+            expected = "sslmode require or stricter together with postgres-cert-file"
+            yield Fault("postgres-conn-url", expected, "postgres-cert-file")
         try:
             effective(options_of(self))
         except LibpqError as error:
@@ -148,6 +155,8 @@ _OPTION_OF: Mapping[str, str] = {
     "key_file": "sslkey",
 }
 """The keys that libpq has an option for."""
+_WITHOUT_TLS_TOO = ("disable", "allow", "prefer")
+"""With these libpq does without TLS, also where it cannot use the client certificate."""
 
 
 def options_of(check: PostgresCheck) -> dict[str, str]:
@@ -158,6 +167,8 @@ def options_of(check: PostgresCheck) -> dict[str, str]:
             options[option] = str(value)
     if check.ca_file is not None:
         options.setdefault("sslmode", "verify-full")
+    elif check.cert_file is not None and effective(options).get("sslmode") in _WITHOUT_TLS_TOO:
+        options["sslmode"] = "require"
     return options
 
 
