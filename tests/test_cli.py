@@ -22,6 +22,7 @@ EX_USAGE = 2
 EX_UNREACHABLE = 2
 EX_CONFIG = 78
 SECRET = "geheim"
+AS_ROOT = "yaim: warning: made as root; yaim's own user may be allowed less, or more\n"
 TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
 GOOD = """\
 dcs-clustername: yaim
@@ -343,8 +344,9 @@ def test_check_prints_what_each_check_found_and_how_long_it_took(
 ) -> None:
     checks_file(tmp_path, service)
     done = yaim(tmp_path, "check")
-    header, up, down = (line.split(None, 4) for line in done.stdout.splitlines())
-    assert (done.returncode, done.stderr) == (1, "")
+    header, up, down, _, verdict = (line.split(None, 4) for line in done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (1, AS_ROOT)
+    assert verdict[:3] == ["The", "node", "is"] and verdict[3] == "unhealthy:"
     assert header == ["CHECK", "TYPE", "RESULT", "TOOK", "TRIES  FOUND"]
     assert up[:3] == ["up", "tcp", "healthy"]
     assert down[:4] == ["down", "tcp", "no", "answer"]
@@ -369,7 +371,7 @@ def test_check_for_programs_is_json(tmp_path: Path, service: int) -> None:
     checks_file(tmp_path, service)
     done = yaim(tmp_path, "check", "--json")
     told = json.loads(done.stdout)
-    assert (done.returncode, told["healthy"]) == (1, False)
+    assert (done.returncode, done.stderr, told["healthy"]) == (1, AS_ROOT, False)
     assert [(c["name"], c["type"], c["result"], c["tries"]) for c in told["checks"]] == [
         ("up", "tcp", "healthy", 1),
         ("down", "tcp", "no answer", 2),
@@ -390,7 +392,7 @@ def test_check_needs_the_keys_of_the_checks_only(tmp_path: Path) -> None:
     address = f"--tcp-address=127.0.0.1:{closed_port()}"
     quick = "--retry-num=0"
     done = yaim(tmp_path, "check", "--checker-type=tcp", address, quick, "--dcs-endpoints=wrong")
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (1, AS_ROOT)
 
 
 def test_check_tells_what_is_wrong_with_the_configuration(tmp_path: Path) -> None:

@@ -799,6 +799,7 @@ def test_to_look_at_a_cluster_the_keys_of_the_cluster_must_be_right(
         ("intervall", "a known key (did you mean interval?)"),
         ("http_pasword", "a known key (did you mean http-password?)"),
         ("mysql-conn-url", "a known key"),
+        ("url", "a known key (did you mean http-url or patroni-url?)"),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest_one(
@@ -824,7 +825,27 @@ def test_a_key_that_is_given_twice_is_told_with_both_lines(
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("interval: 500\n\tttl: 5000\n", 2, "found character ... that cannot start any token"),
+        (
+            "interval: 500\n\tttl: 5000\n",
+            2,
+            "a tab at the beginning of a line: indent with spaces",
+        ),
+        (
+            "interval: 500\n  ttl: 5000\n",
+            2,
+            "mapping values are not allowed here",
+        ),
+        (
+            "checks:\n  - type: http\n     name: a\n",
+            3,
+            "mapping values are not allowed here",
+        ),
+        (
+            "  interval: 500\n ttl: 5000\n",
+            2,
+            "expected '<document start>', but found '<block mapping start>': is the line indented"
+            " like those around it?",
+        ),
         ("interval: 500\nttl 5000\nnetmask: 32\n", 3, "could not find expected ..."),
         ("interval: 500\nhttp-url: a: b\n", 2, "mapping values are not allowed here"),
         ("interval: 500\nhttp-user: *a\n", 2, "found undefined alias ..."),
@@ -1027,26 +1048,24 @@ def retries(num: int, after: int, ttl: int) -> dict[str, str]:
     return {**BASE, "retry-num": str(num), "retry-after": str(after), "ttl": str(ttl)}
 
 
-def unfitting(num: int, after: int, timeout: int) -> str:
+def unfitting(num: int, after: int, least: int, timeout: int) -> str:
     return (
-        f"all tries of a check to fit into its timeout of {timeout} ms (default: the ttl):"
-        f" {num} pauses of {after} ms and {num + 1} tries of 100 ms at least are more"
+        f"at least {least} ms for {num + 1} tries (retry-num) of 100 ms each and {num} pauses"
+        f" (retry-after) of {after} ms; it is {timeout} ms (default: the ttl)"
     )
 
 
 def test_retries_that_do_not_fit_into_the_ttl_are_told() -> None:
-    """4 pauses of 651 ms and 5 tries of 100 ms at least are 3104 ms."""
-    assert issues_of(None, retries(4, 651, 3000)) == (
-        Issue("--retry-num", "retry-num", "'4'", unfitting(4, 651, 3000)),
-    )
+    expected = unfitting(4, 651, 3104, 3000)
+    issue = Issue("--retry-num", "timeout", "nothing", expected)
+    assert issues_of(None, retries(4, 651, 3000)) == (issue,)
 
 
 def test_retries_that_do_not_fit_into_the_timeout_are_told_once(tmp_path: Path) -> None:
     flags = {each: value for each, value in BASE.items() if each != "checker-type"}
     file = file_in(tmp_path, "retry-after: 50\ntimeout: 300\nchecker-type: http\n")
-    assert issues_of(file, flags) == (
-        Issue(f"{file}:1", "retry-num", "nothing", unfitting(3, 50, 300)),
-    )
+    issue = Issue(f"{file}:2", "timeout", "'300'", unfitting(3, 50, 550, 300))
+    assert issues_of(file, flags) == (issue,)
 
 
 def test_retries_that_just_fit_into_the_ttl_are_taken() -> None:
@@ -1084,6 +1103,14 @@ def test_a_password_given_both_ways_is_told(prefix: str, tmp_path: Path) -> None
     name = f"{prefix}-password-file"
     expected = f"either it or {prefix}-password, not both"
     assert issues_of(None, flags) == (Issue(f"--{name}", name, str(secret), expected),)
+
+
+def test_a_password_file_without_a_password_is_told(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("\n")
+    flags = {**BASE, "http-user": "root", "http-password-file": str(secret)}
+    (issue,) = issues_of(None, flags)
+    assert (issue.key, issue.expected) == ("http-password-file", "a password in it")
 
 
 def test_a_password_file_that_is_not_text_is_told_without_its_content(tmp_path: Path) -> None:
@@ -1237,9 +1264,11 @@ def test_a_variable_that_looks_like_ours_and_is_not_is_warned_about() -> None:
         "YAIM_CONFIG": "yaim.yml",
         "YAIM_ETCD_PASWORD": SECRET,
         "YAIM_FOO": "bar",
+        "YAIM_CHECKS": "[]",
         "TTL": "1",
     }
     assert environment_warnings(environment) == [
+        "YAIM_CHECKS: a list of checks can stand in the file only; ignored",
         "YAIM_ETCD_PASWORD: no such key (did you mean YAIM_ETCD_PASSWORD?); ignored",
         "YAIM_FOO: no such key; ignored",
     ]

@@ -158,13 +158,14 @@ checks:
         ("9", "interval"),
         ("10", "http-password"),
         ("11", "name"),
-        ("13", "retry-num"),
+        ("14", "timeout"),
     ]
     kinds = f"one of {', '.join(KINDS)}"
     expected = {line: text for line, _, text in found}
     assert expected["2"] == "letters, digits, _ . -, at most 40"
     assert expected["5"] == f"the kind of check, {kinds}"
-    assert expected["7"].startswith("for checker-type http: URL")
+    assert expected["7"].startswith("for type http: URL")
+    assert expected["8"] == "it beside the list, not in it"
     assert expected["10"] == "one, or http-password-file, together with http-user"
     assert expected["11"] == f"a name of its own (the check at {tmp_path}/yaim.yml:9 has this one)"
 

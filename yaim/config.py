@@ -298,6 +298,8 @@ def environment_warnings(environment: Mapping[str, str]) -> list[str]:
     known = {variable(name) for name in KEYS} | {ENVIRONMENT_PREFIX + "CONFIG"}
     return [
         f"{name}: no such key{suggestion(name, known)}; ignored"
+        if name != variable("checks")
+        else f"{name}: a list of checks can stand in the file only; ignored"
         for name in sorted(environment)
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known
     ]

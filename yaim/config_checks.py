@@ -14,6 +14,7 @@ from yaim.config_values import Values, origins_of
 from yaim.keys import Fault, Key, key, keys_of, one_of, required_of, text, whole
 
 MIN_ATTEMPT_MS = 100
+DEFAULT_RETRY_NUM = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,9 @@ class Pace:
         whole(MIN_ATTEMPT_MS, 3_600_000),
     )
     retry_num: int = key(
-        "how often a check that got no answer is repeated before it counts", whole(0, 100), 3
+        "how often a check that got no answer is repeated before it counts",
+        whole(0, 100),
+        DEFAULT_RETRY_NUM,
     )
     retry_after: int = key("milliseconds between such tries", whole(0, 60_000), 250)
     rise: int = key(
@@ -40,14 +43,15 @@ class Pace:
     fall: int = key("how many bad results in a row make a good check fail", whole(1, 100), 1)
 
     def faults(self) -> Iterator[Fault]:
-        num, after, timeout = self.retry_num, self.retry_after, self.timeout
-        if num * after + (num + 1) * MIN_ATTEMPT_MS > timeout:
+        num, after = self.retry_num, self.retry_after
+        least = num * after + (num + 1) * MIN_ATTEMPT_MS
+        if self.timeout < least:
             yield Fault(
-                "retry-num",
-                f"all tries of a check to fit into its timeout of {timeout} ms (default: the ttl):"
-                f" {num} pauses of {after} ms and {num + 1} tries of {MIN_ATTEMPT_MS} ms at least"
-                " are more",
-                "retry-after",
+                "timeout",
+                f"at least {least} ms for {num + 1} tries (retry-num) of {MIN_ATTEMPT_MS} ms each"
+                f" and {num} pauses (retry-after) of {after} ms; it is {self.timeout} ms (default:"
+                " the ttl)",
+                "retry-num" if num != DEFAULT_RETRY_NUM else "retry-after",
             )
 
 
@@ -106,7 +110,9 @@ def read_by_kind(
         CheckConfig(
             name=kind,
             kind=kind,
-            settings=_settings(kind, Values(KIND_KEYS[kind], given, where, issues)),
+            settings=_settings(
+                kind, Values(KIND_KEYS[kind], given, where, issues), "checker-type", given, issues
+            ),
             origins=origins_of(given),
             **_pace_of(pace),
         )
@@ -152,7 +158,7 @@ def read_listed(
         check = CheckConfig(
             name=name,
             kind=kind,
-            settings=_settings(kind, values),
+            settings=_settings(kind, values, "type", section.keys, issues),
             is_listed=True,
             origins=origins_of({**inherited, **section.keys}),
             **{**_pace_of(pace), **own},
@@ -167,14 +173,21 @@ def _pace_of(pace: Pace) -> dict[str, Any]:
     return {each.name: getattr(pace, each.name) for each in fields(Pace)}
 
 
-def _settings(kind: str, values: Values) -> CheckKeys:
+def _settings(
+    kind: str, values: Values, told_by: str, given: Mapping[str, Given], issues: list[Issue]
+) -> CheckKeys:
+    """`told_by`: the key that says which kind it is."""
     group, prefix = KINDS[kind].settings, f"{kind}-"
-    given = {_field(name, prefix): values[name] for name in KIND_KEYS[kind] if name in values}
+    fields = {_field(name, prefix): values[name] for name in KIND_KEYS[kind] if name in values}
     for name in required_of(group, prefix):
-        values.require(name, f"for checker-type {kind}: {KIND_KEYS[kind][name].help}")
-        given.setdefault(_field(name, prefix), None)
-    settings = group(**given)
-    values.refuse(settings.faults())
+        values.require(name, f"for {told_by} {kind}: {KIND_KEYS[kind][name].help}")
+        fields.setdefault(_field(name, prefix), None)
+    settings = group(**fields)
+    for fault in settings.faults():
+        if fault.key == "checker-type":
+            issues.append(Issue(given[told_by].where, told_by, kind, fault.expected))
+        else:
+            values.refuse((fault,))
     return settings
 
 

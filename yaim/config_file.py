@@ -68,7 +68,8 @@ class _Strange:
 
 def suggestion(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f" (did you mean {close[0]}?)" if close else ""
+    meant = close or [each for each in known if each.partition("-")[2] == name]
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 
 
 def read_file(
@@ -82,7 +83,7 @@ def read_file(
         return {}, []
     if not isinstance(root, yaml.MappingNode):
         raise _unusable(f"{file}:{root.start_mark.line + 1}", "lines like `key: value`")
-    reader = _Reader(file, known_below)
+    reader = _Reader(file, known, known_below)
     return reader.section(root, known), reader.issues
 
 
@@ -98,8 +99,7 @@ def _compose(file: Path) -> yaml.Node | None:
         raise _unusable(f"{file}:{line}", "UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = re.sub(r"'.*'", "...", error.problem or "unknown error", flags=re.DOTALL)
-        raise _unusable(f"{file}:{line}", f"YAML ({problem})") from None
+        raise _unusable(f"{file}:{line}", f"YAML ({_told(error)})") from None
     except yaml.reader.ReaderError as error:
         line = content.decode().count("\n", 0, error.position) + 1
         raise _unusable(f"{file}:{line}", f"YAML ({error.reason})") from None
@@ -109,13 +109,26 @@ def _compose(file: Path) -> yaml.Node | None:
         raise _unusable(str(file), "YAML (nested too deeply)") from None
 
 
+def _told(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong, without what stands there: it may be a secret."""
+    problem = error.problem or "unknown error"
+    if r"'\t'" in problem:
+        return "a tab at the beginning of a line: indent with spaces"
+    if re.fullmatch(r"(?:[^']|'<[a-z ]+>')*", problem):
+        return f"{problem}: is the line indented like those around it?"
+    return re.sub(r"'.*'", "...", problem, flags=re.DOTALL)
+
+
 def _unusable(where: str, expected: str) -> ConfigError:
     return ConfigError([Issue(where, "the file", "", expected)])
 
 
 class _Reader:
-    def __init__(self, file: Path, known_below: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self, file: Path, known: Collection[str], known_below: Mapping[str, Collection[str]]
+    ) -> None:
         self._file = file
+        self._known = known
         self._known_below = known_below
         self.issues: list[Issue] = []
 
@@ -134,6 +147,8 @@ class _Reader:
                 self.issues.append(issue)
             elif name not in known:
                 expected = f"a known key{suggestion(name, known)}"
+                if name in self._known:
+                    expected = "it beside the list, not in it"
                 self.issues.append(Issue(where, key_node.value, "", expected))
             elif name in given:
                 expected = f"it once (first: {given[name].where})"
@@ -158,8 +173,7 @@ class _Reader:
             return [
                 Section(
                     f"{self._file}:{item.start_mark.line + 1}",
-                    # Nothing stands below what stands below a key.
-                    _Reader.section(self, item, known),
+                    self.section(item, known),
                 )
                 for item in node.value
             ]

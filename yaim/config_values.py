@@ -75,8 +75,11 @@ class Values(dict[str, Any]):
         expected = f"either it or {name}, not both"
         if name not in self:
             try:
-                self[name] = file.read_text("utf-8").removesuffix("\n")
-                return
+                password = file.read_text("utf-8").removesuffix("\n")
+                if password:
+                    self[name] = password
+                    return
+                expected = "a password in it"
             except (OSError, UnicodeDecodeError) as error:
                 expected = f"text in UTF-8 ({error})"
         self._issues.append(Issue(self.where(file_name), file_name, str(file), expected))

@@ -228,10 +228,12 @@ class Coordinator:
                 assert_never(end.outcome)
 
     def _show(self) -> None:
-        """Role and state, for ps(1): `yaim: coordinator db1 healthy 2/6`."""
+        """Role and state, for ps(1): `yaim: coordinator db1 healthy 2/6`. One that waits is
+        healthy, too."""
         state = self._state
         health = state.health
         word = "starting" if health is None else "healthy" if health.is_healthy else "unhealthy"
+        word = "waiting" if state.waits_s else word
         pool = len(state.view.pool) if state.view is not None else 0
         title = f"yaim: coordinator {state.settings.node} {word} {len(state.held)}/{pool}"
         if title != self._title:

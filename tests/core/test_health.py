@@ -1,5 +1,7 @@
 """When a check changes, and what several checks amount to."""
 
+from dataclasses import replace
+
 import pytest
 
 from yaim.core.health import Checked, Health, after_answer, at, judge
@@ -54,7 +56,7 @@ def test_the_reason_is_that_of_the_answer_that_changed_it() -> None:
     checked = Checked(True, "HTTP 200", Boottime(1.0))
     for number in (2, 3, 4):
         checked = after_answer(check, checked, False, f"answer {number}", Boottime(number))
-    assert checked == Checked(False, "answer 3", Boottime(4.0))
+    assert checked == Checked(False, "answer 3, 2 in a row", Boottime(4.0))
 
 
 def test_silence_counts_at_once_and_interrupts_a_row() -> None:
@@ -111,11 +113,11 @@ SILENT = at(WELL, Boottime(1.0))
         ({"web": WELL}, Health(True, "HTTP 200")),
         ({"web": ILL}, Health(False, "connection refused")),
         ({"web": SILENT}, Health(False, "check web has not answered in time")),
-        ({"web": WELL, "db": WELL}, Health(True, "web, db")),
-        ({"web": WELL, "db": ILL}, Health(False, "db: connection refused")),
+        ({"web": WELL, "db": WELL}, Health(True, "web, db", ("web", "db"))),
+        ({"web": WELL, "db": ILL}, Health(False, "db: connection refused", ("db",))),
         (
             {"web": SILENT, "db": ILL},
-            Health(False, "web: has not answered in time; db: connection refused"),
+            Health(False, "web: has not answered in time; db: connection refused", ("web", "db")),
         ),
     ],
 )
@@ -123,6 +125,12 @@ def test_the_reason_names_the_checks_where_there_are_several(
     checked: dict[str, Checked], health: Health
 ) -> None:
     assert judge(settings(*checked), checked) == health
+
+
+def test_a_node_that_is_healthy_although_a_check_fails_says_which_one() -> None:
+    any_of_them = replace(settings("web", "db"), is_any_enough=True)
+    reason = "web; failing: db: connection refused"
+    assert judge(any_of_them, {"web": WELL, "db": ILL}) == Health(True, reason, ("web",))
 
 
 def test_what_is_known_of_a_check_that_is_no_longer_made_does_not_count() -> None:

@@ -358,7 +358,11 @@ def test_with_several_checks_nothing_is_taken_or_given_up_until_they_have_answer
     assert play.tell(ClusterChanged(view(5, (A, B), me, (mark(A, 4),)))) == []
     assert play.tell(play.answer("database", True)) == []
     assert play.state.held == (A,)
-    assert requests(play.tell(play.answer("web", True))) == [ClaimMarks]
+    (write,) = play.tell(play.answer("web", True))
+    assert isinstance(write, AdvertiseNode)
+    assert (write.advertisement.is_healthy, write.advertisement.reason) == (True, "database, web")
+    told = Node(ME, write.advertisement, LEASE, Revision(6))
+    assert requests(play.tell(NodeAdvertised(write.request, told))) == [ClaimMarks]
 
 
 def test_a_sighup_that_changes_the_checks_costs_no_address() -> None:
@@ -369,7 +373,9 @@ def test_a_sighup_that_changes_the_checks_costs_no_address() -> None:
     assert play.tell() == []
     assert play.tell(play.unhealthy()) == []
     assert play.state.held == (A,)
-    assert play.tell(play.answer("database", True, "accepts connections")) == []
+    accepts = play.answer("database", True, "accepts connections")
+    assert requests(play.tell(accepts)) == [AdvertiseNode]
+    assert play.state.held == (A,)
 
 
 def test_all_that_fails_is_told_as_the_reason_also_when_that_changes() -> None:
@@ -383,7 +389,7 @@ def test_all_that_fails_is_told_as_the_reason_also_when_that_changes() -> None:
     assert play.said(Level.WARNING) == [
         "check database: unhealthy: connection refused",
         "check proxy: unhealthy: HTTP 503, expected 200",
-        f"unhealthy: {reason}",
+        "unhealthy: database, proxy",
     ]
     told = Node(ME, write.advertisement, LEASE, Revision(5))
     play.tell(NodeAdvertised(write.request, told))
@@ -394,12 +400,18 @@ def test_all_that_fails_is_told_as_the_reason_also_when_that_changes() -> None:
     assert len(play.said(Level.WARNING)) == 3
 
 
-def test_the_names_of_the_checks_are_the_reason_of_a_healthy_node_and_no_news() -> None:
+def test_the_reason_of_a_healthy_node_follows_its_checks() -> None:
     play = started()
     several(play, "database", "web", is_any_enough=True)
-    play.tell(play.answer("database", True), play.answer("web", True))
+    (write,) = play.tell(play.answer("database", True), play.answer("web", True))
+    assert isinstance(write, AdvertiseNode)
     assert play.said(Level.INFO)[-1] == "healthy: database, web"
-    assert play.tell(play.answer("web", False, "HTTP 503")) == []
+    told = Node(ME, write.advertisement, LEASE, Revision(5))
+    play.tell(NodeAdvertised(write.request, told))
+    assert play.tell(play.answer("database", True), play.answer("web", True)) == []
+    (write,) = play.tell(play.answer("web", False, "HTTP 503"))
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement.reason == "database; failing: web: HTTP 503"
 
 
 def test_an_only_check_is_told_once() -> None:
@@ -419,7 +431,7 @@ def test_the_check_that_has_not_answered_in_time_is_named() -> None:
     assert requests(play.after(0.1)) == [RemoveAddress]
     assert play.said(Level.WARNING) == [
         "check web: unhealthy: has not answered in time",
-        "unhealthy: web: has not answered in time",
+        "unhealthy: web",
     ]
 
 

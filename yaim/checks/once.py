@@ -36,7 +36,7 @@ def is_healthy(found: Sequence[Found], is_any_enough: bool) -> bool:
     return any(every) if is_any_enough else all(every)
 
 
-def as_table(found: Sequence[Found]) -> str:
+def as_table(found: Sequence[Found], is_any_enough: bool) -> str:
     rows = [
         (
             each.name,
@@ -48,13 +48,18 @@ def as_table(found: Sequence[Found]) -> str:
         )
         for each in found
     ]
-    return "\n".join(columns(("CHECK", "TYPE", "RESULT", "TOOK", "TRIES", "FOUND"), rows))
+    lines = columns(("CHECK", "TYPE", "RESULT", "TOOK", "TRIES", "FOUND"), rows)
+    if len(found) > 1:
+        word = "healthy" if is_healthy(found, is_any_enough) else "unhealthy"
+        needed = "any of them is enough" if is_any_enough else "all of them have to be good"
+        lines += ["", f"The node is {word}: {needed} (healthy-when)."]
+    return "\n".join(lines)
 
 
-def as_json(found: Sequence[Found], is_healthy: bool) -> str:
+def as_json(found: Sequence[Found], is_any_enough: bool) -> str:
     return json.dumps(
         {
-            "healthy": is_healthy,
+            "healthy": is_healthy(found, is_any_enough),
             "checks": [
                 {
                     "name": each.name,

@@ -19,6 +19,8 @@ OVERDUE = "has not answered in time"
 class Health:
     is_healthy: bool
     reason: str
+    checks: tuple[str, ...] = ()
+    """Those that make it so, where there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def after_answer(
     needed = check.rise if is_healthy else check.fall
     if before.against + 1 < needed:
         return replace(before, valid_until=until, against=before.against + 1)
-    return Checked(is_healthy, reason, until)
+    return Checked(is_healthy, f"{reason}, {needed} in a row" if needed > 1 else reason, until)
 
 
 def at(checked: Checked, now: Boottime) -> Checked:
@@ -64,18 +66,18 @@ def judge(settings: Settings, checked: Mapping[str, Checked]) -> Health | None:
     ill = [name for name in names if name in checked and not checked[name].is_healthy]
     if not names:
         return None
-    if well == names or (well and settings.is_any_enough):
-        reason = checked[well[0]].reason if len(names) == 1 else ", ".join(well)
-        return Health(True, reason)
-    if ill == names or (ill and not settings.is_any_enough):
-        return Health(False, _why_ill(ill, checked, is_only=len(names) == 1))
-    return None
+    is_healthy = well == names or bool(well and settings.is_any_enough)
+    if not is_healthy and ill != names and (not ill or settings.is_any_enough):
+        return None
+    if len(names) == 1:
+        return Health(is_healthy, _of_an_only_check(names[0], checked))
+    why_ill = "; ".join(f"{name}: {checked[name].reason}" for name in ill)
+    if not is_healthy:
+        return Health(False, why_ill, tuple(ill))
+    reason = ", ".join(well) + (f"; failing: {why_ill}" if ill else "")
+    return Health(True, reason, tuple(well))
 
 
-def _why_ill(names: list[str], checked: Mapping[str, Checked], *, is_only: bool) -> str:
-    """As in `database: connection refused; web: HTTP 503, expected 200`."""
-    if not is_only:
-        return "; ".join(f"{name}: {checked[name].reason}" for name in names)
-    (name,) = names
+def _of_an_only_check(name: str, checked: Mapping[str, Checked]) -> str:
     reason = checked[name].reason
     return f"check {name} {reason}" if reason == OVERDUE else reason

@@ -616,7 +616,8 @@ class _Turn:
                 self._note_check(name, now)
         before, health = self.state.health, judge(self.state.settings, self.state.checks)
         if health is not None and (before is None or before.is_healthy != health.is_healthy):
-            self._report_health("", health.is_healthy, health.reason)
+            # Why a check has failed was told already, where there are several.
+            self._report_health("", health.is_healthy, ", ".join(health.checks) or health.reason)
         if health != before:
             self._change(health=health)
 
@@ -938,9 +939,6 @@ class _Turn:
                     reason=told.reason,
                     waits_s=told.waits_s,
                 )
-            if desired.is_healthy and present.advertisement.is_healthy:
-                # Why it is goes on changing, and nothing follows from that.
-                desired = replace(desired, reason=present.advertisement.reason)
             if present.advertisement == desired and self.state.has_advertised:
                 return None
             if not desired.is_healthy and self._has_removed_all():

@@ -137,7 +137,8 @@ def _answer(connection: socket.socket, answer: dict[str, str]) -> None:
 
 def _do(lab: Lab, what: str, name: str) -> str:
     if what == "status":
-        return "\n".join(lines(lab))
+        files = f"Each node's yaim.yml and log are in {lab.directory}/<node>."
+        return "\n".join([*lines(lab), "", files])
     node = lab.nodes.get(name)
     if node is None:
         raise LabError(f"there is no node {name!r}: there are {', '.join(lab.nodes)}")
