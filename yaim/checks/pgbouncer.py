@@ -26,7 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaim.checks.libpq import LibpqError, Session, connect, missing, parse
+from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
 from yaim.checks.postgres import (
     Bounded,
     PostgresCheck,
@@ -51,6 +51,8 @@ _OWN_ERROR = "08P01"
 """The SQLSTATE of all that pgbouncer itself refuses."""
 _BROKEN_OFF = re.compile(r"server conn crashed|server closed|client_login_timeout")
 """What it says with that code when it could not finish."""
+_LOGIN_FAILED = ("SASL authentication failed", "password authentication failed")
+"""What it says with that code when it does not let a user in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +167,19 @@ def _attempt(check: PgbouncerCheck, ends_at: float) -> Verdict:
 
 def _judge_error(check: PgbouncerCheck, error: LibpqError, timeout_s: float) -> Verdict:
     if error.is_timeout:
-        return CannotTell(f"no answer within {timeout_s:.2g} s")
+        return CannotTell(f"no answer within {timeout_s:.2g} s: {error}")
     if error.sqlstate == _OWN_ERROR and not _BROKEN_OFF.search(str(error)):
-        return Unhealthy(str(error))
+        return Unhealthy(_refusal(check, str(error)))
     return judge_error(_as_postgres(check), error)
+
+
+def _refusal(check: PgbouncerCheck, reason: str) -> str:
+    user = effective(options_of(_as_postgres(check))).get("user", "")
+    if reason == "not allowed" and check.query is None:
+        return printable(f"user {user} is not one of pgbouncer's stats_users or admin_users")
+    if reason in _LOGIN_FAILED:
+        return printable(f"{reason} for user {user}: wrong password or no such user")
+    return reason
 
 
 class _Kept(threading.local):

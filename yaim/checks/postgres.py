@@ -6,10 +6,11 @@ would leave one more there, until it is out of connections. The timeout is set f
 only, in case there is a pooler in between.
 """
 
+import ast
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,12 @@ def conn_url(value: Any) -> str:
 
 
 def mask_conn_url(shown: str) -> str:
-    """Without the passwords: a user's, and that of a key."""
+    """Without the passwords: a user's, and that of a key. Also with the quotes of repr."""
+    if shown[:1] in ("'", '"'):
+        try:
+            return repr(mask_conn_url(str(ast.literal_eval(shown))))
+        except (ValueError, SyntaxError):
+            return MASK
     masked = re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", shown)
     masked = re.sub(r"([?&](?:ssl)?password=)[^&]*", rf"\g<1>{MASK}", masked)
     masked = re.sub(
@@ -75,9 +81,11 @@ class MaxLag:
     amount: int
     """In bytes or milliseconds."""
     is_time: bool
+    given: str = field(default="", compare=False)
+    """As it was configured."""
 
     def __str__(self) -> str:
-        return told_ms(self.amount) if self.is_time else told_bytes(self.amount)
+        return self.given
 
 
 _UNITS = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "ms": 1, "s": 1000, "min": 60_000}
@@ -88,7 +96,7 @@ def max_lag(value: Any) -> MaxLag:
     found = re.fullmatch(r"([0-9]{1,12})\s*([a-z]+)", value.lower() if type(value) is str else "")
     if found is None or found[2] not in _UNITS:
         raise Unfit("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
-    return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES)
+    return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +126,8 @@ class PostgresCheck:
 
     def faults(self) -> Iterator[Fault]:
         """Of keys that are wrong together, or without what they need."""
-        if (to_install := missing()) is not None:
-            yield Fault("checker-type", f"another one, or: {to_install}")
+        if (expected := missing()) is not None:
+            yield Fault("checker-type", expected)
             return
         yield from both_or_neither(self, "postgres-", "cert-file", "key-file")
         if self.role == "primary" and self.max_lag is not None:
@@ -180,7 +188,7 @@ def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
             return judge(check, Bounded(session, ends_at))
     except LibpqError as error:
         if error.is_timeout:
-            return CannotTell(f"no answer within {timeout_s:.2g} s")
+            return CannotTell(f"no answer within {timeout_s:.2g} s: {error}")
         return judge_error(check, error)
 
 
@@ -190,7 +198,7 @@ def judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
     reason = f"{str(error)[:150]} ({error.sqlstate})"
     if error.sqlstate == TOO_MANY_CONNECTIONS:
         if check.when_full == "healthy":
-            return Healthy("out of connections, which counts as healthy")
+            return Healthy("out of connections, which counts as healthy; role and lag not known")
         return Unhealthy(f"out of connections: {reason}"[:170])
     return CannotTell(reason) if NO_ANSWERS.fullmatch(error.sqlstate) else Unhealthy(reason)
 
@@ -286,7 +294,10 @@ class _Lag:
     def told(self, most: MaxLag) -> str:
         if most.is_time:
             behind = self.ms_behind()
-            return "lag cannot be told" if behind is None else f"lag {told_ms(behind)}"
+            if behind is not None:
+                return f"lag {told_ms(behind)}"
+            streams = "" if self.has_receiver else ", and no WAL is streamed"
+            return f"lag cannot be told: no transaction replayed yet{streams}"
         behind = self.bytes_behind()
         if behind is not None:
             return f"lag {told_bytes(behind)}"
