@@ -1,12 +1,14 @@
 """docs/checks.md: its examples are right, and it leaves nothing out."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import make_certificates
 from tests.checks.pgbouncer_server import pooling
 from tests.checks.postgres_server import PASSWORD, Installation, running
 from yaim.checks.kinds import KINDS
@@ -22,10 +24,21 @@ EXAMPLES = re.findall(r"(?s)```yaml\n(.*?)```", PAGE)
 
 def loaded(example: str, directory: Path) -> Config:
     """With a file for each that it names."""
-    named = directory / "named"
-    named.write_text(PASSWORD)
+    if (tls := directory / "tls").exists():
+        shutil.rmtree(tls)
+    tls.mkdir()
+    certificates = make_certificates(tls)
+    password = directory / "password"
+    password.write_text(PASSWORD)
+    for pattern, real in {
+        r"[a-z]+\.password": password,
+        r"[a-z]+-ca\.pem": certificates.ca,
+        r"[a-z]+-client\.pem": certificates.leaf,
+        r"[a-z]+-client\.key": certificates.key,
+    }.items():
+        example = re.sub(f"/etc/yaim/{pattern}", str(real), example)
     file = directory / "yaim.yml"
-    file.write_text(re.sub(r"/etc/yaim/[a-z.-]+", str(named), example))
+    file.write_text(example)
     return load({}, {}, file, Purpose.CHECKS)
 
 

@@ -1,5 +1,6 @@
 """The pgbouncer check against real ones, in front of a real PostgreSQL."""
 
+import shutil
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from tests.checks.postgres_server import (
     Installation,
     Server,
     free_port,
+    give_to_postgres,
     running,
     wait_until,
 )
@@ -31,7 +33,8 @@ PATIENT_S = 10.0
 IMPATIENT_S = 0.5
 """The bound on an attempt that is expected to be answered, and on one that is not."""
 SLACK_S = 0.5
-NO_ANSWER = CannotTell("no answer within 0.5 s")
+NO_ANSWER = CannotTell("no answer within 0.5 s: connected, no answer to the login")
+NO_RESULT = CannotTell("no answer within 0.5 s")
 WELL = Healthy("console answered")
 ANSWERED = Healthy("query answered")
 
@@ -42,6 +45,10 @@ def attempt(check: PgbouncerCheck, timeout_s: float = PATIENT_S) -> Verdict:
     verdict = check_pgbouncer(check, timeout_s)
     assert time.monotonic() - started < timeout_s + SLACK_S
     return verdict
+
+
+def refused(port: int) -> Verdict:
+    return CannotTell(f"127.0.0.1:{port}: Connection refused")
 
 
 def console(pgbouncer: Pgbouncer, more: str = "", user: str = MONITOR) -> PgbouncerCheck:
@@ -160,7 +167,7 @@ def test_a_pgbouncer_that_is_paused_counts_as_configured(own: Pgbouncer) -> None
         assert attempt(check) == Unhealthy("paused")
         healthy = Healthy("paused, which counts as healthy")
         assert attempt(replace(check, when_paused="healthy")) == healthy
-    assert attempt(query(own), IMPATIENT_S) == NO_ANSWER
+    assert attempt(query(own), IMPATIENT_S) == NO_RESULT
     own.admin("RESUME")
     assert attempt(check) == WELL
     assert attempt(query(own)) == ANSWERED
@@ -170,7 +177,7 @@ def test_a_pgbouncer_that_is_suspended_gives_no_answer(own: Pgbouncer) -> None:
     with own.session() as admin:
         admin.query("SUSPEND")
         assert attempt(console(own), IMPATIENT_S) == NO_ANSWER
-        assert attempt(query(own), IMPATIENT_S) == NO_ANSWER
+        assert attempt(query(own), IMPATIENT_S) == NO_RESULT
         admin.query("RESUME")
         assert attempt(console(own)) == WELL
         assert attempt(query(own)) == ANSWERED
@@ -193,7 +200,7 @@ def test_a_pgbouncer_that_was_told_to_end_ends_although_we_check(
     assert attempt(console(own)) == WELL
     own.send(number)
     own.wait()
-    assert attempt(console(own)) == CannotTell("Connection refused")
+    assert attempt(console(own)) == refused(own.port)
 
 
 # --- suspended counts as healthy -----------------------------------------------------------------
@@ -265,7 +272,7 @@ def test_a_new_pgbouncer_is_recognised_too_when_it_is_suspended(own: Pgbouncer) 
     with repeated(keeping(own)) as again:
         assert again() == WELL
         own.stop()
-        assert again() == CannotTell("Connection refused")
+        assert again() == refused(own.port)
         own.start()
         assert again() == WELL
         own.stop()
@@ -348,7 +355,9 @@ def test_a_full_pgbouncer_is_unhealthy(database: Server) -> None:
 
 
 def test_a_user_who_may_not_use_the_console_is_unhealthy(shared: Pgbouncer) -> None:
-    assert attempt(console(shared, user=APP)) == Unhealthy("not allowed")
+    assert attempt(console(shared, user=APP)) == Unhealthy(
+        "user app is not one of pgbouncer's stats_users or admin_users"
+    )
 
 
 @pytest.mark.parametrize("auth_type", ["scram-sha-256", "md5"])
@@ -397,7 +406,7 @@ def test_a_query_leaves_nothing_in_a_pooled_connection(mode: str, database: Serv
 def test_a_query_that_takes_too_long_cannot_tell_and_is_ended(
     shared: Pgbouncer, database: Server
 ) -> None:
-    assert attempt(query(shared, sql="SELECT pg_sleep(60)"), IMPATIENT_S) == NO_ANSWER
+    assert attempt(query(shared, sql="SELECT pg_sleep(60)"), IMPATIENT_S) == NO_RESULT
     time.sleep(0.5)
     busy = "SELECT query FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'"
     assert database.sql(busy) == []
@@ -440,7 +449,7 @@ def test_a_database_that_is_down_is_never_healthy(shared: Pgbouncer) -> None:
     """pgbouncer lets clients wait for it. Its console says nothing about it."""
     for _ in range(3):
         verdict = attempt(query(shared, "down"), IMPATIENT_S)
-        assert verdict == NO_ANSWER or isinstance(verdict, Unhealthy)
+        assert verdict == NO_RESULT or isinstance(verdict, Unhealthy)
     assert attempt(console(shared)) == WELL
 
 
@@ -453,20 +462,21 @@ def test_a_query_whose_server_process_dies_cannot_tell(shared: Pgbouncer) -> Non
 
 
 def test_nobody_at_the_port_cannot_tell() -> None:
-    check = PgbouncerCheck(f"host=127.0.0.1 port={free_port()} user=u")
-    assert attempt(check) == CannotTell("Connection refused")
+    port = free_port()
+    check = PgbouncerCheck(f"host=127.0.0.1 port={port} user=u")
+    assert attempt(check) == refused(port)
 
 
 def test_a_killed_pgbouncer_cannot_tell(own: Pgbouncer) -> None:
     own.send(signal.SIGKILL)
     own.wait()
-    assert attempt(console(own)) == CannotTell("Connection refused")
+    assert attempt(console(own)) == refused(own.port)
 
 
 def test_a_pgbouncer_that_hangs_cannot_tell_in_time(own: Pgbouncer) -> None:
     own.send(signal.SIGSTOP)
-    for check in (console(own), query(own)):
-        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+    assert attempt(console(own), IMPATIENT_S) == NO_ANSWER
+    assert attempt(query(own), IMPATIENT_S) == NO_RESULT
     own.send(signal.SIGCONT)
     assert attempt(console(own)) == WELL
 
@@ -488,11 +498,31 @@ def test_its_certificate_is_verified(database: Server, certificates: Certificate
         through = replace(query(pgbouncer), ca_file=certificates.ca)
         assert attempt(through) == ANSWERED
         stranger = attempt(replace(check, ca_file=certificates.stranger))
-        assert stranger == CannotTell("SSL error: certificate verify failed")
+        place = f"127.0.0.1:{pgbouncer.port}"
+        assert stranger == Unhealthy(f"{place}: SSL error: certificate verify failed")
         with pytest.raises(LibpqError, match="SSL required"):
             plain = {**pgbouncer.options(MONITOR, "pgbouncer"), "sslmode": "disable"}
             with connect(plain, time.monotonic() + PATIENT_S):
                 pass
+
+
+def test_a_client_certificate_is_never_without_tls(
+    shared: Pgbouncer, database: Server, certificates: Certificates
+) -> None:
+    files: dict[str, Any] = {"cert_file": certificates.leaf, "key_file": certificates.key}
+    plain = attempt(replace(console(shared), **files))
+    assert isinstance(plain, CannotTell)
+    assert plain.reason.endswith("server does not support SSL, but SSL was required")
+    options = with_client_tls(database, certificates)
+    options["client_tls_ca_file"] = options["client_tls_cert_file"].replace("leaf", "ca")
+    shutil.copy(certificates.ca, options["client_tls_ca_file"])
+    give_to_postgres(Path(options["client_tls_ca_file"]))
+    with pooling(database, "tls", **options) as pgbouncer:
+        assert attempt(replace(console(pgbouncer), **files)) == WELL
+    weak = PgbouncerCheck("host=h sslmode=prefer", **files)
+    expected = "sslmode require or stricter together with pgbouncer-cert-file"
+    because = "pgbouncer-cert-file"
+    assert list(weak.faults()) == [Fault("pgbouncer-conn-url", expected, because)]
 
 
 # --- the keys ------------------------------------------------------------------------------------
@@ -524,4 +554,11 @@ def test_keys_that_are_wrong_together_are_faults(check: PgbouncerCheck, key: str
 def test_a_fault_that_is_found_as_for_postgres_names_our_keys() -> None:
     check = PgbouncerCheck("host=h user=u", user="u")
     expected = "either it or user in pgbouncer-conn-url, not both"
-    assert list(check.faults()) == [Fault("pgbouncer-user", expected)]
+    assert list(check.faults()) == [Fault("pgbouncer-user", expected, "pgbouncer-conn-url")]
+
+
+def test_a_fault_has_the_key_that_it_is_because_of() -> None:
+    check = PgbouncerCheck("host=h", expected_response="1")
+    assert [each.because for each in check.faults()] == ["pgbouncer-expected-response"]
+    check = PgbouncerCheck("host=h", query="Q", database="x", when_paused="healthy")
+    assert [each.because for each in check.faults()] == ["pgbouncer-query"] * 2

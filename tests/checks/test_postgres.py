@@ -1,6 +1,7 @@
 """The PostgreSQL check against real servers, and some that misbehave."""
 
 import gc
+import os
 import shutil
 import signal
 import socket
@@ -11,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,15 +36,18 @@ from yaim.checks.postgres import (
     conn_url,
     mask_conn_url,
     max_lag,
+    options_of,
 )
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, Unfit
+from yaim.lab.certificates import EC_KEY, RSA_KEY
 
 PATIENT_S = 10.0
 IMPATIENT_S = 0.3
 """The bound on an attempt that is expected to be answered, and on one that is not."""
 SLACK_S = 0.5
-NO_ANSWER = CannotTell("no answer within 0.3 s")
+NO_ANSWER = CannotTell("no answer within 0.3 s: connected, no answer to the login")
+NO_RESULT = CannotTell("no answer within 0.3 s: logged in, no result of the query")
 WELL = Healthy("query answered")
 
 
@@ -193,7 +199,7 @@ def memory() -> int:
 
 def test_a_query_that_takes_too_long_cannot_tell_and_is_ended(primary: Server) -> None:
     check = PostgresCheck(local(primary), query="SELECT pg_sleep(60)")
-    assert attempt(check, IMPATIENT_S) == NO_ANSWER
+    assert attempt(check, IMPATIENT_S) == NO_RESULT
     wait_until(lambda: running_queries(primary, "pg_sleep") == 0, 2.0)
 
 
@@ -203,7 +209,7 @@ def test_a_query_that_waits_for_a_lock_cannot_tell_and_is_ended(primary: Server)
     with connect(primary.local, time.monotonic() + PATIENT_S) as session:
         session.query("BEGIN; LOCK TABLE locked")
         for _ in range(3):
-            assert attempt(check, IMPATIENT_S) == NO_ANSWER
+            assert attempt(check, IMPATIENT_S) == NO_RESULT
         wait_until(lambda: running_queries(primary, "FROM locked") == 0, 2.0)
     assert attempt(check) == WELL
 
@@ -363,7 +369,7 @@ def test_a_standby_that_does_not_replay_lags(pair: tuple[Server, Server]) -> Non
     verdict = attempt(lag_check(standby, "1MB"))
     assert isinstance(verdict, Unhealthy)
     assert verdict.reason.startswith("standby, lag 2.")
-    assert verdict.reason.endswith(" MB, expected at most 1 MB")
+    assert verdict.reason.endswith(" MB, expected at most 1MB")
     assert isinstance(attempt(lag_check(standby, "1GB")), Healthy)
     time.sleep(0.3)
     assert isinstance(attempt(lag_check(standby, "200ms")), Unhealthy)
@@ -384,7 +390,7 @@ def test_a_standby_that_receives_nothing_is_as_late_as_its_last_transaction(
     is_cut_off = "SELECT count(*) = 0 FROM pg_stat_wal_receiver"
     wait_until(lambda: standby.sql(is_cut_off) == [("t",)])
     assert attempt(lag_check(standby, "1GB")) == Unhealthy(
-        "standby, lag cannot be told: no WAL is streamed, expected at most 1 GB"
+        "standby, lag cannot be told: no WAL is streamed, expected at most 1GB"
     )
     assert isinstance(attempt(lag_check(standby, "1min")), Healthy)
     time.sleep(0.3)
@@ -398,7 +404,8 @@ def test_a_standby_that_never_replayed_a_transaction_cannot_be_told_about(
     primary.stop(signal.SIGQUIT)
     standby.stop(signal.SIGINT)
     standby.start()
-    reason = "standby, lag cannot be told, expected at most 60 s"
+    why = "no transaction replayed yet, and no WAL is streamed"
+    reason = f"standby, lag cannot be told: {why}, expected at most 1min"
     assert standby.sql("SELECT pg_last_xact_replay_timestamp()") == [(None,)]
     assert attempt(lag_check(standby, "1min")) == Unhealthy(reason)
 
@@ -408,7 +415,7 @@ def test_a_standby_that_the_primary_has_sent_nothing_cannot_be_told_about(
 ) -> None:
     """It began at the end of the WAL."""
     primary, standby = pair
-    reason = "standby, lag cannot be told: the primary has sent nothing yet, expected at most 1 GB"
+    reason = "standby, lag cannot be told: the primary has sent nothing yet, expected at most 1GB"
     assert attempt(lag_check(standby, "1GB")) == Unhealthy(reason)
     assert isinstance(attempt(lag_check(standby, "1min")), Unhealthy)
     write(primary)
@@ -421,7 +428,7 @@ def test_a_role_without_privileges_is_told_what_it_lacks(primary: Server, standb
     primary.sql("CREATE ROLE blind LOGIN; CREATE ROLE seer LOGIN IN ROLE pg_monitor")
     catch_up(primary, standby)
     assert attempt(lag_check(standby, "1GB", "blind")) == Unhealthy(
-        "standby, lag cannot be told without the role pg_monitor, expected at most 1 GB"
+        "standby, lag cannot be told without the role pg_monitor, expected at most 1GB"
     )
     assert isinstance(attempt(lag_check(standby, "1GB", "seer")), Healthy)
     assert isinstance(attempt(lag_check(standby, "0ms", "blind")), Healthy)
@@ -452,7 +459,8 @@ def test_a_query_in_the_way_of_recovery_cannot_tell(pair: tuple[Server, Server])
 def test_a_stopped_server_cannot_tell(own: Server) -> None:
     url = remote(own)
     own.stop()
-    assert attempt(PostgresCheck(url)) == CannotTell("Connection refused")
+    refused = CannotTell(f"127.0.0.1:{own.port}: Connection refused")
+    assert attempt(PostgresCheck(url)) == refused
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
@@ -526,7 +534,8 @@ def test_a_server_that_hangs_during_a_query_cannot_tell(own: Server) -> None:
     check = PostgresCheck(local(own), query="SELECT pg_sleep(0.5)")
     timer = threading.Timer(0.2, own.send_to_all, (signal.SIGSTOP,))
     timer.start()
-    assert attempt(check, 1.0) == CannotTell("no answer within 1 s")
+    no_result = CannotTell("no answer within 1 s: logged in, no result of the query")
+    assert attempt(check, 1.0) == no_result
     timer.join()
     own.send_to_all(signal.SIGCONT)
     assert attempt(check) == WELL
@@ -787,7 +796,8 @@ def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(
         silent.bind(("127.0.0.1", 53))
         url = remote(primary, host="service.example")
         verdict = attempt_where("/etc/resolv.conf", resolver, url, tmp_path, IMPATIENT_S)
-    assert verdict == repr(NO_ANSWER)
+    why = "the host name service.example was not looked up"
+    assert verdict == repr(CannotTell(f"no answer within 0.3 s: {why}"))
 
 
 def test_the_addresses_of_a_name_are_tried_in_turn(primary: Server, tmp_path: Path) -> None:
@@ -803,7 +813,8 @@ def test_a_name_that_cannot_be_looked_up_is_told(primary: Server, tmp_path: Path
     """Nobody listens at port 53."""
     resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
     url = remote(primary, host="service.example")
-    reason = "its host name cannot be looked up: Temporary failure in name resolution"
+    found = "Temporary failure in name resolution"
+    reason = f"the host name service.example cannot be looked up: {found}"
     verdict = attempt_where("/etc/resolv.conf", resolver, url, tmp_path)
     assert verdict == repr(CannotTell(reason))
 
@@ -833,20 +844,21 @@ def test_a_certificate_of_the_ca_is_accepted(encrypted: Server, certificates: Ce
     assert attempt(check) == WELL
 
 
-def test_a_certificate_of_another_ca_cannot_tell(
+def test_a_certificate_of_another_ca_is_unhealthy(
     encrypted: Server, certificates: Certificates
 ) -> None:
     check = PostgresCheck(remote(encrypted), ca_file=certificates.stranger)
     verdict = attempt(check)
-    assert verdict == CannotTell("SSL error: certificate verify failed")
+    place = f"127.0.0.1:{encrypted.port}"
+    assert verdict == Unhealthy(f"{place}: SSL error: certificate verify failed")
 
 
-def test_a_certificate_for_another_name_cannot_tell(
+def test_a_certificate_for_another_name_is_unhealthy(
     encrypted: Server, certificates: Certificates
 ) -> None:
     check = PostgresCheck(remote(encrypted, host="localhost"), ca_file=certificates.ca)
     verdict = attempt(check)
-    assert isinstance(verdict, CannotTell)
+    assert isinstance(verdict, Unhealthy)
     assert 'does not match host name "localhost"' in verdict.reason
     check = PostgresCheck(
         remote(encrypted, "?sslmode=verify-ca", "localhost"), ca_file=certificates.ca
@@ -858,7 +870,8 @@ def test_a_server_without_tls_cannot_tell_where_a_ca_is_given(
     primary: Server, certificates: Certificates
 ) -> None:
     check = PostgresCheck(remote(primary), ca_file=certificates.ca)
-    assert attempt(check) == CannotTell("server does not support SSL, but SSL was required")
+    reason = "server does not support SSL, but SSL was required"
+    assert attempt(check) == CannotTell(f"127.0.0.1:{primary.port}: {reason}")
 
 
 def test_a_client_certificate_is_shown(encrypted: Server, certificates: Certificates) -> None:
@@ -871,12 +884,46 @@ def test_a_client_certificate_is_shown(encrypted: Server, certificates: Certific
     assert isinstance(verdict, Unhealthy | CannotTell)
 
 
+def test_a_client_certificate_is_never_without_tls(
+    encrypted: Server, primary: Server, certificates: Certificates, tmp_path: Path
+) -> None:
+    """libpq's own default would be to go on without TLS where it does not get it."""
+    _, other_key = certificates.make_leaf("other")
+    check = PostgresCheck(
+        remote(encrypted),
+        cert_file=certificates.leaf,
+        key_file=certificates.key,
+        query="SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        expected_response="t",
+    )
+    assert attempt(check) == WELL
+    assert isinstance(attempt(replace(check, key_file=other_key)), CannotTell)
+    assert isinstance(attempt(replace(check, key_file=open_copy(other_key, tmp_path))), CannotTell)
+    of_plain = attempt(replace(check, conn_url=remote(primary)))
+    assert isinstance(of_plain, CannotTell)
+    assert of_plain.reason.endswith("server does not support SSL, but SSL was required")
+
+
+def test_a_client_certificate_does_not_weaken_what_the_environment_says(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = PostgresCheck("host=h", cert_file=certificates.leaf, key_file=certificates.key)
+    assert options_of(check)["sslmode"] == "require"
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert "sslmode" not in options_of(check)
+
+
+def open_copy(key: Path, directory: Path) -> Path:
+    copied = directory / "open.key"
+    shutil.copy(key, copied)
+    copied.chmod(0o644)
+    return copied
+
+
 def test_a_key_that_others_may_read_cannot_tell(
     encrypted: Server, certificates: Certificates, tmp_path: Path
 ) -> None:
-    open_key = tmp_path / "open.key"
-    shutil.copy(certificates.key, open_key)
-    open_key.chmod(0o666)
+    open_key = open_copy(certificates.key, tmp_path)
     check = PostgresCheck(
         remote(encrypted),
         ca_file=certificates.ca,
@@ -916,7 +963,7 @@ def test_a_hung_server_with_tls_cannot_tell(encrypted: Server, certificates: Cer
         ("postgresql://u:geheim@h/%zz", "invalid percent-encoded token"),
         ("postgresql://u:geh%eim@h/", "invalid percent-encoded token"),
         ("host=h password=my geheim", 'missing "=" after'),
-        ("host=h passwort=geheim", "invalid connection option"),
+        ("host=h passwort=geheim", 'invalid connection option "passwort"'),
         ("host=h password='geheim", "unterminated quoted string in connection info string"),
         ("postgresql://u:geheim@[::1/", None),
         ("postgresql://u@h/?password=gehe=im", None),
@@ -997,9 +1044,10 @@ def test_keys_that_fit_together_have_no_faults(certificates: Certificates) -> No
 
 def test_what_is_given_twice_is_a_fault() -> None:
     check = PostgresCheck("postgresql://u:p@h/db", user="u", password="p")
+    url = "postgres-conn-url"
     assert faults_of(check) == [
-        Fault("postgres-user", "either it or user in postgres-conn-url, not both"),
-        Fault("postgres-password", "either it or password in postgres-conn-url, not both"),
+        Fault(name, f"either it or {option} in {url}, not both", url)
+        for name, option in (("postgres-user", "user"), ("postgres-password", "password"))
     ]
 
 
@@ -1007,7 +1055,81 @@ def test_what_is_given_twice_is_a_fault() -> None:
 def test_a_ca_that_would_not_be_used_is_a_fault(sslmode: str, certificates: Certificates) -> None:
     check = PostgresCheck(f"host=h sslmode={sslmode}", ca_file=certificates.ca)
     expected = "sslmode verify-full or verify-ca together with postgres-ca-file"
-    assert faults_of(check) == [Fault("postgres-conn-url", expected)]
+    assert faults_of(check) == [Fault("postgres-conn-url", expected, "postgres-ca-file")]
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
+def test_a_client_certificate_that_may_not_be_used_is_a_fault(
+    sslmode: str, certificates: Certificates
+) -> None:
+    check = PostgresCheck(
+        f"host=h sslmode={sslmode}", cert_file=certificates.leaf, key_file=certificates.key
+    )
+    expected = "sslmode require or stricter together with postgres-cert-file"
+    assert faults_of(check) == [Fault("postgres-conn-url", expected, "postgres-cert-file")]
+    assert faults_of(replace(check, conn_url="host=h sslmode=require")) == []
+
+
+def test_files_that_are_no_certificates_are_faults(certificates: Certificates) -> None:
+    no_ca = PostgresCheck("host=h", ca_file=certificates.key)
+    expected = "certificates in PEM"
+    assert faults_of(no_ca) == [Fault("postgres-ca-file", expected)]
+    no_certificate = PostgresCheck("host=h", cert_file=certificates.key, key_file=certificates.key)
+    assert faults_of(no_certificate) == [Fault("postgres-cert-file", expected)]
+
+
+def key_faults(certificates: Certificates, key: Path, url: Any = "host=h") -> list[str]:
+    found = faults_of(PostgresCheck(url, cert_file=certificates.leaf, key_file=key))
+    assert all(each.key == "postgres-key-file" for each in found)
+    assert all(each.because == "postgres-cert-file" for each in found)
+    return [each.expected for each in found]
+
+
+@pytest.mark.parametrize("kind", [EC_KEY, RSA_KEY], ids=["EC", "RSA"])
+def test_the_key_of_another_certificate_is_a_fault(
+    kind: tuple[str, ...], certificates: Certificates
+) -> None:
+    _, other_key = certificates.make_leaf("other", new_key=kind)
+    expected = ["the key of postgres-cert-file"]
+    assert key_faults(certificates, other_key) == expected
+    assert key_faults(certificates, other_key, None) == expected
+
+
+def test_a_key_with_a_passphrase_is_a_fault_unless_it_is_given(certificates: Certificates) -> None:
+    key = certificates.encrypted_key()
+    key.chmod(0o600)
+    expected = ["a key without a passphrase, or with sslpassword in postgres-conn-url"]
+    assert key_faults(certificates, key) == expected
+    assert key_faults(certificates, key, "host=h sslpassword=wrong") == expected
+    assert key_faults(certificates, key, "host=h sslpassword=x") == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_root", "of_another"),
+    [
+        (0o600, True, True),
+        (0o400, True, True),
+        (0o640, True, False),
+        (0o660, False, False),
+        (0o644, False, False),
+        (0o604, False, False),
+    ],
+)
+def test_a_key_that_libpq_refuses_because_others_can_read_it_is_a_fault(
+    mode: int, of_root: bool, of_another: bool, certificates: Certificates, tmp_path: Path
+) -> None:
+    key = open_copy(certificates.key, tmp_path)
+    key.chmod(mode)
+    for owner, is_good in ((0, of_root), (1, of_another)):
+        os.chown(key, owner, owner)
+        refused = "a file that only its owner can read (0600), or of root with group read (0640)"
+        assert key_faults(certificates, key) == ([] if is_good else [refused])
+
+
+def test_files_that_cannot_be_read_are_no_faults() -> None:
+    gone = Path("/nowhere")
+    check = PostgresCheck("host=h", ca_file=gone, cert_file=gone, key_file=gone)
+    assert faults_of(check) == []
 
 
 def test_a_certificate_without_its_key_is_a_fault(certificates: Certificates) -> None:
@@ -1018,7 +1140,7 @@ def test_a_certificate_without_its_key_is_a_fault(certificates: Certificates) ->
 def test_a_lag_of_a_primary_is_a_fault() -> None:
     check = PostgresCheck("host=h", role="primary", max_lag=MaxLag(1, False))
     expected = "none with postgres-role primary"
-    assert faults_of(check) == [Fault("postgres-max-lag", expected)]
+    assert faults_of(check) == [Fault("postgres-max-lag", expected, "postgres-role")]
 
 
 @pytest.mark.parametrize(
@@ -1055,6 +1177,24 @@ print("psycopg" in sys.modules)
 """
 
 
+@pytest.mark.parametrize("port", ["notaport", "0", "65536", "5432,x"])
+def test_a_port_that_is_none_is_a_fault(port: str) -> None:
+    host = ",".join("h" for _ in port.split(","))
+    expected = Fault("postgres-conn-url", "a port from 1 to 65535 in it")
+    assert faults_of(PostgresCheck(f"host={host} port={port}")) == [expected]
+
+
+def test_an_escape_that_is_no_text_is_refused() -> None:
+    with pytest.raises(Unfit, match="it has an escape that is not of UTF-8"):
+        conn_url("postgres://localhost/%ff")
+
+
+@pytest.mark.parametrize("more", [{"role": "standby"}, {"max_lag": MaxLag(1, is_time=True)}])
+def test_a_full_server_does_not_count_as_healthy_where_its_role_counts(more: Any) -> None:
+    (fault,) = faults_of(PostgresCheck("host=h", when_full="healthy", **more))
+    assert fault.key == "postgres-when-full"
+
+
 def test_without_libpq_it_is_said_what_to_install() -> None:
     """psycopg fails in the same way where it is told to use what is not there."""
     told = subprocess.run(
@@ -1065,7 +1205,7 @@ def test_without_libpq_it_is_said_what_to_install() -> None:
         timeout=30,
         check=True,
     ).stdout
-    assert told == "libpq is not installed, which psycopg needs: apt install libpq5\n"
+    assert told == "libpq, which psycopg needs, to be installed: apt install libpq5\n"
 
 
 def test_psycopg_is_imported_only_by_what_needs_it() -> None:
@@ -1089,12 +1229,13 @@ def test_without_psycopg_it_is_said_what_to_install() -> None:
         check=True,
     ).stdout
     missing = (
-        "psycopg 3 is not installed: apt install python3-psycopg, or pip install 'yaim[postgres]'"
+        "psycopg 3, which it needs, to be installed: apt install python3-psycopg, or pip install"
+        " 'yaim[postgres]'"
     )
     assert told.splitlines() == [
         "postgresql://u:********@h/db",
-        f"checker-type: another one, or: {missing}",
-        missing,
+        f"checker-type: {missing}",
+        f"expected {missing}",
     ]
 
 

@@ -42,25 +42,25 @@ _PROBE = "yaim-asks"
 
 @cache
 def missing() -> str | None:
-    """What to install; None if all is there. Imports psycopg, which takes a while: what needs it
-    here asks this first."""
+    """What is expected to be installed; None if all is there. Imports psycopg, which takes a while:
+    what needs it here asks this first."""
     global psycopg, pq
     try:
         import psycopg
         from psycopg import pq
     except ModuleNotFoundError:
         return (
-            "psycopg 3 is not installed: apt install python3-psycopg,"
+            "psycopg 3, which it needs, to be installed: apt install python3-psycopg,"
             " or pip install 'yaim[postgres]'"
         )
     except ImportError:
-        return "libpq is not installed, which psycopg needs: apt install libpq5"
+        return "libpq, which psycopg needs, to be installed: apt install libpq5"
     return None
 
 
 def _need_libpq() -> None:
-    if (reason := missing()) is not None:
-        raise LibpqError(reason)
+    if (expected := missing()) is not None:
+        raise LibpqError(f"expected {expected}")
 
 
 class LibpqError(Exception):
@@ -78,8 +78,7 @@ class LibpqError(Exception):
 
 
 class LibpqTimeout(LibpqError):
-    def __init__(self) -> None:
-        super().__init__("no answer in time")
+    """The text says how far it came."""
 
 
 class Session:
@@ -158,7 +157,7 @@ class Session:
         return self._conn.get_result()
 
     def _wait(self, events: int) -> int:
-        return _wait(self._conn.socket, events, self.ends_at)
+        return _wait(self._conn.socket, events, self.ends_at, "logged in, no result of the query")
 
 
 def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Session:
@@ -193,8 +192,11 @@ def parse(conninfo: str) -> dict[str, str]:
     try:
         found = pq.Conninfo.parse(conninfo.encode())
     except (psycopg.Error, UnicodeError) as error:
-        raise LibpqError(_without_what_was_given(str(error))) from None
-    return {each.keyword.decode(): each.val.decode() for each in found if each.val is not None}
+        raise LibpqError(_without_values(str(error).strip(), conninfo)) from None
+    try:
+        return {each.keyword.decode(): each.val.decode() for each in found if each.val is not None}
+    except UnicodeDecodeError:
+        raise LibpqError("it has an escape that is not of UTF-8") from None
 
 
 def effective(options: Mapping[str, str]) -> dict[str, str]:
@@ -226,18 +228,20 @@ def _finish_connecting(conn: Any, ends_at: float) -> None:
         if polled == pq.PollingStatus.FAILED:
             raise _error_of_connecting(conn)
         is_reading = polled == pq.PollingStatus.READING
-        _wait(conn.socket, select.POLLIN if is_reading else select.POLLOUT, ends_at)
+        is_connected = conn.status != pq.ConnStatus.STARTED
+        step = "connected, no answer to the login" if is_connected else "not connected"
+        _wait(conn.socket, select.POLLIN if is_reading else select.POLLOUT, ends_at, step)
         polled = conn.connect_poll()
 
 
-def _wait(descriptor: int, events: int, ends_at: float) -> int:
-    """What the socket is ready for. Raises LibpqTimeout."""
+def _wait(descriptor: int, events: int, ends_at: float, step: str) -> int:
+    """What the socket is ready for. Raises LibpqTimeout with how far it came."""
     poll = select.poll()
     poll.register(descriptor, events)
     left_s = ends_at - time.monotonic()
     ready = poll.poll(max(left_s, 0.0) * 1000) if left_s > 0 else []
     if not ready:
-        raise LibpqTimeout
+        raise LibpqTimeout(step)
     return ready[0][1]
 
 
@@ -256,7 +260,7 @@ def _with_addresses(known: Mapping[str, str], ends_at: float) -> dict[str, str]:
         hosts = [""] * len(addresses)
     addresses = _as_long_as(hosts, addresses)
     found: list[tuple[str, str, str]] = []
-    failure: OSError | None = None
+    failure = ""
     for host, address, port in zip(hosts, addresses, _as_long_as(hosts, ports), strict=True):
         if address or not host or host.startswith(("/", "@")):
             found.append((host, address, port))
@@ -265,13 +269,12 @@ def _with_addresses(known: Mapping[str, str], ends_at: float) -> dict[str, str]:
             found.extend((host, each, port) for each in _look_up(host, ends_at))
         except TimeoutError:
             if not found:
-                raise LibpqTimeout from None
+                raise LibpqTimeout(f"the host name {host} was not looked up") from None
             break
         except OSError as error:
-            failure = error
+            failure = f"the host name {host} cannot be looked up: {error.strerror}"
     if not found:
-        assert failure is not None
-        raise LibpqError(f"its host name cannot be looked up: {failure.strerror}")
+        raise LibpqError(failure)
     return {
         name: ",".join(values)
         for name, values in zip(_PLACE, zip(*found, strict=True), strict=True)
@@ -347,13 +350,33 @@ def _error_of(result: Any) -> LibpqError:
 
 
 def _last_line(text: str) -> str:
-    """The last message of libpq's; lines that begin with a tab only explain. Without the words
-    that say which server it was."""
+    """The last message of libpq's; lines that begin with a tab only explain. Which server it was is
+    said in fewer words."""
     lines = [each for each in text.split("\n") if each.strip() and not each.startswith("\t")]
     last = lines[-1] if lines else "it failed without a reason"
-    return re.sub(r"^connection to server .* failed: ", "", last).strip()
+    return _SERVER.sub(_server, last).strip()
 
 
-def _without_what_was_given(text: str) -> str:
-    """libpq quotes the place that is wrong: it may be a password."""
-    return re.split(r':? "(?!=" )', text)[0].strip()
+_SERVER = re.compile(
+    r'^connection to server (?:on socket "(?P<socket>[^"]*)"'
+    r'|at "(?P<host>[^"]*)"(?: \((?P<address>[^)]*)\))?, port (?P<port>[0-9]+)) failed: '
+)
+
+
+def _server(found: re.Match[str]) -> str:
+    if (path := found["socket"]) is not None:
+        return f"{path}: "
+    host = f"[{found['host']}]" if ":" in found["host"] else found["host"]
+    address = f" ({found['address']})" if found["address"] else ""
+    return f"{host}:{found['port']}{address}: "
+
+
+def _without_values(text: str, given: str) -> str:
+    """libpq quotes the place that is wrong: it may be a password. The name of an option is none;
+    but after a password it may be the end of that, which has a space or an & in it."""
+    name = re.search(r'(?:connection option|query parameter:?) "([a-z_]+)"$', text)
+    if name is not None:
+        may_be_secret = rf"(?s)password\s*=(\s*\S+\s+|[^&]*&){name[1]}\s*="
+        if f"{name[1]}" in given and re.search(may_be_secret, given) is None:
+            return text
+    return re.split(r':? "(?!=" )', text)[0]

@@ -31,7 +31,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaim.checks.libpq import LibpqError, Session, connect, missing, parse
+from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
 from yaim.checks.postgres import (
     Bounded,
     PostgresCheck,
@@ -59,6 +59,8 @@ _OWN_ERROR = "08P01"
 """The SQLSTATE of all that pgbouncer itself refuses."""
 _BROKEN_OFF = re.compile(r"server conn crashed|server closed|client_login_timeout")
 """What it says with that code when it could not finish."""
+_LOGIN_FAILED = ("SASL authentication failed", "password authentication failed")
+"""What it says with that code when it does not let a user in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +103,29 @@ class PgbouncerCheck:
             yield Fault(
                 each.key.replace("postgres-", "pgbouncer-"),
                 each.expected.replace("postgres-", "pgbouncer-"),
+                each.because.replace("postgres-", "pgbouncer-"),
             )
         if missing() is not None:
             return
         dbname = parse(self.conn_url or "").get("dbname")
         if self.query is None:
             if self.expected_response is not None:
-                yield Fault("pgbouncer-query", "one together with pgbouncer-expected-response")
+                expected = "one together with pgbouncer-expected-response"
+                yield Fault("pgbouncer-query", expected, "pgbouncer-expected-response")
             if dbname not in (None, CONSOLE):
                 expected = f"no database in it, or {CONSOLE}, without pgbouncer-query"
                 yield Fault("pgbouncer-conn-url", f"{expected}; or is it pgbouncer-database?")
             return
         if dbname == CONSOLE:
             expected = f"a database other than {CONSOLE} in it together with pgbouncer-query"
-            yield Fault("pgbouncer-conn-url", expected)
+            yield Fault("pgbouncer-conn-url", expected, "pgbouncer-query")
         if self.database is not None:
-            yield Fault("pgbouncer-database", "none with pgbouncer-query")
+            yield Fault("pgbouncer-database", "none with pgbouncer-query", "pgbouncer-query")
+        expected = "unhealthy with pgbouncer-query"
         if self.when_paused != "unhealthy":
-            yield Fault("pgbouncer-when-paused", "unhealthy with pgbouncer-query")
+            yield Fault("pgbouncer-when-paused", expected, "pgbouncer-query")
         if self.when_suspended != "unhealthy":
-            yield Fault("pgbouncer-when-suspended", "unhealthy with pgbouncer-query")
+            yield Fault("pgbouncer-when-suspended", expected, "pgbouncer-query")
 
 
 def _as_postgres(check: PgbouncerCheck) -> PostgresCheck:
@@ -180,10 +185,19 @@ def _ask_console(check: PgbouncerCheck, ends_at: float) -> Verdict:
 
 def _judge_error(check: PgbouncerCheck, error: LibpqError, timeout_s: float) -> Verdict:
     if error.is_timeout:
-        return CannotTell(f"no answer within {timeout_s:.2g} s")
+        return CannotTell(f"no answer within {timeout_s:.2g} s: {error}")
     if error.sqlstate == _OWN_ERROR and not _BROKEN_OFF.search(str(error)):
-        return Unhealthy(str(error))
+        return Unhealthy(_refusal(check, str(error)))
     return judge_error(_as_postgres(check), error)
+
+
+def _refusal(check: PgbouncerCheck, reason: str) -> str:
+    user = effective(options_of(_as_postgres(check))).get("user", "")
+    if reason == "not allowed" and check.query is None:
+        return printable(f"user {user} is not one of pgbouncer's stats_users or admin_users")
+    if reason in _LOGIN_FAILED:
+        return printable(f"{reason} for user {user}: wrong password or no such user")
+    return reason
 
 
 class _Kept(threading.local):

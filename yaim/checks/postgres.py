@@ -6,14 +6,16 @@ would leave one more there, until it is out of connections. The timeout is set f
 only, in case there is a pooler in between.
 """
 
+import ast
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
+from yaim.checks.libpq_files import faults_of_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import (
     MASK,
@@ -32,6 +34,7 @@ TOO_MANY_CONNECTIONS = "53300"
 NO_ANSWERS = re.compile(r"57P0[123]|57014|08...|40001|40P01")
 """SQLSTATEs of a server that is starting or stopping, of a query that was cancelled, of a
 connection that failed, and of a query that was in another's way: worth another try."""
+_WRONG_CERTIFICATE = re.compile("certificate verify failed|does not match host name")
 _STOPS_AFTER_S = 0.1
 """How much later than the attempt the server ends its query."""
 
@@ -50,7 +53,12 @@ def conn_url(value: Any) -> str:
 
 
 def mask_conn_url(shown: str) -> str:
-    """Without the passwords: a user's, and that of a key."""
+    """Without the passwords: a user's, and that of a key. Also with the quotes of repr."""
+    if shown[:1] in ("'", '"'):
+        try:
+            return repr(mask_conn_url(str(ast.literal_eval(shown))))
+        except (ValueError, SyntaxError):
+            return MASK
     masked = re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", shown)
     masked = re.sub(r"([?&](?:ssl)?password=)[^&]*", rf"\g<1>{MASK}", masked)
     masked = re.sub(
@@ -74,9 +82,11 @@ class MaxLag:
     amount: int
     """In bytes or milliseconds."""
     is_time: bool
+    given: str = field(default="", compare=False)
+    """As it was configured."""
 
     def __str__(self) -> str:
-        return told_ms(self.amount) if self.is_time else told_bytes(self.amount)
+        return self.given or (told_ms(self.amount) if self.is_time else told_bytes(self.amount))
 
 
 _UNITS = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "ms": 1, "s": 1000, "min": 60_000}
@@ -87,7 +97,7 @@ def max_lag(value: Any) -> MaxLag:
     found = re.fullmatch(r"([0-9]{1,12})\s*([a-z]+)", value.lower() if type(value) is str else "")
     if found is None or found[2] not in _UNITS:
         raise Unfit("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
-    return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES)
+    return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +127,35 @@ class PostgresCheck:
 
     def faults(self) -> Iterator[Fault]:
         """Of keys that are wrong together, or without what they need."""
-        if (to_install := missing()) is not None:
-            yield Fault("checker-type", f"another one, or: {to_install}")
+        if (expected := missing()) is not None:
+            yield Fault("checker-type", expected)
             return
         yield from both_or_neither(self, "postgres-", "cert-file", "key-file")
+        if self.when_full == "healthy" and (self.role != "any" or self.max_lag is not None):
+            expected = "unhealthy: a full server tells neither its role nor its lag"
+            yield Fault("postgres-when-full", expected)
         if self.role == "primary" and self.max_lag is not None:
-            yield Fault("postgres-max-lag", "none with postgres-role primary")
+            yield Fault("postgres-max-lag", "none with postgres-role primary", "postgres-role")
+        given = parse(self.conn_url) if self.conn_url else {}
+        files = (self.ca_file, self.cert_file, self.key_file)
+        yield from faults_of_files("postgres-", *files, given.get("sslpassword", ""))
         if not self.conn_url:
             return
-        given = parse(self.conn_url)
+        for port in filter(None, given.get("port", "").split(",")):
+            if not port.isdecimal() or not 0 < int(port) < 65536:
+                yield Fault("postgres-conn-url", "a port from 1 to 65535 in it")
         for name, option in _OPTION_OF.items():
             if getattr(self, name) is not None and option in given:
                 expected = f"either it or {option} in postgres-conn-url, not both"
-                yield Fault(f"postgres-{name.replace('_', '-')}", expected)
+                name = f"postgres-{name.replace('_', '-')}"
+                yield Fault(name, expected, "postgres-conn-url")
         sslmode = given.get("sslmode")
         if self.ca_file is not None and sslmode not in (None, "verify-ca", "verify-full"):
             expected = "sslmode verify-full or verify-ca together with postgres-ca-file"
-            yield Fault("postgres-conn-url", expected)
+            yield Fault("postgres-conn-url", expected, "postgres-ca-file")
+        elif self.cert_file is not None and sslmode in _WITHOUT_TLS_TOO:
+            expected = "sslmode require or stricter together with postgres-cert-file"
+            yield Fault("postgres-conn-url", expected, "postgres-cert-file")
         try:
             effective(options_of(self))
         except LibpqError as error:
@@ -148,6 +170,8 @@ _OPTION_OF: Mapping[str, str] = {
     "key_file": "sslkey",
 }
 """The keys that libpq has an option for."""
+_WITHOUT_TLS_TOO = ("disable", "allow", "prefer")
+"""With these libpq does without TLS, also where it cannot use the client certificate."""
 
 
 def options_of(check: PostgresCheck) -> dict[str, str]:
@@ -158,6 +182,8 @@ def options_of(check: PostgresCheck) -> dict[str, str]:
             options[option] = str(value)
     if check.ca_file is not None:
         options.setdefault("sslmode", "verify-full")
+    elif check.cert_file is not None and effective(options).get("sslmode") in _WITHOUT_TLS_TOO:
+        options["sslmode"] = "require"
     return options
 
 
@@ -169,13 +195,14 @@ def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
             return judge(check, Bounded(session, ends_at))
     except LibpqError as error:
         if error.is_timeout:
-            return CannotTell(f"no answer within {timeout_s:.2g} s")
+            return CannotTell(f"no answer within {timeout_s:.2g} s: {error}")
         return judge_error(check, error)
 
 
 def judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
     if error.sqlstate is None:
-        return CannotTell(str(error))
+        is_definite = _WRONG_CERTIFICATE.search(str(error))
+        return Unhealthy(str(error)) if is_definite else CannotTell(str(error))
     reason = f"{str(error)[:150]} ({error.sqlstate})"
     if error.sqlstate == TOO_MANY_CONNECTIONS:
         if check.when_full == "healthy":
@@ -275,7 +302,10 @@ class _Lag:
     def told(self, most: MaxLag) -> str:
         if most.is_time:
             behind = self.ms_behind()
-            return "lag cannot be told" if behind is None else f"lag {told_ms(behind)}"
+            if behind is not None:
+                return f"lag {told_ms(behind)}"
+            streams = "" if self.has_receiver else ", and no WAL is streamed"
+            return f"lag cannot be told: no transaction replayed yet{streams}"
         behind = self.bytes_behind()
         if behind is not None:
             return f"lag {told_bytes(behind)}"
