@@ -317,7 +317,8 @@ def make_room(lab: Lab) -> None:
     shell(lab, "etcdctl del --prefix /filler/")
     _, revision = lab.etcd.read_all(*lab.keys.all())
     shell(lab, f"etcdctl compact --physical {revision}")
-    shell(lab, "etcdctl defrag --cluster")
+    for member in lab.members:
+        shell(lab, "etcdctl defrag", at=member)
     shell(lab, "etcdctl alarm disarm")
 
 
