@@ -458,6 +458,15 @@ def test_a_sighup_leaves_a_check_time_for_the_attempt_under_way_and_the_next() -
     assert requests(play.after(0.2)) == [RemoveAddress]
 
 
+def test_a_sighup_leaves_that_time_also_to_a_check_that_has_not_answered_yet() -> None:
+    play = holding(A)
+    old, new = (CheckSettings("web", answers_within_s=s) for s in (0.2, 0.3))
+    play.tell(SettingsChanged(replace(settings(), checks=(old,))))
+    play.tell(SettingsChanged(replace(settings(), checks=(new,))))
+    assert play.after(0.4) == []
+    assert requests(play.after(0.2)) == [RemoveAddress]
+
+
 def test_an_answer_that_comes_late_with_a_step_that_comes_late_counts() -> None:
     play = holding(A)
     play.tell(play.healthy(for_s=0.5))

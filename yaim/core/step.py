@@ -296,15 +296,17 @@ class _Turn:
     def _take_checks(self, checks: tuple[CheckSettings, ...]) -> None:
         """What the present answers say stays until those that are asked for now must have come,
         which may have to wait for an attempt that is under way."""
-        within_s = {check.name: check.answers_within_s for check in self.state.settings.checks}
-        known = {}
+        before_s = {check.name: check.answers_within_s for check in self.state.settings.checks}
+        known, awaited = {}, {}
         for check in checks:
+            until = self.now + before_s.get(check.name, 0.0) + check.answers_within_s
             checked = self.state.checks.get(check.name)
-            if checked is not None:
-                until = self.now + within_s[check.name] + check.answers_within_s
-                until = Boottime(max(checked.valid_until, until))
-                known[check.name] = replace(at(checked, self.now), valid_until=until)
-        self._change(checks=frozen_mapping(known), awaited=frozen_mapping({}))
+            if checked is None:
+                awaited[check.name] = Boottime(until)
+            else:
+                until = max(checked.valid_until, until)
+                known[check.name] = replace(at(checked, self.now), valid_until=Boottime(until))
+        self._change(checks=frozen_mapping(known), awaited=frozen_mapping(awaited))
 
     def _note_check(self, name: str, checked: Checked) -> None:
         """That of an only check is told as the node's health."""
