@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.certificates import Certificates
+from tests.checks.elsewhere import attempt_where
 from tests.checks.web_server import (
     OK,
     PATIENT_S,
@@ -832,46 +833,13 @@ def test_an_answer_costs_little_memory_and_no_more_time_than_it_may(
 
 # --- name resolution -----------------------------------------------------------------------------
 
-ELSEWHERE = """
-import sys, time
-from yaim.checks.http import HttpCheck, check_http
-check = HttpCheck(sys.argv[1])
-started = time.monotonic()
-verdict = check_http(check, float(sys.argv[2]))
-print(time.monotonic() - started, type(verdict).__name__, verdict.reason)
-"""
-KINDS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
-
-
-def attempt_where(
-    file: str, text: str, url: str, directory: Path, timeout_s: float = PATIENT_S
-) -> Verdict:
-    """An attempt, which must keep within its bound, in a process for which a file of the system
-    has another content."""
-    other = directory / "other"
-    other.write_text(text)
-    told = subprocess.run(
-        (
-            *("unshare", "--mount", "--propagation", "private"),
-            *("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", str(other), file),
-            *(sys.executable, "-P", "-c", ELSEWHERE, url, str(timeout_s)),
-        ),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    ).stdout
-    seconds, kind, reason = told.strip().split(" ", 2)
-    assert float(seconds) < timeout_s + SLACK_S
-    return KINDS[kind](reason)
-
 
 def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(tmp_path: Path) -> None:
     resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 53))
         url = "http://service.example/"
-        verdict = attempt_where("/etc/resolv.conf", resolver, url, tmp_path, IMPATIENT_S)
+        verdict = attempt_where("/etc/resolv.conf", resolver, "http", url, tmp_path, IMPATIENT_S)
     assert verdict == NO_ANSWER
 
 
@@ -880,14 +848,18 @@ def test_a_redirect_to_a_name_that_cannot_be_looked_up_in_time_is_bounded(tmp_pa
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 53))
         with serving(sends(redirect("http://service.example/"))) as server:
-            verdict = attempt_where("/etc/resolv.conf", resolver, server.url, tmp_path, IMPATIENT_S)
+            verdict = attempt_where(
+                "/etc/resolv.conf", resolver, "http", server.url, tmp_path, IMPATIENT_S
+            )
     assert verdict == NO_ANSWER
 
 
 def test_a_name_that_cannot_be_looked_up_is_told(tmp_path: Path) -> None:
     """Nobody listens at port 53."""
     resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
-    verdict = attempt_where("/etc/resolv.conf", resolver, "http://service.example/", tmp_path)
+    verdict = attempt_where(
+        "/etc/resolv.conf", resolver, "http", "http://service.example/", tmp_path
+    )
     reason = "its host name cannot be looked up: Temporary failure in name resolution"
     assert verdict == CannotTell(f"service.example:80: {reason}")
 
@@ -902,7 +874,7 @@ def test_a_name_that_is_looked_up_is_asked(tmp_path: Path) -> None:
     with serving(sends(response())) as server:
         url = f"http://service.example:{server.port}/"
         hosts = "127.0.0.1 service.example\n"
-        assert attempt_where("/etc/hosts", hosts, url, tmp_path) == Healthy("HTTP 200")
+        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path) == Healthy("HTTP 200")
         assert f"\r\nHost: service.example:{server.port}\r\n".encode() in server.requests[0]
 
 
@@ -911,14 +883,14 @@ def test_an_address_that_refuses_is_followed_by_the_next(tmp_path: Path) -> None
     with serving(sends(response())) as server:
         url = f"http://service.example:{server.port}/"
         hosts = "::1 service.example\n127.0.0.2 service.example\n127.0.0.1 service.example\n"
-        assert attempt_where("/etc/hosts", hosts, url, tmp_path) == Healthy("HTTP 200")
+        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path) == Healthy("HTTP 200")
 
 
 def test_an_address_that_is_silent_is_followed_by_the_next(tmp_path: Path) -> None:
     with ignoring("127.0.0.2") as port, serving(sends(response()), port=port) as server:
         url = f"http://service.example:{server.port}/"
         hosts = "127.0.0.2 service.example\n127.0.0.1 service.example\n"
-        assert attempt_where("/etc/hosts", hosts, url, tmp_path, 1.0) == Healthy("HTTP 200")
+        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path, 1.0) == Healthy("HTTP 200")
 
 
 def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> None:
@@ -926,7 +898,7 @@ def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> N
     hosts = "127.0.0.1 service.example\n127.0.0.2 service.example\n::1 service.example\n"
     with ignoring("127.0.0.1", "127.0.0.2", "::1") as port:
         url = f"http://service.example:{port}/"
-        assert attempt_where("/etc/hosts", hosts, url, tmp_path, IMPATIENT_S) == NO_ANSWER
+        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path, IMPATIENT_S) == NO_ANSWER
 
 
 def test_a_late_redirect_to_a_host_that_does_not_answer_is_bounded() -> None:
@@ -1033,7 +1005,7 @@ def test_the_cas_of_the_system_are_trusted_where_none_are_given(
 ) -> None:
     with serving(sends(response()), tls=certificates.server()) as server:
         system = str(SYSTEM_CA_FILE)
-        verdict = attempt_where(system, certificates.ca.read_text(), server.url, tmp_path)
+        verdict = attempt_where(system, certificates.ca.read_text(), "http", server.url, tmp_path)
     assert verdict == Healthy("HTTP 200")
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import Certificates
+from tests.checks.elsewhere import attempt_where
 from tests.checks.postgres_server import (
     PASSWORD,
     Installation,
@@ -28,15 +29,15 @@ from tests.checks.postgres_server import (
     wait_until,
     with_tls,
 )
+from tests.checks.web_server import Answer, drips, sends, serving
+from tests.checks.web_server import Server as WebServer
 from yaim.checks.libpq import LibpqError, connect, parse
+from yaim.checks.libpq_keys import conn_url, mask_conn_url
 from yaim.checks.postgres import (
     MaxLag,
     PostgresCheck,
     check_postgres,
-    conn_url,
-    mask_conn_url,
     max_lag,
-    options_of,
 )
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, Unfit
@@ -561,67 +562,9 @@ def test_a_server_in_another_language_is_understood(postgres: Installation) -> N
 
 # --- something else listens there ----------------------------------------------------------------
 
-Answer = Callable[[socket.socket, threading.Event], None]
 
-
-class StandIn:
-    """Accepts, and does as told."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"postgresql://u:{PASSWORD}@127.0.0.1:{self.port}/d?sslmode=disable"
-        self._is_closing = threading.Event()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
-            self._threads[-1].start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(PATIENT_S)
-        with connection:
-            try:
-                connection.recv(65536)
-                self._answer(connection, self._is_closing)
-            except OSError:
-                pass
-
-    def close(self) -> None:
-        self._is_closing.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(PATIENT_S)
-
-
-@contextmanager
-def standing_in(answer: Answer) -> Iterator[StandIn]:
-    with closing(StandIn(answer)) as stand_in:
-        yield stand_in
-
-
-def sends(content: bytes) -> Answer:
-    def answer(connection: socket.socket, _: threading.Event) -> None:
-        connection.sendall(content)
-
-    return answer
-
-
-def drips(start: bytes, again: bytes, pause_s: float = 0.02) -> Answer:
-    def answer(connection: socket.socket, is_closing: threading.Event) -> None:
-        connection.sendall(start)
-        while not is_closing.wait(pause_s):
-            connection.sendall(again)
-
-    return answer
+def stand_in_url(server: WebServer) -> str:
+    return f"postgresql://u:{PASSWORD}@127.0.0.1:{server.port}/d?sslmode=disable"
 
 
 def message(kind: bytes, content: bytes) -> bytes:
@@ -655,8 +598,8 @@ NOTICE = message(b"N", b"SNOTICE\0C00000\0Mhello\0\0")
 def test_a_server_that_closes_or_speaks_something_else_cannot_tell(
     answer: Answer, sslmode: str
 ) -> None:
-    with standing_in(answer) as stand_in:
-        url = stand_in.url.replace("disable", sslmode)
+    with serving(answer) as stand_in:
+        url = stand_in_url(stand_in).replace("disable", sslmode)
         verdict = attempt(PostgresCheck(url), 2.0)
     assert isinstance(verdict, CannotTell)
     assert verdict.reason
@@ -684,16 +627,16 @@ def test_a_server_that_closes_or_speaks_something_else_cannot_tell(
     ],
 )
 def test_a_server_that_is_silent_or_drips_cannot_tell_in_time(answer: Answer, sslmode: str) -> None:
-    with standing_in(answer) as stand_in:
-        url = stand_in.url.replace("disable", sslmode)
+    with serving(answer) as stand_in:
+        url = stand_in_url(stand_in).replace("disable", sslmode)
         verdict = attempt(PostgresCheck(url), IMPATIENT_S)
     assert isinstance(verdict, CannotTell)
     assert PASSWORD not in verdict.reason
 
 
 def test_notices_without_end_are_not_read_to_their_end() -> None:
-    with standing_in(drips(WELCOME + READY, NOTICE * 1000, 0.0)) as stand_in:
-        verdict = attempt(PostgresCheck(stand_in.url))
+    with serving(drips(WELCOME + READY, NOTICE * 1000, 0.0)) as stand_in:
+        verdict = attempt(PostgresCheck(stand_in_url(stand_in)))
     assert verdict == Unhealthy("its result is longer than 1 MiB (54000)")
 
 
@@ -713,16 +656,16 @@ def test_an_answer_in_a_language_unknown_is_judged_by_its_code(
 ) -> None:
     text = "пользователь 28000: база данных".encode(encoding).replace(b"\0", b"")
     severity = "ВАЖНО".encode(encoding).replace(b"\0", b"")
-    with standing_in(sends(failure(sqlstate, text, severity))) as stand_in:
-        verdict = attempt(PostgresCheck(stand_in.url))
+    with serving(sends(failure(sqlstate, text, severity))) as stand_in:
+        verdict = attempt(PostgresCheck(stand_in_url(stand_in)))
     assert type(verdict) is kind
     assert verdict.reason.endswith(f"({sqlstate})")
     assert verdict.reason.isprintable()
 
 
 def test_a_long_reason_is_cut() -> None:
-    with standing_in(sends(failure("28P01", b"x" * 5000))) as stand_in:
-        verdict = attempt(PostgresCheck(stand_in.url))
+    with serving(sends(failure("28P01", b"x" * 5000))) as stand_in:
+        verdict = attempt(PostgresCheck(stand_in_url(stand_in)))
     assert verdict == Unhealthy("x" * 150 + " (28P01)")
 
 
@@ -755,39 +698,6 @@ def test_a_service_file_says_what_the_url_does_not(
     assert attempt(PostgresCheck("service=mine", password=PASSWORD)) == WELL
 
 
-ELSEWHERE = """
-import sys, time
-from yaim.checks.postgres import PostgresCheck, check_postgres
-check = PostgresCheck(sys.argv[1])
-started = time.monotonic()
-verdict = check_postgres(check, float(sys.argv[2]))
-print(time.monotonic() - started, repr(verdict))
-"""
-
-
-def attempt_where(
-    file: str, text: str, url: str, directory: Path, timeout_s: float = PATIENT_S
-) -> str:
-    """An attempt, which must keep within its bound, in a process for which a file of the system
-    has another content."""
-    other = directory / "other"
-    other.write_text(text)
-    told = subprocess.run(
-        (
-            *("unshare", "--mount", "--propagation", "private"),
-            *("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", str(other), file),
-            *(sys.executable, "-P", "-c", ELSEWHERE, url, str(timeout_s)),
-        ),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    ).stdout
-    seconds, verdict = told.strip().split(" ", 1)
-    assert float(seconds) < timeout_s + SLACK_S
-    return verdict
-
-
 def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(
     primary: Server, tmp_path: Path
 ) -> None:
@@ -795,18 +705,20 @@ def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 53))
         url = remote(primary, host="service.example")
-        verdict = attempt_where("/etc/resolv.conf", resolver, url, tmp_path, IMPATIENT_S)
+        verdict = attempt_where(
+            "/etc/resolv.conf", resolver, "postgres", url, tmp_path, IMPATIENT_S
+        )
     why = "the host name service.example was not looked up"
-    assert verdict == repr(CannotTell(f"no answer within 0.3 s: {why}"))
+    assert verdict == CannotTell(f"no answer within 0.3 s: {why}")
 
 
 def test_the_addresses_of_a_name_are_tried_in_turn(primary: Server, tmp_path: Path) -> None:
     hosts = "::1 service.example\n127.0.0.2 service.example\n127.0.0.1 service.example\n"
     url = remote(primary, host="service.example")
-    assert attempt_where("/etc/hosts", hosts, url, tmp_path) == repr(WELL)
+    assert attempt_where("/etc/hosts", hosts, "postgres", url, tmp_path) == WELL
     url = remote(primary, host=f"nowhere.invalid:1,service.example:{primary.port}")
     url = url.replace(f":{primary.port}:{primary.port}", f":{primary.port}")
-    assert attempt_where("/etc/hosts", hosts, url, tmp_path) == repr(WELL)
+    assert attempt_where("/etc/hosts", hosts, "postgres", url, tmp_path) == WELL
 
 
 def test_a_name_that_cannot_be_looked_up_is_told(primary: Server, tmp_path: Path) -> None:
@@ -815,8 +727,8 @@ def test_a_name_that_cannot_be_looked_up_is_told(primary: Server, tmp_path: Path
     url = remote(primary, host="service.example")
     found = "Temporary failure in name resolution"
     reason = f"the host name service.example cannot be looked up: {found}"
-    verdict = attempt_where("/etc/resolv.conf", resolver, url, tmp_path)
-    assert verdict == repr(CannotTell(reason))
+    verdict = attempt_where("/etc/resolv.conf", resolver, "postgres", url, tmp_path)
+    assert verdict == CannotTell(reason)
 
 
 # --- TLS -----------------------------------------------------------------------------------------
@@ -908,9 +820,9 @@ def test_a_client_certificate_does_not_weaken_what_the_environment_says(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = PostgresCheck("host=h", cert_file=certificates.leaf, key_file=certificates.key)
-    assert options_of(check)["sslmode"] == "require"
+    assert check.options()["sslmode"] == "require"
     monkeypatch.setenv("PGSSLMODE", "verify-full")
-    assert "sslmode" not in options_of(check)
+    assert "sslmode" not in check.options()
 
 
 def open_copy(key: Path, directory: Path) -> Path:
@@ -1159,7 +1071,8 @@ def test_options_that_libpq_does_not_take_are_a_fault(url: str, reason: str) -> 
 WITHOUT_PSYCOPG = """
 import sys
 sys.modules["psycopg"] = None
-from yaim.checks.postgres import PostgresCheck, check_postgres, conn_url, mask_conn_url
+from yaim.checks.libpq_keys import conn_url, mask_conn_url
+from yaim.checks.postgres import PostgresCheck, check_postgres
 url = conn_url("postgresql://u:geheim@h/db")
 check = PostgresCheck(url)
 print(mask_conn_url(url))

@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.checks.elsewhere import attempt_where
+from tests.checks.web_server import ignoring
 from yaim.checks.tcp import MAX_ANSWER_BYTES, TcpAddress, TcpCheck, check_tcp, tcp_address
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Unfit
@@ -127,24 +129,6 @@ def resets(connection: socket.socket, server: Server) -> None:
     server.is_closing.wait(0.05)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     connection.close()
-
-
-@contextmanager
-def ignoring(*hosts: str) -> Iterator[int]:
-    """A port that answers no SYN at these addresses: nobody accepts, and the queue is full."""
-    with ExitStack() as stack:
-        port = 0
-        for host in hosts:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = stack.enter_context(socket.socket(family))
-            listener.bind((host, port))
-            listener.listen(0)
-            port = listener.getsockname()[1]
-            for _ in range(3):
-                waiting = stack.enter_context(socket.socket(family))
-                waiting.setblocking(False)
-                waiting.connect_ex((host, port))
-        yield port
 
 
 @pytest.fixture(autouse=True)
@@ -375,38 +359,6 @@ def test_a_server_that_does_not_close_is_not_waited_for() -> None:
 
 # --- names ---------------------------------------------------------------------------------------
 
-ELSEWHERE = """
-import sys, time
-from yaim.checks.tcp import TcpCheck, check_tcp, tcp_address
-started = time.monotonic()
-verdict = check_tcp(TcpCheck(tcp_address(sys.argv[1])), float(sys.argv[2]))
-print(time.monotonic() - started, type(verdict).__name__, verdict.reason)
-"""
-KINDS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
-
-
-def attempt_where(
-    file: str, text: str, address: str, directory: Path, timeout_s: float = PATIENT_S
-) -> Verdict:
-    """An attempt, which must keep within its bound, in a process for which a file of the system
-    has another content."""
-    other = directory / "other"
-    other.write_text(text)
-    told = subprocess.run(
-        (
-            *("unshare", "--mount", "--propagation", "private"),
-            *("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", str(other), file),
-            *(sys.executable, "-P", "-c", ELSEWHERE, address, str(timeout_s)),
-        ),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    ).stdout
-    seconds, kind, reason = told.strip().split(" ", 2)
-    assert float(seconds) < timeout_s + SLACK_S
-    return KINDS[kind](reason)
-
 
 HOSTS = "::1 db1.example\n127.0.0.2 db1.example\n127.0.0.1 db1.example\n"
 
@@ -414,13 +366,16 @@ HOSTS = "::1 db1.example\n127.0.0.2 db1.example\n127.0.0.1 db1.example\n"
 def test_an_address_that_refuses_is_followed_by_the_next(tmp_path: Path) -> None:
     with serving(sends()) as server:
         address = f"db1.example:{server.address.port}"
-        assert attempt_where("/etc/hosts", HOSTS, address, tmp_path) == CONNECTED
+        assert attempt_where("/etc/hosts", HOSTS, "tcp", address, tmp_path) == CONNECTED
 
 
 def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> None:
     with ignoring("127.0.0.1", "127.0.0.2", "::1") as port:
         address = f"db1.example:{port}"
-        assert attempt_where("/etc/hosts", HOSTS, address, tmp_path, IMPATIENT_S) == NOT_CONNECTED
+        assert (
+            attempt_where("/etc/hosts", HOSTS, "tcp", address, tmp_path, IMPATIENT_S)
+            == NOT_CONNECTED
+        )
 
 
 RESOLVER = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
@@ -430,13 +385,15 @@ def test_a_name_server_that_does_not_answer_is_waited_for_within_the_bound(tmp_p
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 53))
         verdict = attempt_where(
-            "/etc/resolv.conf", RESOLVER, "db1.example:1", tmp_path, IMPATIENT_S
+            "/etc/resolv.conf", RESOLVER, "tcp", "db1.example:1", tmp_path, IMPATIENT_S
         )
     assert verdict == NOT_CONNECTED
 
 
 def test_a_name_that_cannot_be_looked_up_is_told(tmp_path: Path) -> None:
     """Nobody listens at port 53."""
-    assert attempt_where("/etc/resolv.conf", RESOLVER, "db1.example:1", tmp_path) == CannotTell(
+    assert attempt_where(
+        "/etc/resolv.conf", RESOLVER, "tcp", "db1.example:1", tmp_path
+    ) == CannotTell(
         "db1.example:1: its host name cannot be looked up: Temporary failure in name resolution"
     )

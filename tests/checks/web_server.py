@@ -82,12 +82,12 @@ def sends(content: bytes) -> Answer:
     return answer
 
 
-def drips(start: bytes, again: bytes = b"x") -> Answer:
+def drips(start: bytes, again: bytes = b"x", pause_s: float = 0.02) -> Answer:
     """Sends something now and then, for ever."""
 
     def answer(connection: socket.socket, server: Server) -> None:
         connection.sendall(start)
-        while not server.is_closing.wait(0.02):
+        while not server.is_closing.wait(pause_s):
             connection.sendall(again)
 
     return answer

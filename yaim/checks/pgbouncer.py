@@ -29,21 +29,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
-from yaim.checks.postgres import (
-    Bounded,
-    PostgresCheck,
-    Rows,
-    conn_url,
-    judge,
-    judge_error,
-    mask_conn_url,
-    options_of,
-)
+from yaim.checks.libpq_keys import LibpqKeys, conn_url, mask_conn_url
+from yaim.checks.postgres import Bounded, Rows, judge_error, judge_query
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, any_text, key, one_of, readable_file, required, text
+from yaim.keys import Fault, any_text, key, one_of, required, text
 from yaim.pending import Pending
 from yaim.printable import printable
 
@@ -64,19 +55,13 @@ _LOGIN_FAILED = ("SASL authentication failed", "password authentication failed")
 
 
 @dataclass(frozen=True, slots=True)
-class PgbouncerCheck:
+class PgbouncerCheck(LibpqKeys):
     conn_url: str = required(
         "pgbouncer, as libpq takes it: a URL, or keywords; without pgbouncer-query without a"
         " database",
         conn_url,
         mask=mask_conn_url,
     )
-    user: str | None = key("user; of the console, or of the database with pgbouncer-query", text())
-    password: str | None = key("password of that user", any_text, secret=True)
-    password_file: Path | None = key("file with that password", readable_file)
-    ca_file: Path | None = key("CA certificates that pgbouncer's must be signed by", readable_file)
-    cert_file: Path | None = key("client certificate for pgbouncer", readable_file)
-    key_file: Path | None = key("key of the client certificate for pgbouncer", readable_file)
     database: str | None = key(
         "the one of its databases that counts, by pgbouncer's name for it; default: all", text()
     )
@@ -99,12 +84,7 @@ class PgbouncerCheck:
 
     def faults(self) -> Iterator[Fault]:
         """Of keys that are wrong together, or without what they need."""
-        for each in _as_postgres(self).faults():
-            yield Fault(
-                each.key.replace("postgres-", "pgbouncer-"),
-                each.expected.replace("postgres-", "pgbouncer-"),
-                each.because.replace("postgres-", "pgbouncer-"),
-            )
+        yield from self.connection_faults("pgbouncer-")
         if missing() is not None:
             return
         dbname = parse(self.conn_url or "").get("dbname")
@@ -128,25 +108,11 @@ class PgbouncerCheck:
             yield Fault("pgbouncer-when-suspended", expected, "pgbouncer-query")
 
 
-def _as_postgres(check: PgbouncerCheck) -> PostgresCheck:
-    """The same server for the check of PostgreSQL."""
-    return PostgresCheck(
-        conn_url=check.conn_url,
-        user=check.user,
-        password=check.password,
-        ca_file=check.ca_file,
-        cert_file=check.cert_file,
-        key_file=check.key_file,
-        query=check.query or "SELECT 1",
-        expected_response=check.expected_response,
-    )
-
-
 def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
     """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
     ends_at = time.monotonic() + timeout_s
-    if check.query is not None:
-        verdict = _queries.wait(check, lambda: _run_query(check, timeout_s), timeout_s)
+    if (query := check.query) is not None:
+        verdict = _queries.wait(check, lambda: _run_query(check, query, timeout_s), timeout_s)
         return verdict or CannotTell(f"no answer within {timeout_s:.2g} s")
     _kept.only_for(check)
     held_back_s = 0.0 if _kept.console is None else timeout_s * _HELD_BACK
@@ -162,18 +128,19 @@ def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
 _queries: Pending[PgbouncerCheck, Verdict] = Pending("pgbouncer-query")
 
 
-def _run_query(check: PgbouncerCheck, timeout_s: float) -> Verdict:
-    postgres, began = _as_postgres(check), time.monotonic()
+def _run_query(check: PgbouncerCheck, query: str, timeout_s: float) -> Verdict:
+    began = time.monotonic()
     try:
-        with connect(options_of(postgres), began + _WAITS_S) as session:
-            return judge(postgres, Bounded(session, began + timeout_s))
+        with connect(check.options(), began + _WAITS_S) as session:
+            bounded = Bounded(session, began + timeout_s)
+            return judge_query(bounded, query, check.expected_response)
     except LibpqError as error:
         return _judge_error(check, error, timeout_s)
 
 
 def _ask_console(check: PgbouncerCheck, ends_at: float) -> Verdict:
     """Raises LibpqError."""
-    options = {**options_of(_as_postgres(check)), "dbname": CONSOLE}
+    options = {**check.options(), "dbname": CONSOLE}
     with ExitStack() as at_end:
         console = at_end.enter_context(connect(options, ends_at))
         verdict = _judge_console(check, console)
@@ -188,11 +155,11 @@ def _judge_error(check: PgbouncerCheck, error: LibpqError, timeout_s: float) -> 
         return CannotTell(f"no answer within {timeout_s:.2g} s: {error}")
     if error.sqlstate == _OWN_ERROR and not _BROKEN_OFF.search(str(error)):
         return Unhealthy(_refusal(check, str(error)))
-    return judge_error(_as_postgres(check), error)
+    return judge_error(error, when_full="unhealthy")
 
 
 def _refusal(check: PgbouncerCheck, reason: str) -> str:
-    user = effective(options_of(_as_postgres(check))).get("user", "")
+    user = effective(check.options()).get("user", "")
     if reason == "not allowed" and check.query is None:
         return printable(f"user {user} is not one of pgbouncer's stats_users or admin_users")
     if reason in _LOGIN_FAILED:

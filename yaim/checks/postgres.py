@@ -6,29 +6,16 @@ would leave one more there, until it is out of connections. The timeout is set f
 only, in case there is a pooler in between.
 """
 
-import ast
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
-from yaim.checks.libpq_files import faults_of_files
+from yaim.checks.libpq import LibpqError, Session, connect
+from yaim.checks.libpq_keys import LibpqKeys
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import (
-    MASK,
-    Fault,
-    Unfit,
-    any_text,
-    both_or_neither,
-    key,
-    one_of,
-    readable_file,
-    required,
-    text,
-)
+from yaim.keys import Fault, Unfit, any_text, key, one_of, text
 
 TOO_MANY_CONNECTIONS = "53300"
 NO_ANSWERS = re.compile(r"57P0[123]|57014|08...|40001|40P01")
@@ -39,42 +26,6 @@ _STOPS_AFTER_S = 0.1
 """How much later than the attempt the server ends its query."""
 
 Rows = Sequence[tuple[str | None, ...]]
-
-
-def conn_url(value: Any) -> str:
-    """What libpq takes, if there is a libpq to ask."""
-    url = text()(value)
-    if missing() is None:
-        try:
-            parse(url)
-        except LibpqError as error:
-            raise Unfit(f"a URL or keywords as libpq takes them ({error})") from None
-    return url
-
-
-def mask_conn_url(shown: str) -> str:
-    """Without the passwords: a user's, and that of a key. Also with the quotes of repr."""
-    if shown[:1] in ("'", '"'):
-        try:
-            return repr(mask_conn_url(str(ast.literal_eval(shown))))
-        except (ValueError, SyntaxError):
-            return MASK
-    masked = re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", shown)
-    masked = re.sub(r"([?&](?:ssl)?password=)[^&]*", rf"\g<1>{MASK}", masked)
-    masked = re.sub(
-        r"(\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'?|(?:\\.|[^\s\\&'])+)",
-        rf"\g<1>{MASK}",
-        masked,
-        flags=re.DOTALL,
-    )
-    if missing() is None:
-        try:
-            options = parse(masked)
-        except LibpqError:
-            return MASK
-        if {options.get("password"), options.get("sslpassword")} - {None, "", MASK}:
-            return MASK
-    return masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +52,7 @@ def max_lag(value: Any) -> MaxLag:
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresCheck:
-    conn_url: str = required(
-        "the server and the database, as libpq takes them: a URL, or keywords",
-        conn_url,
-        mask=mask_conn_url,
-    )
-    user: str | None = key("user of the database", text())
-    password: str | None = key("password of that user", any_text, secret=True)
-    password_file: Path | None = key("file with that password", readable_file)
-    ca_file: Path | None = key("CA certificates that the server's must be signed by", readable_file)
-    cert_file: Path | None = key("client certificate for the server", readable_file)
-    key_file: Path | None = key("key of the client certificate for the server", readable_file)
+class PostgresCheck(LibpqKeys):
     query: str = key("query that is run", text(), "SELECT 1")
     expected_response: str | None = key(
         "what the query gives on a healthy server, as psql -At prints it", any_text
@@ -127,85 +67,33 @@ class PostgresCheck:
 
     def faults(self) -> Iterator[Fault]:
         """Of keys that are wrong together, or without what they need."""
-        if (expected := missing()) is not None:
-            yield Fault("checker-type", expected)
-            return
-        yield from both_or_neither(self, "postgres-", "cert-file", "key-file")
+        yield from self.connection_faults("postgres-")
         if self.when_full == "healthy" and (self.role != "any" or self.max_lag is not None):
             expected = "unhealthy: a full server tells neither its role nor its lag"
             yield Fault("postgres-when-full", expected)
         if self.role == "primary" and self.max_lag is not None:
             yield Fault("postgres-max-lag", "none with postgres-role primary", "postgres-role")
-        given = parse(self.conn_url) if self.conn_url else {}
-        files = (self.ca_file, self.cert_file, self.key_file)
-        yield from faults_of_files("postgres-", *files, given.get("sslpassword", ""))
-        if not self.conn_url:
-            return
-        for port in filter(None, given.get("port", "").split(",")):
-            if not port.isdecimal() or not 0 < int(port) < 65536:
-                yield Fault("postgres-conn-url", "a port from 1 to 65535 in it")
-        for name, option in _OPTION_OF.items():
-            if getattr(self, name) is not None and option in given:
-                expected = f"either it or {option} in postgres-conn-url, not both"
-                name = f"postgres-{name.replace('_', '-')}"
-                yield Fault(name, expected, "postgres-conn-url")
-        sslmode = given.get("sslmode")
-        if self.ca_file is not None and sslmode not in (None, "verify-ca", "verify-full"):
-            expected = "sslmode verify-full or verify-ca together with postgres-ca-file"
-            yield Fault("postgres-conn-url", expected, "postgres-ca-file")
-        elif self.cert_file is not None and sslmode in _WITHOUT_TLS_TOO:
-            expected = "sslmode require or stricter together with postgres-cert-file"
-            yield Fault("postgres-conn-url", expected, "postgres-cert-file")
-        try:
-            effective(options_of(self))
-        except LibpqError as error:
-            yield Fault("postgres-conn-url", f"options that libpq takes ({error})")
-
-
-_OPTION_OF: Mapping[str, str] = {
-    "user": "user",
-    "password": "password",
-    "ca_file": "sslrootcert",
-    "cert_file": "sslcert",
-    "key_file": "sslkey",
-}
-"""The keys that libpq has an option for."""
-_WITHOUT_TLS_TOO = ("disable", "allow", "prefer")
-"""With these libpq does without TLS, also where it cannot use the client certificate."""
-
-
-def options_of(check: PostgresCheck) -> dict[str, str]:
-    """libpq's. Raises LibpqError."""
-    options = parse(check.conn_url)
-    for name, option in _OPTION_OF.items():
-        if (value := getattr(check, name)) is not None:
-            options[option] = str(value)
-    if check.ca_file is not None:
-        options.setdefault("sslmode", "verify-full")
-    elif check.cert_file is not None and effective(options).get("sslmode") in _WITHOUT_TLS_TOO:
-        options["sslmode"] = "require"
-    return options
 
 
 def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
     """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
     ends_at = time.monotonic() + timeout_s
     try:
-        with connect(options_of(check), ends_at) as session:
-            return judge(check, Bounded(session, ends_at))
+        with connect(check.options(), ends_at) as session:
+            return _judge(check, Bounded(session, ends_at))
     except LibpqError as error:
         if error.is_timeout:
             return CannotTell(f"no answer within {timeout_s:.2g} s: {error}")
-        return judge_error(check, error)
+        return judge_error(error, check.when_full)
 
 
-def judge_error(check: PostgresCheck, error: LibpqError) -> Verdict:
+def judge_error(error: LibpqError, when_full: str) -> Verdict:
     if error.sqlstate is None:
         is_definite = _WRONG_CERTIFICATE.search(str(error))
         return Unhealthy(str(error)) if is_definite else CannotTell(str(error))
     reason = f"{str(error)[:150]} ({error.sqlstate})"
     if error.sqlstate == TOO_MANY_CONNECTIONS:
-        if check.when_full == "healthy":
+        if when_full == "healthy":
             return Healthy("out of connections, which counts as healthy")
         return Unhealthy(f"out of connections: {reason}"[:170])
     return CannotTell(reason) if NO_ANSWERS.fullmatch(error.sqlstate) else Unhealthy(reason)
@@ -223,7 +111,7 @@ class Bounded:
         return self._session.query(f"SET LOCAL statement_timeout = {left_s * 1000:.0f}; {sql}")
 
 
-def judge(check: PostgresCheck, server: Bounded) -> Verdict:
+def _judge(check: PostgresCheck, server: Bounded) -> Verdict:
     found = []
     if check.role != "any" or check.max_lag is not None:
         role = "standby" if server.query("SELECT pg_is_in_recovery()") == [("t",)] else "primary"
@@ -236,11 +124,17 @@ def judge(check: PostgresCheck, server: Bounded) -> Verdict:
             if not lag.is_within(check.max_lag):
                 return Unhealthy(f"standby, {told}, expected at most {check.max_lag}")
             found.append(told)
-    given = as_psql_prints(server.query(check.query))
-    expected = check.expected_response
+    answered = judge_query(server, check.query, check.expected_response)
+    if isinstance(answered, Healthy):
+        return Healthy(", ".join([*found, answered.reason]))
+    return answered
+
+
+def judge_query(server: Bounded, query: str, expected: str | None) -> Verdict:
+    given = as_psql_prints(server.query(query))
     if expected is not None and given != expected.removesuffix("\n"):
         return Unhealthy(f"the query gave {_start(given)}, expected {_start(expected)}")
-    return Healthy(", ".join([*found, "query answered"]))
+    return Healthy("query answered")
 
 
 def as_psql_prints(rows: Rows) -> str:

@@ -45,12 +45,12 @@ def unfit_files(files: TlsFiles) -> Iterator[UnfitFile]:
     for file in (ca, cert, key):
         if file is not None:
             file.open("rb").close()
-    if ca is not None and not _has_certificates(ca):
+    if ca is not None and not has_certificates(ca):
         yield UnfitFile(f"no CA certificates are in {ca}", "ca-file", "certificates in PEM")
     if cert is None or key is None:
         return
     told = f"no client certificate with its key: {cert}, {key}"
-    if not _has_certificates(cert):
+    if not has_certificates(cert):
         yield UnfitFile(told, "cert-file", "certificates in PEM")
         return
     expected = "the key of {prefix}cert-file, without a passphrase"
@@ -78,7 +78,7 @@ def unfit_files(files: TlsFiles) -> Iterator[UnfitFile]:
             yield UnfitFile(told, "key-file", expected)
 
 
-def _has_certificates(file: Path) -> bool:
+def has_certificates(file: Path) -> bool:
     """And all of them can be read. Raises OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
