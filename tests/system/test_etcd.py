@@ -9,7 +9,7 @@ docs/etcd.md says.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -132,12 +132,15 @@ def test_nobody_notices_that_all_members_are_restarted_one_after_the_other(lab: 
 @pytest.mark.parametrize("which", ["leader", "follower"])
 def test_nobody_notices_that_a_member_is_frozen(lab: Lab, which: str) -> None:
     """For less than the ttl."""
-    member = pick(lab, which)
-    watch = Watch(lab)
-    member.freeze()
-    watch.look_on(3.5)
-    member.thaw()
-    settled(lab, watch)
+
+    def freeze(watch: Watch) -> EtcdMember:
+        member = pick(lab, which)
+        member.freeze()
+        watch.look_on(3.5)
+        member.thaw()
+        return member
+
+    watch = try_undisturbed(lab, freeze)
     assert watch.is_unnoticed(), watch.told()
 
 
@@ -162,15 +165,45 @@ def pick(lab: Lab, which: str) -> EtcdMember:
     return cluster.leader() if which == "leader" else cluster.followers()[0]
 
 
+TRIES = 3
+"""Of what a machine without a free processor may disturb."""
+
+
+def try_undisturbed(lab: Lab, trouble: Callable[[Watch], EtcdMember]) -> Watch:
+    """What was seen of the trouble that one member is in; tried again where the other two elected a
+    leader without need, or more than once: with one member missing they lose it when either of
+    them gets no processor for half a second."""
+    for _ in range(TRIES):
+        watch = Watch(lab)
+        was_led_by, before = lab.etcd_cluster.leader().name, elections(lab)
+        troubled = trouble(watch)
+        settled(lab, watch)
+        needed = 1 if troubled.name == was_led_by else 0
+        others = elections(lab).keys() - {troubled.name}
+        if all(elections(lab)[each] - before[each] <= needed for each in others):
+            break
+        lab.wait_until_held(counts=SPREAD, within_s=15.0)
+    return watch
+
+
+def elections(lab: Lab) -> dict[str, float]:
+    """How many changes of the leader each member has seen."""
+    name = "etcd_server_leader_changes_seen_total"
+    return {member.name: member.metrics()[name] for member in lab.members}
+
+
 @pytest.mark.parametrize("which", ["leader", "follower"])
 def test_a_member_without_a_leader_is_left_for_another(lab: Lab, which: str) -> None:
     """It is up and answers, but is cut off from its peers."""
-    member = pick(lab, which)
-    watch = Watch(lab)
-    member.cut_from_peers()
-    watch.look_on(7.0)
-    member.connect()
-    settled(lab, watch)
+
+    def cut(watch: Watch) -> EtcdMember:
+        member = pick(lab, which)
+        member.cut_from_peers()
+        watch.look_on(7.0)
+        member.connect()
+        return member
+
+    watch = try_undisturbed(lab, cut)
     assert watch.is_unnoticed(), watch.told()
 
 
