@@ -1,4 +1,5 @@
-"""yaim-helper: start it, with a socket of its own or one that was handed in."""
+"""yaim-helper: start it, with a socket of its own or one that was handed in; or one of its tools,
+which need no privileges."""
 
 import argparse
 import os
@@ -18,6 +19,20 @@ _FIRST_PASSED_FD = 3
 
 
 def main() -> int:
+    match sys.argv[1:]:
+        case ["audit", *rest]:
+            from yaim_helper import audit_tools
+
+            return audit_tools.main(rest)
+        case ["policy", *rest]:
+            from yaim_helper import policy_tools
+
+            return policy_tools.main(rest)
+        case rest:
+            return serve(rest)
+
+
+def serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="yaim-helper",
         description="Adds and removes addresses for the yaim coordinator, within an allowlist.",
@@ -34,7 +49,7 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="only tell whether the allowlist can be used"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         policy = read_policy(options.config)
     except PolicyError as error:

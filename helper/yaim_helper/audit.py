@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -92,6 +93,13 @@ class AuditLog:
         except AuditError:
             return False
         return True
+
+    def note(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """What has happened; it has happened all the same if that cannot be written."""
+        try:
+            self.write(records, durable=False)
+        except AuditError as error:
+            print(f"yaim-helper: {error}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _line(self, sequence: int, record: Mapping[str, Any]) -> bytes:
         whole = {

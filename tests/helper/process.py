@@ -188,7 +188,7 @@ def read_records(audit_log: Path) -> list[Message]:
 
 def essence(records: Sequence[Mapping[str, Any]]) -> list[Message]:
     """The records without what all have in common."""
-    common = {"v", "boot_id", "host", "policy", "time", "boottime_ns", "seq", "peer"}
+    common = {"v", "boot_id", "host", "policy", "time", "boottime_ns", "seq", "peer", "uid"}
     return [{k: v for k, v in record.items() if k not in common} for record in records]
 
 

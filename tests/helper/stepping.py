@@ -2,10 +2,10 @@
 
 Run as a program: python -I stepping.py DIRECTORY [NAME ...]. For each name, a number, it forks a
 process that is a helper with DIRECTORY/NAME/helper.yml. From where that records its first intents
-(nothing has been done for them then) until it waits for more, it counts the lines of server.py that
-it comes to for the first time. In front of the NAMEth it writes to DIRECTORY/NAME/where which line
-that is, and stops itself with SIGSTOP; if there are not so many it writes nothing there and goes on
-as any helper.
+(nothing has been done for them then) until it waits for more, it counts the lines of server.py and
+holdings.py that it comes to for the first time. In front of the NAMEth it writes to
+DIRECTORY/NAME/where which line that is, and stops itself with SIGSTOP; if there are not so many it
+writes nothing there and goes on as any helper.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ class Stepper:
         self._step = step
         self._where = where
         self._has_begun = False
-        self._lines: set[int] = set()
+        self._lines: set[tuple[str, int]] = set()
 
     def trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
         directory, _, file = frame.f_code.co_filename.rpartition("/")
@@ -42,9 +42,9 @@ class Stepper:
                 sys.settrace(None)
                 self._step = 0
                 return None
-            return self.trace if is_helpers and file == "server.py" else None
+            return self.trace if is_helpers and file in ("server.py", "holdings.py") else None
         if event == "line" and self._has_begun and self._step:
-            self._lines.add(frame.f_lineno)
+            self._lines.add((frame.f_code.co_filename, frame.f_lineno))
             if len(self._lines) == self._step:
                 text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
                 self._step = 0

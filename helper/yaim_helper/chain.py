@@ -1,0 +1,45 @@
+"""How records hang together: lines, hashes, segments (helper/AUDIT.md). Touches no file."""
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+VERSION = 2
+GENESIS = "0" * 64
+"""What the first record of all bears as the hash of the one before it."""
+MARKER = "renewed"
+"""The file beside the segments that tells the latest deadlines."""
+
+_SEGMENT = re.compile(r"audit-([0-9]{6,})\.jsonl")
+
+
+def seal(record: Mapping[str, Any], prev: str) -> tuple[bytes, str]:
+    """The line of a record that follows the one with hash `prev`, and its own hash. The record
+    bears neither `prev` nor `hash` yet."""
+    chained = {**record, "prev": prev}
+    found = record_hash(chained)
+    return canonical({**chained, "hash": found}) + b"\n", found
+
+
+def record_hash(record: Mapping[str, Any]) -> str:
+    """Of a record without its `hash`: SHA-256 of `prev`, in hexadecimal, and the canonical JSON of
+    the record without `hash`, `prev` included."""
+    bare = {key: value for key, value in record.items() if key != "hash"}
+    return sha256(bare["prev"].encode() + canonical(bare)).hexdigest()
+
+
+def canonical(record: Mapping[str, Any]) -> bytes:
+    """JSON, keys sorted, no blanks, ASCII only."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def segment_name(number: int) -> str:
+    return f"audit-{number:06}.jsonl"
+
+
+def segment_number(name: str) -> int | None:
+    """None if it is not the name of a segment."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match[1]) if match is not None else None

@@ -1,0 +1,534 @@
+"""What is on the interfaces because of the helper, for whom, and until when.
+
+Keeps the promise of helper/PROTOCOL.md: off the interface at most 0.2 s after the deadline. What
+may be done is policy.py's to say, how it is done addresses.py's. Talks to nobody; what it does of
+itself is on record.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from yaim_helper.addresses import (
+    ACT_WITHIN_S,
+    EARLY_S,
+    MAX_TOGETHER,
+    Assignment,
+    Found,
+    Interface,
+    Kernel,
+    KernelError,
+    act_within,
+    last_extension_s,
+    lifetime_s,
+)
+from yaim_helper.announce import Announcer
+from yaim_helper.audit import AuditLog
+from yaim_helper.clock import boottime
+from yaim_helper.conflicts import Conflicts
+from yaim_helper.entries import Entry, Owner, conflict, own
+from yaim_helper.policy import Policy
+from yaim_helper.protocol import MAX_LISTED, Add, Address, Ok, Refused, Reply
+
+MAX_DEADLINE_S = 3600.0
+EXTEND_BEFORE_S = 0.5
+"""How long before the kernel would remove an address its lifetime is extended, if it may be."""
+WOKEN_WITHIN_S = 0.02
+"""How late the clock may wake the helper for the last extension, which is over a moment after."""
+EXTEND_RETRY_S = 0.1
+"""An extension by less is not worth making; after a failed one it is tried again."""
+RETRY_REMOVAL_S = 0.5
+DEFEND_INTERVAL_S = 10.0
+"""From one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
+
+
+@dataclass(slots=True)
+class Rivals:
+    """Other holders of an address, on the same link."""
+
+    seen: int = 0
+    """How often, since they were last answered."""
+    mac: bytes = b""
+    """Of the one that was seen last."""
+    answer_at: float = 0.0
+    """Not before."""
+
+
+@dataclass(eq=False, slots=True)
+class Holding:
+    """An address that the helper has put on an interface."""
+
+    address: Address
+    interface: Interface
+    prefix: int
+    label: str
+    owner: Owner
+    deadline: float
+    life_s: float
+    """How far away the deadline was when it was handed over."""
+    created: int | None = None
+    """When the kernel says it was put there; None: it has not been read back yet."""
+    kernel_until: float = 0.0
+    """The kernel does not remove it before; 0: not known."""
+    extend_at: float = math.inf
+    """When to set its lifetime anew, if no renewal comes before."""
+    is_leaving: bool = False
+    """To be removed; not renewed any more."""
+    retry_at: float = 0.0
+    rivals: Rivals = field(default_factory=Rivals)
+
+    def own(self, op: str, outcome: str) -> Entry:
+        return own(op, self.address, self.interface.name, self.owner, outcome)
+
+    def conflict(self) -> Entry:
+        rivals = self.rivals
+        return conflict(self.address, self.interface.name, self.owner, rivals.mac, rivals.seen)
+
+    def assignment(self, lifetime: int) -> Assignment:
+        return Assignment(self.interface, self.address, self.prefix, self.label, lifetime)
+
+    def is_at(self, place: Found) -> bool:
+        return (place.index, place.prefix) == (self.interface.index, self.prefix)
+
+    def plan_extension(self, now: float) -> None:
+        """Some time before the kernel would remove it; for the last time when a lifetime of 1 s
+        is all that the deadline allows."""
+        last = self.deadline - last_extension_s(self.life_s) - WOKEN_WITHIN_S
+        next_at = min(last, max(self.kernel_until - EXTEND_BEFORE_S, now + EXTEND_RETRY_S))
+        is_worth_it = next_at + 1 - EARLY_S >= self.kernel_until + EXTEND_RETRY_S
+        self.extend_at = next_at if next_at > now and is_worth_it else math.inf
+
+
+class Host:
+    """The host, for some requests together: read when it is first asked for, and kept true."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._places: list[Found] | None = None
+        self._interfaces: dict[str, Interface] = {}
+
+    def places(self, address: Address | None = None) -> list[Found]:
+        """Where this address is; without it, all there are."""
+        if self._places is None:
+            self._places = self._kernel.addresses()
+        return [each for each in self._places if address in (None, each.address)]
+
+    def has_put(self, place: Found) -> None:
+        if self._places is not None:
+            self._places.append(place)
+
+    def delete(self, place: Found) -> bool:
+        """Whether it was there. Raises KernelError."""
+        was_there = self._kernel.delete(place.index, place.address, place.prefix)
+        if self._places is not None and place in self._places:
+            self._places.remove(place)
+        return was_there
+
+    def has_changed(self) -> None:
+        """It is read anew when it is next asked for."""
+        self._places = None
+
+    def interface(self, name: str) -> Interface:
+        """Raises KernelError if there is none."""
+        if name not in self._interfaces:
+            self._interfaces[name] = self._kernel.interface(name)
+        return self._interfaces[name]
+
+    def has_index(self, name: str, index: int) -> bool:
+        try:
+            return self.interface(name).index == index
+        except KernelError:
+            return False
+
+
+class Holdings:
+    """All of them. Public methods that change something on a request's behalf raise KernelError."""
+
+    def __init__(self, policy: Policy, audit: AuditLog) -> None:
+        self.policy = policy
+        self._audit = audit
+        self._kernel = Kernel()
+        self._announcer = Announcer(self._kernel)
+        self.conflicts = Conflicts()
+        self._is_watching = True
+        """Whether the addresses that are watched for conflicts are those that are held."""
+        self._held: dict[Address, Holding] = {}
+        self._expired: dict[Address, Owner] = {}
+        """What was removed at its deadline, and the owner that does not know it yet."""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def host(self) -> Host:
+        return Host(self._kernel)
+
+    # --- for a request -----------------------------------------------------------------------
+
+    def greet(self, owner: Owner) -> None:
+        """From now on it knows what it has: from `list`."""
+        self._expired = {a: o for a, o in self._expired.items() if o != owner}
+
+    def add(self, owner: Owner, add: Add, host: Host) -> Reply:
+        """Not yet read back and announced."""
+        if self.policy.rule_for(add) is None:
+            return Refused(
+                "not-allowed", f"no rule allows {add.address}/{add.prefix} on {add.interface}"
+            )
+        now = boottime()
+        deadline = add.deadline_ns / 1e9
+        life_s = deadline - now
+        if life_s > MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
+            return Refused("expired", f"the deadline is {life_s:.3f} s away")
+        interface = host.interface(add.interface)
+        if not interface.is_up:
+            raise KernelError(None, f"{add.interface} is down")
+        places = host.places(add.address)
+        old = self._held.get(add.address)
+        if old is not None:
+            if old.owner != owner:
+                return Refused("foreign", f"{add.address} is held for {old.owner}")
+            ours = [each for each in places if old.is_at(each)]
+        else:
+            ours = [each for each in places if self._left_over_on(each, host)]
+            if len(self._held) >= self.policy.max_addresses:
+                return Refused("limit", f"there are {len(self._held)} addresses already")
+        holding = Holding(add.address, interface, add.prefix, add.label, owner, deadline, life_s)
+        theirs = [each for each in places if each not in ours]
+        if theirs and (old is None or any(holding.is_at(each) for each in theirs)):
+            return Refused("foreign", f"{add.address} is on this host already")
+        if self._would_take_others_along(add, interface, host):
+            return Refused(
+                "primary",
+                f"{add.address}/{add.prefix} would be the first of its network on {interface.name},"
+                " and removing it would remove all others: set the sysctl"
+                f" net.ipv4.conf.{interface.name}.promote_secondaries to 1",
+            )
+        if old is not None:
+            holding.created = old.created
+            holding.rivals = old.rivals
+        for each in ours:
+            if not holding.is_at(each):
+                host.delete(each)
+        self._held[add.address] = holding
+        self._is_watching = False
+        self._expired.pop(add.address, None)
+        failed = self._set_lifetimes([holding])
+        if failed:
+            self._forget(holding)
+            raise failed[add.address]
+        if not holding.kernel_until:
+            self._forget(holding)
+            raise KernelError(None, "the deadline came too near meanwhile")
+        if not any(holding.is_at(each) for each in ours):
+            host.has_put(Found(add.address, interface.index, add.prefix, 1, 0, 0))
+        return Ok({"was": "present" if ours else "absent"})
+
+    def _would_take_others_along(self, add: Add, interface: Interface, host: Host) -> bool:
+        """Whether the kernel, when it removes this address, would remove all others of its network:
+        it does so with the one that came first, its primary, of IPv4."""
+        if add.address.version == 6 or add.prefix >= 32:
+            return False
+        network = ip_network((add.address, add.prefix), strict=False)
+        return not self._kernel.promotes_secondaries(interface.name) and not any(
+            (each.index, each.prefix) == (interface.index, add.prefix)
+            and each.address in network
+            and each.address != add.address
+            for each in host.places()
+        )
+
+    def wrong_of(self, added: Iterable[Address]) -> set[Address]:
+        """Read back what was added: those that are not as they should be are held no more."""
+        wrong = self._read_back([self._held[each] for each in added if each in self._held])
+        for holding in wrong:
+            self._forget(holding)
+        return {holding.address for holding in wrong}
+
+    def remove(self, owner: Owner, address: Address, host: Host) -> Reply:
+        holding = self._held.get(address)
+        if self._expired.get(address) == owner:
+            del self._expired[address]
+        if holding is not None:
+            if holding.owner != owner:
+                return Ok({"was": "absent"})
+            host.has_changed()
+            was_there = self._take_off(holding)
+        else:
+            left = [each for each in host.places(address) if self._left_over_on(each, host)]
+            was_there = len([each for each in left if host.delete(each)]) > 0
+        return Ok({"was": "present" if was_there else "absent"})
+
+    def _take_off(self, holding: Holding) -> bool:
+        """Remove the address; whether it was there. If that fails it stays on record, leaving."""
+        holding.is_leaving = True
+        holding.rivals.seen = 0
+        self._announcer.stop(holding.address)
+        was_there = self._kernel.delete(holding.interface.index, holding.address, holding.prefix)
+        self._forget(holding)
+        return was_there
+
+    def _forget(self, holding: Holding) -> None:
+        self._announcer.stop(holding.address)
+        del self._held[holding.address]
+        self._is_watching = False
+
+    def renew(self, owner: Owner, deadline: float) -> Reply:
+        """What has outlived its deadline is ended, not renewed: if we were stopped meanwhile, the
+        coordinator may long have given it up, and now mean only what it took since."""
+        now = boottime()
+        self.end_over(now)
+        life_s = deadline - now
+        holdings = [
+            each
+            for each in self._held.values()
+            if each.owner == owner and not each.is_leaving and now < each.deadline
+        ]
+        is_nearer = any(deadline < each.deadline for each in holdings)
+        if not 0 < life_s <= MAX_DEADLINE_S or (is_nearer and not lifetime_s(life_s, life_s)):
+            return Refused("expired", f"the deadline is {life_s:.3f} s away")
+        for holding in holdings:
+            if deadline < holding.deadline:
+                # Its lifetime in the kernel has to be shortened.
+                holding.kernel_until = 0.0
+            holding.deadline = deadline
+            holding.life_s = life_s
+        missing = self._extend(holdings)
+        self._end_unlimited(holdings, "its lifetime could not be set")
+        missing += [
+            address
+            for address, former in self._expired.items()
+            if former == owner and address not in missing
+        ]
+        return Ok({"missing": [str(address) for address in missing[:MAX_LISTED]]})
+
+    def page(self, owner: Owner, after: Address | None, host: Host) -> Reply:
+        """What is held for the owner, and what an earlier life left, which is held for none."""
+        listed = {
+            place.address: _listed(place.address, interface, place.prefix, None)
+            for place in host.places()
+            if place.address not in self._held and (interface := self._left_over_on(place, host))
+        }
+        listed |= {
+            each.address: _listed(each.address, each.interface.name, each.prefix, each.deadline)
+            for each in self._held.values()
+            if each.owner == owner and not each.is_leaving
+        }
+        further = sorted(
+            (each for each in listed if after is None or _order(each) > _order(after)), key=_order
+        )
+        return Ok(
+            {
+                "addresses": [listed[each] for each in further[:MAX_LISTED]],
+                "more": len(further) > MAX_LISTED,
+            }
+        )
+
+    def announce(self, owner: Owner, address: Address) -> Reply:
+        holding = self._held.get(address)
+        if holding is None or holding.owner != owner or holding.is_leaving:
+            return Refused("foreign", f"{address} is not held for {owner}")
+        self._announce_now([holding])
+        return Ok({})
+
+    def _left_over_on(self, place: Found, host: Host) -> str | None:
+        """The interface, if an earlier life of the helper put it there: it looks it, and may be
+        there."""
+        if not place.is_left_over:
+            return None
+        return next(
+            (
+                rule.interface
+                for rule in self.policy.rules
+                if rule.allows(rule.interface, place.address, place.prefix)
+                and host.has_index(rule.interface, place.index)
+            ),
+            None,
+        )
+
+    # --- the clock -------------------------------------------------------------------------
+
+    def _extend(self, holdings: list[Holding]) -> list[Address]:
+        """Give each address the longest lifetime that its deadline allows; those where that failed.
+
+        An address that may not be extended any more is left as it is.
+        """
+        failed = self._set_lifetimes(holdings)
+        self._audit.note(
+            holding.own("extend", f"failed: {failed[holding.address].reason}")
+            for holding in holdings
+            if holding.address in failed
+        )
+        return [holding.address for holding in self._read_back(holdings)]
+
+    def _read_back(self, holdings: list[Holding]) -> list[Holding]:
+        """Those that are not on their interface with a finite lifetime, as the kernel tells it.
+        Announces those that are new there."""
+        places = self._kernel.addresses() if holdings else []
+        there = {
+            holding.address: place
+            for place in places
+            if (holding := self._held.get(place.address)) and holding.is_at(place)
+        }
+        missing = []
+        new = []
+        for holding in holdings:
+            place = there.get(holding.address)
+            if place is None:
+                missing.append(holding)
+            elif place.valid_s is None:
+                # Neither the kernel nor pyroute2 should ever do this.
+                self._kernel.delete(place.index, place.address, place.prefix)
+                missing.append(holding)
+                self._audit.note([holding.own("extend", "had no lifetime: removed")])
+            elif place.created != holding.created:
+                if holding.created is not None:
+                    self._audit.note([holding.own("extend", "somebody had removed it: put back")])
+                holding.created = place.created
+                new.append(holding)
+        self._announce_now(new)
+        return missing
+
+    def _announce_now(self, holdings: list[Holding]) -> None:
+        for start in range(0, len(holdings), MAX_TOGETHER):
+            with act_within(ACT_WITHIN_S):
+                now = boottime()
+                for holding in holdings[start : start + MAX_TOGETHER]:
+                    if now < holding.deadline:
+                        self._announcer.start(holding.interface.name, holding.address, now)
+
+    def _set_lifetimes(self, holdings: list[Holding]) -> dict[Address, KernelError]:
+        """In the kernel, each as long as its deadline allows; what went wrong."""
+        failed: dict[Address, KernelError] = {}
+        for start in range(0, len(holdings), MAX_TOGETHER):
+            together = holdings[start : start + MAX_TOGETHER]
+            with act_within(ACT_WITHIN_S):
+                now = boottime()
+                assignments = []
+                for holding in together:
+                    lifetime = lifetime_s(holding.deadline - now, holding.life_s)
+                    if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
+                        assignments.append(holding.assignment(lifetime))
+                failed |= self._kernel.put(assignments)
+            for each in assignments:
+                if each.address not in failed:
+                    until = now + each.lifetime_s - EARLY_S
+                    self._held[each.address].kernel_until = until
+            for holding in together:
+                holding.plan_extension(now)
+        return failed
+
+    def next_at(self) -> float:
+        """When there is something to do if nothing is asked."""
+        times = [self._announcer.next_at()]
+        for holding in self._held.values():
+            times.append(max(holding.deadline, holding.retry_at))
+            if not holding.is_leaving:
+                times.append(holding.extend_at)
+            if holding.rivals.seen:
+                times.append(holding.rivals.answer_at)
+        return min((each for each in times if each is not None), default=math.inf)
+
+    def do_what_is_due(self) -> None:
+        now = boottime()
+        self.end_over(now)
+        self._extend(
+            [each for each in self._held.values() if not each.is_leaving and now >= each.extend_at]
+        )
+        with act_within(ACT_WITHIN_S):
+            now = boottime()
+            for holding in self._held.values():
+                if now >= holding.deadline:
+                    self._announcer.stop(holding.address)
+            self._announcer.run(now, MAX_TOGETHER)
+        self._defend()
+        if not self._is_watching:
+            self.conflicts.watch(self._held)
+            self._is_watching = True
+
+    def end_over(self, now: float, why: str = "the deadline has passed") -> None:
+        """Remove what has outlived its deadline."""
+        over = [
+            each for each in self._held.values() if now >= each.deadline and now >= each.retry_at
+        ]
+        for holding in over:
+            self._end(holding, why)
+
+    def draw_deadlines_nearer(self, jump_s: float, why: str) -> None:
+        """The host was away for so long without any clock that deadlines are counted in."""
+        for holding in self._held.values():
+            holding.deadline -= jump_s
+            # Its lifetime in the kernel has to be shortened.
+            holding.kernel_until = 0.0
+        self.end_over(boottime(), why)
+        left = [each for each in self._held.values() if not each.is_leaving]
+        self._extend(left)
+        self._end_unlimited(left, why)
+
+    def _end_unlimited(self, holdings: list[Holding], why: str) -> None:
+        """Those whose deadline came nearer, and whose lifetime did not: none was short enough, or
+        setting it failed."""
+        for holding in holdings:
+            if not holding.kernel_until:
+                self._end(holding, why)
+
+    def _end(self, holding: Holding, why: str) -> None:
+        self._audit.note([holding.own("expire", f"{why}: removing")])
+        try:
+            was_there = self._take_off(holding)
+        except KernelError as error:
+            holding.retry_at = boottime() + RETRY_REMOVAL_S
+            self._audit.note([holding.own("expire", f"cannot remove it: {error.reason}")])
+        else:
+            self._expired[holding.address] = holding.owner
+            outcome = "removed" if was_there else "the kernel had removed it"
+            self._audit.note([holding.own("expire", outcome)])
+
+    # --- other holders on the link -----------------------------------------------------------
+
+    def hear(self) -> None:
+        """Note who else has an address of ours on its link."""
+        sightings = self.conflicts.read()
+        ours = self._kernel.mac_addresses() if sightings else set()
+        for sighting in sightings:
+            holding = self._held.get(sighting.address)
+            if (
+                holding is not None
+                and not holding.is_leaving
+                and holding.interface.name == sighting.interface
+                and sighting.mac not in ours
+            ):
+                holding.rivals.seen += 1
+                holding.rivals.mac = sighting.mac
+
+    def _defend(self) -> None:
+        """Answer other holders for as long as an address is ours: RFC 5227 section 2.4 (c)."""
+        now = boottime()
+        attacked = [
+            each
+            for each in self._held.values()
+            if each.rivals.seen and now >= each.rivals.answer_at
+        ][:MAX_TOGETHER]
+        if not attacked:
+            return
+        self._audit.note(each.conflict() for each in attacked)
+        with act_within(ACT_WITHIN_S):
+            now = boottime()
+            for holding in attacked:
+                holding.rivals.seen = 0
+                holding.rivals.answer_at = now + DEFEND_INTERVAL_S
+                if now < holding.deadline:
+                    self._announcer.defend(holding.address)
+
+
+def _listed(address: Address, interface: str, prefix: int, deadline: float | None) -> Entry:
+    """An address as the reply to `list` tells it."""
+    return {
+        "address": str(address),
+        "interface": interface,
+        "prefix": prefix,
+        "deadline_ns": round(deadline * 1e9) if deadline is not None else None,
+    }
+
+
+def _order(address: Address) -> tuple[int, int]:
+    return address.version, int(address)
