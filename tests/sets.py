@@ -31,6 +31,7 @@ DEBIAN = ("trixie", "bookworm")
 SYSTEM = "tests/system"
 CHAOS = "tests/system/test_chaos.py"
 SIMULATION = "tests/sim/test_sim.py"
+HELPER = "tests/helper"
 ONCE = (CHAOS, SIMULATION, "tests/system/test_model.py", "tests/bench")
 """With PyPI's set only: what is random anyway, and what is about the simulation or the benchmark
 more than about yaim. (The simulation's etcd is held against the real ones with all sets.)"""
@@ -47,14 +48,14 @@ class Part:
     command: tuple[str, ...]
 
 
-def pypi(*arguments: str) -> tuple[str, ...]:
-    """pytest with this Python; its temporary files are gone with its mount namespace, and so are
-    libfaketime's semaphores, which have names with process ids in them. The shell is the first
-    process: it leaves no zombies of orphans."""
+def pypi(*arguments: str, module: str = "pytest") -> tuple[str, ...]:
+    """pytest, or what runs it, with this Python; its temporary files are gone with its mount
+    namespace, and so are libfaketime's semaphores, which have names with process ids in them. The
+    shell is the first process: it leaves no zombies of orphans."""
     script = 'mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"; mount -t tmpfs tmpfs /dev/shm; "$@"'
     return (
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
-        *("sh", "-ec", script, "sh", sys.executable, "-m", "pytest", *arguments),
+        *("sh", "-ec", script, "sh", sys.executable, "-m", module, *arguments),
     )
 
 
@@ -71,7 +72,8 @@ PARTS = (
     *(Part(suite, "system", debian(suite, SYSTEM)) for suite in DEBIAN),
     Part(PYPI, "chaos", pypi(CHAOS)),
     *(Part(suite, "all others", debian(suite, *but(SYSTEM))) for suite in DEBIAN),
-    Part(PYPI, "all others", pypi(*but(SYSTEM, SIMULATION))),
+    Part(PYPI, "all others", pypi(*but(SYSTEM, SIMULATION, HELPER))),
+    Part(PYPI, "helper, covered", pypi(module="tests.helper.covered")),
     Part(PYPI, "simulation", ("nice", "-n", "10", *pypi(SIMULATION))),
 )
 """The longest first."""

@@ -19,6 +19,7 @@ Message: TypeAlias = dict[str, Any]
 
 NETWORK = ("192.0.2.0/24", "2001:db8::/64")
 ANSWER_WITHIN_S = 20.0
+END_WITHIN_S = 1.0
 
 
 def policy(
@@ -216,6 +217,15 @@ def started(
     try:
         yield Helper(process, path, audit_log, log)
     finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """By itself if it can: what it covered is told then (tests/helper/covered.py)."""
+    process.terminate()
+    try:
+        process.wait(END_WITHIN_S)
+    except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 
