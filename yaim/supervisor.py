@@ -173,13 +173,14 @@ def supervise(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     yaim = (sys.executable, "-P", "-m", "yaim")
-    yaim_helper = (sys.executable, "-I", "-m", "yaim_helper", "--config", str(helper_config))
+    yaim_helper = (sys.executable, "-I", "-m", "yaim_helper")
     helper = Program(
         "helper",
-        yaim_helper,
-        (*yaim_helper, "--check"),
+        (*yaim_helper, "--config", str(helper_config)),
+        (*yaim_helper, "policy", "check", str(helper_config)),
         environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         listener=listener,
+        held_back=frozenset({signal.SIGHUP}),
     )
     coordinator = Program(
         "coordinator",
@@ -311,7 +312,8 @@ class _Supervisor:
             logger.info("supervisor: got %s", number.name)
             self._exit_status = 0
         elif number is signal.SIGHUP:
-            self._coordinator.send(number)
+            for program in (self._helper, self._coordinator):
+                program.send(number)
         elif number is signal.SIGUSR1:
             self._start_anew()
         elif number is signal.SIGCHLD:

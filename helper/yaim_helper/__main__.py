@@ -4,13 +4,14 @@ which need no privileges."""
 import argparse
 import os
 import pwd
+import signal
 import socket
 import sys
 from pathlib import Path
 
 from yaim_helper.audit import AuditError, AuditLog
 from yaim_helper.policy import Policy, PolicyError, read_policy
-from yaim_helper.server import Server
+from yaim_helper.server import Server, tell
 
 EX_CONFIG = 78
 EX_CANNOT_START = 1
@@ -46,16 +47,14 @@ def serve(arguments: list[str]) -> int:
         default=Path("/run/yaim-helper/helper.sock"),
         help="where to listen, unless systemd hands in a socket; default: %(default)s",
     )
-    parser.add_argument(
-        "--check", action="store_true", help="only tell whether the allowlist can be used"
-    )
     options = parser.parse_args(arguments)
+    # Until the server can heed it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     try:
         policy = read_policy(options.config)
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
-    if options.check:
-        return 0
+    tell("\n".join(policy.warnings))
     try:
         # First what a second helper does not get.
         audit = AuditLog(policy.audit_log, policy.sha256)
@@ -93,8 +92,7 @@ def _own_socket(path: Path, policy: Policy) -> socket.socket:
 
 
 def _give_up(status: int, text: str) -> int:
-    for line in text.splitlines():
-        print(f"yaim-helper: {line}", file=sys.stderr)  # noqa: T201
+    tell(text)
     return status
 
 

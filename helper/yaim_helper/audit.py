@@ -55,6 +55,10 @@ class AuditLog:
         self._is_torn = bool(tail) and not tail.endswith(b"\n")
         self._sequence = _last_sequence(tail)
 
+    def use_policy(self, policy_sha256: str) -> None:
+        """What is recorded from now on was decided by this policy."""
+        self._common["policy"] = policy_sha256
+
     def write(self, records: Iterable[Mapping[str, Any]], *, durable: bool) -> None:
         """Append the records. Raises AuditError: not all are written, or perhaps not durably; what
         is missing counts as missed."""

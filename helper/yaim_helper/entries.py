@@ -23,6 +23,9 @@ from yaim_helper.protocol import (
 
 Entry: TypeAlias = dict[str, Any]
 
+MAX_REASON = 1000
+"""Characters of what is wrong in helper.yml; standard error has all of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -106,6 +109,14 @@ def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
 def hung_up(peer: Peer, reason: str) -> Entry:
     """A connection that the helper ended."""
     return {"type": "hung-up", "peer": peer.entry(), "reason": reason}
+
+
+def policy_read(refusal: str | None) -> Entry:
+    """helper.yml was read again; with why it was refused, shortened, if it was."""
+    if refusal is None:
+        return {"type": "policy", "outcome": "ok", "reason": None}
+    reason = "; ".join(refusal.splitlines())
+    return {"type": "policy", "outcome": "refused", "reason": reason[:MAX_REASON]}
 
 
 def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -> Entry:

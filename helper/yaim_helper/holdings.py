@@ -8,7 +8,7 @@ itself is on record.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from yaim_helper.addresses import (
     ACT_WITHIN_S,
@@ -28,7 +28,7 @@ from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
 from yaim_helper.conflicts import Conflicts
 from yaim_helper.entries import Entry, Owner, conflict, own
-from yaim_helper.policy import Policy
+from yaim_helper.policy import Policy, edge
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Ok, Refused, Reply
 
 MAX_DEADLINE_S = 3600.0
@@ -106,6 +106,8 @@ class Host:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._places: list[Found] | None = None
+        self._own: list[tuple[int, int, IPv4Network | IPv6Network]] | None = None
+        """Of the addresses that are not the helper's: interface, prefix length, network."""
         self._interfaces: dict[str, Interface] = {}
 
     def places(self, address: Address | None = None) -> list[Found]:
@@ -128,6 +130,25 @@ class Host:
     def has_changed(self) -> None:
         """It is read anew when it is next asked for."""
         self._places = None
+        self._own = None
+
+    def objection(self, address: Address, index: int) -> str | None:
+        """What the address is in a network that the host has on this interface, if not a host
+        there: the kernel sends to all of them what is for its broadcast address."""
+        if self._own is None:
+            self._own = [
+                (each.index, each.prefix, ip_network((each.address, each.prefix), strict=False))
+                for each in self.places()
+                if not each.is_left_over
+            ]
+        return next(
+            (
+                f"{address} is the {what} of {network}, which the host has there"
+                for its_index, prefix, network in self._own
+                if its_index == index and address in network and (what := edge(address, prefix))
+            ),
+            None,
+        )
 
     def interface(self, name: str) -> Interface:
         """Raises KernelError if there is none."""
@@ -163,6 +184,27 @@ class Holdings:
     def host(self) -> Host:
         return Host(self._kernel)
 
+    def obey(self, policy: Policy) -> None:
+        """A new policy: what it does not allow is removed at once."""
+        self.policy = policy
+        now = boottime()
+        self.end_over(now)
+        for why, is_over in (
+            ("its user is not in the policy any more", self._has_no_user),
+            ("no rule allows it any more", self._has_no_rule),
+        ):
+            for holding in self._held.values():
+                if is_over(holding):
+                    holding.deadline = min(holding.deadline, now)
+            self.end_over(now, why)
+
+    def _has_no_user(self, holding: Holding) -> bool:
+        return holding.owner.uid not in self.policy.users
+
+    def _has_no_rule(self, holding: Holding) -> bool:
+        place = (holding.interface.name, holding.address, holding.prefix)
+        return not any(rule.allows(*place) for rule in self.policy.rules)
+
     # --- for a request -----------------------------------------------------------------------
 
     def greet(self, owner: Owner) -> None:
@@ -183,6 +225,8 @@ class Holdings:
         interface = host.interface(add.interface)
         if not interface.is_up:
             raise KernelError(None, f"{add.interface} is down")
+        if objection := host.objection(add.address, interface.index):
+            return Refused("not-allowed", objection)
         places = host.places(add.address)
         old = self._held.get(add.address)
         if old is not None:

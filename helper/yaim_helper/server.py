@@ -9,6 +9,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,9 @@ from yaim_helper.addresses import KernelError
 from yaim_helper.audit import AuditLog, boot_id
 from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
 from yaim_helper.connections import MAX_BATCH, Allowance, Connection, accepted
-from yaim_helper.entries import Owner, hung_up, intent, result
+from yaim_helper.entries import Owner, hung_up, intent, policy_read, result
 from yaim_helper.holdings import Holdings, Host
-from yaim_helper.policy import Policy
+from yaim_helper.policy import Policy, PolicyError, read_policy
 from yaim_helper.protocol import (
     VERSION,
     Add,
@@ -59,6 +60,12 @@ class _Renewals:
     since: float = field(default_factory=boottime)
 
 
+def tell(text: str) -> None:
+    """Whoever runs the helper."""
+    for line in text.splitlines():
+        print(f"yaim-helper: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 class Server:
     def __init__(self, listener: socket.socket, policy: Policy, audit: AuditLog) -> None:
         self._policy = policy
@@ -66,12 +73,12 @@ class Server:
         self._holdings = Holdings(policy, audit)
         self._listen_at: float | None = None
         """When to listen for conflicts again; None: it listens."""
-        rate = policy.commands_per_second
-        self._allowances = {uid: Allowance(rate, rate, boottime()) for uid in policy.users}
+        self._allowances = self._allowances_of(policy)
         self._connections: set[Connection] = set()
         self._renewals = _Renewals()
         self._session_name = f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"
         self._is_stopping = False
+        self._is_to_reload = False
         self._jumps = Jumps()
         self._timer = Timer()
         self._clock_set = ClockSet()
@@ -82,14 +89,16 @@ class Server:
         self._listen()
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Addresses stay, until their deadlines."""
+        """Serve until SIGTERM or SIGINT. Addresses stay, until their deadlines. SIGHUP, which may
+        be blocked until here, has the policy read anew."""
         wake_read, wake_write = socket.socketpair()
         for each in (wake_read, wake_write):
             each.setblocking(False)
         signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self._note_reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         self._selector.register(wake_read, selectors.EVENT_READ)
         for timer in (self._timer, self._clock_set):
             self._selector.register(timer, selectors.EVENT_READ)
@@ -116,11 +125,53 @@ class Server:
                 elif key.fileobj is wake_read:
                     wake_read.recv(64)
             self._do_what_is_due()
+            if self._is_to_reload:
+                self._reload()
         self._sum_up_renewals()
         self._audit.note([{"type": "stop", "addresses": len(self._holdings)}])
 
     def _stop(self, _signal: int, _frame: object) -> None:
         self._is_stopping = True
+
+    def _note_reload(self, _signal: int, _frame: object) -> None:
+        self._is_to_reload = True
+
+    # --- the policy ------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Read the policy anew; a wrong one leaves the old one in force."""
+        self._is_to_reload = False
+        old = self._policy
+        try:
+            policy = read_policy(old.path)
+            if policy.audit_log != old.audit_log:
+                raise PolicyError(
+                    f"{old.path}: audit-log: is {old.audit_log} until the helper is started anew;"
+                    " restart it, or put that back"
+                )
+        except PolicyError as error:
+            self._audit.note([policy_read(str(error))])
+            tell(f"{error}\nthe policy stays as it was")
+            return
+        self._audit.use_policy(policy.sha256)
+        self._audit.note([policy_read(None)])
+        tell("\n".join((*policy.warnings, f"{policy.path}: read again")))
+        self._policy = policy
+        self._allowances = self._allowances_of(policy, old)
+        self._holdings.obey(policy)
+        for connection in list(self._connections):
+            if connection.peer.uid not in policy.users:
+                self._hang_up(connection, "its user is not in the policy any more")
+            elif policy.rules != old.rules:
+                # hello tells the new ones.
+                self._hang_up(connection, "the rules have changed")
+
+    def _allowances_of(self, policy: Policy, old: Policy | None = None) -> dict[int, Allowance]:
+        """Those of the old policy, if they are the same."""
+        rate = policy.commands_per_second
+        kept = self._allowances if old is not None and old.commands_per_second == rate else {}
+        now = boottime()
+        return {uid: kept.get(uid) or Allowance(rate, rate, now) for uid in policy.users}
 
     # --- connections -----------------------------------------------------------------------
 

@@ -26,11 +26,12 @@ def policy(
     audit_log: Path,
     *,
     networks: Sequence[str] = NETWORK,
-    prefixes: Sequence[int] = (32, 128),
+    prefixes: Sequence[int] = (32,),
     limit: int = 64,
     rate: int = 1000,
     users: Sequence[int] = (0,),
 ) -> str:
+    """Of the prefix lengths 128 is always one: there are IPv6 networks."""
     return json.dumps(
         {
             "users": list(users),
@@ -38,7 +39,7 @@ def policy(
                 {
                     "interface": INTERFACE,
                     "networks": list(networks),
-                    "prefix-lengths": list(prefixes),
+                    "prefix-lengths": sorted({*prefixes, 128}),
                 }
             ],
             "max-addresses": limit,

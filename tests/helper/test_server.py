@@ -1341,7 +1341,8 @@ def test_everything_that_is_wrong_in_the_policy_is_named(
         EX_CONFIG,
         f"yaim-helper: {tmp_path}/helper.yml:1: users: there is no user 'no-such-user'"
         " on this host\n"
-        f"yaim-helper: {tmp_path}/helper.yml:4: got 0, expected a number from 1 to 100000\n",
+        f"yaim-helper: {tmp_path}/helper.yml:4: max-addresses: got 0, expected a number from 1 to"
+        " 100000\n",
     )
 
 
