@@ -85,13 +85,16 @@ def _explain(policy: Policy, interface: str, address: Address, prefix: int) -> i
 def _objections_of_rules(
     policy: Policy, interface: str, address: Address, prefix: int
 ) -> Iterator[str]:
-    """Of those rules that come nearest."""
+    """Of those rules that come nearest: of its networks first, then with the fewest reasons."""
     if why := never(address, interface):
         yield why
         return
     if not policy.rules:
         yield f"{policy.path}: there are no rules"
-    found = [(rule, list(rule.objections(interface, address, prefix))) for rule in policy.rules]
+    around = [rule for rule in policy.rules if any(address in each for each in rule.networks)]
+    found = [
+        (rule, list(rule.objections(interface, address, prefix))) for rule in around or policy.rules
+    ]
     fewest = min((len(reasons) for _, reasons in found), default=0)
     for rule, reasons in found:
         if len(reasons) == fewest:
