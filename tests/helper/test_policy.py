@@ -1,6 +1,7 @@
 """helper.yml: what it allows, and that nothing wrong in it goes unnoticed."""
 
 import os
+from collections.abc import Iterator
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -20,6 +21,10 @@ from yaim_helper.policy import (
     read_policy,
 )
 from yaim_helper.protocol import Add, Address
+
+from tests.helper.network import INTERFACE, present
+from tests.helper.process import OK_ABSENT, Client, policy, refused, running
+from yaim.lab.namespaces import Namespace
 
 GOOD = """\
 users: [root, 65534]
@@ -845,3 +850,74 @@ def test_the_first_rule_that_allows_it_counts(tmp_path: Path) -> None:
         policy.rule_for(add(ip_address("203.0.113.1"))),
     ]
     assert [each.number if each else None for each in found] == [2, 2, 3, None, 1, 4, None]
+
+
+# --- on a host that has networks of its own ------------------------------------------------------
+
+
+@pytest.fixture
+def wide(network: Namespace, tmp_path: Path) -> Iterator[Client]:
+    """A client of a helper that may put much on veth0."""
+    networks = ("192.0.0.0/16", "2001:db8::/32")
+    config = policy(tmp_path / "audit.log", networks=networks, prefixes=(24, 32))
+    network.run("sysctl", "-qw", f"net.ipv4.conf.{INTERFACE}.promote_secondaries=1")
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("own", "address", "what"),
+    [
+        ("192.0.2.1/26", "192.0.2.63", "the broadcast address of 192.0.2.0/26"),
+        ("192.0.2.1/26", "192.0.2.0", "the network address of 192.0.2.0/26"),
+        (
+            "2001:db8:0:1::1/64",
+            "2001:db8:0:1::",
+            "the subnet-router anycast address of 2001:db8:0:1::/64",
+        ),
+    ],
+)
+def test_what_is_no_host_in_a_network_of_the_host_is_refused(
+    network: Namespace, wide: Client, own: str, address: str, what: str
+) -> None:
+    network.run("ip", "address", "add", own, "dev", INTERFACE)
+    before = present(network)
+    assert wide.add(address) == {
+        "result": "refused",
+        "code": "not-allowed",
+        "reason": f"{address} is {what}, which the host has there",
+    }
+    assert present(network) == before
+    network.run("ip", "address", "del", own, "dev", INTERFACE)
+    assert wide.add(address) == OK_ABSENT
+
+
+@pytest.mark.parametrize("own", ["192.0.2.62/31", "192.0.2.62/32", "192.0.2.1/25"])
+def test_hosts_in_a_network_of_the_host_are_added(
+    network: Namespace, wide: Client, own: str
+) -> None:
+    network.run("ip", "address", "add", own, "dev", INTERFACE)
+    assert wide.add("192.0.2.63") == OK_ABSENT
+
+
+def test_a_network_on_another_interface_or_of_the_helpers_own_does_not_count(
+    network: Namespace, wide: Client
+) -> None:
+    network.run("ip", "address", "add", "192.0.2.1/26", "dev", "peer0")
+    assert wide.add("192.0.2.63") == OK_ABSENT
+    assert wide.add("192.0.3.1", prefix=24) == OK_ABSENT
+    assert wide.add("192.0.3.255") == OK_ABSENT
+
+
+def test_lo_takes_addresses_when_a_rule_names_it(network: Namespace, tmp_path: Path) -> None:
+    config = (
+        f"users: [0]\nrules: [{{interface: lo, networks: [192.0.2.0/24, 127.0.0.0/8]}}]\n"
+        f"audit-log: {tmp_path}/audit.log\n"
+    )
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        assert client.add("192.0.2.10", interface="lo") == OK_ABSENT
+        assert client.add("127.0.0.5", interface="lo") == OK_ABSENT
+        assert refused(client.add("127.0.0.1", interface="lo")) == "foreign"
+        assert refused(client.add("127.255.255.255", interface="lo")) == "not-allowed"
+        assert refused(client.add("127.0.0.6")) == "not-allowed"
+    assert present(network) == ["lo 127.0.0.5/32", "lo 192.0.2.10/32"]

@@ -150,6 +150,30 @@ def test_an_address_that_one_helper_does_not_allow_goes_to_the_others(build: Bui
     assert lab.holders()[ip_address("192.0.2.11")] == ["n1"]
 
 
+def test_what_a_helper_does_not_allow_any_more_goes_to_the_others_after_sighup(lab: Lab) -> None:
+    """And comes back when it is allowed again."""
+    node = lab.nodes["n1"]
+    policy = node.directory / "helper.yml"
+    wide = policy.read_text()
+    kept, given_away = (a for a, names in sorted(lab.holders().items()) if names == ["n1"])
+    narrow = yaml.safe_load(wide)
+    narrow["rules"][0]["networks"] = [f"{kept}/32"]
+    watch = Watch(lab)
+    policy.write_text(yaml.safe_dump(narrow))
+    node.reload()
+    lab.wait_until_held(counts=[3, 2, 1])
+    assert lab.holders()[kept] == ["n1"]
+    policy.write_text("nonsense")
+    node.reload()
+    wait_for_log(node, "the policy stays as it was")
+    assert given_away not in {a for a, names in lab.holders().items() if "n1" in names}
+    policy.write_text(wide)
+    node.reload()
+    lab.wait_until_held(counts=[2, 2, 2])
+    watch.look_on(0.5)
+    assert (watch.overlap_s, node.is_running) == (0.0, True)
+
+
 def test_an_address_that_is_on_the_host_already_is_left_alone_and_to_others(lab: Lab) -> None:
     foreign = ip_address("192.0.2.201")
     held_by_n1 = "192.0.2.201/24"
