@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
@@ -61,9 +62,10 @@ class _Renewals:
 
 
 def tell(text: str) -> None:
-    """Whoever runs the helper."""
-    for line in text.splitlines():
-        print(f"yaim-helper: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    """Whoever runs the helper, if standard error can be written."""
+    with suppress(OSError):
+        for line in text.splitlines():
+            print(f"yaim-helper: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Server:

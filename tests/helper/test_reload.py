@@ -352,3 +352,11 @@ def test_sighup_to_a_helper_that_is_just_starting_waits_until_it_can(
         wait_for(lambda: helper.audit_log.exists() and reloads(helper), "the policy is read")
         with helper.greeted() as client:
             assert client.add(V4) == OK_ABSENT
+
+
+def test_a_log_that_cannot_be_written_does_no_harm(network: Namespace, tmp_path: Path) -> None:
+    around = ("sh", "-c", 'exec "$0" "$@" 2>/dev/full')
+    with running(network, tmp_path, around=around) as helper, helper.greeted() as client:
+        assert outcome(reload(helper)) == OK
+        assert outcome(reload(helper, "nonsense"))[0] == "refused"
+        assert client.add(V4) == OK_ABSENT

@@ -1175,12 +1175,6 @@ def test_stopping_leaves_the_addresses_until_their_deadline(
     assert essence(helper.records())[-1] == {"type": "stop", "addresses": 2}
 
 
-def test_a_hang_up_signal_changes_nothing(helper: Helper, client: Client) -> None:
-    client.add(V4)
-    os.kill(helper.pid, signal.SIGHUP)
-    assert client.remove(V4) == OK_PRESENT
-
-
 # --- the record --------------------------------------------------------------------------------
 
 
