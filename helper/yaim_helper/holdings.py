@@ -6,16 +6,16 @@ itself is on record.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import chain
 
 from yaim_helper.addresses import (
     ACT_WITHIN_S,
     EARLY_S,
     MAX_TOGETHER,
     Assignment,
-    Found,
     Interface,
     Kernel,
     KernelError,
@@ -28,6 +28,7 @@ from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
 from yaim_helper.conflicts import Conflicts
 from yaim_helper.entries import Entry, Owner, conflict, own
+from yaim_helper.netlink import Found
 from yaim_helper.policy import Policy, edge
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Ok, Refused, Reply
 
@@ -101,30 +102,54 @@ class Holding:
 
 
 class Host:
-    """The host, for some requests together: read when it is first asked for, and kept true."""
+    """The host, for some requests together: read when it is first asked for, and kept true; and
+    what they add, which is put there together."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, addresses: Collection[Address]) -> None:
         self._kernel = kernel
-        self._places: list[Found] | None = None
+        self._wanted: Collection[Address] | None = addresses
+        """What `places` may be asked for; None: everything."""
+        self._places: dict[Address, list[Found]] | None = None
         self._own: list[tuple[int, int, IPv4Network | IPv6Network]] | None = None
         """Of the addresses that are not the helper's: interface, prefix length, network."""
         self._interfaces: dict[str, Interface] = {}
+        self._promotes: dict[str, bool] = {}
+        self.waiting: dict[Address, tuple[Add, Holding]] = {}
+        """To be put on the interfaces, before anything is done that may depend on it."""
+        self.put: list[tuple[Add, Holding]] = []
+        """Not yet read back."""
+        self.failed: dict[int, KernelError] = {}
+        """Adds that went wrong after all, by the ids of the requests."""
 
-    def places(self, address: Address | None = None) -> list[Found]:
-        """Where this address is; without it, all there are."""
+    def places(self, address: Address) -> list[Found]:
+        """Where this address is."""
+        return self._all().get(address, [])
+
+    def all_places(self) -> Iterator[Found]:
+        """Of all addresses."""
+        if self._wanted is not None:
+            self._wanted = None
+            self.has_changed()
+        return chain.from_iterable(self._all().values())
+
+    def _all(self) -> dict[Address, list[Found]]:
         if self._places is None:
-            self._places = self._kernel.addresses()
-        return [each for each in self._places if address in (None, each.address)]
+            self._places = {}
+            for each in self._kernel.addresses(self._wanted):
+                self._places.setdefault(each.address, []).append(each)
+        return self._places
 
     def has_put(self, place: Found) -> None:
-        if self._places is not None:
-            self._places.append(place)
+        self._all().setdefault(place.address, []).append(place)
 
     def delete(self, place: Found) -> bool:
         """Whether it was there. Raises KernelError."""
         was_there = self._kernel.delete(place.index, place.address, place.prefix)
-        if self._places is not None and place in self._places:
-            self._places.remove(place)
+        self._all()[place.address] = [
+            each
+            for each in self.places(place.address)
+            if (each.index, each.prefix) != (place.index, place.prefix)
+        ]
         return was_there
 
     def has_changed(self) -> None:
@@ -138,7 +163,7 @@ class Host:
         if self._own is None:
             self._own = [
                 (each.index, each.prefix, ip_network((each.address, each.prefix), strict=False))
-                for each in self.places()
+                for each in chain.from_iterable(self._all().values())
                 if not each.is_left_over
             ]
         return next(
@@ -162,6 +187,11 @@ class Host:
         except KernelError:
             return False
 
+    def promotes_secondaries(self, name: str) -> bool:
+        if name not in self._promotes:
+            self._promotes[name] = self._kernel.promotes_secondaries(name)
+        return self._promotes[name]
+
 
 class Holdings:
     """All of them. Public methods that change something on a request's behalf raise KernelError."""
@@ -181,8 +211,9 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._held)
 
-    def host(self) -> Host:
-        return Host(self._kernel)
+    def host(self, addresses: Collection[Address]) -> Host:
+        """For requests about these addresses."""
+        return Host(self._kernel, addresses)
 
     def obey(self, policy: Policy) -> None:
         """A new policy: what it does not allow is removed at once."""
@@ -212,7 +243,8 @@ class Holdings:
         self._expired = {a: o for a, o in self._expired.items() if o != owner}
 
     def add(self, owner: Owner, add: Add, host: Host) -> Reply:
-        """Not yet read back and announced."""
+        """Checked, and held from now on; put on the interface with the others that wait for that,
+        by `settle` at the latest, which tells if it went wrong after all."""
         if self.policy.rule_for(add) is None:
             return Refused(
                 "not-allowed", f"no rule allows {add.address}/{add.prefix} on {add.interface}"
@@ -227,6 +259,8 @@ class Holdings:
             raise KernelError(None, f"{add.interface} is down")
         if objection := host.objection(add.address, interface.index):
             return Refused("not-allowed", objection)
+        if add.address in host.waiting:
+            self.put_waiting(host)
         places = host.places(add.address)
         old = self._held.get(add.address)
         if old is not None:
@@ -235,6 +269,9 @@ class Holdings:
             ours = [each for each in places if old.is_at(each)]
         else:
             ours = [each for each in places if self._left_over_on(each, host)]
+            if len(self._held) >= self.policy.max_addresses:
+                # What cannot be put there makes room.
+                self.put_waiting(host)
             if len(self._held) >= self.policy.max_addresses:
                 return Refused("limit", f"there are {len(self._held)} addresses already")
         holding = Holding(add.address, interface, add.prefix, add.label, owner, deadline, life_s)
@@ -257,36 +294,53 @@ class Holdings:
         self._held[add.address] = holding
         self._is_watching = False
         self._expired.pop(add.address, None)
-        failed = self._set_lifetimes([holding])
-        if failed:
-            self._forget(holding)
-            raise failed[add.address]
-        if not holding.kernel_until:
-            self._forget(holding)
-            raise KernelError(None, "the deadline came too near meanwhile")
-        if not any(holding.is_at(each) for each in ours):
-            host.has_put(Found(add.address, interface.index, add.prefix, 1, 0, 0))
+        host.waiting[add.address] = add, holding
         return Ok({"was": "present" if ours else "absent"})
+
+    def put_waiting(self, host: Host) -> None:
+        """Before anything that may depend on what was added before."""
+        waiting = list(host.waiting.values())
+        host.waiting.clear()
+        failed = self._set_lifetimes([holding for _, holding in waiting])
+        for add, holding in waiting:
+            error = failed.get(add.address)
+            if error is None and not holding.kernel_until:
+                error = KernelError(None, "the deadline came too near meanwhile")
+            if error is not None:
+                self._forget(holding)
+                host.failed[add.id] = error
+                continue
+            host.put.append((add, holding))
+            if not any(holding.is_at(each) for each in host.places(add.address)):
+                host.has_put(Found(add.address, holding.interface.index, add.prefix, 1, 0, 0))
+
+    def settle(self, host: Host) -> dict[int, KernelError]:
+        """Put and read back what was added: which adds went wrong after all, by the ids of their
+        requests. What is not on its interface is held no more."""
+        self.put_waiting(host)
+        added = {
+            holding: add.id for add, holding in host.put if self._held.get(add.address) is holding
+        }
+        for holding in self._read_back(list(added)):
+            self._forget(holding)
+            host.failed[added[holding]] = KernelError(
+                None, "the address is not on the interface as it should be"
+            )
+        return host.failed
 
     def _would_take_others_along(self, add: Add, interface: Interface, host: Host) -> bool:
         """Whether the kernel, when it removes this address, would remove all others of its network:
         it does so with the one that came first, its primary, of IPv4."""
-        if add.address.version == 6 or add.prefix >= 32:
+        if add.address.version == 6 or add.prefix >= 32 or host.promotes_secondaries(add.interface):
             return False
+        self.put_waiting(host)
         network = ip_network((add.address, add.prefix), strict=False)
-        return not self._kernel.promotes_secondaries(interface.name) and not any(
+        return not any(
             (each.index, each.prefix) == (interface.index, add.prefix)
             and each.address in network
             and each.address != add.address
-            for each in host.places()
+            for each in host.all_places()
         )
-
-    def wrong_of(self, added: Iterable[Address]) -> set[Address]:
-        """Read back what was added: those that are not as they should be are held no more."""
-        wrong = self._read_back([self._held[each] for each in added if each in self._held])
-        for holding in wrong:
-            self._forget(holding)
-        return {holding.address for holding in wrong}
 
     def remove(self, owner: Owner, address: Address, host: Host) -> Reply:
         holding = self._held.get(address)
@@ -349,7 +403,7 @@ class Holdings:
         """What is held for the owner, and what an earlier life left, which is held for none."""
         listed = {
             place.address: _listed(place.address, interface, place.prefix, None)
-            for place in host.places()
+            for place in host.all_places()
             if place.address not in self._held and (interface := self._left_over_on(place, host))
         }
         listed |= {
@@ -407,7 +461,7 @@ class Holdings:
     def _read_back(self, holdings: list[Holding]) -> list[Holding]:
         """Those that are not on their interface with a finite lifetime, as the kernel tells it.
         Announces those that are new there."""
-        places = self._kernel.addresses() if holdings else []
+        places = self._kernel.addresses(each.address for each in holdings) if holdings else []
         there = {
             holding.address: place
             for place in places
@@ -420,7 +474,7 @@ class Holdings:
             if place is None:
                 missing.append(holding)
             elif place.valid_s is None:
-                # Neither the kernel nor pyroute2 should ever do this.
+                # The kernel should never do this.
                 self._kernel.delete(place.index, place.address, place.prefix)
                 missing.append(holding)
                 self._audit.note([holding.own("extend", "had no lifetime: removed")])

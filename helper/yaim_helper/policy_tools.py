@@ -105,7 +105,7 @@ def _objections_of_host(policy: Policy, interface: str, address: Address) -> Ite
     """As it is now; what cannot be found out is left out."""
     try:
         kernel = Kernel()
-        host = Host(kernel)
+        host = Host(kernel, {address})
         for place in host.places(address):
             name = socket.if_indextoname(place.index)
             where = f"{address}/{place.prefix} on {name}"

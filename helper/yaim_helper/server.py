@@ -232,7 +232,9 @@ class Server:
             if isinstance(each, Add | Remove | Announce)
         ]
         is_on_record = self._audit.try_write(intents, durable=True)
-        host = self._holdings.host()
+        host = self._holdings.host(
+            {each.address for each in requests if isinstance(each, Add | Remove)}
+        )
         allowance = self._allowances[peer.uid]
         replies: list[tuple[Request, Reply]] = []
         for request in requests:
@@ -243,7 +245,13 @@ class Server:
             else:
                 reply = self._do(connection, request, host)
             replies.append((request, reply))
-        replies = self._check_added(replies)
+        went_wrong = self._holdings.settle(host)
+        replies = [
+            (request, Failed(error.errno, error.reason))
+            if (error := went_wrong.get(request.id))
+            else (request, reply)
+            for request, reply in replies
+        ]
         self._audit.note(
             result(peer, cluster, request, reply)
             for request, reply in replies
@@ -255,19 +263,6 @@ class Server:
         rule = self._policy.rule_for(request) if isinstance(request, Add) else None
         return rule.number if rule is not None else None
 
-    def _check_added(self, replies: list[tuple[Request, Reply]]) -> list[tuple[Request, Reply]]:
-        """Read back what was added; an add that is not as it should be has failed."""
-        wrong = self._holdings.wrong_of(
-            request.address
-            for request, reply in replies
-            if isinstance(request, Add) and isinstance(reply, Ok)
-        )
-        failed = Failed(None, "the address is not on the interface as it should be")
-        return [
-            (request, failed if isinstance(request, Add) and request.address in wrong else reply)
-            for request, reply in replies
-        ]
-
     def _do(self, connection: Connection, request: Request, host: Host) -> Reply:
         if isinstance(request, Hello):
             reply = self._hello(connection, request)
@@ -277,6 +272,8 @@ class Server:
         owner = connection.owner
         if owner is None:
             return Refused("not-allowed", "hello was refused")
+        if not isinstance(request, Add):
+            self._holdings.put_waiting(host)
         try:
             match request:
                 case Add():

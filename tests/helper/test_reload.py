@@ -249,10 +249,11 @@ def test_warnings_are_told_at_the_start_and_after_a_reload(
             f"yaim-helper: {file}:19: commands-per-second: 2 commands a second, but 3 addresses"
         )
         reload(helper, config(4))
-        assert told(helper)[1:] == [
+        expected = [
             warning.replace("but 3", "but 4").replace("second 3", "second 4"),
             f"yaim-helper: {file}: read again",
         ]
+        wait_for(lambda: told(helper)[1:] == expected, "it tells")
 
 
 # --- a wrong file --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A model of the helper: what server.py does with each command, but for what is only told (audit,
+"""A model of the helper: what holdings.py does with each command, but for what is only told (audit,
 announcements). Lifetimes and their extension are reckoned by the helper's own code.
 """
 
@@ -8,7 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from yaim_helper.addresses import EARLY_S, Interface, lifetime_s
-from yaim_helper.server import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
+from yaim_helper.entries import Owner
+from yaim_helper.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
 
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
 from yaim.core.events import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
+_OWNER = Owner(0, "sim")
 _INTERFACE = Interface("eth0", 1, b"", is_up=True, has_neighbours=True)
 NETWORKS = (("eth0", (ip_network("192.0.2.0/24"),)),)
 _PASSING = ("expired", "rate")
@@ -96,7 +98,7 @@ class ModelHelper:
             is_lasting = refusal not in _PASSING
             return AddressRefused(add.request, add.address, refusal, is_lasting)
         holding = Holding(
-            add.address, _INTERFACE, add.prefix_length, "", "sim", add.deadline, life_s
+            add.address, _INTERFACE, add.prefix_length, "", _OWNER, add.deadline, life_s
         )
         self.holdings[add.address] = holding
         self._expired.discard(add.address)
