@@ -3,6 +3,7 @@
 Words for the auditor: changing one changes the format (helper/AUDIT.md).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
@@ -140,4 +141,25 @@ def conflict(address: Address, interface: str, owner: Owner, mac: bytes, count: 
         **owner.entry(),
         "mac": mac.hex(":"),
         "count": count,
+    }
+
+
+def segment_lost(number: int, why: str) -> Entry:
+    """The segment before can not be appended to any more."""
+    return {"type": "lost", "segment": number, "why": why}
+
+
+def started(version: int, pid: int, uid: int, earlier: Entry | None) -> Entry:
+    """`earlier`: the marker that an earlier life has left."""
+    return {"type": "start", "version": version, "pid": pid, "uid": uid, "earlier": earlier}
+
+
+def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> Entry:
+    """How often owners renewed, and their latest deadlines."""
+    return {
+        "type": "renewals",
+        "owners": [
+            {**each.entry(), "count": count, "deadline_ns": round(deadlines[each] * 1e9)}
+            for each, count in counts.items()
+        ],
     }

@@ -185,7 +185,8 @@ class Helper:
 
 
 def read_records(audit_log: Path) -> list[Message]:
-    return [json.loads(line) for line in audit_log.read_bytes().splitlines()]
+    segments = sorted(audit_log.glob("audit-*.jsonl"))
+    return [json.loads(line) for each in segments for line in each.read_bytes().splitlines()]
 
 
 def essence(records: Sequence[Mapping[str, Any]]) -> list[Message]:
