@@ -3,6 +3,7 @@
 Words for the auditor: changing one changes the format (helper/AUDIT.md).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
@@ -106,6 +107,12 @@ def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
 def hung_up(peer: Peer, reason: str) -> Entry:
     """A connection that the helper ended."""
     return {"type": "hung-up", "peer": peer.entry(), "reason": reason}
+
+
+def summary(untold: Iterable[tuple[int | None, str, int]]) -> Entry:
+    """What was too much to be told one by one: user (None: further users), what, and how often."""
+    counts = [{"uid": uid, "what": what, "count": count} for uid, what, count in untold]
+    return {"type": "summary", "counts": counts}
 
 
 def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -> Entry:

@@ -169,17 +169,24 @@ class Holdings:
         """From now on it knows what it has: from `list`."""
         self._expired = {a: o for a, o in self._expired.items() if o != owner}
 
-    def add(self, owner: Owner, add: Add, host: Host) -> Reply:
-        """Not yet read back and announced."""
+    def refusal(self, add: Add) -> Refused | None:
+        """Of an add that is not to be done whatever is on the host."""
         if self.policy.rule_for(add) is None:
             return Refused(
                 "not-allowed", f"no rule allows {add.address}/{add.prefix} on {add.interface}"
             )
-        now = boottime()
-        deadline = add.deadline_ns / 1e9
-        life_s = deadline - now
+        life_s = add.deadline_ns / 1e9 - boottime()
         if life_s > MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
             return Refused("expired", f"the deadline is {life_s:.3f} s away")
+        return None
+
+    def add(self, owner: Owner, add: Add, host: Host) -> Reply:
+        """Not yet read back and announced."""
+        refused = self.refusal(add)
+        if refused is not None:
+            return refused
+        deadline = add.deadline_ns / 1e9
+        life_s = deadline - boottime()
         interface = host.interface(add.interface)
         if not interface.is_up:
             raise KernelError(None, f"{add.interface} is down")
@@ -215,10 +222,10 @@ class Holdings:
         self._expired.pop(add.address, None)
         failed = self._set_lifetimes([holding])
         if failed:
-            self._forget(holding)
+            self._go_back(holding, old)
             raise failed[add.address]
         if not holding.kernel_until:
-            self._forget(holding)
+            self._go_back(holding, old)
             raise KernelError(None, "the deadline came too near meanwhile")
         if not any(holding.is_at(each) for each in ours):
             host.has_put(Found(add.address, interface.index, add.prefix, 1, 0, 0))
@@ -271,6 +278,12 @@ class Holdings:
         self._announcer.stop(holding.address)
         del self._held[holding.address]
         self._is_watching = False
+
+    def _go_back(self, holding: Holding, old: Holding | None) -> None:
+        """It was not set anew: what is on the interface is held until its deadline of before."""
+        self._forget(holding)
+        if old is not None:
+            self._held[old.address] = old
 
     def renew(self, owner: Owner, deadline: float) -> Reply:
         """What has outlived its deadline is ended, not renewed: if we were stopped meanwhile, the
