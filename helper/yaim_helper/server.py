@@ -46,9 +46,9 @@ from yaim_helper.protocol import (
 )
 from yaim_helper.sources import Sources
 
-MAX_ACCEPTED = 4
+MAX_ACCEPTED = 16
 """Connections in one turn."""
-ACCEPT_EVERY_S = 0.002
+ACCEPT_EVERY_S = 0.005
 """From one such turn to the next: thousands of connections do not keep the helper busy."""
 HELLO_WITHIN_S = 5.0
 SUMMARY_EVERY_S = 60.0

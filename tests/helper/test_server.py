@@ -42,8 +42,10 @@ from tests.helper.process import (
     Helper,
     Message,
     add,
+    being,
     deadline_in,
     essence,
+    handed_in,
     policy,
     refused,
     running,
@@ -268,17 +270,6 @@ def test_who_leaves_without_waiting_is_served_all_the_same(
         client.__exit__()
     wait_for(lambda: present(network) == ON_INTERFACE[:1], "the address is there")
     assert hang_ups(helper) == []
-
-
-@contextlib.contextmanager
-def being(uid: int, directory: Path) -> Iterator[None]:
-    """This process is another user, in a directory which that user could not get to."""
-    with contextlib.chdir(directory):
-        os.seteuid(uid)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
 
 
 @pytest.mark.parametrize(("allowed", "other"), [(0, 65534), (65534, 0)])
@@ -1341,21 +1332,6 @@ def test_a_second_helper_that_does_not_start_leaves_the_first_its_socket(
     assert status == 1
     with helper.greeted() as client:
         assert client.add(V4) == OK_ABSENT
-
-
-PASSING = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid() + int(sys.argv[2]))}
-os.execv(sys.argv[3], sys.argv[3:])
-"""
-
-
-def handed_in(listener: socket.socket, of_another: int = 0) -> Message:
-    """How a helper is started with a socket as systemd would hand it in."""
-    fd = listener.fileno()
-    arguments = (PASSING, str(fd), str(of_another))
-    return {"around": (sys.executable, "-I", "-c", *arguments), "pass_fds": (fd,)}
 
 
 def test_a_socket_that_is_handed_in_is_used(network: Namespace, tmp_path: Path) -> None:

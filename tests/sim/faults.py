@@ -155,7 +155,7 @@ def _both_frozen(world: "World", fault: Fault) -> None:
 
 def _helper_refuses(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
-    host.refuses = ("rate", "limit", "rate", "primary", "not-allowed")[fault.number % 5]
+    host.refuses = ("limit", "primary", "not-allowed")[fault.number % 3]
 
     def again() -> None:
         host.refuses = None
