@@ -246,7 +246,8 @@ class Holdings:
 
     def wrong_of(self, added: Iterable[Address]) -> set[Address]:
         """Read back what was added: those that are not as they should be are held no more."""
-        wrong = self._read_back([self._held[each] for each in added if each in self._held])
+        once = dict.fromkeys(added)
+        wrong = self._read_back([self._held[each] for each in once if each in self._held])
         for holding in wrong:
             self._forget(holding)
         return {holding.address for holding in wrong}

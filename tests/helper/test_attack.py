@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.helper.network import boottime, present, state, wait_for
+from tests.helper.network import boottime, present, wait_for
 from tests.helper.process import (
     OK_ABSENT,
     OK_PRESENT,
@@ -278,7 +278,6 @@ def test_nobody_waits_for_a_socket_that_is_passed_along(network: Namespace, tmp_
         assert [each.is_hung_up() for each in clients[:2]] == [True, True]
         assert clients[5].add(V4) == OK_ABSENT
         assert descriptors(helper) == before - 2
-        assert state(helper.pid) == "S"
 
 
 def test_file_descriptors_are_refused_or_let_go(helper: Helper, client: Client) -> None:
