@@ -8,11 +8,11 @@ an input that fails is left as crash-<sha1> where this is started, and is to bec
 
 import argparse
 import sys
+from hashlib import sha1
 from pathlib import Path
+from tempfile import mkdtemp
 
 import atheris
-
-CORPUS = Path(__file__).parent / "corpus"
 
 
 def main() -> None:
@@ -26,14 +26,17 @@ def main() -> None:
     options = parser.parse_args()
     with atheris.instrument_imports(include=["yaim_helper"]):
         from tests.fuzz import targets
+        from tests.fuzz.packets import kept
     if options.target == "server":
         from tests.fuzz.session import isolated
 
         isolated()
-    kept = [str(options.corpus)] if options.corpus else []
-    seeds = CORPUS / options.target
+    corpus = options.corpus or Path(mkdtemp(prefix="yaim-fuzz-"))
+    corpus.mkdir(exist_ok=True)
+    for each in kept(options.target):
+        (corpus / sha1(each).hexdigest()).write_bytes(each)
     arguments = [
-        *(sys.argv[0], *kept, str(seeds), "-print_final_stats=1", "-max_len=4096"),
+        *(sys.argv[0], str(corpus), "-print_final_stats=1", "-max_len=4096"),
         *(f"-runs={options.inputs}", f"-max_total_time={options.seconds}", "-timeout=20"),
     ]
     atheris.Setup(arguments, getattr(targets, options.target))

@@ -29,6 +29,12 @@ KEYS = (
 )
 
 
+def kept(target: str) -> list[bytes]:
+    """Inputs to begin with: what is valid, what reached something new, what was found once."""
+    lines = (Path(__file__).parent / "corpus" / f"{target}.hex").read_text().splitlines()
+    return [bytes.fromhex(line) for line in lines if not line.startswith("#")]
+
+
 class Bytes:
     """What is left of the fuzzer's bytes. When there are none left, all is 0 and empty."""
 

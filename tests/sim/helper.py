@@ -81,7 +81,9 @@ class ModelHelper:
         refusal = None
         if not self._host.can_record:
             return self._failed(add, "the audit record cannot be written")
-        refuses = self._host.refuses if old is None else None
+        # What is held may be allowed no more (helper.yml was read again).
+        is_meant = old is None or self._host.refuses == "not-allowed"
+        refuses = self._host.refuses if is_meant else None
         is_on_time = 0 < life_s <= MAX_DEADLINE_S and lifetime_s(life_s, life_s)
         if refuses == "not-allowed":
             refusal = refuses
