@@ -169,7 +169,7 @@ def run(network: Namespace, tmp_path: Path) -> Run:
     """Runs a real helper; `changes` are those to its policy."""
 
     def run(changes: Message | None = None) -> AbstractContextManager[Helper]:
-        config = json.loads(policy(tmp_path / "audit.log")) | (changes or {})
+        config = json.loads(policy(tmp_path / "audit")) | (changes or {})
         return running(network, tmp_path, config=json.dumps(config))
 
     return run
@@ -510,9 +510,9 @@ def test_a_user_who_is_not_in_the_policy_tries_on_until_he_is(
 ) -> None:
     with run({"users": [12345]}) as helper:
         reason = "its user is not in the policy"
-        before = helper.audit_log.read_text().count(reason)
+        before = str(helper.records()).count(reason)
         client = start()
-        wait_for(lambda: helper.audit_log.read_text().count(reason) >= before + 3, "three tries")
+        wait_for(lambda: str(helper.records()).count(reason) >= before + 3, "three tries")
         wait_for(warnings, "a warning")
     with run():
         client.ready()
@@ -525,7 +525,7 @@ def test_a_second_client_of_a_cluster_is_told_so_once_and_has_its_turn_later(
         first = start()
         first.ready()
         second = start()
-        wait_for(lambda: helper.audit_log.read_text().count('"busy"') >= 3, "three refusals")
+        wait_for(lambda: str(helper.records()).count("'busy'") >= 3, "three refusals")
         (warning,) = warnings()
         assert f"process {os.getpid()} is connected for cluster {CLUSTER} already" in warning
         first.leave()

@@ -87,7 +87,7 @@ def _own_socket(path: Path, policy: Policy) -> socket.socket:
             # No such account.
             os.chown(path, uid, -1)
     path.chmod(0o660)
-    listener.listen(16)
+    listener.listen(128)
     return listener
 
 

@@ -32,12 +32,10 @@ from yaim_helper.chain import (
     segment_name,
     segment_number,
 )
-from yaim_helper.entries import Entry, Owner, segment_lost
+from yaim_helper.entries import Entry, Owner, latest, segment_lost
 
 SEGMENT_BYTES = 4 << 20
 """After so many a segment is followed by the next; it may be longer by what is written together."""
-MAX_HELD = 200
-"""Addresses in one `held` record."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _APPENDED = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -147,6 +145,10 @@ class AuditLog:
             self._number = self._last_number()
             self._file = self._opened(past) if self._number else -1
             self._marker, self.earlier = self._opened_marker()
+        except FileExistsError as error:
+            raise AuditError(
+                f"{directory}: is a file; audit-log names a directory: move it away"
+            ) from error
         except BlockingIOError as error:
             raise AuditError(f"{directory}: another yaim-helper is writing it") from error
         except OSError as error:
@@ -169,10 +171,6 @@ class AuditLog:
     def number(self) -> int:
         """Of the segment; 0: there is none yet."""
         return self._number
-
-    def use_policy(self, policy_sha256: str) -> None:
-        """What is recorded from now on was decided by this policy."""
-        self._common["policy"] = policy_sha256
 
     def use_policy(self, policy_sha256: str) -> None:
         """What is recorded from now on was decided by this policy."""
@@ -208,11 +206,12 @@ class AuditLog:
         except AuditError as error:
             print(f"yaim-helper: {error}", file=sys.stderr, flush=True)  # noqa: T201
 
-    def mark(self, owners: list[Entry]) -> None:
+    def mark(self, deadlines: Mapping[Owner, float]) -> None:
         """The latest deadlines, in the marker. It is handed to the disk and not waited for, and
         nothing depends on it."""
         sequence, head = self.head
-        whole = {**self._common, **_now(), "seq": sequence, "hash": head, "owners": owners}
+        whole = {**self._common, **_now(), "seq": sequence, "hash": head}
+        whole["owners"] = latest(deadlines)
         text = canonical(whole)
         steps = -(-(len(text) + 1) // _MARKER_STEP)
         padded = text.ljust(max(steps * _MARKER_STEP, self._marker_size) - 1) + b"\n"

@@ -27,7 +27,7 @@ from yaim_helper.announce import Announcer
 from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
 from yaim_helper.conflicts import Conflicts
-from yaim_helper.entries import Entry, Owner, conflict, own
+from yaim_helper.entries import Entry, Owner, conflict, held, own
 from yaim_helper.netlink import Found
 from yaim_helper.policy import Policy, edge
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Ok, Refused, Reply
@@ -114,8 +114,9 @@ class Host:
         """Of the addresses that are not the helper's: interface, prefix length, network."""
         self._interfaces: dict[str, Interface] = {}
         self._promotes: dict[str, bool] = {}
-        self.waiting: dict[Address, tuple[Add, Holding]] = {}
-        """To be put on the interfaces, before anything is done that may depend on it."""
+        self.waiting: dict[Address, tuple[Add, Holding, Holding | None]] = {}
+        """To be put on the interfaces, before anything is done that may depend on it; with what was
+        held before."""
         self.put: list[tuple[Add, Holding]] = []
         """Not yet read back."""
         self.failed: dict[int, KernelError] = {}
@@ -207,6 +208,8 @@ class Holdings:
         self._held: dict[Address, Holding] = {}
         self._expired: dict[Address, Owner] = {}
         """What was removed at its deadline, and the owner that does not know it yet."""
+        self._earlier = audit.owners
+        """For whom an earlier life held what it has left, by its text, as far as that is known."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -242,18 +245,25 @@ class Holdings:
         """From now on it knows what it has: from `list`."""
         self._expired = {a: o for a, o in self._expired.items() if o != owner}
 
-    def add(self, owner: Owner, add: Add, host: Host) -> Reply:
-        """Checked, and held from now on; put on the interface with the others that wait for that,
-        by `settle` at the latest, which tells if it went wrong after all."""
+    def refusal(self, add: Add) -> Refused | None:
+        """Of an add that is not to be done whatever is on the host."""
         if self.policy.rule_for(add) is None:
             return Refused(
                 "not-allowed", f"no rule allows {add.address}/{add.prefix} on {add.interface}"
             )
-        now = boottime()
-        deadline = add.deadline_ns / 1e9
-        life_s = deadline - now
+        life_s = add.deadline_ns / 1e9 - boottime()
         if life_s > MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
             return Refused("expired", f"the deadline is {life_s:.3f} s away")
+        return None
+
+    def add(self, owner: Owner, add: Add, host: Host) -> Reply:
+        """Checked, and held from now on; put on the interface with the others that wait for that,
+        by `settle` at the latest, which tells if it went wrong after all."""
+        refused = self.refusal(add)
+        if refused is not None:
+            return refused
+        deadline = add.deadline_ns / 1e9
+        life_s = deadline - boottime()
         interface = host.interface(add.interface)
         if not interface.is_up:
             raise KernelError(None, f"{add.interface} is down")
@@ -268,7 +278,7 @@ class Holdings:
                 return Refused("foreign", f"{add.address} is held for {old.owner}")
             ours = [each for each in places if old.is_at(each)]
         else:
-            ours = [each for each in places if self._left_over_on(each, host)]
+            ours = [each for each in places if self._is_left_to(owner, each, host)]
             if len(self._held) >= self.policy.max_addresses:
                 # What cannot be put there makes room.
                 self.put_waiting(host)
@@ -294,20 +304,21 @@ class Holdings:
         self._held[add.address] = holding
         self._is_watching = False
         self._expired.pop(add.address, None)
-        host.waiting[add.address] = add, holding
+        self._earlier.pop(str(add.address), None)
+        host.waiting[add.address] = add, holding, old
         return Ok({"was": "present" if ours else "absent"})
 
     def put_waiting(self, host: Host) -> None:
         """Before anything that may depend on what was added before."""
         waiting = list(host.waiting.values())
         host.waiting.clear()
-        failed = self._set_lifetimes([holding for _, holding in waiting])
-        for add, holding in waiting:
+        failed = self._set_lifetimes([holding for _, holding, _ in waiting])
+        for add, holding, old in waiting:
             error = failed.get(add.address)
             if error is None and not holding.kernel_until:
                 error = KernelError(None, "the deadline came too near meanwhile")
             if error is not None:
-                self._forget(holding)
+                self._go_back(holding, old)
                 host.failed[add.id] = error
                 continue
             host.put.append((add, holding))
@@ -352,7 +363,7 @@ class Holdings:
             host.has_changed()
             was_there = self._take_off(holding)
         else:
-            left = [each for each in host.places(address) if self._left_over_on(each, host)]
+            left = [each for each in host.places(address) if self._is_left_to(owner, each, host)]
             was_there = len([each for each in left if host.delete(each)]) > 0
         return Ok({"was": "present" if was_there else "absent"})
 
@@ -369,6 +380,12 @@ class Holdings:
         self._announcer.stop(holding.address)
         del self._held[holding.address]
         self._is_watching = False
+
+    def _go_back(self, holding: Holding, old: Holding | None) -> None:
+        """It was not set anew: what is on the interface is held until its deadline of before."""
+        self._forget(holding)
+        if old is not None:
+            self._held[old.address] = old
 
     def renew(self, owner: Owner, deadline: float) -> Reply:
         """What has outlived its deadline is ended, not renewed: if we were stopped meanwhile, the
@@ -404,7 +421,9 @@ class Holdings:
         listed = {
             place.address: _listed(place.address, interface, place.prefix, None)
             for place in host.all_places()
-            if place.address not in self._held and (interface := self._left_over_on(place, host))
+            if place.address not in self._held
+            and self._is_left_to(owner, place, host)
+            and (interface := self._left_over_on(place, host))
         }
         listed |= {
             each.address: _listed(each.address, each.interface.name, each.prefix, each.deadline)
@@ -427,6 +446,38 @@ class Holdings:
             return Refused("foreign", f"{address} is not held for {owner}")
         self._announce_now([holding])
         return Ok({})
+
+    def deadlines(self) -> dict[Owner, float]:
+        """The latest of each owner who holds anything."""
+        found: dict[Owner, float] = {}
+        for each in self._held.values():
+            found[each.owner] = max(each.deadline, found.get(each.owner, 0.0))
+        return found
+
+    def describe(self) -> list[Entry]:
+        """What is held, for the record."""
+        return held(
+            [
+                (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
+                for each in self._held.values()
+            ]
+        )
+
+    def describe_left_over(self) -> list[Entry]:
+        """What an earlier life left, for the record."""
+        host = self.host(())
+        return held(
+            [
+                (each.address, interface, each.prefix, self._earlier.get(str(each.address)), None)
+                for each in host.all_places()
+                if (interface := self._left_over_on(each, host))
+            ]
+        )
+
+    def _is_left_to(self, owner: Owner, place: Found, host: Host) -> bool:
+        """Whether an earlier life put it there, and for this owner or for nobody knows whom."""
+        is_his = self._earlier.get(str(place.address), owner) == owner
+        return is_his and self._left_over_on(place, host) is not None
 
     def _left_over_on(self, place: Found, host: Host) -> str | None:
         """The interface, if an earlier life of the helper put it there: it looks it, and may be

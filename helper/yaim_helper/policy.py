@@ -309,7 +309,7 @@ class _Reader:
                 self._error(item, f"users: got {value!r}, expected a user name or id")
 
     def _audit_log(self, node: yaml.Node | None) -> Path:
-        default = Path("/var/log/yaim-helper/audit.log")
+        default = Path("/var/log/yaim-helper")
         if node is None:
             return default
         value = self._scalar(node)

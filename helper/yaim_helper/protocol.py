@@ -18,9 +18,9 @@ MAX_LISTED = 256
 """Addresses in one reply."""
 
 _MAX_ID = 2**53
-INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:%\x00-\x1f\x7f]{1,15}")
+INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:%\x00-\x1f\x7f\ud800-\udfff]{1,15}")
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{0,13}")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 class Malformed(ValueError):

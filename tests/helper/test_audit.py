@@ -307,11 +307,11 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_instead_of_the_directory_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
+    path = tmp_path / "audit"
     path.touch()
     with pytest.raises(AuditError) as caught:
         AuditLog(path, POLICY)
-    assert str(caught.value) == f"{path}: File exists"
+    assert str(caught.value) == f"{path}: is a file; audit-log names a directory: move it away"
 
 
 # --- what an earlier life tells ----------------------------------------------------------------
@@ -394,19 +394,19 @@ def test_records_that_only_look_like_some_are_not_believed() -> None:
 
 
 def test_the_marker_tells_the_latest_deadlines_to_the_next_life(tmp_path: Path) -> None:
-    owners = [{"uid": 7, "cluster": "a", "deadline_ns": 5}]
+    deadlines = {Owner(7, str(number)): 5.0 for number in range(100)}
     with opened(tmp_path) as log:
         assert log.earlier is None
         write(log, "one")
-        log.mark(owners * 100)
-        log.mark(owners)
+        log.mark(deadlines)
+        log.mark({A: 5.5})
         head = log.head
     text = (tmp_path / MARKER).read_bytes()
     assert len(text) % 512 == 0
     assert text.endswith(b" \n")
     with opened(tmp_path) as log:
         assert log.earlier is not None
-        assert log.earlier["owners"] == owners
+        assert log.earlier["owners"] == [{"uid": 7, "cluster": "a", "deadline_ns": 5500000000}]
         assert (log.earlier["seq"], log.earlier["hash"]) == head
         assert log.earlier["boot_id"] == boot_id()
 
@@ -422,7 +422,7 @@ def test_a_marker_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         write(log, "one")
         with room_for(tmp_path / MARKER, 0):
-            log.mark([])
+            log.mark({})
         write(log, "two")
     assert (tmp_path / MARKER).read_bytes() == b""
 
@@ -625,7 +625,7 @@ def test_a_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:
         write(log, "two")
         with pytest.raises(AuditError, match="another yaim-helper is writing it"):
             AuditLog(path, POLICY)
-        log.mark([])
+        log.mark({})
     assert lost(path) == "its directory is gone"
     assert (path / MARKER).read_bytes().startswith(b"{")
     first, *others = [

@@ -109,7 +109,7 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
         rules=(),
         max_addresses=64,
         commands_per_second=1000,
-        audit_log=Path("/var/log/yaim-helper/audit.log"),
+        audit_log=Path("/var/log/yaim-helper"),
         sha256=sha256(text.encode()).hexdigest(),
         path=tmp_path / "helper.yml",
     )
@@ -859,7 +859,7 @@ def test_the_first_rule_that_allows_it_counts(tmp_path: Path) -> None:
 def wide(network: Namespace, tmp_path: Path) -> Iterator[Client]:
     """A client of a helper that may put much on veth0."""
     networks = ("192.0.0.0/16", "2001:db8::/32")
-    config = policy(tmp_path / "audit.log", networks=networks, prefixes=(24, 32))
+    config = policy(tmp_path / "audit", networks=networks, prefixes=(24, 32))
     network.run("sysctl", "-qw", f"net.ipv4.conf.{INTERFACE}.promote_secondaries=1")
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         yield client

@@ -73,7 +73,6 @@ SENT: dict[str, tuple[int, Reply]] = {
     "primary": (2, Refused("primary", "sysctl")),
     "not renewed": (5, Refused("expired", "too late")),
     "too late": (2, Refused("expired", "too late")),
-    "too fast": (2, Refused("rate", "too fast")),
     "add failed": (2, Failed(19, "no such device")),
     "removed": (4, Ok({"was": "present"})),
     "was not there": (4, Ok({"was": "absent"})),

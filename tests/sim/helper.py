@@ -1,5 +1,5 @@
-"""A model of the helper: what holdings.py does with each command, but for what is only told (audit,
-announcements). Lifetimes and their extension are reckoned by the helper's own code.
+"""A model of the helper: what server.py and holdings.py do with each command, but for what is only
+told (audit, announcements). Lifetimes and their extension are reckoned by the helper's own code.
 """
 
 from collections import deque
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
-_OWNER = Owner(0, "sim")
 _INTERFACE = Interface("eth0", 1, b"", is_up=True, has_neighbours=True)
 NETWORKS = (("eth0", (ip_network("192.0.2.0/24"),)),)
-_PASSING = ("expired", "rate")
+_OWNER = Owner(0, "sim")
+_PASSING = ("expired",)
 """As in yaim/helper_client.py."""
 
 
@@ -81,9 +81,11 @@ class ModelHelper:
         refusal = None
         if not self._host.can_record:
             return self._failed(add, "the audit record cannot be written")
-        refuses = self._host.refuses if old is None or self._host.refuses == "rate" else None
+        # What is held may be allowed no more (helper.yml was read again).
+        is_meant = old is None or self._host.refuses == "not-allowed"
+        refuses = self._host.refuses if is_meant else None
         is_on_time = 0 < life_s <= MAX_DEADLINE_S and lifetime_s(life_s, life_s)
-        if refuses in ("rate", "not-allowed"):
+        if refuses == "not-allowed":
             refusal = refuses
         elif not is_on_time:
             refusal = "expired"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helper.process import read_records
 from tests.system.conftest import Build
 from tests.system.watch import Watch, log_of, never_two, wait_for_log, yaim_status
 from yaim.core.model import PoolEntry
@@ -579,16 +580,14 @@ def test_an_address_that_moves_between_nodes_is_no_conflict(lab: Lab) -> None:
     lab.nodes["n2"].kill()
     lab.wait_until_held(by=["n3"])
     for node in lab.nodes.values():
-        assert '"type":"conflict"' not in (node.directory / "audit.log").read_text()
+        types = [each["type"] for each in read_records(node.directory / "audit")]
+        assert "conflict" not in types
 
 
 def test_every_change_is_on_record_intent_before_result(lab: Lab) -> None:
     lab.nodes["n1"].stop()
     lab.wait_until_held(by=["n2", "n3"])
-    records = [
-        json.loads(line)
-        for line in (lab.nodes["n1"].directory / "audit.log").read_text().splitlines()
-    ]
+    records = read_records(lab.nodes["n1"].directory / "audit")
     steps = [
         (r["type"], r["op"], r["address"]) for r in records if r.get("op") in ("add", "remove")
     ]

@@ -4,7 +4,6 @@ Unlike on a node of the lab, its first process is another, as on a real host: su
 be killed, be daemons and be started again.
 """
 
-import json
 import re
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
+from tests.helper.process import read_records
 from tests.lab.machine import Machine, machine_in
 from tests.system.conftest import Build
 from yaim.lab.cluster import HELPER, USER, Lab, LabPlan, pool_of
@@ -157,7 +157,7 @@ def test_a_process_that_ends_at_once_is_started_again_after_growing_pauses(host:
     host.start()
     config = host.node.directory / "helper.yml"
     good = config.read_text()
-    wrong = {**yaml.safe_load(good), "audit-log": str(host.node.directory)}
+    wrong = {**yaml.safe_load(good), "audit-log": str(config)}
     config.write_text(yaml.safe_dump(wrong))
     host.kill("helper", signal.SIGKILL)
     told = r"the helper has ended \((.*)\); starting it again in (.*) s"
@@ -250,7 +250,7 @@ def test_the_coordinator_ends_first_and_releases_everything(host: Host) -> None:
     host.kill("supervisor", signal.SIGTERM)
     assert supervisor.wait(WITHIN_S) == 0
     assert not host.keys()
-    last = json.loads((host.node.directory / "audit.log").read_text().splitlines()[-1])
+    last = read_records(host.node.directory / "audit")[-1]
     assert (last["type"], last["addresses"]) == ("stop", 0)
     host.wait_until_nothing_is_left()
 

@@ -105,7 +105,7 @@ class LabNode:
         )
         helper = {
             "users": [USER],
-            "audit-log": str(self.directory / "audit.log"),
+            "audit-log": str(self.directory / "audit"),
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
