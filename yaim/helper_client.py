@@ -14,6 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -45,8 +46,8 @@ ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
 MAX_UNDER_WAY = 128
 """Commands without a reply yet. The helper takes 64 at a time: as many are there when it has done
-these. Neither socket's buffer overflows: the kernel counts at most 768 bytes for one of these
-requests and 1280 for its reply, and lets 212992 wait."""
+these. Nor do their replies overflow the helper's buffer, for which it would hang up: the kernel
+counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wait."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 _PASSING = ("expired",)
 """Refusals that say nothing about the next try."""
@@ -212,17 +213,18 @@ class HelperClient:
         return tuple(addresses), frozenset(left_over)
 
     def _take_in(self, queue: deque[HelperAction]) -> None:
-        """Behind what is in the queue; but renewals go ahead of adds, however many wait: these bear
-        deadlines of their own. They never go ahead of removals: what is to go must not be granted
-        any longer before it goes."""
+        """Behind what is in the queue; but a renewal goes ahead of adds, however many wait, which
+        from then on ask for its deadline: what comes of it is the same. It never goes ahead of
+        removals: what is to go must not be granted longer before it goes."""
         while not self._commands.empty():
             action = self._commands.get_nowait()
-            at = len(queue)
-            while (
-                isinstance(action, RenewAddresses) and at and isinstance(queue[at - 1], AddAddress)
-            ):
-                at -= 1
-            queue.insert(at, action)
+            passed: list[HelperAction] = []
+            if isinstance(action, RenewAddresses):
+                while queue and isinstance(add := queue[-1], AddAddress):
+                    passed.append(replace(add, deadline=action.deadline))
+                    queue.pop()
+            queue.append(action)
+            queue.extend(reversed(passed))
 
     def _drop_commands(self) -> None:
         """What was asked of an earlier connection: the core asks anew for what it still wants."""
@@ -236,6 +238,7 @@ class HelperClient:
         """Raises HelperError or OSError when the helper is lost."""
         queue: deque[HelperAction] = deque()
         waiting: deque[tuple[int, HelperAction, float]] = deque()
+        connection.socket.setblocking(False)
         with selectors.DefaultSelector() as selector:
             selector.register(connection.socket, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
@@ -256,9 +259,12 @@ class HelperClient:
                     os.eventfd_read(self._wake)
                 self._take_in(queue)
                 while len(waiting) < MAX_UNDER_WAY and queue:
-                    action = queue.popleft()
-                    request_id = connection.send(command(action, self.label))
-                    waiting.append((request_id, action, boottime()))
+                    try:
+                        request_id = connection.send(command(queue[0], self.label))
+                    except BlockingIOError:
+                        # What fills the buffer will be answered: then there is room again.
+                        break
+                    waiting.append((request_id, queue.popleft(), boottime()))
                 if waiting and boottime() >= waiting[0][-1] + ANSWER_WITHIN_S:
                     raise HelperError(f"no answer within {ANSWER_WITHIN_S:g} s")
 
@@ -288,9 +294,10 @@ class _Connection:
 
     def send(self, message: Mapping[str, Any]) -> int:
         """The request's id."""
-        self._last_id += 1
-        self.socket.send(write_request(self._last_id, message))
-        return self._last_id
+        request_id = self._last_id + 1
+        self.socket.send(write_request(request_id, message))
+        self._last_id = request_id
+        return request_id
 
     def receive(self) -> bytes:
         packet, _, flags, _ = self.socket.recvmsg(MAX_REPLY_BYTES)
@@ -301,16 +308,13 @@ class _Connection:
         return packet
 
     def receive_all(self) -> list[bytes]:
-        """What has come; at least one packet, after waiting for it."""
-        packets = [self.receive()]
-        self.socket.setblocking(False)
+        """What has come, on a socket that does not block."""
+        packets = []
         try:
             while True:
                 packets.append(self.receive())
         except BlockingIOError:
             return packets
-        finally:
-            self.socket.settimeout(ANSWER_WITHIN_S)
 
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The ok reply to one request. Raises HelperError for any other."""
