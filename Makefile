@@ -6,7 +6,7 @@
 # make sim     random faults in virtual time; SEEDS=100000 for more
 # make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
 # make fuzz    a fuzzer against the helper; TARGET=parser, wire or server, INPUTS=1000000 for more
-# make bench   the figures of the README, measured here
+# make bench   the figures of the README and docs/, measured here
 #
 # Each sets up what it needs: Debian packages, and a virtual environment in .venv. Network
 # namespaces need root; without it, sudo is used.
@@ -60,6 +60,7 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.outages --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.checks --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.lifetimes
+	$(SUDO) $(BIN)/python -m bench.helper --rounds $(ROUNDS)
 
 setup: packages .venv/ready
 

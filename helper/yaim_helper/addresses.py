@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -159,11 +159,9 @@ class Kernel:
         """Of all interfaces."""
         found = set()
         for _, name in socket.if_nameindex():
-            try:
+            # Should it have gone meanwhile: so much the better.
+            with suppress(KernelError):
                 found.add(self.interface(name).mac)
-            except KernelError:
-                # It went away meanwhile.
-                continue
         return found
 
     def _ask_about(self, name: str, request: int) -> bytes:

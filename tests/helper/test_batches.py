@@ -1,6 +1,7 @@
 """Requests that arrive together: put on the interface together, and yet in order."""
 
 import json
+import os
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -13,7 +14,15 @@ from yaim_helper.holdings import Holdings, Host
 from yaim_helper.policy import read_policy
 from yaim_helper.protocol import Add, Ok
 
-from tests.helper.network import INTERFACE, Address, boottime, present, wait_for
+from tests.helper.network import (
+    INTERFACE,
+    Address,
+    boottime,
+    capturing,
+    present,
+    shown,
+    wait_for,
+)
 from tests.helper.process import (
     OK_ABSENT,
     OK_PRESENT,
@@ -239,3 +248,75 @@ def test_an_add_that_was_removed_since_is_not_read_back(
     assert holdings.remove(OWNER, address, host) == Ok({"was": "present"})
     assert holdings.settle(host) == {}
     assert present(network) == []
+
+
+def test_an_add_that_somebody_makes_permanent_is_taken_off(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.put_waiting(host)
+    network.run("ip", "address", "change", "192.0.2.1/32", "dev", INTERFACE)
+    assert list(holdings.settle(host)) == [1]
+    assert present(network) == []
+
+
+def test_what_is_removed_after_its_deadline_is_not_missing(holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    one, two = (added(holdings, host, number) for number in (1, 2))
+    holdings.settle(host)
+    holdings.end_over(boottime() + 100)
+    assert holdings.remove(OWNER, one, holdings.host({one})) == Ok({"was": "absent"})
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": [str(two)]})
+
+
+def test_a_nearer_deadline_makes_the_lifetime_shorter(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1, 600)
+    holdings.settle(host)
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": []})
+    assert [each["valid_life_time"] <= 30 for each in shown(network)] == [True]
+
+
+def test_nothing_is_announced_after_its_deadline(network: Namespace, holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    deadline = boottime() + 2.5
+    address = added(holdings, host, 1, 2.5)
+    holdings.settle(host)
+    with capturing(network) as capture:
+        wait_for(lambda: boottime() > deadline, "the deadline has passed")
+        capture.frames()
+        assert holdings.announce(OWNER, address) == Ok({})
+        assert capture.announced() == []
+
+
+def test_what_cannot_be_removed_at_its_deadline_is_tried_again(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.settle(host)
+    os.seteuid(65534)
+    try:
+        holdings.draw_deadlines_nearer(100, "the host was paused")
+    finally:
+        os.seteuid(0)
+    holdings.do_what_is_due()
+    assert present(network) == on_interface("192.0.2.1")
+    again_at = holdings.next_at()
+    wait_for(lambda: boottime() >= again_at, "it is time to try again")
+    holdings.do_what_is_due()
+    assert present(network) == []
+
+
+def test_what_is_left_on_an_interface_that_has_another_name_now_is_not_ours(
+    network: Namespace, holdings: Holdings
+) -> None:
+    left = ("valid_lft", "900", "preferred_lft", "0")
+    for change in (("down",), ("name", "other0"), ("up",)):
+        network.run("ip", "link", "set", "other0" if change == ("up",) else INTERFACE, *change)
+    network.run("ip", "address", "add", f"{V4}/32", "dev", "other0", *left)
+    page = holdings.page(OWNER, None, holdings.host(()))
+    assert page == Ok({"addresses": [], "more": False})
