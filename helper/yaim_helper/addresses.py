@@ -157,12 +157,12 @@ class Kernel:
 
     def mac_addresses(self) -> set[bytes]:
         """Of all interfaces."""
-        found = set()
+        macs = set()
         for _, name in socket.if_nameindex():
             # Should it have gone meanwhile: so much the better.
             with suppress(KernelError):
-                found.add(self.interface(name).mac)
-        return found
+                macs.add(self.interface(name).mac)
+        return macs
 
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name. Raises OSError."""
