@@ -257,7 +257,7 @@ class Round:
             process = self._namespace.start(
                 (
                     *(sys.executable, "-I", "-m", "yaim_helper"),
-                    *("--config", str(config), "--socket", str(path)),
+                    *("--config", str(config), "--socket", str(path), "--user", "root"),
                 ),
                 log,
             )

@@ -250,6 +250,7 @@ def started(
     config: str | None = None,
     around: Sequence[str] = (),
     pass_fds: Sequence[int] = (),
+    user: str = "root",
 ) -> Iterator[Helper]:
     """A helper process, perhaps not ready yet, that is gone at the end. `around`: a command in
     front of it, which must exec it."""
@@ -259,7 +260,7 @@ def started(
     path = directory / "helper.sock"
     log = directory / "helper.log"
     with log.open("ab") as file:
-        files = ("--config", str(config_file), "--socket", str(path))
+        files = ("--config", str(config_file), "--socket", str(path), "--user", user)
         process = namespace.start(
             (*around, sys.executable, "-I", "-m", "yaim_helper", *files), file, pass_fds=pass_fds
         )

@@ -17,11 +17,13 @@ from tests.helper.process import read_records
 from tests.lab.machine import Machine, machine_in
 from tests.system.conftest import Build
 from yaim.lab.cluster import HELPER, USER, Lab, LabPlan, pool_of
+from yaim.lab.host import HELPER_USER
 from yaim.lab.wait import wait_until
 
 PID_FILE, LOG_FILE = "run/yaim.pid", "run/yaim.log"
 FILES = (("config", "yaim.yml"), ("helper-config", "helper.yml"))
-SUPERVISE = (sys.executable, "-P", "-m", "yaim", "supervise", f"--user={USER}")
+USERS = (f"--user={USER}", f"--helper-user={HELPER_USER}")
+SUPERVISE = (sys.executable, "-P", "-m", "yaim", "supervise", *USERS)
 DAEMON = ("--daemon", f"--pid-file=/{PID_FILE}", f"--log-file=/{LOG_FILE}")
 SOCKET = "run/yaim-helper/helper.sock"
 WITHIN_S = 30.0
