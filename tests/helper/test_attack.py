@@ -278,7 +278,8 @@ def test_nobody_waits_for_a_socket_that_is_passed_along(network: Namespace, tmp_
         before = descriptors(helper)
         pass_along(clients[0], packet, [lingering()])
         with helper.stopped():
-            clients[1].socket.send(b"malformed")
+            for _ in range(2):
+                clients[1].socket.send(b"malformed")
             for kind_ in (b"", packet, b"x" * 2000):
                 pass_along(clients[1], kind_, [lingering(), os.dup(0)])
         assert [each.is_hung_up() for each in clients[:2]] == [True, True]

@@ -81,7 +81,7 @@ class ModelHelper:
         refusal = None
         if not self._host.can_record:
             return self._failed(add, "the audit record cannot be written")
-        # What is held may be allowed no more (helper.yml was read again).
+        # What is held may be allowed no more (the networks of the host have changed).
         is_meant = old is None or self._host.refuses == "not-allowed"
         refuses = self._host.refuses if is_meant else None
         is_on_time = 0 < life_s <= MAX_DEADLINE_S and lifetime_s(life_s, life_s)
