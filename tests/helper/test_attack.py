@@ -162,13 +162,13 @@ def other_user(helper: Helper) -> Client:
 
 
 def test_nothing_malformed_has_an_effect_and_all_of_it_is_on_record(
-    network: Namespace, helper: Helper
+    network: Namespace, helper: Helper, client: Client
 ) -> None:
     before = descriptors(helper)
     for name, packet in MALFORMED.items():
-        with helper.greeted() as client:
-            client.socket.send(packet)
-            assert client.is_hung_up(), name
+        with helper.greeted("bad") as bad:
+            bad.socket.send(packet)
+            assert bad.is_hung_up(), name
     wait_for(lambda: descriptors(helper) == before, "all connections are closed")
     assert present(network) == []
     assert helper.end() == 0
