@@ -732,3 +732,19 @@ def test_a_list_that_will_not_do_is_warned_of_once(
             client.ready()
     assert len(warnings()) == 1
     assert "addresses" in warnings()[0]
+
+
+def test_the_head_of_the_helpers_record_is_logged(
+    run: Run, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: the next time is an hour later."""
+    with run() as helper, caplog.at_level(logging.INFO, "yaim.helper_client"):
+        client = start()
+        client.ready()
+        for _ in range(2):
+            client.submit(RenewAddresses(in_s(60)))
+            client.next(1)
+        (told,) = [each for each in caplog.messages if each.startswith("audit head")]
+        words = dict(word.split("=") for word in told.split()[2:])
+        record = helper.records()[int(words["seq"]) - 1]
+    assert (words["host"], words["sha256"]) == (record["host"], record["hash"])

@@ -218,7 +218,7 @@ def test_any_addresses_are_read_as_pyroute2_reads_them(
             kernel.delete(interface.index, each.address, each.prefix)
     assert [read_by_us(each) for each in told] == [read_by_pyroute2(each) for each in told]
     assert {each.address for each in whole} >= {address for address, _, _ in places}
-    assert {each.address for each in some} == wanted
+    assert {each.address for each in some if each.is_left_over} == wanted
 
 
 def attribute(kind: int, value: bytes) -> bytes:
