@@ -72,8 +72,11 @@ def serve(arguments: list[str]) -> int:
         listener = _passed_socket() or _own_socket(options.socket, policy)
         give_up(user)
         server = Server(listener, policy, audit)
-    except (OSError, AuditError, PrivilegeError) as error:
+    except (AuditError, PrivilegeError) as error:
         return _give_up(EX_CANNOT_START, str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _give_up(EX_CANNOT_START, f"{where}{error.strerror}")
     if not os.access(options.config, os.R_OK):
         tell(f"{options.config}: SIGHUP could not read it: its user is not allowed to (chmod a+r)")
     server.run()

@@ -1,4 +1,4 @@
-"""Telling the neighbours where an address is now: a burst after each add, then a slow refresh.
+"""Telling the neighbours where an address is now: a burst, a second one, then a slow refresh.
 
 IPv4: ARP announcement (RFC 5227 section 3) and the same as a reply, which some stacks heed instead.
 IPv6: unsolicited neighbour advertisement with the override flag (RFC 4861 section 7.2.6).
@@ -9,19 +9,28 @@ import errno
 import random
 import socket
 import struct
+from collections.abc import Container
+from heapq import nsmallest
 from ipaddress import IPv4Address, IPv6Address
-from itertools import islice
+from operator import itemgetter
 
 from yaim_helper.addresses import Kernel, KernelError
 from yaim_helper.protocol import Address
 
 BURST_S = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
-"""When to send after an add. For so long because a switch may not forward yet what it is sent,
+"""When to send after an add, and after its interface has come back. RFC 5227 wants two, 2 s apart,
+RFC 4861 at most three; the first fractions of a second are for clients that wait, the second burst,
+from 5 s on, is there because a switch may not forward yet what it is sent,
 after a failure of its own; a neighbour that misses it asks the former holder for half a minute."""
 REFRESH_S = (40.0, 80.0)
 """Then again and again after a random time between these."""
 MAX_FRAMES = 2
 """For one announcement of an address."""
+FRAMES_PER_S = 2000
+"""At most, over all addresses, and as many at once: each of a thousand is told once without delay,
+and none a second time before all others were told once."""
+AGAIN_AFTER_S = 1.0
+"""From one burst because of an interface to the next: it may come and go all the time."""
 
 ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
 _BROADCAST = b"\xff" * 6
@@ -76,11 +85,28 @@ class Announcer:
         self._socket.setblocking(False)
         self._plans: dict[Address, tuple[str, float, int]] = {}
         """Interface, when next, and how many were sent."""
+        self._room = float(FRAMES_PER_S)
+        """Frames that may be sent without waiting (a token bucket)."""
+        self._room_at = 0.0
+        self._again_at: dict[str, float] = {}
+        """Interfaces, and before when there is no further burst because of them."""
 
     def start(self, interface: str, address: Address, now: float) -> None:
-        """Announce now, and go on until `stop`."""
+        """Announce now, or as soon as the cap allows, and go on until `stop`."""
         self._plans[address] = interface, now, 0
-        self._announce(address, now)
+        if self._has_room(now):
+            self._announce(address, now)
+
+    def start_again(self, now: float, interfaces: Container[str] | None = None) -> None:
+        """Begin anew with what is on these interfaces, or on any: neighbours may not have heard."""
+        for name in {name for name, _, _ in self._plans.values()}:
+            if interfaces is not None and name not in interfaces:
+                continue
+            at = max(now, self._again_at.get(name, now))
+            self._again_at[name] = at + AGAIN_AFTER_S
+            for address, (each, _, _) in list(self._plans.items()):
+                if each == name:
+                    self._plans[address] = name, at, 0
 
     def defend(self, address: Address) -> None:
         """One single announcement (RFC 5227 section 2.4), whatever is planned, of an address that
@@ -92,13 +118,27 @@ class Announcer:
         self._plans.pop(address, None)
 
     def next_at(self) -> float | None:
-        return min((at for _, at, _ in self._plans.values()), default=None)
+        earliest = min((at for _, at, _ in self._plans.values()), default=None)
+        if earliest is None or self._room >= MAX_FRAMES:
+            return earliest
+        # Some more, lest rounding makes it too soon for ever.
+        wait_s = (MAX_FRAMES - self._room) / FRAMES_PER_S + 0.001
+        return max(earliest, self._room_at + wait_s)
 
     def run(self, now: float, most: int) -> None:
-        """Announce what is due, but no more addresses than this in one go."""
-        due = (address for address, (_, at, _) in self._plans.items() if at <= now)
-        for address in list(islice(due, most)):
+        """Announce what is due, but no more addresses than this in one go; first those that were
+        announced less often."""
+        due = [(sent, at, a) for a, (_, at, sent) in self._plans.items() if at <= now]
+        for _, _, address in nsmallest(most, due, key=itemgetter(0, 1)):
+            if not self._has_room(now):
+                break
             self._announce(address, now)
+
+    def _has_room(self, now: float) -> bool:
+        passed_s = max(0.0, now - self._room_at)
+        self._room = min(FRAMES_PER_S, self._room + passed_s * FRAMES_PER_S)
+        self._room_at = max(self._room_at, now)
+        return self._room >= MAX_FRAMES
 
     def _announce(self, address: Address, now: float) -> None:
         name, _, sent = self._plans[address]
@@ -123,6 +163,7 @@ class Announcer:
                 self._send_frame(name, frame)
 
     def _send_frame(self, interface: str, frame: bytes) -> None:
+        self._room -= 1
         try:
             self._socket.sendto(frame, (interface, 0))
         except OSError as error:

@@ -28,6 +28,7 @@ from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
 from yaim_helper.conflicts import Conflicts
 from yaim_helper.entries import Entry, Owner, conflict, held, own
+from yaim_helper.links import Links
 from yaim_helper.netlink import Found
 from yaim_helper.policy import Policy, edge
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Ok, Refused, Reply
@@ -203,6 +204,7 @@ class Holdings:
         self._kernel = Kernel()
         self._announcer = Announcer(self._kernel)
         self.conflicts = Conflicts()
+        self.links = Links()
         self._is_watching = True
         """Whether the addresses that are watched for conflicts are those that are held."""
         self._held: dict[Address, Holding] = {}
@@ -633,6 +635,11 @@ class Holdings:
             self._audit.note([holding.own("expire", outcome)])
 
     # --- other holders on the link -----------------------------------------------------------
+
+    def see_links(self) -> None:
+        """An interface has come back: its neighbours are told anew."""
+        changes = self.links.read()
+        self._announcer.start_again(boottime(), None if changes.is_lost else changes.names)
 
     def hear(self) -> None:
         """Note who else has an address of ours on its link."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from yaim_helper.protocol import Address
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
+RTM_NEWLINK, RTM_DELLINK = 16, 17
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
 NLM_F_REPLACE, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x300, 0x400
@@ -27,6 +28,11 @@ _ATTRIBUTE = struct.Struct("=HH")
 _LIFETIMES = struct.Struct("=IIII")
 """struct ifa_cacheinfo: preferred and valid, in seconds; created and updated, in hundredths."""
 _ERROR = struct.Struct("=i")
+_LINK = struct.Struct("=BxHiII")
+"""struct ifinfomsg: family, type, index, flags, changed flags."""
+_IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
+_USABLE = 0x1 | 0x10000
+"""IFF_UP and IFF_LOWER_UP: with a carrier (netdevice(7))."""
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO = 1, 2, 3, 6
 _IFA_F_NODAD = 0x02
 _FOREVER = 0xFFFFFFFF
@@ -68,6 +74,15 @@ class Found:
         return self.valid_s is not None and self.preferred_s == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    index: int
+    name: str
+    mac: bytes
+    is_usable: bool
+    """Up, and with a carrier."""
+
+
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     """A request; the lengths of all bodies here are multiples of 4."""
     length = _HEADER.size + len(body)
@@ -98,6 +113,16 @@ def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
     local = _attribute(_IFA_LOCAL, address.packed)
     peer = _attribute(_IFA_ADDRESS, address.packed)
     return _ABOUT.pack(family, prefix, flags, 0, index) + local + peer
+
+
+def link(body: bytes) -> Link:
+    """What RTM_NEWLINK and RTM_DELLINK tell. Raises MalformedMessage."""
+    if len(body) < _LINK.size:
+        raise MalformedMessage(f"{len(body)} bytes, too few for a link")
+    _, _, index, flags, _ = _LINK.unpack_from(body)
+    values = _attributes(body, _LINK.size)
+    name = values.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+    return Link(index, name, values.get(_IFLA_ADDRESS, b""), flags & _USABLE == _USABLE)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -148,7 +173,8 @@ def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
 
 
 _NO_LIFETIMES = _LIFETIMES.pack(_FOREVER, _FOREVER, 0, 0)
-_READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO)
+_READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFLA_IFNAME)
+"""Of addresses and of links, whose numbers for these do not get in each other's way."""
 
 
 def _attributes(body: bytes, at: int) -> dict[int, bytes]:

@@ -111,6 +111,7 @@ class Server:
             self._sources.add(each)
         for ear in self._holdings.conflicts.sockets():
             self._sources.add(ear, self._holdings.conflicts)
+        self._sources.add(self._holdings.links.socket, self._holdings.links)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Addresses stay, until their deadlines. SIGHUP, which may
@@ -153,6 +154,8 @@ class Server:
                 self._serve(data)
             elif data is self._holdings.conflicts:
                 self._hear()
+            elif data is self._holdings.links:
+                self._holdings.see_links()
             elif source is self._clock_set:
                 self._clock_set.take()
             elif isinstance(data, socket.socket):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from yaim_helper.addresses import Interface, Kernel
-from yaim_helper.announce import BURST_S, REFRESH_S, Announcer, frames
+from yaim_helper.announce import BURST_S, FRAMES_PER_S, REFRESH_S, Announcer, frames
 
 from tests.helper.network import INTERFACE, MAC, PEER, Capture, capturing
 from yaim.lab.namespaces import Namespace
@@ -209,3 +209,58 @@ def test_an_interface_that_is_gone_does_no_harm(network: Namespace, announcer: A
     network.run("ip", "link", "delete", PEER)
     announcer.run(101.0, 64)
     assert announcer.next_at() == pytest.approx(101.4)
+
+
+# --- how much ----------------------------------------------------------------------------------
+
+
+def test_a_thousand_addresses_are_all_told_once_before_any_is_told_twice(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    addresses = [ip_address("10.0.0.0") + number for number in range(1, 1201)]
+    told = 0
+    for number, address in enumerate(addresses):
+        announcer.start(INTERFACE, address, 100.0)
+        if number % 100 == 99:
+            told += len(capture.frames())
+    assert told == FRAMES_PER_S
+    rest, now = set[object](), 100.0
+    while told < 2 * len(addresses):
+        now = announcer.next_at() or 0.0
+        announcer.run(now, 64)
+        found = capture.announced()
+        told += len(found)
+        rest |= {address for address, _ in found}
+    assert rest == set(addresses[FRAMES_PER_S // 2 :])
+    assert 100.0 < now <= 100.5
+
+
+def test_no_more_frames_are_sent_than_the_cap_allows(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    sent, now = 0, 100.0
+    for number in range(1, 2001):
+        announcer.start(INTERFACE, ip_address("10.0.0.0") + number, now)
+        if number % 100 == 0:
+            sent += len(capture.frames())
+    while now < 103.0:
+        announcer.run(now, 64)
+        sent += len(capture.frames())
+        assert sent <= FRAMES_PER_S * (1 + now - 100.0) + 2
+        now = max(now + 0.001, announcer.next_at() or 0.0)
+    assert sent > FRAMES_PER_S * 2
+
+
+def test_what_is_on_an_interface_that_has_come_back_is_told_anew(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    announcer.start(INTERFACE, V4, 100.0)
+    announcer.run(130.0, 64)
+    capture.frames()
+    announcer.start_again(200.0, {"other0"})
+    announcer.run(200.0, 64)
+    announcer.start_again(200.0, {INTERFACE})
+    announcer.run(200.0, 64)
+    assert capture.frames() == [ARP_REQUEST, ARP_REPLY] * 2
+    announcer.start_again(200.1)
+    assert announcer.next_at() == pytest.approx(201.0)

@@ -147,7 +147,7 @@ def kind(record: Message) -> str:
 def for_two_users(network: Namespace, directory: Path, rate: int = 1000) -> Iterator[Helper]:
     """This one, and OTHER."""
     directory.chmod(0o755)
-    config = policy(directory / "audit.log", users=(0, OTHER), rate=rate)
+    config = policy(directory / "audit", users=(0, OTHER), rate=rate)
     with running(network, directory, config=config) as helper:
         helper.socket.chmod(0o666)
         yield helper
@@ -411,7 +411,7 @@ def test_who_stops_receiving_is_hung_up_on_and_on_record(
 def test_who_sends_too_much_waits_and_nothing_is_refused(
     network: Namespace, tmp_path: Path
 ) -> None:
-    config = policy(tmp_path / "audit.log", rate=20)
+    config = policy(tmp_path / "audit", rate=20)
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         began = boottime()
         asked = [client.send("add", **add(f"192.0.2.{number}")) for number in range(1, 41)]
@@ -420,7 +420,7 @@ def test_who_sends_too_much_waits_and_nothing_is_refused(
 
 
 def test_commands_of_all_kinds_count(network: Namespace, tmp_path: Path) -> None:
-    config = policy(tmp_path / "audit.log", rate=20)
+    config = policy(tmp_path / "audit", rate=20)
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         began = boottime()
         asked = []
@@ -440,7 +440,7 @@ def test_commands_of_all_kinds_count(network: Namespace, tmp_path: Path) -> None
 def test_a_new_connection_does_not_bring_a_new_allowance(
     network: Namespace, tmp_path: Path
 ) -> None:
-    config = policy(tmp_path / "audit.log", rate=10)
+    config = policy(tmp_path / "audit", rate=10)
     with running(network, tmp_path, config=config) as helper:
         began = boottime()
         for number in range(15):
@@ -476,7 +476,7 @@ def test_who_waits_costs_nothing_and_delays_nobody_else(network: Namespace, tmp_
 def test_an_add_that_waited_past_its_deadline_is_refused(
     network: Namespace, tmp_path: Path
 ) -> None:
-    config = policy(tmp_path / "audit.log", rate=10)
+    config = policy(tmp_path / "audit", rate=10)
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         others = [client.send("remove", address=V4) for _ in range(25)]
         asked = client.send("add", **add(V4, deadline_ns=deadline_in(2.8)))
@@ -507,7 +507,7 @@ def test_of_a_flood_the_first_are_told_and_the_others_counted(
 def test_twenty_thousand_commands_leave_nothing_in_memory(
     network: Namespace, tmp_path: Path
 ) -> None:
-    config = policy(tmp_path / "audit.log", rate=1_000_000)
+    config = policy(tmp_path / "audit", rate=1_000_000)
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         before = descriptors(helper)
         for batch in range(400):

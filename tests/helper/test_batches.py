@@ -112,7 +112,7 @@ def test_of_adds_together_only_those_fail_that_the_kernel_refuses(
 def test_what_cannot_be_put_on_the_interface_takes_no_place(
     network: Namespace, tmp_path: Path
 ) -> None:
-    config = policy(tmp_path / "audit.log", limit=2)
+    config = policy(tmp_path / "audit", limit=2)
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         replies = together(
             helper,
@@ -131,7 +131,7 @@ def test_what_cannot_be_put_on_the_interface_takes_no_place(
 def test_the_first_of_a_network_is_refused_also_among_others(
     network: Namespace, tmp_path: Path, is_host_there: bool
 ) -> None:
-    config = policy(tmp_path / "audit.log", prefixes=(24,))
+    config = policy(tmp_path / "audit", prefixes=(24,))
     for name in ("all", INTERFACE):
         network.run("sysctl", "-qw", f"net.ipv4.conf.{name}.promote_secondaries=0")
     if is_host_there:
@@ -152,7 +152,7 @@ def test_the_first_of_a_network_is_refused_also_among_others(
 def test_what_an_earlier_life_left_elsewhere_moves_to_where_it_is_added(
     network: Namespace, tmp_path: Path
 ) -> None:
-    config = policy(tmp_path / "audit.log", prefixes=(24, 32))
+    config = policy(tmp_path / "audit", prefixes=(24, 32))
     left = ("valid_lft", "900", "preferred_lft", "0")
     for prefix in (24, 32):
         network.run("ip", "address", "add", f"{V4}/{prefix}", "dev", INTERFACE, *left)
@@ -167,7 +167,7 @@ def test_what_an_earlier_life_left_elsewhere_moves_to_where_it_is_added(
 def test_more_adds_than_are_taken_in_one_turn_are_all_done(
     network: Namespace, tmp_path: Path
 ) -> None:
-    config = policy(tmp_path / "audit.log", limit=300)
+    config = policy(tmp_path / "audit", limit=300)
     addresses = [f"192.0.2.{n}" for n in range(1, 91)] + [f"2001:db8::{n:x}" for n in range(1, 61)]
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         asked = [client.send("add", **add(each)) for each in addresses]
@@ -184,7 +184,7 @@ def test_more_adds_than_are_taken_in_one_turn_are_all_done(
 def holdings(network: Namespace, tmp_path: Path) -> Iterator[Holdings]:
     """And the test is in the network namespace, too."""
     file = tmp_path / "helper.yml"
-    file.write_text(policy(tmp_path / "audit.log"))
+    file.write_text(policy(tmp_path / "audit"))
     read = read_policy(file)
     with network.entered():
         yield Holdings(read, AuditLog(read.audit_log, read.sha256))

@@ -43,7 +43,7 @@ def owners(
     request: pytest.FixtureRequest, network: Namespace, tmp_path: Path
 ) -> Iterator[tuple[Client, Client]]:
     tmp_path.chmod(0o755)
-    config = policy(tmp_path / "audit.log", users=(0, NOBODY))
+    config = policy(tmp_path / "audit", users=(0, NOBODY))
     with running(network, tmp_path, config=config) as helper:
         helper.socket.chmod(0o666)
         one, two = request.param

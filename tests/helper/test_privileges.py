@@ -229,7 +229,7 @@ def test_a_capability_that_is_missing_is_named(
 def test_a_record_from_when_it_ran_as_root_goes_on(network: Namespace, place: Path) -> None:
     with started(network, place, user="root") as helper:
         wait_until_ready(helper)
-    with dropped(network, place) as helper:
+    with dropped(network, place) as helper, helper.greeted():
         pass
     types = [each["type"] for each in read_records(place / "audit")]
     assert types.count("start") == 2
@@ -280,8 +280,7 @@ def test_a_policy_that_its_user_cannot_read_is_told_at_the_start(
     text = policy(place / "audit")
     (place / "helper.yml").write_text(text)
     with started(network, place, user=USER, config=text) as helper:
-        wait_until_ready(helper)
-        assert "SIGHUP could not read it" in helper.log.read_text()
+        wait_for(lambda: "SIGHUP could not read it" in helper.log.read_text(), "it is told")
 
 
 def test_a_user_that_is_not_there_is_named(network: Namespace, place: Path) -> None:

@@ -130,8 +130,8 @@ def test_from_then_on_the_records_name_the_new_policy(helper: Helper, client: Cl
 def test_what_no_rule_allows_any_more_is_removed_at_once(
     network: Namespace, tmp_path: Path
 ) -> None:
-    wide = policy(tmp_path / "audit.log", networks=WIDER)
-    narrow = policy(tmp_path / "audit.log", networks=WIDER[:1])
+    wide = policy(tmp_path / "audit", networks=WIDER)
+    narrow = policy(tmp_path / "audit", networks=WIDER[:1])
     with running(network, tmp_path, config=wide) as helper:
         with helper.greeted() as client:
             for address in (V4, OTHER, V6):
@@ -156,11 +156,11 @@ def test_an_address_whose_prefix_length_is_not_allowed_any_more_is_removed(
     network: Namespace, tmp_path: Path
 ) -> None:
     network.run("sysctl", "-qw", f"net.ipv4.conf.{INTERFACE}.promote_secondaries=1")
-    config = policy(tmp_path / "audit.log", prefixes=(24, 32))
+    config = policy(tmp_path / "audit", prefixes=(24, 32))
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         assert client.add(V4, prefix=24) == OK_ABSENT
         assert client.add("192.0.2.11") == OK_ABSENT
-        reload(helper, policy(tmp_path / "audit.log"))
+        reload(helper, policy(tmp_path / "audit"))
         assert client.is_hung_up()
         assert present(network) == [f"{INTERFACE} 192.0.2.11/32"]
 
@@ -168,8 +168,8 @@ def test_an_address_whose_prefix_length_is_not_allowed_any_more_is_removed(
 def test_a_user_who_is_no_longer_in_it_is_hung_up_on_and_loses_its_addresses(
     network: Namespace, tmp_path: Path
 ) -> None:
-    both = policy(tmp_path / "audit.log", users=[0, NOBODY])
-    one = policy(tmp_path / "audit.log", users=[0])
+    both = policy(tmp_path / "audit", users=[0, NOBODY])
+    one = policy(tmp_path / "audit", users=[0])
     with (
         running(network, tmp_path, config=both) as helper,
         helper.greeted() as client,
@@ -189,8 +189,8 @@ def test_a_user_who_is_no_longer_in_it_is_hung_up_on_and_loses_its_addresses(
 
 
 def test_a_user_who_is_new_in_it_may_connect(network: Namespace, tmp_path: Path) -> None:
-    one = policy(tmp_path / "audit.log", users=[0])
-    both = policy(tmp_path / "audit.log", users=[0, NOBODY])
+    one = policy(tmp_path / "audit", users=[0])
+    both = policy(tmp_path / "audit", users=[0, NOBODY])
     with running(network, tmp_path, config=one) as helper, helper.greeted() as client:
         reload(helper, both)
         with greeted_as(NOBODY, helper) as other:
@@ -215,30 +215,31 @@ def test_a_lower_limit_removes_nothing_and_counts_for_further_ones(
 def test_another_number_of_commands_a_second_counts_at_once(
     network: Namespace, tmp_path: Path
 ) -> None:
-    slow, fast = (policy(tmp_path / "audit.log", rate=rate) for rate in (1, 1000))
+    """At one a second these would take longer than any test."""
+    slow, fast = (policy(tmp_path / "audit", rate=rate) for rate in (1, 1000))
     with running(network, tmp_path, config=slow) as helper, helper.greeted() as client:
-        asked = [client.send("announce", address=V4) for _ in range(20)]
         reload(helper, fast)
-        began = boottime()
+        asked = [client.send("announce", address=V4) for _ in range(150)]
         assert {client.receive(each)["code"] for each in asked} == {"foreign"}
-        assert boottime() - began < 10, "they do not wait for a second each"
 
 
 def test_reading_it_again_brings_no_new_allowance(network: Namespace, tmp_path: Path) -> None:
-    config = policy(tmp_path / "audit.log", rate=1)
+    config = policy(tmp_path / "audit", rate=1)
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         began = boottime()
-        for _ in range(3):
-            assert client.ask("announce", address=V4)["code"] == "foreign"
+        codes = []
+        for _ in range(20):
+            codes.append(client.ask("announce", address=V4)["code"])
             reload(helper)
-        assert boottime() - began >= 1.9
+        most = 1 + (boottime() - began)
+    assert codes.count("foreign") <= most
 
 
 def test_warnings_are_told_at_the_start_and_after_a_reload(
     network: Namespace, tmp_path: Path
 ) -> None:
     def config(limit: int) -> str:
-        return policy(tmp_path / "audit.log", limit=limit, rate=2)
+        return policy(tmp_path / "audit", limit=limit, rate=2)
 
     file = tmp_path / "helper.yml"
     with running(network, tmp_path, config=config(3)) as helper:

@@ -301,7 +301,7 @@ class Rig:
         """With another prefix length; or it is taken away again."""
         foreign = self._model.kernel.foreign
         what = "del" if each in foreign else "add"
-        self._network.run("ip", "address", what, f"{each}/30", "dev", INTERFACE)
+        self._network.run("ip", "address", what, f"{each}/31", "dev", INTERFACE)
         (foreign.remove if each in foreign else foreign.add)(each)
         self.seen.add(f"{what} by hand")
         self.look()

@@ -1,0 +1,64 @@
+"""Seeing that an interface can be used again, or is at another MAC address: rtnetlink(7), group
+RTMGRP_LINK. Sees; decides nothing.
+"""
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from yaim_helper.netlink import RTM_DELLINK, RTM_NEWLINK, Link, MalformedMessage, link, messages
+
+MAX_READ = 64
+"""Datagrams in one go."""
+
+_RTMGRP_LINK = 1
+_MAX_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    names: frozenset[str] = frozenset()
+    """Of interfaces that are usable, and were not, or are at another MAC address."""
+    is_lost: bool = False
+    """Whether the kernel had more to tell than there was room for: any may have changed."""
+
+
+class Links:
+    """Those of the network namespace that this process is in. What one was like before its first
+    change is not known: after that it counts as changed."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self.socket.setblocking(False)
+        self.socket.bind((0, _RTMGRP_LINK))
+        self._known: dict[int, Link] = {}
+
+    def read(self) -> Changes:
+        """What has come; no more than MAX_READ datagrams."""
+        names: set[str] = set()
+        for _ in range(MAX_READ):
+            try:
+                datagram, (sender, _) = self.socket.recvfrom(_MAX_BYTES)
+            except OSError as error:
+                return Changes(frozenset(names), is_lost=error.errno == errno.ENOBUFS)
+            # Others than the kernel can send here, too.
+            if sender == 0:
+                names |= self._changed(datagram)
+        return Changes(frozenset(names))
+
+    def _changed(self, datagram: bytes) -> set[str]:
+        names: set[str] = set()
+        try:
+            for message in messages(datagram):
+                if message.kind not in (RTM_NEWLINK, RTM_DELLINK):
+                    continue
+                told = link(message.body)
+                before = self._known.pop(told.index, None)
+                if message.kind == RTM_NEWLINK:
+                    self._known[told.index] = told
+                    if told.is_usable and told != before:
+                        names.add(told.name)
+        except MalformedMessage:
+            # The kernel should never send that.
+            return names
+        return names

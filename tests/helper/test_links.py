@@ -1,0 +1,251 @@
+"""Interfaces that come back are announced on anew; and what a neighbour makes of announcements."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yaim_helper.links import Changes, Links
+from yaim_helper.netlink import Link, MalformedMessage, link, messages
+
+from tests.helper.network import INTERFACE, PEER, capturing, new_network, wait_for
+from tests.helper.process import (
+    OK_ABSENT,
+    OK_PRESENT,
+    Client,
+    Helper,
+    policy,
+    running,
+)
+from yaim.lab.namespaces import Namespace
+from yaim.lab.network import LAN, Cables
+
+V4, V6 = "192.0.2.10", "2001:db8::10"
+PORT = 5005
+SO_RCVBUFFORCE = 33
+
+
+@pytest.fixture
+def links(network: Namespace) -> Iterator[Links]:
+    with network.entered():
+        links = Links()
+    yield links
+    links.socket.close()
+
+
+def settled(links: Links) -> None:
+    """Nothing more is told of what was done before."""
+    while links.read().names:
+        time.sleep(0.01)
+
+
+def changed(links: Links) -> set[str]:
+    """Of the next change that counts; the kernel tells of carriers a moment later."""
+    return set(wait_for(lambda: links.read().names, "a change"))
+
+
+# --- seeing it ---------------------------------------------------------------------------------
+
+
+def test_an_interface_that_comes_up_is_seen(network: Namespace, links: Links) -> None:
+    network.run("ip", "link", "set", INTERFACE, "down")
+    settled(links)
+    network.run("ip", "link", "set", INTERFACE, "up")
+    assert changed(links) <= {INTERFACE, PEER}
+
+
+def test_a_carrier_that_comes_back_is_seen(network: Namespace, links: Links) -> None:
+    """It is the other end that goes down."""
+    network.run("ip", "link", "set", PEER, "down")
+    settled(links)
+    network.run("ip", "link", "set", PEER, "up")
+    wait_for(lambda: INTERFACE in links.read().names, "the carrier")
+
+
+def test_another_mac_address_is_seen(network: Namespace, links: Links) -> None:
+    network.run("ip", "link", "set", INTERFACE, "address", "02:00:00:00:00:99")
+    assert INTERFACE in changed(links)
+
+
+def test_what_does_not_matter_is_not_seen_twice(network: Namespace, links: Links) -> None:
+    network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
+    assert changed(links) == {INTERFACE}, "nothing was known of it"
+    network.run("ip", "link", "set", INTERFACE, "mtu", "1401")
+    network.run("ip", "link", "set", PEER, "mtu", "1401")
+    assert changed(links) == {PEER}
+
+
+def test_an_interface_that_is_deleted_is_forgotten(network: Namespace, links: Links) -> None:
+    network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
+    settled(links)
+    network.run("ip", "link", "delete", INTERFACE)
+
+    def is_forgotten() -> bool:
+        assert links.read() == Changes()
+        return not links._known
+
+    wait_for(is_forgotten, "it is forgotten")
+
+
+def test_an_overrun_says_that_anything_may_have_changed(network: Namespace, links: Links) -> None:
+    links.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    for mtu in range(1400, 1450):
+        network.run("ip", "link", "set", INTERFACE, "mtu", str(mtu))
+    assert links.read().is_lost
+    assert not links.read().is_lost
+
+
+def test_only_so_many_are_read_in_one_go(network: Namespace, links: Links) -> None:
+    links.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
+    commands = "".join(
+        f"ip link set {INTERFACE} address 02:00:00:00:01:{n:02x}\n" for n in range(99)
+    )
+    network.run("sh", "-ec", commands)
+    assert links.read() == Changes(frozenset({INTERFACE}))
+    assert links.read().names == {INTERFACE}
+    assert links.read() == Changes()
+
+
+def test_what_others_than_the_kernel_send_is_not_believed(network: Namespace, links: Links) -> None:
+    network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
+    with network.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as told:
+        told.bind((0, 1))
+        network.run("ip", "link", "set", INTERFACE, "address", "02:00:00:00:00:98")
+        datagram = told.recv(1 << 16)
+        settled(links)
+        links._known.clear()
+        told.sendto(datagram, (links.socket.getsockname()[0], 0))
+    assert links.read() == Changes()
+    assert links._changed(datagram) == {INTERFACE}
+    assert links._changed(datagram[:-3]) == set()
+
+
+@given(st.binary(max_size=80))
+def test_arbitrary_bytes_are_a_link_or_malformed(body: bytes) -> None:
+    try:
+        assert isinstance(link(body), Link)
+    except MalformedMessage:
+        pass
+
+
+def test_a_link_is_read_as_ip_shows_it(network: Namespace, links: Links) -> None:
+    with network.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as told:
+        told.bind((0, 1))
+        network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
+        (message,) = messages(told.recv(1 << 16))
+        index = socket.if_nametoindex(INTERFACE)
+    mac = bytes.fromhex("020000000001")
+    assert link(message.body) == Link(index, INTERFACE, mac, is_usable=True)
+
+
+# --- announcing then ---------------------------------------------------------------------------
+
+
+def test_an_address_is_announced_anew_when_its_interface_has_its_carrier_back(
+    network: Namespace, client: Client
+) -> None:
+    """The first burst is over by then; the next of its announcements would be seconds away."""
+    began = time.monotonic()
+    client.add(V4)
+    with capturing(network) as capture:
+        wait_for(lambda: len(capture.announced()) == 2 and time.monotonic() - began > 1.5, "all")
+    network.run("ip", "link", "set", PEER, "down")
+    network.run("ip", "link", "set", PEER, "up")
+    with capturing(network) as capture:
+        wait_for(capture.announced, "it is announced")
+    assert time.monotonic() - began < 4.5
+
+
+def test_an_interface_that_comes_and_goes_costs_one_burst_a_second(
+    network: Namespace, client: Client
+) -> None:
+    client.add(V4)
+    with capturing(network) as capture:
+        began = time.monotonic()
+        while time.monotonic() - began < 2.0:
+            for mac in ("02:00:00:00:00:97", "02:00:00:00:00:01"):
+                network.run("ip", "link", "set", INTERFACE, "address", mac)
+        # At most three bursts of a second begin, each with three announcements in that second.
+        assert 0 < len(capture.announced()) <= 2 * 3 * 4
+
+
+# --- a neighbour -------------------------------------------------------------------------------
+
+
+@dataclass
+class Node:
+    namespace: Namespace
+    helper: Helper
+    client: Client
+    sinks: list[socket.socket]
+
+    def got(self) -> list[bytes]:
+        found = []
+        for sink in self.sinks:
+            try:
+                while True:
+                    found.append(sink.recv(100))
+            except BlockingIOError:
+                continue
+        return found
+
+
+@contextmanager
+def node(number: int, directory: Path) -> Iterator[Node]:
+    with ExitStack() as stack:
+        namespace = Namespace.new()
+        stack.callback(namespace.close)
+        stack.callback(Cables(namespace, f"n{number}", (LAN,)).close)
+        own = (f"192.0.2.{number}/24", f"2001:db8::{number}/64")
+        for each in own:
+            nodad = ("nodad",) if ":" in each else ()
+            namespace.run("ip", "address", "add", each, "dev", LAN.interface, *nodad)
+        place = directory / str(number)
+        place.mkdir()
+        config = policy(place / "audit").replace(INTERFACE, LAN.interface)
+        helper = stack.enter_context(running(namespace, place, config=config))
+        sinks = []
+        with namespace.entered():
+            for family, every in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+                sink = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                if family == socket.AF_INET6:
+                    sink.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sink.bind((every, PORT))
+                sink.setblocking(False)
+                sinks.append(sink)
+        yield Node(namespace, helper, stack.enter_context(helper.greeted()), sinks)
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_a_neighbour_with_the_old_mac_address_reaches_the_new_holder_with_its_next_packet(
+    tmp_path: Path, address: str
+) -> None:
+    LAN.make()
+    with ExitStack() as stack:
+        stack.callback(LAN.delete)
+        old, new, neighbour = (stack.enter_context(node(n, tmp_path)) for n in (1, 2, 3))
+        with neighbour.namespace.entered():
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            sender = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        assert old.client.add(address, interface=LAN.interface) == OK_ABSENT
+        sender.sendto(b"before", (address, PORT))
+        assert wait_for(old.got, "the old holder is reached") == [b"before"]
+        assert old.client.remove(address) == OK_PRESENT
+        assert new.client.add(address, interface=LAN.interface) == OK_ABSENT
+        sender.sendto(b"after", (address, PORT))
+        assert wait_for(new.got, "the new holder is reached") == [b"after"]
+        assert old.got() == []
+
+
+def test_this_network_has_two_ends() -> None:
+    """What the tests above rely on: one end down is the other without a carrier."""
+    with new_network() as network:
+        network.run("ip", "link", "set", PEER, "down")
+        assert "LOWERLAYERDOWN" in wait_for(
+            lambda: network.run("ip", "link", "show", INTERFACE), "it is shown"
+        )
