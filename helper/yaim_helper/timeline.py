@@ -168,6 +168,9 @@ class History:
         """However it did: nobody renews from then on, until an address is added again."""
         self._intents.clear()
         for spell in self._open.values():
+            if spell.adds:
+                # Perhaps put back by one whose result was not told.
+                spell.doubt()
             if spell.is_renewal_to_come:
                 self._apply(spell, marker)
             spell.is_only_asked_for = False
@@ -189,11 +192,16 @@ class History:
         listed = self._listed = set() if self._listed is None else self._listed
         for address, interface, prefix, uid, cluster, deadline_ns in record.fields["addresses"]:
             listed.add(address)
-            spell = self._open.get(address) or self._begin(address, None, record)
-            spell.is_only_asked_for = False
+            spell = self._open.get(address)
             if is_at_start:
+                spell = spell or self._begin(address, None, record)
                 spell.removal_at = None
-            spell.begin_sure(self._life_began if is_at_start else record.at)
+                spell.begin_sure(self._life_began)
+            elif spell is None:
+                # All that is known where earlier segments are kept elsewhere.
+                spell = self._begin(address, None, record)
+                spell.begin_sure(record.at)
+            spell.is_only_asked_for = False
             spell.owner = spell.owner if uid is None or cluster is None else (uid, cluster)
             spell.place, spell.policy = (interface, prefix), record.policy
             if deadline_ns is not None:
@@ -206,11 +214,11 @@ class History:
             return
         self._listed, self._is_at_start = None, False
         for spell in list(self._open.values()):
-            if spell.address in listed or spell.adds or spell.removal_at is not None:
+            if spell.address in listed:
                 continue
             if is_at_start:
                 self._is_absent(spell, record, "the next life of the helper did not find it")
-            elif spell.is_renewed:
+            elif spell.is_renewed and not spell.adds and spell.removal_at is None:
                 self._is_absent(spell, record, "the helper held it no more")
 
     # --- requests ------------------------------------------------------------------------------
@@ -353,7 +361,8 @@ class History:
     def _is_absent(self, spell: _Spell, record: Record, why: str) -> None:
         """The helper knows its own, and of what an earlier life left what its policy allows."""
         if spell.is_renewed or spell.policy == record.policy:
-            self._end(spell, min(spell.bound, record.at), why)
+            at = record.at if spell.is_renewal_to_come else min(spell.bound, record.at)
+            self._end(spell, at, why)
         else:
             spell.doubt()
 

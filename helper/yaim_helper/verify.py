@@ -291,7 +291,7 @@ class Verification:
             case "segment":
                 number = record.fields["number"]
                 if number != self._number:
-                    self._found(Damage.BROKEN, f"was written into segment {number}")
+                    self._found(Damage.BROKEN, f"calls itself segment {number}")
 
     def _check_clock(self, record: Record) -> None:
         ahead = record.boot_began
