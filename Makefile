@@ -5,7 +5,8 @@
 #              and 13 (SUITE=trixie: one of them)
 # make sim     random faults in virtual time; SEEDS=100000 for more
 # make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
-# make bench   the figures of the README, measured here
+# make fuzz    a fuzzer against the helper; TARGET=parser, wire or server, INPUTS=1000000 for more
+# make bench   the figures of the README and docs/, measured here
 #
 # Each sets up what it needs: Debian packages, and a virtual environment in .venv. Network
 # namespaces need root; without it, sudo is used.
@@ -17,7 +18,7 @@ SOURCES := yaim helper bench tests
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap \
 	libpq5 postgresql pgbouncer patroni python3-etcd
 
-.PHONY: demo test test-pypi test-debian check sim chaos bench setup packages
+.PHONY: demo test test-pypi test-debian check sim chaos fuzz bench setup packages
 
 demo: setup
 	$(SUDO) $(BIN)/yaim lab run
@@ -46,12 +47,20 @@ MINUTES ?= 3
 chaos: setup
 	$(SUDO) $(BIN)/python -m bench.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+TARGET ?= server
+INPUTS ?= 100000
+fuzz: setup
+	$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[fuzz]'
+	$(SUDO) $(BIN)/python -m tests.fuzz $(TARGET) --inputs $(INPUTS)
+
 ROUNDS ?= 5
 bench: setup
 	$(SUDO) $(BIN)/python -m bench.figures --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.outages --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.checks --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.lifetimes
+	$(SUDO) $(BIN)/python -m bench.helper --rounds $(ROUNDS)
 
 setup: packages .venv/ready
 

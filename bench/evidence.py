@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from bench.account import Incident
@@ -38,7 +39,7 @@ def evidence(lab: Lab, incidents: Sequence[Incident], spell: Spell) -> list[str]
         told += ((at, f"{name} log: {text}") for at, text in _log(directory / "log"))
         told += (
             (at, f"{name} audit: {text}")
-            for at, text in _audit(directory / "audit.log", str(spell.address))
+            for at, text in _audit(directory / "audit", str(spell.address))
         )
     shown = sorted(each for each in told if start <= each[0] <= end)
     return [
@@ -64,9 +65,9 @@ def _log(file: Path) -> Iterator[Told]:
             yield at + offset, line[24:]
 
 
-def _audit(file: Path, address: str) -> Iterator[Told]:
+def _audit(directory: Path, address: str) -> Iterator[Told]:
     offset = time.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    for line in _lines(file):
+    for line in chain.from_iterable(map(_lines, sorted(directory.glob("audit-*.jsonl")))):
         with suppress(ValueError, KeyError):
             record = json.loads(line)
             if record.get("address") != address and record.get("type") not in ("start", "gap"):
@@ -75,7 +76,7 @@ def _audit(file: Path, address: str) -> Iterator[Told]:
             yield record["boottime_ns"] / 1e9 + offset, json.dumps(told)
 
 
-_NOT_TOLD = ("v", "boot_id", "host", "policy", "time", "boottime_ns", "address")
+_NOT_TOLD = ("v", "boot_id", "host", "policy", "time", "boottime_ns", "address", "prev", "hash")
 
 
 def _lines(file: Path) -> Iterable[str]:

@@ -1,12 +1,15 @@
 """The coordinator's side of helper/PROTOCOL.md: held against helper/vectors.json, against a real
 helper, and against one that does not keep to it."""
 
+import fcntl
 import json
 import logging
 import os
 import re
 import signal
 import socket
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -36,6 +39,7 @@ from yaim.core.events import (
 from yaim.core.model import Boottime
 from yaim.helper_client import (
     ANSWER_WITHIN_S,
+    MAX_UNDER_WAY,
     HelperAction,
     HelperClient,
     HelperError,
@@ -169,7 +173,7 @@ def run(network: Namespace, tmp_path: Path) -> Run:
     """Runs a real helper; `changes` are those to its policy."""
 
     def run(changes: Message | None = None) -> AbstractContextManager[Helper]:
-        config = json.loads(policy(tmp_path / "audit.log")) | (changes or {})
+        config = json.loads(policy(tmp_path / "audit")) | (changes or {})
         return running(network, tmp_path, config=json.dumps(config))
 
     return run
@@ -376,6 +380,28 @@ def test_many_addresses_are_added_together_and_told_by_more_than_one_reply(
         )
 
 
+def test_a_thousand_addresses_are_added_renewed_and_removed(
+    network: Namespace, run: Run, start: Start
+) -> None:
+    addresses, deadline = [V4 + n for n in range(500)] + [V6 + n for n in range(500)], in_s(300)
+    adds = [
+        AddAddress(number, each, INTERFACE, each.max_prefixlen, deadline)
+        for number, each in enumerate(addresses)
+    ]
+    rules = [{"interface": INTERFACE, "networks": ["192.0.0.0/16", "2001:db8::/64"]}]
+    with run({"max-addresses": 1000, "commands-per-second": 10_000, "rules": rules}):
+        client = start()
+        client.ready()
+        client.submit(*adds)
+        assert client.next(1000) == [AddressAdded(each.request, each.address) for each in adds]
+        client.submit(RenewAddresses(in_s(600)))
+        assert client.next() == [AddressesRenewed(frozenset())]
+        assert len(present(network)) == 1000
+        client.submit(*(RemoveAddress(each.request, each.address) for each in adds))
+        assert client.next(1000) == [AddressRemoved(each.request, each.address) for each in adds]
+        assert present(network) == []
+
+
 def test_what_an_earlier_life_of_the_helper_left_is_told_apart(run: Run, start: Start) -> None:
     deadline = in_s(30)
     adds = [AddAddress(n, each, INTERFACE, 32, deadline) for n, each in enumerate((V4, V4 + 1))]
@@ -510,9 +536,9 @@ def test_a_user_who_is_not_in_the_policy_tries_on_until_he_is(
 ) -> None:
     with run({"users": [12345]}) as helper:
         reason = "its user is not in the policy"
-        before = helper.audit_log.read_text().count(reason)
+        before = str(helper.records()).count(reason)
         client = start()
-        wait_for(lambda: helper.audit_log.read_text().count(reason) >= before + 3, "three tries")
+        wait_for(lambda: str(helper.records()).count(reason) >= before + 3, "three tries")
         wait_for(warnings, "a warning")
     with run():
         client.ready()
@@ -525,7 +551,7 @@ def test_a_second_client_of_a_cluster_is_told_so_once_and_has_its_turn_later(
         first = start()
         first.ready()
         second = start()
-        wait_for(lambda: helper.audit_log.read_text().count('"busy"') >= 3, "three refusals")
+        wait_for(lambda: str(helper.records()).count("'busy'") >= 3, "three refusals")
         (warning,) = warnings()
         assert f"process {os.getpid()} is connected for cluster {CLUSTER} already" in warning
         first.leave()
@@ -573,6 +599,63 @@ def test_what_is_asked_before_the_helper_is_ready_is_dropped(path: Path, start: 
             client.submit(REMOVE)
             request = json.loads(connection.recv(MAX_PACKET))
             assert (request["id"], request["op"]) == (3, "remove")
+
+
+def test_a_renewal_goes_ahead_of_adds_that_wait_but_not_of_removals(
+    path: Path, start: Start
+) -> None:
+    """And what it passed asks for its deadline."""
+    sooner, later, last = (Boottime(float(n)) for n in (1000, 2000, 3000))
+    full = [RemoveAddress(n, V4) for n in range(MAX_UNDER_WAY)]
+    adds = [AddAddress(n, V4 + n, "eth0", 32, sooner) for n in range(4)]
+    with listening(path) as listener:
+        client = start()
+        with greeted(listener) as connection:
+            client.ready()
+            client.submit(*full)
+            client.submit(adds[0], REMOVE, adds[1], adds[2], RenewAddresses(later), adds[3])
+            client.submit(RenewAddresses(last))
+            ok: Message = {"result": "ok", "was": "absent", "missing": []}
+            asked = [json.loads(answer(connection, ok)) for _ in range(MAX_UNDER_WAY + 8 - 1)]
+    waited = asked[MAX_UNDER_WAY:]
+    told = [(each["op"], each.get("address"), each.get("deadline_ns", 0) / 1e9) for each in waited]
+    assert told == [
+        ("add", str(V4), sooner),
+        ("remove", str(V4), 0),
+        ("renew", None, later),
+        ("renew", None, last),
+        ("add", str(V4 + 1), last),
+        ("add", str(V4 + 2), last),
+        ("add", str(V4 + 3), last),
+    ]
+
+
+def test_a_full_buffer_holds_up_neither_what_is_in_it_nor_what_waits(
+    path: Path, start: Start
+) -> None:
+    """Requests of such a length fill it before there are too many of them under way."""
+    adds = [AddAddress(n, V4, f"{n}-" + "x" * 1500, 32, DEADLINE) for n in range(MAX_UNDER_WAY)]
+    with listening(path) as listener:
+        client = start()
+        with greeted(listener) as connection:
+            client.ready()
+            client.submit(*adds)
+            wait_for(lambda: is_full(connection), "the buffer is full")
+            ok: Message = {"result": "ok", "was": "absent"}
+            asked = [json.loads(answer(connection, ok)) for _ in adds]
+            assert [each["interface"] for each in asked] == [each.interface for each in adds]
+            assert client.next(len(adds)) == [AddressAdded(each.request, V4) for each in adds]
+
+
+def is_full(connection: socket.socket) -> bool:
+    """Whether less than all that was submitted above has come, and no more comes."""
+    before = unread(connection)
+    return 100_000 < before == unread(connection) < MAX_UNDER_WAY * 1500
+
+
+def unread(connection: socket.socket) -> int:
+    """Bytes (unix(7), SIOCINQ: of a SOCK_SEQPACKET socket those of all packets)."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 NONE, ABSENT = "none of the protocol", object()
@@ -649,3 +732,19 @@ def test_a_list_that_will_not_do_is_warned_of_once(
             client.ready()
     assert len(warnings()) == 1
     assert "addresses" in warnings()[0]
+
+
+def test_the_head_of_the_helpers_record_is_logged(
+    run: Run, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: the next time is an hour later."""
+    with run() as helper, caplog.at_level(logging.INFO, "yaim.helper_client"):
+        client = start()
+        client.ready()
+        for _ in range(2):
+            client.submit(RenewAddresses(in_s(60)))
+            client.next(1)
+        (told,) = [each for each in caplog.messages if each.startswith("audit head")]
+        words = dict(word.split("=") for word in told.split()[2:])
+        record = helper.records()[int(words["seq"]) - 1]
+    assert (words["host"], words["sha256"]) == (record["host"], record["hash"])

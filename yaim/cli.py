@@ -71,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         "--user", default="yaim", help="whom the coordinator runs as; default: %(default)s"
     )
     supervise.add_argument(
+        "--helper-user",
+        default="yaim-helper",
+        help="whom the helper becomes; default: %(default)s",
+    )
+    supervise.add_argument(
         "--helper-config",
         type=Path,
         metavar="FILE",
@@ -240,7 +245,8 @@ def _supervise(options: argparse.Namespace) -> int:
     try:
         if os.geteuid() != 0:
             raise supervisor.SuperviseError("must be run as root, to start the helper")
-        user = supervisor.user_named(options.user)
+        user = supervisor.user_named(options.user, "coordinator", "--user")
+        helper_user = supervisor.user_named(options.helper_user, "helper", "--helper-user")
         arguments = [f"--{name}={value}" for name, value in _flags(options).items()]
         if loaded.file is not None:
             arguments.append(f"--config={loaded.file.absolute()}")
@@ -250,7 +256,10 @@ def _supervise(options: argparse.Namespace) -> int:
             if options.daemon:
                 files = options.pid_file.absolute(), options.log_file.absolute()
                 stack.enter_context(supervisor.daemonize(*files, listener))
-            return supervisor.supervise(user, options.helper_config.absolute(), listener, arguments)
+            helper_config = options.helper_config.absolute()
+            return supervisor.supervise(
+                user, helper_user.pw_name, helper_config, listener, arguments
+            )
     except supervisor.SuperviseError as error:
         _complain(str(error))
         return EX_CANNOT_START

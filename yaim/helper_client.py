@@ -10,9 +10,11 @@ import logging
 import os
 import selectors
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -42,10 +44,13 @@ MAX_LABEL = 15
 """Characters that the kernel keeps of <interface>:<label>."""
 ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
-MAX_UNDER_WAY = 64
-"""Commands without a reply yet: neither socket's buffer overflows."""
+MAX_UNDER_WAY = 128
+"""Commands without a reply yet. The helper takes 64 at a time: as many are there when it has done
+these. Nor do their replies overflow the helper's buffer, for which it would hang up: the kernel
+counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wait."""
 CLOCKS_AGREE_WITHIN_S = 1.0
-_PASSING = ("expired", "rate")
+TELL_HEAD_EVERY_S = 3600.0
+_PASSING = ("expired",)
 """Refusals that say nothing about the next try."""
 
 HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
@@ -135,6 +140,7 @@ class HelperClient:
         """Of IPv4 addresses that are added from now on."""
         self._post = post
         self._commands: SimpleQueue[HelperAction] = SimpleQueue()
+        self._tell_head_at = 0.0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         threading.Thread(target=self._work, name="helper", daemon=True).start()
 
@@ -208,6 +214,20 @@ class HelperClient:
             is_more = page["more"] and page["addresses"]
         return tuple(addresses), frozenset(left_over)
 
+    def _take_in(self, queue: deque[HelperAction]) -> None:
+        """Behind what is in the queue; but a renewal goes ahead of adds, however many wait, which
+        from then on ask for its deadline: what comes of it is the same. It never goes ahead of
+        removals: what is to go must not be granted longer before it goes."""
+        while not self._commands.empty():
+            action = self._commands.get_nowait()
+            passed: list[HelperAction] = []
+            if isinstance(action, RenewAddresses):
+                while queue and isinstance(add := queue[-1], AddAddress):
+                    passed.append(replace(add, deadline=action.deadline))
+                    queue.pop()
+            queue.append(action)
+            queue.extend(reversed(passed))
+
     def _drop_commands(self) -> None:
         """What was asked of an earlier connection: the core asks anew for what it still wants."""
         try:
@@ -218,7 +238,9 @@ class HelperClient:
 
     def _serve(self, connection: "_Connection") -> None:
         """Raises HelperError or OSError when the helper is lost."""
+        queue: deque[HelperAction] = deque()
         waiting: deque[tuple[int, HelperAction, float]] = deque()
+        connection.socket.setblocking(False)
         with selectors.DefaultSelector() as selector:
             selector.register(connection.socket, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
@@ -234,15 +256,30 @@ class HelperClient:
                             raise HelperError("an answer to nothing")
                         request_id, action, _ = waiting.popleft()
                         answers.append(read_answer(packet, request_id, action))
+                        if isinstance(action, RenewAddresses):
+                            self._tell_head(packet)
                     self._post(*(each for each in answers if each is not None))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
-                while len(waiting) < MAX_UNDER_WAY and not self._commands.empty():
-                    action = self._commands.get_nowait()
-                    request_id = connection.send(command(action, self.label))
-                    waiting.append((request_id, action, boottime()))
+                self._take_in(queue)
+                while len(waiting) < MAX_UNDER_WAY and queue:
+                    try:
+                        request_id = connection.send(command(queue[0], self.label))
+                    except BlockingIOError:
+                        # What fills the buffer will be answered: then there is room again.
+                        break
+                    waiting.append((request_id, queue.popleft(), boottime()))
                 if waiting and boottime() >= waiting[0][-1] + ANSWER_WITHIN_S:
                     raise HelperError(f"no answer within {ANSWER_WITHIN_S:g} s")
+
+    def _tell_head(self, packet: bytes) -> None:
+        """Of the helper's record, in our log, which whoever rewrites that record does not reach
+        (helper/AUDIT.md)."""
+        head = json.loads(packet).get("head")
+        if boottime() >= self._tell_head_at and isinstance(head, dict):
+            told = socket.gethostname(), head.get("seq"), head.get("hash")
+            logger.info("audit head host=%s seq=%s sha256=%s", *told)
+            self._tell_head_at = boottime() + TELL_HEAD_EVERY_S
 
 
 class _Connection:
@@ -252,8 +289,12 @@ class _Connection:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._last_id = 0
         try:
-            self.socket.settimeout(ANSWER_WITHIN_S)
+            # A connect that does not block gives up at once if many others are waiting; one that
+            # does has its turn (unix(7) does not tell).
+            limit = struct.pack("2l", int(ANSWER_WITHIN_S), 0)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             self.socket.connect(str(path))
+            self.socket.settimeout(ANSWER_WITHIN_S)
         except OSError:
             self.socket.close()
             raise
@@ -266,9 +307,10 @@ class _Connection:
 
     def send(self, message: Mapping[str, Any]) -> int:
         """The request's id."""
-        self._last_id += 1
-        self.socket.send(write_request(self._last_id, message))
-        return self._last_id
+        request_id = self._last_id + 1
+        self.socket.send(write_request(request_id, message))
+        self._last_id = request_id
+        return request_id
 
     def receive(self) -> bytes:
         packet, _, flags, _ = self.socket.recvmsg(MAX_REPLY_BYTES)
@@ -279,16 +321,13 @@ class _Connection:
         return packet
 
     def receive_all(self) -> list[bytes]:
-        """What has come; at least one packet, after waiting for it."""
-        packets = [self.receive()]
-        self.socket.setblocking(False)
+        """What has come, on a socket that does not block."""
+        packets = []
         try:
             while True:
                 packets.append(self.receive())
         except BlockingIOError:
             return packets
-        finally:
-            self.socket.settimeout(ANSWER_WITHIN_S)
 
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The ok reply to one request. Raises HelperError for any other."""

@@ -151,35 +151,38 @@ class Program:
             os.kill(self.pid, number)
 
 
-def user_named(name: str) -> pwd.struct_passwd:
+def user_named(name: str, role: str, flag: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(name)
     except KeyError:
         raise SuperviseError(
-            f"there is no user {name!r} to run the coordinator as: create it"
-            f" (adduser --system --group {name}) or name another with --user"
+            f"there is no user {name!r} to run the {role} as: create it"
+            f" (adduser --system --group {name}) or name another with {flag}"
         ) from None
 
 
 def supervise(
     user: pwd.struct_passwd,
+    helper_user: str,
     helper_config: Path,
     listener: socket.socket,
     coordinator_arguments: Sequence[str],
 ) -> int:
-    """Run both until SIGTERM or SIGINT; the exit status. `listener` is the helper's socket."""
+    """Run both until SIGTERM or SIGINT; the exit status. `listener` is the helper's socket, and
+    `helper_user` whom it becomes."""
     setproctitle("yaim: supervisor")
     # Where it is ignored, which is inherited, nobody is told of the end of a child.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     yaim = (sys.executable, "-P", "-m", "yaim")
-    yaim_helper = (sys.executable, "-I", "-m", "yaim_helper", "--config", str(helper_config))
+    yaim_helper = (sys.executable, "-I", "-m", "yaim_helper")
     helper = Program(
         "helper",
-        yaim_helper,
-        (*yaim_helper, "--check"),
+        (*yaim_helper, "--config", str(helper_config), "--user", helper_user),
+        (*yaim_helper, "policy", "check", str(helper_config)),
         environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         listener=listener,
+        held_back=frozenset({signal.SIGHUP}),
     )
     coordinator = Program(
         "coordinator",
@@ -311,7 +314,8 @@ class _Supervisor:
             logger.info("supervisor: got %s", number.name)
             self._exit_status = 0
         elif number is signal.SIGHUP:
-            self._coordinator.send(number)
+            for program in (self._helper, self._coordinator):
+                program.send(number)
         elif number is signal.SIGUSR1:
             self._start_anew()
         elif number is signal.SIGCHLD:

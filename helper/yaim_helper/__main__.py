@@ -4,13 +4,15 @@ which need no privileges."""
 import argparse
 import os
 import pwd
+import signal
 import socket
 import sys
 from pathlib import Path
 
 from yaim_helper.audit import AuditError, AuditLog
 from yaim_helper.policy import Policy, PolicyError, read_policy
-from yaim_helper.server import Server
+from yaim_helper.privileges import PrivilegeError, acting_as, give_up, hand_over, user_named
+from yaim_helper.server import Server, tell
 
 EX_CONFIG = 78
 EX_CANNOT_START = 1
@@ -47,22 +49,33 @@ def serve(arguments: list[str]) -> int:
         help="where to listen, unless systemd hands in a socket; default: %(default)s",
     )
     parser.add_argument(
-        "--check", action="store_true", help="only tell whether the allowlist can be used"
+        "--user",
+        default="yaim-helper",
+        help="whom to run as, with CAP_NET_ADMIN and CAP_NET_RAW only, if started as root;"
+        " default: %(default)s",
     )
     options = parser.parse_args(arguments)
+    # Until the server can heed it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     try:
         policy = read_policy(options.config)
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
-    if options.check:
-        return 0
+    tell("\n".join(policy.warnings))
     try:
+        user = user_named(options.user) if os.geteuid() == 0 else None
+        if user is not None:
+            hand_over(policy.audit_log, user)
         # First what a second helper does not get.
-        audit = AuditLog(policy.audit_log, policy.sha256)
+        with acting_as(user):
+            audit = AuditLog(policy.audit_log, policy.sha256)
         listener = _passed_socket() or _own_socket(options.socket, policy)
+        give_up(user)
         server = Server(listener, policy, audit)
-    except (OSError, AuditError) as error:
+    except (OSError, AuditError, PrivilegeError) as error:
         return _give_up(EX_CANNOT_START, str(error))
+    if not os.access(options.config, os.R_OK):
+        tell(f"{options.config}: SIGHUP could not read it: its user is not allowed to (chmod a+r)")
     server.run()
     return 0
 
@@ -88,13 +101,12 @@ def _own_socket(path: Path, policy: Policy) -> socket.socket:
             # No such account.
             os.chown(path, uid, -1)
     path.chmod(0o660)
-    listener.listen(16)
+    listener.listen(128)
     return listener
 
 
 def _give_up(status: int, text: str) -> int:
-    for line in text.splitlines():
-        print(f"yaim-helper: {line}", file=sys.stderr)  # noqa: T201
+    tell(text)
     return status
 
 

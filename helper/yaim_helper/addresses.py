@@ -3,10 +3,6 @@
 Every address is put there with a finite lifetime, which is read back. No preferred lifetime: that
 keeps the host from choosing the address as a source, and, with the finite lifetime, tells an
 address that the helper put there from every other, also after a restart.
-
-pyroute2 writes and reads the messages; they go through a socket of our own. Its ready-made calls
-take three times as long, one message each, and in Debian 12's version 0.7.2 they make an address
-permanent when only asked for a lifetime.
 """
 
 import errno
@@ -15,27 +11,33 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from math import floor
 from pathlib import Path
-from typing import Any
 
-from pyroute2.netlink import (
+from yaim_helper.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLM_F_REPLACE,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
     NLMSG_ERROR,
+    RTM_DELADDR,
+    RTM_GETADDR,
+    RTM_NEWADDR,
+    Found,
+    MalformedMessage,
+    Message,
+    all_addresses,
+    error_number,
+    found,
+    message,
+    messages,
+    new_address,
+    old_address,
 )
-from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
 from yaim_helper.protocol import Address
 
 GRACE_S = 0.2
@@ -45,13 +47,15 @@ ACT_WITHIN_S = GRACE_S / 2
 EARLY_S = 0.02
 """How much before its lifetime's end the kernel may remove an address
 (ADDRCONF_TIMER_FUZZ_MINUS)."""
-MAX_TOGETHER = 64
-"""Addresses set together: the acknowledgements fit into a socket's buffer, and it is done within
-a small part of ACT_WITHIN_S."""
+MAX_TOGETHER = 16
+"""Addresses set together: done within a small part of ACT_WITHIN_S. For each IPv6 address the
+kernel goes through all multicast groups of its interface (ipv6_find_idev), and each address has a
+group: among 1000 one takes 0.4 ms."""
 
-_FOREVER = 0xFFFFFFFF
-_IFA_F_NODAD = 0x02
-_SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8913, 0x8927
+_RECEIVE_BYTES = 1 << 16
+"""Twice as many as the kernel puts into one datagram (netlink_dump in net/netlink/af_netlink.c)."""
+_MAX_NAME_BYTES = 15
+_SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
 _ARPHRD_ETHER = 1
 _CONF = Path("/proc/sys/net/ipv4/conf")
@@ -74,25 +78,6 @@ class Interface:
     is_up: bool
     has_neighbours: bool
     """Whether it is an Ethernet on which ARP and neighbour discovery are spoken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An address as it is on this host; the same one may be in several places."""
-
-    address: Address
-    index: int
-    prefix: int
-    valid_s: int | None
-    """None: forever."""
-    preferred_s: int | None
-    created: int
-    """When it was put there: hundredths of a second since the boot."""
-
-    @property
-    def is_left_over(self) -> bool:
-        """Whether it looks like one that the helper put there."""
-        return self.valid_s is not None and self.preferred_s == 0
 
 
 def lateness_s(life_s: float) -> float:
@@ -139,6 +124,12 @@ class Assignment:
     """Of an IPv4 address, behind the interface's name; may be empty."""
     lifetime_s: int
 
+    def body(self) -> bytes:
+        """Of the request to the kernel."""
+        is_labelled = self.label and self.address.version == 4
+        label = f"{self.interface.name}:{self.label}" if is_labelled else ""
+        return new_address(self.address, self.prefix, self.interface.index, label, self.lifetime_s)
+
 
 class Kernel:
     """The network namespace that this process is in."""
@@ -151,7 +142,7 @@ class Kernel:
     def interface(self, name: str) -> Interface:
         """Raises KernelError if there is none."""
         try:
-            index = socket.if_nametoindex(name)
+            (index,) = struct.unpack_from("i", self._ask_about(name, _SIOCGIFINDEX))
             (flags,) = struct.unpack_from("H", self._ask_about(name, _SIOCGIFFLAGS))
             hardware, mac = struct.unpack_from("H6s", self._ask_about(name, _SIOCGIFHWADDR))
         except OSError as error:
@@ -166,18 +157,20 @@ class Kernel:
 
     def mac_addresses(self) -> set[bytes]:
         """Of all interfaces."""
-        found = set()
+        macs = set()
         for _, name in socket.if_nameindex():
-            try:
-                found.add(self.interface(name).mac)
-            except KernelError:
-                # It went away meanwhile.
-                continue
-        return found
+            # Should it have gone meanwhile: so much the better.
+            with suppress(KernelError):
+                macs.add(self.interface(name).mac)
+        return macs
 
     def _ask_about(self, name: str, request: int) -> bytes:
-        """What netdevice(7) answers, without the name."""
-        return fcntl.ioctl(self._socket, request, struct.pack("16s24x", os.fsencode(name)))[16:]
+        """What netdevice(7) answers, without the name. Raises OSError."""
+        it = os.fsencode(name)
+        if len(it) > _MAX_NAME_BYTES:
+            # The kernel would take its beginning for the name.
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return fcntl.ioctl(self._socket, request, struct.pack("16s24x", it))[16:]
 
     def promotes_secondaries(self, name: str) -> bool:
         """Whether an IPv4 address that is removed leaves the others of its network there (sysctl
@@ -190,131 +183,90 @@ class Kernel:
                 continue
         return False
 
-    def addresses(self) -> list[Found]:
-        """All addresses of this host."""
-        while True:
-            found = []
-            is_whole = True
-            for message in self._dump():
-                is_whole = is_whole and not message["header"]["flags"] & NLM_F_DUMP_INTR
-                address = ip_address(
-                    message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-                )
-                lifetimes = message.get_attr("IFA_CACHEINFO") or {}
-                found.append(
-                    Found(
-                        address,
-                        message["index"],
-                        message["prefixlen"],
-                        _finite(lifetimes.get("ifa_valid", _FOREVER)),
-                        _finite(lifetimes.get("ifa_preferred", _FOREVER)),
-                        lifetimes.get("cstamp", 0),
-                    )
-                )
-            if is_whole:
-                return found
+    def addresses(self, wanted: Iterable[Address] | None = None) -> list[Found]:
+        """All addresses of this host, or, of those that look like the helper's, only these. Raises
+        KernelError."""
+        packed = {each.packed for each in wanted} if wanted is not None else None
+        while (places := self._dump(packed)) is None:
+            continue
+        return places
 
     def put(self, assignments: Sequence[Assignment]) -> dict[Address, KernelError]:
         """Add the addresses, MAX_TOGETHER at most, or set the lifetimes of those that are there;
         what went wrong. Not yet read back."""
-        errors = self._request([self._new_address(each) for each in assignments])
+        bodies = [each.body() for each in assignments]
+        errors = self._request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, bodies)
         return {
-            each.address: KernelError(error, os.strerror(error))
-            for each, error in zip(assignments, errors, strict=True)
-            if error
+            each.address: _error(number)
+            for each, number in zip(assignments, errors, strict=True)
+            if number
         }
 
     def delete(self, index: int, address: Address, prefix: int) -> bool:
         """Whether it was there. Raises KernelError."""
-        message = _about(address, index, prefix)
-        message["header"] = self._header(RTM_DELADDR, NLM_F_ACK)
-        (error,) = self._request([message])
-        if error in _ABSENT:
-            return False
-        if error:
-            raise KernelError(error, os.strerror(error))
-        return True
+        (number,) = self._request(RTM_DELADDR, 0, [old_address(address, prefix, index)])
+        if number and number not in _ABSENT:
+            raise _error(number)
+        return not number
 
-    def _new_address(self, assignment: Assignment) -> Any:
-        message = _about(assignment.address, assignment.interface.index, assignment.prefix)
-        message["header"] = self._header(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
-        lifetime = {
-            "ifa_preferred": 0,
-            "ifa_valid": assignment.lifetime_s,
-            "cstamp": 0,
-            "tstamp": 0,
-        }
-        message["attrs"].append(("IFA_CACHEINFO", lifetime))
-        if assignment.address.version == 6:
-            message["flags"] = _IFA_F_NODAD
-        elif assignment.label:
-            label = f"{assignment.interface.name}:{assignment.label}"
-            message["attrs"].append(("IFA_LABEL", label))
-        return message
+    def _request(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
+        """Send them together; for each its error number, 0 for none.
 
-    def _header(self, kind: int, flags: int) -> dict[str, int]:
-        self._sequence += 1
-        return {
-            "type": kind,
-            "flags": flags | NLM_F_REQUEST,
-            "sequence_number": self._sequence,
-            "pid": 0,
-            "length": 0,
-        }
-
-    def _request(self, messages: Sequence[Any]) -> list[int]:
-        """Send the messages together; for each its error number, 0 for none."""
-        if not messages:
+        The kernel has done them all, in order, when it has acknowledged the last; of the others
+        it tells only the errors.
+        """
+        if not bodies:
             return []
-        for message in messages:
-            message.encode()
-        self._socket.send(b"".join(bytes(message.data) for message in messages))
-        errors: dict[int, int] = {}
-        while len(errors) < len(messages):
-            for kind, sequence, body in self._receive():
-                if kind == NLMSG_ERROR:
-                    errors[sequence] = -struct.unpack_from("=i", body, 16)[0]
-        return [errors[message["header"]["sequence_number"]] for message in messages]
+        first = self._sequence + 1
+        self._sequence += len(bodies)
+        last = self._sequence
+        packets = [message(kind, flags, first + n, body) for n, body in enumerate(bodies[:-1])]
+        packets.append(message(kind, flags | NLM_F_ACK, last, bodies[-1]))
+        self._socket.send(b"".join(packets))
+        errors = [0] * len(bodies)
+        with _understood():
+            while True:
+                for answer in self._receive():
+                    if answer.kind == NLMSG_ERROR and first <= answer.sequence <= last:
+                        errors[answer.sequence - first] = error_number(answer.body)
+                    if answer.sequence == last:
+                        return errors
 
-    def _dump(self) -> Iterator[Any]:
-        request = ifaddrmsg()
-        request["header"] = self._header(RTM_GETADDR, NLM_F_DUMP)
-        request.encode()
-        self._socket.send(request.data)
-        while True:
-            for kind, sequence, body in self._receive():
-                if sequence != self._sequence:
-                    continue
-                if kind == NLMSG_DONE:
-                    return
-                if kind == NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", body, 16)[0]
-                    raise KernelError(number, os.strerror(number))
-                message = ifaddrmsg(body)
-                message.decode()
-                yield message
+    def _dump(self, wanted: Container[bytes] | None) -> list[Found] | None:
+        """None: they changed meanwhile, and some may be missing."""
+        self._sequence += 1
+        self._socket.send(message(RTM_GETADDR, NLM_F_DUMP, self._sequence, all_addresses()))
+        places = []
+        is_whole = True
+        with _understood():
+            while True:
+                for answer in self._receive():
+                    if answer.sequence != self._sequence:
+                        continue
+                    is_whole = is_whole and not answer.flags & NLM_F_DUMP_INTR
+                    if answer.kind == RTM_NEWADDR:
+                        places.append(found(answer.body, wanted))
+                    elif number := error_number(answer.body):
+                        raise _error(number)
+                    else:
+                        return [each for each in places if each is not None] if is_whole else None
 
-    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
-        """The messages of one datagram: type, sequence number, all its bytes (netlink(7))."""
-        data = self._socket.recv(1 << 18)
-        while len(data) >= 16:
-            length, kind, _, sequence = struct.unpack_from("=IHHI", data)
-            yield kind, sequence, data[:length]
-            data = data[(length + 3) & ~3 :]
+    def _receive(self) -> list[Message]:
+        """What is in one datagram."""
+        return list(messages(self._socket.recv(_RECEIVE_BYTES)))
 
 
 _ABSENT = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
 """No such address; no such interface, so no such address either."""
 
 
-def _about(address: Address, index: int, prefix: int) -> Any:
-    message = ifaddrmsg()
-    message["family"] = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    message["prefixlen"] = prefix
-    message["index"] = index
-    message["attrs"] = [("IFA_LOCAL", str(address)), ("IFA_ADDRESS", str(address))]
-    return message
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except MalformedMessage as error:
+        raise KernelError(None, f"cannot make sense of what the kernel says: {error}") from error
 
 
-def _finite(seconds: int) -> int | None:
-    return None if seconds == _FOREVER else seconds
+def _error(number: int) -> KernelError:
+    return KernelError(number, os.strerror(number))

@@ -1,59 +1,180 @@
-"""The record of everything that was asked and done: one JSON object a line, only ever appended.
+"""Writing the record: helper/AUDIT.md. Lines are only ever appended, to segments in a directory.
 
 An intent before each effect, made durable first; a result after it. Whoever is to have an effect
 that adds power asks for the intent and goes no further if it cannot be written. Removing goes
 ahead all the same, and a later `gap` record tells how many records are missing.
+
+What earlier lives wrote is read once, at the start, and not believed further than it can be.
 """
 
+import ctypes
 import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
-_TAIL_BYTES = 65536
-"""More than the longest record, by far."""
+from yaim_helper.chain import (
+    GENESIS,
+    MARKER,
+    VERSION,
+    canonical,
+    record_hash,
+    seal,
+    segment_name,
+    segment_number,
+)
+from yaim_helper.entries import Entry, Owner, latest, segment_lost
+
+SEGMENT_BYTES = 4 << 20
+"""After so many a segment is followed by the next; it may be longer by what is written together."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_APPENDED = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""Not blocking: what is no file after all must not hold us up."""
+_MARKER_STEP, _MOST_MARKED = 512, 1 << 14
+_SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class AuditError(Exception):
     """The record cannot be written."""
 
 
+@dataclass(slots=True)
+class Past:
+    """What the last segment tells."""
+
+    sequence: int = 0
+    head: str = GENESIS
+    """The hash of the last record."""
+    owners: dict[str, Owner] = field(default_factory=dict)
+    """For whom an address was held at the end, as far as the records tell."""
+    torn: bytes = b""
+    """What stands behind the last line that is a record."""
+
+    def read(self, segment: bytes) -> None:
+        """Damage is no reason to stop: `verify` is who finds it."""
+        bad: list[bytes] = []
+        *lines, tail = segment.split(b"\n")
+        for line in lines:
+            if self._take(line):
+                bad.clear()
+            else:
+                bad.append(line + b"\n")
+        if not tail or not self._take(tail):
+            self.torn = b"".join((*bad, tail))
+
+    def _take(self, line: bytes) -> bool:
+        """Whether it is a record, by its own hash."""
+        try:
+            record = json.loads(line)
+            if record["hash"] != record_hash(record) or type(record["seq"]) is not int:
+                return False
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
+        self.sequence, self.head = record["seq"], record["hash"]
+        try:
+            self._follow(record)
+        except (KeyError, TypeError, ValueError):
+            # Not one of ours, for all its hash.
+            return True
+        return True
+
+    def _follow(self, record: Entry) -> None:
+        """Who holds what after this record. Raises KeyError, TypeError, ValueError."""
+        match record["type"], record.get("op"), record.get("outcome"):
+            case "start", _, _:
+                # What is there is told by the `held` that follows.
+                self.owners = {}
+            case "held", _, _:
+                for address, _, _, uid, cluster, _ in record["addresses"]:
+                    if uid is not None:
+                        self.owners[address] = Owner(uid, cluster)
+            case "result", "add", "ok":
+                self.owners[record["address"]] = Owner(record["peer"]["uid"], record["cluster"])
+            case "result", "remove", "ok":
+                owner = Owner(record["peer"]["uid"], record["cluster"])
+                if self.owners.get(record["address"], owner) == owner:
+                    self.owners.pop(record["address"], None)
+            case "own", "expire", "removed" | "the kernel had removed it":
+                self.owners.pop(record["address"], None)
+            case _:
+                pass
+
+
 class AuditLog:
     """An open record. Not thread-safe."""
 
-    def __init__(self, path: Path, policy_sha256: str) -> None:
+    def __init__(
+        self, directory: Path, policy_sha256: str, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         """Raises AuditError."""
-        self._path = path
+        self._path = directory
+        self._segment_bytes = segment_bytes
         self._common = {
             "v": VERSION,
             "boot_id": boot_id(),
             "host": socket.gethostname(),
             "policy": policy_sha256,
         }
+        self.describe_held: Callable[[], Iterable[Entry]] = tuple
+        """What each further segment begins with: `held` records."""
         self._missed = 0
+        self._lost: str | None = None
+        """What has happened to the segment, if it is not to be written any more."""
+        self._is_new = False
+        """Whether the segment has no beginning yet."""
+        self._before = 0
+        self._why: str | None = None
+        """The segment before, and what has happened to it."""
+        self._marker_size = 0
+        past = Past()
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            self._file = os.open(
-                path,
-                os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o600,
-            )
-            # Two helpers would each remove what the other renews.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            tail = self._tail()
+            directory.mkdir(mode=0o700, exist_ok=True)
+            self._directory = _locked(directory)
+            self._number = self._last_number()
+            self._file = self._opened(past) if self._number else -1
+            self._marker, self.earlier = self._opened_marker()
+        except FileExistsError as error:
+            raise AuditError(
+                f"{directory}: is a file; audit-log names a directory: move it away"
+            ) from error
         except BlockingIOError as error:
-            raise AuditError(f"{path}: another yaim-helper is writing it") from error
+            raise AuditError(f"{directory}: another yaim-helper is writing it") from error
         except OSError as error:
-            raise AuditError(f"{path}: {error.strerror}") from error
-        self._is_torn = bool(tail) and not tail.endswith(b"\n")
-        self._sequence = _last_sequence(tail)
+            name = error.filename if isinstance(error.filename, str) else ""
+            raise AuditError(f"{directory / name}: {error.strerror}") from error
+        self._sequence, self._head = past.sequence, past.head
+        self.owners = past.owners
+        """For whom an earlier life held an address, by its text."""
+        self._torn = past.torn
+        """What stands in the segment behind its last record."""
+        self._size = os.fstat(self._file).st_size if self._number else 0
+        self._is_ended = not self._size or os.pread(self._file, 1, self._size - 1) == b"\n"
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last record."""
+        return self._sequence, self._head
+
+    @property
+    def number(self) -> int:
+        """Of the segment; 0: there is none yet."""
+        return self._number
+
+    def use_policy(self, policy_sha256: str) -> None:
+        """What is recorded from now on was decided by this policy."""
+        self._common["policy"] = policy_sha256
 
     def write(self, records: Iterable[Mapping[str, Any]], *, durable: bool) -> None:
         """Append the records. Raises AuditError: not all are written, or perhaps not durably; what
@@ -61,30 +182,14 @@ class AuditLog:
         records = list(records)
         if not records:
             return
-        gaps = [{"type": "gap", "missed": self._missed}] if self._missed else []
-        lines = [
-            self._line(number, record)
-            for number, record in enumerate((*gaps, *records), start=self._sequence + 1)
-        ]
-        text = (b"\n" if self._is_torn else b"") + b"".join(lines)
         try:
-            written = os.write(self._file, text)
+            self._go_on()
+            self._append(records)
+            if durable:
+                os.fdatasync(self._file)
         except OSError as error:
             self._missed += len(records)
             raise AuditError(f"{self._path}: {error.strerror}") from error
-        whole = max(0, text[:written].count(b"\n") - self._is_torn)
-        self._sequence += whole
-        self._is_torn = not text[:written].endswith(b"\n")
-        if whole >= len(gaps):
-            self._missed = 0
-        self._missed += len(records) - max(0, whole - len(gaps))
-        if written != len(text):
-            raise AuditError(f"{self._path}: wrote {written} of {len(text)} bytes")
-        if durable:
-            try:
-                os.fdatasync(self._file)
-            except OSError as error:
-                raise AuditError(f"{self._path}: {error.strerror}") from error
 
     def try_write(self, records: Iterable[Mapping[str, Any]], *, durable: bool) -> bool:
         """`write`, for what goes ahead without a record."""
@@ -101,31 +206,195 @@ class AuditLog:
         except AuditError as error:
             print(f"yaim-helper: {error}", file=sys.stderr, flush=True)  # noqa: T201
 
-    def _line(self, sequence: int, record: Mapping[str, Any]) -> bytes:
-        whole = {
-            **self._common,
-            **record,
-            "seq": sequence,
-            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-        }
-        return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-
-    def _tail(self) -> bytes:
-        size = os.fstat(self._file).st_size
-        return os.pread(self._file, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-
-
-def _last_sequence(tail: bytes) -> int:
-    """Of the last record that is whole; 0: there is none."""
-    for line in reversed(tail.split(b"\n")):
+    def mark(self, deadlines: Mapping[Owner, float]) -> None:
+        """The latest deadlines, in the marker. It is handed to the disk and not waited for, and
+        nothing depends on it."""
+        sequence, head = self.head
+        whole = {**self._common, **_now(), "seq": sequence, "hash": head}
+        whole["owners"] = latest(deadlines)
+        text = canonical(whole)
+        steps = -(-(len(text) + 1) // _MARKER_STEP)
+        padded = text.ljust(max(steps * _MARKER_STEP, self._marker_size) - 1) + b"\n"
         try:
-            sequence = json.loads(line)["seq"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if type(sequence) is int:
-            return sequence
-    return 0
+            os.pwrite(self._marker, padded, 0)
+        except OSError:
+            return
+        self._marker_size = len(padded)
+        _sync_file_range(self._marker, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def _append(self, records: list[Mapping[str, Any]]) -> None:
+        """Raises OSError. What is missing but for these records counts as missed."""
+        first: list[Mapping[str, Any]] = [*self._beginning()] if self._is_new else []
+        if self._torn:
+            torn = self._torn.removesuffix(b"\n")
+            told = {"torn_bytes": len(torn), "torn_sha256": sha256(torn).hexdigest()}
+            first.append({"type": "recovery", **told})
+        if self._missed:
+            first.append({"type": "gap", "missed": self._missed})
+        lines, hashes = self._sealed([*first, *records])
+        start = b"" if self._is_ended else b"\n"
+        text = start + b"".join(lines)
+        written = os.write(self._file, text)
+        self._size += written
+        if written == len(text):
+            self._has_written(len(lines), hashes)
+            self._torn, self._is_ended, self._missed = b"", True, 0
+            self._is_new = False
+            return
+        whole, behind = 0, len(start)
+        # A record is whole also without its line break.
+        while whole < len(lines) and written >= behind + len(lines[whole]) - 1:
+            behind += len(lines[whole])
+            whole += 1
+        self._has_written(whole, hashes)
+        if whole:
+            self._torn = b""
+        self._torn += text[behind if whole else 0 : written]
+        self._is_ended = written > 0 and text[written - 1 : written] == b"\n"
+        if whole >= len(first):
+            self._missed = 0
+            self._is_new = False
+        self._missed -= max(0, whole - len(first))
+        raise OSError(0, f"wrote {written} of {len(text)} bytes")
+
+    def _sealed(self, records: Iterable[Mapping[str, Any]]) -> tuple[list[bytes], list[str]]:
+        lines, hashes, head = [], [], self._head
+        for number, record in enumerate(records, start=self._sequence + 1):
+            line, head = seal({**self._common, **record, **_now(), "seq": number}, head)
+            lines.append(line)
+            hashes.append(head)
+        return lines, hashes
+
+    def _has_written(self, count: int, hashes: list[str]) -> None:
+        if count:
+            self._sequence += count
+            self._head = hashes[count - 1]
+
+    # --- segments ----------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """See to a segment that can be appended to. Raises OSError."""
+        lost = self._lost or self._loss()
+        is_long = self._size >= self._segment_bytes and not self._torn and self._is_ended
+        if lost is None and self._number and not is_long:
+            return
+        self._lost = lost
+        if lost is not None:
+            self._reopen_directory()
+        self._change_segment()
+
+    def _loss(self) -> str | None:
+        """What somebody has done to the segment since we wrote it; None: nothing."""
+        if not self._is_in_place():
+            return "its directory is gone"
+        if not self._number:
+            return None
+        try:
+            found = os.stat(segment_name(self._number), dir_fd=self._directory)
+        except OSError:
+            return "it is gone"
+        if not os.path.samestat(found, os.fstat(self._file)):
+            return "another file is in its place"
+        if found.st_size != self._size:
+            return f"it has {found.st_size} bytes instead of {self._size}"
+        return None
+
+    def _is_in_place(self) -> bool:
+        """The directory."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._directory))
+        except OSError:
+            return False
+
+    def _reopen_directory(self) -> None:
+        if self._is_in_place():
+            return
+        self._path.mkdir(mode=0o700, exist_ok=True)
+        directory = _locked(self._path)
+        os.close(self._directory)
+        self._directory = directory
+        os.close(self._marker)
+        self._marker, _ = self._opened_marker()
+
+    def _change_segment(self) -> None:
+        """To a new one. Raises OSError: then the one before is the last still."""
+        number = max(self._number, self._last_number()) + 1
+        file = self._made(number)
+        if self._number:
+            os.close(self._file)
+        self._before, self._number, self._file = self._number, number, file
+        self._why, self._lost = self._lost, None
+        self._torn, self._is_ended, self._size, self._is_new = b"", True, 0, True
+
+    def _beginning(self) -> Iterable[Mapping[str, Any]]:
+        """Of a segment: what a reader needs who has no other."""
+        if self._number > 1:
+            yield {"type": "segment", "number": self._number}
+        if self._why is not None:
+            yield segment_lost(self._before, self._why)
+        if self._number > 1:
+            yield from self.describe_held()
+
+    def _made(self, number: int) -> int:
+        """A new segment; its name is on the disk."""
+        file = os.open(
+            segment_name(number),
+            _APPENDED | os.O_CREAT | os.O_EXCL,
+            0o600,
+            dir_fd=self._directory,
+        )
+        os.fsync(self._directory)
+        return file
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def _last_number(self) -> int:
+        """Of the segments that there are; 0: there is none."""
+        names = os.listdir(self._directory)  # noqa: PTH208
+        return max(filter(None, map(segment_number, names)), default=0)
+
+    def _opened(self, past: Past) -> int:
+        file = os.open(segment_name(self._number), _APPENDED, dir_fd=self._directory)
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(file)
+            raise OSError(0, "is not a file", segment_name(self._number))
+        most = 2 * SEGMENT_BYTES
+        past.read(os.pread(file, most, max(0, status.st_size - most)))
+        return file
+
+    def _opened_marker(self) -> tuple[int, Any]:
+        """And what an earlier life has left in it; None: nothing that can be read."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        file = os.open(MARKER, flags, 0o600, dir_fd=self._directory)
+        found = os.pread(file, _MOST_MARKED, 0)
+        self._marker_size = len(found)
+        try:
+            earlier = json.loads(found)
+            json.dumps(earlier, allow_nan=False)
+        except (ValueError, RecursionError):
+            earlier = None
+        return file, earlier if isinstance(earlier, dict) else None
+
+
+def _locked(directory: Path) -> int:
+    """Two helpers would each remove what the other renews."""
+    opened = os.open(directory, _DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _now() -> Entry:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    }
 
 
 def boot_id() -> str:

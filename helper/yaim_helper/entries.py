@@ -3,6 +3,7 @@
 Words for the auditor: changing one changes the format (helper/AUDIT.md).
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
@@ -22,6 +23,11 @@ from yaim_helper.protocol import (
 )
 
 Entry: TypeAlias = dict[str, Any]
+
+MAX_HELD = 200
+"""Addresses in one `held` record."""
+MAX_REASON = 1000
+"""Characters of what is wrong in helper.yml; standard error has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,20 @@ def hung_up(peer: Peer, reason: str) -> Entry:
     return {"type": "hung-up", "peer": peer.entry(), "reason": reason}
 
 
+def policy_read(refusal: str | None) -> Entry:
+    """helper.yml was read again; with why it was refused, shortened, if it was."""
+    if refusal is None:
+        return {"type": "policy", "outcome": "ok", "reason": None}
+    reason = "; ".join(refusal.splitlines())
+    return {"type": "policy", "outcome": "refused", "reason": reason[:MAX_REASON]}
+
+
+def summary(untold: Iterable[tuple[int | None, str, int]]) -> Entry:
+    """What was too much to be told one by one: user (None: further users), what, and how often."""
+    counts = [{"uid": uid, "what": what, "count": count} for uid, what, count in untold]
+    return {"type": "summary", "counts": counts}
+
+
 def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -> Entry:
     """What the helper does of itself."""
     return {
@@ -130,3 +150,58 @@ def conflict(address: Address, interface: str, owner: Owner, mac: bytes, count: 
         "mac": mac.hex(":"),
         "count": count,
     }
+
+
+def segment_lost(number: int, why: str) -> Entry:
+    """The segment before can not be appended to any more."""
+    return {"type": "lost", "segment": number, "why": why}
+
+
+def started(version: int, pid: int, uid: int, earlier: Entry | None) -> Entry:
+    """`earlier`: the marker that an earlier life has left."""
+    return {"type": "start", "version": version, "pid": pid, "uid": uid, "earlier": earlier}
+
+
+def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> Entry:
+    """How often owners renewed, and the latest deadlines of those who hold anything still."""
+    return {
+        "type": "renewals",
+        "owners": [{**each, "count": counts.get(_owner(each), 0)} for each in latest(deadlines)],
+    }
+
+
+def latest(deadlines: Mapping[Owner, float]) -> list[Entry]:
+    """Instants of CLOCK_BOOTTIME."""
+    return [
+        {**owner.entry(), "deadline_ns": round(deadline * 1e9)}
+        for owner, deadline in deadlines.items()
+    ]
+
+
+def _owner(entry: Entry) -> Owner:
+    return Owner(entry["uid"], entry["cluster"])
+
+
+def held(addresses: Sequence[tuple[Address, str, int, Owner | None, float | None]]) -> list[Entry]:
+    """What is on interfaces because of the helper: address, interface, prefix length, for whom and
+    until when, as far as that is known; MAX_HELD in one record, and one record at least."""
+    rows = [
+        [str(address), interface, prefix, *_known(owner), _nanoseconds(deadline)]
+        for address, interface, prefix, owner, deadline in addresses
+    ]
+    return [
+        {
+            "type": "held",
+            "addresses": rows[start : start + MAX_HELD],
+            "more": start + MAX_HELD < len(rows),
+        }
+        for start in range(0, max(1, len(rows)), MAX_HELD)
+    ]
+
+
+def _known(owner: Owner | None) -> tuple[int | None, str | None]:
+    return (owner.uid, owner.cluster) if owner is not None else (None, None)
+
+
+def _nanoseconds(instant: float | None) -> int | None:
+    return round(instant * 1e9) if instant is not None else None

@@ -6,16 +6,16 @@ itself is on record.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import chain
 
 from yaim_helper.addresses import (
     ACT_WITHIN_S,
     EARLY_S,
     MAX_TOGETHER,
     Assignment,
-    Found,
     Interface,
     Kernel,
     KernelError,
@@ -27,8 +27,9 @@ from yaim_helper.announce import Announcer
 from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
 from yaim_helper.conflicts import Conflicts
-from yaim_helper.entries import Entry, Owner, conflict, own
-from yaim_helper.policy import Policy
+from yaim_helper.entries import Entry, Owner, conflict, held, own
+from yaim_helper.netlink import Found
+from yaim_helper.policy import Policy, edge
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Ok, Refused, Reply
 
 MAX_DEADLINE_S = 3600.0
@@ -101,33 +102,79 @@ class Holding:
 
 
 class Host:
-    """The host, for some requests together: read when it is first asked for, and kept true."""
+    """The host, for some requests together: read when it is first asked for, and kept true; and
+    what they add, which is put there together."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, addresses: Collection[Address]) -> None:
         self._kernel = kernel
-        self._places: list[Found] | None = None
+        self._wanted: Collection[Address] | None = addresses
+        """What `places` may be asked for; None: everything."""
+        self._places: dict[Address, list[Found]] | None = None
+        self._own: list[tuple[int, int, IPv4Network | IPv6Network]] | None = None
+        """Of the addresses that are not the helper's: interface, prefix length, network."""
         self._interfaces: dict[str, Interface] = {}
+        self._promotes: dict[str, bool] = {}
+        self.waiting: dict[Address, tuple[Add, Holding, Holding | None]] = {}
+        """To be put on the interfaces, before anything is done that may depend on it; with what was
+        held before."""
+        self.put: list[tuple[Add, Holding]] = []
+        """Not yet read back."""
+        self.failed: dict[int, KernelError] = {}
+        """Adds that went wrong after all, by the ids of the requests."""
 
-    def places(self, address: Address | None = None) -> list[Found]:
-        """Where this address is; without it, all there are."""
+    def places(self, address: Address) -> list[Found]:
+        """Where this address is."""
+        return self._all().get(address, [])
+
+    def all_places(self) -> Iterator[Found]:
+        """Of all addresses."""
+        if self._wanted is not None:
+            self._wanted = None
+            self.has_changed()
+        return chain.from_iterable(self._all().values())
+
+    def _all(self) -> dict[Address, list[Found]]:
         if self._places is None:
-            self._places = self._kernel.addresses()
-        return [each for each in self._places if address in (None, each.address)]
+            self._places = {}
+            for each in self._kernel.addresses(self._wanted):
+                self._places.setdefault(each.address, []).append(each)
+        return self._places
 
     def has_put(self, place: Found) -> None:
-        if self._places is not None:
-            self._places.append(place)
+        self._all().setdefault(place.address, []).append(place)
 
     def delete(self, place: Found) -> bool:
         """Whether it was there. Raises KernelError."""
         was_there = self._kernel.delete(place.index, place.address, place.prefix)
-        if self._places is not None and place in self._places:
-            self._places.remove(place)
+        self._all()[place.address] = [
+            each
+            for each in self.places(place.address)
+            if (each.index, each.prefix) != (place.index, place.prefix)
+        ]
         return was_there
 
     def has_changed(self) -> None:
         """It is read anew when it is next asked for."""
         self._places = None
+        self._own = None
+
+    def objection(self, address: Address, index: int) -> str | None:
+        """What the address is in a network that the host has on this interface, if not a host
+        there: the kernel sends to all of them what is for its broadcast address."""
+        if self._own is None:
+            self._own = [
+                (each.index, each.prefix, ip_network((each.address, each.prefix), strict=False))
+                for each in chain.from_iterable(self._all().values())
+                if not each.is_left_over
+            ]
+        return next(
+            (
+                f"{address} is the {what} of {network}, which the host has there"
+                for its_index, prefix, network in self._own
+                if its_index == index and address in network and (what := edge(address, prefix))
+            ),
+            None,
+        )
 
     def interface(self, name: str) -> Interface:
         """Raises KernelError if there is none."""
@@ -140,6 +187,11 @@ class Host:
             return self.interface(name).index == index
         except KernelError:
             return False
+
+    def promotes_secondaries(self, name: str) -> bool:
+        if name not in self._promotes:
+            self._promotes[name] = self._kernel.promotes_secondaries(name)
+        return self._promotes[name]
 
 
 class Holdings:
@@ -156,12 +208,36 @@ class Holdings:
         self._held: dict[Address, Holding] = {}
         self._expired: dict[Address, Owner] = {}
         """What was removed at its deadline, and the owner that does not know it yet."""
+        self._earlier = audit.owners
+        """For whom an earlier life held what it has left, by its text, as far as that is known."""
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def host(self) -> Host:
-        return Host(self._kernel)
+    def host(self, addresses: Collection[Address]) -> Host:
+        """For requests about these addresses."""
+        return Host(self._kernel, addresses)
+
+    def obey(self, policy: Policy) -> None:
+        """A new policy: what it does not allow is removed at once."""
+        self.policy = policy
+        now = boottime()
+        self.end_over(now)
+        for why, is_over in (
+            ("its user is not in the policy any more", self._has_no_user),
+            ("no rule allows it any more", self._has_no_rule),
+        ):
+            for holding in self._held.values():
+                if is_over(holding):
+                    holding.deadline = min(holding.deadline, now)
+            self.end_over(now, why)
+
+    def _has_no_user(self, holding: Holding) -> bool:
+        return holding.owner.uid not in self.policy.users
+
+    def _has_no_rule(self, holding: Holding) -> bool:
+        place = (holding.interface.name, holding.address, holding.prefix)
+        return not any(rule.allows(*place) for rule in self.policy.rules)
 
     # --- for a request -----------------------------------------------------------------------
 
@@ -169,20 +245,32 @@ class Holdings:
         """From now on it knows what it has: from `list`."""
         self._expired = {a: o for a, o in self._expired.items() if o != owner}
 
-    def add(self, owner: Owner, add: Add, host: Host) -> Reply:
-        """Not yet read back and announced."""
+    def refusal(self, add: Add) -> Refused | None:
+        """Of an add that is not to be done whatever is on the host."""
         if self.policy.rule_for(add) is None:
             return Refused(
                 "not-allowed", f"no rule allows {add.address}/{add.prefix} on {add.interface}"
             )
-        now = boottime()
-        deadline = add.deadline_ns / 1e9
-        life_s = deadline - now
+        life_s = add.deadline_ns / 1e9 - boottime()
         if life_s > MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
             return Refused("expired", f"the deadline is {life_s:.3f} s away")
+        return None
+
+    def add(self, owner: Owner, add: Add, host: Host) -> Reply:
+        """Checked, and held from now on; put on the interface with the others that wait for that,
+        by `settle` at the latest, which tells if it went wrong after all."""
+        refused = self.refusal(add)
+        if refused is not None:
+            return refused
+        deadline = add.deadline_ns / 1e9
+        life_s = deadline - boottime()
         interface = host.interface(add.interface)
         if not interface.is_up:
             raise KernelError(None, f"{add.interface} is down")
+        if objection := host.objection(add.address, interface.index):
+            return Refused("not-allowed", objection)
+        if add.address in host.waiting:
+            self.put_waiting(host)
         places = host.places(add.address)
         old = self._held.get(add.address)
         if old is not None:
@@ -190,7 +278,10 @@ class Holdings:
                 return Refused("foreign", f"{add.address} is held for {old.owner}")
             ours = [each for each in places if old.is_at(each)]
         else:
-            ours = [each for each in places if self._left_over_on(each, host)]
+            ours = [each for each in places if self._is_left_to(owner, each, host)]
+            if len(self._held) >= self.policy.max_addresses:
+                # What cannot be put there makes room.
+                self.put_waiting(host)
             if len(self._held) >= self.policy.max_addresses:
                 return Refused("limit", f"there are {len(self._held)} addresses already")
         holding = Holding(add.address, interface, add.prefix, add.label, owner, deadline, life_s)
@@ -213,36 +304,54 @@ class Holdings:
         self._held[add.address] = holding
         self._is_watching = False
         self._expired.pop(add.address, None)
-        failed = self._set_lifetimes([holding])
-        if failed:
-            self._forget(holding)
-            raise failed[add.address]
-        if not holding.kernel_until:
-            self._forget(holding)
-            raise KernelError(None, "the deadline came too near meanwhile")
-        if not any(holding.is_at(each) for each in ours):
-            host.has_put(Found(add.address, interface.index, add.prefix, 1, 0, 0))
+        self._earlier.pop(str(add.address), None)
+        host.waiting[add.address] = add, holding, old
         return Ok({"was": "present" if ours else "absent"})
+
+    def put_waiting(self, host: Host) -> None:
+        """Before anything that may depend on what was added before."""
+        waiting = list(host.waiting.values())
+        host.waiting.clear()
+        failed = self._set_lifetimes([holding for _, holding, _ in waiting])
+        for add, holding, old in waiting:
+            error = failed.get(add.address)
+            if error is None and not holding.kernel_until:
+                error = KernelError(None, "the deadline came too near meanwhile")
+            if error is not None:
+                self._go_back(holding, old)
+                host.failed[add.id] = error
+                continue
+            host.put.append((add, holding))
+            if not any(holding.is_at(each) for each in host.places(add.address)):
+                host.has_put(Found(add.address, holding.interface.index, add.prefix, 1, 0, 0))
+
+    def settle(self, host: Host) -> dict[int, KernelError]:
+        """Put and read back what was added: which adds went wrong after all, by the ids of their
+        requests. What is not on its interface is held no more."""
+        self.put_waiting(host)
+        added = {
+            holding: add.id for add, holding in host.put if self._held.get(add.address) is holding
+        }
+        for holding in self._read_back(list(added)):
+            self._forget(holding)
+            host.failed[added[holding]] = KernelError(
+                None, "the address is not on the interface as it should be"
+            )
+        return host.failed
 
     def _would_take_others_along(self, add: Add, interface: Interface, host: Host) -> bool:
         """Whether the kernel, when it removes this address, would remove all others of its network:
         it does so with the one that came first, its primary, of IPv4."""
-        if add.address.version == 6 or add.prefix >= 32:
+        if add.address.version == 6 or add.prefix >= 32 or host.promotes_secondaries(add.interface):
             return False
+        self.put_waiting(host)
         network = ip_network((add.address, add.prefix), strict=False)
-        return not self._kernel.promotes_secondaries(interface.name) and not any(
+        return not any(
             (each.index, each.prefix) == (interface.index, add.prefix)
             and each.address in network
             and each.address != add.address
-            for each in host.places()
+            for each in host.all_places()
         )
-
-    def wrong_of(self, added: Iterable[Address]) -> set[Address]:
-        """Read back what was added: those that are not as they should be are held no more."""
-        wrong = self._read_back([self._held[each] for each in added if each in self._held])
-        for holding in wrong:
-            self._forget(holding)
-        return {holding.address for holding in wrong}
 
     def remove(self, owner: Owner, address: Address, host: Host) -> Reply:
         holding = self._held.get(address)
@@ -254,7 +363,7 @@ class Holdings:
             host.has_changed()
             was_there = self._take_off(holding)
         else:
-            left = [each for each in host.places(address) if self._left_over_on(each, host)]
+            left = [each for each in host.places(address) if self._is_left_to(owner, each, host)]
             was_there = len([each for each in left if host.delete(each)]) > 0
         return Ok({"was": "present" if was_there else "absent"})
 
@@ -271,6 +380,12 @@ class Holdings:
         self._announcer.stop(holding.address)
         del self._held[holding.address]
         self._is_watching = False
+
+    def _go_back(self, holding: Holding, old: Holding | None) -> None:
+        """It was not set anew: what is on the interface is held until its deadline of before."""
+        self._forget(holding)
+        if old is not None:
+            self._held[old.address] = old
 
     def renew(self, owner: Owner, deadline: float) -> Reply:
         """What has outlived its deadline is ended, not renewed: if we were stopped meanwhile, the
@@ -305,8 +420,10 @@ class Holdings:
         """What is held for the owner, and what an earlier life left, which is held for none."""
         listed = {
             place.address: _listed(place.address, interface, place.prefix, None)
-            for place in host.places()
-            if place.address not in self._held and (interface := self._left_over_on(place, host))
+            for place in host.all_places()
+            if place.address not in self._held
+            and self._is_left_to(owner, place, host)
+            and (interface := self._left_over_on(place, host))
         }
         listed |= {
             each.address: _listed(each.address, each.interface.name, each.prefix, each.deadline)
@@ -329,6 +446,38 @@ class Holdings:
             return Refused("foreign", f"{address} is not held for {owner}")
         self._announce_now([holding])
         return Ok({})
+
+    def deadlines(self) -> dict[Owner, float]:
+        """The latest of each owner who holds anything."""
+        found: dict[Owner, float] = {}
+        for each in self._held.values():
+            found[each.owner] = max(each.deadline, found.get(each.owner, 0.0))
+        return found
+
+    def describe(self) -> list[Entry]:
+        """What is held, for the record."""
+        return held(
+            [
+                (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
+                for each in self._held.values()
+            ]
+        )
+
+    def describe_left_over(self) -> list[Entry]:
+        """What an earlier life left, for the record."""
+        host = self.host(())
+        return held(
+            [
+                (each.address, interface, each.prefix, self._earlier.get(str(each.address)), None)
+                for each in host.all_places()
+                if (interface := self._left_over_on(each, host))
+            ]
+        )
+
+    def _is_left_to(self, owner: Owner, place: Found, host: Host) -> bool:
+        """Whether an earlier life put it there, and for this owner or for nobody knows whom."""
+        is_his = self._earlier.get(str(place.address), owner) == owner
+        return is_his and self._left_over_on(place, host) is not None
 
     def _left_over_on(self, place: Found, host: Host) -> str | None:
         """The interface, if an earlier life of the helper put it there: it looks it, and may be
@@ -363,7 +512,7 @@ class Holdings:
     def _read_back(self, holdings: list[Holding]) -> list[Holding]:
         """Those that are not on their interface with a finite lifetime, as the kernel tells it.
         Announces those that are new there."""
-        places = self._kernel.addresses() if holdings else []
+        places = self._kernel.addresses(each.address for each in holdings) if holdings else []
         there = {
             holding.address: place
             for place in places
@@ -376,7 +525,7 @@ class Holdings:
             if place is None:
                 missing.append(holding)
             elif place.valid_s is None:
-                # Neither the kernel nor pyroute2 should ever do this.
+                # The kernel should never do this.
                 self._kernel.delete(place.index, place.address, place.prefix)
                 missing.append(holding)
                 self._audit.note([holding.own("extend", "had no lifetime: removed")])

@@ -1,13 +1,15 @@
 """What the helper may do: the allowlist, read from helper.yml.
 
-The file belongs to root and nobody else can change it, else it is not read. Decides about
-addresses; knows nothing of the kernel.
+The file belongs to root and nobody else can change it, else it is not read. What can never allow
+anything, has no effect or contradicts itself is an error; what is odd but clear is a warning.
+Decides about addresses; knows nothing of the kernel.
 """
 
+import os
 import pwd
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -15,17 +17,58 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from yaim_helper.protocol import Add, Address
+from yaim_helper.protocol import INTERFACE, Add, Address
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
 MAX_NETWORKS = 256
 """In all rules together, so that the hello reply holds them."""
+MAX_BYTES = 65536
+"""Of the file: reading it anew must not keep the helper from its work."""
+MIN_PREFIX = 8
+"""No address is to bring a wider route; of IPv6 none up to 32."""
 _MAX_UID = 2**32 - 2
+_NEVER: tuple[tuple[Network, str], ...] = (
+    (ip_network("0.0.0.0/8"), "addresses of 0.0.0.0/8 are never added"),
+    (ip_network("224.0.0.0/4"), "multicast addresses (224.0.0.0/4) are never added"),
+    (ip_network("240.0.0.0/4"), "reserved and broadcast addresses (240.0.0.0/4) are never added"),
+    (ip_network("::/128"), "the unspecified address (::) is never added"),
+    (ip_network("::ffff:0:0/96"), "IPv4-mapped addresses (::ffff:0:0/96) are never added"),
+    (ip_network("ff00::/8"), "multicast addresses (ff00::/8) are never added"),
+)
+_LOOPBACK: tuple[tuple[Network, str], ...] = (
+    (ip_network("127.0.0.0/8"), "loopback addresses (127.0.0.0/8) are added to lo only"),
+    (ip_network("::1/128"), "the loopback address (::1) is added to lo only"),
+)
 
 
 class PolicyError(Exception):
-    """helper.yml cannot be used. One line for each thing that is wrong: file:line: what."""
+    """helper.yml cannot be used. One line for each thing that is wrong: file:line: key: what."""
+
+
+def never(address: Address, interface: str) -> str | None:
+    """Why it is never added there, whatever the rules say; None: the rules decide."""
+    return next((why for network, why in _barred(interface) if address in network), None)
+
+
+def _barred(interface: str) -> tuple[tuple[Network, str], ...]:
+    return _NEVER if interface == "lo" else _NEVER + _LOOPBACK
+
+
+def edge(address: Address, prefix: int) -> str | None:
+    """What the address is in its network of this prefix length; None: a host.
+
+    Networks of one or two addresses have hosts only (RFC 3021, RFC 6164); in IPv6 the first
+    address is the subnet-router anycast address (RFC 4291 2.6.1), and the last a host.
+    """
+    host_bits = address.max_prefixlen - prefix
+    if host_bits <= 1:
+        return None
+    last = (1 << host_bits) - 1
+    number = int(address) & last
+    if number == 0:
+        return "network address" if address.version == 4 else "subnet-router anycast address"
+    return "broadcast address" if address.version == 4 and number == last else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +81,35 @@ class Rule:
     networks: tuple[Network, ...]
     prefixes: tuple[int, ...]
 
+    line: int = field(default=0, compare=False)
+    """In the file."""
+
+    def prefixes_for(self, version: int) -> tuple[int, ...]:
+        """Up to 32 they are meant for IPv4: no IPv6 address is to bring such a route."""
+        return tuple(each for each in self.prefixes if (each <= 32) is (version == 4))
+
     def allows(self, interface: str, address: Address, prefix: int) -> bool:
-        return (
-            interface == self.interface
-            and prefix in self.prefixes
-            # Up to 32 they are meant for IPv4: no IPv6 address is to bring such a route.
-            and (address.version == 4 or prefix > 32)
-            and any(_is_host_of(address, network) for network in self.networks)
-        )
+        return next(self.objections(interface, address, prefix), None) is None
+
+    def objections(self, interface: str, address: Address, prefix: int) -> Iterator[str]:
+        """Why it does not allow this address there; nothing: it does."""
+        if interface != self.interface:
+            yield f"it is for {self.interface}"
+        networks = [network for network in self.networks if address in network]
+        edges = [edge(address, network.prefixlen) for network in networks]
+        if not networks:
+            yield f"{address} is in none of its networks"
+        elif all(edges):
+            yield f"{address} is the {edges[0]} of its network {networks[0]}"
+        prefixes = self.prefixes_for(address.version)
+        if prefix not in prefixes:
+            allowed = ", ".join(map(str, prefixes)) or "none"
+            yield f"its prefix lengths for IPv{address.version}: {allowed}"
+        elif what := edge(address, prefix):
+            network = ip_network((address, prefix), strict=False)
+            yield f"{address} is the {what} of {network}, which prefix length {prefix} makes"
+        if why := never(address, self.interface):
+            yield why
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +122,9 @@ class Policy:
     audit_log: Path
     sha256: str
     """Of the file."""
+    path: Path
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """file:line: key: what is odd."""
 
     def rule_for(self, add: Add) -> Rule | None:
         """The first rule that allows it."""
@@ -67,30 +134,41 @@ class Policy:
         )
 
 
-def _is_host_of(address: Address, network: Network) -> bool:
-    """In the network, and not its network or broadcast address (for IPv6: not its subnet-router
-    anycast address, RFC 4291 2.6.1)."""
-    if address not in network:
-        return False
-    if network.num_addresses <= 2:
-        return True
-    if address == network.network_address:
-        return False
-    return network.version == 6 or address != network.broadcast_address
-
-
 def read_policy(path: Path) -> Policy:
-    """Raises PolicyError, naming everything that is wrong."""
+    """Of a file that nobody but root can change. Raises PolicyError, naming everything that is
+    wrong."""
     try:
         real_path = path.resolve(strict=True)
         for each in (real_path, *real_path.parents, path.absolute().parent):
             _check_ownership(each)
-        text = real_path.read_bytes()
     except (OSError, RuntimeError, ValueError) as error:
-        # RuntimeError: links in a circle; ValueError: a name that cannot be.
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise PolicyError(f"{path}: cannot be read: {reason}") from error
+        raise _unreadable(path, error) from error
+    return read_draft(path)
+
+
+def read_draft(path: Path) -> Policy:
+    """Whoever can change it. Raises PolicyError, naming everything that is wrong."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PolicyError(f"{path}: is not a file")
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if len(text) > MAX_BYTES:
+        raise PolicyError(f"{path}: is larger than {MAX_BYTES} bytes; make it shorter")
     return _Reader(path, text).policy()
+
+
+def _unreadable(path: Path, error: Exception) -> PolicyError:
+    """RuntimeError: links in a circle; ValueError: a name that cannot be."""
+    if isinstance(error, PermissionError):
+        return PolicyError(
+            f"{path}: uid {os.geteuid()} may not read it: make it readable, and its directories"
+            " searchable, for that user (chmod; there are no secrets in it)"
+        )
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return PolicyError(f"{path}: cannot be read: {reason}")
 
 
 def _check_ownership(path: Path) -> None:
@@ -106,13 +184,28 @@ def _check_ownership(path: Path) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """A network as a rule lists it, with the prefix lengths that count for it."""
+
+    rule: Rule
+    network: Network
+    prefixes: frozenset[int]
+    node: yaml.Node
+
+    def __str__(self) -> str:
+        return f"{self.network} of rule {self.rule.number} (line {_line(self.node)})"
+
+
 class _Reader:
     """One reading of helper.yml; collects errors with their lines."""
 
     def __init__(self, path: Path, text: bytes) -> None:
         self._path = path
         self._text = text
-        self._errors: list[str] = []
+        self._errors: list[tuple[int, str]] = []
+        self._warnings: list[tuple[int, str]] = []
+        self._stretches: list[_Stretch] = []
 
     def policy(self) -> Policy:
         try:
@@ -130,23 +223,35 @@ class _Reader:
         )
         for key in ("users", "rules"):
             if key not in keys:
-                self._errors.append(f"{self._path}:1: {key}: missing")
+                self._errors.append((1, f"{key}: missing"))
         policy = Policy(
             users=tuple(self._users(keys.get("users"))),
             rules=tuple(self._rules(keys.get("rules"))),
-            max_addresses=self._number(keys.get("max-addresses"), 64, 1, 100_000),
-            commands_per_second=self._number(keys.get("commands-per-second"), 1000, 1, 1_000_000),
+            max_addresses=self._number("max-addresses", keys.get("max-addresses"), 64, 1, 100_000),
+            commands_per_second=self._number(
+                "commands-per-second", keys.get("commands-per-second"), 1000, 1, 1_000_000
+            ),
             audit_log=self._audit_log(keys.get("audit-log")),
             sha256=sha256(self._text).hexdigest(),
+            path=self._path,
         )
         if sum(len(rule.networks) for rule in policy.rules) > MAX_NETWORKS:
-            self._errors.append(f"{self._path}:1: rules: more than {MAX_NETWORKS} networks")
+            self._errors.append((1, f"rules: more than {MAX_NETWORKS} networks; make them wider"))
+        else:
+            self._compare_stretches()
         if self._errors:
-            raise PolicyError("\n".join(self._errors))
-        return policy
+            raise PolicyError("\n".join(self._located(self._errors)))
+        self._look_for_what_is_odd(policy, keys)
+        return replace(policy, warnings=tuple(self._located(self._warnings)))
+
+    def _located(self, found: list[tuple[int, str]]) -> list[str]:
+        return [f"{self._path}:{line}: {text}" for line, text in sorted(found)]
 
     def _error(self, node: yaml.Node, text: str) -> None:
-        self._errors.append(f"{self._path}:{node.start_mark.line + 1}: {text}")
+        self._errors.append((_line(node), text))
+
+    def _warn(self, node: yaml.Node, text: str) -> None:
+        self._warnings.append((_line(node), text))
 
     def _mapping(self, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
@@ -181,12 +286,12 @@ class _Reader:
         except (yaml.YAMLError, ValueError, OverflowError):
             return node.value
 
-    def _number(self, node: yaml.Node | None, default: int, least: int, most: int) -> int:
+    def _number(self, key: str, node: yaml.Node | None, default: int, least: int, most: int) -> int:
         if node is None:
             return default
         value = self._scalar(node)
         if type(value) is not int or not least <= value <= most:
-            self._error(node, f"got {value!r}, expected a number from {least} to {most}")
+            self._error(node, f"{key}: got {value!r}, expected a number from {least} to {most}")
             return default
         return value
 
@@ -204,7 +309,7 @@ class _Reader:
                 self._error(item, f"users: got {value!r}, expected a user name or id")
 
     def _audit_log(self, node: yaml.Node | None) -> Path:
-        default = Path("/var/log/yaim-helper/audit.log")
+        default = Path("/var/log/yaim-helper")
         if node is None:
             return default
         value = self._scalar(node)
@@ -222,21 +327,30 @@ class _Reader:
                 self._error(item, f"rule {number}: {' and '.join(sorted(missing))} missing")
                 continue
             interface = self._scalar(keys["interface"])
-            if not isinstance(interface, str) or not 1 <= len(interface) <= 15:
-                self._error(keys["interface"], f"got {interface!r}, expected an interface's name")
+            if not isinstance(interface, str) or INTERFACE.fullmatch(interface) is None:
+                self._error(
+                    keys["interface"], f"interface: got {interface!r}, expected an interface's name"
+                )
                 continue
-            networks = tuple(self._networks(keys["networks"]))
-            if not networks and not keys["networks"].value:
-                self._error(keys["networks"], f"rule {number}: no networks")
-            yield Rule(number, interface, networks, self._prefixes(keys.get("prefix-lengths")))
+            networks = list(self._networks(keys["networks"]))
+            prefixes = self._prefixes(keys.get("prefix-lengths"))
+            listed = tuple(network for network, _ in networks)
+            rule = Rule(number, interface, listed, prefixes, _line(item))
+            if prefixes:
+                for network, node in networks:
+                    self._take_stretch(rule, network, node)
+            yield rule
 
-    def _networks(self, node: yaml.Node) -> Iterator[Network]:
-        for item in self._items(node, "networks"):
+    def _networks(self, node: yaml.Node) -> Iterator[tuple[Network, yaml.Node]]:
+        items = self._items(node, "networks")
+        if not items and isinstance(node, yaml.SequenceNode):
+            self._error(node, "networks: none; a rule needs one at least")
+        for item in items:
             value = self._scalar(item)
             try:
                 if not isinstance(value, str) or "%" in value:
                     raise ValueError
-                yield ip_network(value)
+                yield ip_network(value), item
             except ValueError:
                 self._error(
                     item,
@@ -244,6 +358,119 @@ class _Reader:
                 )
 
     def _prefixes(self, node: yaml.Node | None) -> tuple[int, ...]:
+        """None of them if one is wrong."""
         if node is None:
             return 32, 128
-        return tuple(self._number(item, 32, 1, 128) for item in self._items(node, "prefix-lengths"))
+        before = len(self._errors)
+        items = self._items(node, "prefix-lengths")
+        if not items and isinstance(node, yaml.SequenceNode):
+            self._error(
+                node, "prefix-lengths: none, so nothing is allowed; without the key: 32 and 128"
+            )
+        found = [self._number("prefix-lengths", item, 0, MIN_PREFIX, 128) for item in items]
+        for number, (length, item) in enumerate(zip(found, items, strict=True)):
+            if length and length in found[:number]:
+                self._error(item, f"prefix-lengths: {length} is given twice; take one out")
+        return tuple(found) if len(self._errors) == before else ()
+
+    # --- rules that can do nothing, or contradict others -------------------------------------
+
+    def _take_stretch(self, rule: Rule, network: Network, node: yaml.Node) -> None:
+        """Unless it can never allow anything."""
+        prefixes = rule.prefixes_for(network.version)
+        barred = [(each, why) for each, why in _barred(rule.interface) if each.overlaps(network)]
+        only: Address = network[0]
+        if _is_covered(network, [each for each, _ in barred]):
+            whys = "; ".join(why for _, why in barred)
+            self._error(node, f"networks: {network} is of no use: {whys}; take it out")
+        elif not prefixes:
+            lengths = "8 to 32" if network.version == 4 else "33 to 128"
+            self._error(
+                node,
+                f"networks: {network} is of no use: none of the rule's prefix-lengths is for"
+                f" IPv{network.version} ({lengths}); add one, or take it out",
+            )
+        elif network.num_addresses == 1 and all(edge(only, each) for each in prefixes):
+            made = ip_network((only, prefixes[0]), strict=False)
+            self._error(
+                node,
+                f"networks: {network} is of no use: with prefix length {prefixes[0]} it is the"
+                f" {edge(only, prefixes[0])} of {made}; allow {network.max_prefixlen}, or take it"
+                " out",
+            )
+        else:
+            self._stretches.append(_Stretch(rule, network, frozenset(prefixes), node))
+
+    def _compare_stretches(self) -> None:
+        for number, one in enumerate(self._stretches):
+            for other in self._stretches[:number]:
+                if _is_within(one.network, other.network):
+                    self._compare(one, other)
+                elif _is_within(other.network, one.network):
+                    self._compare(other, one)
+
+    def _compare(self, inner: _Stretch, outer: _Stretch) -> None:
+        """Two that overlap."""
+        few: list[Address] = list(inner.network) if inner.network.num_addresses <= 2 else []
+        not_outers = [each for each in few if edge(each, outer.network.prefixlen)]
+        if few and not_outers == few:
+            # A network address, say, that is allowed on its own.
+            return
+        if inner.rule.interface != outer.rule.interface:
+            self._warn(
+                inner.node,
+                f"networks: {inner.network} is for {inner.rule.interface}, and {outer} for"
+                f" {outer.rule.interface}: what is in both may be put on either; is that meant?",
+            )
+        elif inner.prefixes != outer.prefixes:
+            self._error(
+                inner.node,
+                f"networks: {inner.network} and {outer} overlap, for the same interface with"
+                " different prefix-lengths; say in one of them only what is allowed",
+            )
+        elif inner.network == outer.network:
+            self._error(inner.node, f"networks: {outer} is the same; take one out")
+        elif not not_outers:
+            self._error(
+                inner.node,
+                f"networks: {inner.network} has no effect: it lies within {outer}; take it out",
+            )
+
+    def _look_for_what_is_odd(self, policy: Policy, keys: dict[str, yaml.Node]) -> None:
+        if not policy.users:
+            self._warn(keys["users"], "users: none, so nobody can connect; name yaim's user")
+        if not policy.rules:
+            self._warn(keys["rules"], "rules: none, so every address is refused; add one")
+        singles = sum(each.network.num_addresses == 1 for each in self._stretches)
+        most = policy.max_addresses
+        if singles > most:
+            self._warn(
+                keys.get("max-addresses", keys["rules"]),
+                f"max-addresses: {most}, but the rules name {singles} single addresses, which"
+                f" cannot all be held; make it {singles} at least",
+            )
+        per_second = policy.commands_per_second
+        if per_second < most:
+            key = "commands-per-second" if "commands-per-second" in keys else "max-addresses"
+            self._warn(
+                keys[key],
+                f"{key}: {per_second} commands a second, but {most} addresses at most: taking over"
+                f" all of them would have to wait; make commands-per-second {most} at least",
+            )
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _is_within(inner: Network, outer: Network) -> bool:
+    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+
+
+def _is_covered(network: Network, by: Sequence[Network]) -> bool:
+    """Whether each of its addresses is in one of the others."""
+    if any(_is_within(network, each) for each in by):
+        return True
+    return any(_is_within(each, network) for each in by) and all(
+        _is_covered(half, by) for half in network.subnets()
+    )

@@ -18,9 +18,9 @@ MAX_LISTED = 256
 """Addresses in one reply."""
 
 _MAX_ID = 2**53
-_INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:%\x00-\x1f\x7f]{1,15}")
+INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:%\x00-\x1f\x7f\ud800-\udfff]{1,15}")
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{0,13}")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 class Malformed(ValueError):
@@ -190,7 +190,7 @@ def _prefix(value: Any, key: str) -> int:
 
 
 def _interface(value: Any, key: str) -> str:
-    return _text(value, key, _INTERFACE)
+    return _text(value, key, INTERFACE)
 
 
 def _label(value: Any, key: str) -> str:

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,11 +27,12 @@ def policy(
     audit_log: Path,
     *,
     networks: Sequence[str] = NETWORK,
-    prefixes: Sequence[int] = (32, 128),
+    prefixes: Sequence[int] = (32,),
     limit: int = 64,
     rate: int = 1000,
     users: Sequence[int] = (0,),
 ) -> str:
+    """Of the prefix lengths 128 is always one: there are IPv6 networks."""
     return json.dumps(
         {
             "users": list(users),
@@ -38,7 +40,7 @@ def policy(
                 {
                     "interface": INTERFACE,
                     "networks": list(networks),
-                    "prefix-lengths": list(prefixes),
+                    "prefix-lengths": sorted({*prefixes, 128}),
                 }
             ],
             "max-addresses": limit,
@@ -54,10 +56,13 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(ANSWER_WITHIN_S)
+        # Whose connect is not blocking gives up at once if there are many others.
+        limit = struct.pack("ll", int(ANSWER_WITHIN_S), 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._last_id = 0
         try:
             self.socket.connect(str(path))
+            self.socket.settimeout(ANSWER_WITHIN_S)
         except OSError:
             self.socket.close()
             raise
@@ -104,7 +109,12 @@ class Client:
         return self.ask("remove", address=address)
 
     def renew(self, deadline_ns: int) -> Message:
-        return self.ask("renew", deadline_ns=deadline_ns)
+        """Without the record's head, which is never the same."""
+        reply = self.ask("renew", deadline_ns=deadline_ns)
+        if reply["result"] == "ok":
+            head = reply.pop("head")
+            assert head.keys() == {"seq", "hash"}, head
+        return reply
 
     def list(self, after: str = "") -> Message:
         return self.ask("list", after=after)
@@ -184,13 +194,52 @@ class Helper:
 
 
 def read_records(audit_log: Path) -> list[Message]:
-    return [json.loads(line) for line in audit_log.read_bytes().splitlines()]
+    segments = sorted(audit_log.glob("audit-*.jsonl"))
+    return [json.loads(line) for each in segments for line in each.read_bytes().splitlines()]
 
 
 def essence(records: Sequence[Mapping[str, Any]]) -> list[Message]:
     """The records without what all have in common."""
-    common = {"v", "boot_id", "host", "policy", "time", "boottime_ns", "seq", "peer", "uid"}
+    common = {
+        "v",
+        "boot_id",
+        "host",
+        "policy",
+        "time",
+        "boottime_ns",
+        "seq",
+        "peer",
+        "uid",
+        "prev",
+        "hash",
+    }
     return [{k: v for k, v in record.items() if k not in common} for record in records]
+
+
+@contextmanager
+def being(uid: int, directory: Path) -> Iterator[None]:
+    """This process is another user, in a directory which that user could not get to."""
+    with chdir(directory):
+        os.seteuid(uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+
+PASSING = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid() + int(sys.argv[2]))}
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+def handed_in(listener: socket.socket, of_another: int = 0) -> Message:
+    """How a helper is started with a socket as systemd would hand it in."""
+    fd = listener.fileno()
+    arguments = (PASSING, str(fd), str(of_another))
+    return {"around": (sys.executable, "-I", "-c", *arguments), "pass_fds": (fd,)}
 
 
 @contextmanager
@@ -201,16 +250,17 @@ def started(
     config: str | None = None,
     around: Sequence[str] = (),
     pass_fds: Sequence[int] = (),
+    user: str = "root",
 ) -> Iterator[Helper]:
     """A helper process, perhaps not ready yet, that is gone at the end. `around`: a command in
     front of it, which must exec it."""
-    audit_log = directory / "audit.log"
+    audit_log = directory / "audit"
     config_file = directory / "helper.yml"
     config_file.write_text(config if config is not None else policy(audit_log))
     path = directory / "helper.sock"
     log = directory / "helper.log"
     with log.open("ab") as file:
-        files = ("--config", str(config_file), "--socket", str(path))
+        files = ("--config", str(config_file), "--socket", str(path), "--user", user)
         process = namespace.start(
             (*around, sys.executable, "-I", "-m", "yaim_helper", *files), file, pass_fds=pass_fds
         )

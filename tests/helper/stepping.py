@@ -56,7 +56,7 @@ class Stepper:
 def be_helper(directory: Path, step: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.argv = ["yaim-helper", f"--config={directory}/helper.yml"]
-    sys.argv.append(f"--socket={directory}/helper.sock")
+    sys.argv += [f"--socket={directory}/helper.sock", "--user=root"]
     sys.settrace(Stepper(step, directory / "where").trace)
     os._exit(main())
 

@@ -25,13 +25,13 @@ from yaim_helper.addresses import (
     GRACE_S,
     MAX_TOGETHER,
     Assignment,
-    Found,
     Interface,
     Kernel,
     KernelError,
     last_extension_s,
     lifetime_s,
 )
+from yaim_helper.netlink import Found
 
 from tests.helper.network import (
     INTERFACE,

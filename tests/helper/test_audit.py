@@ -1,52 +1,62 @@
-"""The audit record: appended to, numbered without a gap that it does not tell of, and private."""
+"""The audit record: appended to, chained, numbered without a gap that it does not tell of, and
+private (helper/AUDIT.md)."""
 
+import fcntl
 import json
 import os
 import re
 import resource
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from yaim_helper.audit import AuditError, AuditLog, boot_id
+from hypothesis import given
+from hypothesis import strategies as st
+from yaim_helper.audit import AuditError, AuditLog, Past, boot_id
+from yaim_helper.chain import GENESIS, MARKER, canonical, record_hash, seal, segment_name
+from yaim_helper.entries import Owner
 
 from tests.helper.network import filled, small_disk
+from tests.helper.process import read_records
 
 Line: TypeAlias = tuple[int, dict[str, Any]] | str
 
 POLICY = "0" * 64
-OWN_KEYS = {"v", "boot_id", "host", "policy", "seq", "time", "boottime_ns"}
+OWN_KEYS = {"v", "boot_id", "host", "policy", "seq", "time", "boottime_ns", "prev", "hash"}
+SEGMENT = segment_name(1)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[AuditLog]:
-    """As in a process that ends then: the file is closed."""
-    log = AuditLog(path, POLICY)
+def opened(directory: Path, segment_bytes: int = 4 << 20) -> Iterator[AuditLog]:
+    """As in a process that ends then: its files are closed."""
+    log = AuditLog(directory, POLICY, segment_bytes)
     try:
         yield log
     finally:
-        end(path)
+        end(log)
 
 
-def end(path: Path) -> None:
+def end(log: AuditLog) -> None:
     """Close the record in this process."""
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            is_the_record = link.samefile(path)
-        except OSError:
-            continue
-        if is_the_record:
-            os.close(int(link.name))
+    for each in (log._file, log._marker, log._directory):
+        if each >= 0:
+            os.close(each)
 
 
-def lines(path: Path) -> list[Line]:
+def lines(directory: Path) -> list[Line]:
     """Sequence number and what was recorded, or the text of a line that is no record."""
-    return [read(line) for line in path.read_text().split("\n")[:-1]]
+    return [
+        read(line)
+        for segment in sorted(directory.glob("audit-*.jsonl"))
+        for line in segment.read_text().split("\n")[:-1]
+    ]
 
 
 def read(line: str) -> Line:
@@ -63,6 +73,19 @@ def note(text: str) -> dict[str, Any]:
 
 def write(log: AuditLog, *texts: str) -> None:
     log.write([note(text) for text in texts], durable=True)
+
+
+def assert_chained(directory: Path) -> None:
+    """Each record after the one before, whatever torn lines are between them."""
+    prev = GENESIS
+    for segment in sorted(directory.glob("audit-*.jsonl")):
+        for line in segment.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            assert record["prev"] == prev
+            prev = record["hash"]
 
 
 @contextmanager
@@ -91,26 +114,38 @@ def fill_up(log: AuditLog) -> int:
 
 
 def test_a_record_tells_when_where_and_under_which_policy(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    with opened(path) as log:
+    with opened(tmp_path) as log:
         write(log, "one")
+        head = log.head
     after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    text = path.read_text()
+    text = (tmp_path / SEGMENT).read_text()
     record = json.loads(text)
-    assert text == json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n"
+    assert text.encode() == canonical(record) + b"\n"
+    assert record["hash"] == record_hash(record)
+    assert head == (1, record.pop("hash"))
     assert before <= record.pop("boottime_ns") <= after
     age = datetime.now(UTC) - datetime.fromisoformat(record.pop("time"))
     assert timedelta() <= age < timedelta(minutes=1)
     assert record == {
-        "v": 1,
+        "v": 2,
         "boot_id": boot_id(),
         "host": socket.gethostname(),
         "policy": POLICY,
         "seq": 1,
         "type": "note",
         "text": "one",
+        "prev": GENESIS,
     }
+
+
+def test_a_records_hash_is_as_the_documentation_says() -> None:
+    """Computed here by hand, with another program."""
+    line, found = seal({"b": 1, "a": "é"}, GENESIS)
+    text = GENESIS + '{"a":"\\u00e9","b":1,"prev":"' + GENESIS + '"}'
+    told = subprocess.run(["sha256sum"], input=text.encode(), capture_output=True, check=True)
+    assert told.stdout.split()[0].decode() == found
+    assert line == f'{{"a":"\\u00e9","b":1,"hash":"{found}","prev":"{GENESIS}"}}\n'.encode()
 
 
 def test_the_boot_id_is_the_kernels() -> None:
@@ -119,131 +154,277 @@ def test_the_boot_id_is_the_kernels() -> None:
 
 def test_a_record_cannot_pass_for_another(tmp_path: Path) -> None:
     """Neither line breaks nor the names of its own keys are of use to whoever is recorded."""
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+    with opened(tmp_path) as log:
         log.write(
             [note('\n{"seq":7}\r\0\x1b é \ud800') | {"seq": 9, "time": "never"}], durable=True
         )
         write(log, "two")
-    assert path.read_bytes().isascii()
-    assert lines(path) == [(1, note('\n{"seq":7}\r\0\x1b é \ud800')), (2, note("two"))]
-    assert "never" not in path.read_text()
+    assert (tmp_path / SEGMENT).read_bytes().isascii()
+    assert lines(tmp_path) == [(1, note('\n{"seq":7}\r\0\x1b é \ud800')), (2, note("two"))]
+    assert "never" not in (tmp_path / SEGMENT).read_text()
 
 
-def test_records_that_are_written_together_are_numbered_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+def test_records_that_are_written_together_are_numbered_and_chained(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
         write(log, "one", "two")
         write(log)
         assert log.try_write([note("three")], durable=False)
-    assert lines(path) == [(1, note("one")), (2, note("two")), (3, note("three"))]
+        log.use_policy("1" * 64)
+        log.note([note("four")])
+    texts = ("one", "two", "three", "four")
+    assert lines(tmp_path) == [(n, note(text)) for n, text in enumerate(texts, start=1)]
+    assert_chained(tmp_path)
+    assert [each["policy"][0] for each in read_records(tmp_path)] == ["0", "0", "0", "1"]
 
 
-# --- the file ----------------------------------------------------------------------------------
+# --- segments ----------------------------------------------------------------------------------
 
 
-def test_the_file_and_its_directory_are_roots_alone(tmp_path: Path) -> None:
-    path = tmp_path / "made" / "audit.log"
+def test_its_files_and_its_directory_are_for_its_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "made"
     before = os.umask(0)
     try:
-        with opened(path):
-            pass
+        with opened(path) as log:
+            write(log, "one")
     finally:
         os.umask(before)
-    assert [oct(each.stat().st_mode) for each in (path, path.parent)] == ["0o100600", "0o40700"]
+    modes = [oct(each.stat().st_mode) for each in (path / SEGMENT, path / MARKER, path)]
+    assert modes == ["0o100600", "0o100600", "0o40700"]
 
 
-def test_the_sequence_continues_after_a_restart(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
-        write(log, "one", "two")
-    with opened(path) as log:
-        write(log, "three")
-    assert lines(path) == [(1, note("one")), (2, note("two")), (3, note("three"))]
-
-
-def test_the_sequence_continues_after_a_long_record(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+def test_the_chain_continues_after_a_restart(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
         write(log, "one", "x" * 7000)
-    with opened(path) as log:
+    with opened(tmp_path) as log:
+        assert log.head[0] == 2
         write(log, "three")
-    assert [line[0] for line in lines(path)] == [1, 2, 3]
+    assert [line[0] for line in lines(tmp_path)] == [1, 2, 3]
+    assert_chained(tmp_path)
 
 
-def test_a_torn_last_line_is_ended_before_the_next_record(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+def test_a_segment_that_is_full_is_followed_by_the_next(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=1000) as log:
+        log.describe_held = lambda: [{"type": "held", "addresses": [], "more": False}]
+        for number in range(6):
+            write(log, f"{number}")
+    names = sorted(each.name for each in tmp_path.glob("audit-*"))
+    assert len(names) > 2
+    assert names == [segment_name(n) for n in range(1, len(names) + 1)]
+    assert_chained(tmp_path)
+    for number, name in enumerate(names[1:], start=2):
+        first = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        assert [each["type"] for each in first][:3] == ["segment", "held", "note"]
+        assert first[0]["number"] == number
+    with opened(tmp_path, segment_bytes=1000) as log:
+        assert log.number == len(names)
+        write(log, "after")
+    assert_chained(tmp_path)
+
+
+def test_a_torn_last_line_is_ended_and_told(tmp_path: Path) -> None:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
         write(log, "one", "two")
     whole = path.read_text()
-    path.write_text(whole + '{"boot_id":"e77')
-    with opened(path) as log:
+    torn = '{"boot_id":"e77'
+    path.write_text(whole + torn)
+    with opened(tmp_path, segment_bytes=1) as log:
         write(log, "three")
-        write(log, "four")
-    assert path.read_text().startswith(whole + '{"boot_id":"e77\n{')
-    notes = [line if isinstance(line, str) else line[1] for line in lines(path)]
-    assert notes == [note("one"), note("two"), '{"boot_id":"e77', note("three"), note("four")]
+    assert path.read_text().startswith(whole + torn + "\n{")
+    told = {"type": "recovery", "torn_bytes": len(torn)}
+    told["torn_sha256"] = sha256(torn.encode()).hexdigest()
+    assert lines(tmp_path) == [
+        (1, note("one")),
+        (2, note("two")),
+        torn,
+        (3, told),
+        (4, note("three")),
+    ]
+    assert_chained(tmp_path)
 
 
-def test_the_sequence_continues_after_a_torn_last_line(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
-        write(log, "one", "two")
-    with path.open("a") as file:
-        file.write('{"boot_id":"e77')
-    with opened(path) as log:
-        write(log, "three")
-    assert lines(path)[-1] == (3, note("three"))
+def test_several_torn_lines_are_told_together(tmp_path: Path) -> None:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
+        write(log, "one")
+    path.write_text(path.read_text() + "{\n{{\n")
+    with opened(tmp_path) as log:
+        write(log, "two")
+    _, *torn, told, two = lines(tmp_path)
+    assert torn == ["{", "{{"]
+    hashed = sha256(b"{\n{{").hexdigest()
+    assert told == (2, {"type": "recovery", "torn_bytes": 4, "torn_sha256": hashed})
+    assert two == (3, note("two"))
 
 
 def test_a_record_that_lacks_only_its_line_break_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
         write(log, "one")
     path.write_text(path.read_text().rstrip("\n"))
-    with opened(path) as log:
+    with opened(tmp_path) as log:
         write(log, "two")
-    assert lines(path) == [(1, note("one")), (2, note("two"))]
+    assert lines(tmp_path) == [(1, note("one")), (2, note("two"))]
+    assert_chained(tmp_path)
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+    with opened(tmp_path) as log:
         with pytest.raises(AuditError) as caught:
-            AuditLog(path, POLICY)
+            AuditLog(tmp_path, POLICY)
         write(log, "one")
-    assert str(caught.value) == f"{path}: another yaim-helper is writing it"
-    assert lines(path) == [(1, note("one"))]
-    with opened(path) as log:
+    assert str(caught.value) == f"{tmp_path}: another yaim-helper is writing it"
+    with opened(tmp_path) as log:
         write(log, "two")
+    assert [line[0] for line in lines(tmp_path)] == [1, 2]
 
 
-def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [SEGMENT, MARKER])
+def test_a_symbolic_link_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "real").touch()
-    path = tmp_path / "audit.log"
-    path.symlink_to(tmp_path / "real")
+    (tmp_path / name).symlink_to(tmp_path / "real")
     with pytest.raises(AuditError) as caught:
-        AuditLog(path, POLICY)
-    assert str(caught.value) == f"{path}: Too many levels of symbolic links"
+        AuditLog(tmp_path, POLICY)
+    assert str(caught.value) == f"{tmp_path}/{name}: Too many levels of symbolic links"
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
-    [(os.mkfifo, "Illegal seek"), (Path.mkdir, "Is a directory")],
+    ("make", "reason"), [(os.mkfifo, "is not a file"), (Path.mkdir, "Is a directory")]
 )
 def test_what_is_not_a_file_is_refused(tmp_path: Path, make: Any, reason: str) -> None:
-    path = tmp_path / "audit.log"
+    path = tmp_path / SEGMENT
     make(path)
     with pytest.raises(AuditError) as caught:
-        AuditLog(path, POLICY)
+        AuditLog(tmp_path, POLICY)
     assert str(caught.value) == f"{path}: {reason}"
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "no" / "such" / "audit.log"
+    path = tmp_path / "no" / "such"
     with pytest.raises(AuditError) as caught:
         AuditLog(path, POLICY)
     assert str(caught.value) == f"{path}: No such file or directory"
+
+
+def test_a_file_instead_of_the_directory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    path.touch()
+    with pytest.raises(AuditError) as caught:
+        AuditLog(path, POLICY)
+    assert str(caught.value) == f"{path}: is a file; audit-log names a directory: move it away"
+
+
+# --- what an earlier life tells ----------------------------------------------------------------
+
+
+def told(*records: dict[str, Any]) -> bytes:
+    prev, found = GENESIS, b""
+    for number, record in enumerate(records, start=1):
+        line, prev = seal({"seq": number, **record}, prev)
+        found += line
+    return found
+
+
+def result(op: str, address: str, cluster: str, outcome: str = "ok") -> dict[str, Any]:
+    peer = {"uid": 7}
+    fields = {"op": op, "address": address, "cluster": cluster, "outcome": outcome}
+    return {"type": "result", "peer": peer, **fields}
+
+
+def own(address: str, outcome: str) -> dict[str, Any]:
+    return {"type": "own", "op": "expire", "address": address, "outcome": outcome}
+
+
+def held(*addresses: list[Any]) -> dict[str, Any]:
+    return {"type": "held", "addresses": addresses}
+
+
+A, B = Owner(7, "a"), Owner(7, "b")
+
+
+@pytest.mark.parametrize(
+    ("records", "owners"),
+    [
+        ([result("add", "192.0.2.1", "a")], {"192.0.2.1": A}),
+        ([result("add", "192.0.2.1", "a", "refused")], {}),
+        ([result("add", "192.0.2.1", "a"), result("remove", "192.0.2.1", "a")], {}),
+        ([result("add", "192.0.2.1", "a"), result("remove", "192.0.2.1", "b")], {"192.0.2.1": A}),
+        ([result("remove", "192.0.2.1", "b")], {}),
+        ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "removed")], {}),
+        ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "the kernel had removed it")], {}),
+        ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "x: removing")], {"192.0.2.1": A}),
+        ([held(["192.0.2.1", "eth0", 32, 7, "b", 5])], {"192.0.2.1": B}),
+        ([held(["192.0.2.1", "eth0", 32, None, None, None])], {}),
+        ([result("add", "192.0.2.1", "a"), {"type": "start"}], {}),
+        ([held(["192.0.2.1"]), held(5), {"type": 5}, {"type": "result", "op": "add"}], {}),  # type: ignore[arg-type]
+    ],
+)
+def test_who_held_what_is_told_by_the_last_segment(
+    tmp_path: Path, records: list[dict[str, Any]], owners: dict[str, Owner]
+) -> None:
+    (tmp_path / SEGMENT).write_bytes(told(*records))
+    with opened(tmp_path) as log:
+        assert log.owners == owners
+        assert log.head[0] == len(records)
+
+
+@given(st.binary() | st.lists(st.sampled_from(told(held(), own("x", "y"))), max_size=80).map(bytes))
+def test_arbitrary_bytes_are_a_past(segment: bytes) -> None:
+    past = Past()
+    past.read(segment)
+    assert past.sequence == 0 or past.torn in segment
+
+
+def test_records_that_only_look_like_some_are_not_believed() -> None:
+    good = told(note("one"))
+    for bad in (
+        good.replace(b"one", b"two"),
+        told({"seq": "1"}),
+        b"[]\n",
+        b"5\n",
+        b'{"hash":1,"prev":5}\n',
+        b"[" * 5000 + b"\n",
+    ):
+        past = Past()
+        past.read(good + bad)
+        assert (past.sequence, past.torn) == (1, bad)
+
+
+# --- the marker --------------------------------------------------------------------------------
+
+
+def test_the_marker_tells_the_latest_deadlines_to_the_next_life(tmp_path: Path) -> None:
+    deadlines = {Owner(7, str(number)): 5.0 for number in range(100)}
+    with opened(tmp_path) as log:
+        assert log.earlier is None
+        write(log, "one")
+        log.mark(deadlines)
+        log.mark({A: 5.5})
+        head = log.head
+    text = (tmp_path / MARKER).read_bytes()
+    assert len(text) % 512 == 0
+    assert text.endswith(b" \n")
+    with opened(tmp_path) as log:
+        assert log.earlier is not None
+        assert log.earlier["owners"] == [{"uid": 7, "cluster": "a", "deadline_ns": 5500000000}]
+        assert (log.earlier["seq"], log.earlier["hash"]) == head
+        assert log.earlier["boot_id"] == boot_id()
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", b"[]", b"[" * 9000, b'{"a":NaN}', b" " * 99999])
+def test_a_damaged_marker_is_none(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / MARKER).write_bytes(text)
+    with opened(tmp_path) as log:
+        assert log.earlier is None
+
+
+def test_a_marker_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        write(log, "one")
+        with room_for(tmp_path / MARKER, 0):
+            log.mark({})
+        write(log, "two")
+    assert (tmp_path / MARKER).read_bytes() == b""
 
 
 # --- when it cannot be written -----------------------------------------------------------------
@@ -251,7 +432,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_a_gap_is_told_when_a_full_disk_has_room_again(tmp_path: Path) -> None:
     with small_disk(tmp_path) as disk:
-        path = disk / "audit.log"
+        path = disk / "audit"
         with opened(path) as log:
             write(log, "one")
             with filled(disk):
@@ -261,20 +442,20 @@ def test_a_gap_is_told_when_a_full_disk_has_room_again(tmp_path: Path) -> None:
                 assert not log.try_write([note("lost")], durable=True)
             write(log, "back")
             write(log, "again")
-        *before, gap, back, again = [line for line in lines(path) if not isinstance(line, str)]
-    assert [sequence for sequence, _ in (*before, gap, back, again)] == list(
-        range(1, len(before) + 4)
-    )
-    assert [gap[1], back[1], again[1]] == [
-        {"type": "gap", "missed": missed + 3},
-        note("back"),
-        note("again"),
-    ]
+        told = [line for line in lines(path) if not isinstance(line, str)]
+        assert [number for number, _ in told] == list(range(1, len(told) + 1))
+        *_, gap, back, again = [record for _, record in told]
+        assert (gap, back, again) == (
+            {"type": "gap", "missed": missed + 3},
+            note("back"),
+            note("again"),
+        )
+        assert_chained(path)
 
 
 def test_a_record_that_is_written_in_part_is_missed_and_its_line_ended(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
         write(log, "one")
         with room_for(path, 10):
             with pytest.raises(AuditError, match=r": wrote 10 of \d+ bytes$"):
@@ -282,26 +463,69 @@ def test_a_record_that_is_written_in_part_is_missed_and_its_line_ended(tmp_path:
             with pytest.raises(AuditError, match="File too large"):
                 write(log, "lost")
         write(log, "back")
-    one, torn, gap, back = lines(path)
-    assert (one, gap, back) == (
-        (1, note("one")),
-        (2, {"type": "gap", "missed": 2}),
-        (3, note("back")),
-    )
+    one, torn, recovery, gap, back = lines(tmp_path)
     assert isinstance(torn, str)
     assert len(torn) == 10
+    hashed = sha256(torn.encode()).hexdigest()
+    assert [one, recovery, gap, back] == [
+        (1, note("one")),
+        (2, {"type": "recovery", "torn_bytes": 10, "torn_sha256": hashed}),
+        (3, {"type": "gap", "missed": 2}),
+        (4, note("back")),
+    ]
+    assert_chained(tmp_path)
+
+
+@pytest.mark.parametrize("part", range(0, 1200, 7))
+def test_wherever_a_write_ends_what_follows_is_numbered_chained_and_told(
+    tmp_path: Path, part: int
+) -> None:
+    """Three records of some 350 bytes: before, inside, between and behind them."""
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
+        write(log, "one")
+        with room_for(path, part):
+            has_all = log.try_write([note("a"), note("b"), note("c")], durable=True)
+            size = path.stat().st_size
+            assert not log.try_write([note("d")], durable=True) or has_all
+        assert path.stat().st_size >= size
+        write(log, "back")
+    found = [line for line in lines(tmp_path) if not isinstance(line, str)]
+    assert [number for number, _ in found] == list(range(1, len(found) + 1))
+    assert_chained(tmp_path)
+    texts = [record.get("text") for _, record in found]
+    missed = sum(record.get("missed", 0) for _, record in found)
+    assert missed == 4 - len({"a", "b", "c", "d"} & set(texts))
+    torn = [line for line in lines(tmp_path) if isinstance(line, str)]
+    recoveries = [record for _, record in found if record["type"] == "recovery"]
+    assert [each["torn_sha256"] for each in recoveries] == (
+        [sha256("\n".join(torn).encode()).hexdigest()] if torn else []
+    )
+
+
+def test_a_write_that_lacks_only_the_last_line_break_lacks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
+        write(log, "one")
+        size = path.stat().st_size
+        # Records of one form are of one size, but for the digits of what is counted.
+        with room_for(path, size - 1):
+            assert not log.try_write([note("two")], durable=True)
+            assert log.head[0] == 2
+        write(log, "six")
+    assert lines(tmp_path) == [(1, note("one")), (2, note("two")), (3, note("six"))]
 
 
 def test_a_gap_is_told_once(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
         write(log, "one")
         for text in ("two", "three"):
             with room_for(path, 0):
                 assert not log.try_write([note("lost")], durable=True)
             write(log, text)
     gap = {"type": "gap", "missed": 1}
-    assert lines(path) == [
+    assert lines(tmp_path) == [
         (1, note("one")),
         (2, gap),
         (3, note("two")),
@@ -310,28 +534,144 @@ def test_a_gap_is_told_once(tmp_path: Path) -> None:
     ]
 
 
-def test_no_two_records_have_the_same_number_after_a_batch_was_written_in_part(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "audit.log"
-    with opened(path) as log:
+def test_a_segment_whose_beginning_does_not_fit_gets_it_later(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=10) as log:
+        log.describe_held = lambda: [{"type": "held", "addresses": [], "more": False}]
         write(log, "one")
-        size = path.stat().st_size
-        with room_for(path, size + 20), pytest.raises(AuditError):
-            write(log, "two", "three")
-        write(log, "four")
-    numbers = [line[0] for line in lines(path) if not isinstance(line, str)]
-    assert numbers == sorted(set(numbers))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+        try:
+            assert not log.try_write([note("lost")], durable=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        write(log, "two")
+    records = [line for line in lines(tmp_path) if not isinstance(line, str)]
+    assert [record["type"] for _, record in records] == [
+        *("note", "segment", "held", "recovery", "gap", "note"),
+    ]
+    assert_chained(tmp_path)
 
 
 def test_there_is_no_record_on_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
     with small_disk(tmp_path) as disk:
-        path = disk / "audit.log"
-        path.touch()
+        path = disk / "audit"
+        path.mkdir()
+        (path / SEGMENT).touch()
         with (
             filled(disk),
             opened(path) as log,
             pytest.raises(AuditError, match=r"No space left on device$"),
         ):
             write(log, "lost")
-        assert path.read_bytes() == b""
+        assert (path / SEGMENT).read_bytes() == b""
+
+
+def test_a_record_on_a_disk_that_is_read_only_is_refused(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk:
+        inside = f"mount -o remount,ro {tmp_path}"
+        pid = disk.parts[2]
+        subprocess.run(["nsenter", "-t", pid, "--mount", "sh", "-c", inside], check=True)
+        with pytest.raises(AuditError, match="Read-only file system"):
+            AuditLog(disk, POLICY)
+
+
+# --- when somebody lays hands on it ------------------------------------------------------------
+
+
+def lost(directory: Path) -> str:
+    """Why the segment before is not written any more, as the record tells it."""
+    found = [json.loads(line) for line in max(directory.glob("*.jsonl")).open()]
+    assert [each["type"] for each in found] == ["segment", "lost", "note"]
+    return str(found[1]["why"])
+
+
+def test_a_segment_that_is_removed_is_followed_by_another(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        write(log, "one")
+        (tmp_path / SEGMENT).unlink()
+        write(log, "two")
+        assert log.head[0] == 4
+    assert lost(tmp_path) == "it is gone"
+
+
+def test_a_segment_that_is_replaced_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
+        write(log, "one")
+        path.rename(tmp_path / "elsewhere")
+        path.write_bytes((tmp_path / "elsewhere").read_bytes())
+        write(log, "two")
+    assert lost(tmp_path) == "another file is in its place"
+    assert path.read_bytes() == (tmp_path / "elsewhere").read_bytes()
+
+
+@pytest.mark.parametrize("change", [-10, 10])
+def test_a_segment_that_is_cut_or_added_to_is_left_alone(tmp_path: Path, change: int) -> None:
+    path = tmp_path / SEGMENT
+    with opened(tmp_path) as log:
+        write(log, "one")
+        size = path.stat().st_size
+        os.truncate(path, size + change)
+        write(log, "two")
+    assert lost(tmp_path) == f"it has {size + change} bytes instead of {size}"
+    assert path.stat().st_size == size + change
+
+
+def test_a_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    with opened(path) as log:
+        write(log, "one")
+        path.rename(tmp_path / "elsewhere")
+        write(log, "two")
+        with pytest.raises(AuditError, match="another yaim-helper is writing it"):
+            AuditLog(path, POLICY)
+        log.mark({})
+    assert lost(path) == "its directory is gone"
+    assert (path / MARKER).read_bytes().startswith(b"{")
+    first, *others = [
+        json.loads(line)
+        for each in (tmp_path / "elsewhere", path)
+        for line in next(iter(each.glob("*.jsonl"))).open()
+    ]
+    assert others[0]["prev"] == first["hash"]
+
+
+def test_a_directory_that_is_removed_before_the_first_record_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    with opened(path) as log:
+        path.rename(tmp_path / "elsewhere")
+        write(log, "one")
+    assert lines(path) == [
+        (1, {"type": "lost", "segment": 0, "why": "its directory is gone"}),
+        (2, note("one")),
+    ]
+
+
+def test_nothing_is_recorded_while_the_directory_cannot_be_made(tmp_path: Path) -> None:
+    path = tmp_path / "parent" / "audit"
+    path.parent.mkdir()
+    with opened(path) as log:
+        write(log, "one")
+        path.parent.rename(tmp_path / "elsewhere")
+        with pytest.raises(AuditError) as caught:
+            write(log, "lost")
+        path.parent.mkdir()
+        path.mkdir()
+        holder = os.open(path, os.O_RDONLY)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert not log.try_write([note("lost")], durable=True)
+        os.close(holder)
+        write(log, "back")
+    assert str(caught.value) == f"{path}: No such file or directory"
+    told = [each["type"] for each in read_records(path)]
+    assert told == ["segment", "lost", "gap", "note"]
+
+
+def test_what_is_not_written_is_told_to_whoever_runs_the_helper(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opened(tmp_path) as log:
+        write(log, "one")
+        with room_for(tmp_path / SEGMENT, 0):
+            log.note([note("lost")])
+    assert capsys.readouterr().err == f"yaim-helper: {tmp_path}: File too large\n"

@@ -322,7 +322,7 @@ def test_a_flood_of_arp_costs_little_and_delays_nobody(
     network: Namespace, tmp_path: Path, flood: bytes
 ) -> None:
     """Two thousand packets a second, for two seconds, about others' addresses or about ours."""
-    config = policy(tmp_path / "audit.log")
+    config = policy(tmp_path / "audit")
     with (
         running(network, tmp_path, config=config) as helper,
         helper.greeted() as client,

@@ -64,6 +64,8 @@ REQUESTS: dict[str, Request] = {
     "the largest numbers": Renew(id=2**53, deadline_ns=2**63 - 1),
 }
 
+HEAD = {"seq": 7, "hash": "0" * 64}
+
 SENT: dict[str, tuple[int, Reply]] = {
     "added": (2, Ok({"was": "absent"})),
     "was there already": (2, Ok({"was": "present"})),
@@ -73,13 +75,12 @@ SENT: dict[str, tuple[int, Reply]] = {
     "primary": (2, Refused("primary", "sysctl")),
     "not renewed": (5, Refused("expired", "too late")),
     "too late": (2, Refused("expired", "too late")),
-    "too fast": (2, Refused("rate", "too fast")),
     "add failed": (2, Failed(19, "no such device")),
     "removed": (4, Ok({"was": "present"})),
     "was not there": (4, Ok({"was": "absent"})),
     "remove failed": (4, Failed(None, "unknown")),
-    "renewed": (5, Ok({"missing": []})),
-    "renewed but for one": (5, Ok({"missing": ["192.0.2.10"]})),
+    "renewed": (5, Ok({"missing": [], "head": HEAD})),
+    "renewed but for one": (5, Ok({"missing": ["192.0.2.10"], "head": HEAD})),
 }
 
 

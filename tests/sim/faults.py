@@ -155,7 +155,7 @@ def _both_frozen(world: "World", fault: Fault) -> None:
 
 def _helper_refuses(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
-    host.refuses = ("rate", "limit", "rate", "primary", "not-allowed")[fault.number % 5]
+    host.refuses = ("not-allowed", "limit", "not-allowed", "primary")[fault.number % 4]
 
     def again() -> None:
         host.refuses = None

@@ -1,5 +1,5 @@
-"""A model of the helper: what server.py does with each command, but for what is only told (audit,
-announcements). Lifetimes and their extension are reckoned by the helper's own code.
+"""A model of the helper: what server.py and holdings.py do with each command, but for what is only
+told (audit, announcements). Lifetimes and their extension are reckoned by the helper's own code.
 """
 
 from collections import deque
@@ -8,7 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from yaim_helper.addresses import EARLY_S, Interface, lifetime_s
-from yaim_helper.server import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
+from yaim_helper.entries import Owner
+from yaim_helper.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
 
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
 from yaim.core.events import (
@@ -30,7 +31,8 @@ HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
 _INTERFACE = Interface("eth0", 1, b"", is_up=True, has_neighbours=True)
 NETWORKS = (("eth0", (ip_network("192.0.2.0/24"),)),)
-_PASSING = ("expired", "rate")
+_OWNER = Owner(0, "sim")
+_PASSING = ("expired",)
 """As in yaim/helper_client.py."""
 
 
@@ -79,9 +81,11 @@ class ModelHelper:
         refusal = None
         if not self._host.can_record:
             return self._failed(add, "the audit record cannot be written")
-        refuses = self._host.refuses if old is None or self._host.refuses == "rate" else None
+        # What is held may be allowed no more (the networks of the host have changed).
+        is_meant = old is None or self._host.refuses == "not-allowed"
+        refuses = self._host.refuses if is_meant else None
         is_on_time = 0 < life_s <= MAX_DEADLINE_S and lifetime_s(life_s, life_s)
-        if refuses in ("rate", "not-allowed"):
+        if refuses == "not-allowed":
             refusal = refuses
         elif not is_on_time:
             refusal = "expired"
@@ -96,7 +100,7 @@ class ModelHelper:
             is_lasting = refusal not in _PASSING
             return AddressRefused(add.request, add.address, refusal, is_lasting)
         holding = Holding(
-            add.address, _INTERFACE, add.prefix_length, "", "sim", add.deadline, life_s
+            add.address, _INTERFACE, add.prefix_length, "", _OWNER, add.deadline, life_s
         )
         self.holdings[add.address] = holding
         self._expired.discard(add.address)

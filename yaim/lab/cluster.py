@@ -43,8 +43,8 @@ NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 NAMESPACE, CLUSTER = "/service/", "yaim"
 _PREFIX = "yaim-lab-"
 """Of the lab's directory, where temporary files are."""
-
-
+HELPER = f"{sys.executable} -I -m yaim_helper --config"
+"""How its command line begins: it sets no title."""
 BOTH = (LAN, MANAGEMENT)
 """A node's networks."""
 
@@ -105,7 +105,7 @@ class LabNode:
         )
         helper = {
             "users": [USER],
-            "audit-log": str(self.directory / "audit.log"),
+            "audit-log": str(self.directory / "audit"),
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
@@ -162,7 +162,8 @@ class LabNode:
 
     def process(self, role: str) -> int | None:
         """The process id of its `coordinator`, `helper` or `supervisor`."""
-        return next(iter(self.processes_like(f"yaim: {role}")), None)
+        start = HELPER if role == "helper" else f"yaim: {role}"
+        return next(iter(self.processes_like(start)), None)
 
     def processes_like(self, start: str) -> list[int]:
         """The process ids of those of its processes whose command line begins like this."""

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+HELPER_USER = "daemon"
+"""Not the coordinator's, and there on every host."""
 BROKEN = "broken"
 """While this file is in its directory, the node's service fails."""
 
@@ -30,6 +32,7 @@ def main(name: str, directory: Path, user: str) -> None:
             "yaim",
             "supervise",
             f"--user={user}",
+            f"--helper-user={HELPER_USER}",
             f"--config={directory / 'yaim.yml'}",
             f"--helper-config={directory / 'helper.yml'}",
         ),

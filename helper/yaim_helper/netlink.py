@@ -1,0 +1,171 @@
+"""The kernel's messages about addresses, to bytes and from bytes: netlink(7), rtnetlink(7),
+include/uapi/linux/if_addr.h.
+
+No length that is read is believed: it is held against the bytes that there are. Does no I/O.
+"""
+
+import struct
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET, AF_INET6, AF_UNSPEC
+from typing import NamedTuple
+
+from yaim_helper.protocol import Address
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
+NLM_F_REPLACE, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x300, 0x400
+
+_HEADER = struct.Struct("=IHHII")
+"""struct nlmsghdr: length, type, flags, sequence number, port."""
+_ABOUT = struct.Struct("=BBBBI")
+"""struct ifaddrmsg: family, prefix length, flags, scope, index of the interface."""
+_ATTRIBUTE = struct.Struct("=HH")
+"""struct rtattr: length, with these four bytes and without padding; type."""
+_LIFETIMES = struct.Struct("=IIII")
+"""struct ifa_cacheinfo: preferred and valid, in seconds; created and updated, in hundredths."""
+_ERROR = struct.Struct("=i")
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO = 1, 2, 3, 6
+_IFA_F_NODAD = 0x02
+_FOREVER = 0xFFFFFFFF
+_FAMILIES: dict[int, tuple[int, type[IPv4Address] | type[IPv6Address]]] = {
+    AF_INET: (4, IPv4Address),
+    AF_INET6: (16, IPv6Address),
+}
+"""How many bytes an address has, and what it becomes."""
+
+
+class MalformedMessage(ValueError):
+    """The kernel should never send that."""
+
+
+class Message(NamedTuple):
+    kind: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An address as it is on this host; the same one may be in several places."""
+
+    address: Address
+    index: int
+    """Of the interface."""
+    prefix: int
+    valid_s: int | None
+    """None: forever."""
+    preferred_s: int | None
+    created: int
+    """When it was put there: hundredths of a second since the boot."""
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether it looks like one that the helper put there."""
+        return self.valid_s is not None and self.preferred_s == 0
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """A request; the lengths of all bodies here are multiples of 4."""
+    length = _HEADER.size + len(body)
+    return _HEADER.pack(length, kind, flags | NLM_F_REQUEST, sequence, 0) + body
+
+
+def new_address(address: Address, prefix: int, index: int, label: str, valid_s: int) -> bytes:
+    """The body of RTM_NEWADDR: never preferred, and, if it is IPv6, not probed for. A label, of
+    IPv4 only, may be empty."""
+    flags = _IFA_F_NODAD if address.version == 6 else 0
+    body = _about(address, prefix, index, flags)
+    body += _attribute(_IFA_CACHEINFO, _LIFETIMES.pack(0, valid_s, 0, 0))
+    return body + _attribute(_IFA_LABEL, label.encode() + b"\0") if label else body
+
+
+def old_address(address: Address, prefix: int, index: int) -> bytes:
+    """The body of RTM_DELADDR."""
+    return _about(address, prefix, index, 0)
+
+
+def all_addresses() -> bytes:
+    """The body of RTM_GETADDR, to be asked with NLM_F_DUMP."""
+    return _ABOUT.pack(AF_UNSPEC, 0, 0, 0, 0)
+
+
+def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
+    family = AF_INET if address.version == 4 else AF_INET6
+    local = _attribute(_IFA_LOCAL, address.packed)
+    peer = _attribute(_IFA_ADDRESS, address.packed)
+    return _ABOUT.pack(family, prefix, flags, 0, index) + local + peer
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def messages(datagram: bytes) -> Iterator[Message]:
+    """Raises MalformedMessage."""
+    at = 0
+    while at < len(datagram):
+        left = len(datagram) - at
+        if left < _HEADER.size:
+            raise MalformedMessage(f"{left} bytes, too few for a header")
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, at)
+        if not _HEADER.size <= length <= left:
+            raise MalformedMessage(f"a message of {length} bytes in {left}")
+        yield Message(kind, flags, sequence, datagram[at + _HEADER.size : at + length])
+        at += (length + 3) & ~3
+
+
+def error_number(body: bytes) -> int:
+    """Of NLMSG_ERROR and NLMSG_DONE; 0: none. Raises MalformedMessage."""
+    if len(body) < _ERROR.size:
+        raise MalformedMessage(f"{len(body)} bytes, too few for an error number")
+    (number,) = _ERROR.unpack_from(body)
+    return -int(number)
+
+
+def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
+    """What RTM_NEWADDR tells; of a point-to-point link, the address at our end. None: it is neither
+    IPv4 nor IPv6, or looks as if the helper had put it there and is none of those that are wanted
+    (packed; None: all). Raises MalformedMessage."""
+    if len(body) < _ABOUT.size:
+        raise MalformedMessage(f"{len(body)} bytes, too few for an address")
+    family, prefix, _, _, index = _ABOUT.unpack_from(body)
+    if family not in _FAMILIES:
+        return None
+    values = _attributes(body, _ABOUT.size)
+    packed = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS) or b""
+    size, make = _FAMILIES[family]
+    lifetimes = values.get(_IFA_CACHEINFO, _NO_LIFETIMES)
+    if len(packed) != size or len(lifetimes) < _LIFETIMES.size:
+        raise MalformedMessage(f"an address of {len(packed)}, lifetimes of {len(lifetimes)} bytes")
+    preferred, valid, created, _ = _LIFETIMES.unpack_from(lifetimes)
+    if wanted is not None and packed not in wanted and not preferred and valid != _FOREVER:
+        return None
+    return Found(make(packed), index, prefix, _finite(valid), _finite(preferred), created)
+
+
+_NO_LIFETIMES = _LIFETIMES.pack(_FOREVER, _FOREVER, 0, 0)
+_READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO)
+
+
+def _attributes(body: bytes, at: int) -> dict[int, bytes]:
+    """Of those that are read here, type to value. Raises MalformedMessage."""
+    values = {}
+    end = len(body)
+    while at < end:
+        if end - at < 4:
+            raise MalformedMessage(f"{end - at} bytes, too few for an attribute")
+        length, kind = _ATTRIBUTE.unpack_from(body, at)
+        if not 4 <= length <= end - at:
+            raise MalformedMessage(f"an attribute of {length} bytes in {end - at}")
+        if kind in _READ:
+            values[kind] = body[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return values
+
+
+def _finite(seconds: int) -> int | None:
+    return None if seconds == _FOREVER else seconds

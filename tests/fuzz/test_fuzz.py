@@ -1,0 +1,64 @@
+"""A bounded run of what `make fuzz` does at length: the kept inputs, and random ones from them.
+
+Without atheris, so without its guidance; each run is the same but for the clock.
+"""
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuzz import targets
+from tests.fuzz.packets import kept
+
+REPLAYED, SERVED = 100_000, 1_500
+
+
+def inputs(target: str, count: int) -> Iterator[bytes]:
+    """Those that are kept, and others made of them."""
+    seeds = kept(target)
+    yield from seeds
+    random_ = random.Random(target)
+    for _ in range(count):
+        yield changed(random_.choice(seeds), random_.choice(seeds), random_)
+
+
+def changed(one: bytes, other: bytes, random_: random.Random) -> bytes:
+    """Parts of both, with some bytes replaced."""
+    cut = random_.randrange(len(one) + 1)
+    made = bytearray(one[:cut] + other[random_.randrange(len(other) + 1) :] + random_.randbytes(2))
+    for _ in range(random_.randrange(6)):
+        made[random_.randrange(len(made))] = random_.randrange(256)
+    return bytes(made)
+
+
+def test_the_parser_reads_what_the_page_about_the_protocol_says() -> None:
+    for each in inputs("parser", REPLAYED):
+        targets.parser(each)
+
+
+def test_what_comes_by_the_wire_is_a_whole_claim_or_none() -> None:
+    for each in inputs("wire", REPLAYED):
+        targets.wire(each)
+
+
+@pytest.mark.timeout(300)
+def test_the_server_stays_within_its_policy_whatever_is_sent() -> None:
+    """In a process with namespaces of its own."""
+    command = (sys.executable, "-m", "tests.fuzz.test_fuzz")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def serve() -> None:
+    from tests.fuzz.session import isolated
+
+    isolated()
+    for each in inputs("server", SERVED):
+        targets.server(each)
+
+
+if __name__ == "__main__":
+    serve()

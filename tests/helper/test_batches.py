@@ -1,0 +1,322 @@
+"""Requests that arrive together: put on the interface together, and yet in order."""
+
+import json
+import os
+from collections.abc import Iterator
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+import pytest
+from yaim_helper.addresses import KernelError, last_extension_s, lifetime_s
+from yaim_helper.audit import AuditLog
+from yaim_helper.entries import Owner
+from yaim_helper.holdings import Holdings, Host
+from yaim_helper.policy import read_policy
+from yaim_helper.protocol import Add, Ok
+
+from tests.helper.network import (
+    INTERFACE,
+    Address,
+    boottime,
+    capturing,
+    present,
+    shown,
+    wait_for,
+)
+from tests.helper.process import (
+    OK_ABSENT,
+    OK_PRESENT,
+    Client,
+    Helper,
+    Message,
+    add,
+    deadline_in,
+    policy,
+    refused,
+    running,
+)
+from yaim.lab.namespaces import Namespace
+
+V4, V6 = "192.0.2.10", "2001:db8::10"
+OWNER = Owner(0, "test")
+
+
+def together(helper: Helper, client: Client, *requests: tuple[str, Message]) -> list[Message]:
+    """The replies to what the helper finds waiting for it all at once."""
+    with helper.stopped():
+        asked = [client.send(op, **fields) for op, fields in requests]
+    return [client.receive(each) for each in asked]
+
+
+def on_interface(*addresses: str, prefix: int = 32) -> list[str]:
+    return sorted(f"{INTERFACE} {each}/{128 if ':' in each else prefix}" for each in addresses)
+
+
+def test_what_depends_on_each_other_is_done_in_order(
+    network: Namespace, helper: Helper, client: Client
+) -> None:
+    far = deadline_in(60)
+    replies = together(
+        helper,
+        client,
+        ("remove", {"address": V4}),
+        ("add", add(V4)),
+        ("add", add(V6)),
+        ("add", add(V4)),
+        ("remove", {"address": V4}),
+        ("announce", {"address": V6}),
+        ("announce", {"address": V4}),
+        ("add", add(V4)),
+        ("renew", {"deadline_ns": far}),
+        ("add", add("192.0.2.11", deadline_ns=far)),
+        ("list", {"after": ""}),
+        ("remove", {"address": V6}),
+        ("list", {"after": "192.0.2.10"}),
+    )
+    assert replies[:4] == [OK_ABSENT, OK_ABSENT, OK_ABSENT, OK_PRESENT]
+    assert replies[4:6] == [OK_PRESENT, {"result": "ok"}]
+    assert refused(replies[6]) == "foreign"
+    assert (replies[7], replies[8]["missing"], replies[9]) == (OK_ABSENT, [], OK_ABSENT)
+    assert {each["address"]: each["deadline_ns"] for each in replies[10]["addresses"]} == {
+        V4: far,
+        V6: far,
+        "192.0.2.11": far,
+    }
+    assert replies[11] == OK_PRESENT
+    assert [each["address"] for each in replies[12]["addresses"]] == ["192.0.2.11"]
+    assert present(network) == on_interface(V4, "192.0.2.11")
+
+
+def test_of_adds_together_only_those_fail_that_the_kernel_refuses(
+    network: Namespace, helper: Helper, client: Client
+) -> None:
+    """Of two for the same address, too."""
+    replies = together(
+        helper,
+        client,
+        ("add", add("192.0.2.1")),
+        ("add", add("192.0.2.2", label="thirteenchars")),
+        ("add", add("192.0.2.3", label="thirteenchars")),
+        ("add", add("192.0.2.3")),
+        ("add", add("192.0.2.4")),
+    )
+    failed = {"result": "failed", "errno": 34, "reason": "Numerical result out of range"}
+    assert replies == [OK_ABSENT, failed, failed, OK_ABSENT, OK_ABSENT]
+    there = ["192.0.2.1", "192.0.2.3", "192.0.2.4"]
+    assert [each["address"] for each in client.list()["addresses"]] == there
+    assert present(network) == on_interface(*there)
+    results = [each for each in helper.records() if each["type"] == "result" and "address" in each]
+    assert [each["outcome"] for each in results] == ["ok", "failed", "failed", "ok", "ok"]
+
+
+def test_what_cannot_be_put_on_the_interface_takes_no_place(
+    network: Namespace, tmp_path: Path
+) -> None:
+    config = policy(tmp_path / "audit.log", limit=2)
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        replies = together(
+            helper,
+            client,
+            ("add", add("192.0.2.1")),
+            ("add", add("192.0.2.2", label="thirteenchars")),
+            ("add", add("192.0.2.3")),
+            ("add", add("192.0.2.4")),
+        )
+        assert [each["result"] for each in replies] == ["ok", "failed", "ok", "refused"]
+        assert refused(replies[3]) == "limit"
+        assert present(network) == on_interface("192.0.2.1", "192.0.2.3")
+
+
+@pytest.mark.parametrize("is_host_there", [False, True])
+def test_the_first_of_a_network_is_refused_also_among_others(
+    network: Namespace, tmp_path: Path, is_host_there: bool
+) -> None:
+    config = policy(tmp_path / "audit.log", prefixes=(24,))
+    for name in ("all", INTERFACE):
+        network.run("sysctl", "-qw", f"net.ipv4.conf.{name}.promote_secondaries=0")
+    if is_host_there:
+        network.run("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        first, second = together(
+            helper,
+            client,
+            ("add", add("192.0.2.1", prefix=24)),
+            ("add", add("192.0.2.2", prefix=24)),
+        )
+    if is_host_there:
+        assert (first, second) == (OK_ABSENT, OK_ABSENT)
+    else:
+        assert (refused(first), refused(second)) == ("primary", "primary")
+
+
+def test_what_an_earlier_life_left_elsewhere_moves_to_where_it_is_added(
+    network: Namespace, tmp_path: Path
+) -> None:
+    config = policy(tmp_path / "audit.log", prefixes=(24, 32))
+    left = ("valid_lft", "900", "preferred_lft", "0")
+    for prefix in (24, 32):
+        network.run("ip", "address", "add", f"{V4}/{prefix}", "dev", INTERFACE, *left)
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        replies = together(
+            helper, client, ("add", add(V4)), ("add", add(V4)), ("remove", {"address": V4})
+        )
+        assert replies == [OK_PRESENT] * 3
+        assert present(network) == []
+
+
+def test_more_adds_than_are_taken_in_one_turn_are_all_done(
+    network: Namespace, tmp_path: Path
+) -> None:
+    config = policy(tmp_path / "audit.log", limit=300)
+    addresses = [f"192.0.2.{n}" for n in range(1, 91)] + [f"2001:db8::{n:x}" for n in range(1, 61)]
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        asked = [client.send("add", **add(each)) for each in addresses]
+        assert [client.receive(each) for each in asked] == [OK_ABSENT] * len(addresses)
+        shown = json.loads(network.run("ip", "-json", "address", "show", "dev", INTERFACE))
+        there = {each["local"]: each["preferred_life_time"] for each in shown[0]["addr_info"]}
+        assert there == dict.fromkeys(addresses, 0)
+
+
+# --- between the steps -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holdings(network: Namespace, tmp_path: Path) -> Iterator[Holdings]:
+    """And the test is in the network namespace, too."""
+    file = tmp_path / "helper.yml"
+    file.write_text(policy(tmp_path / "audit.log"))
+    read = read_policy(file)
+    with network.entered():
+        yield Holdings(read, AuditLog(read.audit_log, read.sha256))
+
+
+def added(holdings: Holdings, host: Host, number: int, in_s: float = 30.0) -> Address:
+    """Not yet on the interface."""
+    address = IPv4Address("192.0.2.0") + number
+    add = Add(number, INTERFACE, address, 32, "", deadline_in(in_s))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "absent"})
+    return address
+
+
+def reasons(failed: dict[int, KernelError]) -> dict[int, str]:
+    return {number: error.reason for number, error in failed.items()}
+
+
+def test_nothing_is_put_there_before_it_is_settled(network: Namespace, holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    for number in (1, 2):
+        added(holdings, host, number)
+    assert present(network) == []
+    assert holdings.settle(host) == {}
+    assert present(network) == on_interface("192.0.2.1", "192.0.2.2")
+
+
+def test_an_add_whose_deadline_came_too_near_meanwhile_has_failed(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    life_s = last_extension_s(2.5) + 0.05
+    added(holdings, host, 1, life_s)
+    added(holdings, host, 2)
+    until = boottime() + life_s
+    wait_for(lambda: not lifetime_s(until - boottime(), life_s), "no lifetime is short enough")
+    assert reasons(holdings.settle(host)) == {1: "the deadline came too near meanwhile"}
+    assert present(network) == on_interface("192.0.2.2")
+    assert len(holdings) == 1
+
+
+def test_an_add_that_somebody_undoes_before_it_is_read_back_has_failed(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    for number in (1, 2):
+        added(holdings, host, number)
+    holdings.put_waiting(host)
+    network.run("ip", "address", "delete", "192.0.2.1/32", "dev", INTERFACE)
+    assert reasons(holdings.settle(host)) == {
+        1: "the address is not on the interface as it should be"
+    }
+    assert len(holdings) == 1
+
+
+def test_an_add_that_was_removed_since_is_not_read_back(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.put_waiting(host)
+    assert holdings.remove(OWNER, address, host) == Ok({"was": "present"})
+    assert holdings.settle(host) == {}
+    assert present(network) == []
+
+
+def test_an_add_that_somebody_makes_permanent_is_taken_off(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.put_waiting(host)
+    network.run("ip", "address", "change", "192.0.2.1/32", "dev", INTERFACE)
+    assert list(holdings.settle(host)) == [1]
+    assert present(network) == []
+
+
+def test_what_is_removed_after_its_deadline_is_not_missing(holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    one, two = (added(holdings, host, number) for number in (1, 2))
+    holdings.settle(host)
+    holdings.end_over(boottime() + 100)
+    assert holdings.remove(OWNER, one, holdings.host({one})) == Ok({"was": "absent"})
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": [str(two)]})
+
+
+def test_a_nearer_deadline_makes_the_lifetime_shorter(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1, 600)
+    holdings.settle(host)
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": []})
+    assert [each["valid_life_time"] <= 30 for each in shown(network)] == [True]
+
+
+def test_nothing_is_announced_after_its_deadline(network: Namespace, holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    deadline = boottime() + 2.5
+    address = added(holdings, host, 1, 2.5)
+    holdings.settle(host)
+    with capturing(network) as capture:
+        wait_for(lambda: boottime() > deadline, "the deadline has passed")
+        capture.frames()
+        assert holdings.announce(OWNER, address) == Ok({})
+        assert capture.announced() == []
+
+
+def test_what_cannot_be_removed_at_its_deadline_is_tried_again(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.settle(host)
+    os.seteuid(65534)
+    try:
+        holdings.draw_deadlines_nearer(100, "the host was paused")
+    finally:
+        os.seteuid(0)
+    holdings.do_what_is_due()
+    assert present(network) == on_interface("192.0.2.1")
+    again_at = holdings.next_at()
+    wait_for(lambda: boottime() >= again_at, "it is time to try again")
+    holdings.do_what_is_due()
+    assert present(network) == []
+
+
+def test_what_is_left_on_an_interface_that_has_another_name_now_is_not_ours(
+    network: Namespace, holdings: Holdings
+) -> None:
+    left = ("valid_lft", "900", "preferred_lft", "0")
+    for change in (("down",), ("name", "other0"), ("up",)):
+        network.run("ip", "link", "set", "other0" if change == ("up",) else INTERFACE, *change)
+    network.run("ip", "address", "add", f"{V4}/32", "dev", "other0", *left)
+    page = holdings.page(OWNER, None, holdings.host(()))
+    assert page == Ok({"addresses": [], "more": False})
