@@ -260,12 +260,14 @@ class Marker:
 
 
 def read_marker(directory: Path) -> Marker | None:
-    """None: there is none. Raises CannotRead."""
+    """None: there is none, or nothing was renewed yet. Raises CannotRead."""
     file = directory / MARKER
     if not os.path.lexists(file):
         return None
     try:
-        line = next(lines(file), Line("", b"", False, True))
+        line = next(lines(file), None)
+        if line is None:
+            return None
         fields = _object(line.text.rstrip(b" "))
         _require(fields, _MARKER)
     except NotARecord as error:
@@ -427,8 +429,9 @@ _OF_TYPE: Mapping[str, _Keys] = {
     "start": {"earlier": _is_none_or(lambda value: _has(value, _MARKER))},
     "held": {"addresses": _are(_is_held)},
     "segment": {"number": _is_count},
-    "renewals": {"owners": _are(lambda value: _has(value, _OWNER))},
+    "renewals": {"owners": _are(lambda value: _has(value, {**_OWNER, "count": _is_count}))},
     "clock": {"jump_s": _is_number},
     "gap": {"missed": _is_count},
+    "lost": {"segment": _is_count, "why": _is_text},
     "recovery": {"torn_bytes": _is_count, "torn_sha256": _is_hash},
 }

@@ -113,6 +113,9 @@ class History:
         self._boot = ""
         self._boot_began: Micros = 0
         self._life_began: Micros = 0
+        self._life_ended: Micros = 0
+        """The last that is on record of the life before."""
+        self._last_at: Micros = 0
         self._summed_up_at: Micros = 0
         self._listed: set[str] | None = None
         """What the `held` records that belong together tell, so far; None: they are over."""
@@ -143,6 +146,7 @@ class History:
                     # It may have been removed, and a removal never waits for the record.
                     spell.doubt()
                     spell.is_only_asked_for = False
+        self._last_at = record.at
 
     def finish(self, marker: Marker | None) -> None:
         """There are no more records."""
@@ -162,6 +166,7 @@ class History:
     def _start(self, record: Record) -> None:
         self._life_ends(earlier_marker(record))
         self._life_began = self._summed_up_at = record.at
+        self._life_ended = self._last_at
         self._listed, self._is_at_start = set(), True
 
     def _life_ends(self, marker: Marker | None) -> None:
@@ -196,7 +201,11 @@ class History:
             if is_at_start:
                 spell = spell or self._begin(address, None, record)
                 spell.removal_at = None
-                spell.begin_sure(self._life_began)
+                if spell.sure_from is None:
+                    spell.begin_sure(self._life_began)
+                else:
+                    # It was seen some time after that, and before it is told here.
+                    spell.prove(self._life_ended)
             elif spell is None:
                 # All that is known where earlier segments are kept elsewhere.
                 spell = self._begin(address, None, record)
@@ -250,23 +259,23 @@ class History:
         if fields["op"] == "remove":
             self._removed(record, spell)
             return
-        if spell is not None:
+        if spell is not None and asked_at is not None:
             spell.adds = max(0, spell.adds - 1)
         match fields["outcome"]:
             case "ok":
-                self._added(record, spell, asked_at)
+                self._added(record, spell, record.at if asked_at is None else asked_at)
             case "failed" if spell is not None:
                 spell.is_only_asked_for = False
                 spell.doubt()
             case "refused" if spell is not None and spell.is_only_asked_for and not spell.adds:
                 del self._open[spell.address]
 
-    def _asked_at(self, record: Record) -> Micros:
-        """When the intent was told; if that is not on record, when the result was."""
+    def _asked_at(self, record: Record) -> Micros | None:
+        """When the intent was told. What is refused whatever is on the host has none."""
         key = request_key(record)
         asked = self._intents.get(key)
         if asked is None:
-            return record.at
+            return None
         if len(asked) == 1:
             del self._intents[key]
         return asked.popleft()
@@ -333,12 +342,14 @@ class History:
 
     def _renewals(self, record: Record) -> None:
         """Of the time since they were last told."""
-        owners = {(each["uid"], each["cluster"]): each for each in record.fields["owners"]}
+        owners: dict[Owner | None, Mapping[str, Any]] = {
+            (each["uid"], each["cluster"]): each for each in record.fields["owners"]
+        }
         for spell in self._open.values():
-            each = owners.get(spell.owner) if spell.owner is not None else None
+            each = owners.get(spell.owner)
             if spell.is_renewal_to_come and each is not None:
                 spell.is_until(record.wall(each["deadline_ns"]))
-                if spell.is_renewed:
+                if spell.is_renewed and each["count"]:
                     # The first of them was not before that.
                     spell.prove(self._summed_up_at)
             spell.is_renewal_to_come = spell.is_renewed

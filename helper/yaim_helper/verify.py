@@ -37,6 +37,10 @@ MAX_REMEMBERED = 4096
 """Hashes that a marker's head is compared with; intents that wait for their results."""
 
 
+MAX_TORN = 64
+"""Lines of a torn part: one for each time that writing failed again."""
+
+
 class Damage(IntEnum):
     """What can be wrong; the value is the exit status, the least is the gravest."""
 
@@ -121,8 +125,8 @@ class Verification:
         self._is_linked = True
         """Whether the record that comes next is known to follow `last`."""
         self._previous: Line | None = None
-        self._unexplained: tuple[Line, str] | None = None
-        """A line that is no record, and why; a `recovery` may explain it."""
+        self._unexplained: list[tuple[Line, str]] = []
+        """Lines that are no records, and why; a `recovery` may explain them."""
         self._lost = 0
         """Lines since `last` that are no records."""
         self._recent: OrderedDict[int, str] = OrderedDict()
@@ -206,16 +210,17 @@ class Verification:
     # --- lines -------------------------------------------------------------------------------
 
     def _take(self, line: Line) -> Iterator[Record]:
-        previous, self._previous, self._place = self._previous, line, line.place
+        self._previous, self._place = line, line.place
         try:
             record = read_record(line)
             if not record.is_sealed:
                 raise NotARecord("was changed: its hash is not that of what it says")
         except NotARecord as error:
-            self._give_up_unexplained()
-            self._unexplained = line, str(error)
+            if len(self._unexplained) == MAX_TORN:
+                self._give_up_unexplained()
+            self._unexplained.append((line, str(error)))
             return
-        self._explain(record, previous)
+        self._explain(record)
         self._link(record)
         problem = unreadable(record)
         if problem is not None:
@@ -224,26 +229,26 @@ class Verification:
         self._check(record)
         yield record
 
-    def _explain(self, record: Record, previous: Line | None) -> None:
-        """A torn line that the helper itself has found is no wonder."""
-        size, known = record.fields.get("torn_bytes"), record.fields.get("torn_sha256")
+    def _explain(self, record: Record) -> None:
+        """Torn lines that the helper itself has found are no wonder."""
         if record.type == "recovery":
-            torn = previous.text if previous is not None else b""
-            if (size, known) == (len(torn), sha256(torn).hexdigest()):
-                self._unexplained = None
-                text = f"the helper found {size} bytes of a torn line before, and went on"
+            told = record.fields.get("torn_bytes"), record.fields.get("torn_sha256")
+            torn = b"\n".join(line.text for line, _ in self._unexplained)
+            # It may begin with the end of a line that lacked it.
+            if any(told == (len(x), sha256(x).hexdigest()) for x in (torn, b"\n" + torn)):
+                self._unexplained.clear()
+                text = f"the helper found {told[0]} bytes of a torn line before, and went on"
                 self._found(Damage.RECOVERY, text)
                 return
-            self._found(Damage.BROKEN, "the line before is not the torn one that this tells of")
+            self._found(Damage.BROKEN, "what is before is not the torn line that this tells of")
         self._give_up_unexplained()
 
     def _give_up_unexplained(self) -> None:
-        if self._unexplained is not None:
-            line, why = self._unexplained
-            self._unexplained = None
+        for line, why in self._unexplained:
             if line.is_ended:
                 self._lost += 1
                 self._say(Damage.BROKEN, line.place, why)
+        self._unexplained.clear()
 
     def _link(self, record: Record) -> None:
         """Whether the record follows the one before it."""
@@ -284,6 +289,9 @@ class Verification:
             case "gap":
                 missed = record.fields["missed"]
                 self._found(Damage.GAP, f"{missed} records could not be written before this one")
+            case "lost":
+                number, why = record.fields["segment"], printable(record.fields["why"])
+                self._found(Damage.GAP, f"the helper could not go on with segment {number}: {why}")
             case "intent":
                 self._note_intent(record)
             case "result":

@@ -2,7 +2,9 @@
 
 import json
 import random
+import signal
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,12 +12,14 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from yaim_helper.records import open_chain
+from yaim_helper.records import instant, micros, open_chain
 from yaim_helper.svg import LEFT, MOST_TICKS, RIGHT, WIDTH
 from yaim_helper.timeline import FOREVER, History, Spell, of_address
 from yaim_helper.verify import Verification
 
 from tests.helper.chains import EPOCH_US, Writer, run
+from tests.helper.process import OK_ABSENT, OK_PRESENT, deadline_in, running
+from yaim.lab.namespaces import Namespace
 
 A, B = "192.0.2.1", "192.0.2.2"
 BOOT = 0.0
@@ -238,7 +242,7 @@ def test_a_removal_that_was_cut_short_is_decided_by_the_next_life(node: Writer) 
     here = Writer(node.directory, seq=node.seq, hash=node.hash, lines=list(node.lines))
     assert told(node.start(5.0, earlier=node.marker(4.0, 9.0))) == [((2.0, 5.0), [(2.1, 3.0)])]
     here.start(5.0, A, earlier=here.marker(2.5, 9.0))
-    assert told(here) == [((2.0, 9.2), [(2.1, 5.0)])]
+    assert told(here) == [((2.0, 9.2), [(2.1, 3.0)])]
 
 
 def test_an_add_that_was_cut_short_is_decided_by_the_next_life(node: Writer) -> None:
@@ -249,13 +253,13 @@ def test_an_add_that_was_cut_short_is_decided_by_the_next_life(node: Writer) -> 
 
 def test_what_is_held_against_its_deadline_is_believed(node: Writer) -> None:
     node.add(2.0, 2.1, A, 9.0).start(20.0, A, earlier=node.marker(1.0))
-    assert told(node.start(30.0)) == [((2.0, 30.0), [(2.1, 20.0)])]
+    assert told(node.start(30.0)) == [((2.0, 30.0), [])]
 
 
 def test_the_list_at_a_start_may_take_several_records(node: Writer) -> None:
     node.add(2.0, 2.1, A, 9.0).add(2.0, 2.1, B, 9.0)
     node.start(4.0, A, earlier=node.marker(3.0, 9.0), more=True).held(4.1, B)
-    assert {seconds(each)[1][-1] for each in spells(node)} == {(2.1, 4.0)}
+    assert {seconds(each)[1][-1] for each in spells(node)} == {(2.1, 3.0)}
 
 
 def test_a_list_that_was_cut_short_tells_nothing_of_the_rest(node: Writer) -> None:
@@ -276,7 +280,7 @@ def test_a_further_segment_tells_what_is_held(tmp_path: Path) -> None:
 def test_what_a_life_left_need_not_be_listed_in_a_further_segment(tmp_path: Path) -> None:
     node = Writer(tmp_path / "db1").start(1.0).add(2.0, 2.1, A, 9.0)
     node.start(3.0, A, earlier=node.marker(2.5, 9.0)).next_segment(4.0)
-    assert told(node) == [((2.0, 9.2), [(2.1, 3.0)])]
+    assert told(node) == [((2.0, 9.2), [(2.1, 2.5)])]
 
 
 def test_after_a_gap_nothing_is_sure_until_it_is_seen_again(node: Writer) -> None:
@@ -289,6 +293,22 @@ def test_a_result_without_its_intent_is_told_of_what_it_proves(node: Writer) -> 
     node.result(2.1, "add", A, deadline=9.0, was="absent").result(2.2, "add", B, "failed")
     node.result(2.3, "remove", B, "failed").result(2.4, "announce", A)
     assert told(node.remove(3.0, 3.1, A)) == [((0.0, 3.1), [(2.1, 3.0)])]
+
+
+def test_a_refusal_that_needed_no_intent_ends_no_other_add(node: Writer) -> None:
+    node.intent(2.0, "add", A, deadline=9.0).intent(2.0, "add", A, deadline=9.0)
+    node.ids += 1
+    node.result(2.1, "add", A, "refused", deadline=1.0)
+    node.ids -= 1
+    node.result(2.2, "add", A, deadline=9.0, was="absent").result(2.3, "add", B, "refused")
+    assert told(node.remove(3.0, 3.1, A)) == [((2.0, 3.1), [(2.2, 3.0)])]
+
+
+def test_renewals_of_others_prove_nothing(node: Writer) -> None:
+    node.add(2.0, 2.1, A, 9.0).renewals(60.0, 70.0)
+    node.cluster = "other"
+    node.renewals(120.0, 130.0).renewals(180.0, 190.0).mark(185.0, 190.0)
+    assert told(node) == [((2.0, 70.2), [])]
 
 
 # --- random histories, and what truly happened ---------------------------------------------------
@@ -513,6 +533,41 @@ def test_overlaps_and_gaps_are_those_that_counting_each_instant_finds(
         left = strict.sure_us + strict.possible_us - loose.sure_us - loose.possible_us
         assert left == sum(b - a for a, b in loose.within_error)
         assert all(b - a <= error for a, b in loose.within_error)
+
+
+# --- a real helper -------------------------------------------------------------------------------
+
+
+def test_what_a_helper_wrote_is_understood(network: Namespace, tmp_path: Path, capsys: Any) -> None:
+    """One life that adds, renews, removes and is killed, and one that finds what is left."""
+    before = micros(datetime.now(UTC))
+    with running(network, tmp_path) as helper, helper.greeted() as client:
+        for address in (A, B):
+            assert client.add(address) == OK_ABSENT
+        assert client.renew(deadline_in(20))["result"] == "ok"
+        assert client.remove(A)["result"] == "ok"
+        assert client.add(A, deadline_ns=1)["result"] == "refused"
+        helper.end(signal.SIGKILL)
+    with running(network, tmp_path) as helper, helper.greeted() as client:
+        assert client.add(B) == OK_PRESENT
+        assert client.add(A) == OK_ABSENT
+        assert client.remove(B)["result"] == "ok"
+        assert helper.end() == 0
+    after = micros(datetime.now(UTC))
+    assert run(capsys, "verify", helper.audit_log)[0] == 0
+    status, out, err = run(capsys, "timeline", helper.audit_log, "--json")
+    assert (status, err) == (0, "")
+    found = {each["address"]: each for each in json.loads(out)["addresses"]}
+    assert [len(found[each]["spells"]) for each in (A, B)] == [2, 1]
+    (b,) = found[B]["spells"]
+    assert b["ended"] == "removed"
+    assert len(b["sure"]) == 1
+    assert instant(before) < b["possible"][0] < b["sure"][0][0]
+    assert b["sure"][0][1] < b["possible"][1] < instant(after)
+    shown = run(capsys, "show", helper.audit_log, "--address", B)[1].splitlines()
+    assert [line.split()[3] for line in shown] == [
+        "intent", "result", "held", "intent", "result", "intent", "result",
+    ]  # fmt: skip
 
 
 # --- the command ---------------------------------------------------------------------------------

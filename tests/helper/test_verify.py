@@ -310,6 +310,21 @@ def test_a_recovery_of_nothing_is_found(tmp_path: Path) -> None:
     assert kinds(writer.save()) == [Damage.BROKEN]
 
 
+@pytest.mark.parametrize("part", [b"", b'{"a\n{"b\n{"c'])
+def test_a_torn_part_may_be_several_lines_or_none(tmp_path: Path, part: bytes) -> None:
+    writer = written(tmp_path / "db1")
+    torn(writer, part)
+    if not part:
+        del writer.lines[-2]
+    assert kinds(writer.save()) == [Damage.RECOVERY]
+
+
+def test_many_lines_that_are_no_records_are_each_found(tmp_path: Path) -> None:
+    writer = written(tmp_path / "db1")
+    writer.lines += [b"x\n"] * 200
+    assert kinds(writer.save()) == [Damage.BROKEN] * 200
+
+
 def test_a_whole_record_without_the_end_of_its_line_is_a_torn_tail(tmp_path: Path) -> None:
     writer = written(tmp_path / "db1")
     writer.lines[-1] = writer.lines[-1][:-1]
@@ -347,7 +362,7 @@ def test_a_start_tells_of_a_tail_that_was_cut_before_it(tmp_path: Path) -> None:
     assert kinds(writer.start(5.0, earlier=other).save()) == [Damage.HEAD, Damage.HEAD]
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"\0" * 512, b'{"v":' * 9999])
+@pytest.mark.parametrize("text", [b" ", b"{}", b"[]", b"\0" * 512, b'{"v":' * 9999])
 def test_a_marker_that_is_none_cannot_be_read(tmp_path: Path, text: bytes) -> None:
     writer = written(tmp_path / "db1")
     (writer.directory / MARKER).write_bytes(text)
@@ -402,6 +417,20 @@ def test_intents_that_wait_for_ever_are_not_all_remembered(tmp_path: Path) -> No
     told = found(writer.save())
     assert len(told) == MAX_REMEMBERED + 1
     assert told[0].text == f"none came within {MAX_REMEMBERED} requests"
+
+
+def test_a_segment_that_the_helper_could_not_go_on_with_is_a_gap(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "db1").start(1.0).next_segment(2.0)
+    writer.write(2.0, "lost", segment=1, why="it is gone")
+    assert [str(each) for each in found(writer.save())] == [
+        f"{writer.file}:3: gap: the helper could not go on with segment 1: it is gone"
+    ]
+
+
+def test_an_empty_marker_is_none(tmp_path: Path) -> None:
+    writer = written(tmp_path / "db1")
+    (writer.directory / MARKER).touch()
+    assert not kinds(writer.directory)
 
 
 def test_a_gap_is_found(tmp_path: Path) -> None:
@@ -497,6 +526,7 @@ def test_a_line_that_is_no_record_is_told_why(tmp_path: Path, line: bytes, why: 
         ({"v": 3}, "of version 3: this reads version 2"),
         ({"type": "own", "op": 7}, "its op is missing or wrong"),
         ({"type": "intent", "op": "add"}, "its peer is missing or wrong"),
+        ({"type": "own", "op": "x", "address": "x"}, "its address is missing or wrong"),
         ({"type": "held", "addresses": [["192.0.2.1"]]}, "its addresses is missing or wrong"),
         ({"type": "start"}, None),
         ({"type": "start", "earlier": {"time": 7}}, "its earlier is missing or wrong"),
