@@ -12,10 +12,11 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from yaim_helper.audit_tools import Verdict
 from yaim_helper.records import instant, micros, open_chain
 from yaim_helper.svg import LEFT, MOST_TICKS, RIGHT, WIDTH
 from yaim_helper.timeline import FOREVER, History, Spell, of_address
-from yaim_helper.verify import Verification
+from yaim_helper.verify import Damage, Verification
 
 from tests.helper.chains import EPOCH_US, Writer, run
 from tests.helper.process import OK_ABSENT, OK_PRESENT, deadline_in, running
@@ -681,6 +682,18 @@ def test_wrong_usage_is_told(tmp_path: Path, capsys: Any) -> None:
         status, _, err = run(capsys, "timeline", one.directory, *arguments)
         assert status == 2
         assert told in err
+
+
+def test_the_examples_of_the_documentation_are_true(tmp_path: Path, capsys: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    one, two = two_nodes(tmp_path, 5.2)
+    out = run(capsys, "timeline", one.directory, two.directory)[1]
+    assert f"```\n{out}```" in page
+    one.lines[2] = one.lines[2].replace(b"db1", b"db9")
+    out = run(capsys, "verify", one.save())[1].replace(one.hash, "HASH")
+    assert f"```\n{out}```".replace(str(one.directory), "/srv/audit/db1") in page
+    for status in (*Damage, *Verdict):
+        assert f"| {status.value} | " in page
 
 
 # --- the picture ---------------------------------------------------------------------------------
