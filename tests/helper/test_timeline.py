@@ -305,6 +305,22 @@ def test_a_refusal_that_needed_no_intent_ends_no_other_add(node: Writer) -> None
     assert told(node.remove(3.0, 3.1, A)) == [((2.0, 3.1), [(2.2, 3.0)])]
 
 
+def test_the_same_request_on_two_connections_is_told_apart_by_its_order(node: Writer) -> None:
+    node.add(2.0, 2.1, A, 9.0)
+    for at in (3.0, 3.5):
+        node.intent(at, "add", A, deadline=9.0, interface="eth1")
+        node.ids -= 1
+    node.ids += 1
+    node.result(4.0, "add", A, deadline=9.0, interface="eth1", was="present")
+    node.result(4.1, "add", A, deadline=9.0, interface="eth1", was="present")
+    assert told(node.remove(5.0, 5.1, A)) == [((2.0, 5.1), [(2.1, 3.0), (4.0, 5.0)])]
+
+
+def test_a_removal_that_renewals_outlast_goes_on_to_their_deadline(node: Writer) -> None:
+    node.add(2.0, 2.1, A, 9.0).intent(3.0, "remove", A).result(3.1, "remove", A, "failed")
+    assert told(node.renewals(60.0, 64.0).mark(61.0, 70.0)) == [((2.0, 64.2), [])]
+
+
 def test_renewals_of_others_prove_nothing(node: Writer) -> None:
     node.add(2.0, 2.1, A, 9.0).renewals(60.0, 70.0)
     node.cluster = "other"
