@@ -1,0 +1,98 @@
+"""Never two, proven from the nodes' own records, and in agreement with who watched from outside."""
+
+import json
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+from yaim_helper.audit_tools import main
+from yaim_helper.verify import Damage
+
+from tests.system.watch import Watch, never_two
+from yaim.core.model import Address
+from yaim.lab.cluster import Lab, LabNode
+
+Interval: TypeAlias = tuple[float, float]
+
+SEEN_WITHIN_S = 0.1
+"""How late the watch may see what happens."""
+
+
+def record_of(node: LabNode) -> Path:
+    policy = yaml.safe_load((node.directory / "helper.yml").read_text())
+    return Path(policy["audit-log"])
+
+
+def timeline(capsys: Any, lab: Lab, *options: str) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    records = [str(record_of(node)) for node in lab.nodes.values()]
+    status = main(["timeline", "--json", *options, *records])
+    told = capsys.readouterr()
+    assert told.err == "" or "intent without result" in told.err
+    return status, json.loads(told.out)
+
+
+def test_the_records_prove_that_no_address_was_ever_on_two_nodes(lab: Lab, capsys: Any) -> None:
+    watch = Watch(lab)
+    one, two, three = lab.nodes.values()
+    one.break_service()
+    lab.wait_until_held(by=[two.name, three.name])
+    one.mend_service()
+    lab.wait_until_held(counts=[2, 2, 2])
+    two.signal(signal.SIGKILL, "helper")
+    watch.wait_until_said("the helper has ended", [two])
+    lab.wait_until_held(counts=[2, 2, 2])
+    three.kill()
+    lab.wait_until_held(by=[one.name, two.name])
+    three.start()
+    lab.wait_until_held(counts=[2, 2, 2])
+    never_two(lab, watch, 1.0)
+    for node in lab.nodes.values():
+        assert main(["verify", str(record_of(node))]) in (0, Damage.NO_RESULT)
+    status, told = timeline(capsys, lab)
+    assert (status, told["verdict"]) == (0, "proven: never two")
+    assert {each["address"] for each in told["addresses"]} == {str(a) for a in lab.plan.pool}
+    for address in lab.plan.pool:
+        (row,) = (each for each in told["addresses"] if each["address"] == str(address))
+        until = wall(row["range"])[1]
+        for name in lab.nodes:
+            spells = [each for each in row["spells"] if each["node"] == name]
+            possible = [wall(each["possible"]) for each in spells]
+            sure = [wall(each) for spell in spells for each in spell["sure"]]
+            seen = seen_on(lab, name, address)
+            assert is_within(seen, possible, until), (address, name)
+            assert is_within(sure, seen, until), (address, name)
+
+
+def wall(interval: list[str]) -> Interval:
+    start, end = (datetime.fromisoformat(each).timestamp() for each in interval)
+    return start, end
+
+
+def seen_on(lab: Lab, node: str, address: Address) -> list[Interval]:
+    """When the watch saw the address there, as the wall clock tells it."""
+    lab.record.update()
+    ahead = time.time() - time.monotonic()
+    seen: list[Interval] = []
+    since = None
+    for change in lab.record.changes:
+        if (change.node, change.address) == (node, address):
+            at = change.at + ahead
+            if change.is_there:
+                since = at
+            elif since is not None:
+                seen.append((since, at))
+                since = None
+    return seen if since is None else [*seen, (since, time.time())]
+
+
+def is_within(inner: list[Interval], outer: list[Interval], until: float) -> bool:
+    """As far as the record goes."""
+    return all(
+        any(a - SEEN_WITHIN_S <= c and min(d, until) <= b + SEEN_WITHIN_S for a, b in outer)
+        for c, d in inner
+        if c < until
+    )
