@@ -350,7 +350,9 @@ def test_hundreds_of_connections_at_once_leave_nothing(helper: Helper) -> None:
 
 
 def test_without_file_descriptors_the_helper_goes_on(network: Namespace, tmp_path: Path) -> None:
-    around = ("prlimit", "--nofile=18:18", "--")
+    with running(network, tmp_path) as helper, helper.greeted():
+        enough = descriptors(helper) + 3
+    around = ("prlimit", f"--nofile={enough}:{enough}", "--")
     with running(network, tmp_path, around=around) as helper, contextlib.ExitStack() as stack:
         client = stack.enter_context(helper.greeted())
         for _ in range(7):
