@@ -257,9 +257,7 @@ def _supervise(options: argparse.Namespace) -> int:
                 files = options.pid_file.absolute(), options.log_file.absolute()
                 stack.enter_context(supervisor.daemonize(*files, listener))
             helper_config = options.helper_config.absolute()
-            return supervisor.supervise(
-                user, helper_user.pw_name, helper_config, listener, arguments
-            )
+            return supervisor.supervise(user, helper_user, helper_config, listener, arguments)
     except supervisor.SuperviseError as error:
         _complain(str(error))
         return EX_CANNOT_START

@@ -58,7 +58,9 @@ class Program:
     check: Sequence[str]
     """Ends with 0 if it could use its configuration, and says why if not."""
     user: pwd.struct_passwd | None = None
-    """None: stays root."""
+    """None: starts as root."""
+    checked_as: pwd.struct_passwd | None = None
+    """Whom the check runs as."""
     environment: dict[str, str] = field(default_factory=dict)
     listener: socket.socket | None = None
     """Handed in as sd_listen_fds(3) describes."""
@@ -121,8 +123,8 @@ class Program:
     def is_fit(self) -> bool:
         """Whether it could be started again with its code and its configuration as they are now."""
         whom: dict[str, Any] = {}
-        if self.user is not None:
-            name, group = self.user.pw_name, self.user.pw_gid
+        if self.checked_as is not None:
+            name, group = self.checked_as.pw_name, self.checked_as.pw_gid
             whom = {"user": name, "group": group, "extra_groups": os.getgrouplist(name, group)}
         try:
             done = subprocess.run(
@@ -163,7 +165,7 @@ def user_named(name: str, role: str, flag: str) -> pwd.struct_passwd:
 
 def supervise(
     user: pwd.struct_passwd,
-    helper_user: str,
+    helper_user: pwd.struct_passwd,
     helper_config: Path,
     listener: socket.socket,
     coordinator_arguments: Sequence[str],
@@ -178,8 +180,9 @@ def supervise(
     yaim_helper = (sys.executable, "-I", "-m", "yaim_helper")
     helper = Program(
         "helper",
-        (*yaim_helper, "--config", str(helper_config), "--user", helper_user),
+        (*yaim_helper, "--config", str(helper_config), "--user", helper_user.pw_name),
         (*yaim_helper, "policy", "check", str(helper_config)),
+        checked_as=helper_user,
         environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         listener=listener,
         held_back=frozenset({signal.SIGHUP}),
@@ -189,6 +192,7 @@ def supervise(
         (*yaim, "run", *coordinator_arguments),
         (*yaim, "config", "check", *coordinator_arguments),
         user=user,
+        checked_as=user,
         environment=dict(os.environ),
         held_back=frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}),
         leave_signal=signal.SIGUSR1,

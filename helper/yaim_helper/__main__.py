@@ -11,7 +11,15 @@ from pathlib import Path
 
 from yaim_helper.audit import AuditError, AuditLog
 from yaim_helper.policy import Policy, PolicyError, read_policy
-from yaim_helper.privileges import PrivilegeError, acting_as, give_up, hand_over, user_named
+from yaim_helper.privileges import (
+    DEFAULT_USER,
+    PrivilegesError,
+    User,
+    advice,
+    drop_to,
+    record_directory,
+    user_to_be,
+)
 from yaim_helper.server import Server, tell
 
 EX_CONFIG = 78
@@ -50,8 +58,9 @@ def serve(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--user",
-        default="yaim-helper",
-        help="whom to run as, with CAP_NET_ADMIN and CAP_NET_RAW only, if started as root;"
+        metavar="NAME",
+        default=DEFAULT_USER,
+        help="whom to work as if started by root, who keeps two capabilities in any case;"
         " default: %(default)s",
     )
     options = parser.parse_args(arguments)
@@ -59,28 +68,30 @@ def serve(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     try:
         policy = read_policy(options.config)
+        tell("\n".join(policy.warnings))
+        user = user_to_be(options.user)
+        # First what a second helper does not get.
+        with record_directory(policy.audit_log, user):
+            listener = _passed_socket() or _own_socket(options.socket, policy)
+            drop_to(user)
+        # From here on all is opened as it is after SIGHUP.
+        policy = read_policy(options.config)
+        server = Server(listener, policy, _opened_record(policy, user))
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
-    tell("\n".join(policy.warnings))
-    try:
-        user = user_named(options.user) if os.geteuid() == 0 else None
-        if user is not None:
-            hand_over(policy.audit_log, user)
-        # First what a second helper does not get.
-        with acting_as(user):
-            audit = AuditLog(policy.audit_log, policy.sha256)
-        listener = _passed_socket() or _own_socket(options.socket, policy)
-        give_up(user)
-        server = Server(listener, policy, audit)
-    except (AuditError, PrivilegeError) as error:
+    except (OSError, AuditError, PrivilegesError) as error:
         return _give_up(EX_CANNOT_START, str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _give_up(EX_CANNOT_START, f"{where}{error.strerror}")
-    if not os.access(options.config, os.R_OK):
-        tell(f"{options.config}: SIGHUP could not read it: its user is not allowed to (chmod a+r)")
     server.run()
     return 0
+
+
+def _opened_record(policy: Policy, user: User) -> AuditLog:
+    """Raises AuditError."""
+    try:
+        return AuditLog(policy.audit_log, policy.sha256)
+    except AuditError as error:
+        what_to_do = advice(error.__cause__, policy.audit_log, user)
+        raise AuditError(f"{error}{what_to_do}") from error
 
 
 def _passed_socket() -> socket.socket | None:

@@ -163,12 +163,19 @@ def read_draft(path: Path) -> Policy:
 def _unreadable(path: Path, error: Exception) -> PolicyError:
     """RuntimeError: links in a circle; ValueError: a name that cannot be."""
     if isinstance(error, PermissionError):
+        closed = next(
+            (each for each in reversed(path.absolute().parents) if _is_closed(each)), None
+        )
+        what = f"enter {closed} (chmod a+x" if closed else "read it (chmod a+r"
         return PolicyError(
-            f"{path}: uid {os.geteuid()} may not read it: make it readable, and its directories"
-            " searchable, for that user (chmod; there are no secrets in it)"
+            f"{path}: uid {os.geteuid()} may not {what}; there are no secrets in the file)"
         )
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return PolicyError(f"{path}: cannot be read: {reason}")
+
+
+def _is_closed(directory: Path) -> bool:
+    return not os.access(directory, os.X_OK, effective_ids=True)
 
 
 def _check_ownership(path: Path) -> None:

@@ -1,181 +1,263 @@
-"""What the helper gives up before it listens to anybody: all but CAP_NET_ADMIN and CAP_NET_RAW.
+"""What this process may do: work on the network and nothing else, before it serves anyone.
 
-Started as root it becomes its own user; started with ambient capabilities, as by systemd, it has
-nothing to change but what it has too much of. Either way what is left is read back from the kernel,
-and the helper does not start with more. capabilities(7), prctl(2), capset(2).
+Started as root it becomes a user of its own and keeps two capabilities; started by systemd as that
+user it has to have these two. Either way it sheds the rest, can gain nothing any more, dumps no
+core and starts no process. What the kernel then tells is believed, not what it was asked for: if it
+is not so, the helper does not start.
+
+Sources: capabilities(7), capset(2), prctl(2), getrlimit(2), proc_pid_status(5).
 """
 
 import ctypes
-import errno
+import fcntl
 import os
 import pwd
 import resource
-from collections.abc import Iterator
+import stat
+import struct
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from yaim_helper.chain import MARKER, segment_number
 
-CAP_SETPCAP, CAP_NET_ADMIN, CAP_NET_RAW = 8, 12, 13
-KEPT = 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW
-NAMES = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_NET_RAW: "CAP_NET_RAW"}
+DEFAULT_USER = "yaim-helper"
+
+KEPT = {"CAP_NET_ADMIN": 1 << 12, "CAP_NET_RAW": 1 << 13}
+_KEPT_MASK = sum(KEPT.values())
+_SETPCAP = 1 << 8
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
-_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 4, 8
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
-_PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 28, 38
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+_PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_DROP = 24
+_PR_SET_SECUREBITS = 28
 _NO_ROOT, _NO_AMBIENT = 0x3, 0xC0
-"""Securebits, each with its lock: uid 0 brings no capabilities; none can be made ambient."""
-_KEEP_CAPS = 0x10
-_VERSION_3 = 0x20080522
+"""Each with its lock: uid 0 brings no capabilities; none can be made ambient."""
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_NONE_AT_ALL = (0, 0)
+"""Of a resource, and no way to get more."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
-class PrivilegeError(Exception):
-    """What the helper has is not what it needs; the text says what to do."""
+class PrivilegesError(Exception):
+    """It has too few, or cannot get rid of the others; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Privileges:
-    """As proc_pid_status(5) tells them."""
+class User:
+    """Whom the helper works as."""
 
-    uids: frozenset[int]
-    permitted: int
-    effective: int
-    inheritable: int
-    ambient: int
-    bounding: int
-    has_no_new: bool
+    name: str
+    uid: int
+    gid: int
 
 
-def present() -> Privileges:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    told = dict(line.split(":", 1) for line in lines)
-    permitted, effective, inheritable, ambient, bounding = (
-        int(told[f"Cap{kind}"], 16) for kind in ("Prm", "Eff", "Inh", "Amb", "Bnd")
-    )
-    uids = frozenset(map(int, told["Uid"].split()))
-    has_no_new = told["NoNewPrivs"].strip() == "1"
-    return Privileges(uids, permitted, effective, inheritable, ambient, bounding, has_no_new)
-
-
-def user_named(name: str) -> pwd.struct_passwd:
-    """Raises PrivilegeError."""
+def user_to_be(name: str) -> User:
+    """The one of this name if this is root, who can choose; whoever this is otherwise. Raises
+    PrivilegesError."""
+    if os.geteuid() != 0:
+        return User(f"uid {os.geteuid()}", os.geteuid(), os.getegid())
     try:
-        return pwd.getpwnam(name)
-    except (KeyError, ValueError):
-        raise PrivilegeError(
-            f"there is no user {name!r} to run as: create it (adduser --system --group {name}),"
-            " name another with --user, or stay uid 0 with --user root"
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise PrivilegesError(
+            f"there is no user {name!r} to work as: create it (adduser --system --group {name})"
+            " or name another with --user"
         ) from None
-
-
-def hand_over(directory: Path, user: pwd.struct_passwd) -> None:
-    """Make the record's directory the user's, and what is in it: of a directory that is root's
-    alone only, because elsewhere others may have put links to anything. Raises OSError."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(opened)
-        if status.st_uid != 0 or status.st_mode & 0o022 or user.pw_uid == 0:
-            return
-        for name in os.listdir(opened):  # noqa: PTH208
-            if name == MARKER or segment_number(name) is not None:
-                os.chown(name, user.pw_uid, user.pw_gid, dir_fd=opened, follow_symlinks=False)
-        os.fchown(opened, user.pw_uid, user.pw_gid)
-    finally:
-        os.close(opened)
+    return User(name, account.pw_uid, account.pw_gid)
 
 
 @contextmanager
-def acting_as(user: pwd.struct_passwd | None) -> Iterator[None]:
-    """What is opened is opened with no more rights than it will have."""
-    if user is None:
-        yield
-        return
-    os.setegid(user.pw_gid)
-    os.seteuid(user.pw_uid)
+def record_directory(path: Path, user: User) -> Iterator[None]:
+    """The directory of the record, made and given to the user if that is due. No other helper gets
+    it meanwhile. Raises PrivilegesError."""
     try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise PrivilegesError(f"{path}: {error.strerror}{advice(error, path, user)}") from error
+    try:
+        _lock(path, directory)
+        _give(path, directory, user)
         yield
     finally:
-        os.seteuid(0)
-        os.setegid(0)
+        os.close(directory)
 
 
-def give_up(user: pwd.struct_passwd | None) -> None:
-    """All but what is KEPT; become this user, if that is not None. Raises PrivilegeError."""
-    before = present()
-    missing = [name for number, name in NAMES.items() if not before.permitted >> number & 1]
-    if missing:
-        raise PrivilegeError(
-            f"{' and '.join(missing)} missing: start it as root, or with AmbientCapabilities="
-            "CAP_NET_ADMIN CAP_NET_RAW in the unit"
-        )
-    parent, dies_with_it = os.getppid(), _death_signal()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if before.effective >> CAP_SETPCAP & 1:
-        _shrink_bounding_set()
-        _prctl(_PR_SET_SECUREBITS, _NO_ROOT | _NO_AMBIENT | _KEEP_CAPS)
-    if user is not None:
-        os.setgroups([])
-        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-    _set_capabilities(KEPT)
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 0)
-    # No further process; this one is there already.
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    # The kernel has forgotten it with the user.
-    _prctl(_PR_SET_PDEATHSIG, dies_with_it)
-    if dies_with_it and os.getppid() != parent:
-        raise PrivilegeError("whoever started it has ended")
-    wrong = _wrong(present(), user, had_all=before.effective >> CAP_SETPCAP & 1 == 1)
+def advice(error: BaseException | None, path: Path, user: User) -> str:
+    """What to do about a record that cannot be opened."""
+    if not isinstance(error, PermissionError):
+        return ""
+    return (
+        f": {user.name} has to write it (chown -R {user.uid}:{user.gid} {path}) and to get there"
+        " (the directories above must be searchable)"
+    )
+
+
+def _lock(path: Path, directory: int) -> None:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise PrivilegesError(f"{path}: another yaim-helper is writing it") from error
+
+
+def _give(path: Path, directory: int, user: User) -> None:
+    """Only what is root's, and only as long as the directory is: later its user could have put
+    there what is not his. Raises PrivilegesError."""
+    status = os.fstat(directory)
+    if os.geteuid() != 0 or user.uid == 0 or status.st_uid != 0:
+        return
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PrivilegesError(f"{path}: can be written by others than root (chmod go-w)")
+    names = os.listdir(directory)
+    for name in names:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if (
+            not (segment_number(name) or name == MARKER)
+            or not stat.S_ISREG(found.st_mode)
+            or found.st_nlink != 1
+        ):
+            raise PrivilegesError(
+                f"{path}: {name} does not belong to a record: audit-log must be a directory of"
+                f" its own, to be given to {user.name}"
+            )
+    try:
+        for name in names:
+            os.chown(name, user.uid, user.gid, dir_fd=directory, follow_symlinks=False)
+        os.fchown(directory, user.uid, user.gid)
+    except OSError as error:
+        raise PrivilegesError(
+            f"{path}: cannot be given to {user.name}: {error.strerror}"
+        ) from error
+
+
+def drop_to(user: User) -> None:
+    """Become the user, with the two capabilities, which no program that this process might become
+    would have. Raises PrivilegesError: then all is undefined and the process has to end."""
+    before = _status()
+    _require_kept(int(before["CapPrm"], 16))
+    bounding = int(before["CapBnd"], 16)
+    # Without CAP_SETPCAP it stays; it gives nothing to who can execute nothing with privileges.
+    may_drop_bounding = bool(int(before["CapEff"], 16) & _SETPCAP)
+    is_root = os.geteuid() == 0
+    parent, death_signal = os.getppid(), _death_signal()
+    try:
+        resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
+        resource.setrlimit(resource.RLIMIT_CORE, _NONE_AT_ALL)
+        if may_drop_bounding:
+            for bit in range(bounding.bit_length()):
+                _prctl(_PR_CAPBSET_DROP, bit)
+            _prctl(_PR_SET_SECUREBITS, _NO_ROOT | _NO_AMBIENT)
+        _prctl(_PR_SET_KEEPCAPS, 1)
+        if is_root and os.getgroups():
+            os.setgroups([])
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        _prctl(_PR_SET_KEEPCAPS, 0)
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+        _set_capabilities(_KEPT_MASK)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        # Here, as the change of user resets it.
+        _prctl(_PR_SET_DUMPABLE, 0)
+    except OSError as error:
+        raise PrivilegesError(
+            f"cannot become {user.name} with {' and '.join(KEPT)} alone: {error}"
+            " (CAP_SETUID and CAP_SETGID are needed for that, or --user root)"
+        ) from error
+    die_with(parent, death_signal)
+    verify(user, 0 if may_drop_bounding else bounding, has_groups=not is_root)
+
+
+def die_with(parent: int, death_signal: int) -> None:
+    """The change of user has reset PR_SET_PDEATHSIG, and our parent may have ended meanwhile.
+    Raises PrivilegesError; OSError if there is no such signal."""
+    _prctl(_PR_SET_PDEATHSIG, death_signal)
+    if death_signal and os.getppid() != parent:
+        raise PrivilegesError("the process that it is to end with has ended")
+
+
+def verify(user: User, bounding: int, *, has_groups: bool) -> None:
+    """Ask the kernel whether all is as it should be. Raises PrivilegesError, naming what is not."""
+    found = _status()
+    kept, none = f"{_KEPT_MASK:016x}", f"{0:016x}"
+    expected = {
+        "Uid": " ".join([str(user.uid)] * 4),
+        "Gid": " ".join([str(user.gid)] * 4),
+        "Groups": found["Groups"] if has_groups else "",
+        "CapInh": none,
+        "CapPrm": kept,
+        "CapEff": kept,
+        "CapBnd": f"{bounding:016x}",
+        "CapAmb": none,
+        "NoNewPrivs": "1",
+        # What is above holds for one thread.
+        "Threads": "1",
+        "dumpable": "0",
+        "RLIMIT_CORE": str(_NONE_AT_ALL),
+        "RLIMIT_NPROC": str(_NONE_AT_ALL),
+    }
+    found = {
+        **found,
+        "dumpable": str(_prctl(_PR_GET_DUMPABLE)),
+        "RLIMIT_CORE": str(resource.getrlimit(resource.RLIMIT_CORE)),
+        "RLIMIT_NPROC": str(resource.getrlimit(resource.RLIMIT_NPROC)),
+    }
+    wrong = [
+        f"{name} is {found.get(name)!r}, expected {value!r}"
+        for name, value in expected.items()
+        if found.get(name) != value
+    ]
     if wrong:
-        raise PrivilegeError(f"the kernel has not taken away what it should: {wrong}")
+        raise PrivilegesError(f"the kernel did not drop all privileges: {'; '.join(wrong)}")
 
 
-def _wrong(now: Privileges, user: pwd.struct_passwd | None, *, had_all: bool) -> str | None:
-    if user is not None and now.uids != {user.pw_uid}:
-        return f"uids {sorted(now.uids)}"
-    if (now.permitted, now.effective, now.inheritable, now.ambient) != (KEPT, KEPT, 0, 0):
-        return f"capabilities {now.permitted:x} {now.effective:x} {now.inheritable:x}"
-    if had_all and now.bounding & ~KEPT:
-        return f"bounding set {now.bounding:x}"
-    return None if now.has_no_new else "no_new_privs is not set"
+def _require_kept(permitted: int) -> None:
+    missing = " and ".join(name for name, bit in KEPT.items() if not permitted & bit)
+    if not missing:
+        return
+    if os.geteuid() == 0:
+        raise PrivilegesError(
+            f"root has no {missing} here: add it to CapabilityBoundingSet= of the unit, or to what"
+            " the container has (--cap-add)"
+        )
+    raise PrivilegesError(
+        f"{missing} is missing: put AmbientCapabilities={' '.join(KEPT)} into the unit, and the"
+        " same into its CapabilityBoundingSet= if it has one; or start it as root"
+    )
 
 
-def _shrink_bounding_set() -> None:
-    number = 0
-    while (is_there := _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
-        if is_there and not KEPT >> number & 1:
-            _prctl(_PR_CAPBSET_DROP, number)
-        number += 1
-
-
-def _set_capabilities(wanted: int) -> None:
-    """Permitted and effective; none inheritable. For 64 of them, in two halves."""
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    low, high = wanted & 0xFFFFFFFF, wanted >> 32
-    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
-    if _libc.capset(header, data) < 0:
-        raise _error("capset")
+def _status() -> Mapping[str, str]:
+    """proc_pid_status(5). Raises OSError."""
+    text = Path("/proc/self/status").read_text()
+    lines = (line.partition(":") for line in text.splitlines())
+    return {name: " ".join(value.split()) for name, _, value in lines}
 
 
 def _death_signal() -> int:
+    """Which this process gets when its parent ends; 0: none."""
     number = ctypes.c_int()
     _prctl(_PR_GET_PDEATHSIG, ctypes.addressof(number))
     return number.value
 
 
-def _prctl(option: int, argument: int) -> None:
-    unused = ctypes.c_ulong(0)
-    if _libc.prctl(option, ctypes.c_ulong(argument), unused, unused, unused) < 0:
-        raise _error(f"prctl {option}")
+def _set_capabilities(mask: int) -> None:
+    """Effective and permitted ones; none inheritable. All are among the first 32."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _checked(_libc.capset(header, struct.pack("=6I", mask, mask, 0, 0, 0, 0)))
 
 
-def _error(what: str) -> PrivilegeError:
-    number = ctypes.get_errno()
-    return PrivilegeError(f"{what}: {os.strerror(number)} ({errno.errorcode.get(number)})")
+def _prctl(option: int, argument: int = 0) -> int:
+    return _checked(_libc.prctl(option, argument, 0, 0, 0))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result

@@ -400,8 +400,13 @@ def test_a_file_too_large_to_be_read_while_at_work_is_refused(tmp_path: Path) ->
     assert refusal(path) == f"{path}: is larger than 65536 bytes; make it shorter"
 
 
-@pytest.mark.parametrize(("directory_mode", "mode"), [(0o755, 0o600), (0o700, 0o644)])
-def test_a_file_that_the_helpers_user_may_not_read_is_named(directory_mode: int, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("directory_mode", "mode", "what"),
+    [(0o755, 0o600, "read it (chmod a+r"), (0o700, 0o644, "enter {} (chmod a+x")],
+)
+def test_a_file_that_the_helpers_user_may_not_read_is_named(
+    directory_mode: int, mode: int, what: str
+) -> None:
     """The helper runs as a user without privileges."""
     with TemporaryDirectory() as name:
         path = Path(name, "helper.yml")
@@ -414,8 +419,7 @@ def test_a_file_that_the_helpers_user_may_not_read_is_named(directory_mode: int,
         finally:
             os.seteuid(0)
     assert told == (
-        f"{path}: uid 65534 may not read it: make it readable, and its directories searchable,"
-        " for that user (chmod; there are no secrets in it)"
+        f"{path}: uid 65534 may not {what.format(path.parent)}; there are no secrets in the file)"
     )
 
 

@@ -1,349 +1,563 @@
-"""What a helper has left of what it was started with, as the kernel tells it."""
+"""What the helper may do, as the kernel tells it and as it turns out when it is tried."""
 
 import os
 import pwd
+import re
+import resource
+import shutil
+import signal
 import socket
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
-from yaim_helper import privileges
-from yaim_helper.privileges import KEPT, PrivilegeError, hand_over, user_named
+from yaim_helper.chain import segment_name
+from yaim_helper.privileges import (
+    PrivilegesError,
+    User,
+    die_with,
+    drop_to,
+    record_directory,
+    user_to_be,
+    verify,
+)
 
-from tests.helper.network import boottime, capturing, wait_for
+from tests.helper.network import INTERFACE, capturing, present, state, wait_for
 from tests.helper.process import (
+    ANSWER_WITHIN_S,
     OK_ABSENT,
-    Client,
     Helper,
     deadline_in,
     policy,
-    read_records,
+    running,
     started,
-    wait_until_ready,
 )
-from yaim.lab.namespaces import Namespace
+from yaim.lab.namespaces import DIES_WITH_US, Namespace
 
-USER = "daemon"
+ADDRESS = "192.0.2.10"
+USER = "nobody"
 UID = pwd.getpwnam(USER).pw_uid
-V4 = "192.0.2.10"
+GID = pwd.getpwnam(USER).pw_gid
+ROOT = User("root", 0, 0)
+KEPT = f"{1 << 12 | 1 << 13:016x}"
+"""CAP_NET_ADMIN and CAP_NET_RAW (capabilities(7))."""
+NONE = f"{0:016x}"
+DROPPED = {
+    "Uid": " ".join([str(UID)] * 4),
+    "Gid": " ".join([str(GID)] * 4),
+    "Groups": "",
+    "CapInh": NONE,
+    "CapPrm": KEPT,
+    "CapEff": KEPT,
+    "CapBnd": NONE,
+    "CapAmb": NONE,
+    "NoNewPrivs": "1",
+    "Threads": "1",
+}
+AS_SYSTEMD = (
+    "setpriv",
+    f"--reuid={UID}",
+    f"--regid={GID}",
+    "--clear-groups",
+    "--inh-caps=+net_admin,+net_raw",
+    "--ambient-caps=+net_admin,+net_raw",
+)
+CAT = str(shutil.which("cat"))
+EX_CANNOT_START = 1
+EX_CONFIG = 78
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that every user can reach, but only root can write to."""
-    with TemporaryDirectory(prefix="yaim-helper-", dir="/var/tmp") as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
+def directory() -> Iterator[Path]:
+    """That every user gets to, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="yaim-") as name:
+        made = Path(name)
+        made.chmod(0o755)
+        yield made
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    whole = {name: " ".join(value.split()) for name, value in (x.split(":", 1) for x in lines)}
+    return {name: whole[name] for name in DROPPED}
+
+
+def limit(pid: int, name: str) -> list[str]:
+    """Soft and hard."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(line for line in lines if line.startswith(name)).removeprefix(name).split()[:2]
 
 
 @contextmanager
-def dropped(network: Namespace, place: Path) -> Iterator[Helper]:
-    """Started as root."""
-    with started(network, place, user=USER) as helper:
-        wait_until_ready(helper)
+def at_work(namespace: Namespace, directory: Path, **options: Any) -> Iterator[Helper]:
+    """A helper that serves: it listens before it drops its privileges, and answers after that."""
+    with running(namespace, directory, **options) as helper:
+        helper.greeted().__exit__()
         yield helper
 
 
-def status(helper: Helper) -> dict[str, str]:
-    """proc_pid_status(5)"""
-    lines = Path(f"/proc/{helper.pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+def works(network: Namespace, helper: Helper) -> None:
+    """It adds, announces, lists and removes."""
+    with capturing(network) as capture, helper.greeted() as client:
+        assert client.add(ADDRESS) == OK_ABSENT
+        assert present(network) == [f"{INTERFACE} {ADDRESS}/32"]
+        wait_for(lambda: ADDRESS in [str(each) for each, _ in capture.announced()], "it announces")
+        assert client.remove(ADDRESS)["result"] == "ok"
+    assert present(network) == []
 
 
-def capabilities(told: dict[str, str]) -> list[int]:
-    return [int(told[f"Cap{kind}"], 16) for kind in ("Prm", "Eff", "Inh", "Amb", "Bnd")]
-
-
-def does_its_work(client: Client, network: Namespace) -> None:
-    with capturing(network) as capture:
-        assert client.add(V4) == OK_ABSENT
-        assert capture.announced()
-        assert client.renew(deadline_in(30)) == {"result": "ok", "missing": []}
-        assert client.remove(V4)["was"] == "present"
-
-
-def test_who_is_started_as_root_becomes_its_own_user_with_two_capabilities(
-    network: Namespace, place: Path
-) -> None:
-    with dropped(network, place) as helper, helper.greeted() as client:
-        does_its_work(client, network)
-        told = status(helper)
-        assert told["Uid"].split() == [str(UID)] * 4
-        assert told["Gid"].split() == [str(pwd.getpwnam(USER).pw_gid)] * 4
-        assert told["Groups"] == ""
-        assert capabilities(told) == [KEPT, KEPT, 0, 0, KEPT]
-        assert told["NoNewPrivs"] == "1"
-    files = [place / "audit", *(place / "audit").iterdir()]
-    assert {(each.stat().st_uid, stat.S_IMODE(each.stat().st_mode)) for each in files} == {
-        (UID, 0o700),
-        (UID, 0o600),
-    }
-
-
-def test_uid_0_keeps_no_more_than_the_two_capabilities(helper: Helper) -> None:
-    told = status(helper)
-    assert told["Uid"].split() == ["0"] * 4
-    assert capabilities(told) == [KEPT, KEPT, 0, 0, KEPT]
-    assert told["NoNewPrivs"] == "1"
-
-
-def test_no_core_is_dumped_and_no_process_started(network: Namespace, place: Path) -> None:
-    with dropped(network, place) as helper, helper.greeted() as client:
-        does_its_work(client, network)
-        limits = Path(f"/proc/{helper.pid}/limits").read_text().splitlines()
-        told = {line[:26].strip(): line[26:].split()[:2] for line in limits}
-        assert told["Max core file size"] == ["0", "0"]
-        assert told["Max processes"] == ["0", "0"]
-        # Of a process that is not dumpable, /proc belongs to root (proc(5)).
-        assert Path(f"/proc/{helper.pid}/environ").stat().st_uid == 0
-        assert [each.name for each in Path(f"/proc/{helper.pid}/task").iterdir()] == [
-            str(helper.pid)
-        ]
-        assert Path(f"/proc/{helper.pid}/task/{helper.pid}/children").read_text() == ""
-
-
-ATTEMPTS = """
-import os, pwd, socket, sys
-from pathlib import Path
-from yaim_helper.privileges import give_up
-give_up(pwd.getpwnam(sys.argv[1]))
-def attempt(what, do):
-    try:
-        do()
-    except OSError as error:
-        print(what, type(error).__name__)
-    else:
-        print(what, "done")
-attempt("read", lambda: Path(sys.argv[2]).read_bytes())
-attempt("signal", lambda: os.kill(int(sys.argv[3]), 0))
-attempt("fork", os.fork)
-attempt("chown", lambda: os.chown(sys.argv[4], 0, 0))
-attempt("mount", lambda: os.chroot("/"))
-attempt("become root", lambda: os.setuid(0))
-attempt("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
-"""
-
-
-def test_what_it_has_left_is_good_for_nothing_else(place: Path) -> None:
-    secret, own = place / "secret", place / "own"
-    secret.write_text("")
-    secret.chmod(0o600)
-    own.write_text("")
-    os.chown(own, UID, 0)
-    command = (sys.executable, "-c", ATTEMPTS, USER, str(secret), str(os.getpid()), str(own))
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        "read PermissionError",
-        "signal PermissionError",
-        "fork BlockingIOError",
-        "chown PermissionError",
-        "mount PermissionError",
-        "become root PermissionError",
-        "packet done",
-    ]
-
-
-def test_a_set_user_id_program_brings_nothing_back(place: Path) -> None:
-    """no_new_privs and an empty bounding set: tried by exec, the only thing that is left to try."""
-    program = (
-        "import os, pwd, sys; from yaim_helper.privileges import give_up\n"
-        "give_up(pwd.getpwnam(sys.argv[1]))\n"
-        "os.execv('/bin/su', ['su', '-c', 'id -u'])"
-    )
-    command = (sys.executable, "-c", program, USER)
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode != 0
-    assert done.stdout == ""
-
-
-# --- as systemd starts it ----------------------------------------------------------------------
-
-AMBIENT = "+net_admin,+net_raw"
+def refusal(namespace: Namespace, directory: Path, **options: Any) -> tuple[int, str]:
+    """Exit status and words of a helper that does not start."""
+    with started(namespace, directory, **options) as helper:
+        code = helper.process.wait(ANSWER_WITHIN_S)
+        return code, helper.log.read_text()
 
 
 @contextmanager
-def by_systemd(network: Namespace, place: Path, capabilities: str = AMBIENT) -> Iterator[Helper]:
-    """As a user, with ambient capabilities, a listening socket handed in, and a directory that is
-    its own."""
-    (place / "audit").mkdir(mode=0o700)
-    os.chown(place / "audit", UID, 0)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(place / "helper.sock"))
-        listener.listen()
-        become = (
-            *("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"),
-            *(f"--inh-caps=-all,{capabilities}", f"--ambient-caps=-all,{capabilities}"),
-        )
-        hand_in = f'exec 3<&{listener.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
-        around = (*become, "bash", "-c", hand_in, "bash")
-        with started(
-            network, place, around=around, pass_fds=(listener.fileno(),), user="no-such-user"
-        ) as helper:
-            yield helper
+def listener_at(path: Path) -> Iterator[int]:
+    """What systemd hands in."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
+        made.bind(str(path))
+        made.listen(16)
+        os.set_inheritable(made.fileno(), True)
+        yield made.fileno()
 
 
-def test_who_is_started_with_ambient_capabilities_needs_nothing_more(
-    network: Namespace, place: Path
+def handed_in(fd: int) -> tuple[str, ...]:
+    return ("bash", "-c", f'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&{fd}', "bash")
+
+
+def record_of(directory: Path, owner: int) -> Path:
+    """Made as a unit does it (LogsDirectory=)."""
+    record = directory / "audit"
+    record.mkdir(mode=0o700, exist_ok=True)
+    os.chown(record, owner, -1)
+    return record
+
+
+# --- started as root -----------------------------------------------------------------------------
+
+
+def test_started_as_root_it_is_a_user_of_its_own_with_two_capabilities(
+    network: Namespace, directory: Path
 ) -> None:
-    with by_systemd(network, place) as helper:
-        wait_for(lambda: read_records(place / "audit"), "it starts")
-        with helper.greeted() as client:
-            does_its_work(client, network)
-            told = status(helper)
-            assert told["Uid"].split() == [str(UID)] * 4
-            assert capabilities(told)[:4] == [KEPT, KEPT, 0, 0]
-            assert told["NoNewPrivs"] == "1"
+    around = ("setpriv", "--groups=0,4", "--")
+    with at_work(network, directory, user=USER, around=around) as helper:
+        assert status(helper.pid) == DROPPED
+        works(network, helper)
+        assert status(helper.pid) == DROPPED
 
 
-def test_what_it_was_given_too_much_of_is_given_up(network: Namespace, place: Path) -> None:
-    with by_systemd(network, place, AMBIENT + ",+sys_admin,+setpcap") as helper:
-        wait_for(lambda: read_records(place / "audit"), "it starts")
-        assert capabilities(status(helper)) == [KEPT, KEPT, 0, 0, KEPT]
+def test_it_dumps_no_core_and_nobody_reads_its_memory(network: Namespace, directory: Path) -> None:
+    with at_work(network, directory, user=USER) as helper:
+        assert limit(helper.pid, "Max core file size") == ["0", "0"]
+        # Of root, where the process is not dumpable (proc(5)).
+        assert Path(f"/proc/{helper.pid}/mem").stat().st_uid == 0
+        os.kill(helper.pid, signal.SIGQUIT)
+        helper.process.wait(ANSWER_WITHIN_S)
+    assert helper.process.returncode == -signal.SIGQUIT
+
+
+def test_it_is_one_process_for_all_its_life(network: Namespace, directory: Path) -> None:
+    with at_work(network, directory, user=USER) as helper:
+        assert limit(helper.pid, "Max processes") == ["0", "0"]
+        works(network, helper)
+        tasks = Path(f"/proc/{helper.pid}/task")
+        assert [task.name for task in tasks.iterdir()] == [str(helper.pid)]
+        assert (tasks / str(helper.pid) / "children").read_text() == ""
+
+
+def test_its_record_becomes_the_users_with_all_that_is_in_it(
+    network: Namespace, directory: Path
+) -> None:
+    with at_work(network, directory) as helper, helper.greeted() as client:
+        client.add(ADDRESS, deadline_ns=deadline_in(1))
+    files = list(helper.audit_log.iterdir())
+    assert {each.stat().st_uid for each in (helper.audit_log, *files)} == {0}
+    wait_for(lambda: not present(network), "the address is gone")
+    with at_work(network, directory, user=USER) as helper:
+        works(network, helper)
+    found = {each.name: each.stat() for each in (helper.audit_log, *helper.audit_log.iterdir())}
+    assert {each.name for each in files} < found.keys()
+    assert {(each.st_uid, each.st_gid) for each in found.values()} == {(UID, GID)}
+    sequence = [record["seq"] for record in helper.records()]
+    assert sequence == list(range(1, len(sequence) + 1))
+
+
+def test_it_reads_its_policy_anew_as_the_user_that_it_is(
+    network: Namespace, directory: Path
+) -> None:
+    config = directory / "helper.yml"
+    with at_work(network, directory, user=USER) as helper:
+        config.chmod(0o600)
+        os.kill(helper.pid, signal.SIGHUP)
+        wait_for(lambda: "the policy stays as it was" in helper.log.read_text(), "it says so")
+        assert f"{config}: uid {UID} may not read it (chmod a+r" in helper.log.read_text()
+        config.chmod(0o644)
+        os.kill(helper.pid, signal.SIGHUP)
+        wait_for(lambda: "read again" in helper.log.read_text(), "it reads it")
+
+
+def test_as_root_by_choice_it_has_the_two_capabilities_and_no_more(
+    network: Namespace, directory: Path
+) -> None:
+    root = {**DROPPED, "Uid": "0 0 0 0", "Gid": "0 0 0 0"}
+    with at_work(network, directory, user="root") as helper:
+        assert status(helper.pid) == root
+        works(network, helper)
+
+
+def test_it_ends_with_its_parent_also_after_the_change_of_user(
+    network: Namespace, directory: Path
+) -> None:
+    (directory / "helper.yml").write_text(policy(directory / "audit"))
+    files = (f"--config={directory / 'helper.yml'}", f"--socket={directory / 'helper.sock'}")
+    command = (sys.executable, "-I", "-m", "yaim_helper", *files, f"--user={USER}")
+    inside = (*DIES_WITH_US, "nsenter", f"--net={network.path}", "--")
+    script = '"$@" & echo $!; wait'
+    parent = subprocess.Popen(
+        (*inside, "sh", "-c", script, "sh", *DIES_WITH_US, *command),
+        pass_fds=(network.fd,),
+        stdout=subprocess.PIPE,
+    )
+    with parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        wait_for((directory / "helper.sock").exists, "it has its socket")
+        wait_for(lambda: status(pid) == DROPPED, "it has dropped its privileges")
+        wait_for(lambda: state(pid) == "S", "it waits")
+        parent.kill()
+        wait_for(lambda: state(pid) == "Z", "it ends")
+
+
+# --- started by systemd ---------------------------------------------------------------------------
+
+
+def test_started_as_systemd_does_it_needs_nothing_more(network: Namespace, directory: Path) -> None:
+    record_of(directory, UID)
+    with listener_at(directory / "helper.sock") as fd:
+        around = (*handed_in(fd), *AS_SYSTEMD, "--bounding-set=-all,+net_admin,+net_raw")
+        with at_work(network, directory, around=around, pass_fds=(fd,)) as helper:
+            assert status(helper.pid) == {**DROPPED, "CapBnd": KEPT}
+            assert limit(helper.pid, "Max processes") == ["0", "0"]
+            works(network, helper)
+    assert {each.stat().st_uid for each in helper.audit_log.iterdir()} == {UID}
+
+
+def test_capabilities_that_it_does_not_need_are_shed(network: Namespace, directory: Path) -> None:
+    record_of(directory, UID)
+    more = ("--inh-caps=+kill,+setpcap", "--ambient-caps=+kill,+setpcap")
+    with listener_at(directory / "helper.sock") as fd:
+        around = (*handed_in(fd), *AS_SYSTEMD[:4], *_joined(AS_SYSTEMD[4:], more))
+        with at_work(network, directory, around=around, pass_fds=(fd,)) as helper:
+            assert status(helper.pid) == DROPPED
+            works(network, helper)
+
+
+def _joined(ours: Sequence[str], more: Sequence[str]) -> list[str]:
+    return [f"{one},{other.partition('=')[2]}" for one, other in zip(ours, more, strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("given", "missing"),
-    [("+net_raw", "CAP_NET_ADMIN"), ("+net_admin", "CAP_NET_RAW")],
+    ("capabilities", "missing"),
+    [
+        (("net_admin",), "CAP_NET_RAW is"),
+        (("net_raw",), "CAP_NET_ADMIN is"),
+        ((), "CAP_NET_ADMIN and CAP_NET_RAW is"),
+    ],
 )
-def test_a_capability_that_is_missing_is_named(
-    network: Namespace, place: Path, given: str, missing: str
+def test_a_user_without_the_capabilities_is_told_which_and_what_to_do(
+    network: Namespace, directory: Path, capabilities: Sequence[str], missing: str
 ) -> None:
-    with by_systemd(network, place, given) as helper:
-        assert helper.process.wait(20) == 1
-    assert helper.log.read_text() == (
-        f"yaim-helper: {missing} missing: start it as root, or with AmbientCapabilities="
-        "CAP_NET_ADMIN CAP_NET_RAW in the unit\n"
+    record_of(directory, UID)
+    had = ",".join(f"+{name}" for name in capabilities) or "-all"
+    ambient = (f"--inh-caps={had}", f"--ambient-caps={had}")
+    with listener_at(directory / "helper.sock") as fd:
+        around = (*handed_in(fd), *AS_SYSTEMD[:4], *ambient)
+        told = refusal(network, directory, around=around, pass_fds=(fd,))
+    assert told == (
+        EX_CANNOT_START,
+        f"yaim-helper: {missing} missing: put AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW into"
+        " the unit, and the same into its CapabilityBoundingSet= if it has one; or start it as"
+        " root\n",
     )
 
 
-# --- its files ---------------------------------------------------------------------------------
+# --- it does not start ----------------------------------------------------------------------------
 
 
-def test_a_record_from_when_it_ran_as_root_goes_on(network: Namespace, place: Path) -> None:
-    with started(network, place, user="root") as helper:
-        wait_until_ready(helper)
-    with dropped(network, place) as helper, helper.greeted():
+def test_a_user_that_does_not_exist_is_named(network: Namespace, directory: Path) -> None:
+    assert refusal(network, directory, user="no-such-user") == (
+        EX_CANNOT_START,
+        "yaim-helper: there is no user 'no-such-user' to work as: create it"
+        " (adduser --system --group no-such-user) or name another with --user\n",
+    )
+    assert not (directory / "helper.sock").exists()
+
+
+def test_root_without_the_capabilities_is_told_where_to_add_them(
+    network: Namespace, directory: Path
+) -> None:
+    around = ("setpriv", "--bounding-set=-net_raw")
+    assert refusal(network, directory, user=USER, around=around) == (
+        EX_CANNOT_START,
+        "yaim-helper: root has no CAP_NET_RAW here: add it to CapabilityBoundingSet= of the unit,"
+        " or to what the container has (--cap-add)\n",
+    )
+
+
+def test_root_that_cannot_change_its_user_does_not_go_on_as_root(
+    network: Namespace, directory: Path
+) -> None:
+    around = ("setpriv", "--bounding-set=-setuid")
+    assert refusal(network, directory, user=USER, around=around) == (
+        EX_CANNOT_START,
+        f"yaim-helper: cannot become {USER} with CAP_NET_ADMIN and CAP_NET_RAW alone: [Errno 1]"
+        " Operation not permitted (CAP_SETUID and CAP_SETGID are needed for that, or --user"
+        " root)\n",
+    )
+
+
+def test_root_with_nothing_but_the_two_capabilities_can_work_as_root(
+    network: Namespace, directory: Path
+) -> None:
+    """A container that is given no others."""
+    around = ("setpriv", "--clear-groups", "--bounding-set=-all,+net_admin,+net_raw")
+    root = {**DROPPED, "Uid": "0 0 0 0", "Gid": "0 0 0 0", "CapBnd": KEPT}
+    with at_work(network, directory, around=around) as helper:
+        assert status(helper.pid) == root
+        works(network, helper)
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "what"),
+    [("helper.yml", 0o600, "read it (chmod a+r"), ("", 0o700, "enter {} (chmod a+x")],
+)
+def test_a_policy_that_the_user_cannot_read_anew_is_named(
+    network: Namespace, directory: Path, closed: str, mode: int, what: str
+) -> None:
+    (directory / "helper.yml").touch()
+    (directory / closed).chmod(mode)
+    code, told = refusal(network, directory, user=USER)
+    assert code == EX_CONFIG
+    assert told == (
+        f"yaim-helper: {directory}/helper.yml: uid {UID} may not {what.format(directory)};"
+        " there are no secrets in the file)\n"
+    )
+
+
+def test_a_record_of_somebody_else_is_left_alone(network: Namespace, directory: Path) -> None:
+    record = record_of(directory, UID - 1)
+    assert refusal(network, directory, user=USER) == (
+        EX_CANNOT_START,
+        f"yaim-helper: {record}: Permission denied: {USER} has to write it (chown -R {UID}:{GID}"
+        f" {record}) and to get there (the directories above must be searchable)\n",
+    )
+    assert record.stat().st_uid == UID - 1
+
+
+def test_a_user_who_does_not_get_to_the_record_is_told(network: Namespace, directory: Path) -> None:
+    record = record_of(directory, 0)
+    with listener_at(directory / "helper.sock") as fd:
+        around = (*handed_in(fd), *AS_SYSTEMD)
+        assert refusal(network, directory, around=around, pass_fds=(fd,)) == (
+            EX_CANNOT_START,
+            f"yaim-helper: {record}: Permission denied: uid {UID} has to write it (chown -R"
+            f" {UID}:{GID} {record}) and to get there (the directories above must be searchable)\n",
+        )
+
+
+def test_a_second_helper_is_refused_before_it_takes_the_socket(
+    network: Namespace, directory: Path
+) -> None:
+    with at_work(network, directory, user=USER) as helper:
+        assert refusal(network, directory, user=USER) == (
+            EX_CANNOT_START,
+            f"yaim-helper: {helper.audit_log}: another yaim-helper is writing it\n",
+        )
+        works(network, helper)
+
+
+# --- the record's directory -----------------------------------------------------------------------
+
+
+def nobody() -> User:
+    return user_to_be(USER)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "hard link", "directory"])
+def test_a_directory_with_other_things_in_it_is_not_given_away(directory: Path, kind: str) -> None:
+    """/var/log, say; or what somebody wants to be given."""
+    record = record_of(directory, 0)
+    other = directory / "other"
+    other.touch()
+    name = segment_name(1)
+    match kind:
+        case "file":
+            name = "syslog"
+            (record / name).touch()
+        case "link":
+            (record / name).symlink_to(other)
+        case "hard link":
+            (record / name).hardlink_to(other)
+        case _:
+            (record / name).mkdir()
+    with pytest.raises(PrivilegesError) as error, record_directory(record, nobody()):
         pass
-    types = [each["type"] for each in read_records(place / "audit")]
-    assert types.count("start") == 2
+    assert str(error.value) == (
+        f"{record}: {name} does not belong to a record: audit-log must be a directory of its own,"
+        f" to be given to {USER}"
+    )
+    assert {each.lstat().st_uid for each in (record, record / name, other)} == {0}
 
 
-def test_what_others_may_have_put_there_is_not_handed_over(place: Path) -> None:
-    """A link to a file of root's, say."""
-    user = user_named(USER)
-    target = place / "target"
-    target.write_text("")
-    for name, mode, owner in (("others", 0o777, 0), ("users", 0o700, UID)):
-        directory = place / name
-        directory.mkdir()
-        os.link(target, directory / "audit-000001.jsonl")
-        directory.chmod(mode)
-        os.chown(directory, owner, 0)
-        hand_over(directory, user)
-    assert target.stat().st_uid == 0
-    mine = place / "mine"
-    mine.mkdir(mode=0o700)
-    (mine / "renewed").symlink_to(target)
-    (mine / "else").touch()
-    hand_over(mine, user)
-    assert (target.stat().st_uid, (mine / "else").stat().st_uid) == (0, 0)
-    assert mine.stat().st_uid == UID
+def test_a_directory_that_others_can_write_is_not_given_away(directory: Path) -> None:
+    record = record_of(directory, 0)
+    record.chmod(0o770)
+    with pytest.raises(PrivilegesError) as error, record_directory(record, nobody()):
+        pass
+    assert str(error.value) == f"{record}: can be written by others than root (chmod go-w)"
 
 
-def test_uid_0_hands_nothing_over(place: Path) -> None:
-    hand_over(place / "audit", user_named("root"))
-    assert (place / "audit").stat().st_uid == 0
+def test_what_is_in_a_directory_of_the_user_is_not_given_to_him(directory: Path) -> None:
+    """He could have put there what is not his."""
+    record = record_of(directory, UID)
+    (record / segment_name(1)).touch()
+    with record_directory(record, nobody()):
+        pass
+    assert (record / segment_name(1)).stat().st_uid == 0
 
 
-def test_a_record_that_its_user_cannot_write_is_named(network: Namespace, place: Path) -> None:
-    closed = place / "closed"
-    closed.mkdir(mode=0o700)
-    config = policy(closed / "audit")
-    with started(network, place, user=USER, config=config) as helper:
-        assert helper.process.wait(20) == 1
-    assert helper.log.read_text() == f"yaim-helper: {closed}/audit: Permission denied\n"
+def test_a_segment_that_the_user_cannot_write_is_named(network: Namespace, directory: Path) -> None:
+    record = record_of(directory, UID)
+    segment = record / segment_name(1)
+    segment.touch(mode=0o600)
+    code, told = refusal(network, directory, user=USER)
+    assert code == EX_CANNOT_START
+    assert told.startswith(f"yaim-helper: {segment}: Permission denied: {USER} has to write it (")
 
 
-def test_a_policy_that_its_user_cannot_read_is_told_at_the_start(
-    network: Namespace, place: Path
-) -> None:
-    with started(network, place, user=USER, config="{}") as helper:
-        helper.process.wait(20)
-    (place / "helper.yml").chmod(0o600)
-    text = policy(place / "audit")
-    (place / "helper.yml").write_text(text)
-    with started(network, place, user=USER, config=text) as helper:
-        wait_for(lambda: "SIGHUP could not read it" in helper.log.read_text(), "it is told")
+def test_a_record_directory_that_cannot_be_made_is_an_error(directory: Path) -> None:
+    record = directory / "not-there" / "audit"
+    with pytest.raises(PrivilegesError) as error, record_directory(record, nobody()):
+        pass
+    assert str(error.value) == f"{record}: No such file or directory"
 
 
-def test_a_user_that_is_not_there_is_named(network: Namespace, place: Path) -> None:
-    with started(network, place, user="no-such-user") as helper:
-        assert helper.process.wait(20) == 1
-    assert helper.log.read_text() == (
-        "yaim-helper: there is no user 'no-such-user' to run as: create it (adduser --system"
-        " --group no-such-user), name another with --user, or stay uid 0 with --user root\n"
+def test_root_that_may_not_give_away_files_says_so(network: Namespace, directory: Path) -> None:
+    around = ("setpriv", "--bounding-set=-chown")
+    record = directory / "audit"
+    assert refusal(network, directory, user=USER, around=around) == (
+        EX_CANNOT_START,
+        f"yaim-helper: {record}: cannot be given to {USER}: Operation not permitted\n",
     )
 
 
-# --- what the kernel may say -------------------------------------------------------------------
+# --- what it could do if it were taken over -------------------------------------------------------
+
+
+def tried(attempt: Callable[[], object], user: User | None = None) -> str:
+    """What comes of it in a process with the helper's privileges: the error's name, or `done`;
+    nothing if it becomes another."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = "cannot drop"
+        try:
+            drop_to(user or nobody())
+            attempt()
+            told = "done"
+        except OSError as error:
+            told = type(error).__name__
+        finally:
+            os.write(write_end, told.encode())
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end) as pipe:  # noqa: PTH123
+        told = pipe.read()
+    os.waitpid(child, 0)
+    return told
+
+
+def test_it_does_what_it_is_there_for() -> None:
+    assert tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) == "done"
+
+
+def test_it_cannot_read_what_is_roots_alone(directory: Path) -> None:
+    (directory / "shadow").touch(mode=0o600)
+    assert tried((directory / "shadow").read_bytes) == "PermissionError"
+
+
+def test_it_cannot_signal_a_process_of_roots() -> None:
+    assert tried(lambda: os.kill(os.getppid(), 0)) == "PermissionError"
+
+
+def test_it_cannot_fork() -> None:
+    assert tried(os.fork) == "BlockingIOError"
+
+
+@pytest.mark.parametrize("user", [User("who has no other process", 60999, 60999), ROOT])
+def test_another_program_in_its_place_would_have_no_capabilities(
+    directory: Path, user: User
+) -> None:
+    """Where there is another process of the user, the kernel would not even start it."""
+    found = directory / "status"
+
+    def become_another() -> None:
+        os.dup2(os.open(found, os.O_WRONLY | os.O_CREAT, 0o600), 1)
+        os.execv(CAT, [CAT, "/proc/self/status"])
+
+    os.chown(directory, user.uid, -1)
+    assert tried(become_another, user) == ""
+    assert set(re.findall(r"Cap\w+:\t(\w+)", found.read_text())) == {NONE}
+
+
+def test_it_cannot_get_back_what_it_has_shed() -> None:
+    nproc = (resource.RLIMIT_NPROC, (9, 9))
+    assert tried(lambda: os.setuid(0)) == "PermissionError"
+    assert tried(lambda: os.setgroups([0])) == "PermissionError"
+    # setrlimit(2) fails with EPERM; Python tells that by a ValueError of its own.
+    assert tried(lambda: resource.prlimit(0, *nproc)) == "PermissionError"
+
+
+# --- the kernel is asked --------------------------------------------------------------------------
+
+
+def test_what_the_kernel_has_not_done_is_named() -> None:
+    """This process, which has dropped nothing."""
+    with pytest.raises(PrivilegesError) as error:
+        verify(nobody(), 0, has_groups=False)
+    told = str(error.value)
+    assert told.startswith("the kernel did not drop all privileges: ")
+    assert f"Uid is '0 0 0 0', expected '{UID} {UID} {UID} {UID}'" in told
+    assert f"expected '{KEPT}'" in told
+    assert "NoNewPrivs is '0', expected '1'" in told
+
+
+def test_a_parent_that_has_ended_meanwhile_ends_it_too() -> None:
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            die_with(-1, 0)
+            die_with(os.getppid(), signal.SIGKILL)
+            die_with(-1, signal.SIGKILL)
+        except PrivilegesError as error:
+            os.write(write_end, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end) as pipe:  # noqa: PTH123
+        assert pipe.read() == "the process that it is to end with has ended"
+    os.waitpid(child, 0)
 
 
 def test_what_the_kernel_refuses_is_an_error() -> None:
-    with pytest.raises(PrivilegeError, match=r"^prctl 999: Invalid argument \(EINVAL\)$"):
-        privileges._prctl(999, 0)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"uids": frozenset({0, UID})}, "uids"),
-        ({"permitted": KEPT | 1}, "capabilities"),
-        ({"effective": 0}, "capabilities"),
-        ({"inheritable": KEPT}, "capabilities"),
-        ({"ambient": KEPT}, "capabilities"),
-        ({"bounding": KEPT | 1}, "bounding"),
-        ({"has_no_new": False}, "no_new_privs"),
-    ],
-)
-def test_more_than_it_should_have_is_seen(change: dict[str, object], told: str) -> None:
-    user = user_named(USER)
-    right = {
-        "uids": frozenset({UID}),
-        "permitted": KEPT,
-        "effective": KEPT,
-        "inheritable": 0,
-        "ambient": 0,
-        "bounding": KEPT,
-        "has_no_new": True,
-    }
-    good = privileges.Privileges(**right)  # type: ignore[arg-type]
-    assert privileges._wrong(good, user, had_all=True) is None
-    bad = privileges.Privileges(**{**right, **change})  # type: ignore[arg-type]
-    assert str(privileges._wrong(bad, user, had_all=True)).startswith(told)
-
-
-def test_it_dies_with_who_started_it_also_as_another_user(network: Namespace, place: Path) -> None:
-    """The kernel forgets that when the user changes."""
-    with dropped(network, place) as helper:
-        began = boottime()
-        holder = subprocess.run(
-            ["sh", "-c", f"grep -c . /proc/{helper.pid}/status"], check=True, capture_output=True
-        )
-        assert int(holder.stdout) > 10
-    program = (
-        "import ctypes, os, pwd, sys; from yaim_helper.privileges import give_up\n"
-        "libc = ctypes.CDLL(None); libc.prctl(1, 9)\n"
-        "give_up(pwd.getpwnam(sys.argv[1]))\n"
-        "number = ctypes.c_int(); libc.prctl(2, ctypes.byref(number)); print(number.value)"
-    )
-    command = (sys.executable, "-c", program, USER)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "9\n"
-    assert boottime() > began
+    no_signal = 999
+    with pytest.raises(OSError, match="Invalid argument"):
+        die_with(os.getppid(), no_signal)

@@ -282,7 +282,7 @@ def test_a_wrong_file_leaves_the_old_policy_in_force_and_is_on_record(
 def test_what_is_wrong_is_shortened_in_the_record_and_told_in_full(helper: Helper) -> None:
     record = reload(helper, "users: [0]\nrules: [" + "7," * 100 + "]\n")
     assert len(record["reason"]) == 1000
-    assert len(told(helper)) == 201
+    wait_for(lambda: len(told(helper)) == 201, "all is told")
 
 
 def test_the_record_cannot_be_moved_by_a_reload(

@@ -4,6 +4,7 @@ Unlike on a node of the lab, its first process is another, as on a real host: su
 be killed, be daemons and be started again.
 """
 
+import pwd
 import re
 import signal
 import subprocess
@@ -135,7 +136,11 @@ def test_both_run_and_only_the_helper_has_privileges(host: Host) -> None:
     host.start()
     supervisor, coordinator, helper = map(host.status, ("supervisor", "coordinator", "helper"))
     assert helper["PPid"] == coordinator["PPid"] == supervisor["Pid"]
-    assert supervisor["Uid"].split() == helper["Uid"].split() == ["0"] * 4
+    assert supervisor["Uid"].split() == ["0"] * 4
+    uid = str(pwd.getpwnam(HELPER_USER).pw_uid)
+    assert helper["Uid"].split() == [uid] * 4
+    assert {int(helper[f"Cap{each}"], 16) for each in ("Prm", "Eff")} == {1 << 12 | 1 << 13}
+    assert {int(helper[f"Cap{each}"], 16) for each in ("Inh", "Bnd", "Amb")} == {0}
     assert coordinator["Uid"].split() == coordinator["Gid"].split() == ["65534"] * 4
     assert coordinator["Groups"].split() in ([], ["65534"])
     assert {int(coordinator[f"Cap{each}"], 16) for each in ("Inh", "Prm", "Eff", "Amb")} == {0}
