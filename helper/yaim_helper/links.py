@@ -40,7 +40,10 @@ class Links:
             try:
                 datagram, (sender, _) = self.socket.recvfrom(_MAX_BYTES)
             except OSError as error:
-                return Changes(frozenset(names), is_lost=error.errno == errno.ENOBUFS)
+                is_lost = error.errno == errno.ENOBUFS
+                if is_lost:
+                    self._known.clear()
+                return Changes(frozenset(names), is_lost)
             # Others than the kernel can send here, too.
             if sender == 0:
                 names |= self._changed(datagram)

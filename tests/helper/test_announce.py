@@ -263,4 +263,23 @@ def test_what_is_on_an_interface_that_has_come_back_is_told_anew(
     announcer.run(200.0, 64)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY] * 2
     announcer.start_again(200.1)
-    assert announcer.next_at() == pytest.approx(201.0)
+    times = []
+    while (now := announcer.next_at() or 0.0) < 201.4:
+        announcer.run(now, 64)
+        times.append(now)
+    assert times == pytest.approx([200.1, 200.5, 201.0, 201.1])
+
+
+def test_an_interface_that_comes_and_goes_never_puts_announcing_off_for_long(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    announcer.start(INTERFACE, V4, 100.0)
+    capture.frames()
+    told = []
+    for tenths in range(1000, 1100):
+        now = tenths / 10
+        announcer.start_again(now, {INTERFACE})
+        announcer.run(now, 64)
+        told += [now] * (len(capture.frames()) // 2)
+    assert len(told) == 3 * 10, "of each burst what is within a second"
+    assert all(after - before < 0.6 for before, after in pairwise(told))
