@@ -16,6 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -27,7 +28,7 @@ from yaim_helper.chain import (
     MARKER,
     VERSION,
     canonical,
-    record_hash,
+    is_sealed,
     seal,
     segment_name,
     segment_number,
@@ -39,8 +40,11 @@ SEGMENT_BYTES = 4 << 20
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _APPENDED = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Not blocking: what is no file after all must not hold us up."""
-_MARKER_STEP, _MOST_MARKED = 512, 1 << 14
+_MOST_READ = 2 * SEGMENT_BYTES
+"""At the start."""
+_MARKER_STEP, _MOST_MARKED = 512, 1 << 18
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
@@ -52,7 +56,7 @@ class AuditError(Exception):
 
 @dataclass(slots=True)
 class Past:
-    """What the last segment tells."""
+    """What the last segments tell."""
 
     sequence: int = 0
     head: str = GENESIS
@@ -60,10 +64,18 @@ class Past:
     owners: dict[str, Owner] = field(default_factory=dict)
     """For whom an address was held at the end, as far as the records tell."""
     torn: bytes = b""
-    """What stands behind the last line that is a record."""
+    """What stands in the last segment behind the last line that is a record."""
+    is_whole: bool = False
+    """Whether what was read begins with all that was held then, so that earlier segments tell no
+    more."""
+    _listed: dict[str, Owner] = field(default_factory=dict)
+    """What the `held` records that belong together tell, so far."""
+    _unsettled: dict[str, Owner | None] = field(default_factory=dict)
+    """Addresses about which an intent was told last, and whose they were before it."""
 
     def read(self, segment: bytes) -> None:
         """Damage is no reason to stop: `verify` is who finds it."""
+        self.torn = b""
         bad: list[bytes] = []
         *lines, tail = segment.split(b"\n")
         for line in lines:
@@ -78,7 +90,8 @@ class Past:
         """Whether it is a record, by its own hash."""
         try:
             record = json.loads(line)
-            if record["hash"] != record_hash(record) or type(record["seq"]) is not int:
+            is_ours = is_sealed(line, record["prev"], record["hash"])
+            if not is_ours or type(record["seq"]) is not int:
                 return False
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
@@ -92,24 +105,55 @@ class Past:
 
     def _follow(self, record: Entry) -> None:
         """Who holds what after this record. Raises KeyError, TypeError, ValueError."""
-        match record["type"], record.get("op"), record.get("outcome"):
-            case "start", _, _:
-                # What is there is told by the `held` that follows.
-                self.owners = {}
-            case "held", _, _:
-                for address, _, _, uid, cluster, _ in record["addresses"]:
-                    if uid is not None:
-                        self.owners[address] = Owner(uid, cluster)
+        kind = record["type"]
+        if kind == "held":
+            self._follow_held(record)
+            return
+        self._listed = {}
+        match kind, record.get("op"), record.get("outcome"):
+            case "intent", "add" | "remove" as op, _:
+                self._follow_intent(op, record["address"], _owner_of(record))
             case "result", "add", "ok":
-                self.owners[record["address"]] = Owner(record["peer"]["uid"], record["cluster"])
+                self._settle(record["address"], _owner_of(record))
+            case "result", "add" | "remove", "refused" | "failed":
+                if record["address"] in self._unsettled:
+                    self._settle(record["address"], self._unsettled[record["address"]])
             case "result", "remove", "ok":
-                owner = Owner(record["peer"]["uid"], record["cluster"])
-                if self.owners.get(record["address"], owner) == owner:
-                    self.owners.pop(record["address"], None)
+                if self.owners.get(record["address"]) == _owner_of(record):
+                    self._settle(record["address"], None)
             case "own", "expire", "removed" | "the kernel had removed it":
-                self.owners.pop(record["address"], None)
+                self._settle(record["address"], None)
             case _:
                 pass
+
+    def _follow_held(self, record: Entry) -> None:
+        for address, _, _, uid, cluster, _ in record["addresses"]:
+            if uid is not None:
+                self._listed[address] = Owner(uid, cluster)
+        if not record["more"]:
+            self.owners, self._listed = self._listed, {}
+            self._unsettled.clear()
+            self.is_whole = True
+
+    def _follow_intent(self, op: str, address: str, owner: Owner) -> None:
+        """The helper may be killed, or the record full, before the result."""
+        known = self.owners.get(address)
+        if known == owner:
+            if op == "remove":
+                self._unsettled.setdefault(address, owner)
+        elif op == "add" and (known is None or address in self._unsettled):
+            self._unsettled[address] = known
+            self.owners[address] = owner
+
+    def _settle(self, address: str, owner: Owner | None) -> None:
+        self._unsettled.pop(address, None)
+        self.owners.pop(address, None)
+        if owner is not None:
+            self.owners[address] = owner
+
+
+def _owner_of(record: Entry) -> Owner:
+    return Owner(record["peer"]["uid"], record["cluster"])
 
 
 class AuditLog:
@@ -132,19 +176,18 @@ class AuditLog:
         self._missed = 0
         self._lost: str | None = None
         """What has happened to the segment, if it is not to be written any more."""
-        self._is_new = False
-        """Whether the segment has no beginning yet."""
         self._before = 0
         self._why: str | None = None
         """The segment before, and what has happened to it."""
         self._marker_size = 0
-        past = Past()
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
             self._directory = _locked(directory)
-            self._number = self._last_number()
-            self._file = self._opened(past) if self._number else -1
-            self._marker, self.earlier = self._opened_marker()
+            numbers = self._numbers()
+            self._number = numbers[-1] if numbers else 0
+            self._file = self._opened() if self._number else -1
+            past = self._past(numbers)
+            self._marker, self.earlier = self._opened_marker(self._directory)
         except FileExistsError as error:
             raise AuditError(
                 f"{directory}: is a file; audit-log names a directory: move it away"
@@ -161,6 +204,7 @@ class AuditLog:
         """What stands in the segment behind its last record."""
         self._size = os.fstat(self._file).st_size if self._number else 0
         self._is_ended = not self._size or os.pread(self._file, 1, self._size - 1) == b"\n"
+        self._is_new = self._size == len(self._torn)
 
     @property
     def head(self) -> tuple[int, str]:
@@ -226,11 +270,13 @@ class AuditLog:
 
     def _append(self, records: list[Mapping[str, Any]]) -> None:
         """Raises OSError. What is missing but for these records counts as missed."""
-        first: list[Mapping[str, Any]] = [*self._beginning()] if self._is_new else []
+        first: list[Mapping[str, Any]] = []
         if self._torn:
             torn = self._torn.removesuffix(b"\n")
             told = {"torn_bytes": len(torn), "torn_sha256": sha256(torn).hexdigest()}
             first.append({"type": "recovery", **told})
+        if self._is_new:
+            first += self._beginning()
         if self._missed:
             first.append({"type": "gap", "missed": self._missed})
         lines, hashes = self._sealed([*first, *records])
@@ -260,9 +306,9 @@ class AuditLog:
         raise OSError(0, f"wrote {written} of {len(text)} bytes")
 
     def _sealed(self, records: Iterable[Mapping[str, Any]]) -> tuple[list[bytes], list[str]]:
-        lines, hashes, head = [], [], self._head
+        lines, hashes, head, now = [], [], self._head, _now()
         for number, record in enumerate(records, start=self._sequence + 1):
-            line, head = seal({**self._common, **record, **_now(), "seq": number}, head)
+            line, head = seal({**self._common, **record, **now, "seq": number}, head)
             lines.append(line)
             hashes.append(head)
         return lines, hashes
@@ -277,13 +323,16 @@ class AuditLog:
     def _go_on(self) -> None:
         """See to a segment that can be appended to. Raises OSError."""
         lost = self._lost or self._loss()
-        is_long = self._size >= self._segment_bytes and not self._torn and self._is_ended
-        if lost is None and self._number and not is_long:
-            return
-        self._lost = lost
         if lost is not None:
-            self._reopen_directory()
-        self._change_segment()
+            self._lost = lost
+            self._reopen()
+            self._change_segment()
+        elif not self._number:
+            self._change_segment()
+        elif self._size >= self._segment_bytes and not self._torn and self._is_ended:
+            # Better a segment that is too long than none: files may be what there is no room for.
+            with suppress(OSError):
+                self._change_segment()
 
     def _loss(self) -> str | None:
         """What somebody has done to the segment since we wrote it; None: nothing."""
@@ -308,19 +357,28 @@ class AuditLog:
         except OSError:
             return False
 
-    def _reopen_directory(self) -> None:
-        if self._is_in_place():
-            return
-        self._path.mkdir(mode=0o700, exist_ok=True)
-        directory = _locked(self._path)
-        os.close(self._directory)
-        self._directory = directory
+    def _reopen(self) -> None:
+        """The directory, made anew if it is gone, and the marker, which may have gone, too. Raises
+        OSError: then they are as before."""
+        directory = self._directory
+        if not self._is_in_place():
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            directory = _locked(self._path)
+        try:
+            marker, _ = self._opened_marker(directory)
+        except OSError:
+            if directory != self._directory:
+                os.close(directory)
+            raise
         os.close(self._marker)
-        self._marker, _ = self._opened_marker()
+        self._marker = marker
+        if directory != self._directory:
+            os.close(self._directory)
+            self._directory = directory
 
     def _change_segment(self) -> None:
         """To a new one. Raises OSError: then the one before is the last still."""
-        number = max(self._number, self._last_number()) + 1
+        number = max([self._number, *self._numbers()]) + 1
         file = self._made(number)
         if self._number:
             os.close(self._file)
@@ -345,30 +403,55 @@ class AuditLog:
             0o600,
             dir_fd=self._directory,
         )
-        os.fsync(self._directory)
+        try:
+            os.fsync(self._directory)
+        except OSError:
+            os.close(file)
+            with suppress(OSError):
+                os.unlink(segment_name(number), dir_fd=self._directory)
+            raise
         return file
 
     # --- opening -----------------------------------------------------------------------------
 
-    def _last_number(self) -> int:
-        """Of the segments that there are; 0: there is none."""
+    def _numbers(self) -> list[int]:
+        """Of the segments that there are, in order."""
         names = os.listdir(self._directory)  # noqa: PTH208
-        return max(filter(None, map(segment_number, names)), default=0)
+        return sorted(filter(None, map(segment_number, names)))
 
-    def _opened(self, past: Past) -> int:
+    def _opened(self) -> int:
+        """The last segment."""
         file = os.open(segment_name(self._number), _APPENDED, dir_fd=self._directory)
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             raise OSError(0, "is not a file", segment_name(self._number))
-        most = 2 * SEGMENT_BYTES
-        past.read(os.pread(file, most, max(0, status.st_size - most)))
         return file
 
-    def _opened_marker(self) -> tuple[int, Any]:
+    def _past(self, numbers: list[int]) -> Past:
+        """As the last segment tells it; as those before it do, where it has no beginning yet."""
+        past, texts, left = Past(), list[bytes](), _MOST_READ
+        while numbers and left and not past.is_whole:
+            text = self._end_of(numbers.pop(), left)
+            texts.insert(0, text)
+            left -= len(text)
+            past = Past()
+            for each in texts:
+                past.read(each)
+        return past
+
+    def _end_of(self, number: int, most: int) -> bytes:
+        """Of a segment; nothing if it cannot be read."""
+        try:
+            file = os.open(segment_name(number), _READ, dir_fd=self._directory)
+            with os.fdopen(file, "rb", buffering=0):
+                return os.pread(file, most, max(0, os.fstat(file).st_size - most))
+        except OSError:
+            return b""
+
+    def _opened_marker(self, directory: int) -> tuple[int, Any]:
         """And what an earlier life has left in it; None: nothing that can be read."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        file = os.open(MARKER, flags, 0o600, dir_fd=self._directory)
+        file = os.open(MARKER, flags, 0o600, dir_fd=directory)
         found = os.pread(file, _MOST_MARKED, 0)
         self._marker_size = len(found)
         try:

@@ -13,14 +13,29 @@ MARKER = "renewed"
 """The file beside the segments that tells the latest deadlines."""
 
 _SEGMENT = re.compile(r"audit-([0-9]{6,})\.jsonl")
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+_BLANK = "-" * 64
+"""In the place of a hash that is not known yet."""
 
 
 def seal(record: Mapping[str, Any], prev: str) -> tuple[bytes, str]:
     """The line of a record that follows the one with hash `prev`, and its own hash. The record
     bears neither `prev` nor `hash` yet."""
-    chained = {**record, "prev": prev}
-    found = record_hash(chained)
-    return canonical({**chained, "hash": found}) + b"\n", found
+    text = canonical({**record, "prev": prev, "hash": _BLANK})
+    # The last one: what is told of an earlier marker comes before. `prev` comes after.
+    before, _, after = text.rpartition(_hash_field(_BLANK))
+    found = sha256(prev.encode() + before + after).hexdigest()
+    return before + _hash_field(found) + after + b"\n", found
+
+
+def is_sealed(line: bytes, prev: str, hash: str) -> bool:
+    """Whether a line, of a record that bears these two, is as it was written."""
+    before, _, after = line.rpartition(_hash_field(hash))
+    return sha256(prev.encode() + before + after).hexdigest() == hash
+
+
+def _hash_field(hash: str) -> bytes:
+    return f'"hash":"{hash}",'.encode()
 
 
 def record_hash(record: Mapping[str, Any]) -> str:
@@ -32,7 +47,7 @@ def record_hash(record: Mapping[str, Any]) -> str:
 
 def canonical(record: Mapping[str, Any]) -> bytes:
     """JSON, keys sorted, no blanks, ASCII only."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    return _ENCODER.encode(record).encode()
 
 
 def segment_name(number: int) -> str:

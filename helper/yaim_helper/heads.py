@@ -34,7 +34,8 @@ def _send(to: Path, text: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         try:
-            sender.sendto(text.encode(), str(to))
+            # A host may be called anything.
+            sender.sendto(text.encode(errors="replace"), str(to))
         except OSError:
             return False
     return True

@@ -457,24 +457,23 @@ class Holdings:
         return found
 
     def describe(self) -> list[Entry]:
-        """What is held, for the record."""
-        return held(
-            [
-                (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
-                for each in self._held.values()
-            ]
-        )
-
-    def describe_left_over(self) -> list[Entry]:
-        """What an earlier life left, for the record."""
+        """What is held, and what an earlier life left, for the record."""
+        ours = [
+            (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
+            for each in self._held.values()
+        ]
         host = self.host(())
-        return held(
-            [
-                (each.address, interface, each.prefix, self._earlier.get(str(each.address)), None)
-                for each in host.all_places()
-                if (interface := self._left_over_on(each, host))
-            ]
-        )
+        try:
+            places = list(host.all_places())
+        except KernelError:
+            # The record goes on without.
+            places = []
+        left = [
+            (each.address, interface, each.prefix, self._earlier.get(str(each.address)), None)
+            for each in places
+            if each.address not in self._held and (interface := self._left_over_on(each, host))
+        ]
+        return held([*ours, *left])
 
     def _is_left_to(self, owner: Owner, place: Found, host: Host) -> bool:
         """Whether an earlier life put it there, and for this owner or for nobody knows whom."""

@@ -126,7 +126,7 @@ class Server:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         self._sources.add(wake_read, wake_read)
         start = started(VERSION, os.getpid(), os.getuid(), self._audit.earlier)
-        self._audit.note([start, *self._holdings.describe_left_over()])
+        self._audit.note([start, *self._holdings.describe()])
         self._tell_head()
         while not self._is_stopping:
             self.turn()

@@ -335,11 +335,17 @@ def own(address: str, outcome: str) -> dict[str, Any]:
     return {"type": "own", "op": "expire", "address": address, "outcome": outcome}
 
 
-def held(*addresses: list[Any]) -> dict[str, Any]:
-    return {"type": "held", "addresses": addresses}
+def held(*addresses: list[Any], more: bool = False) -> dict[str, Any]:
+    return {"type": "held", "addresses": addresses, "more": more}
+
+
+def intent(op: str, address: str, cluster: str) -> dict[str, Any]:
+    fields = {"op": op, "address": address, "cluster": cluster}
+    return {"type": "intent", "peer": {"uid": 7}, **fields}
 
 
 A, B = Owner(7, "a"), Owner(7, "b")
+X = "192.0.2.1"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +361,9 @@ A, B = Owner(7, "a"), Owner(7, "b")
         ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "x: removing")], {"192.0.2.1": A}),
         ([held(["192.0.2.1", "eth0", 32, 7, "b", 5])], {"192.0.2.1": B}),
         ([held(["192.0.2.1", "eth0", 32, None, None, None])], {}),
-        ([result("add", "192.0.2.1", "a"), {"type": "start"}], {}),
+        # What the next life found was not told: what is known holds.
+        ([result("add", "192.0.2.1", "a"), {"type": "start"}], {"192.0.2.1": A}),
+        ([result("add", "192.0.2.1", "a"), {"type": "start"}, held()], {}),
         ([held(["192.0.2.1"]), held(5), {"type": 5}, {"type": "result", "op": "add"}], {}),  # type: ignore[arg-type]
     ],
 )
@@ -366,6 +374,106 @@ def test_who_held_what_is_told_by_the_last_segment(
     with opened(tmp_path) as log:
         assert log.owners == owners
         assert log.head[0] == len(records)
+
+
+@pytest.mark.parametrize(
+    ("records", "owners"),
+    [
+        ([intent("add", X, "a")], {X: A}),
+        ([intent("add", X, "a"), result("add", X, "a", "refused")], {}),
+        ([intent("add", X, "a"), result("add", X, "a", "failed")], {}),
+        ([intent("add", X, "a"), result("add", X, "a"), result("add", X, "a", "refused")], {X: A}),
+        ([intent("add", X, "a"), intent("add", X, "a"), result("add", X, "a", "refused")], {}),
+        ([result("add", X, "a"), intent("add", X, "b")], {X: A}),
+        ([result("add", X, "a"), intent("remove", X, "a")], {X: A}),
+        ([result("add", X, "a"), intent("remove", X, "a"), intent("add", X, "a")], {X: A}),
+        ([result("add", X, "a"), intent("remove", X, "a"), intent("add", X, "b")], {X: B}),
+        (
+            [result("add", X, "a"), intent("remove", X, "a"), result("remove", X, "a", "failed")],
+            {X: A},
+        ),
+        (
+            # The result of the removal could not be written, and was that it failed.
+            [
+                *(result("add", X, "a"), intent("remove", X, "a")),
+                *(intent("add", X, "b"), result("add", X, "b", "refused")),
+            ],
+            {X: A},
+        ),
+        ([result("add", X, "a"), intent("remove", X, "b"), intent("add", X, "b")], {X: A}),
+        ([intent("announce", X, "a")], {}),
+    ],
+)
+def test_an_intent_tells_for_whom_an_address_is_until_the_result_does(
+    tmp_path: Path, records: list[dict[str, Any]], owners: dict[str, Owner]
+) -> None:
+    (tmp_path / SEGMENT).write_bytes(told(*records))
+    with opened(tmp_path) as log:
+        assert log.owners == owners
+
+
+def test_what_is_held_counts_when_all_of_it_is_told(tmp_path: Path) -> None:
+    one, two = ["192.0.2.1", "eth0", 32, 7, "a", 5], ["192.0.2.2", "eth0", 32, 7, "b", 5]
+    for records, owners in (
+        ([result("add", "192.0.2.3", "a"), held(one, more=True)], {"192.0.2.3": A}),
+        ([held(one, more=True), held(two)], {"192.0.2.1": A, "192.0.2.2": B}),
+        ([held(one, more=True), note("torn before"), held(two)], {"192.0.2.2": B}),
+    ):
+        (tmp_path / SEGMENT).write_bytes(told(*records))
+        with opened(tmp_path) as log:
+            assert log.owners == owners
+
+
+def test_segments_without_a_beginning_are_read_with_those_before_them(tmp_path: Path) -> None:
+    """The helper may be killed, or the disk full, just when a segment is begun."""
+    row = ["192.0.2.1", "eth0", 32, 7, "a", 5]
+    text = told(held(), result("add", "192.0.2.1", "b"), {"type": "segment"}, held(row, more=True))
+    one, two, three, four = text.splitlines(keepends=True)
+    for begun in ([b"", b""], [three, b""], [three + four[:-9], b""], [three + four, b"torn"]):
+        for number, segment in enumerate([one + two, *begun], start=1):
+            (tmp_path / segment_name(number)).write_bytes(segment)
+        with opened(tmp_path) as log:
+            assert log.owners == {"192.0.2.1": B}
+            log.describe_held = lambda: [held(row)]
+            write(log, "after")
+            assert log.number == 3
+        assert_chained(tmp_path)
+        last = [each["type"] for each in read_sound(tmp_path / segment_name(3))]
+        assert last[last[0] == "recovery" :] == ["segment", "held", "note"]
+
+
+def read_sound(segment: Path) -> list[dict[str, Any]]:
+    """But for lines that are no records."""
+    found = [read(line) for line in segment.read_text().splitlines()]
+    return [line[1] for line in found if not isinstance(line, str)]
+
+
+def test_an_earlier_segment_that_is_no_file_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / SEGMENT).mkdir()
+    os.mkfifo(tmp_path / segment_name(2))
+    (tmp_path / segment_name(3)).touch()
+    with opened(tmp_path) as log:
+        assert (log.number, log.head) == (3, (0, GENESIS))
+
+
+def test_no_more_than_two_segments_worth_is_read_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / SEGMENT).write_bytes(told(held(), result("add", X, "a")))
+    (tmp_path / segment_name(2)).write_bytes(bytes(9 << 20) + b"\n")
+    with opened(tmp_path) as log:
+        assert log.owners == {}
+
+
+def test_the_last_segment_is_read_quickly(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        log.write([held()], durable=False)
+        while log.number == 1:
+            log.write([result("add", X, "a") | {"text": "x" * 60}] * 1000, durable=False)
+    (tmp_path / segment_name(2)).unlink()
+    assert (tmp_path / SEGMENT).stat().st_size > 4 << 20
+    began = time.process_time()
+    with opened(tmp_path) as log:
+        assert log.owners == {X: A}
+    assert time.process_time() - began < 0.5
 
 
 @given(st.binary() | st.lists(st.sampled_from(told(held(), own("x", "y"))), max_size=80).map(bytes))
