@@ -1,5 +1,6 @@
 """Interfaces that come back are announced on anew; and what a neighbour makes of announcements."""
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -256,6 +257,9 @@ def test_a_neighbour_with_the_old_mac_address_reaches_the_new_holder_with_its_ne
         assert wait_for(old.got, "the old holder is reached") == [b"before"]
         assert old.client.remove(address) == OK_PRESENT
         assert new.client.add(address, interface=LAN.interface) == OK_ABSENT
+        mac = json.loads(new.namespace.run("ip", "-json", "link", "show", LAN.interface))
+        known = (*("ip", "neighbour", "show"), address)
+        wait_for(lambda: mac[0]["address"] in neighbour.namespace.run(*known), "it has heard")
         sender.sendto(b"after", (address, PORT))
         assert wait_for(new.got, "the new holder is reached") == [b"after"]
         assert old.got() == []
