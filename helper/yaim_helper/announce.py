@@ -89,7 +89,8 @@ class Announcer:
         """Frames that may be sent without waiting (a token bucket)."""
         self._room_at = 0.0
         self._again_at: dict[str, float] = {}
-        """Interfaces, and before when there is no further burst because of them."""
+        """Interfaces, and when to begin anew because of them."""
+        self._not_before: dict[str, float] = {}
 
     def start(self, interface: str, address: Address, now: float) -> None:
         """Announce now, or as soon as the cap allows, and go on until `stop`."""
@@ -98,15 +99,11 @@ class Announcer:
             self._announce(address, now)
 
     def start_again(self, now: float, interfaces: Container[str] | None = None) -> None:
-        """Begin anew with what is on these interfaces, or on any: neighbours may not have heard."""
+        """Begin anew with what is on these interfaces, or on any: neighbours may not have heard.
+        Until then all goes on."""
         for name in {name for name, _, _ in self._plans.values()}:
-            if interfaces is not None and name not in interfaces:
-                continue
-            at = max(now, self._again_at.get(name, now))
-            self._again_at[name] = at + AGAIN_AFTER_S
-            for address, (each, _, _) in list(self._plans.items()):
-                if each == name:
-                    self._plans[address] = name, at, 0
+            if interfaces is None or name in interfaces:
+                self._again_at.setdefault(name, max(now, self._not_before.get(name, now)))
 
     def defend(self, address: Address) -> None:
         """One single announcement (RFC 5227 section 2.4), whatever is planned, of an address that
@@ -118,7 +115,8 @@ class Announcer:
         self._plans.pop(address, None)
 
     def next_at(self) -> float | None:
-        earliest = min((at for _, at, _ in self._plans.values()), default=None)
+        planned = (at for _, at, _ in self._plans.values())
+        earliest = min((*planned, *self._again_at.values()), default=None)
         if earliest is None or self._room >= MAX_FRAMES:
             return earliest
         # Some more, lest rounding makes it too soon for ever.
@@ -128,11 +126,21 @@ class Announcer:
     def run(self, now: float, most: int) -> None:
         """Announce what is due, but no more addresses than this in one go; first those that were
         announced less often."""
+        self._begin_again(now)
         due = [(sent, at, a) for a, (_, at, sent) in self._plans.items() if at <= now]
         for _, _, address in nsmallest(most, due, key=itemgetter(0, 1)):
             if not self._has_room(now):
                 break
             self._announce(address, now)
+
+    def _begin_again(self, now: float) -> None:
+        names = {name for name, at in self._again_at.items() if at <= now}
+        for name in names:
+            del self._again_at[name]
+            self._not_before[name] = now + AGAIN_AFTER_S
+        for address, (name, _, _) in self._plans.items():
+            if name in names:
+                self._plans[address] = name, now, 0
 
     def _has_room(self, now: float) -> bool:
         passed_s = max(0.0, now - self._room_at)

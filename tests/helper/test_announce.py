@@ -181,6 +181,14 @@ def test_an_interface_that_does_not_speak_arp_is_left_alone(
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
 
 
+def test_a_point_to_point_interface_has_no_neighbours(network: Namespace) -> None:
+    """Of a VPN."""
+    network.run("ip", "tuntap", "add", "tun0", "mode", "tun")
+    assert not interface(network, "tun0").has_neighbours
+    network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    assert interface(network, "tap0").has_neighbours
+
+
 def test_no_more_are_announced_in_one_go_than_asked_for(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
@@ -262,5 +270,32 @@ def test_what_is_on_an_interface_that_has_come_back_is_told_anew(
     announcer.start_again(200.0, {INTERFACE})
     announcer.run(200.0, 64)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY] * 2
-    announcer.start_again(200.1)
+    announcer.start_again(200.05)
+    assert announcer.next_at() == pytest.approx(200.1), "the burst goes on meanwhile"
+    announcer.run(200.1, 64)
+    announcer.run(200.5, 64)
     assert announcer.next_at() == pytest.approx(201.0)
+    announcer.run(201.0, 64)
+    assert announcer.next_at() == pytest.approx(201.1)
+
+
+def test_an_interface_that_comes_and_goes_all_the_time_is_announced_on_once_a_second(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    announcer.start(INTERFACE, V4, 0.0)
+    announcer.run(50.0, 64)
+    now, begun = 100.0, list[float]()
+    while now < 103.5:
+        announcer.start_again(now, {INTERFACE})
+        capture.frames()
+        announcer.run(now, 64)
+        if capture.frames():
+            begun.append(round(now, 2))
+        now += 0.01
+    assert begun == pytest.approx(
+        [second + wait_s for second in (100.0, 101.0, 102.0, 103.0) for wait_s in (0.0, 0.1, 0.5)][
+            : len(begun)
+        ],
+        abs=0.02,
+    )
+    assert len(begun) >= 11
