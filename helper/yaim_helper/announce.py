@@ -5,11 +5,11 @@ IPv6: unsolicited neighbour advertisement with the override flag (RFC 4861 secti
 Announces what it is told to; decides nothing.
 """
 
-import errno
 import random
 import socket
 import struct
 from collections.abc import Container
+from contextlib import suppress
 from heapq import nsmallest
 from ipaddress import IPv4Address, IPv6Address
 from operator import itemgetter
@@ -19,16 +19,17 @@ from yaim_helper.protocol import Address
 
 BURST_S = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
 """When to send after an add, and after its interface has come back. RFC 5227 wants two, 2 s apart,
-RFC 4861 at most three; the first fractions of a second are for clients that wait, the second burst,
-from 5 s on, is there because a switch may not forward yet what it is sent,
-after a failure of its own; a neighbour that misses it asks the former holder for half a minute."""
+RFC 4861 at most three, a second from one to the next. On purpose there are more: the first
+fractions of a second are for clients that wait. The second burst, from 5 s on, is there because a
+switch may not forward yet what it is sent, after a failure of its own; a neighbour that misses it
+asks the former holder for half a minute."""
 REFRESH_S = (40.0, 80.0)
 """Then again and again after a random time between these."""
 MAX_FRAMES = 2
 """For one announcement of an address."""
 FRAMES_PER_S = 2000
-"""At most, over all addresses, and as many at once: each of a thousand is told once without delay,
-and none a second time before all others were told once."""
+"""At most, over all addresses, and as many at once after a second without any. Each of a thousand
+is told once without delay, and none a second time before all others were told once."""
 AGAIN_AFTER_S = 1.0
 """From one burst because of an interface to the next: it may come and go all the time."""
 
@@ -88,9 +89,9 @@ class Announcer:
         self._room = float(FRAMES_PER_S)
         """Frames that may be sent without waiting (a token bucket)."""
         self._room_at = 0.0
-        self._again_at: dict[str, float] = {}
-        """Interfaces, and when to begin anew because of them."""
-        self._not_before: dict[str, float] = {}
+        self._again: dict[str, float] = {}
+        """Interfaces, and when to begin anew with what is on them."""
+        self._not_again_before: dict[str, float] = {}
 
     def start(self, interface: str, address: Address, now: float) -> None:
         """Announce now, or as soon as the cap allows, and go on until `stop`."""
@@ -99,11 +100,19 @@ class Announcer:
             self._announce(address, now)
 
     def start_again(self, now: float, interfaces: Container[str] | None = None) -> None:
-        """Begin anew with what is on these interfaces, or on any: neighbours may not have heard.
-        Until then all goes on."""
+        """Begin anew with what is on these interfaces, or on any, but no sooner than AGAIN_AFTER_S
+        after the last time: neighbours may not have heard. What is planned goes on until then."""
         for name in {name for name, _, _ in self._plans.values()}:
             if interfaces is None or name in interfaces:
-                self._again_at.setdefault(name, max(now, self._not_before.get(name, now)))
+                self._again.setdefault(name, max(now, self._not_again_before.get(name, now)))
+
+    def _begin_again(self, now: float) -> None:
+        for name in [name for name, at in self._again.items() if at <= now]:
+            del self._again[name]
+            self._not_again_before[name] = now + AGAIN_AFTER_S
+            for address, (each, _, _) in self._plans.items():
+                if each == name:
+                    self._plans[address] = name, now, 0
 
     def defend(self, address: Address) -> None:
         """One single announcement (RFC 5227 section 2.4), whatever is planned, of an address that
@@ -116,7 +125,7 @@ class Announcer:
 
     def next_at(self) -> float | None:
         planned = (at for _, at, _ in self._plans.values())
-        earliest = min((*planned, *self._again_at.values()), default=None)
+        earliest = min((*planned, *self._again.values()), default=None)
         if earliest is None or self._room >= MAX_FRAMES:
             return earliest
         # Some more, lest rounding makes it too soon for ever.
@@ -132,15 +141,6 @@ class Announcer:
             if not self._has_room(now):
                 break
             self._announce(address, now)
-
-    def _begin_again(self, now: float) -> None:
-        names = {name for name, at in self._again_at.items() if at <= now}
-        for name in names:
-            del self._again_at[name]
-            self._not_before[name] = now + AGAIN_AFTER_S
-        for address, (name, _, _) in self._plans.items():
-            if name in names:
-                self._plans[address] = name, now, 0
 
     def _has_room(self, now: float) -> bool:
         passed_s = max(0.0, now - self._room_at)
@@ -172,15 +172,6 @@ class Announcer:
 
     def _send_frame(self, interface: str, frame: bytes) -> None:
         self._room -= 1
-        try:
+        # A full queue; an interface that is down, gone or too narrow: the refresh makes up for it.
+        with suppress(OSError):
             self._socket.sendto(frame, (interface, 0))
-        except OSError as error:
-            # A full queue, or an interface that is down or gone: the refresh makes up for it.
-            if error.errno not in (
-                errno.EAGAIN,
-                errno.ENOBUFS,
-                errno.ENETDOWN,
-                errno.ENODEV,
-                errno.ENXIO,
-            ):
-                raise
