@@ -297,6 +297,18 @@ def test_what_is_on_an_interface_that_has_come_back_is_told_anew(
     assert times == pytest.approx([200.1, 200.5, 201.0, 201.1])
 
 
+def test_what_is_on_other_interfaces_is_not_told_anew(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    for name, address in ((INTERFACE, V4), ("lo", V6)):
+        announcer.start(name, address, 100.0)
+    capture.frames()
+    announcer.start_again(100.05, {"lo"})
+    announcer.run(100.05, 64)
+    assert capture.frames() == []
+    assert announcer.next_at() == pytest.approx(100.1)
+
+
 def test_an_interface_that_comes_and_goes_never_puts_announcing_off_for_long(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
