@@ -2,10 +2,12 @@
 which need no privileges."""
 
 import argparse
+import errno
 import os
 import pwd
 import signal
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -46,6 +48,9 @@ def serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="yaim-helper",
         description="Adds and removes addresses for the yaim coordinator, within an allowlist.",
+        epilog="Further commands: yaim-helper policy --help: looking at an allowlist; yaim-helper"
+        " audit --help: what is on record. Exit status: 0 it was stopped, 1 it cannot start,"
+        " 2 wrong usage, 78 the allowlist cannot be used.",
     )
     parser.add_argument(
         "--config", type=Path, default=Path("/etc/yaim/helper.yml"), help="default: %(default)s"
@@ -79,8 +84,11 @@ def serve(arguments: list[str]) -> int:
         server = Server(listener, policy, _opened_record(policy, user))
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
-    except (OSError, AuditError, PrivilegesError) as error:
+    except (AuditError, PrivilegesError) as error:
         return _give_up(EX_CANNOT_START, str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _give_up(EX_CANNOT_START, f"{where}{error.strerror}")
     server.run()
     return 0
 
@@ -104,9 +112,16 @@ def _passed_socket() -> socket.socket | None:
 def _own_socket(path: Path, policy: Policy) -> socket.socket:
     """Open to root and to the group of the first user of the policy, or to that user if it has no
     account; SO_PEERCRED decides anyway."""
+    try:
+        return _bound(path, policy)
+    except OSError as error:
+        raise OSError(error.errno, f"--socket {path}: {error.strerror or error}") from error
+
+
+def _bound(path: Path, policy: Policy) -> socket.socket:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make_way(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    path.unlink(missing_ok=True)
     listener.bind(str(path))
     for uid in policy.users[:1]:
         try:
@@ -117,6 +132,21 @@ def _own_socket(path: Path, policy: Policy) -> socket.socket:
     path.chmod(0o660)
     listener.listen(128)
     return listener
+
+
+def _make_way(path: Path) -> None:
+    """A socket that a former life left goes; nothing else."""
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise OSError(errno.EEXIST, "is there already, and is not a socket: move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "somebody listens there already")
 
 
 def _give_up(status: int, text: str) -> int:

@@ -5,11 +5,11 @@ IPv6: unsolicited neighbour advertisement with the override flag (RFC 4861 secti
 Announces what it is told to; decides nothing.
 """
 
-import errno
 import random
 import socket
 import struct
 from collections.abc import Container
+from contextlib import suppress
 from heapq import nsmallest
 from ipaddress import IPv4Address, IPv6Address
 from operator import itemgetter
@@ -172,15 +172,6 @@ class Announcer:
 
     def _send_frame(self, interface: str, frame: bytes) -> None:
         self._room -= 1
-        try:
+        # A full queue; an interface that is down, gone or too narrow: the refresh makes up for it.
+        with suppress(OSError):
             self._socket.sendto(frame, (interface, 0))
-        except OSError as error:
-            # A full queue, or an interface that is down or gone: the refresh makes up for it.
-            if error.errno not in (
-                errno.EAGAIN,
-                errno.ENOBUFS,
-                errno.ENETDOWN,
-                errno.ENODEV,
-                errno.ENXIO,
-            ):
-                raise

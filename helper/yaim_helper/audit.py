@@ -35,6 +35,7 @@ from yaim_helper.chain import (
 )
 from yaim_helper.entries import Entry, Owner, latest, segment_lost
 
+COMPLAIN_EVERY_S = 60.0
 SEGMENT_BYTES = 4 << 20
 """After so many a segment is followed by the next; it may be longer by what is written together."""
 
@@ -173,6 +174,7 @@ class AuditLog:
         }
         self.describe_held: Callable[[], Iterable[Entry]] = tuple
         """What each further segment begins with: `held` records."""
+        self._complain_at = 0.0
         self._missed = 0
         self._lost: str | None = None
         """What has happened to the segment, if it is not to be written any more."""
@@ -248,7 +250,17 @@ class AuditLog:
         try:
             self.write(records, durable=False)
         except AuditError as error:
-            print(f"yaim-helper: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            self._complain(str(error))
+
+    def _complain(self, what: str) -> None:
+        """To whoever runs the helper, once a minute at most: nobody fills their log that way."""
+        now = time.monotonic()
+        if now < self._complain_at:
+            return
+        self._complain_at = now + COMPLAIN_EVERY_S
+        text = f"{what}: nothing is added until the record can be written; make room"
+        with suppress(OSError):
+            print(f"yaim-helper: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def mark(self, deadlines: Mapping[Owner, float]) -> None:
         """The latest deadlines, in the marker. It is handed to the disk and not waited for, and
@@ -303,7 +315,7 @@ class AuditLog:
             self._missed = 0
             self._is_new = False
         self._missed -= max(0, whole - len(first))
-        raise OSError(0, f"wrote {written} of {len(text)} bytes")
+        raise OSError(0, f"wrote only {written} of {len(text)} bytes: is the disk full?")
 
     def _sealed(self, records: Iterable[Mapping[str, Any]]) -> tuple[list[bytes], list[str]]:
         lines, hashes, head, now = [], [], self._head, _now()

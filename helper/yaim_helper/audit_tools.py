@@ -18,7 +18,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from yaim_helper import show
-from yaim_helper.chain import canonical
+from yaim_helper.chain import MARKER, canonical, segment_number
+from yaim_helper.output import discard_output, output
 from yaim_helper.records import (
     CannotRead,
     Chain,
@@ -67,7 +68,7 @@ TIMELINE_STATUS = """exit status, the first that is true:
   20 two nodes surely held an address
    2 wrong usage
   21 the records are damaged: see audit verify
-  22 two nodes possibly held an address: not proven
+  22 two nodes possibly held an address, or nothing is on record: not proven
   23 an address was, or may have been, uncovered for longer than --max-uncovered
    0 proven: never two
 """
@@ -79,13 +80,13 @@ _PATHS = "directories of a helper's record (default /var/log/yaim-helper), or se
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(_joined(arguments))
+    status: int = 0
     try:
-        status: int = options.run(options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever reads has seen enough; what is left is not to be flushed at the end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        with output():
+            status = options.run(options)
+    except OSError as error:
+        _say(f"yaim-helper: cannot write: {error.strerror}", True)
+        return status or Damage.UNREADABLE
     return status
 
 
@@ -152,7 +153,7 @@ def _add_trust(command: _Parser) -> None:
         "--heads",
         type=_heads,
         metavar="FILE",
-        help="lines with 'audit head host=H seq=N hash=HEX', as from journalctl -t yaim-helper",
+        help="lines with 'audit head host=NAME seq=N sha256=HEX': journalctl -t yaim-helper",
     )
     command.add_argument(
         "--from-segment",
@@ -194,7 +195,8 @@ def _heads(text: str) -> Heads:
         with Path(text).open(errors="replace") as file:
             found = read_heads(file)
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{printable(text)}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise argparse.ArgumentTypeError(f"{printable(text)}: {why}") from error
     if not found:
         raise argparse.ArgumentTypeError(f"{printable(text)}: has no line 'audit head host=...'")
     return found
@@ -304,7 +306,10 @@ def _show(options: argparse.Namespace) -> int:
     streams = [_readable(directory, files, findings) for directory, files in chains(options.paths)]
     for record in heapq.merge(*streams, key=lambda each: each.at):
         if wanted.passes(record):
-            _say(canonical(record.fields).decode() if options.json else show.shown(record))
+            # Who has seen enough ends this.
+            print(  # noqa: T201
+                canonical(record.fields).decode() if options.json else show.shown(record)
+            )
     return findings.gravest or 0
 
 
@@ -368,6 +373,9 @@ def _timeline(options: argparse.Namespace) -> int:
     if options.since is not None and limits[0] >= limits[1]:
         _say("yaim-helper: --since is not before --until, or the end of the records", True)
         return USAGE
+    if options.svg is not None and (why := _not_for_a_picture(options.svg)):
+        _say(f"yaim-helper: {printable(str(options.svg))}: {why}", True)
+        return USAGE
     told = _told(spells, limits, findings, options)
     if options.svg is not None:
         try:
@@ -397,6 +405,15 @@ def _told(
     return _Told(tuple(rows), limits, status, printable(verdict))
 
 
+def _not_for_a_picture(path: Path) -> str | None:
+    """Why a file is not to be written over."""
+    if path.name == MARKER or segment_number(path.name) is not None:
+        return "is the name of a part of a record"
+    if os.path.lexists(path) and path.suffix != ".svg":
+        return "is there already, and is not called .svg"
+    return None
+
+
 def _order(address: str) -> tuple[int, int]:
     found = ip_address(address)
     return found.version, int(found)
@@ -410,6 +427,11 @@ def _judged(
     def named(is_so: Callable[[OfAddress], object]) -> str:
         return ", ".join(row.address for row in rows if is_so(row))
 
+    unknown = [
+        str(network)
+        for network in options.address or ()
+        if not any(show.is_within(row.address, (network,)) for row in rows)
+    ]
     most = options.max_uncovered
     twice = named(lambda row: row.overlap.sure)
     maybe_twice = named(lambda row: row.overlap.possible)
@@ -422,6 +444,10 @@ def _judged(
         return Verdict.OVERLAP, f"two nodes held an address: {twice}"
     if findings.gravest is not None and findings.gravest.is_grave:
         return Verdict.DAMAGED, "the records are damaged: nothing is proven"
+    if unknown:
+        return Verdict.NOT_PROVEN, f"nothing is on record in that time about {', '.join(unknown)}"
+    if not rows:
+        return Verdict.NOT_PROVEN, "no address is on record in that time: nothing is proven"
     if maybe_twice:
         return Verdict.NOT_PROVEN, f"two nodes may have held an address: {maybe_twice}"
     if uncovered:
@@ -500,4 +526,8 @@ def _as_json(told: _Told) -> str:
 
 
 def _say(text: str, is_error: bool = False) -> None:
-    print(text, file=sys.stderr if is_error else sys.stdout)
+    """To whoever reads it still: what is found out does not depend on that."""
+    try:
+        print(text, file=sys.stderr if is_error else sys.stdout)
+    except BrokenPipeError:
+        discard_output()

@@ -166,7 +166,10 @@ def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> E
     """How often owners renewed, and the latest deadlines of those who hold anything still."""
     return {
         "type": "renewals",
-        "owners": [{**each, "count": counts.get(_owner(each), 0)} for each in latest(deadlines)],
+        "owners": [
+            {**owner.entry(), "count": counts.get(owner, 0), "deadline_ns": round(deadline * 1e9)}
+            for owner, deadline in deadlines.items()
+        ],
     }
 
 
@@ -176,10 +179,6 @@ def latest(deadlines: Mapping[Owner, float]) -> list[Entry]:
         {**owner.entry(), "deadline_ns": round(deadline * 1e9)}
         for owner, deadline in deadlines.items()
     ]
-
-
-def _owner(entry: Entry) -> Owner:
-    return Owner(entry["uid"], entry["cluster"])
 
 
 def held(addresses: Sequence[tuple[Address, str, int, Owner | None, float | None]]) -> list[Entry]:

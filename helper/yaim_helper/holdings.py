@@ -189,7 +189,20 @@ class Host:
         except KernelError:
             return False
 
-    def promotes_secondaries(self, name: str) -> bool:
+    def would_take_others_along(self, address: Address, prefix: int, interface: Interface) -> bool:
+        """Whether the kernel, when it removes this address, would remove all others of its network:
+        it does so with the one that came first, its primary, of IPv4."""
+        if address.version == 6 or prefix >= 32 or self._promotes_secondaries(interface.name):
+            return False
+        network = ip_network((address, prefix), strict=False)
+        return not any(
+            (each.index, each.prefix) == (interface.index, prefix)
+            and each.address in network
+            and each.address != address
+            for each in self.all_places()
+        )
+
+    def _promotes_secondaries(self, name: str) -> bool:
         if name not in self._promotes:
             self._promotes[name] = self._kernel.promotes_secondaries(name)
         return self._promotes[name]
@@ -255,7 +268,7 @@ class Holdings:
             )
         life_s = add.deadline_ns / 1e9 - boottime()
         if life_s > MAX_DEADLINE_S or not lifetime_s(life_s, life_s):
-            return Refused("expired", f"the deadline is {life_s:.3f} s away")
+            return Refused("expired", _not_within(life_s))
         return None
 
     def add(self, owner: Owner, add: Add, host: Host) -> Reply:
@@ -291,12 +304,7 @@ class Holdings:
         if theirs and (old is None or any(holding.is_at(each) for each in theirs)):
             return Refused("foreign", f"{add.address} is on this host already")
         if self._would_take_others_along(add, interface, host):
-            return Refused(
-                "primary",
-                f"{add.address}/{add.prefix} would be the first of its network on {interface.name},"
-                " and removing it would remove all others: set the sysctl"
-                f" net.ipv4.conf.{interface.name}.promote_secondaries to 1",
-            )
+            return Refused("primary", primary(add.address, add.prefix, interface.name))
         if old is not None:
             holding.created = old.created
             holding.rivals = old.rivals
@@ -342,18 +350,10 @@ class Holdings:
         return host.failed
 
     def _would_take_others_along(self, add: Add, interface: Interface, host: Host) -> bool:
-        """Whether the kernel, when it removes this address, would remove all others of its network:
-        it does so with the one that came first, its primary, of IPv4."""
-        if add.address.version == 6 or add.prefix >= 32 or host.promotes_secondaries(add.interface):
-            return False
-        self.put_waiting(host)
-        network = ip_network((add.address, add.prefix), strict=False)
-        return not any(
-            (each.index, each.prefix) == (interface.index, add.prefix)
-            and each.address in network
-            and each.address != add.address
-            for each in host.all_places()
-        )
+        """What waits may be the first of its network."""
+        if add.prefix < 32:
+            self.put_waiting(host)
+        return host.would_take_others_along(add.address, add.prefix, interface)
 
     def remove(self, owner: Owner, address: Address, host: Host) -> Reply:
         holding = self._held.get(address)
@@ -402,7 +402,7 @@ class Holdings:
         ]
         is_nearer = any(deadline < each.deadline for each in holdings)
         if not 0 < life_s <= MAX_DEADLINE_S or (is_nearer and not lifetime_s(life_s, life_s)):
-            return Refused("expired", f"the deadline is {life_s:.3f} s away")
+            return Refused("expired", _not_within(life_s))
         for holding in holdings:
             if deadline < holding.deadline:
                 # Its lifetime in the kernel has to be shortened.
@@ -687,3 +687,19 @@ def _listed(address: Address, interface: str, prefix: int, deadline: float | Non
 
 def _order(address: Address) -> tuple[int, int]:
     return address.version, int(address)
+
+
+def primary(address: Address, prefix: int, interface: str) -> str:
+    """Why an address is refused whose removal would remove others."""
+    return (
+        f"{address}/{prefix} would be the first of its network on {interface}, and removing it"
+        " would remove all others: set the sysctl"
+        f" net.ipv4.conf.{interface}.promote_secondaries to 1"
+    )
+
+
+def _not_within(life_s: float) -> str:
+    least_s = last_extension_s(life_s)
+    return (
+        f"the deadline is {life_s:.3f} s away, and not from {least_s:.3f} to {MAX_DEADLINE_S:.0f} s"
+    )

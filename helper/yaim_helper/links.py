@@ -1,5 +1,6 @@
-"""Seeing that an interface can be used again, or is at another MAC address: rtnetlink(7), group
-RTMGRP_LINK. Sees; decides nothing.
+"""Seeing that an interface can be used again, is at another MAC address, or is reached by another
+way (a bond that fails over, a virtual machine that has moved): rtnetlink(7), group RTMGRP_LINK.
+Sees; decides nothing.
 """
 
 import errno
@@ -18,7 +19,7 @@ _MAX_BYTES = 1 << 16
 @dataclass(frozen=True, slots=True)
 class Changes:
     names: frozenset[str] = frozenset()
-    """Of interfaces that are usable, and were not, or are at another MAC address."""
+    """Of interfaces that are usable, and were not, or are at another MAC address or elsewhere."""
     is_lost: bool = False
     """Whether the kernel had more to tell than there was room for: any may have changed."""
 
@@ -32,6 +33,8 @@ class Links:
         self.socket.setblocking(False)
         self.socket.bind((0, _RTMGRP_LINK))
         self._known: dict[int, Link] = {}
+        self._is_behind = False
+        """Whether the kernel has lost some, and what is older was not read to its end."""
 
     def read(self) -> Changes:
         """What has come; no more than MAX_READ datagrams."""
@@ -40,14 +43,19 @@ class Links:
             try:
                 datagram, (sender, _) = self.socket.recvfrom(_MAX_BYTES)
             except OSError as error:
-                is_lost = error.errno == errno.ENOBUFS
-                if is_lost:
-                    self._known.clear()
-                return Changes(frozenset(names), is_lost)
+                return Changes(frozenset(names), self._has_lost(error.errno == errno.ENOBUFS))
             # Others than the kernel can send here, too.
             if sender == 0:
                 names |= self._changed(datagram)
         return Changes(frozenset(names))
+
+    def _has_lost(self, has_overrun: bool) -> bool:
+        """The kernel says first that there was no room, and then gives what came before that."""
+        is_lost = has_overrun or self._is_behind
+        self._is_behind = has_overrun
+        if is_lost:
+            self._known.clear()
+        return is_lost
 
     def _changed(self, datagram: bytes) -> set[str]:
         names: set[str] = set()
@@ -59,7 +67,7 @@ class Links:
                 before = self._known.pop(told.index, None)
                 if message.kind == RTM_NEWLINK:
                     self._known[told.index] = told
-                    if told.is_usable and told != before:
+                    if told.is_usable and (told != before or told.is_elsewhere):
                         names.add(told.name)
         except MalformedMessage:
             # The kernel should never send that.

@@ -6,7 +6,7 @@ No length that is read is believed: it is held against the bytes that there are.
 
 import struct
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 from typing import NamedTuple
@@ -30,7 +30,9 @@ _LIFETIMES = struct.Struct("=IIII")
 _ERROR = struct.Struct("=i")
 _LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, changed flags."""
-_IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EVENT = 1, 3, 44
+_ELSEWHERE = frozenset(struct.pack("=I", event) for event in (3, 4))
+"""IFLA_EVENT_BONDING_FAILOVER and IFLA_EVENT_NOTIFY_PEERS (include/uapi/linux/if_link.h)."""
 _USABLE = 0x1 | 0x10000
 """IFF_UP and IFF_LOWER_UP: with a carrier (netdevice(7))."""
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO = 1, 2, 3, 6
@@ -81,6 +83,8 @@ class Link:
     mac: bytes
     is_usable: bool
     """Up, and with a carrier."""
+    is_elsewhere: bool = field(default=False, compare=False)
+    """It is reached by another way from now on: a bond failed over, a virtual machine moved."""
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
@@ -122,7 +126,13 @@ def link(body: bytes) -> Link:
     _, _, index, flags, _ = _LINK.unpack_from(body)
     values = _attributes(body, _LINK.size)
     name = values.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
-    return Link(index, name, values.get(_IFLA_ADDRESS, b""), flags & _USABLE == _USABLE)
+    return Link(
+        index,
+        name,
+        values.get(_IFLA_ADDRESS, b""),
+        is_usable=flags & _USABLE == _USABLE,
+        is_elsewhere=values.get(_IFLA_EVENT) in _ELSEWHERE,
+    )
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -173,7 +183,7 @@ def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
 
 
 _NO_LIFETIMES = _LIFETIMES.pack(_FOREVER, _FOREVER, 0, 0)
-_READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFLA_IFNAME)
+_READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFLA_IFNAME, _IFLA_EVENT)
 """Of addresses and of links, whose numbers for these do not get in each other's way."""
 
 

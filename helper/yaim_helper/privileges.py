@@ -80,6 +80,10 @@ def record_directory(path: Path, user: User) -> Iterator[None]:
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileExistsError as error:
+        raise PrivilegesError(
+            f"{path}: is a file; audit-log names a directory: move it away"
+        ) from error
     except OSError as error:
         raise PrivilegesError(f"{path}: {error.strerror}{advice(error, path, user)}") from error
     try:

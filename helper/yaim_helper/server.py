@@ -440,8 +440,9 @@ class Server:
 
     def _sum_up(self) -> None:
         self._audit.note(self._floods.sum_up())
-        if self._renewals.counts:
-            self._audit.note([renewals(self._renewals.counts, self._holdings.deadlines())])
+        deadlines = self._holdings.deadlines()
+        if self._renewals.counts and deadlines:
+            self._audit.note([renewals(self._renewals.counts, deadlines)])
         self._renewals = _Renewals()
         self._tell_head()
 

@@ -189,6 +189,11 @@ class Verification:
         for places in self._open.values():
             for place in places:
                 self._without_result(place, "the record ends before it tells what came of it")
+        if self.last is None:
+            self._say(Damage.UNREADABLE, str(self._chain), "has no records")
+        elif self._heads and self.last.host not in self._last_heads:
+            text = f"no head of host {printable(self.last.host)} is known: nothing was compared"
+            self._say(Damage.HEAD, str(self._chain), text)
         last = self.last.seq if self.last is not None else 0
         if self.marker is not None:
             where = printable(str(self._chain.directory / MARKER))

@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> int:
         os.environ["COVERAGE_FILE"] = f"{directory}/data"
         tests = _coverage("run", "-m", "pytest", *(arguments or [TESTS]))
         _coverage("combine", "--quiet")
-        return tests or _coverage("report")
+        report = _coverage("report")
+        return tests or report
 
 
 def _coverage(*arguments: str) -> int:

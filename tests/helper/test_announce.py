@@ -181,6 +181,14 @@ def test_an_interface_that_does_not_speak_arp_is_left_alone(
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
 
 
+def test_a_point_to_point_interface_has_no_neighbours(network: Namespace) -> None:
+    """Of a VPN."""
+    network.run("ip", "tuntap", "add", "tun0", "mode", "tun")
+    assert not interface(network, "tun0").has_neighbours
+    network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    assert interface(network, "tap0").has_neighbours
+
+
 def test_no_more_are_announced_in_one_go_than_asked_for(
     network: Namespace, announcer: Announcer, capture: Capture
 ) -> None:
@@ -202,6 +210,25 @@ def test_an_interface_that_was_down_is_announced_on_when_it_is_up(
     assert capture.frames() == []
     announcer.run(101.0, 64)
     assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
+
+
+def test_an_interface_that_is_too_narrow_does_no_harm(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    network.run("ip", "link", "set", INTERFACE, "mtu", "68")
+    announcer.start(INTERFACE, V6, 100.0)
+    announcer.start(INTERFACE, V4, 100.0)
+    assert capture.frames() == [ARP_REQUEST, ARP_REPLY]
+
+
+def test_what_is_not_announced_is_not_defended(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    announcer.defend(V4)
+    assert capture.frames() == []
+    announcer.start(INTERFACE, V4, 100.0)
+    announcer.defend(V4)
+    assert capture.frames() == [ARP_REQUEST, ARP_REPLY, ARP_REQUEST]
 
 
 def test_an_interface_that_is_gone_does_no_harm(network: Namespace, announcer: Announcer) -> None:
@@ -268,6 +295,18 @@ def test_what_is_on_an_interface_that_has_come_back_is_told_anew(
         announcer.run(now, 64)
         times.append(now)
     assert times == pytest.approx([200.1, 200.5, 201.0, 201.1])
+
+
+def test_what_is_on_other_interfaces_is_not_told_anew(
+    network: Namespace, announcer: Announcer, capture: Capture
+) -> None:
+    for name, address in ((INTERFACE, V4), ("lo", V6)):
+        announcer.start(name, address, 100.0)
+    capture.frames()
+    announcer.start_again(100.05, {"lo"})
+    announcer.run(100.05, 64)
+    assert capture.frames() == []
+    assert announcer.next_at() == pytest.approx(100.1)
 
 
 def test_an_interface_that_comes_and_goes_never_puts_announcing_off_for_long(

@@ -105,7 +105,10 @@ def fill_up(log: AuditLog) -> int:
         try:
             write(log, f"filler {written}")
         except AuditError as error:
-            assert re.search(r": No space left on device$|: wrote \d+ of \d+ bytes$", str(error))
+            assert re.search(
+                r": No space left on device$|: wrote only \d+ of \d+ bytes: is the disk full\?$",
+                str(error),
+            )
             return 1
     raise AssertionError("the disk does not fill up")
 
@@ -566,7 +569,7 @@ def test_a_record_that_is_written_in_part_is_missed_and_its_line_ended(tmp_path:
     with opened(tmp_path) as log:
         write(log, "one")
         with room_for(path, 10):
-            with pytest.raises(AuditError, match=r": wrote 10 of \d+ bytes$"):
+            with pytest.raises(AuditError, match=r": wrote only 10 of \d+ bytes"):
                 write(log, "lost")
             with pytest.raises(AuditError, match="File too large"):
                 write(log, "lost")
@@ -782,4 +785,8 @@ def test_what_is_not_written_is_told_to_whoever_runs_the_helper(
         write(log, "one")
         with room_for(tmp_path / SEGMENT, 0):
             log.note([note("lost")])
-    assert capsys.readouterr().err == f"yaim-helper: {tmp_path}: File too large\n"
+            log.note([note("lost")])
+    assert capsys.readouterr().err == (
+        f"yaim-helper: {tmp_path}: File too large: nothing is added until the record can be"
+        " written; make room\n"
+    )

@@ -174,6 +174,15 @@ def test_claims_to_the_watched_addresses_are_heard_and_no_others(
     assert conflicts.read() == []
 
 
+def test_what_is_malformed_and_names_a_watched_address_is_dropped(
+    conflicts: Conflicts, neighbour: socket.socket
+) -> None:
+    conflicts.watch([V4])
+    neighbour.send(REQUEST[:ETHERNET] + changed(REQUEST, 6, b"\0\3"))
+    neighbour.send(REQUEST)
+    assert conflicts.read() == [Sighting(V4, INTERFACE, RIVAL)]
+
+
 def test_what_is_not_watched_wakes_nobody(conflicts: Conflicts, neighbour: socket.socket) -> None:
     others = frames(RIVAL, ip_address("192.0.2.11")) + frames(RIVAL, ip_address("2001:db8::11"))
     rest = (b"\xff" * 6 + RIVAL + b"\x86\xdd" + advertisement(b"\x87" + MESSAGE[1:]),)

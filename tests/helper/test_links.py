@@ -1,6 +1,10 @@
 """Interfaces that come back are announced on anew; and what a neighbour makes of announcements."""
 
+import ctypes
+import fcntl
+import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,8 +14,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from yaim_helper.links import Changes, Links
-from yaim_helper.netlink import Link, MalformedMessage, link, messages
+from yaim_helper.netlink import (
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    Link,
+    MalformedMessage,
+    link,
+    messages,
+)
 
 from tests.helper.network import INTERFACE, PEER, capturing, new_network, wait_for
 from tests.helper.process import (
@@ -28,6 +40,10 @@ from yaim.lab.network import LAN, Cables
 V4, V6 = "192.0.2.10", "2001:db8::10"
 PORT = 5005
 SO_RCVBUFFORCE = 33
+IFLA_EVENT = 44
+FEATURES, BONDING_FAILOVER, NOTIFY_PEERS, IGMP_RESEND = 2, 3, 4, 5
+"""include/uapi/linux/if_link.h"""
+SIOCETHTOOL, ETHTOOL_STSO = 0x8946, 0x1F
 
 
 @pytest.fixture
@@ -47,6 +63,14 @@ def settled(links: Links) -> None:
 def changed(links: Links) -> set[str]:
     """Of the next change that counts; the kernel tells of carriers a moment later."""
     return set(wait_for(lambda: links.read().names, "a change"))
+
+
+def switch_offload(interface: str, on: bool) -> None:
+    """Segmentation: what `ethtool -K` does (struct ifreq, struct ethtool_value)."""
+    value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_STSO, on))
+    request = struct.pack("16sP16x", interface.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCETHTOOL, request)
 
 
 # --- seeing it ---------------------------------------------------------------------------------
@@ -97,23 +121,8 @@ def test_an_overrun_says_that_anything_may_have_changed(network: Namespace, link
     for mtu in range(1400, 1450):
         network.run("ip", "link", "set", INTERFACE, "mtu", str(mtu))
     assert links.read().is_lost
-    assert not links.read().is_lost
-
-
-def test_what_happens_to_an_interface_during_an_overrun_is_not_taken_for_nothing(
-    network: Namespace, links: Links
-) -> None:
-    network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
-    settled(links)
-    links.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    network.run("ip", "link", "set", INTERFACE, "down")
-    for mtu in range(1401, 1450):
-        network.run("ip", "link", "set", INTERFACE, "mtu", str(mtu))
-    assert links.read().is_lost
-    links.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
-    settled(links)
-    network.run("ip", "link", "set", INTERFACE, "up")
-    wait_for(lambda: INTERFACE in links.read().names, "it is seen")
+    assert links.read().is_lost, "what came before it was read only now"
+    assert links.read() == Changes()
 
 
 def test_only_so_many_are_read_in_one_go(network: Namespace, links: Links) -> None:
@@ -139,6 +148,51 @@ def test_what_others_than_the_kernel_send_is_not_believed(network: Namespace, li
     assert links.read() == Changes()
     assert links._changed(datagram) == {INTERFACE}
     assert links._changed(datagram[:-3]) == set()
+    links._known.clear()
+    length, kind = struct.unpack_from("=IH", datagram)
+    assert kind == RTM_NEWLINK
+    assert links._changed(struct.pack("=IH", length, RTM_NEWADDR) + datagram[6:]) == set()
+
+
+def test_what_was_known_before_an_overrun_is_not_relied_on(
+    network: Namespace, links: Links
+) -> None:
+    """It goes down unseen, and comes up seen: as it was known to be."""
+    network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
+    settled(links)
+    room = links.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    links.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    for mtu in range(1401, 1450):
+        network.run("ip", "link", "set", INTERFACE, "mtu", str(mtu))
+    network.run("ip", "link", "set", INTERFACE, "down")
+    wait_for(lambda: links.read().is_lost, "the overrun")
+    wait_for(lambda: links.read() == Changes(), "all is read")
+    links.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
+    network.run("ip", "link", "set", INTERFACE, "up")
+    wait_for(lambda: INTERFACE in links.read().names, "it is seen")
+
+
+@pytest.mark.parametrize(
+    ("event", "counts"),
+    [(FEATURES, False), (BONDING_FAILOVER, True), (NOTIFY_PEERS, True), (IGMP_RESEND, False)],
+)
+def test_another_way_to_the_same_mac_address_is_seen(
+    network: Namespace, links: Links, event: int, counts: bool
+) -> None:
+    """A bond that fails over, a virtual machine that has moved. The message is the kernel's own
+    about another event, with the number changed: there is no bond here."""
+    with network.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as told:
+        told.bind((0, 1))
+        switch_offload(INTERFACE, False)
+        datagram = told.recv(1 << 16)
+    (message,) = MarshalRtnl().parse(datagram)
+    assert message.get_attr("IFLA_EVENT") == FEATURES
+    attribute = struct.pack("=HHI", 8, IFLA_EVENT, FEATURES)
+    assert datagram.count(attribute) == 1
+    changed = datagram.replace(attribute, struct.pack("=HHI", 8, IFLA_EVENT, event))
+    wait_for(lambda: INTERFACE in links.read().names, "it is known")
+    assert links._changed(changed) == ({INTERFACE} if counts else set())
+    assert links._changed(datagram) == set(), "an event is over once it was told"
 
 
 @given(st.binary(max_size=80))
@@ -256,6 +310,9 @@ def test_a_neighbour_with_the_old_mac_address_reaches_the_new_holder_with_its_ne
         assert wait_for(old.got, "the old holder is reached") == [b"before"]
         assert old.client.remove(address) == OK_PRESENT
         assert new.client.add(address, interface=LAN.interface) == OK_ABSENT
+        mac = json.loads(new.namespace.run("ip", "-json", "link", "show", LAN.interface))
+        known = (*("ip", "neighbour", "show"), address)
+        wait_for(lambda: mac[0]["address"] in neighbour.namespace.run(*known), "it has heard")
         sender.sendto(b"after", (address, PORT))
         assert wait_for(new.got, "the new holder is reached") == [b"after"]
         assert old.got() == []

@@ -20,7 +20,7 @@ from tests.helper.process import OK_ABSENT, Client, Helper, add, refused, runnin
 from yaim.lab.namespaces import Namespace
 
 EXAMPLE = Path(__file__).parents[2] / "helper.yml.example"
-FINE, REFUSED, EX_CONFIG = 0, 1, 78
+FINE, REFUSED, EX_IOERR, EX_CONFIG = 0, 1, 74, 78
 FILE = f"""\
 users: [0]
 rules:
@@ -135,8 +135,14 @@ def test_the_program_has_it_in_this_process(
     ],
 )
 def test_the_rule_that_allows_it_is_told(
-    tool: Tool, file: Path, arguments: tuple[str, ...], rule: str
+    network: Namespace,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    arguments: tuple[str, ...],
+    rule: str,
 ) -> None:
+    tool = Tool(network, capsys)
+    network.run("sysctl", "-qw", f"net.ipv4.conf.{INTERFACE}.promote_secondaries=1")
     assert tool.explain(file, *arguments) == (FINE, [rule])
 
 
@@ -254,9 +260,49 @@ def test_what_the_helper_has_put_there_is_told(
 
 def test_an_interface_that_the_host_does_not_have_is_told(tool: Tool, file: Path) -> None:
     assert tool("explain", f"--config={file}", "203.0.113.9", "eth1") == (
-        FINE,
-        [f"203.0.113.9/32 on eth1: allowed by rule 3 ({file}:8)"],
-        ["this host: there is no interface eth1"],
+        REFUSED,
+        [
+            f"203.0.113.9/32 on eth1: allowed by rule 3 ({file}:8)",
+            "  there is no interface eth1, on this host",
+        ],
+        [],
+    )
+
+
+def test_an_interface_that_is_down_is_told(
+    network: Namespace, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    network.run("ip", "link", "set", INTERFACE, "down")
+    status, told = Tool(network, capsys).explain(file, "192.0.2.10", INTERFACE)
+    assert (status, told[-1]) == (REFUSED, "  veth0 is down")
+
+
+def test_an_address_that_would_take_others_along_is_told(tool: Tool, file: Path) -> None:
+    status, told = tool.explain(file, "198.51.100.17", INTERFACE, "--prefix=28")
+    assert status == REFUSED
+    assert told[-1].endswith("set the sysctl net.ipv4.conf.veth0.promote_secondaries to 1")
+
+
+@pytest.mark.parametrize("prefix", ["-1", "129", "x", ""])
+def test_what_is_no_prefix_length_is_refused(tool: Tool, file: Path, prefix: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tool("explain", f"--config={file}", "192.0.2.10", INTERFACE, f"--prefix={prefix}")
+    assert caught.value.code == 2
+
+
+def test_what_is_no_interface_is_refused(tool: Tool, file: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tool("explain", f"--config={file}", "192.0.2.10", "v\x1b[31m")
+    assert caught.value.code == 2
+
+
+def test_a_disk_that_is_full_is_told(file: Path) -> None:
+    command = (sys.executable, "-m", "yaim_helper", "policy", "check", str(file))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        EX_IOERR,
+        "yaim-helper: cannot write: No space left on device\n",
     )
 
 

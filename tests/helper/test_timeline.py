@@ -3,6 +3,8 @@
 import json
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -616,11 +618,16 @@ def two_nodes(tmp_path: Path, taken_over_at: float) -> tuple[Writer, Writer]:
             0,
             "proven: never two, and none uncovered for more than 0.500000 s",
         ),
-        (4.0, ("--address", B), 0, "proven: never two"),
+        (4.0, ("--address", B), 22, f"nothing is on record in that time about {B}/32"),
         (4.0, ("--address", "192.0.2.0/24"), 20, "two nodes held an address: 192.0.2.1"),
         (4.0, ("--since", "2027-01-15T08:00:06"), 0, "proven: never two"),
         (4.0, ("--until", "2027-01-15T08:00:03"), 0, "proven: never two"),
-        (4.0, ("--until", "2027-01-15T08:00:01"), 0, "proven: never two"),
+        (
+            4.0,
+            ("--until", "2027-01-15T08:00:01"),
+            22,
+            "no address is on record in that time: nothing is proven",
+        ),
     ],
 )
 def test_the_verdict(
@@ -679,11 +686,48 @@ def test_two_records_of_hosts_of_one_name_are_two_nodes(tmp_path: Path, capsys: 
     assert f"  db1 ({again.directory}): " in out
 
 
-def test_a_record_without_records_holds_nothing(tmp_path: Path, capsys: Any) -> None:
+def test_a_record_without_records_proves_nothing(tmp_path: Path, capsys: Any) -> None:
     assert run(capsys, "timeline", Writer(tmp_path / "db1").save())[:2] == (
-        0,
-        "proven: never two\n",
+        21,
+        "the records are damaged: nothing is proven\n",
     )
+
+
+@pytest.mark.parametrize("name", ["audit-000001.jsonl", "renewed", "table.txt"])
+def test_a_picture_is_written_over_nothing_else(tmp_path: Path, capsys: Any, name: str) -> None:
+    one, two = two_nodes(tmp_path, 5.2)
+    target = tmp_path / name
+    target.write_text("evidence")
+    assert run(capsys, "timeline", "--svg", target, one.directory, two.directory)[0] == 2
+    assert target.read_text() == "evidence"
+
+
+@pytest.mark.parametrize("command", ["verify", "timeline"])
+def test_who_reads_no_further_does_not_change_the_status(tmp_path: Path, command: str) -> None:
+    """As in: yaim-helper audit verify ... | head -1"""
+    one, _ = two_nodes(tmp_path, 4.0)
+    one.file.write_bytes(one.file.read_bytes().replace(b"db1", b"dbx", 1))
+    audit = (sys.executable, "-m", "yaim_helper", "audit", command, str(one.directory))
+    ends: dict[str, int] = {}
+    for name, to in (("all", "cat"), ("nothing", "true")):
+        with subprocess.Popen((to,), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
+            if to == "true":
+                reader.wait()
+            ends[name] = subprocess.run(audit, stdout=reader.stdin, check=False).returncode
+    assert ends["all"] == ends["nothing"] != 0
+
+
+@pytest.mark.parametrize("command", ["verify", "show", "timeline"])
+def test_output_that_cannot_be_written_is_told(tmp_path: Path, command: str) -> None:
+    one, _ = two_nodes(tmp_path, 4.0)
+    audit = (sys.executable, "-m", "yaim_helper", "audit", command, str(one.directory))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(audit, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.endswith("yaim-helper: cannot write: No space left on device\n")
+    closed = ("sh", "-c", 'exec "$@" >&-', "sh", *audit)
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
 
 
 def test_wrong_usage_is_told(tmp_path: Path, capsys: Any) -> None:

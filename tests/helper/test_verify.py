@@ -65,12 +65,22 @@ def test_what_the_helper_wrote_is_intact(tmp_path: Path, capsys: Any) -> None:
     )
 
 
-def test_an_empty_segment_is_intact(tmp_path: Path, capsys: Any) -> None:
+def test_a_record_that_was_emptied_is_not_intact(tmp_path: Path, capsys: Any) -> None:
     Writer(tmp_path / "db1").save()
-    assert run(capsys, "verify", tmp_path / "db1")[:2] == (
-        0,
-        f"{tmp_path / 'db1'}: no records: intact\n",
+    place = tmp_path / "db1"
+    assert run(capsys, "verify", place)[:2] == (
+        14,
+        f"{place}: cannot be read: has no records\n{place}: no records: 1 finding\n",
     )
+
+
+def test_heads_that_are_none_of_this_host_compare_nothing(tmp_path: Path, capsys: Any) -> None:
+    writer = written(tmp_path / "db1")
+    heads = tmp_path / "heads"
+    heads.write_text(f"audit head host=db2 seq=1 sha256={writer.hash}\n")
+    status, out, _ = run(capsys, "verify", "--heads", heads, writer.save())
+    assert status == Damage.HEAD
+    assert "no head of host db1 is known: nothing was compared" in out
 
 
 def test_segments_may_be_named_one_by_one(tmp_path: Path, capsys: Any) -> None:
@@ -118,7 +128,10 @@ def test_each_cut_within_a_line_is_a_torn_tail(tmp_path: Path) -> None:
     for size in range(len(whole) + 1):
         writer.directory.mkdir(exist_ok=True)
         writer.file.write_bytes(whole[:size])
-        assert kinds(writer.directory) == ([] if size in ends else [Damage.TORN]), size
+        found = [] if size in ends else [Damage.TORN]
+        if size < len(writer.lines[0]) - 1:
+            found.append(Damage.UNREADABLE)
+        assert kinds(writer.directory) == found, size
 
 
 def test_each_cut_tail_is_found_by_a_head(tmp_path: Path, capsys: Any) -> None:

@@ -1,0 +1,31 @@
+"""Standard output of the tools: it may be closed, full, or read by nobody any more."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def output() -> Iterator[None]:
+    """Ends without an error if whoever reads has seen enough. Raises OSError if what was printed
+    cannot be written."""
+    if sys.stdout is None:
+        # Closed before this process began.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+    except OSError:
+        discard_output()
+        raise
+
+
+def discard_output() -> None:
+    """What is printed from now on, and what is left in the buffer."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
