@@ -658,7 +658,7 @@ def test_a_segment_whose_beginning_does_not_fit_gets_it_later(tmp_path: Path) ->
         write(log, "two")
     records = [line for line in lines(tmp_path) if not isinstance(line, str)]
     assert [record["type"] for _, record in records] == [
-        *("note", "segment", "held", "recovery", "gap", "note"),
+        *("note", "recovery", "segment", "held", "gap", "note"),
     ]
     assert_chained(tmp_path)
 

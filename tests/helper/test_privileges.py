@@ -3,14 +3,13 @@
 import os
 import pwd
 import re
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from yaim_helper.privileges import (
     PrivilegesError,
     User,
     die_with,
-    drop_to,
     record_directory,
     user_to_be,
     verify,
@@ -461,68 +459,57 @@ def test_root_that_may_not_give_away_files_says_so(network: Namespace, directory
 # --- what it could do if it were taken over -------------------------------------------------------
 
 
-def tried(attempt: Callable[[], object], user: User | None = None) -> str:
-    """What comes of it in a process with the helper's privileges: the error's name, or `done`;
-    nothing if it becomes another."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        told = "cannot drop"
-        try:
-            drop_to(user or nobody())
-            attempt()
-            told = "done"
-        except OSError as error:
-            told = type(error).__name__
-        finally:
-            os.write(write_end, told.encode())
-            os._exit(0)
-    os.close(write_end)
-    with open(read_end) as pipe:  # noqa: PTH123
-        told = pipe.read()
-    os.waitpid(child, 0)
-    return told
+TRIED = """
+import os, resource, socket, sys
+from yaim_helper.privileges import User, drop_to
+drop_to(User("user", int(sys.argv[1]), int(sys.argv[2])))
+try:
+    eval(sys.argv[3])
+    told = "done"
+except OSError as error:
+    told = type(error).__name__
+os.write(1, told.encode())
+os._exit(0)
+"""
+
+
+def tried(attempt: str, user: User | None = None) -> str:
+    """What comes of it in a process with the helper's privileges: the error's name, or `done`; what
+    it tells if it becomes another."""
+    user = user or nobody()
+    command = [sys.executable, "-c", TRIED, str(user.uid), str(user.gid), attempt]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def test_it_does_what_it_is_there_for() -> None:
-    assert tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) == "done"
+    assert tried("socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)") == "done"
 
 
 def test_it_cannot_read_what_is_roots_alone(directory: Path) -> None:
     (directory / "shadow").touch(mode=0o600)
-    assert tried((directory / "shadow").read_bytes) == "PermissionError"
+    assert tried(f"open('{directory}/shadow')") == "PermissionError"
 
 
 def test_it_cannot_signal_a_process_of_roots() -> None:
-    assert tried(lambda: os.kill(os.getppid(), 0)) == "PermissionError"
+    assert tried("os.kill(os.getppid(), 0)") == "PermissionError"
 
 
 def test_it_cannot_fork() -> None:
-    assert tried(os.fork) == "BlockingIOError"
+    assert tried("os.fork()") == "BlockingIOError"
 
 
 @pytest.mark.parametrize("user", [User("who has no other process", 60999, 60999), ROOT])
-def test_another_program_in_its_place_would_have_no_capabilities(
-    directory: Path, user: User
-) -> None:
+def test_another_program_in_its_place_would_have_no_capabilities(user: User) -> None:
     """Where there is another process of the user, the kernel would not even start it."""
-    found = directory / "status"
-
-    def become_another() -> None:
-        os.dup2(os.open(found, os.O_WRONLY | os.O_CREAT, 0o600), 1)
-        os.execv(CAT, [CAT, "/proc/self/status"])
-
-    os.chown(directory, user.uid, -1)
-    assert tried(become_another, user) == ""
-    assert set(re.findall(r"Cap\w+:\t(\w+)", found.read_text())) == {NONE}
+    status = tried(f"os.execv('{CAT}', ['{CAT}', '/proc/self/status'])", user)
+    assert set(re.findall(r"Cap\w+:\t(\w+)", status)) == {NONE}
 
 
 def test_it_cannot_get_back_what_it_has_shed() -> None:
-    nproc = (resource.RLIMIT_NPROC, (9, 9))
-    assert tried(lambda: os.setuid(0)) == "PermissionError"
-    assert tried(lambda: os.setgroups([0])) == "PermissionError"
+    assert tried("os.setuid(0)") == "PermissionError"
+    assert tried("os.setgroups([0])") == "PermissionError"
     # setrlimit(2) fails with EPERM; Python tells that by a ValueError of its own.
-    assert tried(lambda: resource.prlimit(0, *nproc)) == "PermissionError"
+    assert tried("resource.prlimit(0, resource.RLIMIT_NPROC, (9, 9))") == "PermissionError"
 
 
 # --- the kernel is asked --------------------------------------------------------------------------
