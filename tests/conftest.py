@@ -6,11 +6,15 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.certificates import Certificates, make_certificates
 from yaim.lab.namespaces import enter_private_network
 
 enter_private_network()
+# No test fails because the machine is slow.
+settings.register_profile("yaim", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("yaim")
 
 
 def pytest_report_header() -> str:

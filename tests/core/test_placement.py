@@ -189,7 +189,7 @@ def clusters(draw: st.DrawFn) -> tuple[list[PoolEntry], list[Node], dict[Address
 
 
 @given(clusters())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_spread_and_moves_are_the_best_that_exist(
     cluster: tuple[list[PoolEntry], list[Node], dict[Address, str]],
 ) -> None:
@@ -216,7 +216,7 @@ def test_spread_and_moves_are_the_best_that_exist(
 
 
 @given(clusters())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_once_placed_nothing_moves_any_more(
     cluster: tuple[list[PoolEntry], list[Node], dict[Address, str]],
 ) -> None:

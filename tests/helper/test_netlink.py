@@ -198,7 +198,7 @@ PLACES = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(places=PLACES, part=st.integers(0, 16))
 def test_any_addresses_are_read_as_pyroute2_reads_them(
     shared: Namespace, places: list[tuple[Address, int, int]], part: int
@@ -317,7 +317,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=st.one_of(st.binary(max_size=200), damaged()))
 def test_whatever_comes_is_read_or_malformed(data: bytes) -> None:
     try:

@@ -496,9 +496,7 @@ def covers(outer: Sequence[tuple[float, float]], inner: Sequence[tuple[float, fl
     return all(any(a - 2e-6 <= c and d <= b + 2e-6 for a, b in merged) for c, d in inner)
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_the_truth_lies_between_what_is_sure_and_what_is_possible(
     tmp_path: Path, seed: int, steps: int
@@ -515,7 +513,7 @@ def test_the_truth_lies_between_what_is_sure_and_what_is_possible(
     assert covers(was, [each for _, sure in found for each in sure])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(

@@ -467,9 +467,7 @@ def test_a_wall_clock_that_loses_against_boottime_is_found(tmp_path: Path) -> No
 # --- whatever there is to read -------------------------------------------------------------------
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300), st.integers(0, 8))
 def test_no_bytes_crash_it(tmp_path: Path, text: bytes, at: int) -> None:
     writer = Writer(tmp_path / "db1").start(1.0).add(2.0, 2.1, A, 9.0)
@@ -487,9 +485,7 @@ _json = st.recursive(
 )
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), _json)
 def test_no_wrong_value_in_a_chain_that_fits_crashes_it(
     tmp_path: Path, data: Any, value: Any
