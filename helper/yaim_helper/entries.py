@@ -68,9 +68,7 @@ def result(peer: Peer, cluster: str | None, request: Request, reply: Reply) -> E
     entry = {"type": "result", **_described(peer, cluster, request)}
     match reply:
         case Ok(fields):
-            entry["outcome"] = "ok"
-            if "was" in fields:
-                entry["was"] = fields["was"]
+            entry |= {"outcome": "ok", **{key: fields[key] for key in fields.keys() & {"was"}}}
         case Refused(code, reason):
             entry |= {"outcome": "refused", "code": code, "reason": reason}
         case Failed(errno, reason):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, assert_never
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -130,6 +130,8 @@ def write_reply(request_id: int, reply: Reply) -> bytes:
             message = {"id": request_id, "result": "refused", "code": code, "reason": reason}
         case Failed(errno, reason):
             message = {"id": request_id, "result": "failed", "errno": errno, "reason": reason}
+        case _:
+            assert_never(reply)
     return json.dumps(message, sort_keys=True).encode()
 
 

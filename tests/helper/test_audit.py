@@ -1,6 +1,7 @@
 """The audit record: appended to, chained, numbered without a gap that it does not tell of, and
 private (helper/AUDIT.md)."""
 
+import errno
 import fcntl
 import json
 import os
@@ -745,6 +746,60 @@ def test_a_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:
         for line in next(iter(each.glob("*.jsonl"))).open()
     ]
     assert others[0]["prev"] == first["hash"]
+
+
+def test_a_directory_whose_marker_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    with opened(path) as log:
+        write(log, "one")
+        path.rename(tmp_path / "elsewhere")
+        (path / MARKER).mkdir(parents=True)
+        before = {*Path("/proc/self/fd").iterdir()}
+        for _ in range(2):
+            with pytest.raises(AuditError, match="Is a directory"):
+                write(log, "two")
+            log.mark({})
+        assert {*Path("/proc/self/fd").iterdir()} == before
+        (path / MARKER).rmdir()
+        write(log, "three")
+        log.mark({})
+    assert (path / MARKER).read_bytes().startswith(b"{")
+    assert [each["type"] for each in read_sound(path / segment_name(2))] == [
+        *("segment", "lost", "gap", "note")
+    ]
+
+
+def test_a_segment_and_a_marker_that_are_gone_are_made_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        write(log, "one")
+        for name in (SEGMENT, MARKER):
+            (tmp_path / name).unlink()
+        (tmp_path / MARKER).mkdir()
+        with pytest.raises(AuditError, match="Is a directory"):
+            write(log, "two")
+        (tmp_path / MARKER).rmdir()
+        write(log, "three")
+        log.mark({})
+    assert (tmp_path / MARKER).read_bytes().startswith(b"{")
+    assert [each["type"] for each in read_sound(tmp_path / segment_name(2))] == [
+        *("segment", "lost", "gap", "note")
+    ]
+
+
+def test_a_segment_whose_name_does_not_get_to_the_disk_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with opened(tmp_path) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(AuditError, match="Input/output error"):
+                write(log, "one")
+        assert [each.name for each in tmp_path.iterdir()] == [MARKER]
+        write(log, "two")
+    assert lines(tmp_path) == [(1, {"type": "gap", "missed": 1}), (2, note("two"))]
 
 
 def test_a_directory_that_is_removed_before_the_first_record_is_made_again(tmp_path: Path) -> None:

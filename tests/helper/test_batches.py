@@ -1,21 +1,27 @@
 """Requests that arrive together: put on the interface together, and yet in order."""
 
+import errno
 import json
 import os
+import select
+import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from yaim_helper.addresses import KernelError, last_extension_s, lifetime_s
+from yaim_helper.addresses import Kernel, KernelError, last_extension_s, lifetime_s
+from yaim_helper.announce import frames
 from yaim_helper.audit import AuditLog
 from yaim_helper.entries import Owner
 from yaim_helper.holdings import Holdings, Host
 from yaim_helper.policy import read_policy
-from yaim_helper.protocol import Add, Ok
+from yaim_helper.protocol import Add, Ok, Refused
 
 from tests.helper.network import (
     INTERFACE,
+    PEER,
     Address,
     boottime,
     capturing,
@@ -39,6 +45,7 @@ from yaim.lab.namespaces import Namespace
 
 V4, V6 = "192.0.2.10", "2001:db8::10"
 OWNER = Owner(0, "test")
+RIVAL = bytes.fromhex("0200000000aa")
 
 
 def together(helper: Helper, client: Client, *requests: tuple[str, Message]) -> list[Message]:
@@ -198,6 +205,16 @@ def added(holdings: Holdings, host: Host, number: int, in_s: float = 30.0) -> Ad
     return address
 
 
+def test_what_no_rule_allows_is_not_held(network: Namespace, holdings: Holdings) -> None:
+    """Whoever asks."""
+    add = Add(1, INTERFACE, IPv4Address("198.51.100.1"), 32, "", deadline_in(30))
+    host = holdings.host({add.address})
+    reply = holdings.add(OWNER, add, host)
+    assert isinstance(reply, Refused)
+    assert reply.code == "not-allowed"
+    assert (holdings.settle(host), len(holdings), present(network)) == ({}, 0, [])
+
+
 def reasons(failed: dict[int, KernelError]) -> dict[int, str]:
     return {number: error.reason for number, error in failed.items()}
 
@@ -309,6 +326,65 @@ def test_what_cannot_be_removed_at_its_deadline_is_tried_again(
     wait_for(lambda: boottime() >= again_at, "it is time to try again")
     holdings.do_what_is_due()
     assert present(network) == []
+
+
+def test_what_could_not_be_removed_at_its_deadline_is_not_defended(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    holdings.do_what_is_due()
+    claim, _ = frames(RIVAL, address)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3)) as neighbour:
+        neighbour.bind((PEER, 0))
+        neighbour.send(claim)
+        assert select.select(holdings.conflicts.sockets(), [], [], 20.0)[0]
+    holdings.hear()
+    with capturing(network) as capture:
+        os.seteuid(65534)
+        try:
+            holdings.draw_deadlines_nearer(100, "the host was paused")
+        finally:
+            os.seteuid(0)
+        holdings.do_what_is_due()
+        assert present(network) == on_interface("192.0.2.1")
+        assert capture.announced() == []
+
+
+def test_an_add_that_goes_wrong_leaves_what_was_held_before(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    near_s = last_extension_s(30) + 1.5
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 32, "", deadline_in(near_s))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    os.seteuid(65534)
+    try:
+        failed = holdings.settle(host)
+    finally:
+        os.seteuid(0)
+    assert list(failed) == [2]
+    assert present(network) == on_interface("192.0.2.1")
+    assert holdings.deadlines()[OWNER] > boottime() + near_s
+
+
+def test_the_record_goes_on_where_the_kernel_does_not_tell_what_is_left(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+
+    def fail(*_: object) -> NoReturn:
+        raise KernelError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(Kernel, "addresses", fail)
+    ((told,),) = (each["addresses"] for each in holdings.describe())
+    assert told[:2] == [str(address), INTERFACE]
 
 
 def test_what_is_left_on_an_interface_that_has_another_name_now_is_not_ours(

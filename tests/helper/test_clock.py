@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import select
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,6 +114,16 @@ def test_what_the_kernel_refuses_is_an_error() -> None:
     with pytest.raises(OSError) as raised:
         timer.set(1.0)
     assert raised.value.errno == errno.EBADF
+
+
+def test_a_timer_that_the_kernel_does_not_make_is_an_error() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="timerfd_create: Too many open files"):
+            Timer()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # --- what the helper does ----------------------------------------------------------------------

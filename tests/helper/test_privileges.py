@@ -156,9 +156,9 @@ def test_it_dumps_no_core_and_nobody_reads_its_memory(network: Namespace, direct
         assert limit(helper.pid, "Max core file size") == ["0", "0"]
         # Of root, where the process is not dumpable (proc(5)).
         assert Path(f"/proc/{helper.pid}/mem").stat().st_uid == 0
-        os.kill(helper.pid, signal.SIGQUIT)
+        os.kill(helper.pid, signal.SIGABRT)
         helper.process.wait(ANSWER_WITHIN_S)
-    assert helper.process.returncode == -signal.SIGQUIT
+    assert helper.process.returncode == -signal.SIGABRT
 
 
 def test_it_is_one_process_for_all_its_life(network: Namespace, directory: Path) -> None:
@@ -445,6 +445,15 @@ def test_a_record_directory_that_cannot_be_made_is_an_error(directory: Path) -> 
     with pytest.raises(PrivilegesError) as error, record_directory(record, nobody()):
         pass
     assert str(error.value) == f"{record}: No such file or directory"
+
+
+def test_a_record_directory_that_is_a_file_is_an_error(directory: Path) -> None:
+    record = directory / "audit"
+    record.write_text("mine")
+    with pytest.raises(PrivilegesError) as error, record_directory(record, nobody()):
+        pass
+    expected = f"{record}: is a file; audit-log names a directory: move it away"
+    assert (str(error.value), record.read_text()) == (expected, "mine")
 
 
 def test_root_that_may_not_give_away_files_says_so(network: Namespace, directory: Path) -> None:
