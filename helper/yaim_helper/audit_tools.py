@@ -21,6 +21,7 @@ from yaim_helper import show
 from yaim_helper.chain import MARKER, canonical, segment_number
 from yaim_helper.output import discard_output, output
 from yaim_helper.records import (
+    TYPES,
     CannotRead,
     Chain,
     Micros,
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_range(command)
     command.add_argument("--outcome", action="append", choices=("ok", "refused", "failed"))
-    command.add_argument("--type", action="append", help="of records: intent, result, own ...")
+    command.add_argument("--type", action="append", choices=TYPES, help="of records")
     command.add_argument("--cluster", action="append")
     command.add_argument("--json", action="store_true", help="the records as they are")
     command = add(

@@ -58,6 +58,11 @@ def micros(at: datetime) -> Micros:
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
+TYPES = (
+    *("start", "held", "segment", "intent", "result", "own", "renewals", "hung-up", "summary"),
+    *("conflict", "clock", "policy", "gap", "recovery", "lost", "stop"),
+)
+"""Of records (helper/AUDIT.md)."""
 _FIRST = micros(datetime.min.replace(tzinfo=UTC))
 _LAST = micros(datetime.max.replace(tzinfo=UTC))
 
@@ -416,6 +421,7 @@ _OF_OP: Mapping[tuple[str, str], _Keys] = {
     for kind in ("intent", "result")
     for op in _HAVE_ADDRESSES
 }
+_COUNT: _Keys = {"uid": _is_none_or(_is_count), "what": _is_text, "count": _is_count}
 _OF_TYPE: Mapping[str, _Keys] = {
     "result": {"outcome": _is_one_of("ok", "refused", "failed")},
     "own": {
@@ -430,6 +436,7 @@ _OF_TYPE: Mapping[str, _Keys] = {
     "held": {"addresses": _are(_is_held)},
     "segment": {"number": _is_count},
     "renewals": {"owners": _are(lambda value: _has(value, {**_OWNER, "count": _is_count}))},
+    "summary": {"counts": _are(lambda value: _has(value, _COUNT))},
     "clock": {"jump_s": _is_number},
     "gap": {"missed": _is_count},
     "lost": {"segment": _is_count, "why": _is_text},

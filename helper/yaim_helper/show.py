@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, TypeAlias
 
-from yaim_helper.records import Micros, Record, instant, micros, printable
+from yaim_helper.records import Micros, Record, earlier_marker, instant, micros, printable
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -17,8 +17,8 @@ _COMMON = frozenset(
     {"v", "seq", "time", "boottime_ns", "boot_id", "host", "type", "policy", "prev", "hash"}
 )
 _TOLD = frozenset(
-    {"peer", "cluster", "uid", "op", "id", "address", "interface", "prefix"}
-    | {"outcome", "reason", "deadline_ns"}
+    {"peer", "cluster", "uid", "op", "id", "address", "interface", "prefix", "earlier"}
+    | {"outcome", "reason", "deadline_ns", "owners", "counts"}
 )
 """What has a place of its own in the line."""
 
@@ -122,6 +122,17 @@ def _what(record: Record) -> str:
     if record.type == "held":
         each = (f"{held[0]}/{held[2]} on {held[1]}" for held in fields["addresses"])
         return ", ".join(each) or "nothing"
+    if record.type == "renewals":
+        return ", ".join(
+            f"cluster {each['cluster']} uid {each['uid']} {each['count']} times until"
+            f" {instant(record.wall(each['deadline_ns']))}"
+            for each in fields["owners"]
+        )
+    if record.type == "summary":
+        return ", ".join(
+            f"uid {'others' if each['uid'] is None else each['uid']} {each['count']} {each['what']}"
+            for each in fields["counts"]
+        )
     words = [str(fields[key]) for key in ("op", "address") if key in fields]
     if "interface" in fields:
         prefix = f"/{fields['prefix']}" if "prefix" in fields else ""
@@ -130,7 +141,10 @@ def _what(record: Record) -> str:
 
 
 def _came_of_it(record: Record) -> str:
-    words = [str(record.fields[key]) for key in ("outcome", "reason") if key in record.fields]
+    told = (record.fields.get(key) for key in ("outcome", "reason"))
+    words = [str(each) for each in told if each is not None]
+    if record.type == "start" and (earlier := earlier_marker(record)) is not None:
+        words.append(f"the life before was there at {instant(earlier.at)}")
     if "deadline_ns" in record.fields and record.type == "intent":
         words.append(f"until {instant(record.wall(record.fields['deadline_ns']))}")
     return ": ".join(words)

@@ -1,13 +1,14 @@
 """yaim-helper audit show: each record in a line that can be read, and only those asked for."""
 
 import json
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from yaim_helper.records import instant, micros
+from yaim_helper.records import TYPES, instant, micros
 from yaim_helper.show import read_time
 
 from tests.helper.chains import COMMAND, Writer, run
@@ -44,10 +45,29 @@ def test_a_line_tells_when_where_who_what_and_what_came_of_it(node: Writer, caps
         "  failed: no  errno=16",
         f"{DAY}04.000000Z  db1        7  own        cluster c uid 990"
         "  expire 192.0.2.1 on eth0  the deadline has passed: removing",
-        f"{DAY}05.000000Z  db1        8  renewals   owners=[{{'cluster': 'c', 'count': 3,"
-        " 'deadline_ns': 10000000000, 'uid': 990}]",
+        f"{DAY}05.000000Z  db1        8  renewals   cluster c uid 990 3 times until"
+        f" {DAY}10.000000Z",
         f"{DAY}06.000000Z  db1        9  stop       addresses=3",
     ]
+
+
+def test_a_line_tells_what_was_too_much_and_what_was_before(tmp_path: Path, capsys: Any) -> None:
+    node = Writer(tmp_path / "db1").start(1.0, B)
+    counts = [(990, "malformed", 14), (None, "refused", 2)]
+    node.write(2.0, "summary", counts=[{"uid": u, "what": w, "count": n} for u, w, n in counts])
+    node.write(3.0, "policy", outcome="ok", reason=None)
+    node.write(4.0, "start", version=1, pid=8, uid=0, earlier=node.marker(3.5))
+    assert lines(capsys, node.save())[2:] == [
+        f"{DAY}02.000000Z  db1        3  summary    uid 990 14 malformed, uid others 2 refused",
+        f"{DAY}03.000000Z  db1        4  policy     ok",
+        f"{DAY}04.000000Z  db1        5  start      uid 0  the life before was there at"
+        f" {DAY}03.500000Z  pid=8  version=1",
+    ]
+
+
+def test_the_types_are_those_that_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "helper" / "AUDIT.md").read_text()
+    assert sorted(TYPES) == sorted(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
