@@ -194,8 +194,9 @@ class Helper:
 
 
 def read_records(audit_log: Path) -> list[Message]:
+    """But for one that is just being written."""
     segments = sorted(audit_log.glob("audit-*.jsonl"))
-    return [json.loads(line) for each in segments for line in each.read_bytes().splitlines()]
+    return [json.loads(line) for each in segments for line in each.read_bytes().split(b"\n")[:-1]]
 
 
 def essence(records: Sequence[Mapping[str, Any]]) -> list[Message]:

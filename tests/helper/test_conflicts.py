@@ -290,8 +290,14 @@ def test_another_holder_is_recorded_and_answered_once_in_ten_seconds(
         wait_for(lambda: conflicts_of(helper)[2:], "the next record", 20.0)
         assert time.monotonic() - since > 9.5
         # An announcement is a request and a reply, an answer only the one.
-        sent = capture.frames()
-        request, reply = frames(bytes.fromhex(MAC.replace(":", "")), V4)
+        request, reply = frames(OURS, V4)
+        sent: list[bytes] = []
+
+        def has_answered() -> bool:
+            sent.extend(capture.frames())
+            return sent.count(request) > sent.count(reply)
+
+        wait_for(has_answered, "the answer")
         assert (sent.count(request), ANSWERS[0]) == (sent.count(reply) + 1, request)
         assert conflicts_of(helper)[2:] == [conflict(V4, OTHER_RIVAL, 6)]
 

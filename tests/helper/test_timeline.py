@@ -701,11 +701,14 @@ def test_a_picture_is_written_over_nothing_else(tmp_path: Path, capsys: Any, nam
 
 
 @pytest.mark.parametrize("command", ["verify", "timeline"])
-def test_who_reads_no_further_does_not_change_the_status(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("option", ["-I", "-u"], ids=["at the end", "with each line"])
+def test_who_reads_no_further_does_not_change_the_status(
+    tmp_path: Path, command: str, option: str
+) -> None:
     """As in: yaim-helper audit verify ... | head -1"""
     one, _ = two_nodes(tmp_path, 4.0)
     one.file.write_bytes(one.file.read_bytes().replace(b"db1", b"dbx", 1))
-    audit = (sys.executable, "-m", "yaim_helper", "audit", command, str(one.directory))
+    audit = (sys.executable, option, "-m", "yaim_helper", "audit", command, str(one.directory))
     ends: dict[str, int] = {}
     for name, to in (("all", "cat"), ("nothing", "true")):
         with subprocess.Popen((to,), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
