@@ -488,6 +488,7 @@ def test_endpoints_are_a_list_or_text_with_commas(
 # --- what is wrong -------------------------------------------------------------------------------
 
 URL = "a URL that begins with http:// or https://"
+CLUSTER_NAME = "a name of up to 100 ASCII characters without spaces or slashes"
 ENDPOINTS = "URLs like http://192.0.2.1:2379 or https://etcd1:2379, without path, user or password"
 LEVELS = "one of Trace, Debug, Info, Warn, Warning, Error, Fatal, Panic"
 NOT_EMPTY = "text that is not empty"
@@ -514,8 +515,11 @@ BAD = [
     ("retry-num", "-1", "'-1'", "a whole number from 0 to 100"),
     ("retry-after", "60001", "'60001'", "a whole number from 0 to 60000"),
     ("dcs-type", "consul", "'consul'", "etcd"),
-    ("dcs-namespace", "a b", "'a b'", "a key prefix"),
-    ("dcs-clustername", "a/b", "'a/b'", "a name without spaces or slashes"),
+    ("dcs-namespace", "a b", "'a b'", "a key prefix of up to 100 ASCII characters"),
+    ("dcs-namespace", "/é/", "'/é/'", "a key prefix of up to 100 ASCII characters"),
+    ("dcs-clustername", "a/b", "'a/b'", CLUSTER_NAME),
+    ("dcs-clustername", "é", "'é'", CLUSTER_NAME),
+    ("dcs-clustername", "a" * 101, repr("a" * 101), CLUSTER_NAME),
     ("dcs-endpoints", "etcd1:2379", "'etcd1:2379'", ENDPOINTS),
     ("dcs-endpoints", "http://a/b", "'http://a/b'", ENDPOINTS),
     ("dcs-endpoints", "http://a#b", "'http://a#b'", ENDPOINTS),

@@ -67,6 +67,9 @@ def endpoint(value: Any) -> str:
     )
 
 
+_CLUSTER = text(
+    r"[!-.0-~]{1,100}", "a name of up to 100 ASCII characters without spaces or slashes"
+)
 _NAME = text(r"[^\s/]{1,200}", "a name without spaces or slashes")
 _LEVELS = one_of(*LOG_LEVELS)
 
@@ -85,11 +88,11 @@ class Config(Pace):
     dcs_type: str = key("where the cluster's state is kept", one_of("etcd"), "etcd", reloaded=False)
     dcs_namespace: str = key(
         "first part of the keys' prefix",
-        text(r"[^\s]{0,200}", "a key prefix"),
+        text(r"[!-~]{0,100}", "a key prefix of up to 100 ASCII characters"),
         "/service/",
         reloaded=False,
     )
-    dcs_clustername: str = key("second part of the keys' prefix", _NAME, reloaded=False)
+    dcs_clustername: str = key("second part of the keys' prefix", _CLUSTER, reloaded=False)
     dcs_endpoints: tuple[str, ...] = key(
         "etcd's URLs; tried in random order", several(endpoint), ("http://127.0.0.1:2379",)
     )

@@ -222,9 +222,9 @@ class Kernel:
         last = self._sequence
         packets = [message(kind, flags, first + n, body) for n, body in enumerate(bodies[:-1])]
         packets.append(message(kind, flags | NLM_F_ACK, last, bodies[-1]))
-        self._socket.send(b"".join(packets))
         errors = [0] * len(bodies)
         with _understood():
+            self._socket.send(b"".join(packets))
             while True:
                 for answer in self._receive():
                     if answer.kind == NLMSG_ERROR and first <= answer.sequence <= last:
@@ -235,10 +235,10 @@ class Kernel:
     def _dump(self, wanted: Container[bytes] | None) -> list[Found] | None:
         """None: they changed meanwhile, and some may be missing."""
         self._sequence += 1
-        self._socket.send(message(RTM_GETADDR, NLM_F_DUMP, self._sequence, all_addresses()))
         places = []
         is_whole = True
         with _understood():
+            self._socket.send(message(RTM_GETADDR, NLM_F_DUMP, self._sequence, all_addresses()))
             while True:
                 for answer in self._receive():
                     if answer.sequence != self._sequence:
@@ -266,6 +266,8 @@ def _understood() -> Iterator[None]:
         yield
     except MalformedMessage as error:
         raise KernelError(None, f"cannot make sense of what the kernel says: {error}") from error
+    except OSError as error:
+        raise KernelError(error.errno, str(error.strerror)) from error
 
 
 def _error(number: int) -> KernelError:

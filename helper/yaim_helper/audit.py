@@ -45,7 +45,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Not blocking: what is no file after all must not hold us up."""
 _MOST_READ = 2 * SEGMENT_BYTES
 """At the start."""
-_MARKER_STEP, _MOST_MARKED = 512, 1 << 18
+_MARKER_STEP, _MOST_MARKED = 512, 1 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
@@ -391,6 +391,9 @@ class AuditLog:
     def _change_segment(self) -> None:
         """To a new one. Raises OSError: then the one before is the last still."""
         number = max([self._number, *self._numbers()]) + 1
+        if self._number and self._lost is None:
+            # What is on the disk of the next segment follows from all that is in this one.
+            os.fdatasync(self._file)
         file = self._made(number)
         if self._number:
             os.close(self._file)

@@ -30,6 +30,8 @@ MAX_BATCH = 64
 """Requests of one connection that are taken in one turn."""
 MAX_CONNECTIONS_OF_USER = 8
 MAX_CONNECTIONS = 64
+WEIGHT = 2
+"""Nobody keeps the helper busy for more than one second in so many, if others have work for it."""
 REST_S = 0.05
 """Who has sent too much is not read for at least so long: then what has come is taken together."""
 
@@ -172,8 +174,10 @@ class Allowance:
         self.at = now
         return int(self.left)
 
-    def spend(self, count: int) -> None:
-        self.left -= count
+    def spend(self, count: int, took_s: float = 0.0) -> None:
+        """So many packets, or as many as may be sent in WEIGHT times the processor time that they
+        took."""
+        self.left -= max(count, took_s * self.per_second * WEIGHT)
 
     def rest_until(self) -> float:
         """When there is a whole one again, and it is worth looking."""

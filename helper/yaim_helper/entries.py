@@ -126,14 +126,16 @@ def summary(untold: Iterable[tuple[int | None, str, int]]) -> Entry:
     return {"type": "summary", "counts": counts}
 
 
-def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -> Entry:
+def own(op: str, address: Address, interface: str, owner: Owner | None, outcome: str) -> Entry:
     """What the helper does of itself."""
+    uid, cluster = _known(owner)
     return {
         "type": "own",
         "op": op,
         "address": str(address),
         "interface": interface,
-        **owner.entry(),
+        "uid": uid,
+        "cluster": cluster,
         "outcome": outcome,
     }
 

@@ -7,6 +7,7 @@ itself is on record.
 
 import math
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import chain
@@ -78,6 +79,8 @@ class Holding:
     is_leaving: bool = False
     """To be removed; not renewed any more."""
     retry_at: float = 0.0
+    failure: str = ""
+    """Why setting its lifetime failed, if that was so the last time."""
     rivals: Rivals = field(default_factory=Rivals)
 
     def own(self, op: str, outcome: str) -> Entry:
@@ -306,8 +309,9 @@ class Holdings:
         if self._would_take_others_along(add, interface, host):
             return Refused("primary", primary(add.address, add.prefix, interface.name))
         if old is not None:
-            holding.created = old.created
             holding.rivals = old.rivals
+            if (old.interface.index, old.prefix) == (interface.index, add.prefix):
+                holding.created = old.created
         for each in ours:
             if not holding.is_at(each):
                 host.delete(each)
@@ -337,12 +341,21 @@ class Holdings:
 
     def settle(self, host: Host) -> dict[int, KernelError]:
         """Put and read back what was added: which adds went wrong after all, by the ids of their
-        requests. What is not on its interface is held no more."""
+        requests. What is not on its interface is held no more; what cannot be read back is taken
+        off."""
         self.put_waiting(host)
         added = {
             holding: add.id for add, holding in host.put if self._held.get(add.address) is holding
         }
-        for holding in self._read_back(list(added)):
+        try:
+            missing = self._read_back(list(added))
+        except KernelError as error:
+            for holding, number in added.items():
+                host.failed[number] = error
+                with suppress(KernelError):
+                    self._take_off(holding)
+            return host.failed
+        for holding in missing:
             self._forget(holding)
             host.failed[added[holding]] = KernelError(
                 None, "the address is not on the interface as it should be"
@@ -385,8 +398,9 @@ class Holdings:
 
     def _go_back(self, holding: Holding, old: Holding | None) -> None:
         """It was not set anew: what is on the interface is held until its deadline of before."""
-        self._forget(holding)
-        if old is not None:
+        if old is None:
+            self._forget(holding)
+        else:
             self._held[old.address] = old
 
     def renew(self, owner: Owner, deadline: float) -> Reply:
@@ -462,18 +476,24 @@ class Holdings:
             (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
             for each in self._held.values()
         ]
-        host = self.host(())
+        left = [
+            (each.address, interface, each.prefix, self._earlier.get(str(each.address)), None)
+            for each, interface in self._left_overs(self.host(()))
+        ]
+        return held([*ours, *left])
+
+    def _left_overs(self, host: Host) -> list[tuple[Found, str]]:
+        """What an earlier life left and nobody has taken over, and on which interface; nothing if
+        the kernel does not tell."""
         try:
             places = list(host.all_places())
         except KernelError:
-            # The record goes on without.
-            places = []
-        left = [
-            (each.address, interface, each.prefix, self._earlier.get(str(each.address)), None)
+            return []
+        return [
+            (each, interface)
             for each in places
             if each.address not in self._held and (interface := self._left_over_on(each, host))
         ]
-        return held([*ours, *left])
 
     def _is_left_to(self, owner: Owner, place: Found, host: Host) -> bool:
         """Whether an earlier life put it there, and for this owner or for nobody knows whom."""
@@ -499,16 +519,35 @@ class Holdings:
 
     def _extend(self, holdings: list[Holding]) -> list[Address]:
         """Give each address the longest lifetime that its deadline allows; those where that failed.
+        Raises KernelError.
 
-        An address that may not be extended any more is left as it is.
+        An address that may not be extended any more is left as it is, and so is one that is gone
+        and would be the first of its network if it were put back.
         """
+        left_off = self._left_off(holdings)
+        for each in left_off:
+            each.extend_at = math.inf
+        holdings = [each for each in holdings if each not in left_off]
         failed = self._set_lifetimes(holdings)
-        self._audit.note(
-            holding.own("extend", f"failed: {failed[holding.address].reason}")
-            for holding in holdings
-            if holding.address in failed
-        )
-        return [holding.address for holding in self._read_back(holdings)]
+        told = []
+        for holding in holdings:
+            error = failed.get(holding.address)
+            failure = error.reason if error is not None else ""
+            if failure and failure != holding.failure:
+                told.append(holding.own("extend", f"failed: {failure}"))
+            holding.failure = failure
+        self._audit.note(told)
+        return [holding.address for holding in (*left_off, *self._read_back(holdings))]
+
+    def _left_off(self, holdings: list[Holding]) -> list[Holding]:
+        """Those that are not put back."""
+        host = self.host(())
+        return [
+            each
+            for each in holdings
+            if host.would_take_others_along(each.address, each.prefix, each.interface)
+            and not any(each.is_at(place) for place in host.places(each.address))
+        ]
 
     def _read_back(self, holdings: list[Holding]) -> list[Holding]:
         """Those that are not on their interface with a finite lifetime, as the kernel tells it.
@@ -558,7 +597,10 @@ class Holdings:
                     lifetime = lifetime_s(holding.deadline - now, holding.life_s)
                     if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
                         assignments.append(holding.assignment(lifetime))
-                failed |= self._kernel.put(assignments)
+                try:
+                    failed |= self._kernel.put(assignments)
+                except KernelError as error:
+                    failed |= {each.address: error for each in assignments}
             for each in assignments:
                 if each.address not in failed:
                     until = now + each.lifetime_s - EARLY_S
@@ -581,9 +623,14 @@ class Holdings:
     def do_what_is_due(self) -> None:
         now = boottime()
         self.end_over(now)
-        self._extend(
-            [each for each in self._held.values() if not each.is_leaving and now >= each.extend_at]
-        )
+        due = [
+            each for each in self._held.values() if not each.is_leaving and now >= each.extend_at
+        ]
+        try:
+            self._extend(due)
+        except KernelError:
+            for each in due:
+                each.extend_at = now + EXTEND_RETRY_S
         with act_within(ACT_WITHIN_S):
             now = boottime()
             for holding in self._held.values():
@@ -611,8 +658,25 @@ class Holdings:
             holding.kernel_until = 0.0
         self.end_over(boottime(), why)
         left = [each for each in self._held.values() if not each.is_leaving]
-        self._extend(left)
+        with suppress(KernelError):
+            self._extend(left)
         self._end_unlimited(left, why)
+        self._remove_left_overs(why)
+
+    def _remove_left_overs(self, why: str) -> None:
+        """Their deadlines came nearer, too, and nobody knows them."""
+        host = self.host(())
+        for place, interface in self._left_overs(host):
+            owner = self._earlier.get(str(place.address))
+            entry = own("expire", place.address, interface, owner, f"{why}: removing")
+            self._audit.note([entry])
+            try:
+                was_there = host.delete(place)
+            except KernelError as error:
+                outcome = f"cannot remove it: {error.reason}"
+            else:
+                outcome = "removed" if was_there else "the kernel had removed it"
+            self._audit.note([{**entry, "outcome": outcome}])
 
     def _end_unlimited(self, holdings: list[Holding], why: str) -> None:
         """Those whose deadline came nearer, and whose lifetime did not: none was short enough, or
@@ -629,9 +693,18 @@ class Holdings:
             holding.retry_at = boottime() + RETRY_REMOVAL_S
             self._audit.note([holding.own("expire", f"cannot remove it: {error.reason}")])
         else:
-            self._expired[holding.address] = holding.owner
+            self._note_expired(holding)
             outcome = "removed" if was_there else "the kernel had removed it"
             self._audit.note([holding.own("expire", outcome)])
+
+    def _note_expired(self, holding: Holding) -> None:
+        """For its owner, until that one knows it; as many of each user as he could hold at most."""
+        uid, most = holding.owner.uid, self.policy.max_addresses
+        if len(self._expired) >= most:
+            of_user = [address for address, owner in self._expired.items() if owner.uid == uid]
+            for address in of_user[: max(0, len(of_user) + 1 - most)]:
+                del self._expired[address]
+        self._expired[holding.address] = holding.owner
 
     # --- other holders on the link -----------------------------------------------------------
 

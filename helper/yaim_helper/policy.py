@@ -23,6 +23,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 MAX_NETWORKS = 256
 """In all rules together, so that the hello reply holds them."""
+MOST_ADDRESSES = 2000
+"""Of `max-addresses`: of more, each takes the kernel so long that ACT_WITHIN_S does not do."""
 MAX_BYTES = 65536
 """Of the file: reading it anew must not keep the helper from its work."""
 MIN_PREFIX = 8
@@ -234,7 +236,9 @@ class _Reader:
         policy = Policy(
             users=tuple(self._users(keys.get("users"))),
             rules=tuple(self._rules(keys.get("rules"))),
-            max_addresses=self._number("max-addresses", keys.get("max-addresses"), 64, 1, 100_000),
+            max_addresses=self._number(
+                "max-addresses", keys.get("max-addresses"), 64, 1, MOST_ADDRESSES
+            ),
             commands_per_second=self._number(
                 "commands-per-second", keys.get("commands-per-second"), 1000, 1, 1_000_000
             ),

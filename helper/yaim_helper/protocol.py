@@ -20,7 +20,9 @@ MAX_LISTED = 256
 _MAX_ID = 2**53
 INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:%\x00-\x1f\x7f\ud800-\udfff]{1,15}")
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{0,13}")
-_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
+_CLUSTER = re.compile(r"[ -~]{1,255}")
+"""ASCII: it is in every record, and takes no more room there."""
+_NODE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 class Malformed(ValueError):
@@ -199,12 +201,16 @@ def _label(value: Any, key: str) -> str:
     return _text(value, key, _LABEL)
 
 
-def _name(value: Any, key: str) -> str:
-    return _text(value, key, _NAME)
+def _cluster(value: Any, key: str) -> str:
+    return _text(value, key, _CLUSTER)
+
+
+def _node(value: Any, key: str) -> str:
+    return _text(value, key, _NODE)
 
 
 _READERS: dict[str, tuple[dict[str, Callable[[Any, str], Any]], Callable[..., Request]]] = {
-    "hello": ({"id": _id, "version": _id, "cluster": _name, "node": _name}, Hello),
+    "hello": ({"id": _id, "version": _id, "cluster": _cluster, "node": _node}, Hello),
     "add": (
         {
             "id": _id,

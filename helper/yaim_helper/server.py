@@ -152,6 +152,7 @@ class Server:
                 self._accept()
             elif isinstance(data, Connection):
                 self._serve(data)
+                self._holdings.do_what_is_due()
             elif data is self._holdings.conflicts:
                 self._hear()
             elif data is self._holdings.links:
@@ -244,8 +245,9 @@ class Server:
     def _serve(self, connection: Connection) -> None:
         """Take in what has come on a connection, as much as its user may send; act, and reply."""
         allowance = self._allowances[connection.peer.uid]
+        began = time.process_time()
         most = min(MAX_BATCH, allowance.whole(boottime()))
-        if most == 0:
+        if most <= 0:
             self._sources.rest(connection.socket, allowance.rest_until())
             return
         requests: list[Request] = []
@@ -253,16 +255,20 @@ class Server:
         while ending is None and len(requests) < most:
             try:
                 requests.append(connection.receive())
+                if isinstance(requests[-1], Renew | List):
+                    # One of these may be about all addresses.
+                    break
             except BlockingIOError:
                 break
             except (EOFError, OSError):
                 ending = _Ending(None)
             except Malformed as error:
                 ending = _Ending(f"malformed: {error}", "malformed")
+        replies = self._handle(connection, requests)
         # An end counts too: who comes and goes sends as much as who stays.
-        allowance.spend(len(requests) + (ending is not None))
+        allowance.spend(len(requests) + (ending is not None), time.process_time() - began)
         try:
-            for request, reply in self._handle(connection, requests):
+            for request, reply in replies:
                 connection.reply(request, reply)
         except OSError as error:
             ending = ending or _Ending(f"does not take its replies: {error.strerror}")
@@ -340,9 +346,9 @@ class Server:
         owner = connection.owner
         if owner is None:
             return Refused("not-allowed", "hello was refused")
-        if not isinstance(request, Add):
-            self._holdings.put_waiting(host)
         try:
+            if not isinstance(request, Add):
+                self._holdings.put_waiting(host)
             match request:
                 case Add():
                     return self._holdings.add(owner, request, host)

@@ -62,7 +62,9 @@ def _is_right(key: str, value: Any) -> bool:
                 and not any(each in "/:%" or each.isspace() for each in value)
                 and _is_text(value)
             )
-        case "cluster" | "node":
+        case "cluster":
+            return 1 <= len(value) <= 255 and all(" " <= each <= "~" for each in value)
+        case "node":
             return 1 <= len(value) <= 255 and _is_text(value)
     return key == "op"
 

@@ -225,6 +225,22 @@ def test_a_segment_that_is_full_is_followed_by_the_next(tmp_path: Path) -> None:
     assert_chained(tmp_path)
 
 
+def test_a_segment_is_on_the_disk_before_the_next_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def sync(file: int) -> None:
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        synced.append((path, len(list(tmp_path.glob("audit-*")))))
+
+    with opened(tmp_path, segment_bytes=1000) as log:
+        monkeypatch.setattr(os, "fdatasync", sync)
+        while not (tmp_path / segment_name(2)).exists():
+            log.note([note("more")])
+    assert synced == [(tmp_path / SEGMENT, 1)]
+
+
 def test_a_torn_last_line_is_ended_and_told(tmp_path: Path) -> None:
     path = tmp_path / SEGMENT
     with opened(tmp_path) as log:

@@ -2,20 +2,22 @@
 
 import errno
 import json
+import math
 import os
 import select
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from yaim_helper.addresses import Kernel, KernelError, last_extension_s, lifetime_s
 from yaim_helper.announce import frames
 from yaim_helper.audit import AuditLog
 from yaim_helper.entries import Owner
-from yaim_helper.holdings import Holdings, Host
+from yaim_helper.holdings import EXTEND_RETRY_S, Holdings, Host
 from yaim_helper.policy import read_policy
 from yaim_helper.protocol import Add, Ok, Refused
 
@@ -38,6 +40,7 @@ from tests.helper.process import (
     add,
     deadline_in,
     policy,
+    read_records,
     refused,
     running,
 )
@@ -154,6 +157,28 @@ def test_the_first_of_a_network_is_refused_also_among_others(
         assert (first, second) == (OK_ABSENT, OK_ABSENT)
     else:
         assert (refused(first), refused(second)) == ("primary", "primary")
+
+
+def test_what_is_gone_is_not_put_back_as_the_first_of_its_network(
+    network: Namespace, tmp_path: Path
+) -> None:
+    """It would take all others along when it is removed."""
+    config = policy(tmp_path / "audit", prefixes=(24,))
+    for name in ("all", INTERFACE):
+        network.run("sysctl", "-qw", f"net.ipv4.conf.{name}.promote_secondaries=0")
+    hosts = ("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    network.run(*hosts)
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        assert client.add(V4, prefix=24) == OK_ABSENT
+        assert client.add(V6) == OK_ABSENT
+        # With it the kernel removes the others of its network.
+        network.run("ip", "address", "delete", "192.0.2.200/24", "dev", INTERFACE)
+        for _ in range(2):
+            assert client.renew(deadline_in(60)) == {"result": "ok", "missing": [V4]}
+        assert present(network) == on_interface(V6)
+        network.run(*hosts)
+        assert client.renew(deadline_in(60)) == {"result": "ok", "missing": []}
+        assert present(network) == on_interface(V4, "192.0.2.200", prefix=24) + on_interface(V6)
 
 
 def test_what_an_earlier_life_left_elsewhere_moves_to_where_it_is_added(
@@ -374,16 +399,207 @@ def test_an_add_that_goes_wrong_leaves_what_was_held_before(
     assert holdings.deadlines()[OWNER] > boottime() + near_s
 
 
+def test_an_add_that_goes_wrong_is_announced_as_before(
+    network: Namespace, holdings: Holdings
+) -> None:
+    """What was held is on the interface still."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 32, "thirteenchars", deadline_in(600))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    assert reasons(holdings.settle(host)) == {2: "Numerical result out of range"}
+    with capturing(network) as capture:
+        wait_for(lambda: holdings.next_at() <= boottime(), "it is to be announced again")
+        holdings.do_what_is_due()
+        wait_for(lambda: capture.frames(), "it is announced")
+
+
+# --- the kernel does not answer ------------------------------------------------------------------
+
+
+def fail(*_: object) -> NoReturn:
+    raise KernelError(errno.ENOBUFS, "No buffer space available")
+
+
+def own_doings(audit_log: Path) -> list[tuple[str, str]]:
+    """Of the helper itself: of which address, and what came of it."""
+    return [
+        (each["address"], each["outcome"])
+        for each in read_records(audit_log)
+        if each["type"] == "own"
+    ]
+
+
+def test_a_batch_that_does_not_get_to_the_kernel_has_failed(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    for number in (1, 2):
+        added(holdings, host, number)
+    monkeypatch.setattr(Kernel, "put", fail)
+    told = "No buffer space available"
+    assert reasons(holdings.settle(host)) == {1: told, 2: told}
+    assert (len(holdings), present(network)) == (0, [])
+
+
+@pytest.mark.parametrize("is_removable", [True, False])
+def test_an_add_that_cannot_be_read_back_is_taken_off(
+    network: Namespace,
+    holdings: Holdings,
+    monkeypatch: pytest.MonkeyPatch,
+    is_removable: bool,
+) -> None:
+    """At its deadline at the latest."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.put_waiting(host)
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernel, "addresses", fail)
+        if not is_removable:
+            patched.setattr(Kernel, "delete", fail)
+        assert reasons(holdings.settle(host)) == {1: "No buffer space available"}
+    assert len(holdings) == (0 if is_removable else 1)
+    holdings.end_over(boottime() + 100)
+    assert (len(holdings), present(network)) == (0, [])
+
+
+def test_an_extension_that_the_kernel_does_not_confirm_is_tried_again(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1, 3.5)
+    holdings.settle(host)
+    (before,) = holdings._held.values()
+    wait_for(lambda: boottime() >= before.extend_at, "it is to be extended")
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernel, "addresses", fail)
+        began = boottime()
+        holdings.do_what_is_due()
+    assert began < before.extend_at < boottime() + EXTEND_RETRY_S
+    wait_for(lambda: boottime() >= before.extend_at, "it is to be extended")
+    holdings.do_what_is_due()
+    assert before.extend_at > boottime() + EXTEND_RETRY_S or before.extend_at == math.inf
+    assert present(network) == on_interface("192.0.2.1")
+
+
+def test_why_extensions_fail_is_told_once(
+    holdings: Holdings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    with monkeypatch.context() as patched:
+        for _ in range(3):
+            patched.setattr(Kernel, "put", fail)
+            for _ in range(3):
+                assert holdings.renew(OWNER, boottime() + 60) == Ok({"missing": []})
+            patched.undo()
+            assert holdings.renew(OWNER, boottime() + 60) == Ok({"missing": []})
+    told = (str(address), "failed: No buffer space available")
+    assert own_doings(tmp_path / "audit") == [told] * 3
+
+
+def test_what_a_pause_has_outlived_goes_though_the_kernel_does_not_tell_of_the_others(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    added(holdings, host, 1)
+    added(holdings, host, 2, 600)
+    holdings.settle(host)
+    monkeypatch.setattr(Kernel, "addresses", fail)
+    holdings.draw_deadlines_nearer(100, "the host was paused")
+    monkeypatch.undo()
+    assert present(network) == on_interface("192.0.2.2")
+    assert [each["valid_life_time"] <= 500 for each in shown(network)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("delete", "outcome"),
+    [
+        (None, "removed"),
+        (lambda *_: False, "the kernel had removed it"),
+        (fail, "cannot remove it: No buffer space available"),
+    ],
+)
+def test_what_an_earlier_life_left_does_not_outlive_a_pause(
+    network: Namespace,
+    holdings: Holdings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    delete: Any,
+    outcome: str,
+) -> None:
+    """Nobody knows until when it may stay."""
+    left = ("valid_lft", "900", "preferred_lft", "0")
+    network.run("ip", "address", "add", f"{V4}/32", "dev", INTERFACE, *left)
+    network.run("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    if delete is not None:
+        monkeypatch.setattr(Kernel, "delete", delete)
+    holdings.draw_deadlines_nearer(100, "the host was paused")
+    monkeypatch.undo()
+    assert own_doings(tmp_path / "audit") == [
+        (V4, "the host was paused: removing"),
+        (V4, outcome),
+    ]
+    is_there = delete is not None
+    assert present(network) == sorted(
+        [*on_interface("192.0.2.200", prefix=24), *(on_interface(V4) if is_there else ())]
+    )
+
+
+# --- what is held --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_no_more_is_told_as_expired_than_a_user_could_hold(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Of each user, whatever becomes of the others."""
+    monkeypatch.setattr(holdings, "policy", replace(holdings.policy, max_addresses=2))
+    another = Owner(65534, "test")
+    for number in range(1, others + 1):
+        address = IPv4Address("192.0.2.100") + number
+        host = holdings.host({address})
+        add = Add(number, INTERFACE, address, 32, "", deadline_in(30))
+        assert holdings.add(another, add, host) == Ok({"was": "absent"})
+        holdings.settle(host)
+        holdings.end_over(boottime() + 100)
+    expired = []
+    for number in range(1, 5):
+        host = holdings.host({IPv4Address("192.0.2.0") + number})
+        expired.append(str(added(holdings, host, number)))
+        holdings.settle(host)
+        holdings.end_over(boottime() + 100)
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": expired[-2:]})
+    missing = ["192.0.2.101"] if others else []
+    assert holdings.renew(another, boottime() + 30) == Ok({"missing": missing})
+
+
+def test_what_moves_to_another_prefix_was_not_removed_by_somebody(
+    network: Namespace, holdings: Holdings, tmp_path: Path
+) -> None:
+    host = holdings.host({ip_address(V4)})
+    address = added(holdings, host, 10)
+    holdings.settle(host)
+    network.run("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    rule = replace(holdings.policy.rules[0], prefixes=(24, 32, 128))
+    holdings.policy = replace(holdings.policy, rules=(rule,))
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 24, "", deadline_in(30))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    assert holdings.settle(host) == {}
+    assert present(network) == on_interface(V4, "192.0.2.200", prefix=24)
+    assert own_doings(tmp_path / "audit") == []
+
+
 def test_the_record_goes_on_where_the_kernel_does_not_tell_what_is_left(
     holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = holdings.host({ip_address("192.0.2.1")})
     address = added(holdings, host, 1)
     holdings.settle(host)
-
-    def fail(*_: object) -> NoReturn:
-        raise KernelError(errno.ENOBUFS, "No buffer space available")
-
     monkeypatch.setattr(Kernel, "addresses", fail)
     ((told,),) = (each["addresses"] for each in holdings.describe())
     assert told[:2] == [str(address), INTERFACE]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from yaim_helper.clock import LEAST_JUMP_S, ClockSet, Jumps, Timer
 
-from tests.helper.network import boottime, capturing, present, shown
+from tests.helper.network import INTERFACE, boottime, capturing, present, shown
 from tests.helper.process import OK_ABSENT, Helper, add, deadline_in, essence, running
 from yaim.lab.namespaces import Namespace
 
@@ -232,6 +232,21 @@ def test_what_has_no_lifetime_short_enough_after_a_pause_is_removed(
         client.send("list", after="")
         assert client.is_hung_up()
         assert [each["local"] for each in shown(network)] == [V6]
+
+
+def test_what_an_earlier_life_left_does_not_outlive_a_pause(
+    network: Namespace, paused: Paused
+) -> None:
+    left = ("valid_lft", "900", "preferred_lft", "0")
+    network.run("ip", "address", "add", f"{V4}/32", "dev", INTERFACE, *left)
+    with paused.helper.greeted() as client:
+        paused.set_clock(20)
+        client.send("list", after="")
+        assert client.is_hung_up()
+    assert present(network) == []
+    told = [each for each in paused.helper.records() if each["type"] == "own"]
+    assert [(each["uid"], each["cluster"]) for each in told] == [(None, None)] * 2
+    assert [each["outcome"] for each in told][1:] == ["removed"]
 
 
 def test_a_clock_that_is_set_back_changes_nothing(network: Namespace, paused: Paused) -> None:

@@ -49,6 +49,17 @@ def test_what_is_spent_comes_back_in_a_second() -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "took_s", "left"), [(3, 0.0, 97), (3, 0.01, 97), (3, 0.1, 80), (3, 2.0, -300)]
+)
+def test_who_keeps_the_helper_busy_has_spent_twice_that_time(
+    count: int, took_s: float, left: int
+) -> None:
+    allowance = Allowance(100, 100, at=5.0)
+    allowance.spend(count, took_s)
+    assert allowance.whole(5.0) == left
+
+
+@pytest.mark.parametrize(
     ("per_second", "rest_s"), [(1, 1.0), (2, 0.5), (20, REST_S), (1000, REST_S)]
 )
 def test_who_has_nothing_left_rests_until_there_is_something(

@@ -199,11 +199,11 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
         ),
         pytest.param(
             f"users: [0]\n{A_RULE}max-addresses: 0\n",
-            ["3: max-addresses: got 0, expected a number from 1 to 100000"],
+            ["3: max-addresses: got 0, expected a number from 1 to 2000"],
         ),
         pytest.param(
             f"users: [0]\n{A_RULE}max-addresses: yes\n",
-            ["3: max-addresses: got True, expected a number from 1 to 100000"],
+            ["3: max-addresses: got True, expected a number from 1 to 2000"],
         ),
         pytest.param(
             f"users: [0]\n{A_RULE}commands-per-second: fast\n",
@@ -247,7 +247,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
     assert errors(tmp_path, text) == [
         "1: users: there is no user 'no-such-user' on this host",
         "4: networks: got 'here', expected one like 192.0.2.0/24 or 2001:db8::/64",
-        "5: max-addresses: got 'many', expected a number from 1 to 100000",
+        "5: max-addresses: got 'many', expected a number from 1 to 2000",
         "6: audit-log: got 7, expected an absolute path",
         f"7: colour: unknown key; expected {KNOWN}",
     ]

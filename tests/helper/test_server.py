@@ -1328,7 +1328,7 @@ def test_everything_that_is_wrong_in_the_policy_is_named(
         f"yaim-helper: {tmp_path}/helper.yml:1: users: there is no user 'no-such-user'"
         " on this host\n"
         f"yaim-helper: {tmp_path}/helper.yml:4: max-addresses: got 0, expected a number from 1 to"
-        " 100000\n",
+        " 2000\n",
     )
 
 

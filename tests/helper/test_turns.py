@@ -16,7 +16,15 @@ from yaim_helper.audit import AuditLog
 from yaim_helper.policy import read_policy
 from yaim_helper.server import Server
 
-from tests.helper.process import Client, Message, essence, policy, read_records
+from tests.helper.network import boottime
+from tests.helper.process import (
+    Client,
+    Message,
+    deadline_in,
+    essence,
+    policy,
+    read_records,
+)
 from yaim.lab.namespaces import Namespace
 
 
@@ -37,6 +45,10 @@ class Served:
         number = client.send(op, **fields)
         self.server.turn(0)
         return client.receive(number)
+
+
+def is_answered(client: Client) -> bool:
+    return bool(select.select([client.socket], [], [], 0)[0])
 
 
 @pytest.fixture
@@ -70,6 +82,43 @@ def test_a_list_that_the_kernel_does_not_give_has_failed_on_record(
         **{"type": "result", "cluster": "test", "op": "list", "outcome": "failed"},
         **failed,
     }
+
+
+@pytest.mark.parametrize(
+    ("op", "fields"), [("renew", {"deadline_ns": deadline_in(60)}), ("list", {"after": ""})]
+)
+def test_one_that_may_be_about_all_addresses_is_done_in_a_turn(
+    served: Served, op: str, fields: Message
+) -> None:
+    """The others' turn comes between."""
+    with served.client() as client, Client(served.path) as other:
+        hello = other.send("hello", version=1, cluster="other", node="n1")
+        while not is_answered(other):
+            served.server.turn(0.01)
+        assert other.receive(hello)["result"] == "ok"
+        asked = other.send("list", after="")
+        numbers = [client.send(op, **fields) for _ in range(3)]
+        for number in numbers:
+            served.server.turn(0)
+            assert client.receive(number)["result"] == "ok"
+            assert not is_answered(client)
+            assert is_answered(other)
+        assert other.receive(asked)["result"] == "ok"
+
+
+def test_who_has_spent_too_much_is_not_read(served: Served) -> None:
+    (allowance,) = served.server._allowances.values()
+    with served.client() as client:
+        allowance.spend(0, 1.0)
+        number = client.send("list", after="")
+        served.server.turn(0)
+        assert not is_answered(client)
+        began = boottime()
+        while not is_answered(client):
+            served.server.turn(0.01)
+        assert client.receive(number)["result"] == "ok"
+        # It may have spent twice what it had, and gets that back in so many seconds.
+        assert boottime() - began > 0.9
 
 
 def test_what_tells_that_the_clock_was_set_is_taken(

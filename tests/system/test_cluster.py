@@ -461,7 +461,14 @@ def test_a_host_that_was_paused_asks_etcd_before_it_holds_an_address_again(
     lab = build(LabPlan(ttl_ms=5000))
     n1, n2, n3 = lab.nodes.values()
     set_forward = lab.directory / "faketime"
-    set_forward.write_text("+0\n")
+
+    def set_clock(ahead: str) -> None:
+        """At once: it is read with each look at the clock."""
+        new = set_forward.with_suffix(".new")
+        new.write_text(f"{ahead}\n")
+        new.rename(set_forward)
+
+    set_clock("+0")
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     n1.start(
         "env",
@@ -475,7 +482,7 @@ def test_a_host_that_was_paused_asks_etcd_before_it_holds_an_address_again(
     lab.wait_until_held(counts=[2, 2, 2])
     before = lab.holders()
     watch = Watch(lab)
-    set_forward.write_text("+20\n")
+    set_clock("+20")
     wait_for_log(n1, "this host may have been paused")
     wait_until(lambda: watch.moves == 2, 10.0, "its two addresses to be gone and back")
     assert log_of(n1).count("the lease is not kept") == 2
