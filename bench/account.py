@@ -49,7 +49,7 @@ class Uncovered:
     while_expected_s: float
     """While some node could be expected to hold them: see `expected`."""
     beyond_bound_s: float
-    """The same, without the first `settle_s` of each time: this must not be."""
+    """The same, without what is not `beyond`: this must not be."""
 
 
 def expected(
@@ -71,24 +71,39 @@ def expected(
     return _union(found)
 
 
-def uncovered(spells: Iterable[Spell], expected: list[Interval], settle_s: float) -> Uncovered:
+def uncovered(
+    spells: Iterable[Spell],
+    incidents: Sequence[Incident],
+    expected: list[Interval],
+    settle_s: float,
+) -> Uncovered:
     """`spells`: when each address was on no node."""
     in_all_s = while_expected_s = beyond_bound_s = 0.0
     for spell in spells:
         in_all_s += spell.length_s
         while_expected_s += _length_s(_both([(spell.start, spell.end)], expected))
-        beyond_bound_s += _length_s(_both(beyond(spell, settle_s), expected))
+        beyond_bound_s += _length_s(_both(beyond(spell, incidents, settle_s), expected))
     return Uncovered(in_all_s, while_expected_s, beyond_bound_s)
 
 
-def beyond(spell: Spell, settle_s: float) -> list[Interval]:
-    """The part of a spell that comes after its first `settle_s`."""
+def beyond(spell: Spell, incidents: Sequence[Incident], settle_s: float) -> list[Interval]:
+    """The part of a spell that comes after its first `settle_s`. A node that fails while nobody has
+    the address may be the one whose turn it was to take it: then the others wait for the end of its
+    lease, too, and the time begins anew, but once for each node."""
     start = spell.start + settle_s
+    have_failed: set[str] = set()
+    for each in sorted(incidents, key=lambda incident: incident.start):
+        if each.disturbs_until is not None and spell.start < each.start < start:
+            if each.nodes - have_failed:
+                start = each.start + settle_s
+            have_failed |= each.nodes
     return [(start, spell.end)] if start < spell.end else []
 
 
-def is_beyond_bound(spell: Spell, expected: list[Interval], settle_s: float) -> bool:
-    return bool(_both(beyond(spell, settle_s), expected))
+def is_beyond_bound(
+    spell: Spell, incidents: Sequence[Incident], expected: list[Interval], settle_s: float
+) -> bool:
+    return bool(_both(beyond(spell, incidents, settle_s), expected))
 
 
 def longest_gaps(

@@ -299,7 +299,10 @@ def _report(
     due = expected(incidents, lab.nodes, whole, settle)
     overlaps = record.overlaps(pool, since, until)
     alone = record.uncovered(pool, since, until)
-    wrong = [*overlaps, *(spell for spell in alone if is_beyond_bound(spell, due, settle))]
+    wrong = [
+        *overlaps,
+        *(spell for spell in alone if is_beyond_bound(spell, incidents, due, settle)),
+    ]
     gaps = longest_gaps(
         (gap for address in POOL for gap in record.gaps(address, since, until)),
         record.changes,
@@ -315,7 +318,7 @@ def _report(
         dict(Counter(incident.kind for incident in incidents)),
         chaos.skipped,
         sum(spell.length_s for spell in overlaps),
-        uncovered(alone, due, settle),
+        uncovered(alone, incidents, due, settle),
         sum(end - start for start, end in due) / (until - since),
         sum(end - start for start, end in silences),
         record.moves(pool, since, until),

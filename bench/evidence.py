@@ -22,7 +22,8 @@ Told = tuple[float, str]
 
 
 def evidence(lab: Lab, incidents: Sequence[Incident], spell: Spell) -> list[str]:
-    """In order; times are seconds after the spell's beginning."""
+    """First what was done and what the kernels told, then what the nodes' logs and records say of
+    it; each in order. Times are seconds after the spell's beginning."""
     start, end = spell.start - BEFORE_S, spell.end + AFTER_S
     changes = [c for c in lab.record.changes if c.address == spell.address]
     told: list[Told] = [
@@ -34,17 +35,20 @@ def evidence(lab: Lab, incidents: Sequence[Incident], spell: Spell) -> list[str]
             where = "etcd" if incident.is_of_etcd else " ".join(sorted(incident.nodes))
             what = f"{where}: {incident.kind} {incident.address or ''}".rstrip()
             told += [(incident.start, f"FAULT {what}"), (incident.end, f"over: {what}")]
+    written: list[Told] = []
     for name in _holders_around(lab, spell):
         directory = lab.nodes[name].directory
-        told += ((at, f"{name} log: {text}") for at, text in _log(directory / "log"))
-        told += (
+        written += ((at, f"{name} log: {text}") for at, text in _log(directory / "log"))
+        written += (
             (at, f"{name} audit: {text}")
             for at, text in _audit(directory / "audit", str(spell.address))
         )
-    shown = sorted(each for each in told if start <= each[0] <= end)
+    shown = [*sorted(told), *sorted(written)]
     return [
         f"--- {spell.address}: wrong for {spell.length_s:.3f} s",
-        *(f"{at - spell.start:+9.3f} {text}" for at, text in shown[:MOST_LINES]),
+        *[f"{at - spell.start:+9.3f} {text}" for at, text in shown if start <= at <= end][
+            :MOST_LINES
+        ],
     ]
 
 

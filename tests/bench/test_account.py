@@ -73,13 +73,34 @@ def test_addresses_are_expected_to_be_held_when_a_node_and_etcd_have_been_well_f
 def test_an_address_without_a_holder_counts_when_it_is_so_for_too_long(
     spell: Spell, due: list[Interval], found: Uncovered
 ) -> None:
-    assert uncovered([spell], due, SETTLE_S) == found
-    assert is_beyond_bound(spell, due, SETTLE_S) is (found.beyond_bound_s > 0)
+    assert uncovered([spell], [], due, SETTLE_S) == found
+    assert is_beyond_bound(spell, [], due, SETTLE_S) is (found.beyond_bound_s > 0)
+
+
+@pytest.mark.parametrize(
+    ("incidents", "beyond_bound_s"),
+    [
+        ([HARMLESS], 15),
+        ([down("n1", 19, 60)], 15),
+        ([down("n1", 25, 60)], 10),
+        ([down("n1", 31, 60)], 15),
+        ([down("n1", 25, 26), down("n1", 28, 60)], 10),
+        ([down("n2", 34, 60), down("n1", 25, 26)], 1),
+        ([down("n2", 36, 60), down("n1", 25, 26)], 10),
+        ([etcd_down(25, 60, 60)], 15),
+    ],
+)
+def test_it_may_be_so_for_longer_when_one_node_after_the_other_fails_meanwhile(
+    incidents: Sequence[Incident], beyond_bound_s: float
+) -> None:
+    """Whose turn it is to take it is not known from outside."""
+    spell = Spell(A, 20, 45)
+    assert uncovered([spell], incidents, [WHOLE], SETTLE_S) == Uncovered(25, 25, beyond_bound_s)
 
 
 def test_seconds_are_summed_over_the_addresses() -> None:
     spells = [Spell(A, 20, 32), Spell(A, 50, 51), Spell(B, 20, 33)]
-    assert uncovered(spells, [WHOLE], SETTLE_S) == Uncovered(26, 26, 5)
+    assert uncovered(spells, [], [WHOLE], SETTLE_S) == Uncovered(26, 26, 5)
 
 
 CHANGES = [

@@ -94,6 +94,17 @@ def told(failed: dict[Address, KernelError]) -> dict[Address, tuple[int | None, 
 # --- the kernel --------------------------------------------------------------------------------
 
 
+def test_a_kernel_that_takes_no_message_is_an_error_of_its_own(kernel: Kernel) -> None:
+    """As when its buffers are full."""
+    wanted = [assignment(kernel)]
+    kernel._socket.close()
+    with pytest.raises(KernelError) as raised:
+        kernel.put(wanted)
+    assert raised.value.errno == errno.EBADF
+    with pytest.raises(KernelError):
+        kernel.addresses()
+
+
 def test_an_ipv4_address_has_a_lifetime_and_a_label_and_is_not_preferred(
     network: Namespace, kernel: Kernel
 ) -> None:

@@ -869,10 +869,13 @@ def test_a_deadline_that_was_drawn_nearer_is_kept_when_the_helper_is_killed(
     add_both(client, deadline_in(30))
     watch.wait_until_present(BOTH)
     deadline_ns = deadline_in(SHORT_S)
-    reply = client.renew(deadline_ns)
+    try:
+        is_renewed = client.renew(deadline_ns)["result"] == "ok"
+    except ConnectionResetError:
+        # It had to end itself, as on a busy machine, and promised nothing.
+        is_renewed = False
     helper.end(signal.SIGKILL)
-    is_refused = reply["result"] == "refused"
-    assert is_refused or watch.still_there(BOTH, deadline_ns / 1e9 + GRACE_S) == set()
+    assert not is_renewed or watch.still_there(BOTH, deadline_ns / 1e9 + GRACE_S) == set()
 
 
 def test_a_thousand_addresses_are_renewed_to_any_deadline(

@@ -20,7 +20,7 @@ SEED = int(os.environ.get("YAIM_CHAOS_SEED", random.SystemRandom().getrandbits(3
 @pytest.mark.timeout(MINUTES * 60 + 240)
 def test_no_address_is_ever_on_two_nodes_or_for_long_on_none() -> None:
     report = run(MINUTES, SEED, ttl_ms=5000)
-    told = "\n".join((*report.evidence, f"seed {SEED}", *report.lines()))
+    told = "\n".join((f"seed {SEED}", *report.lines(), *report.evidence))
     assert report.overlap_s == 0, told
     assert report.uncovered.beyond_bound_s == 0, told
     assert report.even_after_s is not None, told
