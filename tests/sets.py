@@ -39,6 +39,10 @@ SIDE_BY_SIDE = int(os.environ.get("YAIM_TESTS_SIDE_BY_SIDE", max(2, os.cpu_count
 """Parts. They mostly wait; but some measure time, and a helper that gets no processor for a tenth
 of a second ends itself."""
 TELL_EVERY_S = 60.0
+RERUN = ("-raR", "--reruns=1", "--only-rerun=(?s)^(?!.*overlap)")
+"""Most tests with processes measure time, on a machine that has other work too: what fails is tried
+once more, and listed as RERUN. Not an overlap, nor what chaos and the simulation find: that is
+never bad luck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def pypi(*arguments: str, module: str = "pytest") -> tuple[str, ...]:
 
 
 def debian(suite: str, *arguments: str) -> tuple[str, ...]:
-    return ("tests/debian/run", suite, *but(*ONCE), *arguments)
+    return ("tests/debian/run", suite, *but(*ONCE), *RERUN, *arguments)
 
 
 def but(*paths: str) -> tuple[str, ...]:
@@ -68,12 +72,12 @@ def but(*paths: str) -> tuple[str, ...]:
 
 
 PARTS = (
-    Part(PYPI, "system", pypi(SYSTEM, *but(CHAOS))),
+    Part(PYPI, "system", pypi(SYSTEM, *but(CHAOS), *RERUN)),
     *(Part(suite, "system", debian(suite, SYSTEM)) for suite in DEBIAN),
     Part(PYPI, "chaos", pypi(CHAOS)),
     *(Part(suite, "all others", debian(suite, *but(SYSTEM))) for suite in DEBIAN),
-    Part(PYPI, "all others", pypi(*but(SYSTEM, SIMULATION, HELPER))),
-    Part(PYPI, "helper, covered", pypi(module="tests.helper.covered")),
+    Part(PYPI, "all others", pypi(*but(SYSTEM, SIMULATION, HELPER), *RERUN)),
+    Part(PYPI, "helper, covered", pypi(HELPER, *RERUN, module="tests.helper.covered")),
     Part(PYPI, "simulation", ("nice", "-n", "10", *pypi(SIMULATION))),
 )
 """The longest first."""
