@@ -217,7 +217,7 @@ class Round:
         self._note_spread("1 add, in process, to the kernel and back", took_s)
 
     def _write_records(self) -> None:
-        log = AuditLog(self._directory / "bench" / "audit.log", "0" * 64)
+        log = AuditLog(self._directory / "written", "0" * 64)
         record = {
             "type": "intent",
             "peer": {"pid": 1, "uid": 1, "gid": 1},
