@@ -20,7 +20,7 @@ Message: TypeAlias = dict[str, Any]
 
 NETWORK = ("192.0.2.0/24", "2001:db8::/64")
 ANSWER_WITHIN_S = 20.0
-END_WITHIN_S = 1.0
+END_WITHIN_S = 3.0
 
 
 def policy(

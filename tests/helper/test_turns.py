@@ -14,12 +14,13 @@ from yaim_helper import clock
 from yaim_helper.addresses import Kernel, KernelError
 from yaim_helper.audit import AuditLog
 from yaim_helper.policy import read_policy
-from yaim_helper.server import Server
+from yaim_helper.server import SUMMARY_EVERY_S, Server
 
 from tests.helper.network import boottime
 from tests.helper.process import (
     Client,
     Message,
+    add,
     deadline_in,
     essence,
     policy,
@@ -116,6 +117,20 @@ def test_who_has_spent_too_much_is_not_read(served: Served) -> None:
         assert client.receive(number)["result"] == "ok"
         # It may have spent twice what it had, and gets that back in so many seconds.
         assert boottime() - began > 0.9
+
+
+def test_renewals_are_summed_up_when_a_minute_is_over(served: Served) -> None:
+    with served.client() as client:
+        ask = served.ask(client, "add", **add("192.0.2.10"))
+        assert ask["result"] == "ok"
+        for _ in range(3):
+            reply = served.ask(client, "renew", deadline_ns=deadline_in(60))
+            assert reply["result"] == "ok"
+        served.server._renewals.since -= SUMMARY_EVERY_S
+        served.server.turn(0)
+        served.server.turn(0)
+    summed_up = [each for each in read_records(served.audit_log) if each["type"] == "renewals"]
+    assert [each["count"] for told in summed_up for each in told["owners"]] == [3]
 
 
 def test_what_tells_that_the_clock_was_set_is_taken(
