@@ -423,8 +423,10 @@ class Holdings:
                 holding.kernel_until = 0.0
             holding.deadline = deadline
             holding.life_s = life_s
-        missing = self._extend(holdings)
-        self._end_unlimited(holdings, "its lifetime could not be set")
+        try:
+            missing = self._extend(holdings)
+        finally:
+            self._end_unlimited(holdings, "its lifetime could not be set")
         missing += [
             address
             for address, former in self._expired.items()

@@ -10,7 +10,6 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 from tests.helper.network import boottime, present, wait_for
 from tests.helper.process import (
@@ -460,18 +459,17 @@ def test_who_waits_costs_nothing_and_delays_nobody_else(network: Namespace, tmp_
         for each in flooders:
             each.socket.setblocking(False)
         began, began_cpu = boottime(), cpu_s(helper)
-        waited_s = []
+        slowest = 0.0
         while (now := boottime()) < began + 2:
             for each in flooders:
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         each.send("remove", address=V4)
             assert client.renew(deadline_in(30))["result"] == "ok"
-            waited_s.append(boottime() - now)
+            slowest = max(slowest, boottime() - now)
             time.sleep(0.03)
-        # Half of the time at most is the flooders'; on most machines it is far less.
-        assert cpu_s(helper) - began_cpu < 1.5
-        assert median(waited_s) < 0.5
+        assert cpu_s(helper) - began_cpu < 1
+        assert slowest < 0.5
         done = sum(each.get("op") == "remove" for each in helper.records()) / 2
         assert done <= 100 * (boottime() - began + 1) + 1
         assert len({each["cluster"] for each in helper.records() if "cluster" in each}) == 9

@@ -484,6 +484,21 @@ def test_an_extension_that_the_kernel_does_not_confirm_is_tried_again(
     assert present(network) == on_interface("192.0.2.1")
 
 
+def test_a_deadline_is_not_drawn_nearer_without_its_lifetime(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the helper be killed then, nobody would remove the address in time."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1, 600)
+    holdings.settle(host)
+    with monkeypatch.context() as patched:
+        for name in ("put", "addresses"):
+            patched.setattr(Kernel, name, fail)
+        with pytest.raises(KernelError):
+            holdings.renew(OWNER, boottime() + 30)
+    assert present(network) == []
+
+
 def test_why_extensions_fail_is_told_once(
     holdings: Holdings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
