@@ -106,7 +106,7 @@ def test_config_check_tells_where_it_has_looked_for_a_file(tmp_path: Path) -> No
     where = [line.partition(": ")[2].rpartition(": got")[0] for line in done.stderr.splitlines()]
     assert (done.returncode, done.stdout) == (EX_CONFIG, "")
     assert where == [
-        f"no yaim.yml here and no --config: {key}"
+        f"no /etc/yaim/yaim.yml or yaim.yml, and no --config: {key}"
         for key in ("dcs-clustername", "interface", "checker-type")
     ]
 
@@ -434,8 +434,8 @@ def test_status_needs_the_name_of_the_cluster_only(tmp_path: Path) -> None:
     assert outcome(yaim(tmp_path, "status")) == (
         EX_CONFIG,
         "",
-        "yaim: no yaim.yml here and no --config: dcs-clustername: got nothing, expected second part"
-        " of the keys' prefix\n",
+        "yaim: no /etc/yaim/yaim.yml or yaim.yml, and no --config: dcs-clustername: got nothing,"
+        " expected second part of the keys' prefix\n",
     )
 
 

@@ -54,11 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"yaim {__version__}")
     _add_config_options(parser)
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run, reload_config=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     run = _command(commands, "run", help="take part in the cluster, until SIGTERM or SIGINT")
     run.set_defaults(command=_run)
+    run.add_argument(
+        "--reload-config",
+        metavar="FILE",
+        help="what SIGHUP reads instead of the file of the start, which may be a copy made for that"
+        " (LoadCredential= of systemd)",
+    )
     _add_config_options(run)
 
     supervise = _command(
@@ -186,7 +192,7 @@ def _add_config_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help=f"default: {config.DEFAULT_FILE} in the current directory",
+        help=f"default: {', or '.join(map(str, config.DEFAULT_FILES))} in the current directory",
     )
     for name, key in KEYS.items():
         group.add_argument(
@@ -229,17 +235,27 @@ def _complain(text: str) -> None:
     print(f"yaim: {text}", file=sys.stderr)
 
 
+def _start_logs(loaded: Config) -> None:
+    names = {"YAIM_CLUSTER": loaded.dcs_clustername, "YAIM_NODE": loaded.nodename}
+    logs.start(loaded.log_level, {name: text for name, text in names.items() if text})
+
+
 def _run(options: argparse.Namespace) -> int:
     loaded = _load_or_exit(options)
-    logs.start(loaded.log_level)
+    _start_logs(loaded)
     from yaim import coordinator
 
-    return coordinator.run(loaded, lambda: load_config(options))
+    def load() -> Config:
+        if options.reload_config is not None:
+            options.config = options.reload_config
+        return load_config(options)
+
+    return coordinator.run(loaded, load)
 
 
 def _supervise(options: argparse.Namespace) -> int:
     loaded = _load_or_exit(options)
-    logs.start(loaded.log_level)
+    _start_logs(loaded)
     from yaim import supervisor
 
     try:
@@ -288,7 +304,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     loaded = _load_or_exit(options, Purpose.CHECKS)
-    logs.start(loaded.log_level)
+    _start_logs(loaded)
     from yaim import configured
     from yaim.checks import once
 

@@ -43,7 +43,8 @@ from yaim.keys import (
     whole,
 )
 
-DEFAULT_FILE = Path("yaim.yml")
+DEFAULT_FILES = (Path("/etc/yaim/yaim.yml"), Path("yaim.yml"))
+"""The first of these that is there."""
 ENVIRONMENT_PREFIX = "YAIM_"
 DEFAULT_TTL_MS = 5000
 LOG_LEVELS = ("Trace", "Debug", "Info", "Warn", "Warning", "Error", "Fatal", "Panic")
@@ -240,13 +241,12 @@ def load(
     file: Path | None,
     purpose: Purpose = Purpose.NODE,
 ) -> Config:
-    """The configuration from these sources; `flags` by key. Without `file`: yaim.yml in the
-    current directory, if there is one. An empty variable counts as none. Raises ConfigError with
-    all that is wrong."""
+    """The configuration from these sources; `flags` by key. Without `file`: the first of
+    DEFAULT_FILES that is there. An empty variable counts as none. Raises ConfigError with all that
+    is wrong."""
     issues: list[Issue] = []
     given: dict[str, Given] = {}
-    if file is None and _is_there(DEFAULT_FILE):
-        file = DEFAULT_FILE
+    file = file or next(filter(_is_there, DEFAULT_FILES), None)
     if file is not None:
         given, issues = read_file(file, (*KEYS, "checks"), {"checks": LISTED_KEYS})
     for name in KEYS:
@@ -259,7 +259,11 @@ def load(
         for name, each in given.items()
         if each.value is not None and _matters(name, purpose)
     }
-    where = str(file) if file is not None else f"no {DEFAULT_FILE} here and no --config"
+    where = (
+        str(file)
+        if file is not None
+        else f"no {' or '.join(map(str, DEFAULT_FILES))}, and no --config"
+    )
     values = Values(OWN_KEYS, given, where, issues)
     for name in _REQUIRED[purpose]:
         values.require(name, KEYS[name].help)

@@ -4,6 +4,7 @@ Carries events to the core and actions to the adapters; decides nothing.
 """
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -58,6 +59,7 @@ from yaim.etcd.store import EtcdStore
 from yaim.helper_client import HelperAction, HelperClient
 from yaim.kernel_watch import KernelWatch
 from yaim.logs import set_level
+from yaim.service_manager import ServiceManager, health_word
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class Coordinator:
         self._state = State(settings_of(config))
         self._end: End | None = None
         self._title = ""
+        self._manager = ServiceManager()
         threading.excepthook = _crash
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop_signal)
@@ -115,6 +118,7 @@ class Coordinator:
         wake_at: float | None = boottime()
         while self._end is None:
             wake_at = self._step(self._wait(wake_at))
+            self._manager.tell(self._state)
         return self._exit_status(self._end)
 
     def _post(self, *events: Event) -> None:
@@ -125,7 +129,8 @@ class Coordinator:
         """All that has happened; none if nothing has until then."""
         happened: list[Happened] = []
         try:
-            timeout_s = None if until is None else max(0.0, until - boottime())
+            until = min(math.inf if until is None else until, self._manager.next_at())
+            timeout_s = None if until == math.inf else max(0.0, until - boottime())
             happened.append(self._queue.get(timeout=timeout_s))
             while True:
                 happened.append(self._queue.get_nowait())
@@ -228,12 +233,9 @@ class Coordinator:
                 assert_never(end.outcome)
 
     def _show(self) -> None:
-        """Role and state, for ps(1): `yaim: coordinator db1 healthy 2/6`. One that waits is
-        healthy, too."""
+        """Role and state, for ps(1): `yaim: coordinator db1 healthy 2/6`."""
         state = self._state
-        health = state.health
-        word = "starting" if health is None else "healthy" if health.is_healthy else "unhealthy"
-        word = "waiting" if state.waits_s else word
+        word = health_word(state)
         pool = len(state.view.pool) if state.view is not None else 0
         title = f"yaim: coordinator {state.settings.node} {word} {len(state.held)}/{pool}"
         if title != self._title:

@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from pathlib import Path
 
 from yaim_helper.audit import AuditError, AuditLog
@@ -23,9 +24,12 @@ from yaim_helper.privileges import (
     user_to_be,
 )
 from yaim_helper.server import Server, tell
+from yaim_helper.service_manager import ServiceManager
 
 EX_CONFIG = 78
 EX_CANNOT_START = 1
+LINGER_S = 2.0
+"""Before it ends with what a service manager will start again and again in vain."""
 _FIRST_PASSED_FD = 3
 """sd_listen_fds(3)"""
 
@@ -151,6 +155,10 @@ def _make_way(path: Path) -> None:
 
 def _give_up(status: int, text: str) -> int:
     tell(text)
+    manager = ServiceManager()
+    if manager.is_there:
+        manager.tell_status(text)
+        time.sleep(LINGER_S)
     return status
 
 

@@ -6,11 +6,11 @@ itself is on record.
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from itertools import chain
+from itertools import chain, islice
 
 from yaim_helper.addresses import (
     ACT_WITHIN_S,
@@ -44,6 +44,8 @@ EXTEND_RETRY_S = 0.1
 RETRY_REMOVAL_S = 0.5
 DEFEND_INTERVAL_S = 10.0
 """From one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
+SUMMARIZED = 16
+"""Addresses that are told one by one."""
 
 
 @dataclass(slots=True)
@@ -214,8 +216,10 @@ class Host:
 class Holdings:
     """All of them. Public methods that change something on a request's behalf raise KernelError."""
 
-    def __init__(self, policy: Policy, audit: AuditLog) -> None:
+    def __init__(self, policy: Policy, audit: AuditLog, tell_alive: Callable[[], None]) -> None:
+        """What takes long tells meanwhile that it is not stuck."""
         self.policy = policy
+        self._tell_alive = tell_alive
         self._audit = audit
         self._kernel = Kernel()
         self._announcer = Announcer(self._kernel)
@@ -231,6 +235,16 @@ class Holdings:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def summary(self) -> str:
+        """For people, in one line: the first that are held, and for whom."""
+        first = [
+            f"{each.address} on {each.interface.name} for {each.owner.cluster}"
+            for each in islice(self._held.values(), SUMMARIZED)
+        ]
+        more = [f"{len(self) - len(first)} more"] if len(self) > len(first) else []
+        count = f"holds {len(self)} of at most {self.policy.max_addresses} addresses"
+        return f"{count}: {', '.join([*first, *more])}" if first else count
 
     def host(self, addresses: Collection[Address]) -> Host:
         """For requests about these addresses."""
@@ -581,6 +595,7 @@ class Holdings:
 
     def _announce_now(self, holdings: list[Holding]) -> None:
         for start in range(0, len(holdings), MAX_TOGETHER):
+            self._tell_alive()
             with act_within(ACT_WITHIN_S):
                 now = boottime()
                 for holding in holdings[start : start + MAX_TOGETHER]:
@@ -592,6 +607,7 @@ class Holdings:
         failed: dict[Address, KernelError] = {}
         for start in range(0, len(holdings), MAX_TOGETHER):
             together = holdings[start : start + MAX_TOGETHER]
+            self._tell_alive()
             with act_within(ACT_WITHIN_S):
                 now = boottime()
                 assignments = []

@@ -48,6 +48,7 @@ from yaim_helper.protocol import (
     Reply,
     Request,
 )
+from yaim_helper.service_manager import ServiceManager
 from yaim_helper.sources import Sources
 
 MAX_ACCEPTED = 16
@@ -89,7 +90,8 @@ class Server:
     def __init__(self, listener: socket.socket, policy: Policy, audit: AuditLog) -> None:
         self._policy = policy
         self._audit = audit
-        self._holdings = Holdings(policy, audit)
+        self._manager = ServiceManager()
+        self._holdings = Holdings(policy, audit, self._manager.tell_alive)
         audit.describe_held = self._holdings.describe
         self._told_head = (0, 0)
         """Segment and record whose hash was told last, outside the record."""
@@ -128,10 +130,14 @@ class Server:
         start = started(VERSION, os.getpid(), os.getuid(), self._audit.earlier)
         self._audit.note([start, *self._holdings.describe()])
         self._tell_head()
+        self._tell_manager()
+        self._manager.tell_ready()
         while not self._is_stopping:
             self.turn()
             if self._is_to_reload:
                 self._reload()
+            self._tell_manager()
+        self._manager.tell_stopping()
         self._sum_up()
         self._audit.note([{"type": "stop", "addresses": len(self._holdings)}])
         self._tell_head()
@@ -408,7 +414,7 @@ class Server:
     def _next_at(self) -> float:
         """When there is something to do if nothing comes."""
         times = [self._renewals.since + SUMMARY_EVERY_S, self._holdings.next_at()]
-        times += self._sources.wake_at()
+        times += [*self._sources.wake_at(), self._manager.next_at()]
         times += [c.opened_at + HELLO_WITHIN_S for c in self._connections if c.cluster is None]
         return min(times)
 
@@ -441,6 +447,16 @@ class Server:
         for ear in self._holdings.conflicts.sockets():
             self._sources.rest(ear, boottime() + LISTEN_EVERY_S)
         self._holdings.hear()
+
+    # --- the service manager -----------------------------------------------------------------
+
+    def _tell_manager(self) -> None:
+        self._manager.tell_alive()
+        self._manager.tell_status(
+            self._holdings.summary()
+            if self._policy.rules
+            else f"refuses every address: {self._policy.path} has no rules"
+        )
 
     # --- the record ------------------------------------------------------------------------
 

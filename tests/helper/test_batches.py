@@ -219,7 +219,7 @@ def holdings(network: Namespace, tmp_path: Path) -> Iterator[Holdings]:
     file.write_text(policy(tmp_path / "audit"))
     read = read_policy(file)
     with network.entered():
-        yield Holdings(read, AuditLog(read.audit_log, read.sha256))
+        yield Holdings(read, AuditLog(read.audit_log, read.sha256), lambda: None)
 
 
 def added(holdings: Holdings, host: Host, number: int, in_s: float = 30.0) -> Address:

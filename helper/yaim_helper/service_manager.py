@@ -1,0 +1,72 @@
+"""What the service manager is told, if it wants to know: that the helper serves, what it holds, and
+that it is not stuck. Nothing waits for it, and nothing fails with it.
+
+Sources: sd_notify(3), sd_watchdog_enabled(3).
+"""
+
+import math
+import os
+import socket
+from collections.abc import Mapping
+
+from yaim_helper.clock import boottime
+
+_MOST_BYTES = 1000
+"""Of a status."""
+
+
+class ServiceManager:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._to = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + self._to[1:] if self._to.startswith("@") else self._to
+        """"@": in the abstract namespace (unix(7))."""
+        self._every_s = _watchdog_s(environment) / 4 if self._to else math.inf
+        self._alive_at = -math.inf
+        """When it was last told so."""
+        self._status = ""
+
+    @property
+    def is_there(self) -> bool:
+        return bool(self._to)
+
+    def tell_ready(self) -> None:
+        self._send("READY=1")
+
+    def tell_stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def tell_status(self, status: str) -> None:
+        """For people, one line; sent when it is another one."""
+        if status != self._status:
+            self._status = status
+            line = status.replace("\n", "; ").encode(errors="replace")[:_MOST_BYTES]
+            self._send(f"STATUS={line.decode(errors='ignore')}")
+
+    def tell_alive(self) -> None:
+        """Sent if that is due; should be called at `next_at` at the latest."""
+        now = boottime()
+        if now >= self.next_at():
+            self._alive_at = now
+            self._send("WATCHDOG=1")
+
+    def next_at(self) -> float:
+        return self._alive_at + self._every_s if self._every_s < math.inf else math.inf
+
+    def _send(self, text: str) -> None:
+        if not self._to:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            try:
+                sender.sendto(text.encode(), self._address)
+            except OSError:
+                return
+
+
+def _watchdog_s(environment: Mapping[str, str]) -> float:
+    """Within which it wants to hear that this process is alive; infinite if it does not."""
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    is_ours = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+    if not (is_ours and microseconds.isascii() and microseconds.isdigit() and int(microseconds)):
+        return math.inf
+    return int(microseconds) / 1e6
