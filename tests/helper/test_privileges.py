@@ -247,6 +247,41 @@ def test_started_as_systemd_does_it_needs_nothing_more(network: Namespace, direc
     assert {each.stat().st_uid for each in helper.audit_log.iterdir()} == {UID}
 
 
+IN_A_SANDBOX = """
+import ctypes, os, struct, sys
+calls = {
+    "x86_64": (0xC000003E, [105, 106, 113, 114, 116, 117, 119, 126]),
+    "aarch64": (0xC00000B7, [143, 144, 145, 146, 147, 149, 159, 91]),
+}
+machine, denied = calls[os.uname().machine]
+load, jump, give = 0x20, 0x15, 0x06
+allow, refuse = 0x7FFF0000, 0x00050000 | 1
+lines = [(load, 0, 0, 4), (jump, 1, 0, machine), (give, 0, 0, refuse), (load, 0, 0, 0)]
+lines += [(jump, len(denied) - n, 0, call) for n, call in enumerate(denied)]
+lines += [(give, 0, 0, allow), (give, 0, 0, refuse)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in lines))
+filter = struct.pack("HxxxxxxQ", len(lines), ctypes.addressof(program))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, filter, 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""setuid(2), setgid(2), all of their kind and capset(2) fail with EPERM, as with systemd's
+SystemCallFilter=~@setuid @privileged (seccomp(2))."""
+
+
+def test_it_starts_where_nothing_of_a_processs_identity_can_be_changed(
+    network: Namespace, directory: Path
+) -> None:
+    record_of(directory, UID)
+    with listener_at(directory / "helper.sock") as fd:
+        sandbox = (sys.executable, "-I", "-c", IN_A_SANDBOX)
+        around = (*handed_in(fd), *AS_SYSTEMD, "--bounding-set=-all,+net_admin,+net_raw", *sandbox)
+        with at_work(network, directory, around=around, pass_fds=(fd,)) as helper:
+            assert status(helper.pid) == {**DROPPED, "CapInh": KEPT, "CapBnd": KEPT}
+            works(network, helper)
+
+
 def test_capabilities_that_it_does_not_need_are_shed(network: Namespace, directory: Path) -> None:
     record_of(directory, UID)
     more = ("--inh-caps=+kill,+setpcap", "--ambient-caps=+kill,+setpcap")
