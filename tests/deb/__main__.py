@@ -1,0 +1,60 @@
+"""The tests of the Debian package on hosts with systemd: python -m tests.deb [pytest's arguments]
+
+As root. Everything is in namespaces and a control group of its own, which are gone with it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from tests.deb.hosts import CGROUP, IMAGE, ROOT, SUITES, remove_cgroups
+from yaim.lab.namespaces import DIES_WITH_US
+
+CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+"""Where the unified hierarchy is; the first one on hosts that have both."""
+
+
+def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    unified = next(each for each in CGROUPS if (each / "cgroup.controllers").exists())
+    cgroup = unified / f"yaim-test-{os.getpid()}"
+    # Not a tmpfs: it has no append-only files.
+    directory = tempfile.mkdtemp(prefix="yaim-test-", dir="/var/tmp")
+    cgroup.mkdir()
+    # Where there is a network.
+    images = {IMAGE + suite: image(suite) for suite in sorted({*SUITES.values()})}
+    namespaces = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    pytest = ("-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={directory}/pytest")
+    try:
+        return subprocess.run(
+            (
+                *(*DIES_WITH_US, *namespaces, "--", sys.executable, *pytest),
+                *(arguments or [str(Path(__file__).parent)]),
+            ),
+            cwd=ROOT,
+            env={**os.environ, **images, CGROUP: str(cgroup), "TMPDIR": directory},
+        ).returncode
+    finally:
+        subprocess.run(("chattr", "-R", "-f", "-a", directory), capture_output=True)
+        subprocess.run(("rm", "-rf", "--one-file-system", directory))
+        remove_cgroups(cgroup)
+
+
+def image(suite: str) -> str:
+    """Where its root file system is, which is made if need be."""
+    command = ("unshare", "--mount", "--", str(ROOT / "tests/deb/image"), suite)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _end(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

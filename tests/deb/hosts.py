@@ -1,0 +1,319 @@
+"""Debian hosts for tests: booted with systemd on one bridge, with a client beside them.
+
+Everything is in namespaces and a control group that `python -m tests.deb` makes (__main__.py), and
+gone with them. What a host writes lies below a directory of the test, over an image that stays as
+it is (tests/deb/image), and outlives a power failure of the host.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from yaim.core.model import Address
+from yaim.lab.namespaces import DIES_WITH_US, Namespace, run
+from yaim.lab.record import Record
+from yaim.lab.wait import wait_until
+
+ROOT = Path(__file__).parents[2]
+INTERFACE = "eth0"
+BRIDGE = "br0"
+NETWORK, NETWORK_6 = "192.0.2", "2001:db8:"
+"""Beginnings of addresses; that of the README, whose commands are tried as they are."""
+PING_EVERY_MS = 10
+CGROUP = "YAIM_TEST_CGROUP"
+"""Variable with the control group that all of this is in."""
+IMAGE = "YAIM_TEST_IMAGE_"
+"""Beginning of the variables with the root file systems, by Debian release."""
+SUITES = {"db1": "bookworm", "db2": "bookworm", "db3": "trixie"}
+"""The hosts, and the Debian release of each."""
+BOOTS_WITHIN_S = 60.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SANDBOXES_WORK = (
+    "--capability=CAP_BPF,CAP_PERFMON,CAP_SYS_RESOURCE",
+    "--system-call-filter=bpf",
+)
+"""Without these systemd in a container does not enforce IPAddressDeny=, and does not say so."""
+
+
+class HostError(Exception):
+    """A command on a host has failed; the text says which and what it said."""
+
+
+@dataclass(slots=True)
+class Host:
+    name: str
+    suite: str
+    address: str
+    directory: Path
+    _nspawn: subprocess.Popen[bytes] | None = None
+    _pid: int = 0
+    """Of its first process."""
+
+    @property
+    def root(self) -> Path:
+        """Its file system, seen from outside."""
+        return self.directory / "root"
+
+    @property
+    def _cgroup(self) -> Path:
+        return Path(os.environ[CGROUP]) / self.name
+
+    def make(self, image: Path, neighbours: Sequence["Host"]) -> None:
+        """Its disk: nothing but the image, its name and its address."""
+        for each in ("upper", "work", "root"):
+            (self.directory / each).mkdir(parents=True)
+        layers = f"lowerdir={image},upperdir={self.directory}/upper,workdir={self.directory}/work"
+        run(("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)))
+        names = "".join(f"{each.address} {each.name}\n" for each in neighbours)
+        self.write("/etc/hostname", f"{self.name}\n")
+        self.write("/etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{names}")
+        number = self.address.rpartition(".")[2]
+        self.write(
+            "/etc/host-network",
+            # As systemd-nspawn calls it.
+            f"ip link set host0 name {INTERFACE}\n"
+            f"ip link set {INTERFACE} up\n"
+            f"ip address add {self.address}/24 dev {INTERFACE}\n"
+            f"ip address add {NETWORK_6}:{number}/64 dev {INTERFACE} nodad\n",
+        )
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path.lstrip("/")).write_text(text)
+
+    def start(self) -> None:
+        """Power on. Does not wait."""
+        self._cgroup.mkdir(exist_ok=True)
+        console = (self.directory / "console.log").open("ab")
+        command = (
+            *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--console=pipe"),
+            *("-D", str(self.root), "-M", self.name, f"--network-bridge={BRIDGE}"),
+            *_SANDBOXES_WORK,
+            "--boot",
+        )
+        # In a control group of its own: each systemd takes all of the one that it is in.
+        enter = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
+        self._nspawn = subprocess.Popen(
+            (*DIES_WITH_US, "sh", "-c", enter, "sh", str(self._cgroup), *command),
+            env={"PATH": _PATH, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
+        )
+
+    def wait_until_booted(self) -> None:
+        wait_until(self._is_booted, BOOTS_WITHIN_S, f"{self.name} to boot", self._console)
+
+    def _is_booted(self) -> bool:
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        if not children:
+            return False
+        self._pid = int(children.split()[0])
+        # "degraded": something on it has failed, as some story may want.
+        return self.try_("systemctl", "is-system-running").stdout.strip() in (
+            "running",
+            "degraded",
+        )
+
+    def _console(self) -> str:
+        return (self.directory / "console.log").read_text(errors="replace")[-3000:]
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        assert self._nspawn is not None, f"{self.name} is off"
+        return self._nspawn
+
+    def power_off(self) -> None:
+        """As if its plug was pulled: nothing on it does anything any more."""
+        if self._nspawn is None:
+            return
+        if self._pid:
+            # With it all other processes of its pid namespace go.
+            os.kill(self._pid, signal.SIGKILL)
+        # Who watches its network keeps that alive.
+        subprocess.run(("ip", "link", "del", f"vb-{self.name}"), capture_output=True)
+        self._nspawn.kill()
+        self._nspawn.wait()
+        self._nspawn, self._pid = None, 0
+        remove_cgroups(self._cgroup)
+
+    def try_(
+        self, *command: str, within_s: float = 60.0, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """A command of root's on the host; raises HostError if it takes too long."""
+        try:
+            return subprocess.run(
+                (
+                    *("nsenter", "--all", "--target", str(self._pid), "--"),
+                    *("env", "-i", f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8"),
+                    *("DEBIAN_FRONTEND=noninteractive", *command),
+                ),
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=within_s,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise HostError(
+                f"{self.name}: {' '.join(command)}: took more than {within_s} s"
+            ) from error
+
+    def run(self, *command: str, within_s: float = 60.0, text: str = "") -> str:
+        """Standard output. Raises HostError if the command fails."""
+        done = self.try_(*command, within_s=within_s, text=text)
+        if done.returncode:
+            raise HostError(
+                f"{self.name}: {' '.join(command)}: exit status {done.returncode}\n"
+                f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            )
+        return done.stdout
+
+    def shell(self, script: str, within_s: float = 60.0) -> str:
+        return self.run("bash", "-e", text=script, within_s=within_s)
+
+    def systemctl(self, *arguments: str) -> str:
+        return self.run("systemctl", *arguments).strip()
+
+    def journal(self, unit: str, lines: int = 50) -> str:
+        return self.try_("journalctl", "-u", unit, "-n", str(lines), "--no-pager").stdout
+
+    def network(self) -> Namespace:
+        return Namespace(os.open(f"/proc/{self._pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+
+@dataclass(slots=True)
+class Site:
+    """The hosts, and what a client of theirs sees."""
+
+    hosts: dict[str, Host]
+    client: Namespace
+    directory: Path
+    _watches: int = field(default=0)
+
+    @contextmanager
+    def watched(self, pool: Sequence[str]) -> Iterator["Watch"]:
+        """Pings and kernel events from here on, of the hosts that are on."""
+        addresses = frozenset[Address](map(ip_address, pool))
+        self._watches += 1
+        file = self.directory / f"watch-{self._watches}"
+        networks = {name: host.network() for name, host in self.hosts.items() if host._pid}
+        command = (
+            *(sys.executable, "-P", "-m", "yaim.lab.observer", str(PING_EVERY_MS)),
+            ",".join(f"{name}={network.fd}" for name, network in networks.items()),
+            ",".join(sorted(pool)),
+        )
+        with file.open("wb") as output:
+            observer = self.client.start(
+                command, output, pass_fds=[network.fd for network in networks.values()]
+            )
+        for network in networks.values():
+            network.close()
+        watch = Watch(Record(file, addresses), addresses)
+        try:
+            wait_until(watch.is_watching, 10.0, "the observer", lambda: file.read_text()[-2000:])
+            yield watch
+        finally:
+            observer.kill()
+            observer.wait()
+
+
+@dataclass(slots=True)
+class Watch:
+    record: Record
+    pool: frozenset[Address]
+    began: float = field(default_factory=time.monotonic)
+
+    def is_watching(self) -> bool:
+        self.record.update()
+        return self.record.last_sent_at() > 0
+
+    def holders(self) -> dict[str, list[str]]:
+        """Address to hosts."""
+        self.record.update()
+        return {str(address): sorted(names) for address, names in self.record.holders().items()}
+
+    def held_by(self, name: str) -> list[str]:
+        return sorted(address for address, names in self.holders().items() if name in names)
+
+    def is_whole(self) -> bool:
+        """Whether each address is on one host, and answers."""
+        holders = self.holders()
+        return all(len(holders.get(str(each), ())) == 1 for each in self.pool) and (
+            self.record.answering(tuple(self.pool)) == len(self.pool)
+        )
+
+    def gap_s(self, addresses: Sequence[str] | None = None) -> float:
+        """The longest time that the client got no answer from one of these, or of all."""
+        self.record.update()
+        now = time.monotonic()
+        chosen = self.pool if addresses is None else map(ip_address, addresses)
+        return max(self.record.longest_gap_s(each, self.began, now) for each in chosen)
+
+    def overlap_s(self) -> float:
+        self.record.update()
+        return self.record.overlap_s(set(self.pool), self.began, time.monotonic())
+
+    def moves(self) -> int:
+        self.record.update()
+        return self.record.moves(set(self.pool), self.began, time.monotonic())
+
+
+@contextmanager
+def site(directory: Path) -> Iterator[Site]:
+    """All hosts, booted."""
+    with ExitStack() as stack:
+        run(("ip", "link", "set", "lo", "up"))
+        run(("ip", "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0"))
+        run(("ip", "link", "set", BRIDGE, "up"))
+        client = Namespace.new()
+        stack.callback(client.close)
+        cable = ("ip", "link", "add", "client", "type", "veth", "peer", "name", "eth0")
+        run((*cable, "netns", client.path), pass_fds=(client.fd,))
+        run(("ip", "link", "set", "client", "master", BRIDGE, "up"))
+        client.run("ip", "address", "add", f"{NETWORK}.100/24", "dev", "eth0")
+        client.run("ip", "address", "add", f"{NETWORK_6}:100/64", "dev", "eth0", "nodad")
+        client.run("ip", "link", "set", "eth0", "up")
+        hosts = {
+            name: Host(name, suite, f"{NETWORK}.{number}", directory / name)
+            for number, (name, suite) in enumerate(SUITES.items(), start=1)
+        }
+        stack.callback(_remove, directory, hosts.values())
+        for host in hosts.values():
+            host.make(Path(os.environ[IMAGE + host.suite]), list(hosts.values()))
+            host.start()
+        for host in hosts.values():
+            host.wait_until_booted()
+        yield Site(hosts, client, directory)
+
+
+def _remove(directory: Path, hosts: Collection[Host]) -> None:
+    for host in hosts:
+        host.power_off()
+        subprocess.run(("umount", "-l", str(host.root)), capture_output=True)
+    # Records are append-only.
+    subprocess.run(("chattr", "-R", "-a", str(directory)), capture_output=True)
+    for host in hosts:
+        shutil.rmtree(host.directory, ignore_errors=True)
+
+
+def remove_cgroups(top: Path) -> None:
+    """Once its last processes are gone."""
+    give_up_at = time.monotonic() + 5.0
+    while top.exists() and time.monotonic() < give_up_at:
+        for each in sorted(top.rglob("*/"), reverse=True):
+            try:
+                each.rmdir()
+            except OSError:
+                pass
+        try:
+            top.rmdir()
+        except OSError:
+            time.sleep(0.05)
