@@ -2,13 +2,16 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.deb.hosts import ROOT, Host, Site, site
+from tests.deb.hosts import ROOT, SUITES, Host, Site, Watch, site
+from tests.deb.readme import commands
+from tests.deb.results import Results
 from yaim.lab.wait import wait_until
 
 LATER = "99.0"
@@ -19,6 +22,16 @@ LATER = "99.0"
 class Packages:
     present: Path
     later: Path
+
+
+@pytest.fixture(scope="session")
+def results(pytestconfig: pytest.Config) -> Iterator[Results]:
+    found = Results()
+    yield found
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        sys.stdout.write(f"\n\n{found.table()}\n")
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +77,46 @@ def set_up_etcd(host: Host, members: list[Host]) -> None:
         f"ETCD_LISTEN_CLIENT_URLS=http://{host.address}:2379,http://127.0.0.1:2379\n",
     )
     host.systemctl("enable", "--quiet", "etcd")
+
+
+POOL = tuple(f"192.0.2.{n}" for n in range(9, 15))
+"""As the README has it."""
+
+
+@pytest.fixture(scope="session")
+def cluster(hosts: Site, results: Results) -> Site:
+    """Set up as the README says, line for line."""
+    each_host = commands("On each host")
+    # It says that etcd has no addresses yet.
+    each_host = each_host.replace("yaim doctor\n", "! yaim doctor\n")
+    for host in hosts.hosts.values():
+        host.shell(f"cd /root\n{each_host}", within_s=180)
+    with hosts.watched(POOL) as watch:
+        any_host = next(iter(hosts.hosts.values()))
+        any_host.shell(commands("On one of them"))
+        wait_until(watch.is_whole, 15.0, "all addresses", lambda: told(hosts))
+        results.note("first set-up: addresses put into etcd", watch, gap=False)
+    return hosts
+
+
+def told(site: Site) -> str:
+    """What the hosts have to say about it."""
+    return "\n".join(
+        f"{name}:\n{host.journal('yaim', 15)}{host.journal('yaim-helper', 10)}"
+        for name, host in site.hosts.items()
+        if host.is_on
+    )
+
+
+@pytest.fixture
+def watch(cluster: Site) -> Iterator[Watch]:
+    """From a time on when all was well."""
+    with cluster.watched(POOL) as watching:
+        wait_until(lambda: is_level(watching), 30.0, "all to be well", lambda: told(cluster))
+        watching.begin()
+        yield watching
+
+
+def is_level(watch: Watch) -> bool:
+    """Each address on one host, and as many on each."""
+    return watch.is_whole() and all(len(watch.held_by(name)) == 2 for name in SUITES)

@@ -1,0 +1,146 @@
+"""A host on which the package has just been installed; the pages and units that come with it."""
+
+import json
+import re
+
+import pytest
+
+from tests.deb.conftest import POOL, Packages
+from tests.deb.hosts import SUITES, Site
+from tests.deb.results import Results
+from yaim.lab.wait import wait_until
+
+UNITS = ("yaim.service", "yaim-helper.service", "yaim-helper.socket", "yaim-helper-seal.path")
+
+
+@pytest.fixture(scope="module")
+def installed(hosts: Site, packages: Packages) -> Site:
+    """By apt, and no more."""
+    for host in hosts.hosts.values():
+        host.run("apt-get", "install", f"/root/{packages.present.name}", within_s=180)
+    return hosts
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_nothing_acts_before_it_is_configured(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    states = {u: host.try_("systemctl", "is-active", u).stdout.strip() for u in UNITS}
+    assert states == {
+        "yaim.service": "inactive",
+        "yaim-helper.service": "inactive",
+        "yaim-helper.socket": "active",
+        "yaim-helper-seal.path": "active",
+    }
+    assert host.systemctl("show", "-P", "ConditionResult", "yaim.service") == "no"
+    assert host.run("systemctl", "--failed", "--no-legend") == ""
+    assert host.run("stat", "-c", "%U:%G %a", "/run/yaim-helper/helper.sock") == "root:yaim 660\n"
+    assert host.run("stat", "-c", "%U:%G %a", "/etc/yaim/helper.yml") == "root:root 644\n"
+    shells = host.run("getent", "passwd", "yaim", "yaim-helper").splitlines()
+    assert [line.rpartition(":")[2] for line in shells] == ["/usr/sbin/nologin"] * 2
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_doctor_says_what_is_missing(installed: Site, name: str) -> None:
+    done = installed.hosts[name].try_("yaim", "doctor")
+    assert done.returncode == 1, done.stdout
+    assert "/etc/yaim/yaim.yml" in done.stdout
+    assert "rules" in done.stdout
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_helper_refuses_everything_and_says_so(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    host.systemctl("start", "yaim-helper.service")
+    status = host.systemctl("show", "-P", "StatusText", "yaim-helper.service")
+    assert status == "refuses every address: /etc/yaim/helper.yml has no rules"
+    assert "so every address is refused; add one" in host.journal("yaim-helper")
+    host.systemctl("stop", "yaim-helper.service")
+
+
+@pytest.mark.parametrize(("unit", "bound"), [("yaim-helper.service", 1.4), ("yaim.service", 1.2)])
+@pytest.mark.parametrize("name", ["db1", "db3"])
+def test_the_units_are_exposed_as_little_as_promised(
+    installed: Site, results: Results, name: str, unit: str, bound: float
+) -> None:
+    report = installed.hosts[name].run("systemd-analyze", "security", "--no-pager", unit)
+    (score,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
+    results.exposures.setdefault(unit, {})[SUITES[name]] = score
+    assert float(score) <= bound, report
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_systemd_finds_nothing_wrong_with_the_units(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    done = host.try_("systemd-analyze", "verify", "--man=no", *UNITS, "yaim@second.service")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_apparmor_profiles_are_understood(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    host.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", "/etc/apparmor.d/yaim")
+    names = host.run("apparmor_parser", "--names", "/etc/apparmor.d/yaim").split()
+    assert sorted(names) == ["yaim", "yaim-helper"]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_it_can_be_looked_up(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    for page in ("man1/yaim.1", "man8/yaim-helper.8", "man5/yaim.yml.5", "man5/helper.yml.5"):
+        host.run("test", "-s", f"/usr/share/man/{page}.gz")
+    for command in (("yaim", "--help"), ("yaim-helper", "--help")):
+        assert "usage:" in host.run(*command)
+    complete = "source /usr/share/bash-completion/completions/yaim; complete -p yaim"
+    assert "yaim" in host.run("bash", "-c", complete)
+
+
+def test_set_up_as_the_readme_says_all_addresses_are_held(cluster: Site) -> None:
+    with cluster.watched(POOL) as watch:
+        wait_until(watch.is_whole, 10.0, "all addresses")
+        assert [len(watch.held_by(name)) for name in SUITES] == [2, 2, 2]
+    for host in cluster.hosts.values():
+        done = host.try_("yaim", "doctor")
+        assert done.returncode == 0, done.stdout
+        assert json.loads(host.run("yaim", "status", "--json"))["status"] == "healthy"
+        assert host.run("stat", "-c", "%U:%G %a", "/etc/yaim/yaim.yml") == "root:root 600\n"
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_status_says_who_holds_what(cluster: Site, name: str) -> None:
+    host = cluster.hosts[name]
+    with cluster.watched(POOL) as watch:
+        wait_until(watch.is_whole, 10.0, "all addresses")
+        own = watch.held_by(name)
+    status = host.systemctl("show", "-P", "StatusText", "yaim.service")
+    assert status.startswith(f"{name} healthy, holds 2 (")
+    for address in POOL:
+        assert address in status
+    status = host.systemctl("show", "-P", "StatusText", "yaim-helper.service")
+    assert status.startswith("holds 2 of at most 64 addresses: ")
+    for address in own:
+        assert f"{address} on eth0 for /service/pg/" in status
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_journal_has_fields(cluster: Site, name: str) -> None:
+    query = ("journalctl", "YAIM_CLUSTER=pg", f"YAIM_NODE={name}", "-o", "json", "--no-pager")
+    entries = [json.loads(line) for line in cluster.hosts[name].run(*query).splitlines()]
+    assert "the helper is ready" in [entry["MESSAGE"] for entry in entries]
+    assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {"yaim.service"}
+    heads = ("journalctl", "-t", "yaim-helper", "-o", "json", "--no-pager")
+    lines = cluster.hosts[name].run(*heads).splitlines()
+    assert [entry for entry in map(json.loads, lines) if "YAIM_AUDIT_HASH" in entry]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_what_is_on_record_stays_there(cluster: Site, name: str) -> None:
+    host = cluster.hosts[name]
+    record = "/var/log/yaim-helper"
+    wait_until(
+        lambda: "a" in host.run("lsattr", f"{record}/audit-000001.jsonl").split()[0],
+        10.0,
+        "the segment to be append-only",
+    )
+    for command in (("rm", "-f"), ("truncate", "-s", "0")):
+        assert host.try_(*command, f"{record}/audit-000001.jsonl").returncode
+    assert host.run("yaim-helper", "audit", "verify", record)

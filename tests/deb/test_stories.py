@@ -1,0 +1,334 @@
+"""What happens to yaim's units and hosts, and what a client of the addresses sees of it.
+
+Whether an address is on two hosts or on none is what the kernels told. Gaps are a client's, in a
+table at the end: they are measured, on a machine that runs all of this, and only bounded here.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.deb.conftest import POOL, Packages, is_level, told
+from tests.deb.hosts import SUITES, Host, Site, Watch
+from tests.deb.results import Results
+from yaim.lab.wait import wait_until
+
+A_GAP_S = 0.5
+"""No client of an address that is never off sees more, however busy the machine is."""
+SETTLED_S = 4.0
+"""Longer than what the kernel keeps of an address that nobody renews."""
+EACH = pytest.mark.parametrize("name", ["db1", "db3"])
+"""A host of each release."""
+
+
+@pytest.fixture
+def story(cluster: Site, watch: Watch, results: Results) -> "Story":
+    return Story(cluster, watch, results)
+
+
+class Story:
+    def __init__(self, site: Site, watch: Watch, results: Results) -> None:
+        self.site = site
+        self.watch = watch
+        self._results = results
+
+    def __getitem__(self, name: str) -> Host:
+        return self.site.hosts[name]
+
+    def until(self, is_so: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
+        wait_until(is_so, within_s, what, lambda: f"{self.watch.holders()}\n{told(self.site)}")
+
+    def until_whole(self) -> None:
+        self.until(self.watch.is_whole, "all addresses to answer")
+
+    def until_level(self) -> None:
+        self.until(lambda: is_level(self.watch), "two addresses on each host", 30.0)
+
+    def ends(self, name: str) -> None:
+        """Never two, in any story."""
+        self._results.note(name, self.watch)
+        assert self.watch.overlap_s() == 0.0
+
+    @contextmanager
+    def nothing_is_to_be_seen(self, name: str) -> Iterator[None]:
+        """Of what is done here, and until what is not renewed would have gone."""
+        yield
+        time.sleep(SETTLED_S)
+        self.until_whole()
+        self.ends(name)
+        assert self.watch.moves() == 0, told(self.site)
+        assert self.watch.uncovered_s() == 0.0, told(self.site)
+        assert self.watch.gap_s() < A_GAP_S
+
+
+def pid(host: Host, unit: str) -> int:
+    return int(host.systemctl("show", "-P", "MainPID", unit))
+
+
+# --- restarts, kills and hangs: nothing moves -----------------------------------------------------
+
+
+@EACH
+@pytest.mark.parametrize("unit", ["yaim", "yaim-helper"])
+def test_a_unit_is_restarted(story: Story, name: str, unit: str) -> None:
+    host = story[name]
+    before = pid(host, unit)
+    with story.nothing_is_to_be_seen(f"systemctl restart {unit} ({SUITES[name]})"):
+        host.systemctl("restart", unit)
+    assert pid(host, unit) not in (0, before)
+
+
+@EACH
+@pytest.mark.parametrize("unit", ["yaim", "yaim-helper"])
+def test_a_unit_is_killed(story: Story, name: str, unit: str) -> None:
+    host = story[name]
+    before = pid(host, unit)
+    with story.nothing_is_to_be_seen(f"systemctl kill -s KILL {unit} ({SUITES[name]})"):
+        host.systemctl("kill", "-s", "KILL", unit)
+    assert pid(host, unit) not in (0, before)
+
+
+@EACH
+def test_both_are_killed(story: Story, name: str) -> None:
+    with story.nothing_is_to_be_seen(f"both killed ({SUITES[name]})"):
+        story[name].systemctl("kill", "-s", "KILL", "yaim", "yaim-helper")
+
+
+@EACH
+@pytest.mark.parametrize("unit", ["yaim", "yaim-helper"])
+def test_one_that_hangs_is_replaced_by_its_watchdog(story: Story, name: str, unit: str) -> None:
+    host = story[name]
+    before = pid(host, unit)
+    with story.nothing_is_to_be_seen(f"{unit} hangs ({SUITES[name]})"):
+        host.systemctl("kill", "-s", "STOP", unit)
+        story.until(lambda: pid(host, unit) not in (0, before), "another process")
+    assert "Watchdog timeout" in host.journal(unit)
+
+
+# --- reloading ------------------------------------------------------------------------------------
+
+
+@EACH
+def test_a_change_of_the_configuration_is_applied_by_a_reload(story: Story, name: str) -> None:
+    host = story[name]
+    before = pid(host, "yaim")
+    with story.nothing_is_to_be_seen(f"systemctl reload yaim ({SUITES[name]})"):
+        host.shell("echo 'log-level: Debug' >>/etc/yaim/yaim.yml; systemctl reload yaim")
+        story.until(lambda: "log-level has changed" in host.journal("yaim"), "the change")
+        host.shell("sed -i /log-level/d /etc/yaim/yaim.yml; systemctl reload yaim")
+    assert pid(host, "yaim") == before
+
+
+@EACH
+def test_a_wrong_configuration_is_refused_by_a_reload(story: Story, name: str) -> None:
+    host = story[name]
+    with story.nothing_is_to_be_seen(f"reload of wrong files ({SUITES[name]})"):
+        for unit, file in (("yaim", "yaim.yml"), ("yaim-helper", "helper.yml")):
+            host.shell(f"cp -p /etc/yaim/{file} /root; echo 'sense: none' >>/etc/yaim/{file}")
+            assert host.try_("systemctl", "reload", unit).returncode
+            assert "sense" in host.journal(unit)
+            host.shell(f"cp -p /root/{file} /etc/yaim; systemctl reload {unit}")
+
+
+# --- hand-over ------------------------------------------------------------------------------------
+
+
+@EACH
+def test_postgresql_stops(story: Story, name: str) -> None:
+    story[name].systemctl("stop", "postgresql")
+    story.until(lambda: not story.watch.held_by(name), "its addresses to go")
+    story.until_whole()
+    story.ends(f"PostgreSQL is stopped ({SUITES[name]})")
+    story[name].systemctl("start", "postgresql")
+    story.until_level()
+    assert story.watch.overlap_s() == 0.0
+
+
+@EACH
+def test_yaim_is_stopped(story: Story, name: str) -> None:
+    story[name].systemctl("stop", "yaim")
+    assert story.watch.held_by(name) == []
+    story.until_whole()
+    story.ends(f"systemctl stop yaim ({SUITES[name]})")
+    assert story[name].systemctl("show", "-P", "Result", "yaim") == "success"
+    story[name].systemctl("start", "yaim")
+    story.until_level()
+    assert story.watch.overlap_s() == 0.0
+
+
+@EACH
+def test_a_host_is_shut_down(story: Story, name: str) -> None:
+    """The addresses are handed over before PostgreSQL, etcd and the network stop."""
+    story[name].try_("systemctl", "poweroff")
+    story.until(lambda: not story.watch.held_by(name), "its addresses to go")
+    story.until_whole()
+    story.ends(f"a host is shut down ({SUITES[name]})")
+    story[name].wait_until_off()
+    boot(story, name)
+
+
+@EACH
+def test_a_host_loses_power(story: Story, name: str) -> None:
+    story[name].power_off()
+    story.until_whole()
+    story.ends(f"a host loses power ({SUITES[name]})")
+    boot(story, name)
+
+
+def boot(story: Story, name: str) -> None:
+    """What is on it takes part again, without anybody's doing."""
+    story[name].start()
+    story[name].wait_until_booted()
+    with story.site.watched(POOL) as watch:
+        story.until(lambda: is_level(watch), "two addresses on each host", 40.0)
+
+
+# --- the package ----------------------------------------------------------------------------------
+
+
+@EACH
+def test_an_upgrade_moves_nothing(story: Story, packages: Packages, name: str) -> None:
+    host = story[name]
+    host.shell("echo '# mine' >>/etc/yaim/helper.yml")
+    before = {unit: pid(host, unit) for unit in ("yaim", "yaim-helper")}
+    with story.nothing_is_to_be_seen(f"upgrade ({SUITES[name]})"):
+        host.run("apt-get", "install", f"/root/{packages.later.name}", within_s=120)
+    assert host.run("dpkg-query", "-W", "-f", "${Version}", "yaim") == "99.0"
+    after = {unit: pid(host, unit) for unit in ("yaim", "yaim-helper")}
+    assert not set(before.values()) & set(after.values())
+    assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
+
+
+@EACH
+def test_a_downgrade_moves_nothing(story: Story, packages: Packages, name: str) -> None:
+    host = story[name]
+    with story.nothing_is_to_be_seen(f"downgrade ({SUITES[name]})"):
+        present = f"/root/{packages.present.name}"
+        host.run("apt-get", "install", "--allow-downgrades", present, within_s=120)
+    assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
+
+
+@EACH
+def test_a_reinstallation_moves_nothing(story: Story, packages: Packages, name: str) -> None:
+    host = story[name]
+    with story.nothing_is_to_be_seen(f"reinstallation ({SUITES[name]})"):
+        present = f"/root/{packages.present.name}"
+        host.run("apt-get", "install", "--reinstall", present, within_s=120)
+    assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
+
+
+@EACH
+def test_a_removal_releases_the_addresses(story: Story, packages: Packages, name: str) -> None:
+    host = story[name]
+    host.run("apt-get", "remove", "yaim", within_s=120)
+    assert story.watch.held_by(name) == []
+    story.until_whole()
+    story.ends(f"apt remove ({SUITES[name]})")
+    assert host.try_("systemctl", "is-active", "yaim-helper.socket").returncode
+    assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
+    host.run("test", "-d", "/var/log/yaim-helper")
+    host.run("apt-get", "install", f"/root/{packages.present.name}", within_s=120)
+    story.until_level()
+    assert story.watch.overlap_s() == 0.0
+
+
+@EACH
+def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
+    story: Story, packages: Packages, name: str
+) -> None:
+    host = story[name]
+    host.run("apt-get", "purge", "yaim", within_s=120)
+    assert story.watch.held_by(name) == []
+    story.until_whole()
+    story.ends(f"apt purge ({SUITES[name]})")
+    assert host.try_("getent", "passwd", "yaim", "yaim-helper").stdout == ""
+    assert host.try_("getent", "group", "yaim", "yaim-helper").stdout == ""
+    left = host.shell(
+        "find / -xdev \\( -name '*yaim*' -o -path '*yaim*' \\) -not -path '/root/*' -print; "
+        "find /run -name '*yaim*' -print"
+    ).split()
+    assert left == ["/etc/yaim", "/etc/yaim/yaim.yml"], left
+    host.run("apt-get", "install", f"/root/{packages.present.name}", within_s=120)
+    # Another user of that name is another uid.
+    host.shell(HELPER_YML)
+    host.systemctl("start", "yaim")
+    story.until_level()
+    assert story.watch.overlap_s() == 0.0
+
+
+HELPER_YML = """
+cat >/etc/yaim/helper.yml <<'END'
+users: [yaim]
+rules:
+  - interface: eth0
+    networks: [192.0.2.8/29, "2001:db8::8/125"]
+END
+systemctl try-restart yaim-helper
+"""
+
+
+# --- a second cluster, drop-ins -------------------------------------------------------------------
+
+
+def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
+    second = ["2001:db8::9", "2001:db8::a", "2001:db8::b"]
+    story["db1"].shell("".join(f"etcdctl put /service/web/ips/{each} ''\n" for each in second))
+    with story.site.watched(second) as watch:
+        for name in SUITES:
+            story[name].shell(
+                "cp -p /etc/yaim/yaim.yml /etc/yaim/web.yml\n"
+                "sed -i 's/dcs-clustername: pg/dcs-clustername: web/' /etc/yaim/web.yml\n"
+                "systemctl enable --now yaim@web"
+            )
+        story.until(lambda: watch.is_whole() and len(watch.held_by("db1")) == 1, "IPv6 addresses")
+        watch.begin()
+        story["db1"].systemctl("restart", "yaim@web")
+        story["db1"].shell("echo 'log-level: Warn' >>/etc/yaim/web.yml; systemctl reload yaim@web")
+        time.sleep(SETTLED_S)
+        assert (watch.moves(), watch.uncovered_s(), watch.overlap_s()) == (0, 0.0, 0.0)
+        for name in SUITES:
+            story[name].shell("systemctl disable --now yaim@web; rm /etc/yaim/web.yml")
+        assert watch.holders() == {}
+    assert story.watch.moves() == 0
+    story.ends("a second cluster comes, is restarted and goes")
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("unit", "example", "prepare"),
+    [
+        ("yaim", "shell-checks.conf", ""),
+        ("yaim", "ip-allow.conf", ""),
+        ("yaim-helper", "helper-realtime.conf", ""),
+        (
+            "yaim-helper",
+            "helper-as-root.conf",
+            "systemctl stop yaim-helper; chattr -a /var/log/yaim-helper/audit-*;"
+            " chown -R root: /var/log/yaim-helper",
+        ),
+    ],
+)
+def test_an_example_of_a_drop_in_works(
+    story: Story, name: str, unit: str, example: str, prepare: str
+) -> None:
+    host = story[name]
+    directory = f"/etc/systemd/system/{unit}.service.d"
+    host.shell(
+        f"install -D -t {directory} /usr/share/doc/yaim/examples/{example}\n"
+        f"systemctl daemon-reload\n{prepare}\nsystemctl restart {unit}"
+    )
+    time.sleep(SETTLED_S)
+    story.until_level()
+    assert host.systemctl("is-active", unit) == "active"
+    host.shell(f"rm -r {directory}; systemctl daemon-reload")
+    if prepare:
+        host.shell(
+            "systemctl stop yaim-helper; chattr -a /var/log/yaim-helper/audit-*;"
+            " chown -R yaim-helper: /var/log/yaim-helper"
+        )
+    host.systemctl("restart", unit)
+    time.sleep(SETTLED_S)
+    story.until_level()
+    assert story.watch.overlap_s() == 0.0
