@@ -70,6 +70,13 @@ class Host:
     def _cgroup(self) -> Path:
         return Path(os.environ[CGROUP]) / self.name
 
+    @property
+    def _init_cgroup(self) -> Path:
+        """That of its first process."""
+        lines = Path(f"/proc/{self._pid}/cgroup").read_text().splitlines()
+        (path,) = (line.removeprefix("0::") for line in lines if line.startswith("0::"))
+        return Path(os.environ[CGROUP]).parent / path.lstrip("/")
+
     def make(self, image: Path, neighbours: Sequence["Host"]) -> None:
         """Its disk: nothing but the image, its name and its address."""
         for each in ("upper", "work", "root"):
@@ -162,7 +169,7 @@ class Host:
         enter = 'echo 0 >"$1"; shift; exec "$@"'
         return subprocess.run(
             (
-                *("sh", "-c", enter, "sh", str(self._cgroup / "init.scope/cgroup.procs")),
+                *("sh", "-c", enter, "sh", str(self._init_cgroup / "cgroup.procs")),
                 *("nsenter", "--all", "--target", str(self._pid), "--"),
                 *("env", "-i", f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8"),
                 *("DEBIAN_FRONTEND=noninteractive", "timeout", "-s", "KILL", str(within_s)),
