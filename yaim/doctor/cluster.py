@@ -79,7 +79,7 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
         add = etcdctl(config, "put", f"{prefix}ips/192.0.2.10", "")
         yield problem(POOL, f"there is no address below {prefix}ips/", f"{add}, with yours")
         return
-    yield ok(POOL, f"{len(view.pool)} addresses: {_some(view)}")
+    yield ok(POOL, f"has {len(view.pool)}: {_some(view)}")
     if view.nodes:
         for address in status_of(prefix, view).addresses:
             if address.holder is None:

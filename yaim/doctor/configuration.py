@@ -72,7 +72,13 @@ def look_at_access(
 
 
 def _has_secrets(file: Path, config: Config) -> bool:
-    return any(MASK in value and where.startswith(str(file)) for _, value, where in config.shown())
+    """Itself, not in a file that it names."""
+    rows = config.shown()
+    named = {name for name, value, _ in rows if value}
+    return any(
+        MASK in value and where.startswith(str(file)) and f"{name}-file" not in named
+        for name, value, where in rows
+    )
 
 
 def look_at_users(*names: str) -> Iterator[Finding]:

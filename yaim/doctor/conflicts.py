@@ -18,7 +18,7 @@ from yaim.doctor.foreign_files import (
 
 KEEPALIVED, OTHERS, NETWORK = "keepalived", "other managers", "network set-up"
 _OTHERS = ("vip-manager", "ucarp", "pacemakerd")
-_ENABLED_AT = "etc/systemd/system/multi-user.target.wants/keepalived.service"
+ENABLED_AT = "etc/systemd/system/multi-user.target.wants/keepalived.service"
 
 
 def _is_running(program: str, titles: Sequence[str]) -> bool:
@@ -30,7 +30,7 @@ def look_at_keepalived(
 ) -> Iterator[Finding]:
     is_running = _is_running("keepalived", titles)
     state = "runs" if is_running else "is enabled"
-    is_used = is_running or (root / _ENABLED_AT).is_symlink()
+    is_used = is_running or (root / ENABLED_AT).is_symlink()
     try:
         instances = read_keepalived(keepalived_text(root))
     except OSError as error:
