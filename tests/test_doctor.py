@@ -481,7 +481,9 @@ def test_without_systemd_a_supervisor_does() -> None:
     assert found.verdict is OK
     (found,) = host.look_at_services({}, ("yaim: coordinator n1 healthy 2/6",), "")
     assert found.verdict is OK
-    (found,) = host.look_at_services({}, ("cat",), "yaim supervise")
+    absent = host.read_units("Id=yaim.service\nLoadState=not-found\nActiveState=inactive\n")
+    assert host.installed(absent) == []
+    (found,) = host.look_at_services(absent, ("cat",), "yaim supervise")
     assert (found.verdict, found.remedy) == (WARNING, "yaim supervise")
     units = host.read_units(SHOWN.format(**WELL))
     found_both = list(host.look_at_services(units, ("yaim: supervisor",), ""))

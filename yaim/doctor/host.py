@@ -133,6 +133,11 @@ def units_of(root: Path, systemctl: str) -> dict[str, Mapping[str, str]] | str:
     return read_units(told.output)
 
 
+def installed(units: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Those of yaim's units that systemd knows."""
+    return [each for each in _UNITS if units.get(each, {}).get("LoadState") == "loaded"]
+
+
 def look_at_services(
     units: Mapping[str, Mapping[str, str]] | str, titles: Sequence[str], supervise: str
 ) -> Iterator[Finding]:
@@ -140,13 +145,13 @@ def look_at_services(
     if isinstance(units, str):
         yield not_looked_at(SERVICES, units)
         return
-    installed = [each for each in _UNITS if units.get(each, {}).get("LoadState") == "loaded"]
+    known = installed(units)
     if any(each.startswith("yaim: supervisor") for each in titles):
         yield ok(SERVICES, "a supervisor runs")
-        if any(units[each].get("ActiveState") == "active" for each in installed):
+        if any(units[each].get("ActiveState") == "active" for each in known):
             remedy = "stop one of the two: systemctl disable --now yaim, or the supervisor"
             yield problem(SERVICES, "and so do systemd's units", remedy)
-    elif not installed:
+    elif not known:
         if any(each.startswith("yaim: coordinator") for each in titles):
             yield ok(SERVICES, "a coordinator runs")
         else:
@@ -154,7 +159,7 @@ def look_at_services(
                 SERVICES, "yaim is not running, and systemd has no units of it", supervise
             )
     else:
-        for unit in installed:
+        for unit in known:
             yield from _look_at_unit(unit, units[unit])
 
 

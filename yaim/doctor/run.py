@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +101,11 @@ class _Examination:
             return configuration.look_at_errors(self._subject.file, error)
         return []
 
+    def _known_units(self) -> Mapping[str, Mapping[str, str]]:
+        return {} if isinstance(self._units, str) else self._units
+
     def _access(self, node: Config) -> Iterable[Finding]:
-        units = {} if isinstance(self._units, str) else self._units
-        credentials = units.get("yaim.service", {}).get("LoadCredential", "")
+        credentials = self._known_units().get("yaim.service", {}).get("LoadCredential", "")
         return configuration.look_at_access(self._subject.file, node, self._user, credentials)
 
     def _allowlist_of(self, node: Config | None) -> Iterable[Finding]:
@@ -120,7 +122,7 @@ class _Examination:
             return
         self._look(host.INTERFACE, lambda: [host.look_at_interface(node.interface)])
         start = "systemctl enable --now yaim-helper.socket"
-        if not self._units:
+        if not host.installed(self._known_units()):
             start = self._supervise()
         self._look(
             helper.SOCKET, lambda: [helper.look_at_socket(node.helper_socket, self._user, start)]
