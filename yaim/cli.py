@@ -73,21 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         help="without systemd: run helper and coordinator, and keep them running",
     )
     supervise.set_defaults(command=_supervise)
-    supervise.add_argument(
-        "--user", default="yaim", help="whom the coordinator runs as; default: %(default)s"
-    )
-    supervise.add_argument(
-        "--helper-user",
-        default="yaim-helper",
-        help="whom the helper becomes; default: %(default)s",
-    )
-    supervise.add_argument(
-        "--helper-config",
-        type=Path,
-        metavar="FILE",
-        default=Path("/etc/yaim/helper.yml"),
-        help="the helper's allowlist; default: %(default)s",
-    )
+    _add_other_parts(supervise)
     supervise.add_argument("--daemon", action="store_true", help="go into the background")
     supervise.add_argument(
         "--pid-file",
@@ -124,6 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="for programs")
     _add_config_options(check)
 
+    doctor = _command(
+        commands,
+        "doctor",
+        help="tell what is missing on this node or wrong with it, and what to do; changes nothing;"
+        " exit status 0: nothing is wrong, 1: there are problems",
+    )
+    doctor.set_defaults(command=_doctor)
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    _add_other_parts(doctor)
+    _add_config_options(doctor)
+
     lab = _command(commands, "lab", help="a cluster on this machine, to see what yaim does")
     _add_lab_commands(lab)
 
@@ -146,6 +143,25 @@ def _command(commands: Any, name: str, help: str | None) -> argparse.ArgumentPar
     listed = {} if help is None else {"help": help}
     made: argparse.ArgumentParser = commands.add_parser(name, allow_abbrev=False, **listed)
     return made
+
+
+def _add_other_parts(parser: argparse.ArgumentParser) -> None:
+    """Who runs what, and the helper's file: the coordinator does without."""
+    parser.add_argument(
+        "--user", default="yaim", help="whom the coordinator runs as; default: %(default)s"
+    )
+    parser.add_argument(
+        "--helper-user",
+        default="yaim-helper",
+        help="whom the helper becomes; default: %(default)s",
+    )
+    parser.add_argument(
+        "--helper-config",
+        type=Path,
+        metavar="FILE",
+        default=Path("/etc/yaim/helper.yml"),
+        help="the helper's allowlist; default: %(default)s",
+    )
 
 
 def _add_lab_commands(lab: argparse.ArgumentParser) -> None:
@@ -321,6 +337,25 @@ def _check(options: argparse.Namespace) -> int:
     show = once.as_json if options.json else once.as_table
     print(show(found, is_any_enough))
     return 0 if once.is_healthy(found, is_any_enough) else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from yaim.doctor import finding, run
+
+    given = getattr(options, "config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    if not given:
+        given = next(filter(os.path.lexists, config.DEFAULT_FILES), config.DEFAULT_FILES[0])
+    options.config = str(Path(given).absolute())
+    subject = run.Subject(
+        file=Path(options.config),
+        load=lambda purpose: load_config(options, purpose),
+        helper_config=options.helper_config.absolute(),
+        user=options.user,
+        helper_user=options.helper_user,
+    )
+    findings = run.examine(subject)
+    print(finding.as_json(findings) if options.json else finding.as_table(findings))
+    return finding.exit_status(findings)
 
 
 def _lab(options: argparse.Namespace) -> int:

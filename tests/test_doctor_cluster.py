@@ -1,0 +1,157 @@
+"""What `yaim doctor` finds in a real etcd."""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.etcd.conftest import EtcdServer
+from yaim import config
+from yaim.config import Config
+from yaim.core.model import Advertisement, ClusterView, NodeName, frozen_mapping
+from yaim.doctor.cluster import look_at_etcd, look_at_nodes, look_at_pool
+from yaim.doctor.finding import Verdict
+from yaim.etcd.client import EtcdClient
+from yaim.etcd.schema import Keys, write_advertisement
+
+OK, WARNING, PROBLEM, NOT_LOOKED_AT = Verdict
+KEYS = Keys.of("/service/", "yaim")
+BOOT_ID = "0123"
+ROOT = "root:secret"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EtcdServer]:
+    server = EtcdServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def settings(endpoint: str, **more: str) -> Config:
+    given = {
+        "dcs-clustername": "yaim",
+        "dcs-endpoints": endpoint,
+        "interface": "lo",
+        "nodename": "db1",
+        "checker-type": "tcp",
+        "tcp-address": "127.0.0.1:1",
+        **{name.replace("_", "-"): value for name, value in more.items()},
+    }
+    return config.load(given, {}, None)
+
+
+def seen(server: EtcdServer) -> ClusterView:
+    view, _ = look_at_etcd(settings(server.url))
+    assert view is not None
+    return view
+
+
+def advertise(server: EtcdServer, session: str, **changed: object) -> None:
+    is_healthy, refused = bool(changed.get("is_healthy", True)), changed.get("refused", ())
+    assert isinstance(refused, tuple)
+    advertisement = Advertisement(
+        is_healthy=is_healthy,
+        reason="Connection refused",
+        interface="lo",
+        networks=frozen_mapping({}),
+        refused=frozenset(refused),
+        session=session,
+        version="1",
+        waits_s=20.0 if changed.get("waits") else 0.0,
+    )
+    client = EtcdClient(server.access, 2.0)
+    client.put(KEYS.node(NodeName("db1")), write_advertisement(advertisement))
+    client.close()
+
+
+def nodes(server: EtcdServer) -> list[tuple[Verdict, str]]:
+    found = look_at_nodes(settings(server.url), seen(server), BOOT_ID)
+    return [(each.verdict, each.text) for each in found]
+
+
+def test_an_etcd_that_answers_is_left_as_it_is(server: EtcdServer) -> None:
+    def revision() -> object:
+        told = json.loads(server.ctl("endpoint", "status", "-w", "json"))
+        return told[0]["Status"]["header"]["revision"]
+
+    before = revision()
+    view, (found,) = look_at_etcd(settings(server.url))
+    assert (view is not None, found.verdict) == (True, OK)
+    assert revision() == before
+    assert server.ctl("get", "", "--prefix", "--keys-only") == ""
+
+
+def test_an_etcd_that_is_not_there_is_a_problem() -> None:
+    view, (found,) = look_at_etcd(settings("http://127.0.0.1:1"))
+    assert (view, found.verdict) == (None, PROBLEM)
+    assert "refuses the connection" in found.text
+
+
+def test_an_endpoint_that_is_not_there_beside_one_that_is_is_a_warning(server: EtcdServer) -> None:
+    view, (found,) = look_at_etcd(settings(f"{server.url},http://127.0.0.1:1"))
+    assert (view is not None, found.verdict) == (True, WARNING)
+
+
+def test_a_file_for_tls_that_is_none_is_a_problem(tmp_path: Path) -> None:
+    wrong = tmp_path / "ca.pem"
+    wrong.write_text("no certificate")
+    view, (found,) = look_at_etcd(settings("https://127.0.0.1:1", etcd_ca_file=str(wrong)))
+    assert (view, found.verdict, str(wrong) in found.text) == (None, PROBLEM, True)
+
+
+def test_a_user_who_may_not_write_is_told_with_the_command_that_lets_it(server: EtcdServer) -> None:
+    server.ctl("user", "add", ROOT)
+    server.ctl("user", "grant-role", "root", "root")
+    server.ctl("user", "add", "yaim:geheim")
+    server.ctl("role", "add", "yaim")
+    server.ctl("user", "grant-role", "yaim", "yaim")
+    server.ctl("role", "grant-permission", "yaim", "--prefix=true", "read", KEYS.prefix)
+    server.ctl("auth", "enable")
+    access = settings(server.url, etcd_user="yaim", etcd_password="geheim")
+    view, (found,) = look_at_etcd(access)
+    assert (view, found.verdict) == (None, PROBLEM)
+    assert found.text == f"user yaim may not read and write below {KEYS.prefix}"
+    command = shlex.split(found.remedy.partition(": ")[2].replace("--user=root", f"--user={ROOT}"))
+    subprocess.run(command, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}, check=True)
+    assert [each.verdict for each in look_at_etcd(access)[1]] == [OK]
+    wrong = settings(server.url, etcd_user="yaim", etcd_password="falsch")
+    assert [each.verdict for each in look_at_etcd(wrong)[1]] == [PROBLEM]
+
+
+def test_an_empty_pool_is_told_with_the_command_that_fills_it(server: EtcdServer) -> None:
+    (found,) = look_at_pool(settings(server.url), seen(server))
+    assert found.verdict is PROBLEM
+    command = shlex.split(found.remedy.partition(", ")[0])
+    subprocess.run(command, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}, check=True)
+    (found,) = look_at_pool(settings(server.url), seen(server))
+    assert (found.verdict, found.text) == (OK, "has 1: 192.0.2.10")
+
+
+def test_a_wrong_entry_and_an_address_without_a_holder_are_told(server: EtcdServer) -> None:
+    server.ctl("put", f"{KEYS.prefix}ips/192.0.2.010", "")
+    server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", "")
+    advertise(server, f"{BOOT_ID}:1", is_healthy=False)
+    found = list(look_at_pool(settings(server.url), seen(server)))
+    assert [each.verdict for each in found] == [PROBLEM, OK, WARNING]
+    assert found[0].remedy.partition(",")[0].endswith("del /service/yaim/ips/192.0.2.010")
+    assert found[2].text == "192.0.2.10 is held by nobody: unhealthy: db1"
+
+
+def test_this_node_is_told_as_the_others_see_it(server: EtcdServer) -> None:
+    assert nodes(server) == [(WARNING, "db1 takes no part (other nodes: none)")]
+    advertise(server, f"{BOOT_ID}:1")
+    assert nodes(server) == [(OK, "db1 is healthy and holds 0 addresses (other nodes: none)")]
+    advertise(server, f"{BOOT_ID}:1", is_healthy=False)
+    assert nodes(server) == [(PROBLEM, "db1 is unhealthy: Connection refused")]
+    advertise(server, f"{BOOT_ID}:1", waits=True)
+    assert [verdict for verdict, _ in nodes(server)] == [WARNING, OK]
+
+
+def test_a_name_that_another_host_has_is_a_warning(server: EtcdServer) -> None:
+    advertise(server, "4567:1")
+    ((verdict, text),) = nodes(server)
+    assert (verdict, "in use by another host" in text) == (WARNING, True)

@@ -1,0 +1,79 @@
+"""`yaim doctor` on nodes of the lab, with a real helper and coordinator at work."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from yaim.lab import host
+from yaim.lab.cluster import USER, Lab, LabNode, LabPlan
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(LabPlan(nodes=1)) as lab:
+        lab.nodes["n1"].start()
+        lab.wait_until_held()
+        yield lab
+
+
+def doctor(node: LabNode) -> tuple[int, dict[str, list[str]], str]:
+    """Exit status; point to verdicts and texts; and all of it, to be shown."""
+    files = (f"--config={node.directory / 'yaim.yml'}",)
+    helper = (f"--helper-config={node.directory / 'helper.yml'}",)
+    users = (f"--user={USER}", f"--helper-user={host.HELPER_USER}")
+    command = (sys.executable, "-P", "-m", "yaim", "doctor", "--json", *files, *helper, *users)
+    done = subprocess.run(
+        ("nsenter", f"--target={node.supervisor()}", "--all", "--", *command),
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, list[str]] = {}
+    for each in json.loads(done.stdout)["findings"]:
+        found.setdefault(each["point"], []).append(f"{each['verdict']}: {each['text']}")
+    return done.returncode, found, done.stdout + done.stderr
+
+
+def test_a_healthy_node_is_told_to_be_so_and_not_disturbed(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    before, log = node.processes("helper", "coordinator"), (node.directory / "log").read_text()
+    status, found, shown = doctor(node)
+    assert status == 0, shown
+    bad = [each for texts in found.values() for each in texts if not each.startswith("ok: ")]
+    assert bad == []
+    assert found["allowed here"] == ["ok: 6 of 6 addresses can be put here by the helper"]
+    assert found["nodes"] == ["ok: n1 is healthy and holds 6 addresses (other nodes: none)"]
+    assert found["helper"] == ["ok: answers at /run/yaim-helper/helper.sock"]
+    assert node.processes("helper", "coordinator") == before
+    assert "WARNING" not in (node.directory / "log").read_text().removeprefix(log)
+    assert lab.is_held(lab.plan.pool)
+
+
+def test_a_node_whose_service_fails_is_told_why(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    node.break_service()
+    try:
+        lab.wait_until_held((), within_s=15.0)
+        status, found, shown = doctor(node)
+    finally:
+        node.mend_service()
+    assert status == 1, shown
+    assert found["checks"][0] == "problem: http: HTTP 503, expected 200"
+    assert found["nodes"][0].startswith("problem: n1 is unhealthy: HTTP 503, expected 200")
+    assert "held by nobody" in found["pool"][1]
+    lab.wait_until_held()
+
+
+def test_an_interface_that_is_down_is_told(lab: Lab) -> None:
+    node = lab.nodes["n1"]
+    node.set_carrier("down")
+    try:
+        lab.wait_until_held((), within_s=15.0)
+        status, found, shown = doctor(node)
+    finally:
+        node.set_carrier("up")
+    assert status == 1, shown
+    assert found["interface"] == ["problem: eth0 has no carrier"]
+    assert found["nodes"][0] == "problem: eth0 is down or without carrier"

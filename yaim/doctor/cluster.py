@@ -1,0 +1,137 @@
+"""etcd, and what stands in it: who may do what, the pool, this node among the others."""
+
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import etcd3.etcdrpc as rpc
+
+from yaim import configured
+from yaim.config import Config
+from yaim.core.model import ClusterView, NodeName, address_order
+from yaim.doctor.finding import Finding, ok, problem, warning
+from yaim.etcd.access import EtcdError, read_secrets
+from yaim.etcd.certificates import expiries, faults, warnings_of
+from yaim.etcd.client import EtcdClient
+from yaim.etcd.connection import EtcdPermissionDenied
+from yaim.etcd.diagnose import explain, explain_all
+from yaim.status import status_of
+
+ETCD, POOL, NODES = "etcd", "pool", "nodes"
+LOOK_WITHIN_S = 2.0
+
+
+def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
+    """The cluster, if it can be read. `config`: for Purpose.CLUSTER at least."""
+    access = configured.etcd_access_of(config)
+    try:
+        wrong = [str(each) for each in faults(access, read_secrets(access))]
+    except EtcdError as error:
+        wrong = [str(error)]
+    if wrong:
+        remedy = "put the right file there: docs/etcd.md, TLS"
+        return None, [problem(ETCD, each, remedy) for each in wrong]
+    keys, client = configured.keys_of(config), configured.etcd_client_of(config)
+    try:
+        view = keys.view(*client.read_all(*keys.all()))
+        may_write(client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode())
+    except EtcdPermissionDenied:
+        grant = ("role", "grant-permission", "yaim", "--prefix=true", "readwrite", keys.prefix)
+        what = f"user {config.etcd_user} may not read and write below {keys.prefix}"
+        return None, [
+            problem(ETCD, what, f"as etcd's root, for its role: {etcdctl(config, *grant)}")
+        ]
+    except EtcdError as error:
+        told = explain_all(error, access, LOOK_WITHIN_S)
+        remedy = f"see docs/etcd.md; dcs-endpoints is {', '.join(config.dcs_endpoints)}"
+        return None, [problem(ETCD, told, remedy)]
+    finally:
+        client.close()
+    found = [
+        warning(ETCD, f"{endpoint}: {complaint}", "put it right before it is needed")
+        for endpoint in access.endpoints
+        if (complaint := explain(endpoint, access, LOOK_WITHIN_S)) is not None
+    ]
+    ours = expiries(access, read_secrets(access))
+    found += [warning(ETCD, each, "renew it") for each in warnings_of(ours, datetime.now(UTC))]
+    return view, found or [ok(ETCD, f"answers; {keys.prefix} can be read and written")]
+
+
+def may_write(client: EtcdClient, *keys: bytes) -> None:
+    """Writes nothing: etcd looks at the permissions for what a transaction might do, also on a
+    condition that never holds. Raises EtcdPermissionDenied."""
+    never = rpc.Compare(key=keys[0], target=rpc.Compare.VERSION, result=rpc.Compare.LESS, version=0)
+    puts = []
+    for key in keys:
+        put = rpc.RequestOp()
+        put.request_put.key = key
+        puts.append(put)
+    client.transact(rpc.TxnRequest(compare=[never], success=puts))
+
+
+def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
+    prefix = configured.keys_of(config).prefix
+    for wrong in view.wrong:
+        remove = etcdctl(config, "del", f"{prefix}ips/{wrong.name}")
+        yield problem(POOL, f"{wrong.name}: {wrong.reason}", f"{remove}, and put it anew")
+    if not view.pool:
+        add = etcdctl(config, "put", f"{prefix}ips/192.0.2.10", "")
+        yield problem(POOL, f"there is no address below {prefix}ips/", f"{add}, with yours")
+        return
+    yield ok(POOL, f"has {len(view.pool)}: {_some(view)}")
+    if view.nodes:
+        for address in status_of(prefix, view).addresses:
+            if address.holder is None:
+                what = f"{address.address} is held by nobody: {address.reason}"
+                yield warning(POOL, what, "yaim status, and the logs of those nodes")
+
+
+def _some(view: ClusterView) -> str:
+    shown = [str(each) for each in sorted(view.pool, key=address_order)]
+    return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")
+
+
+def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[Finding]:
+    """`config`: for Purpose.NODE; `boot_id`: this host's."""
+    name = NodeName(config.nodename)
+    node = view.nodes.get(name)
+    others = ", ".join(sorted(view.nodes.keys() - {name})) or "none"
+    if node is None:
+        what = f"{name} takes no part (other nodes: {others})"
+        yield warning(NODES, what, "start yaim, or see in its log why it does not come up")
+        return
+    advertisement = node.advertisement
+    if advertisement.session and not advertisement.session.startswith(boot_id):
+        what = f"the name {name} is in use by another host, or by this one before its last boot"
+        yield warning(NODES, what, "give one of them another nodename, should that not pass")
+        return
+    if not advertisement.is_healthy:
+        why = f"{name} is unhealthy: {advertisement.reason}"
+        yield problem(NODES, why, "mend the service, then: yaim check")
+    for interface in sorted(advertisement.down):
+        yield problem(NODES, f"{interface} is down or without carrier", f"ip link show {interface}")
+    if advertisement.refused:
+        refused = ", ".join(map(str, sorted(advertisement.refused, key=address_order)))
+        what = f"the helper has refused {refused}"
+        yield warning(NODES, what, "see its log, or yaim-helper policy explain ADDRESS INTERFACE")
+    if node.is_waiting:
+        what = f"{name} waits {advertisement.waits_s:g} s: it was unhealthy again and again"
+        yield warning(NODES, what, "see in its log why; flap-max-wait bounds the wait")
+    if advertisement.is_healthy:
+        held = sum(mark.holder == name for mark in view.marks.values())
+        yield ok(NODES, f"{name} is healthy and holds {held} addresses (other nodes: {others})")
+
+
+def etcdctl(config: Config, *arguments: str) -> str:
+    """The command, as somebody who may do it has to enter it."""
+    options = [f"--endpoints={','.join(config.dcs_endpoints)}"]
+    files: tuple[tuple[str, Path | None], ...] = (
+        ("--cacert", config.etcd_ca_file),
+        ("--cert", config.etcd_cert_file),
+        ("--key", config.etcd_key_file),
+    )
+    options += [f"{name}={file}" for name, file in files if file is not None]
+    if config.etcd_user is not None:
+        options.append("--user=root")
+    return shlex.join(("etcdctl", *options, *arguments))

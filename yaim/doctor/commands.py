@@ -1,0 +1,72 @@
+"""Other programs, asked within a time limit, as another user if need be."""
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WITHIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    status: int
+    output: str
+    errors: str
+
+
+def ask(command: Sequence[str], user: pwd.struct_passwd | None = None) -> Told | str:
+    """What it told, or why it could not be asked. Only root can name a user."""
+    whom: dict[str, Any] = {}
+    if user is not None:
+        groups = os.getgrouplist(user.pw_name, user.pw_gid)
+        whom = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=WITHIN_S,
+            cwd="/",
+            **whom,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} has not answered within {WITHIN_S:g} s"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{command[0]} cannot be started ({error})"
+    return Told(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def being(user: pwd.struct_passwd) -> Iterator[None]:
+    """This process of root's is another user, and what it starts is so for good."""
+    groups = os.getgroups()
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setresgid(user.pw_gid, user.pw_gid, 0)
+    os.setresuid(user.pw_uid, user.pw_uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups(groups)
+
+
+def may(what: str, path: Path, user: pwd.struct_passwd) -> bool:
+    """Whether a user may read (-r) or write (-w) what is there, directories above included. Asked
+    by root."""
+    told = ask(("/usr/bin/test", what, str(path)), user)
+    return isinstance(told, Told) and told.status == 0
+
+
+def account(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None

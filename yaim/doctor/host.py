@@ -1,0 +1,205 @@
+"""This host as its kernel and its systemd tell it: the interface, its addresses, the services."""
+
+import fcntl
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yaim.core.model import Address
+from yaim.doctor.commands import ask
+from yaim.doctor.finding import Finding, not_looked_at, ok, problem, warning
+from yaim.kernel_watch import ADDRESS, RTM_NEWADDR, address_of, attributes, messages
+
+INTERFACE, IPV6, ADDRESSES, SERVICES = "interface", "IPv6", "addresses", "services"
+_SIOCGIFFLAGS = 0x8913
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_RTM_GETADDR = 22
+_DUMP = struct.pack("=IHHIIBBBBI", 24, _RTM_GETADDR, 0x301, 1, 0, 0, 0, 0, 0, 0)
+_NLMSG_DONE = 3
+_IFA_CACHEINFO = 6
+_FOREVER = 2**32 - 1
+_HELPERS_UNITS = ("yaim-helper.socket", "yaim-helper.service")
+_ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated", "linked")
+
+
+# --- the kernel ----------------------------------------------------------------------------
+
+
+def look_at_interface(name: str) -> Finding:
+    there = ", ".join(each for _, each in socket.if_nameindex())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            asked = struct.pack("16sH14x", name.encode(), 0)
+            answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, asked)
+        except OSError:
+            what = f"there is no {name} on this host (there are {there})"
+            return problem(INTERFACE, what, "set interface in yaim.yml and in helper.yml")
+    flags = struct.unpack("16xH14x", answer)[0]
+    if not flags & _IFF_UP:
+        return problem(INTERFACE, f"{name} is down", f"ip link set {name} up")
+    if not flags & _IFF_RUNNING:
+        return problem(INTERFACE, f"{name} has no carrier", f"is its cable in? ip link show {name}")
+    return ok(INTERFACE, f"{name} is up")
+
+
+def look_at_ipv6(root: Path, interface: str, pool: Sequence[Address]) -> Iterator[Finding]:
+    """Nothing where the pool has no IPv6 addresses."""
+    if all(each.version == 4 for each in pool):
+        return
+    setting = root / "proc/sys/net/ipv6/conf" / interface / "disable_ipv6"
+    try:
+        is_on = setting.read_text().strip() == "0"
+    except OSError:
+        what = "the pool has IPv6 addresses, but this kernel has no IPv6 here"
+        yield problem(IPV6, what, "boot without ipv6.disable=1, or exclude this node from them")
+        return
+    if is_on:
+        yield ok(IPV6, f"enabled on {interface}")
+    else:
+        what = f"the pool has IPv6 addresses, but {interface} has IPv6 disabled"
+        remedy = f"sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0, and so in /etc/sysctl.d"
+        yield problem(IPV6, what, remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class OnHost:
+    address: Address
+    prefix_length: int
+    interface: str
+    is_helpers: bool
+    """It has a lifetime and no preferred one: so the helper puts its own there, and nobody else."""
+
+
+def addresses_on_host() -> tuple[OnHost, ...]:
+    """Raises OSError."""
+    found = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(2.0)
+        kernel.send(_DUMP)
+        is_done = False
+        while not is_done:
+            for kind, body in messages(kernel.recv(1 << 17)):
+                is_done = is_done or kind == _NLMSG_DONE
+                if kind == RTM_NEWADDR and (address := address_of(body)) is not None:
+                    _, prefix, _, _, index = ADDRESS.unpack_from(body)
+                    cache = attributes(body, ADDRESS.size).get(_IFA_CACHEINFO, bytes(8))
+                    preferred, valid = struct.unpack_from("=II", cache)
+                    is_helpers = preferred == 0 and valid != _FOREVER
+                    name = socket.if_indextoname(index)
+                    found.append(OnHost(address, prefix, name, is_helpers))
+    return tuple(found)
+
+
+def look_at_addresses(there: Sequence[OnHost], pool: Sequence[Address]) -> Iterator[Finding]:
+    """Of those of the pool that somebody else has put on this host: the helper leaves them alone,
+    and adds none that is there."""
+    foreign = [each for each in there if each.address in pool and not each.is_helpers]
+    for each in foreign:
+        where = f"{each.address}/{each.prefix_length} dev {each.interface}"
+        what = f"{where} is here, and not because of yaim: two nodes may have it"
+        yield problem(ADDRESSES, what, f"ip addr del {where}, and undo whatever puts it there")
+    if not foreign:
+        ours = sum(each.address in pool and each.is_helpers for each in there)
+        yield ok(ADDRESSES, f"{ours} of the pool here, none that somebody else put here")
+
+
+# --- services ------------------------------------------------------------------------------
+
+
+def read_units(output: str) -> dict[str, Mapping[str, str]]:
+    """`systemctl show` of several units: name to properties."""
+    units: dict[str, Mapping[str, str]] = {}
+    for block in output.strip().split("\n\n"):
+        pairs = dict(line.partition("=")[::2] for line in block.splitlines())
+        units[pairs.get("Id", "")] = pairs
+    return units
+
+
+def unit_of(file: Path) -> str:
+    """The coordinator's that reads this file: yaim@NAME.service reads /etc/yaim/NAME.yml."""
+    is_another = file.parent == Path("/etc/yaim") and file.stem != "yaim"
+    return f"yaim@{file.stem}.service" if is_another else "yaim.service"
+
+
+def units_of(root: Path, systemctl: str, unit: str) -> dict[str, Mapping[str, str]] | str:
+    """Why not, where they cannot be asked for; none where systemd does not run."""
+    if not (root / "run/systemd/system").is_dir():
+        return {}
+    properties = (
+        "Id,LoadState,ActiveState,UnitFileState,Result,ConditionResult"
+        ",ConditionTimestampMonotonic,LoadCredential"
+    )
+    told = ask((systemctl, "show", f"--property={properties}", unit, *_HELPERS_UNITS))
+    if isinstance(told, str):
+        return told
+    if told.status != 0:
+        return f"systemctl show: {told.errors.strip()}"
+    return read_units(told.output)
+
+
+def installed(units: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Those of yaim's units that systemd knows."""
+    return [each for each, told in units.items() if told.get("LoadState") == "loaded"]
+
+
+def look_at_services(
+    units: Mapping[str, Mapping[str, str]] | str, titles: Sequence[str], supervise: str
+) -> Iterator[Finding]:
+    """`titles`: of all processes; `supervise`: the command that starts yaim without systemd."""
+    if isinstance(units, str):
+        yield not_looked_at(SERVICES, units)
+        return
+    known = installed(units)
+    if any(each.startswith("yaim: supervisor") for each in titles):
+        yield ok(SERVICES, "a supervisor runs")
+        if any(units[each].get("ActiveState") == "active" for each in known):
+            remedy = "stop one of the two: systemctl disable --now yaim, or the supervisor"
+            yield problem(SERVICES, "and so do systemd's units", remedy)
+    elif not known:
+        if any(each.startswith("yaim: coordinator") for each in titles):
+            yield ok(SERVICES, "a coordinator runs")
+        else:
+            yield warning(
+                SERVICES, "yaim is not running, and systemd has no units of it", supervise
+            )
+    else:
+        for unit in known:
+            yield from _look_at_unit(unit, units[unit])
+
+
+def _look_at_unit(unit: str, told: Mapping[str, str]) -> Iterator[Finding]:
+    active, log = told.get("ActiveState", ""), f"journalctl -u {unit} -n 50"
+    if active == "failed":
+        what = f"{unit} has failed ({told.get('Result', '')})"
+        yield problem(SERVICES, what, f"{log}; then systemctl restart {unit}")
+    elif unit == "yaim-helper.service":
+        # Its socket starts it.
+        if active in ("active", "activating"):
+            yield ok(SERVICES, f"{unit} is {active}")
+    elif active not in ("active", "activating", "reloading"):
+        was_tried = told.get("ConditionTimestampMonotonic", "0") not in ("", "0")
+        if was_tried and told.get("ConditionResult") == "no":
+            what = f"{unit} was not started: a condition of it is not met"
+            yield problem(SERVICES, what, f"systemctl status {unit} names it")
+        else:
+            yield problem(SERVICES, f"{unit} is {active}", f"systemctl start {unit}")
+    else:
+        yield ok(SERVICES, f"{unit} is {active}")
+    is_enabled = told.get("UnitFileState") in _ENABLED
+    if not is_enabled and unit != "yaim-helper.service":
+        what = f"{unit} is {told.get('UnitFileState')}: it does not start with the host"
+        yield warning(SERVICES, what, f"systemctl enable {unit}")
+
+
+def titles_of(root: Path) -> tuple[str, ...]:
+    """Command lines of all processes, as ps shows them."""
+    found = []
+    for directory in (root / "proc").glob("[0-9]*"):
+        try:
+            raw = (directory / "cmdline").read_bytes()
+        except OSError:
+            continue
+        found.append(raw.replace(b"\0", b" ").decode(errors="replace").strip())
+    return tuple(found)

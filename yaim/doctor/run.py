@@ -1,0 +1,225 @@
+"""All points in the order of a first set-up. Never raises: what fails is a finding."""
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from yaim.checks.once import check_once, is_healthy
+from yaim.config import Config, Purpose
+from yaim.config_file import ConfigError
+from yaim.core.model import Address, ClusterView, address_order
+from yaim.doctor import configuration, conflicts, helper, host
+from yaim.doctor.commands import account, being
+from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
+
+CHECKS = "checks"
+
+
+def pool_of(view: ClusterView | None) -> tuple[Address, ...]:
+    """In order; empty where it is not known."""
+    return tuple(sorted(view.pool, key=address_order)) if view is not None else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is looked at."""
+
+    file: Path
+    """yaim.yml; it need not be there."""
+    load: Callable[[Purpose], Config]
+    """Raises ConfigError."""
+    helper_config: Path
+    user: str
+    helper_user: str
+    root: Path = Path("/")
+    """Files of the host and of other programs are looked for below it."""
+    systemctl: str = "systemctl"
+
+
+def examine(subject: Subject) -> tuple[Finding, ...]:
+    return tuple(_Examination(subject).findings())
+
+
+class _Examination:
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._found: list[Finding] = []
+        self._user = account(subject.user)
+        self._helper_user = account(subject.helper_user)
+        self._titles = host.titles_of(subject.root)
+        self._unit = host.unit_of(subject.file)
+        self._units = host.units_of(subject.root, subject.systemctl, self._unit)
+        self._view: ClusterView | None = None
+        self._allowlist: helper.Allowlist | None = None
+
+    def findings(self) -> list[Finding]:
+        node, cluster = self._loaded(Purpose.NODE), self._loaded(Purpose.CLUSTER)
+        checks = self._loaded(Purpose.CHECKS)
+        self._look(configuration.CONFIGURATION, lambda: self._configuration(node))
+        if node is not None:
+            self._look(configuration.ACCESS, lambda: self._access(node))
+        else:
+            self._skip(configuration.ACCESS, "the configuration is wrong")
+        users = (self._subject.user, self._subject.helper_user)
+        self._look(configuration.USERS, lambda: configuration.look_at_users(*users))
+        self._look(configuration.LIBRARIES, lambda: configuration.look_at_libraries(checks))
+        self._look(helper.ALLOWLIST, lambda: self._allowlist_of(node))
+        self._look_at_node(node)
+        self._look_at_cluster(cluster, node)
+        self._look_at_checks(checks)
+        self._look(host.SERVICES, self._services)
+        self._look_at_conflicts(node)
+        self._look(helper.RECORD, self._record)
+        return self._found
+
+    def _look(self, point: str, look: Callable[[], Iterable[Finding]]) -> None:
+        try:
+            self._found += look()
+        except PermissionError as error:
+            self._found.append(needs_root(point, f"look at {error.filename}"))
+        except Exception as error:  # a point that fails must not hide the others
+            self._skip(point, f"{type(error).__name__}: {error}")
+
+    def _skip(self, point: str, because: str) -> None:
+        self._found.append(not_looked_at(point, because))
+
+    # --- the points --------------------------------------------------------------------------
+
+    def _loaded(self, purpose: Purpose) -> Config | None:
+        try:
+            return self._subject.load(purpose)
+        except ConfigError:
+            return None
+
+    def _configuration(self, node: Config | None) -> Iterable[Finding]:
+        if node is not None:
+            return [ok(configuration.CONFIGURATION, f"{self._subject.file} is right")]
+        try:
+            self._subject.load(Purpose.NODE)
+        except ConfigError as error:
+            return configuration.look_at_errors(self._subject.file, error)
+        return []
+
+    def _known_units(self) -> Mapping[str, Mapping[str, str]]:
+        return {} if isinstance(self._units, str) else self._units
+
+    def _access(self, node: Config) -> Iterable[Finding]:
+        credentials = self._known_units().get(self._unit, {}).get("LoadCredential", "")
+        return configuration.look_at_access(self._subject.file, node, self._user, credentials)
+
+    def _allowlist_of(self, node: Config | None) -> Iterable[Finding]:
+        interface = node.interface if node is not None else ""
+        self._allowlist, found = helper.look_at_allowlist(
+            self._subject.helper_config, interface, self._user, self._helper_user
+        )
+        return found
+
+    def _look_at_node(self, node: Config | None) -> None:
+        if node is None:
+            self._skip(host.INTERFACE, "the configuration is wrong")
+            self._skip(helper.SOCKET, "the configuration is wrong")
+            return
+        self._look(host.INTERFACE, lambda: [host.look_at_interface(node.interface)])
+        start = "systemctl enable --now yaim-helper.socket"
+        if not host.installed(self._known_units()):
+            start = self._supervise()
+        self._look(
+            helper.SOCKET, lambda: [helper.look_at_socket(node.helper_socket, self._user, start)]
+        )
+
+    def _look_at_cluster(self, cluster: Config | None, node: Config | None) -> None:
+        if cluster is None:
+            self._skip("etcd", "the configuration is wrong")
+            return
+        self._look("etcd", lambda: self._etcd(cluster))
+        view = self._view
+        if view is None:
+            for point in ("pool", "nodes", host.ADDRESSES, helper.ALLOWED):
+                self._skip(point, "etcd could not be read")
+            return
+        from yaim.doctor.cluster import NODES, POOL, look_at_nodes, look_at_pool
+
+        self._look(POOL, lambda: look_at_pool(cluster, view))
+        if node is None:
+            for point in (NODES, host.ADDRESSES, helper.ALLOWED):
+                self._skip(point, "the configuration is wrong")
+            return
+        pool = pool_of(view)
+        boot_id = self._subject.root / "proc/sys/kernel/random/boot_id"
+        self._look(NODES, lambda: look_at_nodes(node, view, boot_id.read_text().strip()))
+        self._look(host.ADDRESSES, lambda: host.look_at_addresses(host.addresses_on_host(), pool))
+        self._look(host.IPV6, lambda: host.look_at_ipv6(self._subject.root, node.interface, pool))
+        self._look(helper.ALLOWED, lambda: self._allowed(node, view))
+
+    def _allowed(self, node: Config, view: ClusterView) -> Iterable[Finding]:
+        if self._allowlist is None:
+            return [not_looked_at(helper.ALLOWED, "helper.yml cannot be used")]
+        # What somebody else has put here has a line of its own.
+        foreign = {each.address for each in host.addresses_on_host() if not each.is_helpers}
+        entries = [view.pool[each] for each in pool_of(view) if each not in foreign]
+        return helper.look_at_allowed(self._subject.helper_config, node, entries)
+
+    def _etcd(self, cluster: Config) -> Iterable[Finding]:
+        # Its libraries may be missing, which is a finding by itself.
+        from yaim.doctor.cluster import look_at_etcd
+
+        self._view, found = look_at_etcd(cluster)
+        return found
+
+    def _look_at_checks(self, checks: Config | None) -> None:
+        if checks is None:
+            self._skip(CHECKS, "the configuration of the checks is wrong")
+        else:
+            self._look(CHECKS, lambda: self._checks(checks))
+
+    def _checks(self, checks: Config) -> Iterable[Finding]:
+        from yaim.configured import check_plans_of
+
+        # Another user may be allowed less, or more.
+        is_other = os.geteuid() == 0 and self._user is not None and self._user.pw_uid != 0
+        with being(self._user) if is_other and self._user else nullcontext():
+            found = check_once(check_plans_of(checks))
+        is_good = is_healthy(found, checks.healthy_when == "any")
+        for each in found:
+            what = f"{each.name}: {each.result.verdict.reason}"
+            if each.result.is_healthy:
+                yield ok(CHECKS, what)
+            else:
+                bad = warning if is_good else problem
+                yield bad(CHECKS, what, f"mend it, then: yaim check --config {self._subject.file}")
+        if os.geteuid() == 0 and not is_other:
+            what = f"made as root: user {self._subject.user} may be allowed less, or more"
+            yield warning(CHECKS, what, "look again when that user is there")
+
+    def _services(self) -> Iterable[Finding]:
+        return host.look_at_services(self._units, self._titles, self._supervise())
+
+    def _supervise(self) -> str:
+        return f"yaim supervise --config {self._subject.file.absolute()} --daemon"
+
+    def _look_at_conflicts(self, node: Config | None) -> None:
+        root, titles = self._subject.root, self._titles
+        interface = node.interface if node is not None else ""
+        pool = pool_of(self._view)
+        self._look(
+            conflicts.KEEPALIVED,
+            lambda: conflicts.look_at_keepalived(root, interface, pool, titles),
+        )
+        self._look(conflicts.OTHERS, lambda: conflicts.look_at_others(titles))
+        try:
+            index = socket.if_nametoindex(interface)
+        except OSError:
+            self._skip(conflicts.NETWORK, "the interface is not there, or not known")
+            return
+        self._look(
+            conflicts.NETWORK,
+            lambda: conflicts.look_at_network(root, interface, index, pool, titles),
+        )
+
+    def _record(self) -> Iterable[Finding]:
+        if self._allowlist is None:
+            return [not_looked_at(helper.RECORD, "helper.yml cannot be used")]
+        return [helper.look_at_record(self._allowlist.audit_log, self._helper_user)]
