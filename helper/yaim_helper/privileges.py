@@ -149,7 +149,8 @@ def drop_to(user: User) -> None:
     bounding = int(before["CapBnd"], 16)
     # Without CAP_SETPCAP it stays; it gives nothing to who can execute nothing with privileges.
     may_drop_bounding = bool(int(before["CapEff"], 16) & _SETPCAP)
-    is_root = os.geteuid() == 0
+    # A sandbox may deny it to who is that already.
+    changes_user = (os.getresuid(), os.getresgid()) != ((user.uid,) * 3, (user.gid,) * 3)
     parent, death_signal = os.getppid(), _death_signal()
     try:
         resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
@@ -159,9 +160,9 @@ def drop_to(user: User) -> None:
                 _prctl(_PR_CAPBSET_DROP, bit)
             _prctl(_PR_SET_SECUREBITS, _NO_ROOT | _NO_AMBIENT)
         _prctl(_PR_SET_KEEPCAPS, 1)
-        if is_root and os.getgroups():
-            os.setgroups([])
-        if is_root:
+        if changes_user:
+            if os.getgroups():
+                os.setgroups([])
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
         _prctl(_PR_SET_KEEPCAPS, 0)
@@ -178,7 +179,7 @@ def drop_to(user: User) -> None:
             " (CAP_SETUID and CAP_SETGID are needed for that, or --user root)"
         ) from error
     die_with(parent, death_signal)
-    verify(user, 0 if may_drop_bounding else bounding, has_groups=not is_root)
+    verify(user, 0 if may_drop_bounding else bounding, has_groups=not changes_user)
 
 
 def die_with(parent: int, death_signal: int) -> None:

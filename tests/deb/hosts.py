@@ -234,6 +234,8 @@ class Site:
         try:
             wait_until(watch.is_watching, 10.0, "the observer", lambda: file.read_text()[-2000:])
             yield watch
+        except ValueError:
+            raise HostError(file.read_text()[-2000:]) from None
         finally:
             observer.kill()
             observer.wait()

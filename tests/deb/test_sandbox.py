@@ -57,13 +57,15 @@ def probed(host: Host, unit: str) -> dict[str, str]:
         line
         for line in text.splitlines()
         if not line.startswith(
-            ("Exec", "Type=", "Notify", "Watchdog", "Restart", "Requires=", "After=", "Wants=")
+            ("ExecStart", "ExecReload", "Type=", "Notify", "Watchdog", "Restart", "Requires=", "After=", "Wants=")
         )
     ]
     start = "[Service]\nType=oneshot\nExecStart=/usr/bin/python3 -I /usr/local/lib/probe.py"
     probe = "\n".join(kept).replace("[Service]", start, 1).partition("[Install]")[0]
     host.write("/etc/systemd/system/probe.service", probe)
-    host.shell("systemctl daemon-reload; systemctl start probe")
+    host.systemctl("daemon-reload")
+    started = host.try_("systemctl", "start", "probe")
+    assert not started.returncode, host.journal("probe")
     (line,) = [
         entry
         for entry in host.run("journalctl", "-u", "probe", "-o", "cat", "--no-pager").splitlines()

@@ -39,7 +39,8 @@ _GROUPS = 0x10 | 0x100
 """RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7))"""
 _IFA_CACHEINFO = 6
 _FOREVER = 0xFFFFFFFF
-_PAYLOAD = struct.Struct("!Q")
+_PAYLOAD = struct.Struct("!QI")
+"""When it was sent, and the process that did: there may be other observers in this namespace."""
 
 
 class Pinger:
@@ -75,10 +76,11 @@ class Pinger:
                 return
             if ready.family == socket.AF_INET:
                 packet = packet[(packet[0] & 15) * 4 :]
-            if packet[0] in (0, 129) and len(packet) >= 16:
+            if packet[0] in (0, 129) and len(packet) >= 8 + _PAYLOAD.size:
                 number = struct.unpack_from("!H", packet, 4)[0]
-                (sent_at,) = _PAYLOAD.unpack_from(packet, 8)
-                print("r", self._addresses[number], sent_at)
+                sent_at, process = _PAYLOAD.unpack_from(packet, 8)
+                if process == os.getpid():
+                    print("r", self._addresses[number], sent_at)
 
 
 def _raw(family: socket.AddressFamily, protocol: int) -> socket.socket:
@@ -90,7 +92,7 @@ def _raw(family: socket.AddressFamily, protocol: int) -> socket.socket:
 
 def _echo_request(version: int, number: int, sequence: int, now: int) -> bytes:
     """The kernel adds ICMPv6's checksum, not ICMP's."""
-    body = struct.pack("!HH", number, sequence) + _PAYLOAD.pack(now)
+    body = struct.pack("!HH", number, sequence) + _PAYLOAD.pack(now, os.getpid())
     if version == 6:
         return struct.pack("!BBH", 128, 0, 0) + body
     total = sum(struct.unpack(f"!{len(body) // 2}H", body)) + 0x0800
