@@ -201,17 +201,17 @@ def test_secrets_that_everybody_can_read_are_a_problem(directory: Path) -> None:
     file = directory / "yaim.yml"
     file.write_text(f"{GOOD}etcd-user: yaim\netcd-password: geheim\n")
     file.chmod(0o644)
-    (found,) = look_at_access(file, loaded(file), NOBODY, "")
+    (found,) = look_at_access(file, loaded(file), NOBODY, frozenset())
     assert found.verdict is PROBLEM
     assert found.remedy == f"chgrp nobody {file} && chmod 640 {file}"
     file.chmod(0o600)
-    (found,) = look_at_access(file, loaded(file), NOBODY, "")
+    (found,) = look_at_access(file, loaded(file), NOBODY, frozenset())
     assert found.text == f"user nobody cannot read {file}"
-    (found,) = look_at_access(file, loaded(file), NOBODY, f"yaim.yml:{file}")
+    (found,) = look_at_access(file, loaded(file), NOBODY, frozenset({file}))
     assert found.verdict is OK
     os.chown(file, 0, NOBODY.pw_gid)
     file.chmod(0o640)
-    (found,) = look_at_access(file, loaded(file), NOBODY, "")
+    (found,) = look_at_access(file, loaded(file), NOBODY, frozenset())
     assert found.verdict is OK
 
 
@@ -220,10 +220,10 @@ def test_a_password_file_counts_too(directory: Path) -> None:
     password.write_text("geheim\n")
     file.write_text(f"{GOOD}etcd-user: yaim\netcd-password-file: {password}\n")
     file.chmod(0o644)
-    found = list(look_at_access(file, loaded(file), NOBODY, ""))
+    found = list(look_at_access(file, loaded(file), NOBODY, frozenset()))
     assert [each.text.split()[0] for each in found] == [str(password)]
     password.chmod(0o600)
-    found = list(look_at_access(file, loaded(file), NOBODY, ""))
+    found = list(look_at_access(file, loaded(file), NOBODY, frozenset()))
     assert [each.text for each in found] == [f"user nobody cannot read {password}"]
 
 
@@ -231,7 +231,7 @@ def test_a_configuration_that_everybody_can_change_is_a_problem(directory: Path)
     file = directory / "yaim.yml"
     file.write_text(GOOD)
     file.chmod(0o666)
-    (found,) = look_at_access(file, loaded(file), NOBODY, "")
+    (found,) = look_at_access(file, loaded(file), NOBODY, frozenset())
     assert (found.verdict, found.remedy) == (PROBLEM, f"chmod o-w {file}")
 
 
@@ -398,9 +398,9 @@ def test_a_helper_that_is_not_there_or_silent_is_a_problem(directory: Path) -> N
     found = helper.look_at_socket(path, NOBODY, "start it")
     assert (found.verdict, found.remedy) == (PROBLEM, "start it")
     with listening(path, None):
-        assert "nobody answers within 2 s" in helper.look_at_socket(path, NOBODY, "").text
+        assert "nobody answers within 2 s" in helper.look_at_socket(path, NOBODY, frozenset()).text
         path.chmod(0o600)
-        assert "user nobody cannot connect" in helper.look_at_socket(path, NOBODY, "").text
+        assert "user nobody cannot connect" in helper.look_at_socket(path, NOBODY, frozenset()).text
     assert "takes no connection" in helper.look_at_socket(path, None, "").text
     path.unlink()
     path.touch()
@@ -443,7 +443,6 @@ UnitFileState={enabled}
 Result=exit-code
 ConditionResult={condition}
 ConditionTimestampMonotonic=4712
-LoadCredential=yaim.yml:/etc/yaim/yaim.yml
 
 Id=yaim-helper.service
 LoadState=loaded
@@ -453,6 +452,7 @@ Result=success
 ConditionResult=yes
 ConditionTimestampMonotonic=4713
 """
+ROOT = Path(__file__).parents[1]
 WELL = {"socket": "active", "yaim": "active", "enabled": "enabled", "condition": "yes"}
 
 
@@ -502,9 +502,13 @@ def test_systemctl_is_asked_where_systemd_runs_and_cannot_hang(tmp_path: Path) -
     systemctl.chmod(0o755)
     units = host.units_of(tmp_path, str(systemctl), "yaim.service")
     assert isinstance(units, dict)
-    assert units["yaim.service"]["LoadCredential"] == "yaim.yml:/etc/yaim/yaim.yml"
+    assert units["yaim.service"]["ActiveState"] == "active"
     systemctl.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
     assert host.units_of(tmp_path, str(systemctl), "yaim.service") == "systemctl show: no bus"
+    assert host.credentials_of(str(systemctl), "yaim.service") == frozenset()
+    unit = ROOT / "packaging/deb/yaim.service"
+    systemctl.write_text(f"#!/bin/sh\ncat {unit}\n")
+    assert host.credentials_of(str(systemctl), "yaim.service") == {Path("/etc/yaim/yaim.yml")}
 
 
 # --- other programs ------------------------------------------------------------------------------

@@ -49,17 +49,18 @@ print(json.dumps({**found, "execute": tried(lambda: os.execv("/bin/echo", ["echo
 """
 
 
+LEFT_OUT = (
+    *("ExecStart", "ExecReload", "Type=", "Notify", "Watchdog", "Restart"),
+    *("Requires=", "After=", "Wants="),
+)
+"""What has nothing to do with a sandbox."""
+
+
 def probed(host: Host, unit: str) -> dict[str, str]:
     """With all that the unit says, but for what is started, and how its end is looked at."""
     host.write("/usr/local/lib/probe.py", PROBE)
     text = host.run("systemctl", "cat", f"{unit}.service")
-    kept = [
-        line
-        for line in text.splitlines()
-        if not line.startswith(
-            ("ExecStart", "ExecReload", "Type=", "Notify", "Watchdog", "Restart", "Requires=", "After=", "Wants=")
-        )
-    ]
+    kept = [line for line in text.splitlines() if not line.startswith(LEFT_OUT)]
     start = "[Service]\nType=oneshot\nExecStart=/usr/bin/python3 -I /usr/local/lib/probe.py"
     probe = "\n".join(kept).replace("[Service]", start, 1).partition("[Install]")[0]
     host.write("/etc/systemd/system/probe.service", probe)

@@ -33,7 +33,7 @@ def look_at_errors(file: Path, error: ConfigError) -> Iterator[Finding]:
 
 
 def look_at_access(
-    file: Path, config: Config, user: pwd.struct_passwd | None, credentials: str
+    file: Path, config: Config, user: pwd.struct_passwd | None, credentials: frozenset[Path]
 ) -> Iterator[Finding]:
     """Who can read it, and the files that it names. `credentials`: what systemd reads for the
     coordinator."""
@@ -49,7 +49,7 @@ def look_at_access(
     for each in sorted(needed):
         mode = each.stat().st_mode
         close = f"chgrp {group} {each} && chmod 640 {each}"
-        if str(each) in credentials:
+        if each in credentials:
             close = f"chown root: {each} && chmod 600 {each}"
         if each in secret and mode & stat.S_IROTH:
             what = f"{each} has secrets, and everybody can read it (mode {stat.S_IMODE(mode):04o})"
@@ -59,7 +59,7 @@ def look_at_access(
         elif (
             os.geteuid() == 0
             and user is not None
-            and str(each) not in credentials
+            and each not in credentials
             and not may("-r", each, user)
         ):
             found.append(problem(ACCESS, f"user {user.pw_name} cannot read {each}", close))

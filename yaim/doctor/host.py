@@ -128,8 +128,7 @@ def units_of(root: Path, systemctl: str, unit: str) -> dict[str, Mapping[str, st
     if not (root / "run/systemd/system").is_dir():
         return {}
     properties = (
-        "Id,LoadState,ActiveState,UnitFileState,Result,ConditionResult"
-        ",ConditionTimestampMonotonic,LoadCredential"
+        "Id,LoadState,ActiveState,UnitFileState,Result,ConditionResult,ConditionTimestampMonotonic"
     )
     told = ask((systemctl, "show", f"--property={properties}", unit, *_HELPERS_UNITS))
     if isinstance(told, str):
@@ -137,6 +136,14 @@ def units_of(root: Path, systemctl: str, unit: str) -> dict[str, Mapping[str, st
     if told.status != 0:
         return f"systemctl show: {told.errors.strip()}"
     return read_units(told.output)
+
+
+def credentials_of(systemctl: str, unit: str) -> frozenset[Path]:
+    """Files that systemd hands to the unit as credentials: `systemctl show` cannot tell them."""
+    told = ask((systemctl, "cat", unit))
+    lines = told.output.splitlines() if not isinstance(told, str) and not told.status else []
+    settings = (line.removeprefix("LoadCredential=") for line in lines if "LoadCredential=" in line)
+    return frozenset(Path(each.partition(":")[2]) for each in settings)
 
 
 def installed(units: Mapping[str, Mapping[str, str]]) -> list[str]:

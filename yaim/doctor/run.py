@@ -107,7 +107,9 @@ class _Examination:
         return {} if isinstance(self._units, str) else self._units
 
     def _access(self, node: Config) -> Iterable[Finding]:
-        credentials = self._known_units().get(self._unit, {}).get("LoadCredential", "")
+        credentials = frozenset[Path]()
+        if self._unit in host.installed(self._known_units()):
+            credentials = host.credentials_of(self._subject.systemctl, self._unit)
         return configuration.look_at_access(self._subject.file, node, self._user, credentials)
 
     def _allowlist_of(self, node: Config | None) -> Iterable[Finding]:
