@@ -5,6 +5,9 @@
 #              and 13 (SUITE=trixie: one of them)
 # make sim     random faults in virtual time; SEEDS=100000 for more
 # make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
+# make deb     the Debian package, for Debian 12 and 13, in dist/
+# make test-deb  the package on three hosts booted with systemd
+# make man     the man pages and the completion for bash, in dist/man/
 # make fuzz    a fuzzer against the helper; TARGET=parser, wire or server, INPUTS=1000000 for more
 # make bench   the figures of the README and docs/, measured here
 #
@@ -14,17 +17,25 @@
 PYTHON3 ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
-SOURCES := yaim helper bench tests
+SOURCES := yaim helper bench tests packaging
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap \
-	libpq5 postgresql pgbouncer patroni python3-etcd
+	libpq5 man-db postgresql pgbouncer patroni python3-etcd
 
-.PHONY: demo test test-pypi test-debian check sim chaos fuzz bench setup packages
+# What only these want.
+DEB_PACKAGES := build-essential debhelper dh-python dh-apparmor pybuild-plugin-pyproject lintian \
+	python3-hatchling python3-requests python3-yaml
+TEST_DEB_PACKAGES := $(DEB_PACKAGES) systemd-container e2fsprogs
+deb: PACKAGES := git $(DEB_PACKAGES)
+test-deb: PACKAGES += git $(TEST_DEB_PACKAGES)
+
+.PHONY: demo test test-pypi test-debian test-deb check deb man sim chaos fuzz bench setup packages
 
 demo: setup
 	$(SUDO) $(BIN)/yaim lab run
 
 test: check
 	$(SUDO) $(BIN)/python -m tests.sets
+	$(MAKE) test-deb
 
 test-pypi: setup
 	$(SUDO) $(BIN)/python -m tests.sets pypi
@@ -32,6 +43,16 @@ test-pypi: setup
 SUITE ?= bookworm trixie
 test-debian: packages
 	$(SUDO) $(PYTHON3) -m tests.sets $(SUITE)
+
+deb: packages
+	packaging/build-deb dist
+	lintian --fail-on error,warning,info --display-info --info dist/yaim_*_all.deb
+
+test-deb: setup
+	$(SUDO) $(BIN)/python -m tests.deb
+
+man: setup
+	$(BIN)/python packaging/manual/make.py dist/man
 
 check: setup
 	$(BIN)/ruff format --check $(SOURCES)

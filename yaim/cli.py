@@ -28,7 +28,7 @@ LOOK_WITHIN_S = 2.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(_with_dashes(given))
+    options = parser().parse_args(_with_dashes(given))
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
 
@@ -46,7 +46,7 @@ def _with_dashes(arguments: Sequence[str]) -> list[str]:
     return [*changed, *arguments[ours:]]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="yaim",
         allow_abbrev=False,

@@ -48,7 +48,8 @@ def main() -> int:
             return serve(rest)
 
 
-def serve(arguments: list[str]) -> int:
+def parser() -> argparse.ArgumentParser:
+    """But for `policy` and `audit`, which have their own."""
     parser = argparse.ArgumentParser(
         prog="yaim-helper",
         description="Adds and removes addresses for the yaim coordinator, within an allowlist.",
@@ -72,7 +73,11 @@ def serve(arguments: list[str]) -> int:
         help="whom to work as if started by root, who keeps two capabilities in any case;"
         " default: %(default)s",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def serve(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
     # Until the server can heed it.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     try:

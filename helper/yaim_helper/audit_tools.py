@@ -80,7 +80,7 @@ _PATHS = "directories of a helper's record (default /var/log/yaim-helper), or se
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(_joined(arguments))
+    options = parser().parse_args(_joined(arguments))
     status: int = 0
     try:
         with output():
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
 # --- arguments -----------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="yaim-helper audit",
         description="Reads the helper's audit record. docs/audit.md explains all of it.",

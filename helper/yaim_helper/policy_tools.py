@@ -18,7 +18,7 @@ FINE, REFUSED, EX_IOERR, EX_CONFIG = 0, 1, 74, 78
 _DEFAULT = Path("/etc/yaim/helper.yml")
 
 
-def main(arguments: list[str]) -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="yaim-helper policy")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
@@ -44,7 +44,11 @@ def main(arguments: list[str]) -> int:
         each.add_argument(
             "--draft", action="store_true", help="do not mind who else can change the file"
         )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
     status = EX_CONFIG
     try:
         with output():
