@@ -398,9 +398,9 @@ def test_a_helper_that_is_not_there_or_silent_is_a_problem(directory: Path) -> N
     found = helper.look_at_socket(path, NOBODY, "start it")
     assert (found.verdict, found.remedy) == (PROBLEM, "start it")
     with listening(path, None):
-        assert "nobody answers within 2 s" in helper.look_at_socket(path, NOBODY, frozenset()).text
+        assert "nobody answers within 2 s" in helper.look_at_socket(path, NOBODY, "").text
         path.chmod(0o600)
-        assert "user nobody cannot connect" in helper.look_at_socket(path, NOBODY, frozenset()).text
+        assert "user nobody cannot connect" in helper.look_at_socket(path, NOBODY, "").text
     assert "takes no connection" in helper.look_at_socket(path, None, "").text
     path.unlink()
     path.touch()
