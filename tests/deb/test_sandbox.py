@@ -1,6 +1,7 @@
 """What the units deny, tried by a program in the place of yaim's."""
 
 import json
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ def tried(what):
     try:
         what()
     except OSError as error:
-        return errno.errorcode[error.errno]
+        return errno.errorcode.get(error.errno, type(error).__name__)
     return "done"
 
 def opened(family, kind, protocol=0):
@@ -25,8 +26,8 @@ def read(path):
 def written(path):
     return lambda: open(path, "w").close()
 
-def connected():
-    socket.create_connection(("192.0.2.2", 2379), 2).close()
+def connected(address):
+    return lambda: socket.create_connection((address, 2379), 2).close()
 
 found = {
     "read /etc/shadow": tried(read("/etc/shadow")),
@@ -38,7 +39,10 @@ found = {
     "AF_PACKET": tried(opened(socket.AF_PACKET, socket.SOCK_RAW)),
     "AF_NETLINK": tried(opened(socket.AF_NETLINK, socket.SOCK_RAW, 0)),
     "AF_VSOCK": tried(opened(socket.AF_VSOCK, socket.SOCK_STREAM)),
-    "connect": tried(connected),
+    "connect to etcd": tried(connected("192.0.2.2")),
+    "connect elsewhere": tried(connected("192.0.2.100")),
+    "read /proc/loadavg": tried(read("/proc/loadavg")),
+    "see process 1": tried(lambda: os.stat("/proc/1")),
     "fork": tried(lambda: os.fork() or os._exit(0)),
     "kill 1": tried(lambda: os.kill(1, 0)),
     "mount": tried(lambda: os.listdir("/proc/1/root")),
@@ -62,7 +66,8 @@ def probed(host: Host, unit: str) -> dict[str, str]:
     text = host.run("systemctl", "cat", f"{unit}.service")
     kept = [line for line in text.splitlines() if not line.startswith(LEFT_OUT)]
     start = "[Service]\nType=oneshot\nExecStart=/usr/bin/python3 -I /usr/local/lib/probe.py"
-    probe = "\n".join(kept).replace("[Service]", start, 1).partition("[Install]")[0]
+    probe = "\n".join(kept).replace("[Service]", start, 1)
+    probe = re.sub(r"(?ms)^\[Install\].*?(?=^\[|\Z)", "", probe)
     host.write("/etc/systemd/system/probe.service", probe)
     host.systemctl("daemon-reload")
     started = host.try_("systemctl", "start", "probe")
@@ -90,13 +95,25 @@ def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, n
         "AF_PACKET": "done",
         "AF_NETLINK": "done",
         "AF_VSOCK": "EAFNOSUPPORT",
-        "connect": "EAFNOSUPPORT",
+        "connect to etcd": "EAFNOSUPPORT",
+        "connect elsewhere": "EAFNOSUPPORT",
+        "read /proc/loadavg": "done",
+        "see process 1": "ENOENT",
         "fork": "EPERM",
         "kill 1": "EPERM",
         "mount": "ENOENT",
         "unshare": "ENOENT",
         "execute": "EACCES",
     }
+
+
+COORDINATORS_VIEW = {
+    "connect to etcd": "done",
+    # Nobody listens there.
+    "connect elsewhere": "ECONNREFUSED",
+    "read /proc/loadavg": "ENOENT",
+    "see process 1": "ENOENT",
+}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -114,10 +131,31 @@ def test_the_coordinator_can_connect_and_start_checks_and_has_no_power(
         "AF_PACKET": "EAFNOSUPPORT",
         "AF_NETLINK": "done",
         "AF_VSOCK": "EAFNOSUPPORT",
-        "connect": "done",
+        **COORDINATORS_VIEW,
         "fork": "done",
         "kill 1": "EPERM",
         "mount": "ENOENT",
         "unshare": "ENOENT",
         "execute": "done",
     }
+
+
+@pytest.mark.parametrize("name", ["db1", "db3"])
+@pytest.mark.parametrize(
+    ("example", "changed"),
+    [
+        ("shell-checks.conf", {"read /proc/loadavg": "done", "see process 1": "done"}),
+        ("ip-allow.conf", {"connect elsewhere": "TimeoutError"}),
+    ],
+)
+def test_a_drop_in_changes_what_it_says(
+    cluster: Site, name: str, example: str, changed: dict[str, str]
+) -> None:
+    host = cluster.hosts[name]
+    directory = "/etc/systemd/system/yaim.service.d"
+    host.shell(
+        f"install -D -t {directory} /usr/share/doc/yaim/examples/{example}; systemctl daemon-reload"
+    )
+    found = probed(host, "yaim")
+    host.shell(f"rm -r {directory}; systemctl daemon-reload")
+    assert {point: found[point] for point in COORDINATORS_VIEW} == {**COORDINATORS_VIEW, **changed}
