@@ -253,6 +253,7 @@ def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
     story: Story, packages: Packages, name: str
 ) -> None:
     host = story[name]
+    host.systemctl("enable", "--quiet", "yaim@web")
     host.run("apt-get", "purge", "yaim", within_s=120)
     assert story.watch.held_by(name) == []
     story.until_whole()

@@ -47,10 +47,10 @@ def ask(command: Sequence[str], user: pwd.struct_passwd | None = None) -> Told |
 def being(user: pwd.struct_passwd) -> Iterator[None]:
     """This process of root's is another user, and what it starts is so for good."""
     groups = os.getgroups()
-    os.initgroups(user.pw_name, user.pw_gid)
-    os.setresgid(user.pw_gid, user.pw_gid, 0)
-    os.setresuid(user.pw_uid, user.pw_uid, 0)
     try:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setresgid(user.pw_gid, user.pw_gid, 0)
+        os.setresuid(user.pw_uid, user.pw_uid, 0)
         yield
     finally:
         os.setresuid(0, 0, 0)
