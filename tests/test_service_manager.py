@@ -69,6 +69,21 @@ def test_it_is_ready_with_its_first_turn_and_says_what_is_new(manager: Manager) 
     assert manager.told() == [f"STATUS={status_of(holding(2))}"]
 
 
+def test_what_there_is_no_room_for_is_sent_with_what_comes_next(manager: Manager) -> None:
+    told = ServiceManager({"NOTIFY_SOCKET": str(manager.path)})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                sender.sendto(b"filler", str(manager.path))
+    told.tell(State(settings()))
+    told.tell(holding(2))
+    assert set(manager.told()) == {"filler"}
+    told.tell(holding(2))
+    told.tell(holding(2))
+    assert manager.told() == [f"READY=1\nSTATUS={status_of(holding(2))}"]
+
+
 def test_the_status_tells_who_holds_what() -> None:
     assert status_of(holding(2)) == (
         "n1 healthy, holds 2 (192.0.2.10, 192.0.2.11) of 6; n2: 1 (192.0.2.12);"

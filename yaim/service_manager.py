@@ -1,5 +1,6 @@
 """What the service manager is told, if it wants to know: that the coordinator is at work, what is
-held by whom, and that its loop is not stuck. Nothing waits for it, and nothing fails with it.
+held by whom, and that its loop is not stuck. Nothing waits for it, and nothing fails with it: what
+it has no room for is sent with what comes next.
 
 Sources: sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -32,35 +33,40 @@ class ServiceManager:
         self._told: tuple[object, ...] = ()
         """What the status told last was made from."""
         self._status = ""
+        self._unsent: dict[str, str] = {}
+        """Assignments."""
 
     def tell(self, state: State) -> None:
         """After each turn of the loop, and at `next_at` at the latest."""
         if not self._address:
             return
-        said = [] if self._told else ["READY=1"]
+        if not self._told:
+            self._unsent["READY"] = "1"
         told = (state.view, state.local, state.health, state.waits_s)
         if len(told) != len(self._told) or any(map(is_not, told, self._told)):
             self._told = told
             status = status_of(state).encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
             if status != self._status:
                 self._status = status
-                said.append(f"STATUS={status}")
+                self._unsent["STATUS"] = status
         if boottime() >= self.next_at():
             self._alive_at = boottime()
-            said.append("WATCHDOG=1")
-        if said:
-            self._send("\n".join(said))
+            self._unsent["WATCHDOG"] = "1"
+        if self._unsent:
+            self._send()
 
     def next_at(self) -> float:
         return self._alive_at + self._every_s if self._every_s < math.inf else math.inf
 
-    def _send(self, text: str) -> None:
+    def _send(self) -> None:
+        text = "\n".join(f"{name}={value}" for name, value in self._unsent.items())
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             try:
                 sender.sendto(text.encode(), self._address)
             except OSError:
                 return
+        self._unsent.clear()
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:

@@ -1,5 +1,6 @@
 """What the service manager is told, if it wants to know: that the helper serves, what it holds, and
-that it is not stuck. Nothing waits for it, and nothing fails with it.
+that it is not stuck. Nothing waits for it, and nothing fails with it: what it has no room for is
+sent with what comes next.
 
 Sources: sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -24,43 +25,52 @@ class ServiceManager:
         self._alive_at = -math.inf
         """When it was last told so."""
         self._status = ""
+        self._unsent: dict[str, str] = {}
+        """Assignments."""
 
     @property
     def is_there(self) -> bool:
         return bool(self._to)
 
     def tell_ready(self) -> None:
-        self._send("READY=1")
+        self._send("READY", "1")
 
     def tell_stopping(self) -> None:
-        self._send("STOPPING=1")
+        self._send("STOPPING", "1")
 
     def tell_status(self, status: str) -> None:
         """For people, one line; sent when it is another one."""
         if status != self._status:
             self._status = status
             line = status.replace("\n", "; ").encode(errors="replace")[:_MOST_BYTES]
-            self._send(f"STATUS={line.decode(errors='ignore')}")
+            self._send("STATUS", line.decode(errors="ignore"))
 
     def tell_alive(self) -> None:
         """Sent if that is due; should be called at `next_at` at the latest."""
         now = boottime()
         if now >= self.next_at():
             self._alive_at = now
-            self._send("WATCHDOG=1")
+            self._send("WATCHDOG", "1")
+        elif self._unsent:
+            self._send_all()
 
     def next_at(self) -> float:
         return self._alive_at + self._every_s if self._every_s < math.inf else math.inf
 
-    def _send(self, text: str) -> None:
-        if not self._to:
-            return
+    def _send(self, name: str, value: str) -> None:
+        if self._to:
+            self._unsent[name] = value
+            self._send_all()
+
+    def _send_all(self) -> None:
+        text = "\n".join(f"{name}={value}" for name, value in self._unsent.items())
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             try:
                 sender.sendto(text.encode(), self._address)
             except OSError:
                 return
+        self._unsent.clear()
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:

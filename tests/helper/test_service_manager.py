@@ -16,6 +16,8 @@ from tests.helper.network import INTERFACE, boottime, wait_for
 from tests.helper.process import ANSWER_WITHIN_S, Helper, refused, running, started
 from yaim.lab.namespaces import Namespace
 
+FILLER = "filler"
+
 
 @dataclass(frozen=True, slots=True)
 class Manager:
@@ -23,13 +25,21 @@ class Manager:
     socket: socket.socket
 
     def told(self) -> list[str]:
-        """What has come by now."""
-        texts = []
+        """The assignments that have come by now."""
+        lines: list[str] = []
         try:
             while True:
-                texts.append(self.socket.recv(4096).decode())
+                lines += self.socket.recv(4096).decode().split("\n")
         except BlockingIOError:
-            return texts
+            return lines
+
+    def fill(self) -> None:
+        """Until it takes no more (net.unix.max_dgram_qlen)."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    sender.sendto(FILLER.encode(), str(self.path))
 
     def wait_until_told(self, text: str) -> None:
         texts: list[str] = []
@@ -57,7 +67,8 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def test_what_is_held_is_told(network: Namespace, tmp_path: Path, manager: Manager) -> None:
-    with running(network, tmp_path, around=manager.around()) as helper:
+    around = manager.around("WATCHDOG_USEC=400000")
+    with running(network, tmp_path, around=around) as helper:
         manager.wait_until_told("READY=1")
         with helper.greeted("pg") as client:
             client.add("192.0.2.10")
@@ -114,6 +125,18 @@ def test_a_status_is_sent_when_it_is_another_one(manager: Manager) -> None:
     for text in ("one", "one", "two\nlines", "\udc00" + "x" * 2000):
         told.tell_status(text)
     assert manager.told() == ["STATUS=one", "STATUS=two; lines", "STATUS=?" + "x" * 999]
+
+
+def test_what_there_is_no_room_for_is_sent_with_what_comes_next(manager: Manager) -> None:
+    told = ServiceManager({"NOTIFY_SOCKET": str(manager.path)})
+    manager.fill()
+    told.tell_status("one")
+    told.tell_status("two")
+    told.tell_ready()
+    assert set(manager.told()) == {FILLER}
+    told.tell_alive()
+    told.tell_alive()
+    assert manager.told() == ["STATUS=two", "READY=1"]
 
 
 def test_a_manager_in_the_abstract_namespace_is_told() -> None:
