@@ -4,6 +4,7 @@ and nothing of it is left when they end, however they end."""
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,13 @@ def pytest_report_header() -> str:
     return (
         f"set: {', '.join(told)}, etcd {etcd.partition('etcd Version: ')[2].partition(chr(10))[0]}"
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Why a test had to be tried again: by default only that it had is told."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"tried again: {report.nodeid}")
+        terminalreporter.line(report.longreprtext)
 
 
 def _with_version(library: str) -> str:
