@@ -470,6 +470,9 @@ def test_systemds_units_are_active_and_enabled() -> None:
     assert (found.verdict, found.remedy) == (PROBLEM, "systemctl start yaim.service")
     (found,) = services(yaim="inactive", condition="no")
     assert "a condition of it is not met" in found.text
+    (found,) = services(yaim="activating\nNRestarts=12")
+    assert (found.verdict, "(12 restarts)" in found.text) == (PROBLEM, True)
+    assert services(yaim="activating\nNRestarts=0") == []
     (found,) = services(enabled="disabled")
     assert (found.verdict, found.remedy) == (WARNING, "systemctl enable yaim.service")
     (found,) = services(socket="inactive")
@@ -509,6 +512,10 @@ def test_systemctl_is_asked_where_systemd_runs_and_cannot_hang(tmp_path: Path) -
     unit = ROOT / "packaging/deb/yaim.service"
     systemctl.write_text(f"#!/bin/sh\ncat {unit}\n")
     assert host.credentials_of(str(systemctl), "yaim.service") == {Path("/etc/yaim/yaim.yml")}
+    lines = "#LoadCredential=no:/etc/yaim/no\\nLoadCredential=%i.yml:/etc/yaim/%i.yml\\n"
+    systemctl.write_text(f"#!/bin/sh\nprintf '{lines.replace('%', '%%')}'\n")
+    handed_over = host.credentials_of(str(systemctl), "yaim@web.service")
+    assert handed_over == {Path("/etc/yaim/web.yml")}
 
 
 # --- other programs ------------------------------------------------------------------------------
@@ -535,6 +542,16 @@ def test_keepalived_with_an_address_of_the_pool_is_a_problem(tmp_path: Path) -> 
     assert "keepalived is enabled" in found()[0].text
     file.write_text(VRRP % 99)
     assert verdicts(found(*RUNS)) == [WARNING, OK]
+
+
+def test_of_a_pool_that_is_not_known_keepalived_is_not_said_to_have_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "etc/keepalived/keepalived.conf"
+    file.parent.mkdir(parents=True)
+    file.write_text(VRRP % 10)
+    (found,) = conflicts.look_at_keepalived(tmp_path, "", None, RUNS)
+    assert (found.verdict, "has 192.0.2.10; it runs" in found.text) == (WARNING, True)
+    file.write_text("global_defs {\n}\n")
+    assert verdicts(list(conflicts.look_at_keepalived(tmp_path, "", None, RUNS))) == [OK]
 
 
 def test_another_manager_that_runs_is_told() -> None:
@@ -603,8 +620,9 @@ def test_the_unit_is_that_which_reads_the_file(file: str, unit: str) -> None:
     assert host.unit_of(Path(file)) == unit
 
 
-def test_root_makes_the_checks_as_the_coordinators_user() -> None:
-    user = pwd.getpwnam("nobody")
+def test_root_makes_the_checks_as_the_coordinators_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db1")
+    user, environment = pwd.getpwnam("nobody"), dict(os.environ)
     before = os.getresuid(), os.getresgid(), os.getgroups()
     with being(user):
         assert os.geteuid() == user.pw_uid
@@ -612,4 +630,6 @@ def test_root_makes_the_checks_as_the_coordinators_user() -> None:
         assert told == f"{user.pw_uid}\n"
         with pytest.raises(PermissionError):
             Path("/etc/shadow").read_text()
+        assert (os.environ["HOME"], "PGHOST" in os.environ) == (user.pw_dir, False)
+    assert dict(os.environ) == environment
     assert (os.getresuid(), os.getresgid(), os.getgroups()) == before

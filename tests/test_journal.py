@@ -79,6 +79,15 @@ def test_what_the_journal_does_not_take_goes_to_standard_error(
     assert capsys.readouterr().err == "lost?\n"
 
 
+def test_what_cannot_be_formatted_raises_nothing(
+    logger: logging.Logger, journal: socket.socket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger.error("%d %s", 1)
+    assert "not enough arguments" in capsys.readouterr().err
+    logger.error("on")
+    assert fields(journal.recv(65536))["MESSAGE"] == "on"
+
+
 def test_whether_standard_error_is_the_journal_is_what_systemd_says() -> None:
     status = os.fstat(sys.__stderr__.fileno() if sys.__stderr__ else 2)
     stream = f"{status.st_dev}:{status.st_ino}"

@@ -3,8 +3,10 @@ a real systemd: tests/deb."""
 
 import math
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -90,6 +92,34 @@ def test_the_status_tells_who_holds_what() -> None:
         " nobody: 3 (192.0.2.13, 192.0.2.14, 192.0.2.15)"
     )
     assert status_of(holding(0)).startswith("n1 healthy, holds 0 of 6; n2: 1 (192.0.2.10)")
+
+
+def test_a_name_in_etcd_is_not_taken_for_an_assignment(manager: Manager) -> None:
+    told = ServiceManager({"NOTIFY_SOCKET": str(manager.path)})
+    name = NodeName("n2\nSTOPPING=1")
+    marks = (mark(POOL[0], 5, name),)
+    told.tell(replace(State(settings()), view=view(9, POOL, marks=marks)))
+    (text,) = manager.told()
+    assert "n2?STOPPING=1" in text
+    assert [line.partition("=")[0] for line in text.split("\n")] == ["READY", "STATUS"]
+
+
+def test_without_a_file_left_to_open_it_goes_on(manager: Manager) -> None:
+    told = ServiceManager({"NOTIFY_SOCKET": str(manager.path)})
+    with no_files_left():
+        told.tell(holding(1))
+    told.tell(holding(1))
+    assert manager.told() == [f"READY=1\nSTATUS={status_of(holding(1))}"]
+
+
+@contextmanager
+def no_files_left() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_of_many_the_first_are_told() -> None:

@@ -32,7 +32,8 @@ def is_standard_error(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 class JournalHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """To standard error, as ever, what the journal does not take."""
+    """To standard error, as ever, what the journal does not take. What cannot be formatted costs a
+    message, as with any handler of logging's."""
 
     def __init__(self, fields: Mapping[str, str], journal: Path = JOURNAL) -> None:
         super().__init__()
@@ -42,8 +43,13 @@ class JournalHandler(logging.StreamHandler):  # type: ignore[type-arg]
         self._socket.setblocking(False)
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
         fields = {
-            "MESSAGE": self.format(record),
+            "MESSAGE": message,
             "PRIORITY": str(next((p for level, p in _PRIORITIES if record.levelno >= level), 7)),
             "SYSLOG_IDENTIFIER": "yaim",
             "CODE_FILE": record.pathname,

@@ -15,6 +15,7 @@ from operator import is_not
 from yaim.boottime import boottime
 from yaim.core.model import Address, NodeName
 from yaim.core.state import State
+from yaim.printable import printable
 
 _MOST_BYTES = 1000
 """Of a status."""
@@ -45,7 +46,9 @@ class ServiceManager:
         told = (state.view, state.local, state.health, state.waits_s)
         if len(told) != len(self._told) or any(map(is_not, told, self._told)):
             self._told = told
-            status = status_of(state).encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
+            # Names come from etcd: what ends a line would be taken for another assignment.
+            line = printable(status_of(state), most=None)
+            status = line.encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
             if status != self._status:
                 self._status = status
                 self._unsent["STATUS"] = status
@@ -60,12 +63,12 @@ class ServiceManager:
 
     def _send(self) -> None:
         text = "\n".join(f"{name}={value}" for name, value in self._unsent.items())
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
                 sender.sendto(text.encode(), self._address)
-            except OSError:
-                return
+        except OSError:
+            return
         self._unsent.clear()
 
 

@@ -151,6 +151,7 @@ def drop_to(user: User) -> None:
     may_drop_bounding = bool(int(before["CapEff"], 16) & _SETPCAP)
     # A sandbox may deny it to who is that already.
     changes_user = (os.getresuid(), os.getresgid()) != ((user.uid,) * 3, (user.gid,) * 3)
+    drops_groups = os.geteuid() == 0
     parent, death_signal = os.getppid(), _death_signal()
     try:
         resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
@@ -160,9 +161,14 @@ def drop_to(user: User) -> None:
                 _prctl(_PR_CAPBSET_DROP, bit)
             _prctl(_PR_SET_SECUREBITS, _NO_ROOT | _NO_AMBIENT)
         _prctl(_PR_SET_KEEPCAPS, 1)
-        if changes_user:
-            if os.getgroups():
+        if drops_groups and os.getgroups():
+            try:
                 os.setgroups([])
+            except PermissionError:
+                if changes_user:
+                    raise
+                drops_groups = False
+        if changes_user:
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
         _prctl(_PR_SET_KEEPCAPS, 0)
@@ -179,7 +185,7 @@ def drop_to(user: User) -> None:
             " (CAP_SETUID and CAP_SETGID are needed for that, or --user root)"
         ) from error
     die_with(parent, death_signal)
-    verify(user, 0 if may_drop_bounding else bounding, has_groups=not changes_user)
+    verify(user, 0 if may_drop_bounding else bounding, has_groups=not drops_groups)
 
 
 def die_with(parent: int, death_signal: int) -> None:

@@ -64,12 +64,12 @@ class ServiceManager:
 
     def _send_all(self) -> None:
         text = "\n".join(f"{name}={value}" for name, value in self._unsent.items())
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
                 sender.sendto(text.encode(), self._address)
-            except OSError:
-                return
+        except OSError:
+            return
         self._unsent.clear()
 
 

@@ -23,18 +23,19 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, _end)
     unified = next(each for each in CGROUPS if (each / "cgroup.controllers").exists())
     cgroup = unified / f"yaim-test-{os.getpid()}"
-    # Not a tmpfs: it has no append-only files.
-    directory = tempfile.mkdtemp(prefix="yaim-test-", dir="/var/tmp")
-    cgroup.mkdir()
     # Where there is a network.
     images = {IMAGE + suite: image(suite) for suite in sorted({*SUITES.values()})}
+    # Not a tmpfs: it has no append-only files.
+    directory = tempfile.mkdtemp(prefix="yaim-test-", dir="/var/tmp")
     namespaces = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     pytest = ("-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={directory}/pytest")
     try:
+        cgroup.mkdir()
         return subprocess.run(
             (
                 *(*DIES_WITH_US, *namespaces, "--", sys.executable, *pytest),
-                *(arguments or [str(Path(__file__).parent)]),
+                *arguments,
+                *([] if any(map(is_path, arguments)) else [str(Path(__file__).parent)]),
             ),
             cwd=ROOT,
             env={**os.environ, **images, CGROUP: str(cgroup), "TMPDIR": directory},
@@ -45,10 +46,14 @@ def main(arguments: list[str]) -> int:
         remove_cgroups(cgroup)
 
 
+def is_path(argument: str) -> bool:
+    return Path(argument.partition("::")[0]).exists()
+
+
 def image(suite: str) -> str:
     """Where its root file system is, which is made if need be."""
     command = ("unshare", "--mount", "--", str(ROOT / "tests/deb/image"), suite)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run((*DIES_WITH_US, *command), stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.deb.hosts import SUITES, Host, Site
 
 PROBE = """
-import errno, json, os, socket, sys
+import ctypes, errno, json, os, socket, sys
 
 def tried(what):
     try:
@@ -25,6 +25,21 @@ def read(path):
 
 def written(path):
     return lambda: open(path, "w").close()
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def called(name, *arguments):
+    def call():
+        if getattr(libc, name)(*arguments) < 0:
+            raise OSError(ctypes.get_errno(), name)
+    return call
+
+def status(key):
+    lines = [line.split() for line in open("/proc/self/status")]
+    (value,) = [words[1] for words in lines if words[0] == key + ":"]
+    return value
+
+CLONE_NEWUSER = 0x10000000
 
 def connected(address):
     return lambda: socket.create_connection((address, 2379), 2).close()
@@ -45,8 +60,11 @@ found = {
     "see process 1": tried(lambda: os.stat("/proc/1")),
     "fork": tried(lambda: os.fork() or os._exit(0)),
     "kill 1": tried(lambda: os.kill(1, 0)),
-    "mount": tried(lambda: os.listdir("/proc/1/root")),
-    "unshare": tried(lambda: os.open("/dev/mem", os.O_RDONLY)),
+    "see files of process 1": tried(lambda: os.listdir("/proc/1/root")),
+    "open /dev/mem": tried(lambda: os.open("/dev/mem", os.O_RDONLY)),
+    "mount": tried(called("mount", b"none", b"/tmp", b"tmpfs", 0, None)),
+    "become root in a user namespace": tried(called("unshare", CLONE_NEWUSER)),
+    **{key: status(key) for key in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")},
 }
 done = json.dumps({**found, "execute": "done"})
 print(json.dumps({**found, "execute": tried(lambda: os.execv("/bin/echo", ["echo", done]))}))
@@ -82,6 +100,18 @@ def probed(host: Host, unit: str) -> dict[str, str]:
     return found
 
 
+NET_ADMIN_AND_RAW = f"{0x3000:016x}"
+NO_WAY_OUT = {
+    "see files of process 1": "ENOENT",
+    "open /dev/mem": "ENOENT",
+    "mount": "EPERM",
+    "become root in a user namespace": "EPERM",
+    "NoNewPrivs": "1",
+    # Filtered (proc(5)).
+    "Seccomp": "2",
+}
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, name: str) -> None:
     found = probed(cluster.hosts[name], "yaim-helper")
@@ -101,8 +131,9 @@ def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, n
         "see process 1": "ENOENT",
         "fork": "EPERM",
         "kill 1": "EPERM",
-        "mount": "ENOENT",
-        "unshare": "ENOENT",
+        **NO_WAY_OUT,
+        "CapEff": NET_ADMIN_AND_RAW,
+        "CapBnd": NET_ADMIN_AND_RAW,
         "execute": "EACCES",
     }
 
@@ -134,8 +165,9 @@ def test_the_coordinator_can_connect_and_start_checks_and_has_no_power(
         **COORDINATORS_VIEW,
         "fork": "done",
         "kill 1": "EPERM",
-        "mount": "ENOENT",
-        "unshare": "ENOENT",
+        **NO_WAY_OUT,
+        "CapEff": f"{0:016x}",
+        "CapBnd": f"{0:016x}",
         "execute": "done",
     }
 

@@ -4,6 +4,7 @@ Whether an address is on two hosts or on none is what the kernels told. Gaps are
 table at the end: they are measured, on a machine that runs all of this, and only bounded here.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.deb.conftest import POOL, Packages, is_level, told
-from tests.deb.hosts import SUITES, Host, Site, Watch
+from tests.deb.hosts import INTERFACE, NETWORK_6, SUITES, Host, Site, Watch
 from tests.deb.results import Results
 from yaim.lab.wait import wait_until
 
@@ -234,6 +235,21 @@ def test_a_reinstallation_moves_nothing(story: Story, packages: Packages, name: 
 
 
 @EACH
+def test_a_helper_that_could_not_start_anew_is_left_at_work(
+    story: Story, packages: Packages, name: str
+) -> None:
+    host = story[name]
+    before = pid(host, "yaim-helper")
+    host.shell("cp -p /etc/yaim/helper.yml /root; echo 'sense: none' >>/etc/yaim/helper.yml")
+    with story.nothing_is_to_be_seen(f"reinstallation, helper.yml is wrong ({SUITES[name]})"):
+        present = f"/root/{packages.present.name}"
+        done = host.run("sh", "-c", f"apt-get install --reinstall {present} 2>&1", within_s=120)
+    assert "the helper is not restarted: /etc/yaim/helper.yml is wrong" in done
+    assert pid(host, "yaim-helper") == before
+    host.shell("cp -p /root/helper.yml /etc/yaim")
+
+
+@EACH
 def test_a_removal_releases_the_addresses(story: Story, packages: Packages, name: str) -> None:
     host = story[name]
     host.run("apt-get", "remove", "yaim", within_s=120)
@@ -320,8 +336,10 @@ def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
         (
             "yaim-helper",
             "helper-as-root.conf",
-            "systemctl stop yaim-helper; chattr -a /var/log/yaim-helper/audit-*;"
-            " chown -R root: /var/log/yaim-helper",
+            "install -D -t /etc/systemd/system/yaim-helper-seal.service.d"
+            " /usr/share/doc/yaim/examples/helper-seal-as-root.conf\n"
+            "systemctl daemon-reload; systemctl stop yaim-helper;"
+            " chattr -a /var/log/yaim-helper/audit-*; chown -R root: /var/log/yaim-helper",
         ),
     ],
 )
@@ -337,9 +355,11 @@ def test_an_example_of_a_drop_in_works(
     time.sleep(SETTLED_S)
     story.until_level()
     assert host.systemctl("is-active", unit) == "active"
+    story.until(lambda: is_sealed(host), "the record to be append-only")
     host.shell(f"rm -r {directory}; systemctl daemon-reload")
     if prepare:
         host.shell(
+            "rm -r /etc/systemd/system/yaim-helper-seal.service.d; systemctl daemon-reload;"
             "systemctl stop yaim-helper; chattr -a /var/log/yaim-helper/audit-*;"
             " chown -R yaim-helper: /var/log/yaim-helper"
         )
@@ -347,3 +367,73 @@ def test_an_example_of_a_drop_in_works(
     time.sleep(SETTLED_S)
     story.until_level()
     assert story.watch.overlap_s() == 0.0
+
+
+def is_sealed(host: Host) -> bool:
+    segments = host.shell("lsattr -d /var/log/yaim-helper/audit-*").splitlines()
+    return all("a" in each.split()[0] for each in segments)
+
+
+# --- other programs on the host -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keeps", ["", "KeepConfiguration=static\n"])
+def test_what_networkd_drops_comes_back_and_as_the_doctor_says_it_drops_nothing(
+    story: Story, keeps: str
+) -> None:
+    """Debian 13's: that of Debian 12 cannot set an address on kernels much newer than itself."""
+    name = "db3"
+    host = story[name]
+    with managed_by_networkd(host, keeps):
+        story.until_level()
+        (finding,) = network_findings(host)
+        assert finding["verdict"] == "warning"
+        assert "systemd-networkd drops yaim's addresses" in finding["text"]
+        before = story.watch.held_by(name)
+        story.watch.begin()
+        host.systemctl("restart", "systemd-networkd")
+        story.until(lambda: story.watch.uncovered_s() > 0, "addresses to be dropped")
+        time.sleep(SETTLED_S)
+        story.until_level()
+        assert story.watch.held_by(name) == before
+        host.shell(finding["remedy"])
+        time.sleep(SETTLED_S)
+        (finding,) = network_findings(host)
+        assert finding["verdict"] == "ok"
+        story.until_level()
+        story.watch.begin()
+        with story.nothing_is_to_be_seen(f"systemd-networkd is restarted ({SUITES[name]})"):
+            host.systemctl("restart", "systemd-networkd")
+    story.until_level()
+
+
+def network_findings(host: Host) -> list[dict[str, str]]:
+    findings = json.loads(host.try_("yaim", "doctor", "--json").stdout)["findings"]
+    return [each for each in findings if each["point"] == "network set-up"]
+
+
+@contextmanager
+def managed_by_networkd(host: Host, keeps: str) -> Iterator[None]:
+    """Its interface, with the addresses that it has."""
+    number = host.address.rpartition(".")[2]
+    file = f"/etc/systemd/network/10-{INTERFACE}.network"
+    host.write(
+        file,
+        f"[Match]\nName={INTERFACE}\n[Network]\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n{keeps}"
+        f"Address={host.address}/24\nAddress={NETWORK_6}:{number}/64\n",
+    )
+    host.shell("systemctl unmask systemd-networkd && systemctl start systemd-networkd")
+    try:
+        is_set_up = ("sh", "-c", f"networkctl status {INTERFACE} | grep -F '(configured)'")
+        wait_until(
+            lambda: not host.try_(*is_set_up).returncode,
+            10.0,
+            "networkd",
+            lambda: host.journal("systemd-networkd"),
+        )
+        yield
+    finally:
+        host.shell(
+            "systemctl stop systemd-networkd.socket systemd-networkd\n"
+            f"systemctl mask systemd-networkd; rm -rf {file} {file}.d; sh /etc/host-network || true"
+        )

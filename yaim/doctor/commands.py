@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 WITHIN_S = 10.0
 
@@ -20,21 +19,21 @@ class Told:
 
 
 def ask(command: Sequence[str], user: pwd.struct_passwd | None = None) -> Told | str:
-    """What it told, or why it could not be asked. Only root can name a user."""
-    whom: dict[str, Any] = {}
+    """What it told, or why it could not be asked. Only root can name a user.
+
+    Not by subprocess's `user`: that forks, for which gRPC, once it was used, may wait for ever."""
+    whom: tuple[str, ...] = ()
     if user is not None:
-        groups = os.getgrouplist(user.pw_name, user.pw_gid)
-        whom = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+        whom = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups")
     try:
         done = subprocess.run(
-            command,
+            (*whom, *command),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=WITHIN_S,
             cwd="/",
-            **whom,
         )
     except subprocess.TimeoutExpired:
         return f"{command[0]} has not answered within {WITHIN_S:g} s"
@@ -45,9 +44,13 @@ def ask(command: Sequence[str], user: pwd.struct_passwd | None = None) -> Told |
 
 @contextmanager
 def being(user: pwd.struct_passwd) -> Iterator[None]:
-    """This process of root's is another user, and what it starts is so for good."""
-    groups = os.getgroups()
+    """This process of root's is another user, and what it starts is so for good. In an environment
+    like that of a service: nothing of root's is looked for there."""
+    groups, environment = os.getgroups(), dict(os.environ)
     try:
+        for name in [each for each in environment if each.startswith("PG")]:
+            del os.environ[name]
+        os.environ |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
         os.initgroups(user.pw_name, user.pw_gid)
         os.setresgid(user.pw_gid, user.pw_gid, 0)
         os.setresuid(user.pw_uid, user.pw_uid, 0)
@@ -56,6 +59,8 @@ def being(user: pwd.struct_passwd) -> Iterator[None]:
         os.setresuid(0, 0, 0)
         os.setresgid(0, 0, 0)
         os.setgroups(groups)
+        os.environ.clear()
+        os.environ |= environment
 
 
 def may(what: str, path: Path, user: pwd.struct_passwd) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from yaim.core.model import Address
 from yaim.doctor.finding import Finding, ok, problem, warning
 from yaim.doctor.foreign_files import (
+    VrrpInstance,
     interfaces_text,
     keepalived_text,
     network_texts,
@@ -26,8 +27,9 @@ def _is_running(program: str, titles: Sequence[str]) -> bool:
 
 
 def look_at_keepalived(
-    root: Path, interface: str, pool: Sequence[Address], titles: Sequence[str]
+    root: Path, interface: str, pool: Sequence[Address] | None, titles: Sequence[str]
 ) -> Iterator[Finding]:
+    """`pool`: None where it is not known."""
     is_running = _is_running("keepalived", titles)
     state = "runs" if is_running else "is enabled"
     is_used = is_running or (root / ENABLED_AT).is_symlink()
@@ -39,6 +41,9 @@ def look_at_keepalived(
             yield warning(KEEPALIVED, what, "see that it has none of the pool's addresses")
         else:
             yield ok(KEEPALIVED, "is not set up here")
+        return
+    if pool is None:
+        yield from _look_at_all_of_keepalived(instances, state if is_used else "is not in use")
         return
     has_pool = False
     for instance in instances:
@@ -58,6 +63,16 @@ def look_at_keepalived(
         yield ok(
             KEEPALIVED, f"{state if is_used else 'is not in use'}, without the pool's addresses"
         )
+
+
+def _look_at_all_of_keepalived(instances: Sequence[VrrpInstance], state: str) -> Iterator[Finding]:
+    """Where the pool is not known."""
+    addresses = [str(address) for each in instances for address, _ in each.addresses]
+    if not addresses:
+        yield ok(KEEPALIVED, f"{state}, with no addresses in keepalived.conf")
+        return
+    what = f"keepalived.conf has {', '.join(addresses)}; it {state}; the pool is not known"
+    yield warning(KEEPALIVED, what, "see that none of them is in the pool")
 
 
 def look_at_others(titles: Sequence[str]) -> Iterator[Finding]:

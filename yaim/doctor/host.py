@@ -128,7 +128,8 @@ def units_of(root: Path, systemctl: str, unit: str) -> dict[str, Mapping[str, st
     if not (root / "run/systemd/system").is_dir():
         return {}
     properties = (
-        "Id,LoadState,ActiveState,UnitFileState,Result,ConditionResult,ConditionTimestampMonotonic"
+        "Id,LoadState,ActiveState,UnitFileState,Result,ConditionResult,ConditionTimestampMonotonic,"
+        "NRestarts"
     )
     told = ask((systemctl, "show", f"--property={properties}", unit, *_HELPERS_UNITS))
     if isinstance(told, str):
@@ -142,8 +143,9 @@ def credentials_of(systemctl: str, unit: str) -> frozenset[Path]:
     """Files that systemd hands to the unit as credentials: `systemctl show` cannot tell them."""
     told = ask((systemctl, "cat", unit))
     lines = told.output.splitlines() if not isinstance(told, str) and not told.status else []
-    settings = (line.removeprefix("LoadCredential=") for line in lines if "LoadCredential=" in line)
-    return frozenset(Path(each.partition(":")[2]) for each in settings)
+    instance = unit.partition("@")[2].removesuffix(".service")
+    files = (line.partition(":")[2] for line in lines if line.startswith("LoadCredential="))
+    return frozenset(Path(each.replace("%i", instance)) for each in files)
 
 
 def installed(units: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -181,6 +183,9 @@ def _look_at_unit(unit: str, told: Mapping[str, str]) -> Iterator[Finding]:
     if active == "failed":
         what = f"{unit} has failed ({told.get('Result', '')})"
         yield problem(SERVICES, what, f"{log}; then systemctl restart {unit}")
+    elif active == "activating" and told.get("NRestarts", "0") not in ("", "0"):
+        what = f"{unit} ends again and again before it is ready ({told['NRestarts']} restarts)"
+        yield problem(SERVICES, what, log)
     elif unit == "yaim-helper.service":
         # Its socket starts it.
         if active in ("active", "activating"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from yaim.checks.once import check_once, is_healthy
 from yaim.config import Config, Purpose
 from yaim.config_file import ConfigError
-from yaim.core.model import Address, ClusterView, address_order
+from yaim.core.model import Address, ClusterView, NodeName, address_order
 from yaim.doctor import configuration, conflicts, helper, host
 from yaim.doctor.commands import account, being
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
@@ -21,6 +21,11 @@ CHECKS = "checks"
 def pool_of(view: ClusterView | None) -> tuple[Address, ...]:
     """In order; empty where it is not known."""
     return tuple(sorted(view.pool, key=address_order)) if view is not None else ()
+
+
+def pool_for(node: NodeName, view: ClusterView) -> tuple[Address, ...]:
+    """What this node may hold of it."""
+    return tuple(each for each in pool_of(view) if node not in view.pool[each].exclude)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +102,9 @@ class _Examination:
     def _configuration(self, node: Config | None) -> Iterable[Finding]:
         if node is not None:
             return [ok(configuration.CONFIGURATION, f"{self._subject.file} is right")]
+        file = self._subject.file
+        if os.geteuid() != 0 and file.exists() and not os.access(file, os.R_OK):
+            return [needs_root(configuration.CONFIGURATION, f"read {file}")]
         try:
             self._subject.load(Purpose.NODE)
         except ConfigError as error:
@@ -153,7 +161,8 @@ class _Examination:
         boot_id = self._subject.root / "proc/sys/kernel/random/boot_id"
         self._look(NODES, lambda: look_at_nodes(node, view, boot_id.read_text().strip()))
         self._look(host.ADDRESSES, lambda: host.look_at_addresses(host.addresses_on_host(), pool))
-        self._look(host.IPV6, lambda: host.look_at_ipv6(self._subject.root, node.interface, pool))
+        own = pool_for(NodeName(node.nodename), view)
+        self._look(host.IPV6, lambda: host.look_at_ipv6(self._subject.root, node.interface, own))
         self._look(helper.ALLOWED, lambda: self._allowed(node, view))
 
     def _allowed(self, node: Config, view: ClusterView) -> Iterable[Finding]:
@@ -206,9 +215,10 @@ class _Examination:
         root, titles = self._subject.root, self._titles
         interface = node.interface if node is not None else ""
         pool = pool_of(self._view)
+        known = pool if self._view is not None else None
         self._look(
             conflicts.KEEPALIVED,
-            lambda: conflicts.look_at_keepalived(root, interface, pool, titles),
+            lambda: conflicts.look_at_keepalived(root, interface, known, titles),
         )
         self._look(conflicts.OTHERS, lambda: conflicts.look_at_others(titles))
         try:
