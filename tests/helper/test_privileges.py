@@ -344,10 +344,11 @@ def test_root_without_the_capabilities_is_told_where_to_add_them(
     )
 
 
+@pytest.mark.parametrize("lacks", ["setuid", "setgid"])
 def test_root_that_cannot_change_its_user_does_not_go_on_as_root(
-    network: Namespace, directory: Path
+    network: Namespace, directory: Path, lacks: str
 ) -> None:
-    around = ("setpriv", "--bounding-set=-setuid")
+    around = ("setpriv", "--groups=0,4", f"--bounding-set=-{lacks}")
     assert refusal(network, directory, user=USER, around=around) == (
         EX_CANNOT_START,
         f"yaim-helper: cannot become {USER} with CAP_NET_ADMIN and CAP_NET_RAW alone: [Errno 1]"
@@ -359,12 +360,18 @@ def test_root_that_cannot_change_its_user_does_not_go_on_as_root(
 def test_root_with_nothing_but_the_two_capabilities_can_work_as_root(
     network: Namespace, directory: Path
 ) -> None:
-    """A container that is given no others."""
-    around = ("setpriv", "--clear-groups", "--bounding-set=-all,+net_admin,+net_raw")
-    root = {**DROPPED, "Uid": "0 0 0 0", "Gid": "0 0 0 0", "CapBnd": KEPT}
+    """A container that is given no others. Its groups stay, where it may not drop them."""
+    around = ("setpriv", "--groups=0,4", "--bounding-set=-all,+net_admin,+net_raw")
+    root = {**DROPPED, "Uid": "0 0 0 0", "Gid": "0 0 0 0", "Groups": "0 4", "CapBnd": KEPT}
     with at_work(network, directory, around=around) as helper:
         assert status(helper.pid) == root
         works(network, helper)
+
+
+def test_root_that_stays_root_drops_its_groups(network: Namespace, directory: Path) -> None:
+    around = ("setpriv", "--groups=0,4", "--")
+    with at_work(network, directory, around=around) as helper:
+        assert status(helper.pid)["Groups"] == ""
 
 
 @pytest.mark.parametrize(
@@ -571,21 +578,19 @@ def test_what_the_kernel_has_not_done_is_named() -> None:
 
 
 def test_a_parent_that_has_ended_meanwhile_ends_it_too() -> None:
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            die_with(-1, 0)
-            die_with(os.getppid(), signal.SIGKILL)
-            die_with(-1, signal.SIGKILL)
-        except PrivilegesError as error:
-            os.write(write_end, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    with open(read_end) as pipe:  # noqa: PTH123
-        assert pipe.read() == "the process that it is to end with has ended"
-    os.waitpid(child, 0)
+    program = """
+import os, signal
+from yaim_helper.privileges import PrivilegesError, die_with
+try:
+    die_with(-1, 0)
+    die_with(os.getppid(), signal.SIGKILL)
+    die_with(-1, signal.SIGKILL)
+except PrivilegesError as error:
+    os.write(1, str(error).encode())
+os._exit(0)
+"""
+    done = subprocess.run((sys.executable, "-c", program), stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "the process that it is to end with has ended"
 
 
 def test_what_the_kernel_refuses_is_an_error() -> None:
