@@ -9,15 +9,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from tests.core.test_step import view
 from yaim import config
 from yaim.config import Config
-from yaim.core.model import PoolEntry
+from yaim.core.model import NodeName, PoolEntry, frozen_mapping
 from yaim.doctor import conflicts, helper, host
 from yaim.doctor.commands import being
 from yaim.doctor.configuration import look_at_access, look_at_libraries, look_at_users
@@ -32,6 +34,7 @@ from yaim.doctor.finding import (
     problem,
     warning,
 )
+from yaim.doctor.run import pool_for
 
 OK, WARNING, PROBLEM, NOT_LOOKED_AT = Verdict
 NOBODY, DAEMON = pwd.getpwnam("nobody"), pwd.getpwnam("daemon")
@@ -187,6 +190,19 @@ def test_another_user_than_root_is_told_what_only_root_sees(directory: Path) -> 
         assert found[point][0].verdict is NOT_LOOKED_AT, found[point]
         assert "root" in found[point][0].remedy
     assert all("as root" not in each.text for each in found["checks"])
+    # As the package has it.
+    (directory / "yaim.yml").chmod(0o600)
+    _, found = doctor(directory, *arguments, through=through)
+    (unread,) = found["configuration"]
+    assert (unread.verdict, "root" in unread.remedy) == (NOT_LOOKED_AT, True)
+
+
+def test_what_a_node_is_excluded_from_is_not_asked_of_it() -> None:
+    excluded = PoolEntry(POOL[0], exclude=frozenset({NodeName("n1")}))
+    seen = view(1)
+    seen = replace(seen, pool=frozen_mapping({POOL[0]: excluded, POOL[1]: PoolEntry(POOL[1])}))
+    assert pool_for(NodeName("n1"), seen) == POOL[1:]
+    assert pool_for(NodeName("n2"), seen) == POOL
 
 
 def test_doctor_wants_no_other_arguments(directory: Path) -> None:
