@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ ONE_AFTER_THE_OTHER_S = 3.0
 """By how much later the coordinator is started anew than the helper: a helper that comes back is
 told at once what it had, if the coordinator is there."""
 CHECK_WITHIN_S = 30.0
+HELPER_NICE = -10
+"""As in the unit: a helper that has begun to act and gets no processor for a tenth of a second ends
+itself."""
 STOP_COORDINATOR_S = 10.0
 STOP_HELPER_S = 5.0
 EX_CONFIG = 78
@@ -62,6 +66,8 @@ class Program:
     checked_as: pwd.struct_passwd | None = None
     """Whom the check runs as."""
     environment: dict[str, str] = field(default_factory=dict)
+    nice: int = 0
+    """Other than 0: of all its processes (nice(2)), where that is permitted."""
     listener: socket.socket | None = None
     """Handed in as sd_listen_fds(3) describes."""
     held_back: frozenset[signal.Signals] = frozenset()
@@ -98,6 +104,8 @@ class Program:
             os.dup2(self.listener.fileno(), _FIRST_PASSED_FD)
             os.set_inheritable(_FIRST_PASSED_FD, True)
             environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+        if self.nice:
+            _go_before_others(self.nice)
         if self.user is not None:
             os.initgroups(self.user.pw_name, self.user.pw_gid)
             os.setgid(self.user.pw_gid)
@@ -153,6 +161,16 @@ class Program:
             os.kill(self.pid, number)
 
 
+def _go_before_others(nice: int) -> None:
+    """This process, which leads a session. Without effect where it is not permitted."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    # Where Linux shares processors out between sessions, nice counts only within one; what counts
+    # between them is this (sched(7), "The autogroup feature").
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
+
+
 def user_named(name: str, role: str, flag: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(name)
@@ -184,6 +202,7 @@ def supervise(
         (*yaim_helper, "policy", "check", str(helper_config)),
         checked_as=helper_user,
         environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        nice=HELPER_NICE,
         listener=listener,
         held_back=frozenset({signal.SIGHUP}),
     )

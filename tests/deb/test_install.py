@@ -68,6 +68,15 @@ def test_the_units_are_exposed_as_little_as_promised(
     assert float(score) <= bound, report
 
 
+@pytest.mark.parametrize("name", ["db1", "db3"])
+def test_the_helper_goes_before_other_processes(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    shown = {
+        each: host.systemctl("show", "-P", each, "yaim-helper") for each in ("Nice", "CPUWeight")
+    }
+    assert shown == {"Nice": "-10", "CPUWeight": "1000"}
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_systemd_finds_nothing_wrong_with_the_units(installed: Site, name: str) -> None:
     host = installed.hosts[name]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -82,6 +83,11 @@ class Host:
         lines = (self.machine.root / "proc" / self.pid(role) / "status").read_text().splitlines()
         return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
 
+    def nice(self, role: str) -> int:
+        """proc_pid_stat(5)"""
+        stat = (self.machine.root / "proc" / self.pid(role) / "stat").read_text()
+        return int(stat.rpartition(")")[2].split()[16])
+
     def text(self) -> str:
         return self._log.read_text()
 
@@ -144,6 +150,16 @@ def test_both_run_and_only_the_helper_has_privileges(host: Host) -> None:
     assert coordinator["Uid"].split() == coordinator["Gid"].split() == ["65534"] * 4
     assert coordinator["Groups"].split() in ([], ["65534"])
     assert {int(coordinator[f"Cap{each}"], 16) for each in ("Inh", "Prm", "Eff", "Amb")} == {0}
+
+
+def test_the_helper_goes_before_other_processes(host: Host) -> None:
+    """As its unit has it; also where processors are shared out between sessions."""
+    host.start()
+    of_each = {role: host.nice(role) for role in ("supervisor", "coordinator", "helper")}
+    assert of_each == {"supervisor": 0, "coordinator": 0, "helper": -10}
+    session = host.machine.root / "proc" / host.pid("helper") / "autogroup"
+    if Path("/proc/sys/kernel/sched_autogroup_enabled").exists():
+        assert session.read_text().endswith(" nice -10\n")
 
 
 def test_a_process_killed_with_9_is_started_again_and_adopts_the_addresses(host: Host) -> None:
