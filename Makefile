@@ -1,5 +1,8 @@
 # make demo    what yaim does: three nodes with a private etcd, a client watching
-# make test    all checks and tests, with every set of libraries
+# make quick   what is decided without processes and network: under a minute
+# make test    all that a change has to pass: checks, tests, what libraries may change with each set
+#              of them, the package on booted hosts (docs/testing.md)
+# make test-all    all tests with every set of libraries, chaos, more of the simulation
 # make check   only formatting, lint, types
 # make test-pypi, make test-debian    only the tests, with PyPI's libraries; with those of Debian 12
 #              and 13 (SUITE=trixie: one of them)
@@ -16,33 +19,45 @@
 
 PYTHON3 ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-BIN := .venv/bin
+# For a checkout that cannot be written to it is in the home directory.
+VENV ?= $(if $(shell [ -w . ] && echo yes),.venv,$(HOME)/.cache/yaim/$(shell pwd | sha256sum | head -c 12))
+BIN := $(VENV)/bin
+export RUFF_CACHE_DIR := $(VENV)/ruff
+export MYPY_CACHE_DIR := $(VENV)/mypy
 SOURCES := yaim helper bench tests packaging
-PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps debootstrap \
+PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps \
 	libpq5 man-db postgresql pgbouncer patroni python3-etcd
 
 # What only these want.
-DEB_PACKAGES := build-essential debhelper dh-python dh-apparmor pybuild-plugin-pyproject lintian \
+DEB_PACKAGES := git build-essential debhelper dh-python dh-apparmor pybuild-plugin-pyproject lintian \
 	python3-hatchling python3-requests python3-yaml
 TEST_DEB_PACKAGES := $(DEB_PACKAGES) systemd-container e2fsprogs
-deb: PACKAGES := git $(DEB_PACKAGES)
-test-deb: PACKAGES += git $(TEST_DEB_PACKAGES)
+quick check man: PACKAGES := python3-venv openssl libpq5 iproute2
+deb: PACKAGES := $(DEB_PACKAGES)
+test test-all test-debian test-deb: PACKAGES += mmdebstrap
+test test-all test-deb: PACKAGES += $(TEST_DEB_PACKAGES)
 
-.PHONY: demo test test-pypi test-debian test-deb check deb man sim chaos fuzz bench setup packages
+.PHONY: demo quick test test-all test-pypi test-debian test-deb check deb man sim chaos fuzz bench \
+	setup packages
 
 demo: setup
 	$(SUDO) $(BIN)/yaim lab run
 
-test: check
+quick: setup
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --group=quick tests
+
+test: setup check
 	$(SUDO) $(BIN)/python -m tests.sets
-	$(MAKE) test-deb
+
+test-all: setup check
+	$(SUDO) $(BIN)/python -m tests.sets --all
 
 test-pypi: setup
 	$(SUDO) $(BIN)/python -m tests.sets pypi
 
 SUITE ?= bookworm trixie
-test-debian: packages
-	$(SUDO) $(PYTHON3) -m tests.sets $(SUITE)
+test-debian: setup
+	$(SUDO) $(BIN)/python -m tests.sets $(SUITE)
 
 deb: packages
 	packaging/build-deb dist
@@ -83,7 +98,11 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.lifetimes
 	$(SUDO) $(BIN)/python -m bench.helper --rounds $(ROUNDS)
 
-setup: packages .venv/ready
+# The lab's nodes run the code as other users; what root would compile in its own name is compiled before.
+setup: packages $(VENV)/ready
+	@[ ! -w . ] || [ -z "$$(find . -maxdepth 0 ! -perm -5; find $(SOURCES) ! -perm -4 -print -quit)" ] || \
+		{ echo "letting other users read the code: chmod -R go+rX"; chmod -R go+rX $(SOURCES) && chmod go+rx .; }
+	@[ ! -w . ] || [ -z "$(SUDO)" ] || $(BIN)/python -m compileall -q $(SOURCES)
 
 # Debian starts services of its own when some of these are installed; nothing here wants them. With
 # systemd they are masked meanwhile; without it RUNLEVEL=1 keeps invoke-rc.d from starting them. Any
@@ -105,9 +124,8 @@ packages:
 		$(SUDO) systemctl disable --quiet $$services; }; \
 	exit $$status
 
-.venv/ready: pyproject.toml | packages
-	@echo "setting up the virtual environment .venv"
-	$(PYTHON3) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 \
-		--editable '.[dev]'
+$(VENV)/ready: pyproject.toml | packages
+	@echo "setting up the virtual environment $(VENV)"
+	umask 022 && mkdir -p $(dir $(VENV)) && $(PYTHON3) -m venv $(VENV) && \
+		$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
 	touch $@

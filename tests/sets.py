@@ -1,14 +1,16 @@
-"""The whole suite with every set of libraries, several parts of it side by side.
+"""What a change must pass, or all there is, with every set of libraries.
 
-    python -m tests.sets [SET ...]
+    python -m tests.sets [--all] [SET ...]
 
-as root; without names, all. PyPI's set is the newest that pyproject.toml permits, in the virtual
-environment that this is started in. The others are Debian's own packages, its etcd among them, each
-in a root file system of that suite (tests/debian/run); for these alone any Python will do.
+as root; without names, every set, and the package. PyPI's set is the newest that pyproject.toml
+permits, in the virtual environment that this is started in. The others are Debian's own packages,
+its etcd among them, each in a root file system of that suite (tests/debian/run).
 
-Decides what runs with which set. Each part runs in namespaces of its own: parts see nothing of
-each other, and nothing of them is left, however they end. What a part has told is printed as a
-whole when it has ended. The exit status is 0 if all have passed.
+Decides what runs with which set: all tests with PyPI's; with Debian's those whose outcome a library
+may change (tests/groups.py), or with --all also all. Parts run in stages: those that measure time
+after all others. Each is in namespaces of its own: parts see nothing of each other, and nothing of
+them is left, however they end. What a part has told is printed as a whole when it has ended; how
+long each took, at the end. The exit status is 0 if all have passed.
 """
 
 import os
@@ -16,35 +18,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from tests import groups
+from tests.isolation import leave_the_users_settings
 from yaim.lab.namespaces import DIES_WITH_US
 
 ROOT = Path(__file__).parents[1]
-PYPI = "pypi"
+PYPI, DEB = "pypi", "deb"
 DEBIAN = ("trixie", "bookworm")
+SETS = (PYPI, *DEBIAN, DEB)
 SYSTEM = "tests/system"
-CHAOS = "tests/system/test_chaos.py"
+CHAOS = "tests/system/test_chaos.py::test_no_address_is_ever_on_two_nodes_or_for_long_on_none"
+MODEL = "tests/system/test_model.py"
 SIMULATION = "tests/sim/test_sim.py"
 HELPER = "tests/helper"
-ONCE = (CHAOS, SIMULATION, "tests/system/test_model.py", "tests/bench")
-"""With PyPI's set only: what is random anyway, and what is about the simulation or the benchmark
-more than about yaim. (The simulation's etcd is held against the real ones with all sets.)"""
-SIDE_BY_SIDE = int(os.environ.get("YAIM_TESTS_SIDE_BY_SIDE", max(2, os.cpu_count() or 1)))
-"""Parts. They mostly wait; but some measure time, and a helper that gets no processor for a tenth
-of a second ends itself."""
+CHECKS = "tests/checks"
+ONCE = (SIMULATION, MODEL, "tests/bench")
+"""Without --all with PyPI's set only: what is about the simulation or the benchmark more than about
+yaim. (The simulation's etcd is held against the real ones with all sets.)"""
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+"""Variables, as apt knows them."""
+PROCESSORS = os.cpu_count() or 1
+MANY_SEEDS = 5000
+"""Of the simulation, with --all."""
 TELL_EVERY_S = 60.0
-NEVER_AGAIN = ("overlap", "still_there", "present", "shown", "announced")
-"""In what a failed test says: an address on two nodes, or on an interface or announced when it must
-not be. That is never bad luck."""
-RERUN = ("-raR", "--reruns=1", f"--only-rerun=(?s)^(?!.*({'|'.join(NEVER_AGAIN)}))")
-"""Most tests with processes measure time, on a machine that has other work too: what fails is tried
-once more, and listed as RERUN, but for NEVER_AGAIN and what chaos and the simulation find."""
+ENDS_WITHIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Part:
     set: str
     name: str
     command: tuple[str, ...]
+    has_to_tidy: bool = False
+    """What it leaves is not gone with its namespaces: it is asked to end itself first."""
 
 
 def pypi(*arguments: str, module: str = "pytest") -> tuple[str, ...]:
@@ -59,31 +65,82 @@ def pypi(*arguments: str, module: str = "pytest") -> tuple[str, ...]:
     namespace, and so are libfaketime's semaphores, which have names with process ids in them. The
     shell is the first process: it leaves no zombies of orphans."""
     script = 'mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"; mount -t tmpfs tmpfs /dev/shm; "$@"'
+    pytest = (sys.executable, "-m", module, "-p", "no:cacheprovider")
     return (
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
-        *("sh", "-ec", script, "sh", sys.executable, "-m", module, *arguments),
+        *("sh", "-ec", script, "sh", *pytest, "--durations=10", *arguments),
     )
 
 
 def debian(suite: str, *arguments: str) -> tuple[str, ...]:
-    return ("tests/debian/run", suite, *but(*ONCE), *RERUN, *arguments)
+    return ("tests/debian/run", suite, "--durations=10", f"--deselect={CHAOS}", *arguments)
 
 
 def but(*paths: str) -> tuple[str, ...]:
     return tuple(f"--ignore={path}" for path in paths)
 
 
-PARTS = (
-    Part(PYPI, "system", pypi(SYSTEM, *but(CHAOS), *RERUN)),
-    *(Part(suite, "system", debian(suite, SYSTEM)) for suite in DEBIAN),
-    Part(PYPI, "chaos", pypi(CHAOS)),
-    *(Part(suite, "all others", debian(suite, *but(SYSTEM))) for suite in DEBIAN),
-    Part(PYPI, "all others", pypi(*but(SYSTEM, SIMULATION, HELPER), *RERUN)),
-    Part(PYPI, "helper, covered", pypi(HELPER, *RERUN, module="tests.helper.covered")),
-    Part(PYPI, "simulation", ("nice", "-n", "10", *pypi(SIMULATION))),
-)
-"""The longest first."""
-SETS = (PYPI, *DEBIAN)
+def of(group: str) -> str:
+    return f"--group={group}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Parts that run before those of the next one begin."""
+
+    parts: tuple[Part, ...]
+    """The longest first."""
+    side_by_side: int
+
+
+def make_root(suite: str) -> Part:
+    """The one thing that wants the world outside, and so the user's way there."""
+    proxies = [f"{name}={os.environ[name]}" for name in PROXIES if name in os.environ]
+    return Part(suite, "root file systems", ("env", *proxies, "tests/debian/root", suite))
+
+
+def stages(is_all: bool) -> tuple[Stage, ...]:
+    """What runs, and when."""
+    some = (of(groups.ALL),) if is_all else (of(groups.LIBRARY), *but(*ONCE))
+    simulation = pypi(SIMULATION)
+    if is_all:
+        simulation = ("env", f"YAIM_SIM_SEEDS={MANY_SEEDS}", *simulation)
+    # Here no time counts that is shorter than some tenths of a second. Tests mostly wait: there is
+    # work for twice as many parts as there are processors.
+    quietly = Stage(
+        (
+            *(Part(s, "all others", debian(s, *some, *but(SYSTEM, CHECKS))) for s in DEBIAN),
+            Part(PYPI, "helper, covered", pypi(HELPER, module="tests.helper.covered")),
+            Part(
+                PYPI,
+                "all others",
+                pypi(of(groups.REST), *but(HELPER, SYSTEM, CHECKS, SIMULATION)),
+            ),
+            *(Part(s, "checks", debian(s, *some, CHECKS)) for s in DEBIAN),
+            Part(PYPI, "checks", pypi(of(groups.REST), CHECKS)),
+            Part(PYPI, "simulation", simulation),
+            Part(PYPI, "quick", pypi(of(groups.QUICK), *but(HELPER))),
+        ),
+        side_by_side=2 * PROCESSORS,
+    )
+    # So do these; each cluster leaves more than two thirds of a processor to the others.
+    etcd, cluster = f"{SYSTEM}/test_etcd.py", f"{SYSTEM}/test_cluster.py"
+    rest = (SYSTEM, *but(etcd, cluster, MODEL), f"--deselect={CHAOS}")
+    clusters = Stage(
+        (
+            Part(PYPI, "clusters", pypi(cluster)),
+            Part(PYPI, "clusters, etcd fails", pypi(etcd)),
+            Part(PYPI, "clusters, others", pypi(*rest)),
+            *(Part(s, "clusters", debian(s, *some, SYSTEM)) for s in DEBIAN),
+            Part(PYPI, "clusters, as modelled", pypi(MODEL)),
+        ),
+        side_by_side=2 * PROCESSORS,
+    )
+    deb = Part(DEB, "package", (sys.executable, "-m", "tests.deb"), has_to_tidy=True)
+    package = Stage((deb,), side_by_side=1)
+    chaos = Stage((Part(PYPI, "chaos", pypi(CHAOS)),), side_by_side=1)
+    roots = Stage(tuple(map(make_root, DEBIAN)), side_by_side=PROCESSORS)
+    return (roots, quietly, clusters, package, *((chaos,) if is_all else ()))
 
 
 class Run:
@@ -91,7 +148,9 @@ class Run:
 
     def __init__(self, part: Part, directory: Path) -> None:
         self.name = f"{part.set}, {part.name}"
+        self._has_to_tidy = part.has_to_tidy
         self._began = time.monotonic()
+        self._took_s: float | None = None
         self._output = directory / self.name
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -103,13 +162,20 @@ class Run:
             )
 
     def has_ended(self) -> bool:
-        return self._process.poll() is not None
+        if self._process.poll() is None:
+            return False
+        self._took_s = self._took_s or time.monotonic() - self._began
+        return True
 
     def has_passed(self) -> bool:
         return self._process.poll() == 0
 
-    def kill(self) -> None:
+    def end(self) -> None:
         """With all that runs in its namespaces."""
+        if self._has_to_tidy:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDS_WITHIN_S)
         self._process.kill()
         self._process.wait()
 
@@ -119,45 +185,55 @@ class Run:
     def summary(self) -> str:
         """With its last line, which is pytest's closing one when it has ended."""
         last = self.told().strip().rpartition("\n")[2].strip("= ")
-        return f"{self.name:22} {time.monotonic() - self._began:4.0f} s  {last}"
+        took_s = self._took_s or time.monotonic() - self._began
+        return f"{self.name:28} {took_s:4.0f} s  {last}"
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    is_all = "--all" in arguments
+    names = [each for each in arguments if each != "--all"]
     unknown = set(names) - set(SETS)
     if unknown:
         print(f"there is no set {', '.join(sorted(unknown))}: there are {', '.join(SETS)}")
         return 2
     signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
     signal.signal(signal.SIGINT, _end)  # also where it was ignored, which tests would inherit
-    parts = [part for part in PARTS if part.set in (names or SETS)]
+    plan = stages(is_all)
+    leave_the_users_settings()
+    began = time.monotonic()
+    runs = list[Run]()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="yaim-tests-")))
         directory.chmod(0o755)
-        return _run(parts, directory, stack)
+        for stage in plan:
+            parts = [each for each in stage.parts if each.set in (names or SETS)]
+            runs += _run(parts, stage.side_by_side, directory, stack)
+        print(*(run.summary() for run in runs), sep="\n")
+    print(f"{'in all':28} {time.monotonic() - began:4.0f} s")
+    return 0 if all(run.has_passed() for run in runs) else 1
 
 
-def _run(parts: Iterable[Part], directory: Path, stack: ExitStack) -> int:
-    """The stack ends what is running then."""
-    waiting, running, ended = list(parts), list[Run](), list[Run]()
-    summaries = []
+def _run(
+    parts: Iterable[Part], side_by_side: int, directory: Path, stack: ExitStack
+) -> Iterator[Run]:
+    """Each when it has ended. The stack ends what is running then."""
+    waiting, running = list(parts), list[Run]()
     tell_at = time.monotonic() + TELL_EVERY_S
     while waiting or running:
-        while waiting and len(running) < SIDE_BY_SIDE:
+        while waiting and len(running) < side_by_side:
             run = Run(waiting.pop(0), directory)
-            stack.callback(run.kill)
+            stack.callback(run.end)
             running.append(run)
             print(f"{run.name}: begun", flush=True)
         time.sleep(0.2)
         for run in [each for each in running if each.has_ended()]:
             running.remove(run)
-            ended.append(run)
-            summaries.append(run.summary())
             print(f"\n##### {run.name}\n{run.told()}", flush=True)
+            yield run
         if running and time.monotonic() >= tell_at:
             tell_at += TELL_EVERY_S
             print(*(run.summary() for run in running), sep="\n", flush=True)
-    print("\n".join(summaries))
-    return 0 if all(run.has_passed() for run in ended) else 1
 
 
 def _end(number: int, _: object) -> NoReturn:

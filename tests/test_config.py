@@ -35,6 +35,7 @@ from yaim.core.model import Boottime
 from yaim.helper_client import command
 from yaim.keys import MASK
 
+pytestmark = pytest.mark.quick
 HERE = Path(__file__)
 TLS_DIRECTORY = TemporaryDirectory()
 """Lives as long as this module."""

@@ -11,6 +11,7 @@ from yaim.config_checks import CheckConfig
 from yaim.config_file import ConfigError, Issue
 from yaim.keys import MASK
 
+pytestmark = pytest.mark.quick
 NODE = "dcs-clustername: yaim\ninterface: lo\n"
 URL = "http://127.0.0.1:8008/"
 SECRET = "geheim"

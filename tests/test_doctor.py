@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import shlex
 import socket
 import subprocess
 import sys
@@ -526,7 +527,7 @@ def test_systemctl_is_asked_where_systemd_runs_and_cannot_hang(tmp_path: Path) -
     assert host.units_of(tmp_path, str(systemctl), "yaim.service") == "systemctl show: no bus"
     assert host.credentials_of(str(systemctl), "yaim.service") == frozenset()
     unit = ROOT / "packaging/deb/yaim.service"
-    systemctl.write_text(f"#!/bin/sh\ncat {unit}\n")
+    systemctl.write_text(f"#!/bin/sh\ncat {shlex.quote(str(unit))}\n")
     assert host.credentials_of(str(systemctl), "yaim.service") == {Path("/etc/yaim/yaim.yml")}
     lines = "#LoadCredential=no:/etc/yaim/no\\nLoadCredential=%i.yml:/etc/yaim/%i.yml\\n"
     systemctl.write_text(f"#!/bin/sh\nprintf '{lines.replace('%', '%%')}'\n")

@@ -26,9 +26,11 @@ ROOT = "root:secret"
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EtcdServer]:
     server = EtcdServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 def settings(endpoint: str, **more: str) -> Config:

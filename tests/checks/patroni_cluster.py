@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 from urllib.request import Request, urlopen
 
 from tests.certificates import Certificates
+from tests.checks.postgres_server import children
 from yaim.lab.namespaces import DIES_WITH_US
 
 PATIENT_S = 60.0
@@ -114,7 +115,7 @@ class Node:
     def postgres(self) -> list[int]:
         """Likewise; the postmaster first."""
         postmaster = _running(f"-D\0{self.data}\0")
-        return [*postmaster, *(child for each in postmaster for child in _children(each))]
+        return [*postmaster, *(child for each in postmaster for child in children(each))]
 
     def replaying(self) -> list[int]:
         """The process that replays what comes from the primary. (Patroni ends a pause of that.)"""
@@ -235,12 +236,6 @@ def _command(process: int) -> bytes:
     except OSError:
         pass
     return b""
-
-
-def _children(process: int) -> list[int]:
-    return [
-        int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    ]
 
 
 def _give_to_postgres(*paths: Path) -> None:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -267,15 +267,12 @@ def wait_until(is_so: Callable[[], bool], within_s: float = PATIENT_S) -> None:
 
 
 def children(pid: int) -> Sequence[int]:
-    """Of a process; none if it is gone."""
-    try:
-        return [
-            int(each)
-            for thread in Path(f"/proc/{pid}/task").iterdir()
-            for each in (thread / "children").read_text().split()
-        ]
-    except OSError:
-        return []
+    """Of a process and its threads; none of those that are gone."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):
+            found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def _is_postgres(pid: int) -> bool:

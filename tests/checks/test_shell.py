@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.checks.postgres_server import children
 from yaim.checks.shell import ShellCheck, check_shell, command
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Unfit
@@ -60,14 +61,12 @@ def comes(is_so: Callable[[], bool]) -> bool:
     return False
 
 
-def resources() -> tuple[int, set[str], list[str]]:
+def resources() -> tuple[int, set[str], Sequence[int]]:
     """Threads, file descriptors and children of this process."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    children = [pid for each in tasks for pid in each.read_text().split()]
     return (
         threading.active_count(),
         {each.name for each in Path("/proc/self/fd").iterdir()},
-        children,
+        children(os.getpid()),
     )
 
 
@@ -274,6 +273,7 @@ def test_without_the_user_to_run_it_as_a_command_is_not_run() -> None:
 
 ELSEWHERE = """
 import os, signal, sys
+from tests.checks.postgres_server import children
 from yaim.checks.shell import ShellCheck, check_shell
 exec(sys.argv[1])
 verdict = check_shell(ShellCheck(sys.argv[2]), 20.0, "nobody")

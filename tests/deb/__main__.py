@@ -3,11 +3,13 @@
 As root. Everything is in namespaces and a control group of its own, which are gone with it.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,10 +23,12 @@ CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGHUP, _end)
     unified = next(each for each in CGROUPS if (each / "cgroup.controllers").exists())
     cgroup = unified / f"yaim-test-{os.getpid()}"
+    stack = ExitStack()
     # Where there is a network.
-    images = {IMAGE + suite: image(suite) for suite in sorted({*SUITES.values()})}
+    images = {IMAGE + suite: image(suite, stack) for suite in sorted({*SUITES.values()})}
     # Not a tmpfs: it has no append-only files.
     directory = tempfile.mkdtemp(prefix="yaim-test-", dir="/var/tmp")
     namespaces = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -44,17 +48,26 @@ def main(arguments: list[str]) -> int:
         subprocess.run(("chattr", "-R", "-f", "-a", directory), capture_output=True)
         subprocess.run(("rm", "-rf", "--one-file-system", directory))
         remove_cgroups(cgroup)
+        stack.close()
 
 
 def is_path(argument: str) -> bool:
     return Path(argument.partition("::")[0]).exists()
 
 
-def image(suite: str) -> str:
-    """Where its root file system is, which is made if need be."""
-    command = ("unshare", "--mount", "--", str(ROOT / "tests/deb/image"), suite)
-    done = subprocess.run((*DIES_WITH_US, *command), stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip()
+def image(suite: str, stack: ExitStack) -> str:
+    """The layers of its root file system, which are made if need be; nobody removes them until the
+    stack is closed."""
+    command = (str(ROOT / "tests/debian/root"), suite, "host")
+    while True:
+        done = subprocess.run(
+            (*DIES_WITH_US, *command), stdout=subprocess.PIPE, text=True, check=True
+        )
+        layers = [Path(each) for each in done.stdout.strip().split(":")]
+        lock = stack.enter_context((layers[0].parent / f"{suite}.lock").open())
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if all(each.is_dir() for each in layers):
+            return ":".join(map(str, layers))
 
 
 def _end(number: int, _: object) -> NoReturn:

@@ -4,6 +4,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +38,16 @@ def results(pytestconfig: pytest.Config) -> Iterator[Results]:
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    built = []
-    for version in ((), (LATER,)):
-        into = tmp_path_factory.mktemp("package")
+    def build(into: Path, *version: str) -> Path:
         subprocess.run((str(ROOT / "packaging/build-deb"), str(into), *version), check=True)
         (package,) = into.glob("*.deb")
-        built.append(package)
-    return Packages(*built)
+        return package
+
+    directories = [tmp_path_factory.mktemp("package") for _ in range(2)]
+    with ThreadPoolExecutor() as pool:
+        present = pool.submit(build, directories[0])
+        later = pool.submit(build, directories[1], LATER)
+        return Packages(present.result(), later.result())
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +94,7 @@ def cluster(hosts: Site, results: Results) -> Site:
     each_host = commands("On each host")
     # It says that etcd has no addresses yet.
     each_host = each_host.replace("yaim doctor\n", "! yaim doctor\n")
-    for host in hosts.hosts.values():
-        host.shell(f"cd /root\n{each_host}", within_s=180)
+    hosts.on_all(lambda host: host.shell(f"cd /root\n{each_host}", within_s=180))
     with hosts.watched(POOL) as watch:
         any_host = next(iter(hosts.hosts.values()))
         any_host.shell(commands("On one of them"))
@@ -108,13 +112,42 @@ def told(site: Site) -> str:
     )
 
 
+class Watches:
+    """One at a time, for one story after the other, as long as the hosts are not booted anew."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._stack = ExitStack()
+        self._boots: list[int] = []
+        self._watch: Watch | None = None
+
+    def get(self) -> Watch:
+        boots = [host.boot for host in self._site.hosts.values()]
+        if self._watch is None or boots != self._boots:
+            self.close()
+            self._watch = self._stack.enter_context(self._site.watched(POOL))
+            self._boots = boots
+        return self._watch
+
+    def close(self) -> None:
+        self._stack.close()
+        self._watch = None
+
+
+@pytest.fixture(scope="session")
+def watches(cluster: Site) -> Iterator[Watches]:
+    watches = Watches(cluster)
+    yield watches
+    watches.close()
+
+
 @pytest.fixture
-def watch(cluster: Site) -> Iterator[Watch]:
+def watch(cluster: Site, watches: Watches) -> Watch:
     """From a time on when all was well."""
-    with cluster.watched(POOL) as watching:
-        wait_until(lambda: is_level(watching), 30.0, "all to be well", lambda: told(cluster))
-        watching.begin()
-        yield watching
+    watching = watches.get()
+    wait_until(lambda: is_level(watching), 30.0, "all to be well", lambda: told(cluster))
+    watching.begin()
+    return watching
 
 
 def is_level(watch: Watch) -> bool:

@@ -2,7 +2,7 @@
 
 Everything is in namespaces and a control group that `python -m tests.deb` makes (__main__.py), and
 gone with them. What a host writes lies below a directory of the test, over an image that stays as
-it is (tests/deb/image), and outlives a power failure of the host.
+it is (tests/debian/roots.sh), and outlives a power failure of the host.
 """
 
 import os
@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -31,7 +32,7 @@ PING_EVERY_MS = 10
 CGROUP = "YAIM_TEST_CGROUP"
 """Variable with the control group that all of this is in."""
 IMAGE = "YAIM_TEST_IMAGE_"
-"""Beginning of the variables with the root file systems, by Debian release."""
+"""Beginning of the variables with the root file systems' layers, by Debian release."""
 SUITES = {"db1": "bookworm", "db2": "bookworm", "db3": "trixie"}
 """The hosts, and the Debian release of each."""
 BOOTS_WITHIN_S = 60.0
@@ -62,6 +63,11 @@ class Host:
         return bool(self._pid)
 
     @property
+    def boot(self) -> int:
+        """Another one after each boot."""
+        return self._pid
+
+    @property
     def root(self) -> Path:
         """Its file system, seen from outside."""
         return self.directory / "root"
@@ -77,8 +83,8 @@ class Host:
         (path,) = (line.removeprefix("0::") for line in lines if line.startswith("0::"))
         return Path(os.environ[CGROUP]).parent / path.lstrip("/")
 
-    def make(self, image: Path, neighbours: Sequence["Host"]) -> None:
-        """Its disk: nothing but the image, its name and its address."""
+    def make(self, image: str, neighbours: Sequence["Host"]) -> None:
+        """Its disk: nothing but the image (overlay's lowerdir=), its name and its address."""
         for each in ("upper", "work", "root"):
             (self.directory / each).mkdir(parents=True)
         layers = f"lowerdir={image},upperdir={self.directory}/upper,workdir={self.directory}/work"
@@ -212,6 +218,14 @@ class Site:
     directory: Path
     _watches: int = field(default=0)
 
+    def on(self, names: Iterable[str], act: Callable[[Host], object]) -> None:
+        """Do it on these hosts, at the same time."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(act, [self.hosts[name] for name in names]))
+
+    def on_all(self, act: Callable[[Host], object]) -> None:
+        self.on(self.hosts, act)
+
     @contextmanager
     def watched(self, pool: Sequence[str]) -> Iterator["Watch"]:
         """Pings and kernel events from here on, of the hosts that are on."""
@@ -313,7 +327,7 @@ def site(directory: Path) -> Iterator[Site]:
         }
         stack.callback(_remove, directory, hosts.values())
         for host in hosts.values():
-            host.make(Path(os.environ[IMAGE + host.suite]), list(hosts.values()))
+            host.make(os.environ[IMAGE + host.suite], list(hosts.values()))
             host.start()
         for host in hosts.values():
             host.wait_until_booted()

@@ -2,7 +2,7 @@
 
 import time
 
-from tests.deb.hosts import SUITES, Site
+from tests.deb.hosts import SUITES, Host, Site
 from yaim.lab.wait import wait_until
 
 BY_HAND = ("192.0.2.99/32", "dev", "eth0", "valid_lft", "60", "preferred_lft", "0")
@@ -59,12 +59,15 @@ def test_a_host_without_power_is_gone_at_once_and_has_its_disk_afterwards(hosts:
 def test_a_sandbox_denies_what_it_should(hosts: Site) -> None:
     """Else it would be no wonder that yaim works in one."""
     unit = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect")
-    for host in hosts.hosts.values():
+
+    def look(host: Host) -> None:
         other = next(each for each in hosts.hosts.values() if each is not host)
         ask = ("curl", "-sS", "--max-time", "3", f"http://{other.address}:2379/version")
         assert "etcdserver" in host.run(*unit, *ask)
         assert host.try_(*unit, "-p", "IPAddressDeny=any", *ask).returncode
         assert host.try_(*unit, "-p", "RestrictAddressFamilies=AF_UNIX", *ask).returncode
+
+    hosts.on_all(look)
 
 
 def test_append_only_files_stay(hosts: Site) -> None:

@@ -16,8 +16,8 @@ UNITS = ("yaim.service", "yaim-helper.service", "yaim-helper.socket", "yaim-help
 @pytest.fixture(scope="module")
 def installed(hosts: Site, packages: Packages) -> Site:
     """By apt, and no more."""
-    for host in hosts.hosts.values():
-        host.run("apt-get", "install", f"/root/{packages.present.name}", within_s=180)
+    package = f"/root/{packages.present.name}"
+    hosts.on_all(lambda host: host.run("apt-get", "install", package, within_s=180))
     return hosts
 
 

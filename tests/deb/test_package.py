@@ -27,7 +27,11 @@ def test_two_builds_are_the_same(packages: Packages, tmp_path: Path) -> None:
     """Of checkouts of different days."""
     checkout = tmp_path / "checkout"
     listed = subprocess.run(
-        ("git", "ls-files"), cwd=ROOT, check=True, capture_output=True, text=True
+        ("git", "-c", f"safe.directory={ROOT}", "ls-files"),
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     for name in listed.stdout.splitlines():
         copy = checkout / name

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +21,11 @@ A_GAP_S = 0.5
 """No client of an address that is never off sees more, however busy the machine is."""
 SETTLED_S = 4.0
 """Longer than what the kernel keeps of an address that nobody renews."""
-EACH = pytest.mark.parametrize("name", ["db1", "db3"])
-"""A host of each release."""
+RELEASES = ("db1", "db3")
+"""A host of each release. What is not to be noticed is done to both of them at once, unless it is a
+matter of tenths of a second."""
+EACH = pytest.mark.parametrize("name", RELEASES)
+"""What moves addresses, or may, one after the other."""
 
 
 @pytest.fixture
@@ -37,6 +41,14 @@ class Story:
 
     def __getitem__(self, name: str) -> Host:
         return self.site.hosts[name]
+
+    def on_both(self, act: Callable[[Host], object]) -> None:
+        """Of RELEASES, at the same time."""
+        self.site.on(RELEASES, act)
+
+    def pids(self, *units: str) -> dict[tuple[str, str], int]:
+        """Of units on both of RELEASES."""
+        return {(name, unit): pid(self[name], unit) for name in RELEASES for unit in units}
 
     def until(self, is_so: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
         wait_until(is_so, within_s, what, lambda: f"{self.watch.holders()}\n{told(self.site)}")
@@ -71,34 +83,37 @@ def pid(host: Host, unit: str) -> int:
 # --- restarts, kills and hangs: nothing moves -----------------------------------------------------
 
 
-@EACH
 @pytest.mark.parametrize("unit", ["yaim", "yaim-helper"])
-def test_a_unit_is_restarted(story: Story, name: str, unit: str) -> None:
-    host = story[name]
-    before = pid(host, unit)
-    with story.nothing_is_to_be_seen(f"systemctl restart {unit} ({SUITES[name]})"):
-        host.systemctl("restart", unit)
-    assert pid(host, unit) not in (0, before)
+def test_a_unit_is_restarted(story: Story, unit: str) -> None:
+    before = story.pids(unit)
+    with story.nothing_is_to_be_seen(f"systemctl restart {unit}"):
+        story.on_both(lambda host: host.run("systemctl", "restart", unit))
+    assert_new(before, story.pids(unit))
 
 
-@EACH
 @pytest.mark.parametrize("unit", ["yaim", "yaim-helper"])
-def test_a_unit_is_killed(story: Story, name: str, unit: str) -> None:
-    host = story[name]
-    before = pid(host, unit)
-    with story.nothing_is_to_be_seen(f"systemctl kill -s KILL {unit} ({SUITES[name]})"):
-        host.systemctl("kill", "-s", "KILL", unit)
-    assert pid(host, unit) not in (0, before)
+def test_a_unit_is_killed(story: Story, unit: str) -> None:
+    before = story.pids(unit)
+    with story.nothing_is_to_be_seen(f"systemctl kill -s KILL {unit}"):
+        story.on_both(lambda host: host.systemctl("kill", "-s", "KILL", unit))
+    assert_new(before, story.pids(unit))
+
+
+def assert_new(before: dict[tuple[str, str], int], after: dict[tuple[str, str], int]) -> None:
+    """Each is another process, and there is one."""
+    assert all(each and each != before[unit] for unit, each in after.items()), (before, after)
 
 
 @EACH
 def test_both_are_killed(story: Story, name: str) -> None:
+    """They are back before the kernel ends the addresses, if they have a processor."""
     with story.nothing_is_to_be_seen(f"both killed ({SUITES[name]})"):
         story[name].systemctl("kill", "-s", "KILL", "yaim", "yaim-helper")
 
 
 @EACH
 def test_a_helper_that_hangs_is_replaced_by_its_watchdog(story: Story, name: str) -> None:
+    """Likewise."""
     with story.nothing_is_to_be_seen(f"yaim-helper hangs ({SUITES[name]})"):
         hang(story, name, "yaim-helper")
 
@@ -108,6 +123,9 @@ def test_a_coordinator_that_hangs_is_replaced_by_its_watchdog(story: Story, name
     """Before its lease ends: no other host takes over. When the deadline is first, its addresses
     are off until the new one is there."""
     hang(story, name, "yaim")
+    status = ("show", "-P", "StatusText", "yaim")
+    holds = f"{name} healthy, holds 2 "
+    story.until(lambda: story[name].systemctl(*status).startswith(holds), "it to be at work")
     story.until_whole()
     story.ends(f"yaim hangs ({SUITES[name]})")
     assert len(story.watch.held_by(name)) == 2
@@ -125,26 +143,30 @@ def hang(story: Story, name: str, unit: str) -> None:
 # --- reloading ------------------------------------------------------------------------------------
 
 
-@EACH
-def test_a_change_of_the_configuration_is_applied_by_a_reload(story: Story, name: str) -> None:
-    host = story[name]
-    before = pid(host, "yaim")
-    with story.nothing_is_to_be_seen(f"systemctl reload yaim ({SUITES[name]})"):
-        host.shell("echo 'log-level: Debug' >>/etc/yaim/yaim.yml; systemctl reload yaim")
-        story.until(lambda: "log-level has changed" in host.journal("yaim"), "the change")
-        host.shell("sed -i /log-level/d /etc/yaim/yaim.yml; systemctl reload yaim")
-    assert pid(host, "yaim") == before
+def test_a_change_of_the_configuration_is_applied_by_a_reload(story: Story) -> None:
+    before = story.pids("yaim")
+    with story.nothing_is_to_be_seen("systemctl reload yaim"):
+        for name in RELEASES:
+            host = story[name]
+            host.shell("echo 'log-level: Debug' >>/etc/yaim/yaim.yml; systemctl reload yaim")
+            story.until(
+                lambda host=host: "log-level has changed" in host.journal("yaim"),  # type: ignore[misc]
+                "the change",
+            )
+            host.shell("sed -i /log-level/d /etc/yaim/yaim.yml; systemctl reload yaim")
+    assert story.pids("yaim") == before
 
 
-@EACH
-def test_a_wrong_configuration_is_refused_by_a_reload(story: Story, name: str) -> None:
-    host = story[name]
-    with story.nothing_is_to_be_seen(f"reload of wrong files ({SUITES[name]})"):
+def test_a_wrong_configuration_is_refused_by_a_reload(story: Story) -> None:
+    def reload_wrong_files(host: Host) -> None:
         for unit, file in (("yaim", "yaim.yml"), ("yaim-helper", "helper.yml")):
             host.shell(f"cp -p /etc/yaim/{file} /root; echo 'sense: none' >>/etc/yaim/{file}")
             assert host.try_("systemctl", "reload", unit).returncode
             assert "sense" in host.journal(unit)
             host.shell(f"cp -p /root/{file} /etc/yaim; systemctl reload {unit}")
+
+    with story.nothing_is_to_be_seen("reload of wrong files"):
+        story.on_both(reload_wrong_files)
 
 
 # --- hand-over ------------------------------------------------------------------------------------
@@ -203,50 +225,55 @@ def boot(story: Story, name: str) -> None:
 # --- the package ----------------------------------------------------------------------------------
 
 
-@EACH
-def test_an_upgrade_moves_nothing(story: Story, packages: Packages, name: str) -> None:
-    host = story[name]
-    host.shell("echo '# mine' >>/etc/yaim/helper.yml")
-    before = {unit: pid(host, unit) for unit in ("yaim", "yaim-helper")}
-    with story.nothing_is_to_be_seen(f"upgrade ({SUITES[name]})"):
-        host.run("apt-get", "install", f"/root/{packages.later.name}", within_s=120)
-    assert host.run("dpkg-query", "-W", "-f", "${Version}", "yaim") == "99.0"
-    after = {unit: pid(host, unit) for unit in ("yaim", "yaim-helper")}
-    assert not set(before.values()) & set(after.values())
-    assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
+def test_an_upgrade_moves_nothing(story: Story, packages: Packages) -> None:
+    units = ("yaim", "yaim-helper")
+    for name in RELEASES:
+        story[name].shell("echo '# mine' >>/etc/yaim/helper.yml")
+    before = story.pids(*units)
+    with story.nothing_is_to_be_seen("upgrade"):
+        story.on_both(lambda host: install(host, packages.later))
+    assert_new(before, story.pids(*units))
+    for name in RELEASES:
+        assert story[name].run("dpkg-query", "-W", "-f", "${Version}", "yaim") == "99.0"
+        assert "# mine" in story[name].run("cat", "/etc/yaim/helper.yml")
 
 
-@EACH
-def test_a_downgrade_moves_nothing(story: Story, packages: Packages, name: str) -> None:
-    host = story[name]
-    with story.nothing_is_to_be_seen(f"downgrade ({SUITES[name]})"):
-        present = f"/root/{packages.present.name}"
-        host.run("apt-get", "install", "--allow-downgrades", present, within_s=120)
-    assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
+def test_a_downgrade_moves_nothing(story: Story, packages: Packages) -> None:
+    with story.nothing_is_to_be_seen("downgrade"):
+        story.on_both(lambda host: install(host, packages.present, "--allow-downgrades"))
+    for name in RELEASES:
+        assert "# mine" in story[name].run("cat", "/etc/yaim/helper.yml")
 
 
-@EACH
-def test_a_reinstallation_moves_nothing(story: Story, packages: Packages, name: str) -> None:
-    host = story[name]
-    with story.nothing_is_to_be_seen(f"reinstallation ({SUITES[name]})"):
-        present = f"/root/{packages.present.name}"
-        host.run("apt-get", "install", "--reinstall", present, within_s=120)
-    assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
+def test_a_reinstallation_moves_nothing(story: Story, packages: Packages) -> None:
+    with story.nothing_is_to_be_seen("reinstallation"):
+        story.on_both(lambda host: install(host, packages.present, "--reinstall"))
+    for name in RELEASES:
+        assert "# mine" in story[name].run("cat", "/etc/yaim/helper.yml")
 
 
-@EACH
+def install(host: Host, package: Path, *options: str) -> str:
+    """What apt said."""
+    command = f"apt-get install {' '.join(options)} /root/{package.name} 2>&1"
+    return host.run("sh", "-c", command, within_s=120)
+
+
 def test_a_helper_that_could_not_start_anew_is_left_at_work(
-    story: Story, packages: Packages, name: str
+    story: Story, packages: Packages
 ) -> None:
-    host = story[name]
-    before = pid(host, "yaim-helper")
-    host.shell("cp -p /etc/yaim/helper.yml /root; echo 'sense: none' >>/etc/yaim/helper.yml")
-    with story.nothing_is_to_be_seen(f"reinstallation, helper.yml is wrong ({SUITES[name]})"):
-        present = f"/root/{packages.present.name}"
-        done = host.run("sh", "-c", f"apt-get install --reinstall {present} 2>&1", within_s=120)
-    assert "the helper is not restarted: /etc/yaim/helper.yml is wrong" in done
-    assert pid(host, "yaim-helper") == before
-    host.shell("cp -p /root/helper.yml /etc/yaim")
+    said = dict[str, str]()
+
+    def reinstall(host: Host) -> None:
+        host.shell("cp -p /etc/yaim/helper.yml /root; echo 'sense: none' >>/etc/yaim/helper.yml")
+        said[host.name] = install(host, packages.present, "--reinstall")
+
+    before = story.pids("yaim-helper")
+    with story.nothing_is_to_be_seen("reinstallation, helper.yml is wrong"):
+        story.on_both(reinstall)
+    assert story.pids("yaim-helper") == before
+    for name in RELEASES:
+        assert "the helper is not restarted: /etc/yaim/helper.yml is wrong" in said[name]
+        story[name].shell("cp -p /root/helper.yml /etc/yaim")
 
 
 @EACH
@@ -259,7 +286,7 @@ def test_a_removal_releases_the_addresses(story: Story, packages: Packages, name
     assert host.try_("systemctl", "is-active", "yaim-helper.socket").returncode
     assert "# mine" in host.run("cat", "/etc/yaim/helper.yml")
     host.run("test", "-d", "/var/log/yaim-helper")
-    host.run("apt-get", "install", f"/root/{packages.present.name}", within_s=120)
+    install(host, packages.present)
     story.until_level()
     assert story.watch.overlap_s() == 0.0
 
@@ -281,7 +308,7 @@ def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
         "find /run -name '*yaim*' -print"
     ).split()
     assert left == ["/etc/yaim", "/etc/yaim/yaim.yml"], left
-    host.run("apt-get", "install", f"/root/{packages.present.name}", within_s=120)
+    install(host, packages.present)
     # Another user of that name is another uid.
     host.shell(HELPER_YML)
     host.systemctl("start", "yaim")
@@ -326,7 +353,6 @@ def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
     story.ends("a second cluster comes, is restarted and goes")
 
 
-@EACH
 @pytest.mark.parametrize(
     ("unit", "example", "prepare"),
     [
@@ -343,27 +369,35 @@ def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
         ),
     ],
 )
-def test_an_example_of_a_drop_in_works(
-    story: Story, name: str, unit: str, example: str, prepare: str
-) -> None:
-    host = story[name]
+def test_an_example_of_a_drop_in_works(story: Story, unit: str, example: str, prepare: str) -> None:
     directory = f"/etc/systemd/system/{unit}.service.d"
-    host.shell(
-        f"install -D -t {directory} /usr/share/doc/yaim/examples/{example}\n"
-        f"systemctl daemon-reload\n{prepare}\nsystemctl restart {unit}"
-    )
+
+    def drop_in(host: Host) -> None:
+        host.shell(
+            f"install -D -t {directory} /usr/share/doc/yaim/examples/{example}\n"
+            f"systemctl daemon-reload\n{prepare}\nsystemctl restart {unit}"
+        )
+
+    def take_out(host: Host) -> None:
+        host.shell(f"rm -r {directory}; systemctl daemon-reload")
+        if prepare:
+            host.shell(
+                "rm -r /etc/systemd/system/yaim-helper-seal.service.d; systemctl daemon-reload;"
+                "systemctl stop yaim-helper; chattr -a /var/log/yaim-helper/audit-*;"
+                " chown -R yaim-helper: /var/log/yaim-helper"
+            )
+        host.run("systemctl", "restart", unit)
+
+    story.on_both(drop_in)
     time.sleep(SETTLED_S)
     story.until_level()
-    assert host.systemctl("is-active", unit) == "active"
-    story.until(lambda: is_sealed(host), "the record to be append-only")
-    host.shell(f"rm -r {directory}; systemctl daemon-reload")
-    if prepare:
-        host.shell(
-            "rm -r /etc/systemd/system/yaim-helper-seal.service.d; systemctl daemon-reload;"
-            "systemctl stop yaim-helper; chattr -a /var/log/yaim-helper/audit-*;"
-            " chown -R yaim-helper: /var/log/yaim-helper"
+    for host in map(story.__getitem__, RELEASES):
+        assert host.systemctl("is-active", unit) == "active"
+        story.until(
+            lambda host=host: is_sealed(host),  # type: ignore[misc]
+            "the record to be append-only",
         )
-    host.systemctl("restart", unit)
+    story.on_both(take_out)
     time.sleep(SETTLED_S)
     story.until_level()
     assert story.watch.overlap_s() == 0.0

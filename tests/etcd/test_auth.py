@@ -112,7 +112,7 @@ def test_a_token_that_expires_is_renewed(tmp_path: Path) -> None:
             time.sleep(0.5)
         client.close()
     finally:
-        etcd.stop()
+        etcd.close()
 
 
 def test_a_restart_of_etcd_which_forgets_tokens_is_survived(
@@ -218,7 +218,7 @@ def test_authentication_that_is_switched_on_where_client_certificates_have_names
         assert client.keep(client.grant(5).id).ttl_s == 5
         client.close()
     finally:
-        etcd.stop()
+        etcd.close()
 
 
 def test_a_wrong_password_is_told(secured: EtcdServer) -> None:

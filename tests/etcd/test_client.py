@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from tests.certificates import Certificates
-from tests.etcd.conftest import EtcdServer
+from tests.etcd.conftest import BY_DEFAULT, EtcdServer
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.connection import EtcdLeaseNotFound
@@ -51,8 +51,15 @@ def test_a_lease_is_granted_kept_and_revoked(client: EtcdClient) -> None:
         client.revoke(lease)
 
 
-def test_etcd_grants_no_ttl_below_its_minimum(client: EtcdClient) -> None:
-    assert client.grant(1).ttl_s == 2
+def test_etcd_grants_no_ttl_below_its_minimum(tmp_path: Path) -> None:
+    server = EtcdServer(tmp_path, None, *BY_DEFAULT)
+    try:
+        server.start()
+        client = EtcdClient(server.access, 2.0)
+        assert client.grant(1).ttl_s == 2
+        client.close()
+    finally:
+        server.close()
 
 
 def test_a_watch_tells_changes_in_order(client: EtcdClient) -> None:
@@ -228,4 +235,4 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path, certificates: Certi
                 stranger.read_all(b"a", b"b")
             stranger.close()
     finally:
-        server.stop()
+        server.close()

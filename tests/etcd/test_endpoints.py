@@ -221,7 +221,7 @@ def test_an_endpoint_of_another_cluster_is_not_used(
         assert "etcd is another cluster" in caplog.text
         client.close()
     finally:
-        other.stop()
+        other.close()
 
 
 def test_a_look_at_all_endpoints_does_not_change_which_cluster_is_used(
@@ -241,7 +241,7 @@ def test_a_look_at_all_endpoints_does_not_change_which_cluster_is_used(
         assert client.keep(lease.id).ttl_s == 60
         client.close()
     finally:
-        other.stop()
+        other.close()
 
 
 def test_new_endpoints_are_used_once_they_answer(
@@ -320,13 +320,15 @@ def secured(tmp_path: Path, certificates: Certificates) -> Iterator[Secured]:
     etcd = EtcdServer(
         tmp_path, replace(certificates, ca=theirs.ca, leaf=theirs.cert, key=theirs.key)
     )
-    etcd.start()
-    access = EtcdAccess((etcd.url,), ca_file=ours.ca, cert_file=ours.cert, key_file=ours.key)
-    client = EtcdClient(access, 2.0)
-    client.put(b"a", b"")
-    yield Secured(etcd, theirs, ours, client)
-    client.close()
-    etcd.stop()
+    try:
+        etcd.start()
+        access = EtcdAccess((etcd.url,), ca_file=ours.ca, cert_file=ours.cert, key_file=ours.key)
+        client = EtcdClient(access, 2.0)
+        client.put(b"a", b"")
+        yield Secured(etcd, theirs, ours, client)
+        client.close()
+    finally:
+        etcd.close()
 
 
 def test_all_certificates_are_replaced_one_after_the_other(

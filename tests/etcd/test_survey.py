@@ -40,7 +40,7 @@ def test_an_endpoint_that_is_down_is_told_once_and_when_it_is_back(
         stranger = f"etcd endpoint {other.url}: is of another etcd cluster"
         wait_until(lambda: told(stranger) > 0, 20.0, "a look at the wrong one")
     finally:
-        other.stop()
+        other.close()
     wait_until(lambda: told(down) > 1, 20.0, "a look at nobody")
     etcd.stop()
     survey.soon()
@@ -69,7 +69,7 @@ def test_certificates_that_end_soon_are_told(
             wait_until(lambda what=what: told(what) == 1, 20.0, what)  # type: ignore[misc]
         client.close()
     finally:
-        server.stop()
+        server.close()
 
 
 def test_a_certificate_that_etcd_wants_and_does_not_get_is_told(
@@ -84,4 +84,4 @@ def test_a_certificate_that_etcd_wants_and_does_not_get_is_told(
         wait_until(lambda: told(what) == 1, 20.0, what)
         client.close()
     finally:
-        server.stop()
+        server.close()

@@ -243,6 +243,10 @@ def handed_in(listener: socket.socket, of_another: int = 0) -> Message:
     return {"around": (sys.executable, "-I", "-c", *arguments), "pass_fds": (fd,)}
 
 
+_FIRST = ("nice", "-n", "-10")
+"""As its unit has it."""
+
+
 @contextmanager
 def started(
     namespace: Namespace,
@@ -263,7 +267,9 @@ def started(
     with log.open("ab") as file:
         files = ("--config", str(config_file), "--socket", str(path), "--user", user)
         process = namespace.start(
-            (*around, sys.executable, "-I", "-m", "yaim_helper", *files), file, pass_fds=pass_fds
+            (*_FIRST, *around, sys.executable, "-I", "-m", "yaim_helper", *files),
+            file,
+            pass_fds=pass_fds,
         )
     try:
         yield Helper(process, path, audit_log, log)

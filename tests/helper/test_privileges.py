@@ -37,6 +37,8 @@ from tests.helper.process import (
 )
 from yaim.lab.namespaces import DIES_WITH_US, Namespace
 
+pytestmark = pytest.mark.every_set
+
 ADDRESS = "192.0.2.10"
 USER = "nobody"
 UID = pwd.getpwnam(USER).pw_uid

@@ -55,6 +55,8 @@ from tests.helper.process import (
 )
 from yaim.lab.namespaces import Namespace
 
+pytestmark = pytest.mark.every_set
+
 V4, V6 = "192.0.2.10", "2001:db8::10"
 BOTH: set[Address] = {ip_address(V4), ip_address(V6)}
 ON_INTERFACE = [f"{INTERFACE} {V4}/32", f"{INTERFACE} {V6}/128"]

@@ -3,8 +3,12 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.helper.process import ANSWER_WITHIN_S, started
 from yaim.lab.namespaces import Namespace
+
+pytestmark = pytest.mark.every_set
 
 
 def refusal(namespace: Namespace, directory: Path) -> str:

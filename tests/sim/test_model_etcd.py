@@ -20,7 +20,7 @@ from typing import TypeVar, assert_never
 
 import pytest
 
-from tests.etcd.conftest import EtcdServer
+from tests.etcd.conftest import BY_DEFAULT, EtcdServer
 from tests.sim.etcd import EXTENDED_S, SCAN_EVERY_S, ModelEtcd
 from tests.sim.timeline import Timeline, address
 from yaim.boottime import boottime
@@ -139,12 +139,12 @@ class RealEtcd:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"), None, *BY_DEFAULT)
     try:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.close()
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from tests.sim.world import World
 SEEDS = int(os.environ.get("YAIM_SIM_SEEDS", "300"))
 
 
+@pytest.mark.timeout(60 + SEEDS)
 def test_never_two_always_one_and_even() -> None:
     tally = play_many(0, SEEDS, os.cpu_count() or 1)
     assert not tally.failed, "\n".join(tally.lines())

@@ -192,6 +192,7 @@ def test_an_address_that_is_on_the_host_already_is_left_alone_and_to_others(lab:
 # --- handing over in good order --------------------------------------------------------------
 
 
+@pytest.mark.every_set
 def test_a_failing_service_costs_its_node_the_addresses_until_it_recovers(lab: Lab) -> None:
     """In the Go original an unhealthy node never drops anything."""
     watch = Watch(lab)
@@ -227,6 +228,7 @@ def test_when_all_services_fail_addresses_are_released_or_kept(build: Build, wha
     never_two(lab, watch, 1.0)
 
 
+@pytest.mark.every_set
 def test_a_stopped_node_hands_over_at_once_and_leaves_nothing_in_etcd(lab: Lab) -> None:
     watch = Watch(lab)
     lab.nodes["n1"].stop()

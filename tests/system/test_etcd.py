@@ -87,12 +87,6 @@ def labs() -> Iterator[Labs]:
     labs.close()
 
 
-@pytest.fixture(autouse=True)
-def new_lab_when_tried_again(request: pytest.FixtureRequest, labs: Labs) -> None:
-    if getattr(request.node, "execution_count", 1) > 1:
-        labs.close()
-
-
 @pytest.fixture
 def lab(labs: Labs) -> Lab:
     return labs.get(SECURED)

@@ -29,6 +29,9 @@ ANSWER_WITHIN_S = 20.0
 STOP_WITHIN_S = 20.0
 METRICS_WITHIN_S = 0.5
 
+ELECTED_AT_ONCE = ("--heartbeat-interval=10", "--election-timeout=100")
+"""Of one that is alone: by default it waits a second before it elects itself."""
+
 USER = "yaim"
 """Whom the nodes are to etcd."""
 ACCOUNTS = """\
@@ -228,6 +231,7 @@ class EtcdCluster:
             f"--initial-cluster={initial}",
             f"--initial-cluster-token={self._token}",
             f"--listen-metrics-urls=http://{member.address}:{METRICS_PORT}",
+            *(ELECTED_AT_ONCE if plan.members == 1 else ()),
             *plan.options,
         )
         if plan.is_secured:

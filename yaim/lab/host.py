@@ -19,7 +19,7 @@ BROKEN = "broken"
 def main(name: str, directory: Path, user: str) -> None:
     socket.sethostname(name)
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
-    _open_up(
+    open_up(
         {Path(sys.prefix), Path(sys.base_prefix), directory, *map(Path, filter(None, sys.path))}
     )
     subprocess.Popen((sys.executable, "-P", "-m", "yaim.lab.service", str(directory / BROKEN)))
@@ -39,10 +39,10 @@ def main(name: str, directory: Path, user: str) -> None:
     )
 
 
-def _open_up(needed: set[Path]) -> None:
-    """Let the unprivileged user reach yaim's code where it is: in root's home, say.
+def open_up(needed: set[Path]) -> None:
+    """Let unprivileged users reach yaim's code where it is: in root's home, say.
 
-    A directory on the way that is closed to others is covered, in this node's mount namespace
+    A directory on the way that is closed to others is covered, in this process's mount namespace
     only, by an empty one that is open, in which nothing but what is needed is mounted again.
     """
     present = sorted(path.resolve() for path in needed if path.is_dir())

@@ -17,6 +17,19 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 """In front of a command: the kernel kills it when the thread that started it ends."""
 
 
+_SET_UP = (
+    "sh",
+    "-c",
+    "cd /proc/sys/net/ipv4/conf && for each in accept_local arp_announce arp_filter arp_ignore\\\n"
+    "    arp_notify forwarding rp_filter; do\n"
+    "    echo 0 >all/$each; echo 0 >default/$each\n"
+    "done 2>/dev/null # is read-only in some containers\n"
+    "exec ip link set lo up",
+)
+"""In a new network namespace. IPv4's settings are a copy of the host's there, which may be a router
+or set up for keepalived; from here on they are what the kernel's are by default."""
+
+
 class LabError(Exception):
     """The lab cannot do it; the text says why and what to do."""
 
@@ -36,7 +49,7 @@ def enter_private_network() -> None:
         return
     _check(_libc.unshare(_CLONE_NEWNET), "make a network namespace")
     _is_private.append(True)
-    run(("ip", "link", "set", "lo", "up"))
+    run(_SET_UP)
 
 
 def is_in_private_network() -> bool:
@@ -63,7 +76,7 @@ class Namespace:
             if inside.stdout.read(1) != b"\n":
                 raise LabError("cannot make a network namespace: is this root?")
             made = cls(os.open(f"/proc/{inside.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        made.run("ip", "link", "set", "lo", "up")
+        made.run(*_SET_UP)
         return made
 
     @property
