@@ -482,10 +482,14 @@ def test_a_host_that_was_paused_asks_etcd_before_it_holds_an_address_again(
     n2.start()
     n3.start()
     lab.wait_until_held(counts=[2, 2, 2])
+    # Moves of the start may still be under way.
+    Watch(lab).look_on(1.0)
+    lab.wait_until_held(counts=[2, 2, 2])
     before = lab.holders()
     watch = Watch(lab)
     set_clock("+20")
     wait_for_log(n1, "this host may have been paused")
+    wait_for_log(n1, "the lease is not kept", times=2)
     wait_until(lambda: watch.moves == 2, 10.0, "its two addresses to be gone and back")
     assert log_of(n1).count("the lease is not kept") == 2
     assert lab.holders() == before
