@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
+from signal import ITIMER_REAL
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,6 +36,16 @@ class Nursery:
     def close(self) -> None:
         for stack, _, _ in self._young:
             stack.close()
+
+
+@pytest.fixture(autouse=True)
+def no_alarm() -> Iterator[None]:
+    """Where the helper's code runs in the test's own process, being slow is no reason to end that
+    (act_within); and the alarm that ends a test which hangs stays set."""
+    never = SimpleNamespace(ITIMER_REAL=ITIMER_REAL, setitimer=lambda *_: None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("yaim_helper.addresses.signal", never)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import select
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
@@ -13,7 +15,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from yaim_helper.addresses import Kernel, KernelError, last_extension_s, lifetime_s
+from yaim_helper.addresses import (
+    ACT_WITHIN_S,
+    Assignment,
+    Kernel,
+    KernelError,
+    last_extension_s,
+    lifetime_s,
+)
 from yaim_helper.announce import frames
 from yaim_helper.audit import AuditLog
 from yaim_helper.entries import Owner
@@ -514,6 +523,24 @@ def test_why_extensions_fail_is_told_once(
             assert holdings.renew(OWNER, boottime() + 60) == Ok({"missing": []})
     told = (str(address), "failed: No buffer space available")
     assert own_doings(tmp_path / "audit") == [told] * 3
+
+
+def test_a_slow_machine_does_not_end_a_test(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The helper would be dead by now. pytest's own alarm stays set."""
+    put = Kernel.put
+
+    def slow(kernel: Kernel, assignments: list[Assignment]) -> dict[Address, KernelError]:
+        time.sleep(2 * ACT_WITHIN_S)
+        return put(kernel, assignments)
+
+    monkeypatch.setattr(Kernel, "put", slow)
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.settle(host)
+    assert present(network) == on_interface("192.0.2.1")
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 2 * ACT_WITHIN_S
 
 
 def test_what_a_pause_has_outlived_goes_though_the_kernel_does_not_tell_of_the_others(
