@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ def advertise(server: EtcdServer, session: str, **changed: object) -> None:
         session=session,
         version="1",
         waits_s=20.0 if changed.get("waits") else 0.0,
+        present=frozen_mapping({ip_address("192.0.2.10"): "eth0, /24"} if "has" in changed else {}),
     )
     client = EtcdClient(server.access, 2.0)
     client.put(KEYS.node(NodeName("db1")), write_advertisement(advertisement))
@@ -131,6 +133,16 @@ def test_an_empty_pool_is_told_with_the_command_that_fills_it(server: EtcdServer
     subprocess.run(command, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}, check=True)
     (found,) = look_at_pool(settings(server.url), seen(server))
     assert (found.verdict, found.text) == (OK, "has 1: 192.0.2.10")
+
+
+def test_an_address_of_the_pool_that_a_node_has_not_by_yaim_is_a_problem(
+    server: EtcdServer,
+) -> None:
+    server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", "")
+    advertise(server, f"{BOOT_ID}:1", has="192.0.2.10")
+    found = list(look_at_pool(settings(server.url), seen(server)))
+    assert [each.verdict for each in found] == [OK, WARNING, PROBLEM]
+    assert found[-1].text == "192.0.2.10 is on db1 already, not by yaim (eth0, /24)"
 
 
 def test_a_wrong_entry_and_an_address_without_a_holder_are_told(server: EtcdServer) -> None:

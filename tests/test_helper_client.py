@@ -37,6 +37,7 @@ from yaim.core.events import (
     HelperReady,
 )
 from yaim.core.model import Boottime
+from yaim.core.refusals import Cause
 from yaim.helper_client import (
     ANSWER_WITHIN_S,
     MAX_UNDER_WAY,
@@ -263,7 +264,9 @@ def meant(vector: dict[str, str]) -> Event | None:
         case AddAddress(), "added":
             return AddressAdded(11, V4)
         case AddAddress(), ("refused for good" | "refused for now") as means:
-            return AddressRefused(11, V4, reason, is_lasting=means == "refused for good")
+            cause = Cause.of(json.loads(vector["packet"])["code"])
+            assert (cause is Cause.EXPIRED) == (means == "refused for now")
+            return AddressRefused(11, V4, reason, cause)
         case ((AddAddress(number) | RemoveAddress(number)), "failed"):
             return AddressFailed(number, V4, reason)
         case RemoveAddress(), "removed":
@@ -450,8 +453,8 @@ def test_each_command_is_answered_by_its_event_in_order(
         assert events == [
             AddressAdded(1, V4),
             AddressAdded(2, V6),
-            AddressRefused(3, NOBODYS, "", is_lasting=True),
-            AddressRefused(4, V4 + 1, "", is_lasting=False),
+            AddressRefused(3, NOBODYS, "", Cause.NOT_ALLOWED),
+            AddressRefused(4, V4 + 1, "", Cause.EXPIRED),
             AddressFailed(5, V4 + 2, ""),
             AddressRemoved(6, V4),
             AddressRemoved(7, V4),

@@ -56,6 +56,12 @@ def waiting(name: str) -> Node:
     return replace(node(name), advertisement=replace(node(name).advertisement, waits_s=40.0))
 
 
+def having(name: str, address: str) -> Node:
+    """Not by yaim."""
+    present = frozen_mapping({ip_address(address): "eth0, /24"})
+    return replace(node(name), advertisement=replace(node(name).advertisement, present=present))
+
+
 def mark(address: str, holder: str, lease: int | None = None) -> Mark:
     number = LeaseId(LEASES[holder] if lease is None else lease)
     return Mark(ip_address(address), NodeName(holder), number, Revision(1))
@@ -85,6 +91,7 @@ UNHEALTHY = view(POOL, (node("db1"), node("db2", "Connection refused", False)), 
 WRONG = view(POOL, NODES, MARKS, (WrongEntry("192.0.2.09", "not an address"),))
 STALE = view(POOL, NODES, (*MARKS[1:], mark("192.0.2.9", "db1", lease=99)))
 FLAPPING = view(POOL, (node("db1"), waiting("db2")), MARKS)
+ELSEWHERE = view(POOL, (node("db1"), having("db2", "192.0.2.9")), MARKS)
 OF_NOBODY = view(POOL, NODES[:1], MARKS)
 EMPTY = view((), (), ())
 NO_NODES = view(POOL, (), ())
@@ -159,6 +166,7 @@ def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
         (NO_ADDRESSES, Condition.HEALTHY),
         (FLAPPING, Condition.HEALTHY),
         (UNHELD, Condition.DEGRADED),
+        (ELSEWHERE, Condition.DEGRADED),
         (UNHEALTHY, Condition.DEGRADED),
         (WRONG, Condition.DEGRADED),
         (STALE, Condition.DEGRADED),
@@ -171,6 +179,7 @@ def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
         "no addresses",
         "node waiting",
         "address unheld",
+        "address elsewhere for another reason",
         "node unhealthy",
         "wrong entry",
         "stale mark",
@@ -244,6 +253,18 @@ def test_a_node_that_waits_because_it_flaps_is_shown_as_such() -> None:
         "db2   healthy, waits 40 s (flapping)  0          HTTP 200",
     ]
     assert [each["waits_s"] for each in json.loads(as_json(found))["nodes"]] == [0.0, 40.0]
+
+
+def test_an_address_that_is_on_a_node_not_by_yaim_is_told_with_the_node_and_what_to_do() -> None:
+    """A pool address that keepalived still held: on both nodes, and all was said to be healthy."""
+    complaint = "on db2 already, not by yaim (eth0, /24): remove it there"
+    lines = as_table(status_of(CLUSTER, ELSEWHERE)).splitlines()
+    assert lines[3] == "192.0.2.9    db1"
+    assert lines[6] == f"192.0.2.9 is {complaint}"
+    unheld = status_of(CLUSTER, replace(ELSEWHERE, marks=frozen_mapping({})))
+    assert as_table(unheld).splitlines()[3] == f"192.0.2.9    - nobody - ({complaint})"
+    told = json.loads(as_json(unheld))["addresses"][0]
+    assert told["present"] == [{"node": "db2", "where": "eth0, /24"}]
 
 
 def test_an_address_that_nobody_holds_is_for_a_node_that_does_not_wait() -> None:
@@ -323,6 +344,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "address": "192.0.2.10",
                 "holder": None,
                 "reason": "not allowed on eth0 by the helper: db1; unhealthy: db2",
+                "present": [],
             }
         ],
         "nodes": [

@@ -35,6 +35,7 @@ from yaim.core.events import (
     HelperReady,
 )
 from yaim.core.model import Address, Boottime, Network
+from yaim.core.refusals import Cause
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,6 @@ these. Nor do their replies overflow the helper's buffer, for which it would han
 counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wait."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 TELL_HEAD_EVERY_S = 3600.0
-_PASSING = ("expired",)
-"""Refusals that say nothing about the next try."""
 
 HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
@@ -105,8 +104,8 @@ def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event |
             case RemoveAddress() if result == "ok":
                 return AddressRemoved(action.request, action.address)
             case AddAddress() if result == "refused":
-                is_lasting = reply["code"] not in _PASSING
-                return AddressRefused(action.request, action.address, reply["reason"], is_lasting)
+                cause = Cause.of(reply["code"])
+                return AddressRefused(action.request, action.address, reply["reason"], cause)
             case AddAddress() | RemoveAddress():
                 return AddressFailed(action.request, action.address, reply["reason"])
             case _:

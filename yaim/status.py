@@ -5,19 +5,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order
+from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order, present_on
 from yaim.etcd.certificates import Expiry, ending
 from yaim.tables import columns
 
 PRESSING_WITHIN = timedelta(days=7)
+_REMOVE = "not by yaim ({}): remove it there"
 
 
 class Condition(IntEnum):
     """Also the exit status."""
 
     HEALTHY = 0
-    """Every address is held, every node is healthy, every pool entry is right, and no certificate
-    for etcd ends within a week."""
+    """Every address is held, and on no node for another reason, every node is healthy, every pool
+    entry is right, and no certificate for etcd ends within a week."""
     DEGRADED = 1
     UNREACHABLE = 2
 
@@ -28,6 +29,15 @@ class AddressStatus:
     holder: str | None
     reason: str = ""
     """Why nobody holds it."""
+    present: tuple[tuple[str, str], ...] = ()
+    """The nodes that have it for another reason than yaim, and where."""
+
+    @property
+    def complaint(self) -> str:
+        return "; ".join(
+            f"{self.address} is on {name} already, {_REMOVE.format(where)}"
+            for name, where in self.present
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,7 @@ class ClusterStatus:
         is_healthy = (
             self.nodes
             and not self.wrong_entries
-            and all(each.holder is not None for each in self.addresses)
+            and all(each.holder is not None and not each.present for each in self.addresses)
             and all(each.is_healthy for each in self.nodes)
             and not any(each.is_pressing for each in self.certificates)
         )
@@ -88,8 +98,9 @@ def status_of(
     addresses = []
     for address, entry in sorted(view.pool.items(), key=lambda item: address_order(item[0])):
         holder = holders.get(str(address))
+        present = tuple((str(name), where) for name, where in present_on(address, view.nodes))
         reason = "" if holder is not None else _why_nobody(entry, view)
-        addresses.append(AddressStatus(str(address), holder, reason))
+        addresses.append(AddressStatus(str(address), holder, reason, present))
     return ClusterStatus(
         cluster,
         tuple(addresses),
@@ -121,6 +132,8 @@ def certificates_of(expiries: tuple[Expiry, ...], now: datetime) -> tuple[Certif
 
 def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
     """As in `unhealthy: db1, db2; excluded: db3`."""
+    if present := present_on(entry.address, view.nodes):
+        return "; ".join(f"on {name} already, {_REMOVE.format(where)}" for name, where in present)
     names: dict[str, list[NodeName]] = {}
     ready_first = sorted(view.nodes.items(), key=lambda item: (item[1].is_waiting, item[0]))
     for name, node in ready_first:
@@ -139,7 +152,12 @@ def as_json(status: ClusterStatus) -> str:
             "status": status.condition.name.lower(),
             "cluster": status.cluster,
             "addresses": [
-                {"address": each.address, "holder": each.holder, "reason": each.reason}
+                {
+                    "address": each.address,
+                    "holder": each.holder,
+                    "reason": each.reason,
+                    "present": [{"node": name, "where": where} for name, where in each.present],
+                }
                 for each in status.addresses
             ],
             "nodes": [
@@ -177,6 +195,7 @@ def as_table(status: ClusterStatus) -> str:
         ("ADDRESS", "HOLDER"),
         [(each.address, each.holder or f"- nobody - ({each.reason})") for each in status.addresses],
     )
+    lines += [each.complaint for each in status.addresses if each.holder and each.present]
     lines.append("")
     lines += columns(
         ("NODE", "HEALTH", "ADDRESSES", "REASON"),

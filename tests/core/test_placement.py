@@ -31,6 +31,7 @@ def node(
     refused: frozenset[Address] = frozenset(),
     is_healthy: bool = True,
     waits_s: float = 0.0,
+    present: frozenset[Address] = frozenset(),
 ) -> Node:
     return Node(
         NodeName(name),
@@ -43,6 +44,7 @@ def node(
             session="",
             version="",
             waits_s=waits_s,
+            present=dict.fromkeys(present, "eth0, /24"),
         ),
         LeaseId(1),
         Revision(1),
@@ -166,6 +168,23 @@ def test_when_its_wait_is_over_a_node_gets_its_share() -> None:
     assert counts(spread(entries(4), [node("a"), node("b")], held)) == [2, 2]
 
 
+def test_what_a_node_has_for_another_reason_nobody_takes_and_its_holder_keeps() -> None:
+    """Also where that node is unhealthy."""
+    has_it = frozenset({address(1)})
+    nodes = [node("a"), node("b", present=has_it), node("c", is_healthy=False, present=has_it)]
+    assert spread(entries(1), nodes, {}) == {}
+    assert spread(entries(1), nodes[::2], {}) == {}
+    held = {address(n): "a" for n in range(1, 4)}
+    assert spread(entries(3), nodes, held)[address(1)] == "a"
+    assert spread(entries(1), nodes, {address(1): "c"}) == {}
+
+
+def test_a_second_copy_does_not_cost_a_node_what_it_holds() -> None:
+    nodes = [node("a", present=frozenset({address(1)})), node("b")]
+    held = {address(1): "a"}
+    assert spread(entries(1), nodes, held) == held
+
+
 @st.composite
 def clusters(draw: st.DrawFn) -> tuple[list[PoolEntry], list[Node], dict[Address, str]]:
     addresses = [address(number) for number in range(1, draw(st.integers(0, 6)) + 1)]
@@ -177,6 +196,7 @@ def clusters(draw: st.DrawFn) -> tuple[list[PoolEntry], list[Node], dict[Address
             refused=draw(some_addresses),
             is_healthy=draw(st.integers(0, 9)) > 0,
             waits_s=draw(st.sampled_from((0.0, 0.0, 10.0))),
+            present=draw(some_addresses) if draw(st.integers(0, 3)) == 0 else frozenset(),
         )
         for name in names
     ]
@@ -206,6 +226,8 @@ def test_spread_and_moves_are_the_best_that_exist(
         able = [each for each in nodes if each.can_hold(entry)]
         ready = [each for each in able if each.advertisement.waits_s == 0]
         holder = [each for each in able if each.name == held.get(entry.address)]
+        if any(entry.address in each.advertisement.present for each in nodes):
+            ready, able = [], holder
         if able:
             choices[entry.address] = [each.name for each in ready or holder or able]
     best = min(cost(dict(zip(choices, names, strict=True))) for names in product(*choices.values()))

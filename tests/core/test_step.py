@@ -26,6 +26,7 @@ from yaim.core.actions import (
 from yaim.core.deadline import HELPER_GRACE_S, all_over_at, deadline_of
 from yaim.core.events import (
     AddressAdded,
+    AddressesObserved,
     AddressesRenewed,
     AddressFailed,
     AddressGone,
@@ -64,16 +65,19 @@ from yaim.core.model import (
     Mark,
     Node,
     NodeName,
+    Place,
     PoolEntry,
     Revision,
     WrongEntry,
     frozen_mapping,
 )
+from yaim.core.refusals import Cause, Refusal
 from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Local, Phase, State
 from yaim.core.step import (
     ADD_RETRY_S,
     FAILED_FOR_S,
+    KERNEL_PATIENCE_S,
     NAME_PATIENCE_S,
     ORPHAN_PATIENCE_S,
     REFUSED_FOR_S,
@@ -90,6 +94,7 @@ LEASE, OTHERS_LEASE = LeaseId(0x11), LeaseId(0x22)
 SESSION = "boot-1:4026531840"
 NETWORKS = frozen_mapping({"eth0": (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))})
 TTL_S = 3
+FAILED = Refusal(Cause.FAILED, Boottime(1e6))
 
 
 def settings() -> Settings:
@@ -145,7 +150,7 @@ class Play:
     """One core, told things at chosen instants. Answers with its actions, but for the reports."""
 
     def __init__(self) -> None:
-        self.state = State(settings())
+        self.state = State(settings(), own_addresses=frozen_mapping({}))
         self.now = 1000.0
         self.reports: list[Report] = []
         self.wake_at: float | None = None
@@ -1046,7 +1051,7 @@ def test_an_address_that_the_helper_refuses_is_left_to_other_nodes() -> None:
     assert isinstance(claim, ClaimMarks)
     (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
     assert isinstance(add, AddAddress)
-    refused = AddressRefused(add.request, A, "no rule allows it", is_lasting=True)
+    refused = AddressRefused(add.request, A, "no rule allows it", Cause.NOT_ALLOWED)
     remove, write = play.tell(refused)
     assert isinstance(remove, RemoveAddress) and isinstance(write, AdvertiseNode)
     assert write.advertisement.refused == frozenset({A})
@@ -1057,13 +1062,162 @@ def test_an_address_that_the_helper_refuses_is_left_to_other_nodes() -> None:
     assert any("SIGHUP" in text for text in play.said(Level.ERROR))
 
 
+HERE = frozen_mapping({A: (Place("eth0", 24),)})
+NOTHING_OWN = AddressesObserved(frozen_mapping({}))
+
+
+def having(name: NodeName, lease: LeaseId, revision: int, *addresses: Address) -> Node:
+    """A node that has these addresses for another reason."""
+    known = node(name, lease, revision)
+    present = frozen_mapping(dict.fromkeys(addresses, "eth0, /24"))
+    return replace(known, advertisement=replace(known.advertisement, present=present))
+
+
+def test_what_is_here_already_is_said_before_its_mark_is_given_back() -> None:
+    """It was handed to the next node, which put it on its interface, too."""
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
+    assert isinstance(add, AddAddress)
+    reason = "192.0.2.10 is on this host already"
+    refused = AddressRefused(add.request, A, reason, Cause.FOREIGN)
+    remove, write = play.tell(AddressesObserved(HERE), refused)
+    assert isinstance(remove, RemoveAddress) and isinstance(write, AdvertiseNode)
+    assert write.advertisement.present == {A: "eth0, /24"}
+    assert play.tell(AddressRemoved(remove.request, A)) == []
+    told = replace(node(ME, LEASE, 5), advertisement=write.advertisement)
+    (release,) = play.tell(NodeAdvertised(write.request, told))
+    assert release == ReleaseMarks(write.request + 1, (mark(A, 4),), Revision(5))
+
+
+def test_an_address_that_the_kernel_has_told_of_is_never_claimed() -> None:
+    play = started()
+    (write,) = play.tell(AddressesObserved(HERE))
+    assert isinstance(write, AdvertiseNode)
+    told = replace(node(ME, LEASE, 3), advertisement=write.advertisement)
+    play.tell(NodeAdvertised(write.request, told))
+    assert play.tell(ClusterChanged(view(4, (A,), (told,)))) == []
+    (warning,) = play.said(Level.WARNING)
+    assert warning.startswith("192.0.2.10 is here already, not by yaim (eth0, /24)")
+
+
+def test_what_another_node_has_for_another_reason_is_not_claimed_until_it_has_gone() -> None:
+    play = started()
+    nodes = (node(ME, LEASE, 2), having(OTHER, OTHERS_LEASE, 3, A))
+    assert play.tell(ClusterChanged(view(3, (A,), nodes))) == []
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 4, is_healthy=False))
+    (claim,) = play.tell(ClusterChanged(view(4, (A,), nodes)))
+    assert isinstance(claim, ClaimMarks)
+
+
+def test_an_unhealthy_node_says_what_it_has_for_another_reason() -> None:
+    play = started()
+    play.settle(play.tell(play.unhealthy()))
+    (write,) = play.tell(AddressesObserved(HERE))
+    assert isinstance(write, AdvertiseNode) and not write.advertisement.is_healthy
+    assert write.advertisement.present == {A: "eth0, /24"}
+
+
+def test_what_is_claimed_and_not_added_is_given_back_when_another_node_has_it() -> None:
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    nodes = (node(ME, LEASE, 2), having(OTHER, OTHERS_LEASE, 4, A))
+    play.tell(ClusterChanged(view(4, (A,), nodes)))
+    claimed = MarksClaimed(claim.request, (mark(A, 5),), frozenset(), Revision(5))
+    (remove,) = play.tell(claimed)
+    assert isinstance(remove, RemoveAddress)
+    (release,) = play.tell(AddressRemoved(remove.request, A))
+    assert release == ReleaseMarks(remove.request + 1, (mark(A, 5),), Revision(2))
+
+
+def test_what_is_held_stays_when_it_comes_to_another_node_for_another_reason() -> None:
+    play = holding(A)
+    nodes = (node(ME, LEASE, 2), having(OTHER, OTHERS_LEASE, 5, A))
+    assert play.tell(ClusterChanged(view(5, (A,), nodes, (mark(A, 4),)))) == []
+    assert play.said(Level.WARNING) == [
+        f"{A}, which this node holds, is on n2, too, not by yaim (eth0, /24): remove it there"
+    ]
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 6))
+    assert play.tell(ClusterChanged(view(6, (A,), nodes, (mark(A, 4),)))) == []
+    assert play.said(Level.INFO)[-1] == f"{A} is on no node any more for another reason than yaim"
+
+
+def test_a_second_copy_of_what_is_held_is_told_at_once_and_again_when_it_stays() -> None:
+    play = holding(A)
+    (write,) = play.tell(AddressesObserved(HERE))
+    assert isinstance(write, AdvertiseNode) and write.advertisement.present == {A: "eth0, /24"}
+    told = replace(node(ME, LEASE, 5), advertisement=write.advertisement)
+    assert play.tell(NodeAdvertised(write.request, told)) == []
+    assert play.state.held == (A,)
+    at_once = f"a second copy of {A}, which this node holds, is here, not by yaim (eth0, /24)"
+    assert play.said(Level.WARNING)[-1].startswith(at_once)
+    (remove, *_) = play.tell(play.unhealthy())
+    assert isinstance(remove, RemoveAddress)
+    play.tell(AddressRemoved(remove.request, A))
+    assert play.said(Level.WARNING)[-1].startswith(f"{A} is here already, not by yaim")
+    assert play.state.present == {A: "eth0, /24"}
+
+
+def test_what_the_helper_says_is_here_counts_until_it_goes_also_after_a_sighup() -> None:
+    """It looks like the helper's, and is another cluster's."""
+    play = started()
+    play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    play.tell(MarksClaimed(2, (mark(A, 4),), frozenset(), Revision(4)))
+    play.tell(AddressRefused(3, A, "it is held for cluster other of uid 7", Cause.FOREIGN))
+    play.tell(SettingsChanged(settings()), helper_ready())
+    assert play.state.present == {A: "its helper says so"}
+    play.tell(AddressGone(A))
+    assert play.state.present == {} and not play.state.refused
+
+
+def test_what_went_while_the_helper_was_asked_is_tried_again_at_once() -> None:
+    """Its refusal came after the news that its reason was gone, and stood for an hour."""
+    play = started()
+    play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
+    play.tell(MarksClaimed(2, (mark(A, 4),), frozenset(), Revision(4)))
+    play.tell(AddressGone(A))
+    assert play.tell(AddressRefused(3, A, "it is on this host already", Cause.FOREIGN)) == []
+    assert requests(play.after(ADD_RETRY_S)) == [AddAddress]
+
+
+def test_of_addresses_outside_the_pool_those_are_told_that_the_helper_would_be_asked_for() -> None:
+    """So that it is known by the time that one of them joins the pool."""
+    play = started()
+    far = ip_address("198.51.100.1")
+    own = {each: (Place("eth0", 24),) for each in (A, B, far)}
+    (write,) = play.tell(AddressesObserved(frozen_mapping(own)))
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement.present.keys() == {A, B}
+
+
+def test_the_first_advertisement_waits_a_second_at_most_for_what_the_kernel_tells() -> None:
+    def until_it_is_advertised() -> Play:
+        play = Play()
+        play.state = State(settings())
+        play.tell()
+        play.tell(helper_ready(), ClusterRead(view(1)), play.healthy())
+        assert play.tell(play.kept()) == []
+        return play
+
+    play = until_it_is_advertised()
+    (write,) = play.tell(AddressesObserved(HERE))
+    assert isinstance(write, AdvertiseNode) and set(write.advertisement.present) == {A}
+    play = until_it_is_advertised()
+    assert play.wake_at is not None and play.wake_at <= play.now + KERNEL_PATIENCE_S
+    writes = [each for each in play.after(KERNEL_PATIENCE_S) if isinstance(each, AdvertiseNode)]
+    assert len(writes) == 1
+    assert any("the kernel has not told" in text for text in play.said(Level.WARNING))
+
+
 def test_a_refusal_that_passes_is_tried_again() -> None:
     play = started()
     (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
     assert isinstance(claim, ClaimMarks)
     (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
     assert isinstance(add, AddAddress)
-    assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
+    assert play.tell(AddressRefused(add.request, A, "too late", Cause.EXPIRED)) == []
     (again,) = play.after(0.15)
     assert isinstance(again, AddAddress)
     assert again == replace(add, request=again.request)
@@ -1084,7 +1238,7 @@ def test_sighup_lets_refused_addresses_be_tried_again() -> None:
     play = started()
     play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
     play.tell(MarksClaimed(2, (mark(A, 4),), frozenset(), Revision(4)))
-    play.tell(AddressRefused(3, A, "no rule allows it", is_lasting=True))
+    play.tell(AddressRefused(3, A, "no rule allows it", Cause.NOT_ALLOWED))
     assert A in play.state.refused
     play.tell(SettingsChanged(settings()))
     assert A not in play.state.refused
@@ -1174,7 +1328,7 @@ def test_an_interface_that_comes_up_lets_only_what_goes_there_be_tried_again() -
     networks = {**NETWORKS, "eth1": NETWORKS["eth0"]}
     play.tell(HelperReady(SESSION, tuple(networks.items()), ()))
     play.tell(LinksObserved(frozenset({"eth0"})))
-    play.state = replace(play.state, refused=frozen_mapping({A: Boottime(play.now + 100)}))
+    play.state = replace(play.state, refused=frozen_mapping({A: FAILED}))
     play.tell(LinksObserved(frozenset({"eth0", "eth1"})))
     assert set(play.state.refused) == {A}
 
@@ -1185,14 +1339,14 @@ def test_what_could_not_be_added_is_tried_again_after_growing_pauses() -> None:
     for _ in range(4):
         play.state = replace(play.state, local=frozen_mapping({A: Local(Phase.ADDING, 77)}))
         play.tell(AddressFailed(77, A, "the disk is full"))
-        pauses.append(play.state.refused[A] - play.now)
+        pauses.append(play.state.refused[A].until - play.now)
         play.after(pauses[-1] + 1)
         assert not play.state.refused
     assert pauses == [FAILED_FOR_S * factor for factor in (1, 2, 4, 8)]
     play.after(REFUSED_FOR_S)
     play.state = replace(play.state, local=frozen_mapping({A: Local(Phase.ADDING, 77)}))
     play.tell(AddressFailed(77, A, "the disk is full"))
-    assert play.state.refused[A] - play.now == FAILED_FOR_S
+    assert play.state.refused[A].until - play.now == FAILED_FOR_S
 
 
 def test_an_address_on_another_interface_stays_when_one_goes_down() -> None:
@@ -1451,7 +1605,7 @@ def test_an_address_whose_new_add_was_refused_may_be_there_still() -> None:
     play = holding(A)
     (add,) = play.after(0.2, AddressesRenewed(frozenset({A})))
     assert isinstance(add, AddAddress)
-    assert play.tell(AddressRefused(add.request, A, "too late", is_lasting=False)) == []
+    assert play.tell(AddressRefused(add.request, A, "too late", Cause.EXPIRED)) == []
     (remove,) = play.tell(CheckAnswered("service", False, "HTTP 503", Boottime(play.now + 10)))
     assert isinstance(remove, RemoveAddress) and remove.address == A
 
@@ -1584,7 +1738,7 @@ def test_what_fails_is_repeated_with_growing_pauses_that_differ_from_node_to_nod
     paused = []
     for name in (ME, OTHER):
         play = Play()
-        play.state = State(replace(settings(), node=name))
+        play.state = replace(play.state, settings=replace(settings(), node=name))
         assert play.tell() == [ReadCluster()]
         pauses = pauses_of(play, ClusterReadFailed("no answer in time"), 7)
         for pause_s, longest_s in zip(pauses, (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0), strict=True):

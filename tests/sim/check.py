@@ -22,7 +22,8 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.deadline import HELPER_GRACE_S
-from yaim.core.model import Address, Boottime, Mark, NodeName, PoolEntry
+from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
+from yaim.core.state import Phase
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -51,8 +52,14 @@ RESTLESS = "no move left to make"
 NOT_BACK = "what was held is back where it was after all leases were lost"
 STILL_WAITING = "a wait has its end"
 NOT_HANDED_OVER = "who cannot serve hands over"
+ELSEWHERE = "no add of what a live node has for another reason"
+NOT_TOLD = "a node says what it has for another reason"
+NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
+HEARD_WITHIN_S = 15.0
+"""What stands in etcd every coordinator that takes addresses has seen after this long: it reads all
+every 5 s, and the network may lose some of that."""
 MAX_STEPS = 50_000
 """In one schedule; a few hundred are usual, some thousands can be."""
 
@@ -66,6 +73,8 @@ class Checker:
         """Where each address is."""
         self._hastily_taken: dict[Address, float] = {}
         """By a node that did not know of a loss of leases; until when others may have it."""
+        self._said: dict[tuple[NodeName, Address], float] = {}
+        """What nodes say in etcd that they have for another reason, and since when."""
         self.losses_until = 0.0
         """Until then a loss of all leases is not over."""
         self.moves = 0
@@ -121,6 +130,11 @@ class Checker:
         if node is None or node.lease != mark.lease or not node.can_hold(anywhere):
             raise Broken(NO_RIGHT, f"{mark.holder} gets the mark of {mark.address}: it is {node}")
 
+    def etcd_changed(self, nodes: Mapping[NodeName, Node]) -> None:
+        now = self._world.timeline.now
+        said = [(name, a) for name, node in nodes.items() for a in node.advertisement.present]
+        self._said = {each: self._said.get(each, now) for each in said}
+
     def mark_deleted(self, mark: Mark) -> None:
         """Whoever held the mark does not have the address any more: others may take it now."""
         host = self._world.hosts.get(mark.holder)
@@ -163,6 +177,7 @@ class Checker:
         self.counts[type(action).__name__] += 1
         if isinstance(action, AddAddress):
             self._check_mark(host, action)
+            self._check_nowhere_else(host, action.address)
             self._check_deadline(host, action.deadline)
         elif isinstance(action, RenewAddresses):
             self._check_deadline(host, action.deadline)
@@ -180,6 +195,19 @@ class Checker:
         is_ours = is_ours and (mark.holder, mark.lease) == (host.name, lease.id)  # type: ignore[union-attr]
         if not is_ours and not self._is_excused(host):
             raise Broken(NO_MARK, f"{host.name} adds {add.address}, and its mark is {mark}")
+
+    def _check_nowhere_else(self, host: "Host", address: Address) -> None:
+        """What another node has, as this one knows, it only puts back where it had it."""
+        before = host.before.local.get(address) if host.before is not None else None
+        if address in host.kernel.ours or (before and before.phase is not Phase.ABSENT):
+            return
+        self.counts["new address"] += 1
+        view = host.state.view if host.state is not None else None
+        known = present_on(address, view.nodes) if view is not None else ()
+        long_ago = self._world.timeline.now - HEARD_WITHIN_S
+        said = [who for (who, what), at in self._said.items() if what == address and at < long_ago]
+        for name in (*(name for name, _ in known), *said):
+            raise Broken(ELSEWHERE, f"{host.name} adds {address}, which {name} says it has")
 
     def _check_deadline(self, host: "Host", deadline: Boottime) -> None:
         now = self._world.timeline.now

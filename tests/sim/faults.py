@@ -241,12 +241,12 @@ def _address_deleted(world: "World", fault: Fault) -> None:
 
 
 def _address_foreign(world: "World", fault: Fault) -> None:
-    """Somebody has added it by hand, with another prefix length."""
+    """Somebody has added it by hand, with another prefix length, and removes it again."""
     entry = world.entry(fault.number)
-    foreign = world.host(fault.host).kernel.foreign
+    kernel = world.host(fault.host).kernel
     if entry is not None:
-        foreign.add(entry)
-        world.timeline.later(fault.seconds, lambda: foreign.discard(entry))
+        kernel.add_foreign(entry)
+        world.timeline.later(fault.seconds, lambda: kernel.delete_foreign(entry))
 
 
 # --- its service --------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "clock set": (0.7, _clock_set),
     "link down": (2, _link_down),
     "address deleted": (1.5, _address_deleted),
-    "address foreign": (1, _address_foreign),
+    "address foreign": (2, _address_foreign),
     "sick": (3, _sick),
     "flapping": (2, _flapping),
     "all flapping": (1, _all_flapping),

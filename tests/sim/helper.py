@@ -23,6 +23,7 @@ from yaim.core.events import (
     HelperReady,
 )
 from yaim.core.model import Address, Boottime, address_order
+from yaim.core.refusals import Cause
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -32,8 +33,6 @@ HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 _INTERFACE = Interface("eth0", 1, b"", is_up=True, has_neighbours=True)
 NETWORKS = (("eth0", (ip_network("192.0.2.0/24"),)),)
 _OWNER = Owner(0, "sim")
-_PASSING = ("expired",)
-"""As in yaim/helper_client.py."""
 
 
 class ModelHelper:
@@ -97,8 +96,7 @@ class ModelHelper:
             refusal = "foreign"
         if refusal is not None:
             self._host.tell(f"the helper refuses {add.address}: {refusal}")
-            is_lasting = refusal not in _PASSING
-            return AddressRefused(add.request, add.address, refusal, is_lasting)
+            return AddressRefused(add.request, add.address, refusal, Cause.of(refusal))
         holding = Holding(
             add.address, _INTERFACE, add.prefix_length, "", _OWNER, add.deadline, life_s
         )

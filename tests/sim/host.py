@@ -29,6 +29,7 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.events import (
+    AddressesObserved,
     AddressGone,
     CheckAnswered,
     ClockJumped,
@@ -39,7 +40,7 @@ from yaim.core.events import (
     SettingsChanged,
     StopRequested,
 )
-from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName
+from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName, Place
 from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Lease, State
 from yaim.core.step import step
@@ -116,6 +117,8 @@ class Host:
         """The lease that it does not yet know to be gone."""
         # The coordinator:
         self.state: State | None = None
+        self.before: State | None = None
+        """Before the last step."""
         self.life = 0
         """Of the coordinator; what is for an earlier one is lost."""
         self.frozen_until = 0.0
@@ -262,7 +265,8 @@ class Host:
         self.sick_until = self.flapping_until = self.mute_until = 0.0
         self.refuses = None
         self.can_change_network = self.can_record = True
-        self.kernel.foreign.clear()
+        for each in sorted(self.kernel.foreign):
+            self.kernel.delete_foreign(each)
         self.settings = replace(self.settings, interval_s=1.0)
         self.helper_frozen_until = 0.0
         self.thaw_helper()
@@ -297,6 +301,7 @@ class Host:
         self._step()
         self._connect()
         self._tell_links()
+        self.tell_own()
         self._check_service()
         self.wire.watched(self.world.etcd.view())
 
@@ -375,7 +380,7 @@ class Host:
         self._is_step_due = False
         now = self.clock()
         taken = step(state, events, now)
-        self.state = taken.state
+        self.before, self.state = state, taken.state
         self._note_loss(state.lease, events)
         self.world.checker.stepped(self)
         if self.world.is_recorded:
@@ -594,6 +599,11 @@ class Host:
     def _tell_links(self) -> None:
         up = frozenset({"lo", "eth0"} if self.is_link_up else {"lo"})
         self.post_after(NOTICED_AFTER_S, LinksObserved(up))
+
+    def tell_own(self) -> None:
+        """What is there and not the helper's."""
+        own = {each: (Place("eth0", 24),) for each in sorted(self.kernel.foreign)}
+        self.post_after(NOTICED_AFTER_S, AddressesObserved(own))
 
     def set_clock_forward(self, by_s: float) -> None:
         """The wall clock. Perhaps it makes good for a pause: then it is noticed now."""

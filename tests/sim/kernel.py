@@ -28,7 +28,7 @@ class ModelKernel:
         self.ours: dict[Address, float] = {}
         """What the helper has put there, and when it goes, on the host's clock."""
         self.foreign: set[Address] = set()
-        """The host's own copies, with another prefix length."""
+        """The host's own copies, permanent and with another prefix length."""
 
     def put(self, address: Address, lifetime_s: int, life_s: float) -> None:
         """Add the address, or set its lifetime anew. `life_s` is what the helper reckons with."""
@@ -48,6 +48,19 @@ class ModelKernel:
         self._host.world.checker.disappeared(self._host, address)
         self._host.address_is_gone(address)
         return True
+
+    def add_foreign(self, address: Address) -> None:
+        if address not in self.foreign:
+            self.foreign.add(address)
+            self._host.tell(f"somebody adds {address}, not by yaim")
+            self._host.tell_own()
+
+    def delete_foreign(self, address: Address) -> None:
+        if address in self.foreign:
+            self.foreign.remove(address)
+            self._host.tell(f"somebody removes {address}, which was not there by yaim")
+            self._host.address_is_gone(address)
+            self._host.tell_own()
 
     def clear(self) -> None:
         """The host is switched off."""

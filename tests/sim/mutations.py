@@ -17,6 +17,7 @@ from types import ModuleType
 STEP = "yaim.core.step"
 DEADLINE = "yaim.core.deadline"
 PLACEMENT = "yaim.core.placement"
+MODEL = "yaim.core.model"
 ADDRESSES = "yaim_helper.addresses"
 MODEL_HELPER = "tests.sim.helper"
 MODEL_ETCD = "tests.sim.etcd"
@@ -138,7 +139,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "a refused add means that the address is absent",
         (
-            "replace(local, phase=Phase.UNKNOWN, retry_at=retry_at)",
+            "replace(local, phase=Phase.UNKNOWN, retry_at=retry_at, has_gone=False)",
             "Local(Phase.ABSENT, retry_at=retry_at)",
         ),
         only=("address deleted", "helper refuses", "sick", "entry changed"),
@@ -153,8 +154,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "an address that has gone is absent",
         (
-            'has gone from the interface")\n                    self._record(address, replace(local, phase=Phase.UNKNOWN))',
-            'has gone from the interface")\n                    self._record(address, Local(Phase.ABSENT))',
+            'has gone from the interface")\n            self._record(address, replace(local, phase=Phase.UNKNOWN))',
+            'has gone from the interface")\n            self._record(address, Local(Phase.ABSENT))',
         ),
     ),
     _in(
@@ -242,10 +243,31 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "SIGHUP does not let refused addresses be tried again",
         (
-            "settings=settings,\n                    refused=frozen_mapping({}),",
+            "settings=settings,\n                    refused=self._foreign(),",
             "settings=settings,",
         ),
         only=("helper refuses", "network fails", "record fails", "address foreign"),
+    ),
+    _in(
+        MODEL,
+        "what another node has for another reason does not matter",
+        (
+            "return frozenset(a for node in nodes.values() for a in",
+            "return frozenset(a for a in () for a in",
+        ),
+        only=("address foreign", "sick", "entry changed"),
+    ),
+    _in(
+        STEP,
+        "what is claimed is added although another node has it for another reason",
+        ("            - self._is_elsewhere()\n", ""),
+        only=("address foreign", "sick", "entry changed", "slow"),
+    ),
+    _in(
+        STEP,
+        "what a node has for another reason it does not say",
+        ("            present=self.state.present,\n", ""),
+        only=("address foreign", "sick"),
     ),
     _in(
         STEP,

@@ -12,10 +12,13 @@ import yaim.core.placement
 import yaim.core.step
 from tests.sim.check import (
     CRASHED,
+    ELSEWHERE,
     NOT_BACK,
     NOT_HANDED_OVER,
     NOT_SETTLED,
+    NOT_TAKEN,
     NOT_THE_SAME,
+    NOT_TOLD,
     RESTLESS,
     STILL_WAITING,
     Broken,
@@ -36,6 +39,10 @@ Marks: TypeAlias = Mapping[Address, Mark]
 LOOK_EVERY_S = 0.25
 HANDED_OVER_WITHIN_S = 3.0
 """A check, a removal, two writes, an add that may have to wait for a keepalive."""
+TOLD_WITHIN_S = 0.2
+"""That an address is there for another reason: a look at the kernel, a write."""
+TAKEN_WITHIN_S = 1.0
+"""What is there no more: a write, a claim, an add that may have to wait for a keepalive."""
 BACK_WITHIN_S = 2.0
 """What was held when all leases were lost: a keepalive, a read, a grant, two writes, an add."""
 WAITS_END_WITHIN_S = 1.0
@@ -86,6 +93,7 @@ def _run(world: World) -> None:
         raise Broken(RESTLESS, "all was settled, and something moved")
     _lose_leases(world)
     _hand_over(world)
+    _have_elsewhere(world)
     if world.is_recorded:
         for host in world.hosts.values():
             replay(host)
@@ -162,6 +170,38 @@ def _hand_over(world: World) -> None:
         others = names - {host.name}
         if not others & set(holders.get(address, ())) and others:
             raise Broken(NOT_HANDED_OVER, f"{address} is on {holders.get(address)}")
+
+
+def _have_elsewhere(world: World) -> None:
+    """Now somebody puts an address on a node that does not hold it. Its holder keeps it; when that
+    one cannot, nobody takes it; when it has gone, somebody does."""
+    if len(world.hosts) < 2 or world.scenario.seed % 3 != 2 or _is_waiting_for_a_name(world):
+        return
+    timeline, holders = world.timeline, world.checker.holders()
+    host = world.host(world.scenario.seed // 6)
+    theirs = sorted(a for a, names in holders.items() if names != [host.name])
+    if not theirs:
+        return
+    address = theirs[world.scenario.seed % len(theirs)]
+    host.kernel.add_foreign(address)
+    timeline.run(timeline.now + TOLD_WITHIN_S)
+    node = world.etcd.nodes.get(host.name)
+    if node is None or address not in node.advertisement.present:
+        raise Broken(NOT_TOLD, f"{host.name} has {address} and is {node}")
+    if world.checker.holders() != holders:
+        raise Broken(RESTLESS, f"{holders} became {world.checker.holders()}")
+    holder = world.hosts[holders[address][0]]
+    holder.sick_until = inf
+    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
+    now_on = world.checker.holders().get(address, [])
+    if set(now_on) - {holder.name}:
+        raise Broken(ELSEWHERE, f"{address}, which {host.name} has, is on {now_on}, too")
+    host.kernel.delete_foreign(address)
+    timeline.run(timeline.now + TAKEN_WITHIN_S)
+    others = eligible(world)[address] - {holder.name}
+    now_on = world.checker.holders().get(address, [])
+    if others and not others & set(now_on):
+        raise Broken(NOT_TAKEN, f"{address} is on {now_on or 'no node'}")
 
 
 def replay(host: Host) -> None:

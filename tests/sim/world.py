@@ -59,6 +59,7 @@ class World:
         return pool[number % len(pool)] if pool else None
 
     def _etcd_changed(self, view: ClusterView) -> None:
+        self.checker.etcd_changed(view.nodes)
         for host in self.hosts.values():
             host.wire.watched(view)
 
@@ -105,6 +106,8 @@ class World:
                 return f"{name} is not advertised as healthy"
             if node.advertisement.down:
                 return f"{name} says that an interface is down"
+            if node.advertisement.present:
+                return f"{name} says that it has {len(node.advertisement.present)} addresses itself"
             if node.advertisement.refused:
                 return f"{name} leaves {len(node.advertisement.refused)} addresses to others"
         return why_not_even(holder, may_hold)

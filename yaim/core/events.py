@@ -4,6 +4,7 @@ A `request` number is that of the action which is being answered; the core ignor
 requests that it has given up on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,8 +16,10 @@ from yaim.core.model import (
     Mark,
     Network,
     Node,
+    Place,
     Revision,
 )
+from yaim.core.refusals import Cause
 from yaim.core.settings import Settings
 
 
@@ -171,8 +174,7 @@ class AddressRefused:
     request: int
     address: Address
     reason: str
-    is_lasting: bool
-    """Whether it would be refused again (not allowed) or not (too late, too fast)."""
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,15 @@ class LinksObserved:
     change."""
 
     up: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesObserved:
+    """What is on this host's interfaces and cannot be the helper's, which gives every address a
+    finite lifetime and no preferred one; told at the start, after LinksObserved, and after each
+    change."""
+
+    own: Mapping[Address, tuple[Place, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +276,7 @@ Event: TypeAlias = (
     | AddressesRenewed
     | AddressGone
     | LinksObserved
+    | AddressesObserved
     | ClockJumped
     | SettingsChanged
     | StopRequested

@@ -57,6 +57,17 @@ class WrongEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where on a host an address is."""
+
+    interface: str
+    prefix_length: int
+
+    def __str__(self) -> str:
+        return f"{self.interface}, /{self.prefix_length}"
+
+
+@dataclass(frozen=True, slots=True)
 class Advertisement:
     """What a node tells the others about itself."""
 
@@ -76,6 +87,9 @@ class Advertisement:
     waits_s: float = 0.0
     """How long it waits, since it has become healthy again, before it takes what others can hold,
     because it becomes unhealthy again and again; 0: it does not wait."""
+    present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
+    """What is on this host for another reason than yaim, and where: nobody is to take it. The
+    holder keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +107,11 @@ class Node:
         return self.advertisement.waits_s > 0
 
     def can_hold(self, entry: PoolEntry) -> bool:
-        """Whether this node may be given the address."""
+        """Whether this node may have the address, as far as the node itself decides that."""
         return self.why_not(entry) is None
 
     def why_not(self, entry: PoolEntry) -> str | None:
-        """Why this node may not be given the address; None if it may."""
+        """Why this node may not have the address; None if it may."""
         advertisement = self.advertisement
         if not advertisement.is_healthy:
             return "unhealthy"
@@ -112,6 +126,22 @@ class Node:
         if entry.address in advertisement.refused:
             return "refused by the helper (its log says why)"
         return None
+
+
+def present_on(
+    address: Address, nodes: Mapping[NodeName, Node]
+) -> tuple[tuple[NodeName, str], ...]:
+    """The live nodes, healthy or not, that have the address for another reason, and where."""
+    return tuple(
+        (name, node.advertisement.present[address])
+        for name, node in sorted(nodes.items())
+        if address in node.advertisement.present
+    )
+
+
+def all_present(nodes: Mapping[NodeName, Node]) -> frozenset[Address]:
+    """What some live node has for another reason."""
+    return frozenset(a for node in nodes.values() for a in node.advertisement.present)
 
 
 @dataclass(frozen=True, slots=True)

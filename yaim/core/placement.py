@@ -4,6 +4,9 @@ Eligible is whoever can hold the address and does not wait. Where all wait that 
 one that holds it, and if none does, all of them: those that flap take the addresses from nobody,
 and least of all from each other, but leave none unheld.
 
+What is on some node for another reason than yaim nobody takes: it may stay where it is held, and
+where it is not, no node is eligible.
+
 Every node computes the same answer from the same snapshot, so nodes do not race each other for
 an address. The answer has the most even spread that eligibility allows and, among those, the
 fewest addresses moved. Addresses that nobody holds are placed for free.
@@ -20,7 +23,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
-from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry, address_order, frozen_mapping
+from yaim.core.model import (
+    Address,
+    Mark,
+    Node,
+    NodeName,
+    PoolEntry,
+    address_order,
+    all_present,
+    frozen_mapping,
+)
 
 Placement = Mapping[Address, NodeName]
 
@@ -38,8 +50,9 @@ def place(
 ) -> Placement:
     """The holder that each address of the pool should have; none where no node is eligible."""
     held = {mark.address: mark.holder for mark in marks.values() if is_in_force(mark, nodes)}
+    present = all_present(nodes)
     eligible = {
-        entry.address: _eligible(entry, nodes, held.get(entry.address))
+        entry.address: _eligible(entry, nodes, held.get(entry.address), present)
         for entry in sorted(pool.values(), key=lambda entry: address_order(entry.address))
     }
     home = {a: holder for a, holder in held.items() if holder in eligible.get(a, ())}
@@ -65,9 +78,14 @@ def place(
 
 
 def _eligible(
-    entry: PoolEntry, nodes: Mapping[NodeName, Node], holder: NodeName | None
+    entry: PoolEntry,
+    nodes: Mapping[NodeName, Node],
+    holder: NodeName | None,
+    present: frozenset[Address],
 ) -> tuple[NodeName, ...]:
     able = sorted(name for name, node in nodes.items() if node.can_hold(entry))
+    if entry.address in present:
+        return (holder,) if holder in able else ()
     ready = tuple(name for name in able if not nodes[name].is_waiting)
     if ready:
         return ready

@@ -19,9 +19,11 @@ from yaim.core.model import (
     Mark,
     Network,
     NodeName,
+    Place,
     Revision,
     frozen_mapping,
 )
+from yaim.core.refusals import Refusal
 from yaim.core.settings import Settings
 
 NEVER = Boottime(0.0)
@@ -48,6 +50,8 @@ class Local:
     deadline: Boottime = NEVER
     """The latest that was ever handed on with it."""
     retry_at: Boottime = NEVER
+    has_gone: bool = False
+    """While this add was under way the address has gone from some place on this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +151,20 @@ class State:
     """What an earlier life of the helper left on our interfaces, and nobody has looked at yet."""
     links_up: frozenset[str] | None = None
     """The interfaces that are up and have a carrier; None: not told yet."""
+    own_addresses: Mapping[Address, tuple[Place, ...]] | None = None
+    """What is on this host and cannot be the helper's; None: not told yet."""
+    present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
+    """What we are to say that we have for another reason than yaim, and where."""
+    present_of: tuple[object, ...] = ()
+    """What that was reckoned from."""
+    told_present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
+    """What was last reported of pool addresses that are somewhere for another reason than yaim."""
+    kernel_due: Boottime = NEVER
+    """Until then the first advertisement waits for what the kernel tells of links and addresses."""
     distrusted_before: Boottime = NEVER
     """The host may have been paused until then: a keepalive sent before says nothing."""
-    refused: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
-    """Addresses that our helper would not add, and until when we leave them to others."""
+    refused: Mapping[Address, Refusal] = field(default_factory=lambda: frozen_mapping({}))
+    """Addresses that our helper would not add, and we leave to others."""
     failing_for_s: float = 0.0
     """How long what our helper could not add is left to others: the longer the more often."""
     failing_until: Boottime = NEVER

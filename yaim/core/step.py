@@ -19,7 +19,7 @@ The rules that everything else serves:
    once; what others may still have on their interfaces is left to them until their deadlines.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import assert_never
@@ -49,8 +49,10 @@ from yaim.core.deadline import (
     all_over_at,
     deadline_of,
 )
+from yaim.core.elsewhere import complaints, to_advertise
 from yaim.core.events import (
     AddressAdded,
+    AddressesObserved,
     AddressesRenewed,
     AddressFailed,
     AddressGone,
@@ -90,9 +92,11 @@ from yaim.core.model import (
     NodeName,
     Revision,
     address_order,
+    all_present,
     frozen_mapping,
 )
 from yaim.core.placement import is_in_force, place
+from yaim.core.refusals import Cause, Refusal
 from yaim.core.settings import CheckSettings
 from yaim.core.state import (
     NEVER,
@@ -127,6 +131,10 @@ REFUSED_FOR_S = 3600.0
 new try may move it here and back again; a new helper and a SIGHUP try again at once."""
 FAILED_FOR_S = 10.0
 """The same for one that it could not add, the first time."""
+KERNEL_PATIENCE_S = 1.0
+"""How long the first advertisement waits for what the kernel tells of links and addresses."""
+UNTOLD = Boottime(float("inf"))
+"""In place of that instant: it has passed, and the kernel has not told."""
 ADD_RETRY_S = 0.1
 REMOVE_RETRY_S = 1.0
 HELPER_PATIENCE_S = 2.0
@@ -258,19 +266,18 @@ class _Turn:
                         self._report(Level.WARNING, f"{address} was missing from the interface")
                         self._record(address, replace(local, phase=Phase.UNKNOWN))
             case AddressGone(address):
-                local = self.state.local.get(address)
-                if local is not None and local.phase is Phase.UP:
-                    self._report(Level.WARNING, f"{address} has gone from the interface")
-                    self._record(address, replace(local, phase=Phase.UNKNOWN))
+                self._take_gone(address)
             case LinksObserved(up):
                 self._take_links(up)
+            case AddressesObserved(own):
+                self._change(own_addresses=own)
             case ClockJumped(by_s):
                 self._take_clock_jump(by_s)
             case SettingsChanged(settings):
                 self._take_checks(settings.checks)
                 self._change(
                     settings=settings,
-                    refused=frozen_mapping({}),
+                    refused=self._foreign(),
                     failing_for_s=0.0,
                     failing_until=NEVER,
                 )
@@ -401,6 +408,18 @@ class _Turn:
         call = replace(call, due=self.now)
         self._change(lease=lease, lease_call=call, distrusted_before=self.now)
 
+    def _take_gone(self, address: Address) -> None:
+        local = self.state.local.get(address)
+        if local is not None and local.phase is Phase.UP:
+            self._report(Level.WARNING, f"{address} has gone from the interface")
+            self._record(address, replace(local, phase=Phase.UNKNOWN))
+        elif local is not None and local.phase is Phase.ADDING:
+            self._record(address, replace(local, has_gone=True))
+        refusal = self.state.refused.get(address)
+        if refusal is not None and refusal.cause is Cause.FOREIGN:
+            refused = {a: r for a, r in self.state.refused.items() if a != address}
+            self._change(refused=frozen_mapping(refused))
+
     def _take_links(self, up: frozenset[str]) -> None:
         down = self._down()
         self._change(links_up=up)
@@ -410,8 +429,8 @@ class _Turn:
             self._report(Level.INFO, f"{interface} is up")
             # What could not be added there may have failed because of that.
             refused = {
-                address: until
-                for address, until in self.state.refused.items()
+                address: refusal
+                for address, refusal in self.state.refused.items()
                 if self._where(address)[0] != interface
             }
             self._change(refused=frozen_mapping(refused))
@@ -450,7 +469,7 @@ class _Turn:
             helper_lost_at=None,
             local=frozen_mapping(local),
             left_over=event.left_over,
-            refused=frozen_mapping({}),
+            refused=self._foreign(),
         )
 
     def _take_refused(self, event: AddressRefused) -> None:
@@ -459,10 +478,12 @@ class _Turn:
             return
         # Nothing was done: what an add before this one has put there may be there still.
         retry_at = Boottime(self.now + ADD_RETRY_S)
-        self._record(event.address, replace(local, phase=Phase.UNKNOWN, retry_at=retry_at))
-        if event.is_lasting:
-            until = Boottime(self.now + REFUSED_FOR_S)
-            self._leave_to_others(event.address, until, f"the helper refused it: {event.reason}")
+        unknown = replace(local, phase=Phase.UNKNOWN, retry_at=retry_at, has_gone=False)
+        self._record(event.address, unknown)
+        is_over = event.cause is Cause.FOREIGN and local.has_gone
+        if event.cause is not Cause.EXPIRED and not is_over:
+            refusal = Refusal(event.cause, Boottime(self.now + REFUSED_FOR_S))
+            self._leave_to_others(event.address, refusal, f"the helper refused it: {event.reason}")
 
     def _take_failed(self, event: AddressFailed) -> None:
         removing = self._under_way(event.request, event.address, Phase.REMOVING)
@@ -474,8 +495,8 @@ class _Turn:
         if adding is not None:
             self._record(event.address, replace(adding, phase=Phase.UNKNOWN))
             self._take_failing()
-            until = self.state.failing_until
-            self._leave_to_others(event.address, until, f"cannot add it: {event.reason}")
+            refusal = Refusal(Cause.FAILED, self.state.failing_until)
+            self._leave_to_others(event.address, refusal, f"cannot add it: {event.reason}")
 
     def _take_failing(self) -> None:
         """What has gone wrong may pass soon, or not: all that fails together is tried again
@@ -494,8 +515,8 @@ class _Turn:
         self._change(write=None, write_call=call, in_doubt=in_doubt)
         self._distrust_view()
 
-    def _leave_to_others(self, address: Address, until: Boottime, why: str) -> None:
-        self._change(refused=frozen_mapping({**self.state.refused, address: until}))
+    def _leave_to_others(self, address: Address, refusal: Refusal, why: str) -> None:
+        self._change(refused=frozen_mapping({**self.state.refused, address: refusal}))
         self._report(Level.ERROR, f"leaves {address} to other nodes (SIGHUP tries again): {why}")
 
     def _hear(self, view: ClusterView) -> None:
@@ -596,6 +617,7 @@ class _Turn:
         self._end_loss()
         self._check_name()
         self._sweep()
+        self._note_present()
         wanted = self._wanted()
         self._remove_all_but(wanted)
         self._add(wanted)
@@ -619,7 +641,7 @@ class _Turn:
                 if known.phase is Phase.UP:
                     self._report(Level.WARNING, f"lost {address}: its deadline has passed")
                 local[address] = Local(Phase.ABSENT)
-        refused = {a: until for a, until in self.state.refused.items() if until > self.now}
+        refused = {a: r for a, r in self.state.refused.items() if r.until > self.now}
         if local != self.state.local or refused != self.state.refused:
             self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
 
@@ -721,6 +743,7 @@ class _Turn:
             address
             for address in wanted
             - state.refused.keys()
+            - self._is_elsewhere()
             - {mark.address for mark in self._leaving()}
             if not down or self._where(address)[0] not in down
         )
@@ -747,7 +770,12 @@ class _Turn:
         if node.advertisement.is_healthy or self.state.is_view_stale:
             return held
         others = [each for each in view.nodes.values() if each.name != node.name]
-        return {a for a in held if not any(other.can_hold(view.pool[a]) for other in others)}
+        present = all_present(view.nodes)
+        return {
+            a
+            for a in held
+            if a in present or not any(other.can_hold(view.pool[a]) for other in others)
+        }
 
     def _sweep(self) -> None:
         """What an earlier life has left of the pool's addresses is on our interface, who knows
@@ -762,6 +790,63 @@ class _Turn:
             if address in view.pool and address not in self.state.local
         }
         self._change(left_over=frozenset(), local=frozen_mapping({**self.state.local, **unknown}))
+
+    def _note_present(self) -> None:
+        """What we have for another reason than yaim, and what others say so of."""
+        state, view = self.state, self.state.view
+        self._expect_kernel()
+        foreign = frozenset(self._foreign())
+        pool = frozenset(view.pool if view is not None else ())
+        networks = state.helper.networks if state.helper is not None else frozen_mapping({})
+        present_of = (state.own_addresses, foreign, pool, networks)
+        if present_of != state.present_of:
+            own = state.own_addresses or {}
+            present = to_advertise(own, foreign, pool, networks)
+            self._change(present=present, present_of=present_of)
+        if view is None:
+            return
+        told = complaints(view, state.settings.node, self.state.present, self._maybe_here())
+        for address in sorted(told.keys() | state.told_present.keys(), key=address_order):
+            if address not in told:
+                self._report(
+                    Level.INFO, f"{address} is on no node any more for another reason than yaim"
+                )
+            elif told[address] != state.told_present.get(address):
+                self._report(Level.WARNING, told[address])
+        if told != state.told_present:
+            self._change(told_present=frozen_mapping(told))
+
+    def _expect_kernel(self) -> None:
+        state = self.state
+        if state.own_addresses is not None or state.kernel_due == UNTOLD:
+            return
+        if state.kernel_due == NEVER:
+            self._change(kernel_due=Boottime(self.now + KERNEL_PATIENCE_S))
+        elif self.now >= state.kernel_due:
+            self._report(
+                Level.WARNING,
+                f"the kernel has not told within {KERNEL_PATIENCE_S:g} s which addresses are on"
+                " this host: other nodes do not know of them yet",
+            )
+            self._change(kernel_due=UNTOLD)
+
+    def _foreign(self) -> Mapping[Address, Refusal]:
+        """What the helper said is here for another reason. That is known until it goes: a new try
+        would have to take back what others are told, and one of them could take the address."""
+        found = {a: r for a, r in self.state.refused.items() if r.cause is Cause.FOREIGN}
+        return frozen_mapping(found)
+
+    def _maybe_here(self) -> frozenset[Address]:
+        """What is on our interface because of us, or may be."""
+        maybe = (Phase.ADDING, Phase.UP, Phase.UNKNOWN)
+        return frozenset(a for a, local in self.state.local.items() if local.phase in maybe)
+
+    def _is_elsewhere(self) -> frozenset[Address]:
+        """What is not to be added, as some node, perhaps this one, has it for another reason."""
+        view = self.state.view
+        others = all_present(view.nodes) if view is not None else frozenset()
+        found = others | self.state.present.keys()
+        return found - self._maybe_here() if found else found
 
     def _remove_all_but(self, wanted: frozenset[Address]) -> None:
         if self.state.helper is None or (self.state.may_adopt and self.state.stopping is None):
@@ -938,6 +1023,8 @@ class _Turn:
             return None
         if not is_checked and (present is None or self.state.has_advertised):
             return None
+        if not self.state.has_advertised and self._awaits_kernel():
+            return None
         if helper is not None:
             session, networks = helper.session, helper.networks
         elif present is not None:
@@ -955,6 +1042,7 @@ class _Turn:
             version=settings.version,
             down=self._down(),
             waits_s=self.state.waits_s,
+            present=self.state.present,
         )
         release: tuple[Mark, ...] = ()
         replaces = ABSENT_KEY
@@ -973,6 +1061,12 @@ class _Turn:
             if not desired.is_healthy and self._has_removed_all():
                 release = self._my_marks()
         return AdvertiseNode(self.state.next_request, desired, lease.id, replaces, release)
+
+    def _awaits_kernel(self) -> bool:
+        """Nobody is to give us an address that is here already, or on a link that is down."""
+        state = self.state
+        is_expected = self.now < state.kernel_due < UNTOLD
+        return state.own_addresses is None and is_expected
 
     def _release(self, wanted: frozenset[Address]) -> ReleaseMarks | None:
         node = self._my_node()
@@ -1082,7 +1176,8 @@ class _Turn:
             state.write_call.due,
             *(local.deadline + HELPER_GRACE_S for local in state.local.values()),
             *(local.retry_at for local in state.local.values()),
-            *state.refused.values(),
+            *(refusal.until for refusal in state.refused.values()),
+            state.kernel_due if self._awaits_kernel() else NEVER,
             *state.orphans.values(),
         ]
         if state.lease is not None:

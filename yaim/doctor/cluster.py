@@ -85,6 +85,9 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
             if address.holder is None:
                 what = f"{address.address} is held by nobody: {address.reason}"
                 yield warning(POOL, what, "yaim status, and the logs of those nodes")
+            for name, where in address.present:
+                what = f"{address.address} is on {name} already, not by yaim ({where})"
+                yield problem(POOL, what, "remove it there, or take it out of the pool")
 
 
 def _some(view: ClusterView) -> str:

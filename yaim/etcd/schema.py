@@ -185,6 +185,7 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "version": advertisement.version,
             "down": sorted(advertisement.down),
             "waits_s": advertisement.waits_s,
+            "present": {str(address): where for address, where in advertisement.present.items()},
         },
         sort_keys=True,
     ).encode()
@@ -214,6 +215,9 @@ def _read_advertisement(value: bytes) -> Advertisement:
             version=str(read["version"]),
             down=frozenset(str(interface) for interface in read.get("down", ())),
             waits_s=_read_seconds(read.get("waits_s", 0)),
+            present=frozen_mapping(
+                {ip_address(a): str(where) for a, where in read.get("present", {}).items()}
+            ),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Advertisement(
