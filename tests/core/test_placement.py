@@ -1,23 +1,30 @@
-"""Placement against a naive oracle that tries every assignment."""
+"""Placement against a naive oracle that tries every assignment, and against its first version."""
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import product
+from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.clusters import random_cluster
+from yaim.core import placement_v1
 from yaim.core.model import (
     Address,
     Advertisement,
+    ClusterView,
     LeaseId,
     Mark,
     Node,
     NodeName,
     PoolEntry,
     Revision,
+    is_in_force,
 )
-from yaim.core.placement import Placement, place
+from yaim.core.placement import VERSION, Placement, place
 
 NETWORK = ip_network("192.0.2.0/24")
 
@@ -45,6 +52,7 @@ def node(
             version="",
             waits_s=waits_s,
             present=dict.fromkeys(present, "eth0, /24"),
+            placement=VERSION,
         ),
         LeaseId(1),
         Revision(1),
@@ -245,3 +253,84 @@ def test_once_placed_nothing_moves_any_more(
     pool, nodes, held = cluster
     placed = spread(pool, nodes, held)
     assert spread(pool, nodes, {a: str(name) for a, name in placed.items()}) == placed
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_the_answer_is_as_good_as_that_of_the_first_version(seed: int) -> None:
+    """Which looks for the best chain among all steps, again and again."""
+    seen = random_cluster(Random(seed))
+    placed = place(seen.pool, seen.nodes, seen.marks)
+    before = placement_v1.place(seen.pool, seen.nodes, seen.marks)
+    assert placed.keys() == before.keys()
+    assert all(seen.nodes[name].can_hold(seen.pool[a]) for a, name in placed.items())
+    assert cost_in(seen, placed) == cost_in(seen, before)
+
+
+def cost_in(seen: ClusterView, placement: Placement) -> tuple[int, int]:
+    """Sum of squared loads, and moves. What its holder cannot keep moves in each answer."""
+    loads = Counter(placement.values())
+    moves = sum(
+        mark.address in placement and placement[mark.address] != mark.holder
+        for mark in seen.marks.values()
+    )
+    return sum(load * load for load in loads.values()), moves
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_answer_does_not_depend_on_the_order_in_which_anything_was_read(seed: int) -> None:
+    chance = Random(seed)
+    seen = random_cluster(chance)
+    placed = place(seen.pool, seen.nodes, seen.marks)
+    for _ in range(3):
+        pool = dict(chance.sample(list(seen.pool.items()), len(seen.pool)))
+        nodes = dict(chance.sample(list(seen.nodes.items()), len(seen.nodes)))
+        marks = dict(chance.sample(list(seen.marks.items()), len(seen.marks)))
+        assert place(pool, nodes, marks) == placed
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_was_claimed_and_moved_in_part_comes_to_the_same_spread(seed: int) -> None:
+    """Nodes carry a placement out one after the other, and compute it anew each time."""
+    chance = Random(seed)
+    seen = random_cluster(chance)
+    placed = place(seen.pool, seen.nodes, seen.marks)
+    spread = cost_in(seen, placed)[0]
+    held = {a: mark for a, mark in seen.marks.items() if is_in_force(mark, seen.nodes)}
+    for address_, name_ in chance.sample(list(placed.items()), len(placed) // 2):
+        lease = seen.nodes[name_].lease
+        held[address_] = Mark(address_, name_, lease, Revision(2))
+    assert cost_in(seen, place(seen.pool, seen.nodes, held))[0] == spread
+
+
+def test_while_a_node_of_an_older_version_is_alive_the_answer_is_that_versions() -> None:
+    seen = random_cluster(Random(5), most_nodes=9)
+    (name_, older), *_ = seen.nodes.items()
+    told = replace(older.advertisement, placement=1)
+    nodes = dict(seen.nodes) | {name_: replace(older, advertisement=told)}
+    before = placement_v1.place(seen.pool, nodes, seen.marks)
+    assert place(seen.pool, seen.nodes, seen.marks) != before
+    assert place(seen.pool, nodes, seen.marks) == before
+
+
+def test_a_node_of_a_newer_version_makes_no_difference() -> None:
+    seen = random_cluster(Random(5))
+    nodes = {
+        name: replace(each, advertisement=replace(each.advertisement, placement=VERSION + 1))
+        for name, each in seen.nodes.items()
+    }
+    assert place(seen.pool, nodes, seen.marks) == place(seen.pool, seen.nodes, seen.marks)
+
+
+def test_an_older_node_counts_what_is_present_and_the_others_take_none_of_it() -> None:
+    """It does not know that nobody is to have it. Were it left out of the reckoning, each would
+    wait for the other to take something else."""
+    older = node("a")
+    older = replace(older, advertisement=replace(older.advertisement, placement=1))
+    has_one = node("b", present=frozenset({address(2), address(3)}))
+    held = {address(1): "a", address(3): "a"}
+    placed = spread(entries(6), [older, has_one], held)
+    as_the_older_has_it = spread(entries(6), [older, node("b")], held)
+    assert placed == {
+        **{a: name for a, name in as_the_older_has_it.items() if a != address(2)},
+        address(3): "a",
+    }

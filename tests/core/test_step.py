@@ -71,6 +71,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
+from yaim.core.placement import VERSION
 from yaim.core.refusals import Cause, Refusal
 from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Local, Phase, State
@@ -118,6 +119,7 @@ def advertisement(is_healthy: bool = True, session: str = SESSION) -> Advertisem
         refused=frozenset(),
         session=session,
         version="0.1.0",
+        placement=VERSION,
     )
 
 
@@ -161,9 +163,16 @@ class Play:
         assert step(before, events, Boottime(self.now)) == taken
         self.state = taken.state
         self.wake_at = taken.wake_at
+        actions = list(taken.actions)
+        if taken.wake_at == self.now:
+            # What the lease needs came first.
+            taken = step(self.state, (), Boottime(self.now))
+            self.state = taken.state
+            self.wake_at = taken.wake_at
+            actions += taken.actions
         assert taken.wake_at is None or taken.wake_at > self.now
-        self.reports += [each for each in taken.actions if isinstance(each, Report)]
-        return [each for each in taken.actions if not isinstance(each, Report)]
+        self.reports += [each for each in actions if isinstance(each, Report)]
+        return [each for each in actions if not isinstance(each, Report)]
 
     def after(self, seconds: float, *events: Event) -> list[Action]:
         self.now += seconds
@@ -309,7 +318,7 @@ def test_with_little_life_left_the_lease_is_kept_before_anything_is_added() -> N
     play = started()
     play.now += 0.8
     actions = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
-    assert requests(actions) == [ClaimMarks, KeepLease]
+    assert requests(actions) == [KeepLease, ClaimMarks]
     assert play.tell(MarksClaimed(2, (mark(A, 4),), frozenset(), Revision(4))) == []
     assert play.tell(play.kept()) == [AddAddress(3, A, "eth0", 32, play.deadline())]
 
@@ -593,7 +602,7 @@ def back(play: Play, seen: ClusterView) -> list[Action]:
 def test_an_advertisement_that_has_gone_makes_the_node_ask_for_its_lease_before_it_writes() -> None:
     play = beside_another(B)
     actions = play.tell(ClusterChanged(view(7, (A, B))))
-    assert requests(actions) == [RemoveAddress, KeepLease]
+    assert requests(actions) == [KeepLease, RemoveAddress]
     assert requests(play.after(0.01, play.kept())) == [AdvertiseNode]
 
 
@@ -606,7 +615,7 @@ def test_an_advertisement_that_was_deleted_is_written_anew_also_when_etcd_is_slo
 
 def test_after_a_loss_of_all_leases_what_was_ours_is_claimed_at_once_and_nothing_else() -> None:
     play = beside_another(B)
-    remove, _ = play.tell(ClusterChanged(view(7, (A, B))))
+    _, remove = play.tell(ClusterChanged(view(7, (A, B))))
     assert isinstance(remove, RemoveAddress)
     play.tell(AddressRemoved(remove.request, A))
     (claim,) = back(play, view(7, (A, B)))
@@ -646,7 +655,7 @@ def test_after_a_loss_others_get_back_what_was_theirs_and_nothing_moves() -> Non
 def test_after_a_loss_what_was_ours_is_claimed_whoever_is_to_hold_it() -> None:
     """A new node without any address is there first: by placement it should have one of ours."""
     play = holding(A, B)
-    remove, other, _ = play.tell(ClusterChanged(view(7, (A, B))))
+    _, remove, other = play.tell(ClusterChanged(view(7, (A, B))))
     assert isinstance(remove, RemoveAddress) and isinstance(other, RemoveAddress)
     play.tell(AddressRemoved(remove.request, A), AddressRemoved(other.request, B))
     (claim,) = back(play, view(7, (A, B), (node(OTHER, OTHERS_LEASE, 7),)))
@@ -783,7 +792,7 @@ def test_a_wiped_etcd_that_a_read_tells_first_makes_the_node_ask_for_its_lease_a
     assert ReadCluster() in play.after(5.0)
     play.tell(play.kept())
     actions = play.after(0.01, ClusterRead(view(1, (A,))))
-    assert requests(actions) == [RemoveAddress, KeepLease]
+    assert requests(actions) == [KeepLease, RemoveAddress]
 
 
 def test_a_wiped_etcd_is_believed_also_by_a_node_without_a_lease() -> None:

@@ -18,6 +18,7 @@ STEP = "yaim.core.step"
 DEADLINE = "yaim.core.deadline"
 PLACEMENT = "yaim.core.placement"
 MODEL = "yaim.core.model"
+SPREAD = "yaim.core.spread"
 ADDRESSES = "yaim_helper.addresses"
 MODEL_HELPER = "tests.sim.helper"
 MODEL_ETCD = "tests.sim.etcd"
@@ -90,35 +91,52 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
         only=("flapping", "slow"),
     ),
-    _in(PLACEMENT, "no move is ever made to level", ("if gain >= (0, 0):", "if gain:")),
+    _in(SPREAD, "no move is ever made to level", ("if self._loads.difference > 1:", "if False:")),
     _in(
-        PLACEMENT,
+        SPREAD,
         "nodes may differ by two",
-        (
-            "<= 1\n        ):\n            return False",
-            "<= 2\n        ):\n            return False",
-        ),
+        ("if self._loads.difference > 1:", "if self._loads.difference > 2:"),
     ),
     _in(
         PLACEMENT,
         "who waits is placed like any other",
-        ("if not nodes[name].is_waiting)", "if name)"),
+        ("eligible = able & ~waiting or", "eligible = able or"),
         only=("flapping", "all flapping", "sick"),
     ),
     _in(
         PLACEMENT,
         "who waits never holds anything",
-        ("return (holder,) if holder in able else tuple(able)", "return ()"),
+        ("or (able if home is None else 1 << home)", "or 0"),
         only=("flapping", "all flapping", "sick"),
     ),
     _in(
         PLACEMENT,
         "what nobody holds is not taken by those that wait",
-        (
-            "return (holder,) if holder in able else tuple(able)",
-            "return (holder,) if holder in able else ()",
-        ),
+        ("or (able if home is None else 1 << home)", "or (0 if home is None else 1 << home)"),
         only=("flapping", "all flapping", "sick"),
+    ),
+    _in(
+        PLACEMENT,
+        "the placement stays although others hold what it is about",
+        ("and before.marks == view.marks", "and True"),
+    ),
+    _in(
+        PLACEMENT,
+        "the placement stays although nodes have become healthy or unhealthy",
+        ("all(_is_node_alike(", "all(True or _is_node_alike("),
+    ),
+    _in(
+        STEP,
+        "a placement that was put off is not made up for",
+        ("if not self.state.is_target_put_off and self._keep_ahead():", "if self._keep_ahead():"),
+        (
+            "        if state.is_target_put_off:\n            return self.now\n",
+            "",
+        ),
+        (
+            "self._change(is_target_put_off=True)",
+            "self._change(is_target_put_off=True, target_of=view)",
+        ),
     ),
     _in(
         STEP,
@@ -147,7 +165,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         STEP,
         "a renewal does not count for what we know nothing of",
-        ("(Phase.ADDING, Phase.UP, Phase.UNKNOWN)", "(Phase.ADDING, Phase.UP)"),
+        (
+            "if local.phase in (Phase.ADDING, Phase.UP, Phase.UNKNOWN)",
+            "if local.phase in (Phase.ADDING, Phase.UP)",
+        ),
         only=("address deleted", "slow", "all slow", "sick", "helper refuses"),
     ),
     _in(

@@ -26,7 +26,13 @@ Value = TypeVar("Value")
 
 def frozen_mapping(mapping: Mapping[Key, Value]) -> Mapping[Key, Value]:
     """A read-only copy."""
-    return MappingProxyType(dict(mapping))
+    return MappingProxyType(thawed(mapping))
+
+
+def thawed(mapping: Mapping[Key, Value]) -> dict[Key, Value]:
+    """A copy that can be changed. (dict() asks a read-only mapping key by key, and so each address
+    for its hash, which takes a hundred times as long.)"""
+    return mapping.copy() if isinstance(mapping, MappingProxyType) else dict(mapping)
 
 
 def address_order(address: Address) -> tuple[int, int]:
@@ -90,6 +96,8 @@ class Advertisement:
     present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
     """What is on this host for another reason than yaim, and where: nobody is to take it. The
     holder keeps it."""
+    placement: int = 1
+    """The highest version of the placement that it can compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +163,12 @@ class Mark:
     """Of its creation (etcd's create_revision)."""
 
 
+def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:
+    """Whether the mark belongs to the present life of its holder."""
+    node = nodes.get(mark.holder)
+    return node is not None and node.lease == mark.lease
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """Everything below the cluster's prefix at one revision."""
@@ -170,7 +184,7 @@ class ClusterView:
         return replace(
             self,
             revision=max(self.revision, node.revision),
-            nodes=frozen_mapping({**self.nodes, node.name: node}),
+            nodes=frozen_mapping(thawed(self.nodes) | {node.name: node}),
         )
 
     def with_marks(self, marks: tuple[Mark, ...], revision: Revision) -> "ClusterView":
@@ -178,13 +192,12 @@ class ClusterView:
         return replace(
             self,
             revision=max(self.revision, revision),
-            marks=frozen_mapping({**self.marks, **{mark.address: mark for mark in marks}}),
+            marks=frozen_mapping(thawed(self.marks) | {mark.address: mark for mark in marks}),
         )
 
     def without_marks(self, addresses: frozenset[Address], revision: Revision) -> "ClusterView":
         """The view after these marks were deleted."""
-        return replace(
-            self,
-            revision=max(self.revision, revision),
-            marks=frozen_mapping({a: m for a, m in self.marks.items() if a not in addresses}),
-        )
+        marks = thawed(self.marks)
+        for address in addresses:
+            marks.pop(address, None)
+        return replace(self, revision=max(self.revision, revision), marks=frozen_mapping(marks))

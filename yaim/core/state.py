@@ -115,7 +115,11 @@ class State:
     """What we had seen when the read under way was asked for: an older answer is that of another
     etcd history (wiped or restored), and the truth."""
     target: Mapping[Address, NodeName] = field(default_factory=lambda: frozen_mapping({}))
-    """The placement for `view`."""
+    """The placement for `target_of`."""
+    target_of: ClusterView | None = None
+    """The view that the placement was made for; None: there is none."""
+    is_target_put_off: bool = False
+    """The step before had to see to the lease first, and made no placement."""
     lease: Lease | None = None
     reported_ttls_s: tuple[int, int] = (0, 0)
     """Asked for and granted, where they differed."""

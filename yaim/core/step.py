@@ -22,6 +22,8 @@ The rules that everything else serves:
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import count
+from types import MappingProxyType
 from typing import assert_never
 
 from yaim.core.actions import (
@@ -94,8 +96,10 @@ from yaim.core.model import (
     address_order,
     all_present,
     frozen_mapping,
+    is_in_force,
+    thawed,
 )
-from yaim.core.placement import is_in_force, place
+from yaim.core.placement import VERSION, is_alike, place
 from yaim.core.refusals import Cause, Refusal
 from yaim.core.settings import CheckSettings
 from yaim.core.state import (
@@ -140,6 +144,9 @@ REMOVE_RETRY_S = 1.0
 HELPER_PATIENCE_S = 2.0
 """A helper that comes back within this (a restart) does not change what we advertise."""
 STOP_WITHIN_S = 5.0
+PLACEMENT_TAKES_S = 0.1
+"""At most, up to sizes well beyond 1000 addresses and 50 nodes (bench/placement.py). A keepalive
+that is due within this is sent before it."""
 ABSENT_KEY = Revision(0)
 """The revision that etcd gives a key that does not exist."""
 NAME_PATIENCE_S = 3.0
@@ -174,6 +181,11 @@ class _Turn:
         self.state = state
         self.now = now
         self.actions: list[Action] = []
+        self._own_records: dict[Address, Local] = {}
+        self._own_local: Mapping[Address, Local] | None = None
+        """`_own_records` as the state has them, once this turn has recorded something."""
+        self._known_marks: tuple[ClusterView, Lease, tuple[Mark, ...]] | None = None
+        """Our marks in this view under this lease."""
 
     # --- what has happened -----------------------------------------------------------------
 
@@ -516,7 +528,7 @@ class _Turn:
         self._distrust_view()
 
     def _leave_to_others(self, address: Address, refusal: Refusal, why: str) -> None:
-        self._change(refused=frozen_mapping({**self.state.refused, address: refusal}))
+        self._change(refused=frozen_mapping(thawed(self.state.refused) | {address: refusal}))
         self._report(Level.ERROR, f"leaves {address} to other nodes (SIGHUP tries again): {why}")
 
     def _hear(self, view: ClusterView) -> None:
@@ -539,7 +551,6 @@ class _Turn:
         self._change(
             view=view,
             seen=Revision(0),
-            target=place(view.pool, view.nodes, view.marks),
             in_doubt=frozenset(m for m in self.state.in_doubt if view.marks.get(m.address) == m),
         )
         self._remember(before)
@@ -554,20 +565,20 @@ class _Turn:
         view, loss = self.state.view, self.state.loss
         if view is None:
             return
-        ours = frozenset(a for a in self.state.ours if a not in view.marks)
-        if self.state.has_advertised and self._my_node() is not None:
+        has_node = self.state.has_advertised and self._my_node() is not None
+        ours: frozenset[Address] = frozenset()
+        if loss is not None or not has_node:
+            ours = frozenset(a for a in self.state.ours if a not in view.marks)
+        if has_node:
             leaving = {mark.address for mark in self._leaving()}
-            held = {m.address for m in view.marks.values() if self._is_mine(m)} - leaving
-            ours = frozenset(held) if loss is None else ours | held
+            ours |= {mark.address for mark in self._my_marks()} - leaving
         if loss is not None:
             released = frozenset(
-                mark.address
-                for mark in (before.marks.values() if before is not None else ())
-                if is_in_force(mark, view.nodes)
+                mark.address for mark in _gone(before, view) if is_in_force(mark, view.nodes)
             )
             released = frozenset(a for a in loss.released | released if a not in view.marks)
             loss = replace(loss, released=released)
-        self._change(ours=ours, loss=loss)
+        self._change(ours=ours if ours != self.state.ours else self.state.ours, loss=loss)
 
     def _note_orphans(self, before: ClusterView | None) -> None:
         """What other nodes have lost together with their advertisement: by the end of their lease.
@@ -581,7 +592,7 @@ class _Turn:
             for address, until in self.state.orphans.items()
             if until > self.now and address not in view.marks
         }
-        for mark in before.marks.values() if before is not None else ():
+        for mark in _gone(before, view):
             had_lease = before is not None and is_in_force(mark, before.nodes)
             is_lost = mark.address not in view.marks and not is_in_force(mark, view.nodes)
             if had_lease and is_lost and mark.holder != self.state.settings.node:
@@ -603,6 +614,7 @@ class _Turn:
             unconfirmed_before=Revision(0),
             view=None,
             target=frozen_mapping({}),
+            target_of=None,
             in_doubt=frozenset(),
             lease_call=Call(due=self.now),
             read_call=replace(self.state.read_call, due=self.now),
@@ -618,6 +630,8 @@ class _Turn:
         self._check_name()
         self._sweep()
         self._note_present()
+        if not self._place():
+            return
         wanted = self._wanted()
         self._remove_all_but(wanted)
         self._add(wanted)
@@ -725,6 +739,32 @@ class _Turn:
         since = self.state.name_taken_since or NEVER
         return Boottime(since + 2 * self.state.settings.ttl_s + NAME_PATIENCE_S)
 
+    def _place(self) -> bool:
+        """Make the placement for the present view, if it may be another one than before. That takes
+        long in a large cluster, so what the lease needs goes first, in a step of its own: False,
+        and the next step follows at once. Once only: nothing puts a decision off for long."""
+        view, before = self.state.view, self.state.target_of
+        if view is not None and (before is None or not is_alike(before, view)):
+            if not self.state.is_target_put_off and self._keep_ahead():
+                self._change(is_target_put_off=True)
+                return False
+            self._change(target=place(view.pool, view.nodes, view.marks))
+        self._change(target_of=view, is_target_put_off=False)
+        return True
+
+    def _keep_ahead(self) -> bool:
+        """Hand on the lease's deadline, and send the keepalive that is due soon, before something
+        that takes long; whether there was anything to be done."""
+        if self.state.lease is None or self.state.stopping is not None:
+            return False
+        decided = len(self.actions)
+        self._renew()
+        call = self.state.lease_call
+        if not call.failures and self.now < call.due <= self.now + PLACEMENT_TAKES_S:
+            self._change(lease_call=replace(call, due=self.now))
+        self._keep_lease()
+        return len(self.actions) > decided
+
     def _wanted(self) -> frozenset[Address]:
         """The addresses that should be on our interface now."""
         state = self.state
@@ -789,7 +829,8 @@ class _Turn:
             for address in sorted(left_over, key=address_order)
             if address in view.pool and address not in self.state.local
         }
-        self._change(left_over=frozenset(), local=frozen_mapping({**self.state.local, **unknown}))
+        local = frozen_mapping(thawed(self.state.local) | unknown)
+        self._change(left_over=frozenset(), local=local)
 
     def _note_present(self) -> None:
         """What we have for another reason than yaim, and what others say so of."""
@@ -852,6 +893,7 @@ class _Turn:
         if self.state.helper is None or (self.state.may_adopt and self.state.stopping is None):
             return
         mine = {mark.address for mark in self._my_marks()}
+        requests = count(self.state.next_request)
         for address in sorted(mine | self.state.local.keys(), key=address_order):
             if address in wanted and address in mine:
                 continue
@@ -865,7 +907,7 @@ class _Turn:
                 continue
             if local.phase is Phase.UP:
                 self._report(Level.INFO, f"removes {address}: {self._why_not(address)}")
-            request = self._next_request()
+            request = next(requests)
             self._record(
                 address,
                 replace(
@@ -876,6 +918,7 @@ class _Turn:
                 ),
             )
             self.actions.append(RemoveAddress(request, address))
+        self._change(next_request=next(requests))
 
     def _why_not(self, address: Address) -> str:
         """Why an address is not wanted here, for the log."""
@@ -907,27 +950,23 @@ class _Turn:
             return
         unconfirmed_before = self.state.unconfirmed_before
         mine = {m.address for m in self._my_marks() if m.revision >= unconfirmed_before}
+        retry_at = Boottime(self.now + ADD_RETRY_S)
+        requests = count(self.state.next_request)
         for address in sorted(wanted & mine, key=address_order):
             local = self.state.local.get(address, Local(Phase.UNKNOWN))
             if local.phase not in (Phase.UNKNOWN, Phase.ABSENT) or self.now < local.retry_at:
                 continue
             lease = self._lease_to_add_with()
             if lease is None:
-                return
-            request = self._next_request()
-            self._record(
-                address,
-                Local(
-                    Phase.ADDING,
-                    request,
-                    max(lease.deadline, local.deadline),
-                    retry_at=Boottime(self.now + ADD_RETRY_S),
-                ),
-            )
+                break
+            request = next(requests)
+            deadline = max(lease.deadline, local.deadline)
+            self._record(address, Local(Phase.ADDING, request, deadline, retry_at))
             interface, prefix_length = self._where(address)
             self.actions.append(
                 AddAddress(request, address, interface, prefix_length, lease.deadline)
             )
+        self._change(next_request=next(requests))
 
     def _renew(self) -> None:
         """Hand on the lease's deadline, if there is anything on our interface without it. What we
@@ -943,7 +982,7 @@ class _Turn:
         }
         if any(local.phase is not Phase.UNKNOWN for local in renewed.values()):
             self.actions.append(RenewAddresses(lease.deadline))
-            self._change(local=frozen_mapping({**self.state.local, **renewed}))
+            self._change(local=frozen_mapping(thawed(self.state.local) | renewed))
 
     def _lease_to_add_with(self) -> Lease | None:
         """The lease, if it has life enough left; if not, a keepalive is made due, unless one has
@@ -1043,6 +1082,7 @@ class _Turn:
             down=self._down(),
             waits_s=self.state.waits_s,
             present=self.state.present,
+            placement=VERSION,
         )
         release: tuple[Mark, ...] = ()
         replaces = ABSENT_KEY
@@ -1170,6 +1210,8 @@ class _Turn:
         state = self.state
         if state.is_ended:
             return None
+        if state.is_target_put_off:
+            return self.now
         times: list[float] = [
             state.lease_call.due,
             state.read_call.due,
@@ -1235,11 +1277,15 @@ class _Turn:
         )
 
     def _my_marks(self) -> tuple[Mark, ...]:
-        view = self.state.view
-        if view is None:
+        view, lease, known = self.state.view, self.state.lease, self._known_marks
+        if view is None or lease is None:
             return ()
-        mine = (mark for mark in view.marks.values() if self._is_mine(mark))
-        return tuple(sorted(mine, key=lambda mark: address_order(mark.address)))
+        if known is None or known[0] is not view or known[1] is not lease:
+            me = self.state.settings.node
+            mine = [m for m in view.marks.values() if m.lease == lease.id and m.holder == me]
+            mine.sort(key=lambda mark: address_order(mark.address))
+            self._known_marks = known = view, lease, tuple(mine)
+        return known[2]
 
     def _leaving(self) -> frozenset[Mark]:
         """Marks of ours whose release is under way or in doubt."""
@@ -1298,7 +1344,12 @@ class _Turn:
             self.state = replace(self.state, **changes)  # type: ignore[arg-type]
 
     def _record(self, address: Address, local: Local) -> None:
-        self._change(local=frozen_mapping({**self.state.local, address: local}))
+        """A thousand addresses are recorded in one copy, which is this turn's own."""
+        if self.state.local is not self._own_local:
+            self._own_records = thawed(self.state.local)
+            self._own_local = MappingProxyType(self._own_records)
+            self._change(local=self._own_local)
+        self._own_records[address] = local
 
     def _under_way(self, request: int, address: Address, phase: Phase) -> Local | None:
         """The record of an address, if this request is the one that it waits for."""
@@ -1306,11 +1357,6 @@ class _Turn:
         if local is None or local.request != request or local.phase is not phase:
             return None
         return local
-
-    def _next_request(self) -> int:
-        request = self.state.next_request
-        self._change(next_request=request + 1)
-        return request
 
     def _end_write(self, request: int) -> Write | None:
         """The write under way, if this is its number; it is answered now."""
@@ -1352,6 +1398,15 @@ def _share(node: NodeName, failures: int) -> float:
     """How much of a pause a node makes, from a half to all: different for each node and failure."""
     number = int.from_bytes(blake2b(f"{node} {failures}".encode(), digest_size=4).digest())
     return 0.5 + number / 2**33
+
+
+def _gone(before: ClusterView | None, view: ClusterView) -> list[Mark]:
+    """The marks of the one that are not in the other; what etcd has told unchanged is the same
+    object in both. More may be among them: those that were told again."""
+    if before is None or before.marks is view.marks:
+        return []
+    present = set(map(id, view.marks.values()))
+    return [mark for mark in before.marks.values() if id(mark) not in present]
 
 
 def _to_release(write: Write) -> frozenset[Mark]:

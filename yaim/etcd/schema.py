@@ -12,19 +12,23 @@ advertisement that is none counts as that of an unhealthy node.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from math import inf
+from typing import Generic
 
 from yaim.core.model import (
     Address,
     Advertisement,
     ClusterView,
+    Key,
     LeaseId,
     Mark,
     Node,
     NodeName,
     PoolEntry,
     Revision,
+    Value,
     WrongEntry,
     frozen_mapping,
 )
@@ -73,45 +77,124 @@ class Keys:
 
     def view(self, pairs: Mapping[bytes, KeyValue], revision: int) -> ClusterView:
         """The cluster as these keys tell it."""
-        pool: dict[Address, PoolEntry] = {}
-        marks: dict[Address, Mark] = {}
-        nodes: dict[NodeName, Node] = {}
-        wrong: list[WrongEntry] = []
+        reading = Reading(self)
         for key, pair in sorted(pairs.items()):
-            path = key.decode(errors="backslashreplace").removeprefix(self.prefix)
-            kind, _, name = path.partition("/")
-            if kind == "nodes":
-                nodes[NodeName(name)] = Node(
+            reading.put(key, pair)
+        return reading.view(revision)
+
+
+class Reading:
+    """The cluster as its keys tell it, brought up to date key by key. What has not changed is not
+    read again, and is the same object in the next view."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._prefix = keys.prefix
+        self._pairs: dict[bytes, KeyValue] = {}
+        self._pool = _Part[Address, PoolEntry]()
+        self._nodes = _Part[NodeName, Node]()
+        self._marks = _Part[Address, Mark]()
+        self._wrong = _Part[str, WrongEntry]()
+
+    def replace(self, pairs: Mapping[bytes, KeyValue]) -> bool:
+        """These are all keys; whether that changes anything."""
+        gone = self._pairs.keys() - pairs.keys()
+        new = [(key, pair) for key, pair in pairs.items() if self._pairs.get(key) != pair]
+        for key in gone:
+            self.delete(key)
+        for key, pair in new:
+            self.put(key, pair)
+        return bool(gone or new)
+
+    def put(self, key: bytes, pair: KeyValue) -> None:
+        self._pairs[key] = pair
+        kind, name = self._name(key)
+        if kind == "nodes":
+            self._nodes.put(
+                NodeName(name),
+                Node(
                     NodeName(name),
                     _read_advertisement(pair.value),
                     LeaseId(pair.lease),
                     Revision(pair.mod_revision),
-                )
-            elif kind == "ips":
-                try:
-                    address, is_mark = _read_pool_name(name)
-                    if is_mark:
-                        marks[address] = Mark(
-                            address,
-                            NodeName(pair.value.decode(errors="backslashreplace")),
-                            LeaseId(pair.lease),
-                            Revision(pair.create_revision),
-                        )
-                    else:
-                        pool[address] = _read_pool_entry(address, pair.value)
-                except NotUnderstood as error:
-                    wrong.append(WrongEntry(name, str(error)))
+                ),
+            )
+        elif kind == "ips":
+            self._forget(name)
+            try:
+                address, is_mark = _read_pool_name(name)
+                if is_mark:
+                    holder = NodeName(pair.value.decode(errors="backslashreplace"))
+                    mark = Mark(
+                        address, holder, LeaseId(pair.lease), Revision(pair.create_revision)
+                    )
+                    self._marks.put(address, mark)
+                else:
+                    self._pool.put(address, _read_pool_entry(address, pair.value))
+            except NotUnderstood as error:
+                self._wrong.put(name, WrongEntry(name, str(error)))
+
+    def delete(self, key: bytes) -> None:
+        self._pairs.pop(key, None)
+        kind, name = self._name(key)
+        if kind == "nodes":
+            self._nodes.drop(NodeName(name))
+        elif kind == "ips":
+            self._forget(name)
+
+    def view(self, revision: int) -> ClusterView:
+        wrong = self._wrong.all()
         return ClusterView(
             Revision(revision),
-            frozen_mapping(pool),
-            frozen_mapping(nodes),
-            frozen_mapping(marks),
-            tuple(wrong),
+            self._pool.all(),
+            self._nodes.all(),
+            self._marks.all(),
+            tuple(wrong[name] for name in sorted(wrong)),
         )
 
+    def _name(self, key: bytes) -> tuple[str, str]:
+        """What kind of thing a key is about, and which."""
+        path = key.decode(errors="backslashreplace").removeprefix(self._prefix)
+        kind, _, name = path.partition("/")
+        return kind, name
 
+    def _forget(self, name: str) -> None:
+        """What the key below ips/ told before."""
+        self._wrong.drop(name)
+        try:
+            address, is_mark = _read_pool_name(name)
+        except NotUnderstood:
+            return
+        if is_mark:
+            self._marks.drop(address)
+        else:
+            self._pool.drop(address)
+
+
+class _Part(Generic[Key, Value]):
+    """A part of the view; copied for the next view only if it has changed since the last one."""
+
+    def __init__(self) -> None:
+        self._now: dict[Key, Value] = {}
+        self._told: Mapping[Key, Value] | None = frozen_mapping(self._now)
+
+    def put(self, key: Key, value: Value) -> None:
+        self._now[key] = value
+        self._told = None
+
+    def drop(self, key: Key) -> None:
+        if self._now.pop(key, None) is not None:
+            self._told = None
+
+    def all(self) -> Mapping[Key, Value]:
+        if self._told is None:
+            self._told = frozen_mapping(self._now)
+        return self._told
+
+
+@lru_cache(maxsize=65536)
 def read_address(text: str) -> Address:
-    """An address that can be held, in canonical form."""
+    """An address that can be held, in canonical form: for one text always the same object, so that
+    looking it up compares no numbers."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -186,6 +269,7 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "down": sorted(advertisement.down),
             "waits_s": advertisement.waits_s,
             "present": {str(address): where for address, where in advertisement.present.items()},
+            "placement": advertisement.placement,
         },
         sort_keys=True,
     ).encode()
@@ -195,6 +279,12 @@ def _read_seconds(value: object) -> float:
     if not isinstance(value, int | float) or not 0 <= value < inf:
         raise NotUnderstood(f"{value!r} is no time in seconds")
     return float(value)
+
+
+def _read_version(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise NotUnderstood(f"{value!r} is no version")
+    return value
 
 
 def _read_advertisement(value: bytes) -> Advertisement:
@@ -218,6 +308,7 @@ def _read_advertisement(value: bytes) -> Advertisement:
             present=frozen_mapping(
                 {ip_address(a): str(where) for a, where in read.get("present", {}).items()}
             ),
+            placement=_read_version(read.get("placement", 1)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Advertisement(

@@ -45,7 +45,7 @@ from yaim.core.model import Address, ClusterView, LeaseId, Mark, Node, NodeName,
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient, EtcdLease, read_pair
 from yaim.etcd.connection import EtcdLeaseNotFound
-from yaim.etcd.schema import Keys, KeyValue, write_advertisement
+from yaim.etcd.schema import Keys, KeyValue, Reading, write_advertisement
 from yaim.etcd.survey import Survey
 
 MAX_OPS = 125
@@ -317,9 +317,8 @@ class _Mirror:
     """The cluster's keys as last read, with the changes since. Thread-safe."""
 
     def __init__(self, keys: Keys) -> None:
-        self._keys = keys
         self._lock = threading.Lock()
-        self._pairs: dict[bytes, KeyValue] = {}
+        self._reading = Reading(keys)
         self.revision = 0
         self._is_watching = False
         self._awaited = 0
@@ -336,11 +335,10 @@ class _Mirror:
         """
         with self._lock:
             if revision >= self.revision or revision < is_newer_than:
-                if not self._awaited and pairs != self._pairs:
+                if self._reading.replace(pairs) and not self._awaited:
                     self._awaited, self._awaited_since = revision, monotonic()
-                self._pairs = pairs
                 self.revision = revision
-            return self._keys.view(self._pairs, self.revision)
+            return self._reading.view(self.revision)
 
     def watch_from(self) -> int:
         """The revision from which on the watch has to tell what happens; it begins now."""
@@ -369,11 +367,11 @@ class _Mirror:
                 if event.kv.mod_revision <= known:
                     continue
                 if event.type == event.DELETE:
-                    self._pairs.pop(event.kv.key, None)
+                    self._reading.delete(event.kv.key)
                 else:
-                    self._pairs[event.kv.key] = read_pair(event.kv)
+                    self._reading.put(event.kv.key, read_pair(event.kv))
                 self.revision = max(self.revision, event.kv.mod_revision)
-            return self._keys.view(self._pairs, self.revision)
+            return self._reading.view(self.revision)
 
 
 def _kept(lease: EtcdLease) -> LeaseKept:
