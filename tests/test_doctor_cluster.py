@@ -155,6 +155,17 @@ def test_a_wrong_entry_and_an_address_without_a_holder_are_told(server: EtcdServ
     assert found[2].text == "192.0.2.10 is held by nobody: unhealthy: db1"
 
 
+def test_a_typo_in_an_entrys_options_is_mended_without_deleting_the_entry(
+    server: EtcdServer,
+) -> None:
+    key = f"{KEYS.prefix}ips/192.0.2.10"
+    server.ctl("put", key, '{"prefix": 24,}')
+    advertise(server, f"{BOOT_ID}:1")
+    found = next(look_at_pool(settings(server.url), seen(server)))
+    assert found.verdict is PROBLEM
+    assert f" put {key} " in found.remedy
+
+
 def test_this_node_is_told_as_the_others_see_it(server: EtcdServer) -> None:
     assert nodes(server) == [(WARNING, "db1 takes no part (other nodes: none)")]
     advertise(server, f"{BOOT_ID}:1")

@@ -11,7 +11,7 @@ import socket
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
@@ -36,7 +36,7 @@ from yaim.core.events import (
     HelperLost,
     HelperReady,
 )
-from yaim.core.model import Boottime
+from yaim.core.model import Address, Boottime, Place, frozen_mapping
 from yaim.core.refusals import Cause
 from yaim.helper_client import (
     ANSWER_WITHIN_S,
@@ -67,6 +67,12 @@ ACTIONS: dict[str, HelperAction] = {
 RULES = [{"interface": "eth0", "networks": ["192.0.2.0/24"], "prefixes": [32]}]
 WELCOMED = HelperReady("s", (("eth0", (ip_network("192.0.2.0/24"),)),), ())
 HELD: Message = {"address": "192.0.2.10", "deadline_ns": 10**9, "interface": "eth0", "prefix": 32}
+
+
+def places(*addresses: Address, interface: str = "eth0") -> Mapping[Address, Place]:
+    return frozen_mapping({each: Place(interface, each.max_prefixlen) for each in addresses})
+
+
 NOTHING_HELD: Message = {"result": "ok", "addresses": [], "more": False}
 MAX_PACKET = 65536
 WITHIN_S = 20.0
@@ -246,6 +252,7 @@ def test_every_request_of_the_vectors_is_sent_byte_by_byte(path: Path, start: St
                 WELCOMED,
                 addresses=(AddressOnInterface(V4 + 1, Boottime(1.0)),),
                 left_over=frozenset({V4}),
+                places=places(V4, V4 + 1),
             )
             client.submit(*ACTIONS.values())
             sent += [connection.recv(MAX_PACKET) for _ in ACTIONS]
@@ -296,7 +303,9 @@ def test_a_list_of_the_vectors_means_what_it_says(path: Path, start: Start) -> N
             answer(connection, welcome())
             answer(connection, vector["packet"].encode())
             held = AddressOnInterface(V4, DEADLINE)
-            assert client.ready() == replace(WELCOMED, addresses=(held,), left_over=frozenset({V6}))
+            assert client.ready() == replace(
+                WELCOMED, addresses=(held,), left_over=frozenset({V6}), places=places(V4, V6)
+            )
 
 
 def test_an_address_whose_removal_was_refused_may_be_there() -> None:
@@ -405,6 +414,31 @@ def test_a_thousand_addresses_are_added_renewed_and_removed(
         assert present(network) == []
 
 
+def test_a_held_address_that_is_added_elsewhere_is_put_there_or_stays_where_it_is(
+    network: Namespace, run: Run, start: Start
+) -> None:
+    """Of what is refused nothing is done."""
+    deadline = in_s(30)
+    adds = [AddAddress(n, V4, INTERFACE, prefix, deadline) for n, prefix in enumerate((32, 24, 25))]
+    rule = {"interface": INTERFACE, "networks": ["192.0.2.0/24"], "prefix-lengths": [24, 32]}
+    network.run("sysctl", "-qw", f"net.ipv4.conf.{INTERFACE}.promote_secondaries=1")
+    with run({"rules": [rule]}):
+        client = start()
+        client.ready()
+        client.submit(adds[0])
+        assert client.next() == [AddressAdded(0, V4)]
+        client.submit(adds[1])
+        assert client.next() == [AddressAdded(1, V4)]
+        assert present(network) == [f"{INTERFACE} {V4}/24"]
+        client.submit(adds[2])
+        (refused,) = client.next()
+        assert isinstance(refused, AddressRefused)
+        assert refused.cause is Cause.NOT_ALLOWED
+        assert present(network) == [f"{INTERFACE} {V4}/24"]
+        client.leave()
+        assert start().ready().places == {V4: Place(INTERFACE, 24)}
+
+
 def test_what_an_earlier_life_of_the_helper_left_is_told_apart(run: Run, start: Start) -> None:
     deadline = in_s(30)
     adds = [AddAddress(n, each, INTERFACE, 32, deadline) for n, each in enumerate((V4, V4 + 1))]
@@ -499,7 +533,10 @@ def test_a_killed_helper_is_lost_and_what_was_asked_before_it_is_back_is_dropped
     wait_for(lambda: "Connection refused" in "".join(warnings()), "a warning")
     client.submit(AddAddress(3, V6, INTERFACE, 128, in_s(60)))
     with run():
-        assert client.ready() == replace(before, left_over=frozenset({V4}))
+        left_over = frozenset({V4})
+        assert client.ready() == replace(
+            before, left_over=left_over, places=places(V4, interface=INTERFACE)
+        )
         client.submit(RemoveAddress(4, V4))
         assert client.next() == [AddressRemoved(4, V4)]
         assert present(network) == []
@@ -517,7 +554,10 @@ def test_a_stopped_helper_is_lost_when_it_has_not_answered_in_time(run: Run, sta
             client.submit(RemoveAddress(2, V6))
             assert client.next() == [HelperLost("no answer within 2 s")]
             assert boottime() >= submitted_at + ANSWER_WITHIN_S
-        assert client.ready() == replace(before, addresses=(AddressOnInterface(V4, deadline),))
+        held = (AddressOnInterface(V4, deadline),)
+        assert client.ready() == replace(
+            before, addresses=held, places=places(V4, interface=INTERFACE)
+        )
 
 
 def test_a_helper_that_is_not_there_is_warned_of_once_and_found_when_it_comes(

@@ -11,6 +11,7 @@ from threading import Event as Flag
 import pytest
 
 from yaim.core.events import AddressesObserved, AddressGone, Event, LinksObserved
+from yaim.core.model import Place
 from yaim.kernel_watch import KernelWatch
 from yaim.lab.namespaces import Namespace
 
@@ -112,12 +113,14 @@ def test_of_many_links_all_are_told_together() -> None:
 def test_an_address_that_somebody_deletes_is_told(host: Watched, address: str) -> None:
     host.run("ip", "addr", "add", address, "dev", "eth0")
     host.run("ip", "addr", "del", address, "dev", "eth0")
-    assert host.next() == AddressGone(ip_address(address.split("/")[0]))
+    told, prefix_length = address.split("/")
+    place = Place("eth0", int(prefix_length))
+    assert host.next() == AddressGone(ip_address(told), place)
 
 
 def test_an_address_that_the_kernel_removes_at_its_lifetimes_end_is_told(host: Watched) -> None:
     host.run("ip", "addr", "add", "192.0.2.10/32", "dev", "eth0", *LIFETIME, "1")
-    assert host.next() == AddressGone(ip_address("192.0.2.10"))
+    assert host.next() == AddressGone(ip_address("192.0.2.10"), Place("eth0", 32))
 
 
 def test_an_address_that_is_added_or_given_a_new_lifetime_is_not_told(host: Watched) -> None:

@@ -42,7 +42,7 @@ def node(name: str, reason: str = "HTTP 200", is_healthy: bool = True) -> Node:
             is_healthy=is_healthy,
             reason=reason,
             interface="eth0",
-            networks=frozen_mapping({}),
+            networks=frozen_mapping({"eth0": (ip_network("0.0.0.0/0"), ip_network("::/0"))}),
             refused=frozenset(),
             session="",
             version="1.0",
@@ -118,7 +118,7 @@ def test_a_mark_of_a_lease_that_its_holder_has_no_more_does_not_count() -> None:
     found = status_of(CLUSTER, STALE)
     assert found == status_of(CLUSTER, UNHELD)
     assert found.addresses[0] == AddressStatus(
-        "192.0.2.9", None, "not allowed on eth0 by the helper: db1, db2"
+        "192.0.2.9", None, "db1 may hold it and has not taken it yet"
     )
     assert [each.address_count for each in found.nodes] == [1, 1]
 
@@ -232,7 +232,7 @@ def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
         "Cluster /service/yaim/ is degraded.\n"
         "\n"
         "ADDRESS      HOLDER\n"
-        "192.0.2.10   - nobody - (not allowed on eth0 by the helper: db1; unhealthy: db2)\n"
+        "192.0.2.10   - nobody - (db1 may hold it and has not taken it yet)\n"
         "2001:db8::1  db1\n"
         "\n"
         "NODE  HEALTH     ADDRESSES  REASON\n"
@@ -343,7 +343,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
             {
                 "address": "192.0.2.10",
                 "holder": None,
-                "reason": "not allowed on eth0 by the helper: db1; unhealthy: db2",
+                "reason": "db1 may hold it and has not taken it yet",
                 "present": [],
             }
         ],
@@ -439,3 +439,25 @@ def test_certificates_are_in_the_json() -> None:
         ],
     )
     assert not told["certificates"][0]["pressing"]
+
+
+def test_a_holder_that_should_not_hold_an_address_is_told_with_the_reason() -> None:
+    """Nobody else can: the entry names an interface that there is not."""
+    entry = PoolEntry(ip_address(POOL[0]), interface="eth9")
+    seen = replace(WELL, pool=frozen_mapping({**WELL.pool, entry.address: entry}))
+    found = status_of(CLUSTER, seen)
+    why = "not allowed on eth9 by the helper"
+    assert found.addresses[1] == AddressStatus(POOL[0], "db2", why)
+    assert found.condition is Condition.DEGRADED
+    assert f"192.0.2.10   db2 ({why})" in as_table(found)
+
+
+def test_an_address_with_a_wrong_entry_is_listed_held_or_not() -> None:
+    entry = PoolEntry(ip_address(POOL[0]), fault="prefix is 33, expected 1 to 32")
+    seen = replace(WELL, pool=frozen_mapping({entry.address: entry}))
+    why = "its entry is wrong: prefix is 33, expected 1 to 32"
+    held = status_of(CLUSTER, seen)
+    assert held.addresses == (AddressStatus(POOL[0], "db2", why),)
+    unheld = status_of(CLUSTER, replace(seen, marks=frozen_mapping({})))
+    assert unheld.addresses == (AddressStatus(POOL[0], None, why),)
+    assert held.condition is unheld.condition is Condition.DEGRADED

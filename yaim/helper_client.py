@@ -34,7 +34,7 @@ from yaim.core.events import (
     HelperLost,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, Network
+from yaim.core.model import Address, Boottime, Network, Place, frozen_mapping
 from yaim.core.refusals import Cause
 
 logger = logging.getLogger(__name__)
@@ -182,10 +182,9 @@ class HelperClient:
             for rule in reply["rules"]:
                 allowed = tuple(ip_network(text) for text in rule["networks"])
                 networks[rule["interface"]] = networks.get(rule["interface"], ()) + allowed
-            addresses, left_over = self._list(connection)
-            return HelperReady(
-                reply["session"], tuple(sorted(networks.items())), addresses, left_over
-            )
+            addresses, left_over, places = self._list(connection)
+            all_networks = tuple(sorted(networks.items()))
+            return HelperReady(reply["session"], all_networks, addresses, left_over, places)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HelperError(
                 "its answer to hello or list is none of the protocol"
@@ -194,16 +193,18 @@ class HelperClient:
 
     def _list(
         self, connection: "_Connection"
-    ) -> tuple[tuple[AddressOnInterface, ...], frozenset[Address]]:
-        """What the helper holds for us, and what an earlier life of it has left."""
+    ) -> tuple[tuple[AddressOnInterface, ...], frozenset[Address], Mapping[Address, Place]]:
+        """What the helper holds for us, what an earlier life of it has left, and where that is."""
         addresses: list[AddressOnInterface] = []
         left_over: set[Address] = set()
+        places: dict[Address, Place] = {}
         after = ""
         is_more = True
         while is_more:
             page = connection.ask({"op": "list", "after": after})
             for each in page["addresses"]:
                 address = ip_address(each["address"])
+                places[address] = Place(str(each["interface"]), int(each["prefix"]))
                 if each["deadline_ns"] is None:
                     left_over.add(address)
                 else:
@@ -211,7 +212,7 @@ class HelperClient:
                     addresses.append(AddressOnInterface(address, deadline))
                 after = str(address)
             is_more = page["more"] and page["addresses"]
-        return tuple(addresses), frozenset(left_over)
+        return tuple(addresses), frozenset(left_over), frozen_mapping(places)
 
     def _take_in(self, queue: deque[HelperAction]) -> None:
         """Behind what is in the queue; but a renewal goes ahead of adds, however many wait, which

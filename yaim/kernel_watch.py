@@ -108,7 +108,7 @@ class KernelWatch:
             elif kind == RTM_DELADDR:
                 address = self._addresses.note_gone(body)
                 if address is not None:
-                    self._post(AddressGone(address))
+                    self._post(AddressGone(address, self._place_of(body)))
         up = frozenset(name for name, is_up in self._links.values() if is_up)
         if self._has_all and up != self._told:
             self._told = up
@@ -141,6 +141,12 @@ class KernelWatch:
         if own != self._told_own:
             self._told_own = own
             self._post(AddressesObserved(frozen_mapping(own)))
+
+    def _place_of(self, body: bytes) -> Place | None:
+        """None if the interface has gone, too, or is not known yet."""
+        _, prefix_length, _, _, index = ADDRESS.unpack_from(body)
+        name, _ = self._links.get(index, ("", False))
+        return Place(name, prefix_length) if name else None
 
     def _note_link(self, body: bytes, *, is_there: bool) -> None:
         family, _, index, flags, _ = _LINK.unpack_from(body)

@@ -17,8 +17,8 @@ class Condition(IntEnum):
     """Also the exit status."""
 
     HEALTHY = 0
-    """Every address is held, and on no node for another reason, every node is healthy, every pool
-    entry is right, and no certificate for etcd ends within a week."""
+    """Every address is held by a node that may hold it, and is on no node for another reason; every
+    node is healthy, every pool entry is right, no certificate for etcd ends within a week."""
     DEGRADED = 1
     UNREACHABLE = 2
 
@@ -28,7 +28,7 @@ class AddressStatus:
     address: str
     holder: str | None
     reason: str = ""
-    """Why nobody holds it."""
+    """Why nobody holds it; or why its holder may not, which keeps it as nobody else may either."""
     present: tuple[tuple[str, str], ...] = ()
     """The nodes that have it for another reason than yaim, and where."""
 
@@ -78,7 +78,10 @@ class ClusterStatus:
         is_healthy = (
             self.nodes
             and not self.wrong_entries
-            and all(each.holder is not None and not each.present for each in self.addresses)
+            and all(
+                each.holder is not None and not each.reason and not each.present
+                for each in self.addresses
+            )
             and all(each.is_healthy for each in self.nodes)
             and not any(each.is_pressing for each in self.certificates)
         )
@@ -99,7 +102,10 @@ def status_of(
     for address, entry in sorted(view.pool.items(), key=lambda item: address_order(item[0])):
         holder = holders.get(str(address))
         present = tuple((str(name), where) for name, where in present_on(address, view.nodes))
-        reason = "" if holder is not None else _why_nobody(entry, view)
+        if holder is not None:
+            reason = view.nodes[holder].why_not(entry) or ""
+        else:
+            reason = _why_nobody(entry, view)
         addresses.append(AddressStatus(str(address), holder, reason, present))
     return ClusterStatus(
         cluster,
@@ -134,6 +140,8 @@ def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
     """As in `unhealthy: db1, db2; excluded: db3`."""
     if present := present_on(entry.address, view.nodes):
         return "; ".join(f"on {name} already, {_REMOVE.format(where)}" for name, where in present)
+    if entry.fault:
+        return f"its entry is wrong: {entry.fault}"
     names: dict[str, list[NodeName]] = {}
     ready_first = sorted(view.nodes.items(), key=lambda item: (item[1].is_waiting, item[0]))
     for name, node in ready_first:
@@ -193,7 +201,7 @@ def as_table(status: ClusterStatus) -> str:
     lines = [f"Cluster {status.cluster} is {status.condition.name.lower()}.", ""]
     lines += columns(
         ("ADDRESS", "HOLDER"),
-        [(each.address, each.holder or f"- nobody - ({each.reason})") for each in status.addresses],
+        [(each.address, _holder(each)) for each in status.addresses],
     )
     lines += [each.complaint for each in status.addresses if each.holder and each.present]
     lines.append("")
@@ -220,6 +228,11 @@ def as_table(status: ClusterStatus) -> str:
     if not status.addresses and not status.nodes:
         lines += ["", "Nothing is there: are dcs-namespace and dcs-clustername right?"]
     return "\n".join(lines)
+
+
+def _holder(address: AddressStatus) -> str:
+    holder = address.holder or "- nobody -"
+    return f"{holder} ({address.reason})" if address.reason else holder
 
 
 def _health(node: NodeStatus) -> str:

@@ -151,16 +151,37 @@ def test_an_entry_that_is_no_address_is_wrong_and_says_why(name: str, reason: st
         (b"[]", "its value is neither empty nor a JSON object"),
         (b"\xff\xfe", "its value is neither empty nor a JSON object"),
         (b"[" * 5000, "its value is neither empty nor a JSON object"),
-        (b'{"color": 1}', "unknown option 'color': expected interface, prefix, exclude, prefer"),
+        (b'{"exclude": ["a",]}', "its value is neither empty nor a JSON object"),
         (b'{"prefix": 33}', "prefix is 33, expected 1 to 32"),
         (b'{"prefix": true}', "prefix is True, expected 1 to 32"),
         (b'{"interface": 1}', "interface is 1, expected a name"),
+        (b'{"interface": ""}', "interface is '', expected a name"),
+        (b'{"interface": "eth0:1"}', "interface is 'eth0:1', expected a name"),
+        (b'{"critical": 1}', "critical is 1, expected an option or a list of them"),
+        (
+            b'{"zone": 1, "critical": "zone"}',
+            "'zone' is critical, and this version does not know it",
+        ),
         (b'{"exclude": [1]}', "exclude is [1], expected a node name or a list of them"),
         (b'{"prefer": {}}', "prefer is {}, expected a node name or a list of them"),
     ],
 )
 def test_an_entry_with_wrong_options_is_wrong_and_says_why(value: bytes, reason: str) -> None:
-    assert pool_with("192.0.2.10", value).wrong == (WrongEntry("192.0.2.10", reason),)
+    view = pool_with("192.0.2.10", value)
+    told = f"{reason}; its holder keeps it as it is, and no other node takes it"
+    assert view.pool == {ADDRESS: PoolEntry(ADDRESS, fault=reason)}
+    assert view.wrong == (WrongEntry("192.0.2.10", told),)
+
+
+def test_options_that_are_not_known_are_ignored_and_told() -> None:
+    """They may be a newer yaim's."""
+    view = pool_with(
+        "192.0.2.10", b'{"prefer": "c", "zone": 1, "color": 2, "critical": ["prefer"]}'
+    )
+    entry = PoolEntry(ADDRESS, prefer=frozenset({NodeName("c")}), placement=2)
+    assert view.pool == {ADDRESS: entry}
+    told = "unknown options 'color', 'zone': ignored; expected interface, prefix, exclude, prefer"
+    assert view.wrong == (WrongEntry("192.0.2.10", told),)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
+from tests.sim.helper import INTERFACES
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -51,6 +52,7 @@ SPINS = "a core has its rests"
 RESTLESS = "no move left to make"
 NOT_BACK = "what was held is back where it was after all leases were lost"
 STILL_WAITING = "a wait has its end"
+NOT_KEPT = "what is held stays while its entry is wrong"
 NOT_HANDED_OVER = "who cannot serve hands over"
 ELSEWHERE = "no add of what a live node has for another reason"
 NOT_TOLD = "a node says what it has for another reason"
@@ -126,8 +128,10 @@ class Checker:
         elif self._world.timeline.now < self.losses_until:
             self.counts["marks after a loss"] += 1
         node = self._world.etcd.nodes.get(mark.holder)
-        anywhere = PoolEntry(mark.address)
-        if node is None or node.lease != mark.lease or not node.can_hold(anywhere):
+        offers = node is not None and any(
+            node.can_hold(PoolEntry(mark.address, interface)) for interface in INTERFACES
+        )
+        if node is None or node.lease != mark.lease or not offers:
             raise Broken(NO_RIGHT, f"{mark.holder} gets the mark of {mark.address}: it is {node}")
 
     def etcd_changed(self, nodes: Mapping[NodeName, Node]) -> None:

@@ -170,6 +170,12 @@ class ModelEtcd:
         self.pool[entry.address] = entry
         self._changed()
 
+    def mend_entries(self) -> None:
+        """Those that no node can hold as they are."""
+        for entry in list(self.pool.values()):
+            if entry.fault or entry.interface == "eth9":
+                self.put_entry(replace(entry, fault="", interface=None))
+
     def delete_entry(self, address: Address) -> None:
         if self.pool.pop(address, None) is not None:
             self._changed()

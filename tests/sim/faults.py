@@ -223,11 +223,12 @@ def _clock_set(world: "World", fault: Fault) -> None:
 def _link_down(world: "World", fault: Fault) -> None:
     """Without a carrier, or set down as well."""
     host = world.host(fault.host)
-    host.set_link(is_up=False, is_interface_up=fault.number % 2 == 0)
+    interface = ("eth0", "eth0", "eth1")[fault.number // 2 % 3]
+    host.set_link(interface, is_up=False, is_interface_up=fault.number % 2 == 0)
 
     def again() -> None:
         if not world.is_healed:
-            host.set_link(is_up=True, is_interface_up=True)
+            host.set_link(interface, is_up=True, is_interface_up=True)
 
     world.timeline.later(fault.seconds, again)
 
@@ -369,6 +370,36 @@ def _entry_changed(world: "World", fault: Fault) -> None:
         world.etcd.put_entry(PoolEntry(entry, exclude=exclude or frozenset(), prefer=prefer))
 
 
+def _entry_moved(world: "World", fault: Fault) -> None:
+    """To another interface, or with another prefix length; to one that no node has; or so that no
+    node understands it."""
+    entry = world.entry(fault.number)
+    if entry is not None:
+        interface = (None, "eth0", "eth1", "eth1", "eth9")[fault.number % 5]
+        prefix = (None, 24)[fault.number // 5 % 2]
+        typo = "a trailing comma" if fault.number // 10 % 3 == 0 else ""
+        world.etcd.put_entry(PoolEntry(entry, interface, prefix, fault=typo))
+
+
+def _settings_moved(world: "World", fault: Fault) -> None:
+    """Another interface or netmask in yaim.yml, and SIGHUP."""
+    host = world.host(fault.host)
+    interface, netmask = ("eth0", "eth1")[fault.number % 2], (32, 24)[fault.number // 2 % 2]
+    host.settings = replace(host.settings, interface=interface, prefix_length_4=netmask)
+    host.reload()
+
+
+def _interface_fails(world: "World", fault: Fault) -> None:
+    """What is to go there from another one."""
+    host = world.host(fault.host)
+    host.fails_at = ("eth0", "eth1", "eth1")[fault.number % 3]
+
+    def again() -> None:
+        host.fails_at = ""
+
+    world.timeline.later(fault.seconds, again)
+
+
 def _entry_wrong(world: "World", fault: Fault) -> None:
     world.etcd.put_wrong(WrongEntry("192.0.2.010", "not in canonical form"))
 
@@ -417,6 +448,9 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "entry added": (2, _entry_added),
     "entry deleted": (1, _entry_deleted),
     "entry changed": (1.5, _entry_changed),
+    "entry moved": (1.5, _entry_moved),
+    "settings moved": (0.7, _settings_moved),
+    "interface fails": (0.7, _interface_fails),
     "entry wrong": (0.5, _entry_wrong),
     "stray mark": (0.5, _stray_mark),
 }

@@ -22,7 +22,7 @@ from yaim.core.events import (
     Event,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, address_order
+from yaim.core.model import Address, Boottime, Place, address_order, frozen_mapping
 from yaim.core.refusals import Cause
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
-_INTERFACE = Interface("eth0", 1, b"", is_up=True, has_neighbours=True)
-NETWORKS = (("eth0", (ip_network("192.0.2.0/24"),)),)
+INTERFACES = ("eth0", "eth1")
+NETWORKS = tuple((name, (ip_network("192.0.2.0/24"),)) for name in INTERFACES)
 _OWNER = Owner(0, "sim")
 
 
@@ -57,7 +57,12 @@ class ModelHelper:
             if not each.is_leaving
         )
         left_over = frozenset(self._host.kernel.ours.keys() - self.holdings.keys())
-        return HelperReady(self._host.session, NETWORKS, held, left_over)
+        places = {a: self._host.kernel.places[a] for a in left_over} | {
+            each.address: Place(each.interface.name, each.prefix)
+            for each in self.holdings.values()
+            if not each.is_leaving
+        }
+        return HelperReady(self._host.session, NETWORKS, held, left_over, frozen_mapping(places))
 
     def obey(self, action: HelperAction) -> Event | None:
         # What it reads now may have waited for as long as it was stopped.
@@ -88,8 +93,8 @@ class ModelHelper:
             refusal = refuses
         elif not is_on_time:
             refusal = "expired"
-        elif not self._host.is_interface_up:
-            return self._failed(add, "eth0 is down")
+        elif add.interface not in self._host.interfaces_up:
+            return self._failed(add, f"{add.interface} is down")
         elif refuses is not None:
             refusal = refuses
         elif add.address in self._host.kernel.foreign and old is None:
@@ -97,14 +102,22 @@ class ModelHelper:
         if refusal is not None:
             self._host.tell(f"the helper refuses {add.address}: {refusal}")
             return AddressRefused(add.request, add.address, refusal, Cause.of(refusal))
-        holding = Holding(
-            add.address, _INTERFACE, add.prefix_length, "", _OWNER, add.deadline, life_s
-        )
-        self.holdings[add.address] = holding
-        self._expired.discard(add.address)
         if not self._host.can_change_network:
-            del self.holdings[add.address]
             return self._failed(add, "out of memory")
+        interface = Interface(
+            add.interface, INTERFACES.index(add.interface), b"", is_up=True, has_neighbours=True
+        )
+        holding = Holding(
+            add.address, interface, add.prefix_length, "", _OWNER, add.deadline, life_s
+        )
+        place = Place(add.interface, add.prefix_length)
+        if self._host.kernel.places.get(add.address, place) != place:
+            self._host.tell(f"the helper takes {add.address} elsewhere, to {place}")
+            self._host.kernel.delete(add.address)
+        self._expired.discard(add.address)
+        if old is not None and place != _place(old) and self._host.cannot_be_at(place):
+            return self._failed(add, "no buffer space available")
+        self.holdings[add.address] = holding
         self._set_lifetime(holding)
         return AddressAdded(add.request, add.address)
 
@@ -201,6 +214,10 @@ class ModelHelper:
         if is_longer and self._host.can_change_network:
             if holding.address not in self._host.kernel.ours:
                 self._host.tell(f"the helper adds {holding.address}")
-            self._host.kernel.put(holding.address, lifetime, holding.life_s)
+            self._host.kernel.put(holding.address, _place(holding), lifetime, holding.life_s)
             holding.kernel_until = now + lifetime - EARLY_S
         holding.plan_extension(now)
+
+
+def _place(holding: Holding) -> Place:
+    return Place(holding.interface.name, holding.prefix)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, assert_never
 
-from tests.sim.helper import HelperAction, ModelHelper
+from tests.sim.helper import INTERFACES, HelperAction, ModelHelper
 from tests.sim.kernel import ModelKernel
 from tests.sim.wire import Wire
 from yaim.core.actions import (
@@ -55,6 +55,8 @@ RECONNECT_EVERY_S = 0.1
 CHECK_EVERY_S = 1.0
 SERVICE, OTHER_CHECK = "service", CheckSettings("disk")
 """The one comes and goes. The other one is always well, and is not always made."""
+FOREIGN_PLACE = Place("eth0", 25)
+"""Where the host's own copies of addresses are; the helper puts nothing there."""
 BETWEEN_S = 0.0005
 """Between two things that happen within a process or over a socket."""
 ROUNDING_S = 1e-7
@@ -142,7 +144,10 @@ class Host:
         """The code with which the helper refuses every add."""
         self.can_change_network = True
         self.can_record = True
-        self.is_link_up = self.is_interface_up = True
+        self.links_up = self.interfaces_up = frozenset(INTERFACES)
+        """Those with a carrier, and those that are set up."""
+        self.fails_at = ""
+        """No address can be put on this interface that was elsewhere before."""
         self._connection = 0
         self._alarm = 0
         self._is_reading_due = False
@@ -260,14 +265,16 @@ class Host:
         if self._stopped_at is not None:
             self.paused_until = 0.0
             self.resume()
-        self.set_link(is_up=True, is_interface_up=True)
+        for interface in INTERFACES:
+            self.set_link(interface, is_up=True, is_interface_up=True)
+        self.fails_at = ""
         self.wire.heal()
         self.sick_until = self.flapping_until = self.mute_until = 0.0
         self.refuses = None
         self.can_change_network = self.can_record = True
         for each in sorted(self.kernel.foreign):
             self.kernel.delete_foreign(each)
-        self.settings = replace(self.settings, interval_s=1.0)
+        self.settings = replace(self.settings, interval_s=1.0, interface="eth0", prefix_length_4=32)
         self.helper_frozen_until = 0.0
         self.thaw_helper()
         self.frozen_until = 0.0
@@ -586,23 +593,30 @@ class Host:
 
     # --- what the kernel tells -------------------------------------------------------------
 
-    def address_is_gone(self, address: Address) -> None:
+    def address_is_gone(self, address: Address, place: Place) -> None:
         """From the interface, for whatever reason."""
-        self.post_after(NOTICED_AFTER_S, AddressGone(address))
+        self.post_after(NOTICED_AFTER_S, AddressGone(address, place))
 
-    def set_link(self, *, is_up: bool, is_interface_up: bool) -> None:
-        self.is_interface_up = is_interface_up
-        if is_up != self.is_link_up:
-            self.is_link_up = is_up
+    def foreign_is_gone(self, address: Address) -> None:
+        self.address_is_gone(address, FOREIGN_PLACE)
+
+    def cannot_be_at(self, place: Place) -> bool:
+        return place.interface == self.fails_at
+
+    def set_link(self, interface: str, *, is_up: bool, is_interface_up: bool) -> None:
+        one = {interface}
+        self.interfaces_up = self.interfaces_up - one | (one if is_interface_up else set())
+        links_up = self.links_up - one | (one if is_up else set())
+        if links_up != self.links_up:
+            self.links_up = links_up
             self._tell_links()
 
     def _tell_links(self) -> None:
-        up = frozenset({"lo", "eth0"} if self.is_link_up else {"lo"})
-        self.post_after(NOTICED_AFTER_S, LinksObserved(up))
+        self.post_after(NOTICED_AFTER_S, LinksObserved(self.links_up | {"lo"}))
 
     def tell_own(self) -> None:
         """What is there and not the helper's."""
-        own = {each: (Place("eth0", 24),) for each in sorted(self.kernel.foreign)}
+        own = dict.fromkeys(sorted(self.kernel.foreign), (FOREIGN_PLACE,))
         self.post_after(NOTICED_AFTER_S, AddressesObserved(own))
 
     def set_clock_forward(self, by_s: float) -> None:

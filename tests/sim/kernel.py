@@ -6,7 +6,7 @@ bound, and often the bound itself.
 
 from typing import TYPE_CHECKING
 
-from yaim.core.model import Address
+from yaim.core.model import Address, Place
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -27,16 +27,21 @@ class ModelKernel:
         self._host = host
         self.ours: dict[Address, float] = {}
         """What the helper has put there, and when it goes, on the host's clock."""
+        self.places: dict[Address, Place] = {}
+        """Where each of these is."""
         self.foreign: set[Address] = set()
         """The host's own copies, permanent and with another prefix length."""
 
-    def put(self, address: Address, lifetime_s: int, life_s: float) -> None:
+    def put(self, address: Address, place: Place, lifetime_s: int, life_s: float) -> None:
         """Add the address, or set its lifetime anew. `life_s` is what the helper reckons with."""
+        if self.places.get(address, place) != place:
+            raise AssertionError(f"{address} is on {self.places[address]}, and put on {place}")
         late_s = lateness_s(lifetime_s, life_s)
         share = self._host.random.random() * 1.5
         is_new = address not in self.ours
         ends_at = self._host.clock() + lifetime_s - EARLY_S + min(share, 1.0) * (late_s + EARLY_S)
         self.ours[address] = ends_at
+        self.places[address] = place
         if is_new:
             self._host.world.checker.appeared(self._host, address)
             self._watch(address)
@@ -46,7 +51,7 @@ class ModelKernel:
         if self.ours.pop(address, None) is None:
             return False
         self._host.world.checker.disappeared(self._host, address)
-        self._host.address_is_gone(address)
+        self._host.address_is_gone(address, self.places.pop(address))
         return True
 
     def add_foreign(self, address: Address) -> None:
@@ -59,7 +64,7 @@ class ModelKernel:
         if address in self.foreign:
             self.foreign.remove(address)
             self._host.tell(f"somebody removes {address}, which was not there by yaim")
-            self._host.address_is_gone(address)
+            self._host.foreign_is_gone(address)
             self._host.tell_own()
 
     def clear(self) -> None:

@@ -262,6 +262,32 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _in(
         STEP,
+        "what should be elsewhere stays where it is",
+        (
+            "is_elsewhere = local.phase is Phase.UP and local.place not in (None, place)",
+            "is_elsewhere = False",
+        ),
+        only=("entry moved", "settings moved"),
+    ),
+    _in(
+        STEP,
+        "what has a wrong entry goes where the settings have it",
+        ("            should = here\n", "            pass\n"),
+        only=("entry moved", "settings moved"),
+    ),
+    _in(
+        STEP,
+        "a new life does not know where an address is",
+        ("place = event.places.get(on_interface.address)", "place = None"),
+        only=("entry moved", "settings moved", "coordinator restarted"),
+    ),
+    _in(
+        PLACEMENT,
+        "what no node can be given is given up",
+        ("in_order[holder].can_keep(entry):", "not in_order:"),
+    ),
+    _in(
+        STEP,
         "SIGHUP does not let refused addresses be tried again",
         (
             "settings=settings,\n                    refused=self._foreign(),",
@@ -281,7 +307,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         STEP,
         "what is claimed is added although another node has it for another reason",
-        ("            - self._is_elsewhere()\n", ""),
+        ("| self._is_elsewhere() |", "|"),
         only=("address foreign", "sick", "entry changed", "slow"),
     ),
     _in(

@@ -3,7 +3,7 @@
 import gc
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from traceback import format_exc
 from typing import TypeAlias
@@ -15,6 +15,7 @@ from tests.sim.check import (
     ELSEWHERE,
     NOT_BACK,
     NOT_HANDED_OVER,
+    NOT_KEPT,
     NOT_SETTLED,
     NOT_TAKEN,
     NOT_THE_SAME,
@@ -91,6 +92,7 @@ def _run(world: World) -> None:
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
         raise Broken(RESTLESS, "all was settled, and something moved")
+    _break_entries(world)
     _lose_leases(world)
     _hand_over(world)
     _have_elsewhere(world)
@@ -132,6 +134,32 @@ def _is_waiting_for_a_name(world: World) -> bool:
     )
 
 
+def _break_entries(world: World) -> None:
+    """Now all entries become wrong, or name an interface that there is not. What is held stays
+    where it is; also when a coordinator is started anew, which knows only what is there, but then
+    an address may end meanwhile, and come back."""
+    if world.scenario.seed % 4 != 2 or _is_waiting_for_a_name(world):
+        return
+    etcd, timeline = world.etcd, world.timeline
+    before, moves = world.checker.holders(), world.checker.moves
+    entries = list(etcd.pool.values())
+    for number, entry in enumerate(entries, world.scenario.seed // 4):
+        wrong = replace(entry, interface="eth9"), PoolEntry(entry.address, fault="a typo")
+        etcd.put_entry(wrong[number % 2])
+    timeline.run(timeline.now + 1.0)
+    is_restarted = world.scenario.seed // 4 % 2 == 0
+    if is_restarted:
+        world.host(world.scenario.seed // 8).restart_coordinator()
+    timeline.run(timeline.now + QUIET_S + 1.0)
+    for entry in entries:
+        etcd.put_entry(entry)
+    timeline.run(timeline.now + QUIET_S)
+    has_moved = world.checker.moves != moves and not is_restarted
+    if world.checker.holders() != before or has_moved:
+        raise Broken(NOT_KEPT, f"{before} became {world.checker.holders()}")
+    world.checker.counts["entries broken and mended"] += len(entries)
+
+
 def _lose_leases(world: World) -> None:
     """Now etcd loses all leases at once, or all its data but for the pool. Every node gets back
     what it had, and nothing else, also one that hears of it by its next keepalive only."""
@@ -160,14 +188,18 @@ def _hand_over(world: World) -> None:
     host = world.host(world.scenario.seed // 6)
     if _is_waiting_for_a_name(world):
         return
+    concerned = set(host.kernel.ours)
     if world.scenario.seed % 2:
         host.sick_until = inf
     else:
-        host.set_link(is_up=False, is_interface_up=True)
+        concerned = {a for a, place in host.kernel.places.items() if place.interface == "eth0"}
+        host.set_link("eth0", is_up=False, is_interface_up=True)
     world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
     holders = world.checker.holders()
     for address, names in eligible(world).items():
         others = names - {host.name}
+        if address not in concerned:
+            continue
         if not others & set(holders.get(address, ())) and others:
             raise Broken(NOT_HANDED_OVER, f"{address} is on {holders.get(address)}")
 

@@ -14,6 +14,7 @@ from tests.sim.run import play
 from tests.sim.story import story
 from tests.sim.timeline import address
 from tests.sim.world import World
+from yaim.core.model import Place
 
 SEEDS = int(os.environ.get("YAIM_SIM_SEEDS", "300"))
 
@@ -154,6 +155,6 @@ def test_two_holders_are_seen_at_once() -> None:
     world = World(calm(nodes=2, addresses=1))
     first, second = world.hosts.values()
     world.timeline.run(0.0)
-    first.kernel.put(address(10), 2, 3.0)
+    first.kernel.put(address(10), Place("eth0", 32), 2, 3.0)
     with pytest.raises(Broken, match="never two"):
-        second.kernel.put(address(10), 2, 3.0)
+        second.kernel.put(address(10), Place("eth0", 32), 2, 3.0)

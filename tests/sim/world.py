@@ -11,7 +11,7 @@ from tests.sim.etcd import ModelEtcd
 from tests.sim.faults import Fault, Scenario, apply
 from tests.sim.host import Host
 from tests.sim.timeline import Timeline, address
-from yaim.core.model import Address, ClusterView, NodeName, PoolEntry
+from yaim.core.model import Address, ClusterView, NodeName, Place, PoolEntry
 
 ETCD_TIMEOUT_PER_TTL = 1 / 3
 """As in yaim/configured.py."""
@@ -74,6 +74,7 @@ class World:
         if not self.etcd.is_up:
             self.etcd.elect_now()
         self.etcd.put_wrong()
+        self.etcd.mend_entries()
         self.etcd.delete_stray_marks()
         for host in self.hosts.values():
             host.heal()
@@ -100,6 +101,8 @@ class World:
                 return f"{each} is on {holder[each]}, which may not hold it"
             if mark is None or mark.holder != holder[each]:
                 return f"{each} is on {holder[each]}, and the mark is {mark}"
+            if (why_not := self._why_elsewhere(each, holder[each])) is not None:
+                return why_not
         for name in self.hosts:
             node = self.etcd.nodes.get(name)
             if node is None or not node.advertisement.is_healthy:
@@ -111,3 +114,11 @@ class World:
             if node.advertisement.refused:
                 return f"{name} leaves {len(node.advertisement.refused)} addresses to others"
         return why_not_even(holder, may_hold)
+
+    def _why_elsewhere(self, address: Address, holder: NodeName) -> str | None:
+        """If an address is not where its entry and its holder's settings have it."""
+        entry, settings = self.etcd.pool[address], self.hosts[holder].settings
+        interface = entry.interface or settings.interface
+        should = Place(interface, entry.prefix_length or settings.prefix_length_4)
+        place = self.hosts[holder].kernel.places[address]
+        return f"{address} is on {place}, not on {should}" if place != should else None

@@ -38,6 +38,8 @@ class Eligibility:
 
     def able(self, entry: PoolEntry) -> Nodes:
         """Who can hold it."""
+        if entry.fault:
+            return 0
         address = entry.address
         version = address.version
         ranges = self._ranges.get((entry.interface, version))

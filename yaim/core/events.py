@@ -5,7 +5,7 @@ requests that it has given up on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from yaim.core.model import (
@@ -18,6 +18,7 @@ from yaim.core.model import (
     Node,
     Place,
     Revision,
+    frozen_mapping,
 )
 from yaim.core.refusals import Cause
 from yaim.core.settings import Settings
@@ -152,6 +153,8 @@ class HelperReady:
     addresses: tuple[AddressOnInterface, ...]
     left_over: frozenset[Address] = frozenset()
     """What an earlier life of the helper has left on our interfaces."""
+    places: Mapping[Address, Place] = field(default_factory=lambda: frozen_mapping({}))
+    """Where all of these are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,8 @@ class AddressGone:
     """The kernel tells that the address has left an interface of this host, whoever removed it."""
 
     address: Address
+    place: Place | None = None
+    """Which it has left; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,11 +52,17 @@ class PoolEntry:
     """Nodes that must not hold it."""
     prefer: frozenset[NodeName] = frozenset()
     """Nodes to favour when the address needs a holder and several nodes hold equally few."""
+    fault: str = ""
+    """Why its options cannot be understood. What they say is not known then: who holds the address
+    keeps it as it is, and nobody else is given it."""
+    placement: int = 1
+    """The lowest version of the placement that nodes must know to understand this entry: those of
+    version 1 take every option that they do not know for a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrongEntry:
-    """A key below ips/ that is not an address yaim will hold, and why."""
+    """A key below ips/ that is not an address yaim will hold, or has options that are wrong."""
 
     name: str
     reason: str
@@ -64,7 +70,7 @@ class WrongEntry:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where on a host an address is."""
+    """Where on a host an address is, or is to be."""
 
     interface: str
     prefix_length: int
@@ -118,6 +124,12 @@ class Node:
         """Whether this node may have the address, as far as the node itself decides that."""
         return self.why_not(entry) is None
 
+    def can_keep(self, entry: PoolEntry) -> bool:
+        """Whether this node may go on holding what no node may be given, because of a mistake in
+        the entry, in yaim.yml or in helper.yml, say. Whether it is of use where it is (a link that
+        is down), only the node itself can tell: then it releases the mark."""
+        return self.advertisement.is_healthy and self.name not in entry.exclude
+
     def why_not(self, entry: PoolEntry) -> str | None:
         """Why this node may not have the address; None if it may."""
         advertisement = self.advertisement
@@ -125,6 +137,8 @@ class Node:
             return "unhealthy"
         if self.name in entry.exclude:
             return "excluded"
+        if entry.fault:
+            return f"its entry is wrong: {entry.fault}"
         interface = entry.interface or advertisement.interface
         if interface in advertisement.down:
             return f"{interface} is down"

@@ -2,7 +2,10 @@
 
 Eligible is whoever can hold the address and does not wait. Where all wait that can, eligible is the
 one that holds it, and if none does, all of them: those that flap take the addresses from nobody,
-and least of all from each other, but leave none unheld.
+and least of all from each other, but leave none unheld. Where no node can hold an address as its
+entry has it, because the entry is wrong or names an interface that no helper allows, it stays with
+its holder, which counts it in its load, and is given to nobody else. A mistake takes nothing down,
+and who holds it remembers how it is held; nobody else could know.
 
 What is on some node for another reason than yaim nobody takes: it may stay where it is held, and
 where it is not, no node is eligible.
@@ -95,19 +98,22 @@ def _as_before(
     marks: Mapping[Address, Mark],
 ) -> Placement:
     """As version 1 has it. It knows nothing of what is present on nodes for another reason, so that
-    is placed with the rest, as older nodes do; but none is taken."""
-    placed = placement_v1.place(pool, nodes, marks)
-    present = all_present(nodes) & placed.keys()
-    if not present:
-        return placed
-    kept = thawed(placed)
-    for address in present:
-        del kept[address]
-        mark = marks.get(address)
+    is placed with the rest, as older nodes do; but none is taken. Nor of entries that older nodes
+    do not understand and leave alone: the newer ones share these, and count them in no load. What
+    no node can hold stays with its holder."""
+    old = {address: entry for address, entry in pool.items() if entry.placement < 2}
+    placed = thawed(placement_v1.place(old, nodes, marks))
+    if len(old) < len(pool):
+        newer = {name: node for name, node in nodes.items() if node.advertisement.placement >= 2}
+        further = {address: pool[address] for address in pool.keys() - old.keys()}
+        placed |= placement_v1.place(further, newer, marks)
+    for address in all_present(nodes) & placed.keys() | pool.keys() - placed.keys():
+        placed.pop(address, None)
+        mark, entry = marks.get(address), pool[address]
         holder = nodes[mark.holder] if mark is not None and is_in_force(mark, nodes) else None
-        if holder is not None and holder.can_hold(pool[address]):
-            kept[address] = holder.name
-    return frozen_mapping(kept)
+        if holder is not None and (holder.can_hold(entry) or holder.can_keep(entry)):
+            placed[address] = holder.name
+    return frozen_mapping(placed)
 
 
 def _place(
@@ -126,15 +132,17 @@ def _place(
     for entry in sorted(pool.values(), key=lambda entry: address_order(entry.address)):
         able = eligibility.able(entry)
         mark = marks.get(entry.address)
-        home = None
+        holder = None
         if mark is not None:
             number = number_of.get(mark.holder)
-            if number is not None and in_order[number].lease == mark.lease and able >> number & 1:
-                home = number
+            if number is not None and in_order[number].lease == mark.lease:
+                holder = number
         if present and entry.address in present:
-            eligible = 0 if home is None else 1 << home
-        else:
-            eligible = able & ~waiting or (able if home is None else 1 << home)
+            able &= 0 if holder is None else 1 << holder
+        home = holder if holder is not None and able >> holder & 1 else None
+        eligible = able & ~waiting or (able if home is None else 1 << home)
+        if not able and holder is not None and in_order[holder].can_keep(entry):
+            home, eligible = holder, 1 << holder
         if eligible:
             placed.append(entry.address)
             if home is not None and not eligible >> home & 1:

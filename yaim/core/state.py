@@ -52,6 +52,14 @@ class Local:
     retry_at: Boottime = NEVER
     has_gone: bool = False
     """While this add was under way the address has gone from some place on this host."""
+    place: Place | None = None
+    """Where it is, or was; None: not known."""
+    to: Place | None = None
+    """Where the add under way puts it, from wherever it is."""
+    could_not_be_at: Place | None = None
+    """Where it was to be put, elsewhere than it is, and that did not succeed."""
+    stays_until: Boottime = NEVER
+    """Then that is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +159,9 @@ class State:
     helper: Helper | None = None
     helper_lost_at: Boottime | None = None
     local: Mapping[Address, Local] = field(default_factory=lambda: frozen_mapping({}))
-    left_over: frozenset[Address] = frozenset()
-    """What an earlier life of the helper left on our interfaces, and nobody has looked at yet."""
+    left_over: Mapping[Address, Place | None] = field(default_factory=lambda: frozen_mapping({}))
+    """What an earlier life of the helper left on our interfaces, and nobody has looked at yet; and
+    where it is."""
     links_up: frozenset[str] | None = None
     """The interfaces that are up and have a carrier; None: not told yet."""
     own_addresses: Mapping[Address, tuple[Place, ...]] | None = None

@@ -15,7 +15,10 @@ The rules that everything else serves:
 5. Every write depends on the advertisement that we know, and a new life writes its own before it
    adds anything: what an earlier life has sent, and is still on its way, fails. What it has done
    just before shows in the next view: only then is anything added for a mark of that life.
-6. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
+6. An address that should be elsewhere on this host (its entry or our settings have changed) is put
+   there by one add, which takes it from where it is, and keeps its mark. Until that is done, what
+   counts is where it is: that link has to be up.
+7. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
    once; what others may still have on their interfaces is left to them until their deadlines.
 """
 
@@ -92,6 +95,7 @@ from yaim.core.model import (
     Mark,
     Node,
     NodeName,
+    Place,
     Revision,
     address_order,
     all_present,
@@ -140,6 +144,8 @@ KERNEL_PATIENCE_S = 1.0
 UNTOLD = Boottime(float("inf"))
 """In place of that instant: it has passed, and the kernel has not told."""
 ADD_RETRY_S = 0.1
+MOVE_RETRY_S = 60.0
+"""How long an address stays where it is that our helper would not put where it should be."""
 REMOVE_RETRY_S = 1.0
 HELPER_PATIENCE_S = 2.0
 """A helper that comes back within this (a restart) does not change what we advertise."""
@@ -262,23 +268,25 @@ class _Turn:
             case AddressAdded(request, address):
                 local = self._under_way(request, address, Phase.ADDING)
                 if local is not None:
-                    self._record(address, replace(local, phase=Phase.UP))
-                    self._report(Level.INFO, f"holds {address}")
+                    self._record(address, replace(local, phase=Phase.UP, place=local.to, to=None))
+                    is_moved = local.place not in (None, local.to)
+                    where = f" on {local.to}; it was on {local.place}" if is_moved else ""
+                    self._report(Level.INFO, f"holds {address}{where}")
             case AddressRefused():
                 self._take_refused(event)
             case AddressFailed():
                 self._take_failed(event)
             case AddressRemoved(request, address):
-                if self._under_way(request, address, Phase.REMOVING) is not None:
-                    self._record(address, Local(Phase.ABSENT))
+                if (local := self._under_way(request, address, Phase.REMOVING)) is not None:
+                    self._record(address, Local(Phase.ABSENT, place=local.place))
             case AddressesRenewed(missing):
                 for address in sorted(missing, key=address_order):
                     local = self.state.local.get(address)
                     if local is not None and local.phase is Phase.UP:
                         self._report(Level.WARNING, f"{address} was missing from the interface")
                         self._record(address, replace(local, phase=Phase.UNKNOWN))
-            case AddressGone(address):
-                self._take_gone(address)
+            case AddressGone(address, place):
+                self._take_gone(address, place)
             case LinksObserved(up):
                 self._take_links(up)
             case AddressesObserved(own):
@@ -287,8 +295,12 @@ class _Turn:
                 self._take_clock_jump(by_s)
             case SettingsChanged(settings):
                 self._take_checks(settings.checks)
+                retried = {
+                    a: replace(known, stays_until=NEVER) for a, known in self.state.local.items()
+                }
                 self._change(
                     settings=settings,
+                    local=frozen_mapping(retried),
                     refused=self._foreign(),
                     failing_for_s=0.0,
                     failing_until=NEVER,
@@ -420,9 +432,11 @@ class _Turn:
         call = replace(call, due=self.now)
         self._change(lease=lease, lease_call=call, distrusted_before=self.now)
 
-    def _take_gone(self, address: Address) -> None:
+    def _take_gone(self, address: Address, place: Place | None) -> None:
+        """What has left another place than ours is the host's own, or was there before."""
         local = self.state.local.get(address)
-        if local is not None and local.phase is Phase.UP:
+        is_ours = local is not None and (None in (place, local.place) or place == local.place)
+        if local is not None and local.phase is Phase.UP and is_ours:
             self._report(Level.WARNING, f"{address} has gone from the interface")
             self._record(address, replace(local, phase=Phase.UNKNOWN))
         elif local is not None and local.phase is Phase.ADDING:
@@ -443,7 +457,7 @@ class _Turn:
             refused = {
                 address: refusal
                 for address, refusal in self.state.refused.items()
-                if self._where(address)[0] != interface
+                if self._where(address).interface != interface
             }
             self._change(refused=frozen_mapping(refused))
 
@@ -475,12 +489,13 @@ class _Turn:
         for on_interface in event.addresses:
             before = local.get(on_interface.address)
             deadline = max(on_interface.deadline, before.deadline if before else NEVER)
-            local[on_interface.address] = Local(Phase.UP, deadline=deadline)
+            place = event.places.get(on_interface.address)
+            local[on_interface.address] = Local(Phase.UP, deadline=deadline, place=place)
         self._change(
             helper=Helper(event.session, frozen_mapping(dict(event.networks))),
             helper_lost_at=None,
             local=frozen_mapping(local),
-            left_over=event.left_over,
+            left_over=frozen_mapping({a: event.places.get(a) for a in event.left_over}),
             refused=self._foreign(),
         )
 
@@ -492,8 +507,9 @@ class _Turn:
         retry_at = Boottime(self.now + ADD_RETRY_S)
         unknown = replace(local, phase=Phase.UNKNOWN, retry_at=retry_at, has_gone=False)
         self._record(event.address, unknown)
-        is_over = event.cause is Cause.FOREIGN and local.has_gone
-        if event.cause is not Cause.EXPIRED and not is_over:
+        if event.cause is Cause.EXPIRED or (event.cause is Cause.FOREIGN and local.has_gone):
+            return
+        if not self._stays(event.address, local, event.reason):
             refusal = Refusal(event.cause, Boottime(self.now + REFUSED_FOR_S))
             self._leave_to_others(event.address, refusal, f"the helper refused it: {event.reason}")
 
@@ -506,9 +522,27 @@ class _Turn:
         adding = self._under_way(event.request, event.address, Phase.ADDING)
         if adding is not None:
             self._record(event.address, replace(adding, phase=Phase.UNKNOWN))
+        if adding is not None and not self._stays(event.address, adding, event.reason):
             self._take_failing()
             refusal = Refusal(Cause.FAILED, self.state.failing_until)
             self._leave_to_others(event.address, refusal, f"cannot add it: {event.reason}")
+
+    def _stays(self, address: Address, adding: Local, why: str) -> bool:
+        """Whether the add that did not succeed was to put the address elsewhere: then it is on the
+        interface where it was, or comes back there."""
+        here, to = adding.place, adding.to
+        if here is None or to is None or here == to:
+            return False
+        self._report(Level.ERROR, f"{address} stays on {here}: cannot put it on {to}: {why}")
+        local = replace(
+            self.state.local[address],
+            to=None,
+            retry_at=self.now,
+            could_not_be_at=to,
+            stays_until=Boottime(self.now + MOVE_RETRY_S),
+        )
+        self._record(address, local)
+        return True
 
     def _take_failing(self) -> None:
         """What has gone wrong may pass soon, or not: all that fails together is tried again
@@ -632,9 +666,10 @@ class _Turn:
         self._note_present()
         if not self._place():
             return
-        wanted = self._wanted()
+        places = self._wanted()
+        wanted = frozenset(places)
         self._remove_all_but(wanted)
-        self._add(wanted)
+        self._add(places)
         self._renew()
         self._write(wanted)
         self._keep_lease()
@@ -654,7 +689,7 @@ class _Turn:
             else:
                 if known.phase is Phase.UP:
                     self._report(Level.WARNING, f"lost {address}: its deadline has passed")
-                local[address] = Local(Phase.ABSENT)
+                local[address] = Local(Phase.ABSENT, place=known.place)
         refused = {a: r for a, r in self.state.refused.items() if r.until > self.now}
         if local != self.state.local or refused != self.state.refused:
             self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
@@ -765,11 +800,11 @@ class _Turn:
         self._keep_lease()
         return len(self.actions) > decided
 
-    def _wanted(self) -> frozenset[Address]:
-        """The addresses that should be on our interface now."""
+    def _wanted(self) -> Mapping[Address, Place]:
+        """The addresses that should be on our interface now, and where."""
         state = self.state
         if state.stopping is not None or self._life_s() <= 0:
-            return frozenset()
+            return {}
         if state.health is None:
             wanted = {mark.address for mark in self._my_marks()}
         elif self._health().is_healthy:
@@ -779,14 +814,9 @@ class _Turn:
         else:
             wanted = set()
         down = self._down()
-        return frozenset(
-            address
-            for address in wanted
-            - state.refused.keys()
-            - self._is_elsewhere()
-            - {mark.address for mark in self._leaving()}
-            if not down or self._where(address)[0] not in down
-        )
+        left = state.refused.keys() | self._is_elsewhere() | {m.address for m in self._leaving()}
+        places = {address: self._place_for(address, down) for address in wanted - left}
+        return {address: place for address, place in places.items() if place is not None}
 
     def _assigned(self) -> set[Address]:
         """What the placement gives us; after a loss instead of what nobody has marked only what was
@@ -825,12 +855,12 @@ class _Turn:
             return
         deadline = Boottime(self.now + self._ttl_s())
         unknown = {
-            address: Local(Phase.UNKNOWN, deadline=deadline)
+            address: Local(Phase.UNKNOWN, deadline=deadline, place=left_over[address])
             for address in sorted(left_over, key=address_order)
             if address in view.pool and address not in self.state.local
         }
         local = frozen_mapping(thawed(self.state.local) | unknown)
-        self._change(left_over=frozenset(), local=local)
+        self._change(left_over=frozen_mapping({}), local=local)
 
     def _note_present(self) -> None:
         """What we have for another reason than yaim, and what others say so of."""
@@ -914,6 +944,7 @@ class _Turn:
                     local,
                     phase=Phase.REMOVING,
                     request=request,
+                    to=None,
                     retry_at=Boottime(self.now + self._ttl_s()),
                 ),
             )
@@ -934,7 +965,7 @@ class _Turn:
             return "unhealthy"
         if view is None or address not in view.pool:
             return "not in the pool"
-        interface, _ = self._where(address)
+        interface = (self._is_at(address) or self._where(address)).interface
         if interface in self._down():
             return f"{interface} is down or has no carrier"
         if self.state.has_advertised and self._my_node() is None:
@@ -945,27 +976,36 @@ class _Turn:
         target = state.target.get(address)
         return f"{target} is to hold it" if target else "this node is not eligible"
 
-    def _add(self, wanted: frozenset[Address]) -> None:
+    def _add(self, places: Mapping[Address, Place]) -> None:
         if self.state.helper is None or not self.state.has_advertised:
             return
         unconfirmed_before = self.state.unconfirmed_before
         mine = {m.address for m in self._my_marks() if m.revision >= unconfirmed_before}
         retry_at = Boottime(self.now + ADD_RETRY_S)
         requests = count(self.state.next_request)
-        for address in sorted(wanted & mine, key=address_order):
-            local = self.state.local.get(address, Local(Phase.UNKNOWN))
-            if local.phase not in (Phase.UNKNOWN, Phase.ABSENT) or self.now < local.retry_at:
+        for address in sorted(places.keys() & mine, key=address_order):
+            local, place = self.state.local.get(address, Local(Phase.UNKNOWN)), places[address]
+            is_elsewhere = local.phase is Phase.UP and local.place not in (None, place)
+            is_missing = local.phase in (Phase.UNKNOWN, Phase.ABSENT)
+            if self.now < local.retry_at or not (is_missing or is_elsewhere):
                 continue
             lease = self._lease_to_add_with()
             if lease is None:
                 break
             request = next(requests)
-            deadline = max(lease.deadline, local.deadline)
-            self._record(address, Local(Phase.ADDING, request, deadline, retry_at))
-            interface, prefix_length = self._where(address)
-            self.actions.append(
-                AddAddress(request, address, interface, prefix_length, lease.deadline)
+            adding = Local(
+                Phase.ADDING,
+                request,
+                max(lease.deadline, local.deadline),
+                retry_at,
+                place=place if local.phase is Phase.ABSENT else local.place,
+                to=place,
+                could_not_be_at=local.could_not_be_at,
+                stays_until=local.stays_until,
             )
+            self._record(address, adding)
+            where = place.interface, place.prefix_length
+            self.actions.append(AddAddress(request, address, *where, lease.deadline))
         self._change(next_request=next(requests))
 
     def _renew(self) -> None:
@@ -993,8 +1033,36 @@ class _Turn:
             self._change(lease_call=replace(self.state.lease_call, due=self.now))
         return None
 
-    def _where(self, address: Address) -> tuple[str, int]:
-        """Interface and prefix length for an address of the pool."""
+    def _place_for(self, address: Address, down: frozenset[str]) -> Place | None:
+        """Where an address of the pool is put, or stays; None: nowhere. It stays where it is while
+        its entry cannot be understood, or it cannot be where it should be. `down`: interfaces."""
+        view, local = self.state.view, self.state.local.get(address)
+        entry = view.pool.get(address) if view is not None else None
+        here = self._is_at(address)
+        should: Place | None = self._where(address)
+        has_failed = local is not None and local.could_not_be_at == should
+        if (entry is not None and entry.fault) or (
+            local is not None and has_failed and self.now < local.stays_until
+        ):
+            should = here
+        is_up = should is not None and should.interface not in down
+        if should is not None and is_up and (should == here or self._is_allowed(should, address)):
+            return should
+        return here if here is not None and here.interface not in down else None
+
+    def _is_at(self, address: Address) -> Place | None:
+        """Where it is or was, as far as we know."""
+        local = self.state.local.get(address)
+        return local.place if local is not None else None
+
+    def _is_allowed(self, place: Place, address: Address) -> bool:
+        helper = self.state.helper
+        return helper is None or any(
+            address in network for network in helper.networks.get(place.interface, ())
+        )
+
+    def _where(self, address: Address) -> Place:
+        """Where an address of the pool should be, as its entry and our settings have it."""
         settings, view = self.state.settings, self.state.view
         entry = view.pool.get(address) if view is not None else None
         interface = settings.interface
@@ -1004,7 +1072,7 @@ class _Turn:
             interface = entry.interface
         if entry is not None and entry.prefix_length is not None:
             prefix_length = entry.prefix_length
-        return interface, prefix_length
+        return Place(interface, prefix_length)
 
     def _write(self, wanted: frozenset[Address]) -> None:
         """Start the one write to etcd that matters most, if none is under way."""

@@ -73,8 +73,12 @@ def may_write(client: EtcdClient, *keys: bytes) -> None:
 def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
     prefix = configured.keys_of(config).prefix
     for wrong in view.wrong:
-        remove = etcdctl(config, "del", f"{prefix}ips/{wrong.name}")
-        yield problem(POOL, f"{wrong.name}: {wrong.reason}", f"{remove}, and put it anew")
+        key = f"{prefix}ips/{wrong.name}"
+        remedy = f"{etcdctl(config, 'del', key)}, and put it anew"
+        if wrong.name in map(str, view.pool):
+            # Without a moment in which it is not there.
+            remedy = f"{etcdctl(config, 'put', key, '')}, with its options put right"
+        yield problem(POOL, f"{wrong.name}: {wrong.reason}", remedy)
     if not view.pool:
         add = etcdctl(config, "put", f"{prefix}ips/192.0.2.10", "")
         yield problem(POOL, f"there is no address below {prefix}ips/", f"{add}, with yours")

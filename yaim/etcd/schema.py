@@ -5,11 +5,14 @@
         ips/<address>/marked    the holder's node name, under the holder's lease
         nodes/<name>            JSON advertisement, under the node's lease
 
-What cannot be understood is never acted on: a wrong entry of ips/ becomes a WrongEntry, and an
-advertisement that is none counts as that of an unhealthy node.
+What cannot be understood is never acted on: an entry of ips/ that names no address becomes a
+WrongEntry, one whose options are wrong an entry with a fault, and an advertisement that is none
+counts as that of an unhealthy node. An option that is not known here, because it is misspelt or a
+newer yaim's, is ignored and told; unless the entry lists it as critical: then that is its fault.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +35,10 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
+
+OPTIONS = ("interface", "prefix", "exclude", "prefer")
+"""Of an entry of ips/. Beside them `critical` lists those that nobody may ignore."""
+_INTERFACE = r"[^\s/:%]{1,127}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,10 @@ class Reading:
                     )
                     self._marks.put(address, mark)
                 else:
-                    self._pool.put(address, _read_pool_entry(address, pair.value))
+                    entry, complaint = _read_pool_entry(address, pair.value)
+                    self._pool.put(address, entry)
+                    if complaint:
+                        self._wrong.put(name, WrongEntry(name, complaint))
             except NotUnderstood as error:
                 self._wrong.put(name, WrongEntry(name, str(error)))
 
@@ -216,23 +226,43 @@ def _read_pool_name(name: str) -> tuple[Address, bool]:
     return read_address(text), bool(slash)
 
 
-def _read_pool_entry(address: Address, value: bytes) -> PoolEntry:
+def _read_pool_entry(address: Address, value: bytes) -> tuple[PoolEntry, str]:
+    """And what is wrong with it, if anything."""
+    try:
+        options = _read_options(value)
+        entry = _entry_with(address, options)
+    except NotUnderstood as error:
+        told = f"{error}; its holder keeps it as it is, and no other node takes it"
+        return PoolEntry(address, fault=str(error)), told
+    unknown = sorted(options.keys() - {*OPTIONS, "critical"})
+    if not unknown:
+        return entry, ""
+    words = f"unknown option{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}"
+    return entry, f"{words}: ignored; expected {', '.join(OPTIONS)}"
+
+
+def _read_options(value: bytes) -> dict[str, object]:
     if not value.strip():
-        return PoolEntry(address)
+        return {}
     try:
         options = json.loads(value)
     except (ValueError, RecursionError):
         raise NotUnderstood("its value is neither empty nor a JSON object") from None
     if not isinstance(options, dict):
         raise NotUnderstood("its value is neither empty nor a JSON object")
-    unknown = options.keys() - {"interface", "prefix", "exclude", "prefer"}
-    if unknown:
-        raise NotUnderstood(
-            f"unknown option {min(unknown)!r}: expected interface, prefix, exclude, prefer"
-        )
+    return options
+
+
+def _entry_with(address: Address, options: Mapping[str, object]) -> PoolEntry:
+    critical = sorted(_read_names(options, "critical", "an option") - {*OPTIONS})
+    if critical:
+        raise NotUnderstood(f"{critical[0]!r} is critical, and this version does not know it")
     interface, prefix = options.get("interface"), options.get("prefix")
-    if interface is not None and not isinstance(interface, str):
+    if interface is not None and not (
+        isinstance(interface, str) and re.fullmatch(_INTERFACE, interface)
+    ):
         raise NotUnderstood(f"interface is {interface!r}, expected a name")
+    # type(), because True is an int too.
     if prefix is not None and not (type(prefix) is int and 1 <= prefix <= address.max_prefixlen):
         raise NotUnderstood(f"prefix is {prefix!r}, expected 1 to {address.max_prefixlen}")
     return PoolEntry(
@@ -241,15 +271,18 @@ def _read_pool_entry(address: Address, value: bytes) -> PoolEntry:
         prefix,
         exclude=_read_names(options, "exclude"),
         prefer=_read_names(options, "prefer"),
+        placement=1 if options.keys() <= {*OPTIONS} else 2,
     )
 
 
-def _read_names(options: Mapping[str, object], key: str) -> frozenset[NodeName]:
+def _read_names(
+    options: Mapping[str, object], key: str, what: str = "a node name"
+) -> frozenset[NodeName]:
     names = options.get(key, [])
     if isinstance(names, str):
         names = [names]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise NotUnderstood(f"{key} is {names!r}, expected a node name or a list of them")
+        raise NotUnderstood(f"{key} is {names!r}, expected {what} or a list of them")
     return frozenset(NodeName(name) for name in names)
 
 
