@@ -89,6 +89,17 @@ def test_an_etcd_that_answers_is_left_as_it_is(server: EtcdServer) -> None:
     assert server.ctl("get", "", "--prefix", "--keys-only") == ""
 
 
+def test_an_etcd_that_is_full_is_a_problem_and_can_be_read(server: EtcdServer) -> None:
+    advertise(server, f"{BOOT_ID}:1")
+    server.stop()
+    server.add_options("--quota-backend-bytes=1")
+    server.start()
+    view, (found,) = look_at_etcd(settings(server.url))
+    assert view is not None and NodeName("db1") in view.nodes
+    assert (found.verdict, found.text) == (PROBLEM, "has raised the alarm NOSPACE")
+    assert "`etcdctl alarm disarm`" in str(found.remedy)
+
+
 def test_an_etcd_that_is_not_there_is_a_problem() -> None:
     view, (found,) = look_at_etcd(settings("http://127.0.0.1:1"))
     assert (view, found.verdict) == (None, PROBLEM)

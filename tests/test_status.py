@@ -245,6 +245,19 @@ def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
     )
 
 
+def test_an_etcd_that_is_full_is_told_with_what_to_do() -> None:
+    found = status_of(CLUSTER, WELL, alarms=frozenset({"NOSPACE", "CORRUPT"}))
+    assert found.condition is Condition.DEGRADED
+    assert json.loads(as_json(found))["etcd_alarms"] == ["CORRUPT", "NOSPACE"]
+    assert as_table(found).splitlines()[2:5] == [
+        "etcd has raised the alarm CORRUPT: `etcdctl alarm list`, and etcd's log",
+        "etcd has raised the alarm NOSPACE: etcd is full (`etcdctl alarm list`): delete what fills"
+        " it or raise --quota-backend-bytes, then `etcdctl compact`, `etcdctl defrag`, `etcdctl"
+        " alarm disarm` (docs/etcd.md, When etcd is full)",
+        "",
+    ]
+
+
 def test_a_node_that_waits_because_it_flaps_is_shown_as_such() -> None:
     found = status_of(CLUSTER, view((), (node("db1"), waiting("db2")), ()))
     assert as_table(found).splitlines()[5:] == [
@@ -367,6 +380,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
         ],
         "wrong_entries": [{"entry": "x", "reason": "not an address"}],
         "certificates": [],
+        "etcd_alarms": [],
     }
 
 

@@ -312,8 +312,12 @@ def _status(options: argparse.Namespace) -> int:
         else:
             _complain(f"cannot read etcd: {explained}")
         return status.Condition.UNREACHABLE
+    try:
+        alarms = client.alarms()
+    except EtcdError:  # it has just answered: what is missing to ask for this?
+        alarms = frozenset()
     certificates = status.certificates_of(all_expiries(access, LOOK_WITHIN_S), datetime.now(UTC))
-    found = status.status_of(keys.prefix, view, certificates)
+    found = status.status_of(keys.prefix, view, certificates, alarms)
     print(status.as_json(found) if options.json else status.as_table(found))
     return found.condition
 

@@ -1,12 +1,14 @@
 """`yaim status`: who holds what, as etcd tells it."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
 from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order, present_on
 from yaim.etcd.certificates import Expiry, ending
+from yaim.etcd.full import remedy_for
 from yaim.tables import columns
 
 PRESSING_WITHIN = timedelta(days=7)
@@ -18,7 +20,8 @@ class Condition(IntEnum):
 
     HEALTHY = 0
     """Every address is held by a node that may hold it, and is on no node for another reason; every
-    node is healthy, every pool entry is right, no certificate for etcd ends within a week."""
+    node is healthy, every pool entry is right, no certificate for etcd ends within a week, and etcd
+    has raised no alarm."""
     DEGRADED = 1
     UNREACHABLE = 2
 
@@ -72,6 +75,8 @@ class ClusterStatus:
     wrong_entries: tuple[tuple[str, str], ...]
     """Name and reason."""
     certificates: tuple[CertificateStatus, ...] = ()
+    alarms: tuple[str, ...] = ()
+    """etcd's own: NOSPACE, CORRUPT."""
 
     @property
     def condition(self) -> Condition:
@@ -84,12 +89,16 @@ class ClusterStatus:
             )
             and all(each.is_healthy for each in self.nodes)
             and not any(each.is_pressing for each in self.certificates)
+            and not self.alarms
         )
         return Condition.HEALTHY if is_healthy else Condition.DEGRADED
 
 
 def status_of(
-    cluster: str, view: ClusterView, certificates: tuple[CertificateStatus, ...] = ()
+    cluster: str,
+    view: ClusterView,
+    certificates: tuple[CertificateStatus, ...] = (),
+    alarms: Iterable[str] = (),
 ) -> ClusterStatus:
     """What a view of the cluster amounts to. A mark counts if its holder's lease is the one that
     its advertisement has."""
@@ -123,6 +132,7 @@ def status_of(
         ),
         tuple((wrong.name, wrong.reason) for wrong in view.wrong),
         certificates,
+        tuple(sorted(alarms)),
     )
 
 
@@ -192,6 +202,7 @@ def as_json(status: ClusterStatus) -> str:
                 }
                 for each in status.certificates
             ],
+            "etcd_alarms": list(status.alarms),
         },
         indent=2,
     )
@@ -199,6 +210,8 @@ def as_json(status: ClusterStatus) -> str:
 
 def as_table(status: ClusterStatus) -> str:
     lines = [f"Cluster {status.cluster} is {status.condition.name.lower()}.", ""]
+    lines += [f"etcd has raised the alarm {each}: {remedy_for(each)}" for each in status.alarms]
+    lines += [""] if status.alarms else []
     lines += columns(
         ("ADDRESS", "HOLDER"),
         [(each.address, _holder(each)) for each in status.addresses],

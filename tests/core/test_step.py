@@ -83,6 +83,7 @@ from yaim.core.step import (
     ORPHAN_PATIENCE_S,
     REFUSED_FOR_S,
     RETRY_ALIVE_S,
+    RETRY_MAX_S,
     RETRY_MIN_S,
     STOP_WITHIN_S,
     step,
@@ -998,6 +999,175 @@ def test_a_mark_whose_release_is_in_doubt_is_not_used_again() -> None:
     assert isinstance(claim, ClaimMarks)
 
 
+def test_what_could_not_be_released_is_used_again_only_when_a_read_has_told_that_it_is_there() -> (
+    None
+):
+    """More marks than one transaction takes: the first ones may be gone, although the advertisement
+    was not written."""
+    play = holding(A, B)
+    removes = [each for each in play.tell(play.unhealthy()) if isinstance(each, RemoveAddress)]
+    (write,) = play.tell(*(AddressRemoved(each.request, each.address) for each in removes))
+    assert isinstance(write, AdvertiseNode) and len(write.release) == 2
+    actions = play.tell(NodeNotAdvertised(write.request), play.healthy())
+    assert requests(actions) == [ReadCluster]
+    rest = play.tell(ClusterRead(view(7, (A, B), (node(ME, LEASE, 6),), (mark(B, 4),))))
+    assert [each.address for each in rest if isinstance(each, AddAddress)] == [B]
+
+
+def test_a_mark_that_was_not_the_one_to_be_released_is_not_used_before_a_read() -> None:
+    play = holding(A, B)
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    both = (mark(A, 4), mark(B, 4))
+    (remove,) = play.tell(ClusterChanged(view(5, (A, B), nodes, both)))
+    assert isinstance(remove, RemoveAddress)
+    (release,) = play.tell(AddressRemoved(remove.request, remove.address))
+    assert isinstance(release, ReleaseMarks)
+    alone = view(6, (A, B), (node(ME, LEASE, 2),), both)
+    actions = play.tell(
+        ClusterChanged(alone), MarksReleased(release.request, frozenset(), Revision(6))
+    )
+    assert requests(actions) == [ReadCluster]
+    assert requests(play.tell(ClusterRead(alone))) == [AddAddress]
+
+
+def refused_as_full(play: Play, write: Action) -> list[Action]:
+    """What follows, when the next attempt is due and a read has shown that nothing has changed."""
+    assert isinstance(write, AdvertiseNode | WithdrawNode | ReleaseMarks)
+    assert ReadCluster() in play.tell(WriteFailed(write.request, "no space", is_full=True))
+    known = play.state.view
+    assert known is not None
+    play.now += RETRY_MAX_S
+    return play.tell(play.kept(), ClusterRead(known))
+
+
+def failed_under_a_full_etcd() -> tuple[Play, Action]:
+    """A node that has held two addresses, after its check has failed: its next write."""
+    play = holding(A, B)
+    removes = [each for each in play.tell(play.unhealthy()) if isinstance(each, RemoveAddress)]
+    (write,) = play.tell(*(AddressRemoved(each.request, each.address) for each in removes))
+    assert isinstance(write, AdvertiseNode) and not write.advertisement.is_healthy
+    (withdraw,) = refused_as_full(play, write)
+    return play, withdraw
+
+
+def test_a_full_etcd_does_not_keep_a_failed_node_advertised() -> None:
+    """Found in use: it removed its addresses, and stayed advertised as healthy, with its marks."""
+    play, withdraw = failed_under_a_full_etcd()
+    assert isinstance(withdraw, WithdrawNode)
+    assert withdraw == WithdrawNode(withdraw.request, LEASE, Revision(2), (mark(A, 4), mark(B, 4)))
+    keep, anew = play.tell(NodeWithdrawn(withdraw.request, Revision(9)))
+    assert keep == KeepLease(LEASE)
+    unhealthy = advertisement(is_healthy=False)
+    assert anew == AdvertiseNode(withdraw.request + 1, unhealthy, LEASE, Revision(0), ())
+    (again,) = refused_as_full(play, anew)
+    assert isinstance(again, AdvertiseNode)
+    assert again == replace(anew, request=again.request)
+
+
+def test_a_node_that_withdrew_from_a_full_etcd_takes_its_share_when_all_is_well_again() -> None:
+    play, withdraw = failed_under_a_full_etcd()
+    assert isinstance(withdraw, WithdrawNode)
+    _, anew = play.tell(NodeWithdrawn(withdraw.request, Revision(9)))
+    assert isinstance(anew, AdvertiseNode)
+    ill = node(ME, LEASE, 10, is_healthy=False)
+    (well,) = play.tell(play.kept(), NodeAdvertised(anew.request, ill), play.healthy())
+    assert isinstance(well, AdvertiseNode) and well.advertisement.is_healthy
+    (claim,) = play.tell(NodeAdvertised(well.request, node(ME, LEASE, 11)))
+    assert isinstance(claim, ClaimMarks) and claim.addresses == (A, B)
+
+
+def test_an_etcd_that_refuses_deletions_too_gets_no_more_keepalives_of_a_failed_node() -> None:
+    play, withdraw = failed_under_a_full_etcd()
+    later = refused_as_full(play, withdraw)
+    assert requests(later) == [AdvertiseNode]
+    assert requests(play.after(0.9)) == []
+    actions = play.tell(play.healthy())
+    assert KeepLease(LEASE) in actions, "well again before the lease has ended"
+
+
+def test_a_lease_that_a_full_etcd_let_end_is_followed_by_a_new_one() -> None:
+    play, withdraw = failed_under_a_full_etcd()
+    (write,) = refused_as_full(play, withdraw)
+    assert isinstance(write, AdvertiseNode)
+    play.tell(WriteFailed(write.request, "no space", is_full=True))
+    actions = play.after(TTL_S + 0.5, ClusterRead(view(12, (A, B))))
+    assert KeepLease(LEASE) in actions
+    assert GrantLease(TTL_S) in [
+        *play.tell(LeaseGone(LEASE)),
+        *play.tell(ClusterRead(view(12, (A, B)))),
+    ]
+
+
+def test_a_link_that_goes_down_makes_a_node_withdraw_from_a_full_etcd() -> None:
+    play = holding(A)
+    play.tell(LinksObserved(frozenset({"lo", "eth0"})))
+    remove, write = play.tell(LinksObserved(frozenset({"lo"})))
+    assert isinstance(remove, RemoveAddress) and isinstance(write, AdvertiseNode)
+    play.tell(AddressRemoved(remove.request, A))
+    (withdraw,) = refused_as_full(play, write)
+    assert withdraw == WithdrawNode(write.request + 1, LEASE, Revision(2), (mark(A, 4),))
+
+
+def test_what_moves_is_released_before_a_full_etcd_is_told_anything_new() -> None:
+    play = holding(A, B)
+    play.tell(LinksObserved(frozenset({"lo", "eth0"})))
+    (write,) = play.tell(SettingsChanged(replace(settings(), version="0.2.0")))
+    less = view(8, (A,), (node(ME, LEASE, 2),), (mark(A, 4), mark(B, 4)))
+    assert isinstance(write, AdvertiseNode)
+    (remove,) = play.tell(ClusterChanged(less))
+    assert isinstance(remove, RemoveAddress)
+    play.tell(AddressRemoved(remove.request, B))
+    _, release = refused_as_full(play, write)
+    assert isinstance(release, ReleaseMarks)
+    assert release == ReleaseMarks(release.request, (mark(B, 4),), Revision(2))
+
+
+def test_what_a_full_etcd_has_refused_may_be_done_and_is_not_used_before_a_read() -> None:
+    """A member that notices while it applies a write does that, and then answers so."""
+    play = holding(A)
+    (remove,) = play.tell(play.unhealthy())
+    assert isinstance(remove, RemoveAddress)
+    (write,) = play.tell(AddressRemoved(remove.request, A))
+    assert isinstance(write, AdvertiseNode)
+    refused = WriteFailed(write.request, "no space", is_full=True)
+    assert play.tell(refused, play.healthy()) == [ReadCluster()]
+    same = view(5, (A,), (node(ME, LEASE, 2),), (mark(A, 4),))
+    (add,) = play.tell(ClusterRead(same))
+    assert isinstance(add, AddAddress)
+
+
+def test_a_node_that_is_to_keep_stays_in_a_full_etcd_as_it_is() -> None:
+    play = holding(A)
+    keeps = replace(settings(), keeps_when_all_unhealthy=True)
+    play.tell(SettingsChanged(keeps))
+    (write,) = play.tell(play.unhealthy())
+    assert requests(refused_as_full(play, write)) == [RenewAddresses, AdvertiseNode]
+    assert play.state.held == (A,)
+
+
+def test_stopping_withdraws_from_a_full_etcd() -> None:
+    play = holding(A)
+    (remove,) = play.tell(StopRequested("got SIGTERM"))
+    assert isinstance(remove, RemoveAddress)
+    (write,) = play.tell(AddressRemoved(remove.request, A))
+    assert isinstance(write, AdvertiseNode) and write.release == (mark(A, 4),)
+    (withdraw,) = refused_as_full(play, write)
+    assert withdraw == WithdrawNode(write.request + 1, LEASE, Revision(2), (mark(A, 4),))
+    assert play.tell(NodeWithdrawn(write.request + 1, Revision(9))) == [RevokeLease(LEASE)]
+
+
+def test_stopping_does_not_wait_for_an_etcd_that_refuses_deletions_too() -> None:
+    play = holding(A)
+    (remove,) = play.tell(StopRequested("got SIGTERM"))
+    assert isinstance(remove, RemoveAddress)
+    (write,) = play.tell(AddressRemoved(remove.request, A))
+    (withdraw,) = refused_as_full(play, write)
+    assert isinstance(withdraw, WithdrawNode)
+    actions = play.tell(WriteFailed(withdraw.request, "no space", is_full=True))
+    (end,) = [each for each in actions if isinstance(each, End)]
+    assert end.outcome is Outcome.NOT_RELEASED and "etcd is full" in end.reason
+
+
 def test_a_claim_of_unknown_outcome_is_settled_by_the_next_read() -> None:
     play = started()
     (claim,) = play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2),))))
@@ -1646,7 +1816,7 @@ def test_stopping_removes_releases_withdraws_revokes_and_ends() -> None:
     assert release == AdvertiseNode(number, unhealthy, LEASE, Revision(2), marks)
     (withdraw,) = play.tell(NodeAdvertised(number, Node(ME, unhealthy, LEASE, Revision(9))))
     assert withdraw == WithdrawNode(number + 1, LEASE, Revision(9), ())
-    assert play.tell(NodeWithdrawn(number + 1)) == [RevokeLease(LEASE)]
+    assert play.tell(NodeWithdrawn(number + 1, Revision(10))) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
     assert play.tell(play.healthy()) == []
 
@@ -1700,7 +1870,7 @@ def test_a_node_that_is_stopped_just_after_a_restart_releases_what_its_earlier_l
     assert not release.advertisement.is_healthy
     (withdraw,) = play.tell(NodeAdvertised(2, Node(ME, release.advertisement, LEASE, Revision(8))))
     assert withdraw == WithdrawNode(3, LEASE, Revision(8), ())
-    assert play.tell(NodeWithdrawn(3)) == [RevokeLease(LEASE)]
+    assert play.tell(NodeWithdrawn(3, Revision(9))) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
 
 

@@ -83,6 +83,10 @@ class EtcdServer:
         finally:
             client.close()
 
+    def add_options(self, *options: str) -> None:
+        """From its next start on."""
+        self._options += options
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.sim.etcd import Refuses
 from tests.sim.timeline import address
 from yaim.core.model import PoolEntry, WrongEntry
 
@@ -247,7 +248,12 @@ def _address_foreign(world: "World", fault: Fault) -> None:
     kernel = world.host(fault.host).kernel
     if entry is not None:
         kernel.add_foreign(entry)
-        world.timeline.later(fault.seconds, lambda: kernel.delete_foreign(entry))
+
+        def again() -> None:
+            if not world.is_healed:
+                kernel.delete_foreign(entry)
+
+        world.timeline.later(fault.seconds, again)
 
 
 # --- its service --------------------------------------------------------------------------------
@@ -319,6 +325,10 @@ def _leader_lost(world: "World", fault: Fault) -> None:
 
 def _etcd_frozen(world: "World", fault: Fault) -> None:
     world.etcd.freeze(fault.seconds)
+
+
+def _etcd_full(world: "World", fault: Fault) -> None:
+    world.etcd.fill(fault.seconds, tuple(Refuses)[fault.number % 3])
 
 
 def _leader_moved(world: "World", fault: Fault) -> None:
@@ -441,6 +451,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "leader lost": (2, _leader_lost),
     "leader moved": (1, _leader_moved),
     "etcd frozen": (1.5, _etcd_frozen),
+    "etcd full": (1.5, _etcd_full),
     "all slow": (1, _all_slow),
     "lease revoked": (0.3, _lease_revoked),
     "leases revoked": (0.7, _leases_revoked),

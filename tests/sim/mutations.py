@@ -207,6 +207,33 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _in(
         STEP,
+        "what a full etcd has refused counts as not done",
+        ("self._change(unsettled=self.state.unsettled | marks)", "pass"),
+        only=("etcd full", "flapping", "slow"),
+    ),
+    _in(
+        STEP,
+        "a full etcd leaves a node advertised that can hold nothing",
+        ("elif takes_deletions(state.full):", "elif False:"),
+        only=("etcd full", "sick", "link down"),
+    ),
+    _in(
+        STEP,
+        "who cannot even withdraw from a full etcd keeps its lease",
+        ("return refuses_deletions(self.state.full) and self._has_too_much()", "return False"),
+        only=("etcd full", "sick", "link down"),
+    ),
+    _in(
+        STEP,
+        "who withdraws from a full etcd does not remove its addresses before",
+        (
+            "if node is None or view is None or not self._has_removed_all():",
+            "if node is None or view is None:",
+        ),
+        only=("etcd full", "link down", "helper frozen"),
+    ),
+    _in(
+        STEP,
         "an address is believed gone a second before its deadline",
         ("self.now < known.deadline + HELPER_GRACE_S:", "self.now < known.deadline - 1.0:"),
     ),

@@ -14,6 +14,7 @@ from tests.sim.check import (
     CRASHED,
     ELSEWHERE,
     NOT_BACK,
+    NOT_GIVEN_UP,
     NOT_HANDED_OVER,
     NOT_KEPT,
     NOT_SETTLED,
@@ -25,6 +26,7 @@ from tests.sim.check import (
     Broken,
     eligible,
 )
+from tests.sim.etcd import Refuses
 from tests.sim.faults import Scenario, draw
 from tests.sim.host import Host
 from tests.sim.world import World
@@ -189,12 +191,18 @@ def _hand_over(world: World) -> None:
     if _is_waiting_for_a_name(world):
         return
     concerned = set(host.kernel.ours)
+    refuses = _fill(world)
     if world.scenario.seed % 2:
         host.sick_until = inf
     else:
         concerned = {a for a, place in host.kernel.places.items() if place.interface == "eth0"}
         host.set_link("eth0", is_up=False, is_interface_up=True)
     world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
+    if refuses in (Refuses.PUTS, Refuses.WRITES):
+        if not world.scenario.keeps:
+            _give_up(world, host, refuses, concerned)
+        world.etcd.fill(0.0, Refuses.NOTHING)
+        world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
     holders = world.checker.holders()
     for address, names in eligible(world).items():
         others = names - {host.name}
@@ -234,6 +242,36 @@ def _have_elsewhere(world: World) -> None:
     now_on = world.checker.holders().get(address, [])
     if others and not others & set(now_on):
         raise Broken(NOT_TAKEN, f"{address} is on {now_on or 'no node'}")
+
+
+def _fill(world: World) -> Refuses | None:
+    """Every other time etcd is full then."""
+    number = world.scenario.seed // 6
+    if number % 2:
+        return None
+    refuses = tuple(Refuses)[number // 2 % len(Refuses)]
+    world.checker.counts[f"handed over while a full etcd refused {refuses.value}"] += 1
+    world.etcd.fill(inf, refuses)
+    return refuses
+
+
+def _give_up(world: World, host: Host, refuses: Refuses, concerned: set[Address]) -> None:
+    """Nobody can claim what this node gives up, as long as etcd is full. But of one that can hold
+    nothing any more nothing stays, neither marks nor an advertisement that tells others to leave
+    addresses to it."""
+    timeline = world.timeline
+    if refuses is Refuses.WRITES:
+        timeline.run(timeline.now + world.granted_s)
+    node = world.etcd.nodes.get(host.name)
+    if concerned & host.kernel.ours.keys():
+        raise Broken(NOT_GIVEN_UP, f"{host.name} has {', '.join(map(str, host.kernel.ours))}")
+    is_well = host.sick_until != inf
+    if is_well and any(each.interface == "eth1" for each in world.etcd.pool.values()):
+        return
+    if any(mark.holder == host.name for mark in world.etcd.marks.values()):
+        raise Broken(NOT_GIVEN_UP, f"{host.name} has marks")
+    if node is not None and any(map(node.can_hold, world.etcd.pool.values())):
+        raise Broken(NOT_GIVEN_UP, f"{host.name} is advertised as {node.advertisement}")
 
 
 def replay(host: Host) -> None:

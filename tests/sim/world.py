@@ -7,7 +7,7 @@ its own, so that a fault left out changes little for the others.
 from random import Random
 
 from tests.sim.check import Checker, eligible, why_not_even
-from tests.sim.etcd import ModelEtcd
+from tests.sim.etcd import ModelEtcd, Refuses
 from tests.sim.faults import Fault, Scenario, apply
 from tests.sim.host import Host
 from tests.sim.timeline import Timeline, address
@@ -73,6 +73,7 @@ class World:
         self.loss = 0.0
         if not self.etcd.is_up:
             self.etcd.elect_now()
+        self.etcd.fill(0.0, Refuses.NOTHING)
         self.etcd.put_wrong()
         self.etcd.mend_entries()
         self.etcd.delete_stray_marks()

@@ -95,16 +95,18 @@ class NodeAdvertised:
 
 @dataclass(frozen=True, slots=True)
 class NodeNotAdvertised:
-    """Somebody else's advertisement stands under our name, or ours was changed."""
+    """Somebody else's advertisement stands under our name, or ours was changed; perhaps when some
+    of the marks that were to be released were so already."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
 class NodeWithdrawn:
-    """Our advertisement and our marks are gone."""
+    """Our advertisement and the marks that were to be released are gone."""
 
     request: int
+    revision: Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ class MarksClaimed:
 
 @dataclass(frozen=True, slots=True)
 class MarksReleased:
-    """Of the marks that were to be released, those of these addresses were ours and are deleted."""
+    """Of the marks that were to be released, those of these addresses were ours and are deleted;
+    others may be as they were, or not there any more."""
 
     request: int
     addresses: frozenset[Address]
@@ -132,6 +135,9 @@ class WriteFailed:
 
     request: int
     reason: str
+    is_full: bool = False
+    """etcd has no space left (NOSPACE). It may have been done all the same, but not later than
+    now: the next read tells."""
 
 
 @dataclass(frozen=True, slots=True)

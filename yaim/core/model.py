@@ -201,6 +201,14 @@ class ClusterView:
             nodes=frozen_mapping(thawed(self.nodes) | {node.name: node}),
         )
 
+    def without_node(self, name: NodeName, revision: Revision) -> "ClusterView":
+        """The view after this node's advertisement was deleted."""
+        return replace(
+            self,
+            revision=max(self.revision, revision),
+            nodes=frozen_mapping({n: node for n, node in self.nodes.items() if n != name}),
+        )
+
     def with_marks(self, marks: tuple[Mark, ...], revision: Revision) -> "ClusterView":
         """The view after these marks were written."""
         return replace(

@@ -101,6 +101,14 @@ class Call:
     """The present one, after a failure."""
 
 
+@dataclass(frozen=True, slots=True)
+class Full:
+    """etcd has refused a write for want of space (its alarm NOSPACE)."""
+
+    is_deletion_refused: bool
+    """It has refused also what only deletes, as old versions do."""
+
+
 Write = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
 
 
@@ -188,6 +196,11 @@ class State:
     """The one under way."""
     in_doubt: frozenset[Mark] = frozenset()
     """Marks whose release was asked for and not answered: it may be done at any time yet."""
+    unsettled: frozenset[Mark] = frozenset()
+    """Marks whose release was asked for and answered, but it is not known whether they are there.
+    That can change no more: the next read tells."""
+    full: Full | None = None
+    """None: the last that etcd was to write for us it has not refused as full."""
     next_request: int = 1
     name_taken_since: Boottime | None = None
     stopping: Stopping | None = None

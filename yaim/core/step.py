@@ -18,7 +18,9 @@ The rules that everything else serves:
 6. An address that should be elsewhere on this host (its entry or our settings have changed) is put
    there by one add, which takes it from where it is, and keeps its mark. Until that is done, what
    counts is where it is: that link has to be up.
-7. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
+7. An etcd that is full takes deletions only: full_etcd.py says what a node does then that cannot
+   hold what it is advertised for.
+8. A lease lost although it was kept in time may be one of many: what was ours is claimed again at
    once; what others may still have on their interfaces is left to them until their deadlines.
 """
 
@@ -86,6 +88,7 @@ from yaim.core.events import (
     StopRequested,
     WriteFailed,
 )
+from yaim.core.full_etcd import after_refusal, can_hold_any, refuses_deletions, takes_deletions
 from yaim.core.health import OVERDUE, Checked, Health, after_answer, at, judge
 from yaim.core.model import (
     Address,
@@ -205,7 +208,7 @@ class _Turn:
                     self._change(lease_call=replace(self.state.lease_call, due=self.now))
                 due = self.now + READ_EVERY_S
                 call = self._answered(self.state.read_call, due, "etcd can be read again")
-                self._change(read_call=call, is_view_stale=False)
+                self._change(read_call=call, is_view_stale=False, unsettled=frozenset())
                 if is_other_history:
                     self._change(
                         view=None, seen=self.state.read_after, unconfirmed_before=Revision(0)
@@ -237,15 +240,17 @@ class _Turn:
             case NodeAdvertised(request, node):
                 self._take_advertised(request, node)
             case NodeNotAdvertised(request):
-                if self._end_write(request) is not None:
-                    self._distrust_view()
-            case NodeWithdrawn(request):
-                if self._end_write(request) is not None and self.state.stopping is not None:
-                    self._change(stopping=replace(self.state.stopping, is_withdrawn=True))
+                write = self._end_write(request)
+                if write is not None:
+                    self._leave_unsettled(_to_release(write))
+            case NodeWithdrawn(request, revision):
+                self._take_withdrawn(request, revision)
             case MarksClaimed(request, marks, lost, revision):
                 if self._end_write(request) is not None:
                     if self.state.view is not None:
                         self._see(self.state.view.with_marks(marks, revision))
+                    if marks:
+                        self._change(full=None)
                     if lost:
                         self._report(Level.INFO, f"did not get {_listed(lost)}: taken or gone")
                         self._distrust_view()
@@ -254,11 +259,12 @@ class _Turn:
                 if isinstance(write, ReleaseMarks):
                     if self.state.view is not None:
                         self._see(self.state.view.without_marks(addresses, revision))
-                    if addresses != {mark.address for mark in write.marks}:
-                        self._distrust_view()
-            case WriteFailed(request, reason):
+                    others = frozenset(m for m in write.marks if m.address not in addresses)
+                    if others:
+                        self._leave_unsettled(others)
+            case WriteFailed(request, reason, is_full):
                 if self.state.write is not None and self.state.write.request == request:
-                    self._take_unknown_outcome(self.state.write, reason)
+                    self._take_unknown_outcome(self.state.write, reason, is_full)
             case HelperReady():
                 self._take_helper(event)
             case HelperLost(reason):
@@ -469,7 +475,7 @@ class _Turn:
         if not self.state.has_advertised and view.revision < node.revision and self._my_marks():
             due = replace(self.state.read_call, due=self.now)
             self._change(unconfirmed_before=node.revision, read_call=due)
-        self._change(has_advertised=True)
+        self._change(has_advertised=True, full=None)
         released = frozenset(mark.address for mark in write.release)
         self._see(view.with_node(node).without_marks(released, node.revision))
         word = "healthy" if node.advertisement.is_healthy else "unhealthy"
@@ -477,6 +483,20 @@ class _Turn:
         if self._may_keep():
             # Whether others are healthy counts from now on, when they see that we are not.
             self._distrust_view()
+
+    def _take_withdrawn(self, request: int, revision: Revision) -> None:
+        """When we are stopping, that was the last; otherwise we advertise ourselves anew."""
+        write, view, stopping = self._end_write(request), self.state.view, self.state.stopping
+        if not isinstance(write, WithdrawNode):
+            return
+        if stopping is not None:
+            self._change(stopping=replace(stopping, is_withdrawn=True))
+            return
+        self._change(has_advertised=False)
+        if view is not None:
+            released = frozenset(mark.address for mark in write.release)
+            view = view.without_node(self.state.settings.node, revision)
+            self._see(view.without_marks(released, revision))
 
     def _take_helper(self, event: HelperReady) -> None:
         """What the helper has on record is up; what else we thought we had is unknown: the helper
@@ -554,12 +574,18 @@ class _Turn:
         for_s = min(2 * state.failing_for_s, REFUSED_FOR_S) if is_again else FAILED_FOR_S
         self._change(failing_for_s=for_s, failing_until=Boottime(self.now + for_s))
 
-    def _take_unknown_outcome(self, write: Write, reason: str) -> None:
-        """The write may yet be done: what it was to release must not be used again."""
-        in_doubt = self.state.in_doubt | _to_release(write)
+    def _take_unknown_outcome(self, write: Write, reason: str, is_for_want_of_space: bool) -> None:
+        """The write may yet be done: what it was to release must not be used again. One that etcd
+        has refused because it is full is done by now, or never."""
+        marks = _to_release(write)
         call = self._failed(self.state.write_call, f"cannot write to etcd: {reason}")
-        self._change(write=None, write_call=call, in_doubt=in_doubt)
-        self._distrust_view()
+        self._change(write=None, write_call=call)
+        if is_for_want_of_space:
+            self._change(full=after_refusal(self.state.full, write))
+        else:
+            self._change(in_doubt=self.state.in_doubt | marks)
+            marks = frozenset()
+        self._leave_unsettled(marks)
 
     def _leave_to_others(self, address: Address, refusal: Refusal, why: str) -> None:
         self._change(refused=frozen_mapping(thawed(self.state.refused) | {address: refusal}))
@@ -634,6 +660,11 @@ class _Turn:
         if orphans != self.state.orphans:
             self._change(orphans=frozen_mapping(orphans))
 
+    def _leave_unsettled(self, marks: frozenset[Mark]) -> None:
+        """These are not used before a read has told whether they are there."""
+        self._change(unsettled=self.state.unsettled | marks)
+        self._distrust_view()
+
     def _distrust_view(self) -> None:
         self._change(is_view_stale=True, read_call=replace(self.state.read_call, due=self.now))
 
@@ -650,6 +681,7 @@ class _Turn:
             target=frozen_mapping({}),
             target_of=None,
             in_doubt=frozenset(),
+            unsettled=frozenset(),
             lease_call=Call(due=self.now),
             read_call=replace(self.state.read_call, due=self.now),
         )
@@ -823,12 +855,22 @@ class _Turn:
         ours, whoever is to hold it, and what we have seen released."""
         view, node, loss = self.state.view, self._my_node(), self.state.loss
         assigned = {a for a, name in self.state.target.items() if name == self.state.settings.node}
+        if refuses_deletions(self.state.full):
+            assigned |= self._immovable()
         if loss is None:
             return assigned
         if view is None or node is None:
             return set()
         ours = {a for a in self.state.ours & view.pool.keys() if node.can_hold(view.pool[a])}
         return ours | {a for a in assigned if a in view.marks or a in loss.released}
+
+    def _immovable(self) -> set[Address]:
+        """What we have marked and could hold. A full etcd would not let others have it."""
+        view, node = self.state.view, self._my_node()
+        if view is None or node is None:
+            return set()
+        held = {mark.address for mark in self._my_marks()} & view.pool.keys()
+        return {address for address in held if node.can_hold(view.pool[address])}
 
     def _kept(self) -> set[Address]:
         """What an unhealthy node goes on holding: all, until it knows for sure what the others are;
@@ -1086,6 +1128,9 @@ class _Turn:
             write = self._withdrawal()
         elif self._life_s() <= 0 or (self._is_leaving() and not self._has_removed_all()):
             write = None
+        elif takes_deletions(state.full):
+            write = self._giving_up() or self._release(wanted) or self._advertising()
+            write = write or self._claim(wanted)
         else:
             write = self._advertising() or self._release(wanted) or self._claim(wanted)
         if write is not None:
@@ -1107,15 +1152,44 @@ class _Turn:
         marks = self._my_marks()
         if node is None and not marks:
             return None
-        if node is not None and marks:
-            if self.state.is_view_stale:
-                return None
+        is_etcd_full = takes_deletions(self.state.full)
+        if node is not None and (marks or is_etcd_full) and self.state.is_view_stale:
+            return None
+        if node is not None and marks and not is_etcd_full:
             stopped = replace(node.advertisement, is_healthy=False, reason="stopping")
             return AdvertiseNode(
                 self.state.next_request, stopped, lease.id, node.revision, release=marks
             )
         advertised = node.revision if node is not None else ABSENT_KEY
         return WithdrawNode(self.state.next_request, lease.id, advertised, marks)
+
+    def _has_too_much(self) -> bool:
+        """Whether we can hold nothing, and in etcd we can, or do."""
+        advertising, node, view = self._advertising(), self._my_node(), self.state.view
+        if node is None or view is None or not self._has_removed_all():
+            return False
+        if self._may_keep() and self._kept():
+            return False
+        told = advertising.advertisement if advertising is not None else node.advertisement
+        pool = tuple(view.pool.values())
+        if can_hold_any(replace(node, advertisement=told), pool):
+            return False
+        return can_hold_any(node, pool) or bool(self._my_marks())
+
+    def _giving_up(self) -> WithdrawNode | None:
+        """etcd is full: what we are advertised for and cannot hold, we take back by deletion."""
+        lease, node = self.state.lease, self._my_node()
+        if lease is None or node is None or self.state.is_view_stale or not self._has_too_much():
+            return None
+        self._report(
+            Level.WARNING,
+            "etcd is full: withdraws, because it cannot say there that it can hold nothing",
+        )
+        return WithdrawNode(self.state.next_request, lease.id, node.revision, self._my_marks())
+
+    def _lets_lease_end(self) -> bool:
+        """etcd is so full that it refuses deletions, too."""
+        return refuses_deletions(self.state.full) and self._has_too_much()
 
     def _advertising(self) -> AdvertiseNode | None:
         lease, helper = self.state.lease, self.state.helper
@@ -1164,7 +1238,8 @@ class _Turn:
                     reason=told.reason,
                     waits_s=told.waits_s,
                 )
-            if present.advertisement == desired and self.state.has_advertised:
+            is_told = present.advertisement == desired and self.state.has_advertised
+            if is_told and self.state.full is None:
                 return None
             if not desired.is_healthy and self._has_removed_all():
                 release = self._my_marks()
@@ -1219,6 +1294,8 @@ class _Turn:
         elif self._life_s() <= 0 and state.read_call.failures:
             # Nothing is to be lost any more: it is enough that reads are tried again.
             return
+        elif self._lets_lease_end():
+            return
         elif state.lease is not None:
             action = KeepLease(state.lease.id)
         elif state.view is None or state.helper is None:
@@ -1256,6 +1333,12 @@ class _Turn:
                 f"{stopping.reason}; not everything could be released: others take over when "
                 "the lease expires",
             )
+        elif self._is_refused_the_last_write():
+            self._finish(
+                Outcome.NOT_RELEASED,
+                f"{stopping.reason}; etcd is full and refuses deletions, too: others take over when"
+                " the lease expires",
+            )
         elif (
             self.state.lease is None
             and not self.state.lease_call.is_pending
@@ -1263,6 +1346,11 @@ class _Turn:
             and self._has_removed_all()
         ):
             self._finish(Outcome.STOPPED, stopping.reason)
+
+    def _is_refused_the_last_write(self) -> bool:
+        """Whether a full etcd does not let us withdraw, though we have removed everything."""
+        is_idle = self.state.write is None and self._has_removed_all()
+        return refuses_deletions(self.state.full) and is_idle and self._my_node() is not None
 
     def _may_have_left_something(self) -> bool:
         """Whether an earlier life may have left a lease that is ours to end, and etcd answers."""
@@ -1358,7 +1446,8 @@ class _Turn:
     def _leaving(self) -> frozenset[Mark]:
         """Marks of ours whose release is under way or in doubt."""
         write = self.state.write
-        return self.state.in_doubt | (_to_release(write) if write is not None else frozenset())
+        leaving = self.state.in_doubt | self.state.unsettled
+        return leaving | (_to_release(write) if write is not None else frozenset())
 
     def _is_absent(self, address: Address) -> bool:
         """Whether the address is confirmed off our interface."""
@@ -1431,8 +1520,10 @@ class _Turn:
         write = self.state.write
         if write is None or write.request != request:
             return None
-        call = self._answered(self.state.write_call, self.now, "etcd takes writes again")
-        self._change(write=None, write_call=call)
+        if self.state.full is None or not isinstance(write, ReleaseMarks | WithdrawNode):
+            call = self._answered(self.state.write_call, self.now, "etcd takes writes again")
+            self._change(write_call=call)
+        self._change(write=None)
         return write
 
     def _answered(self, call: Call, due: float, again: str) -> Call:

@@ -14,8 +14,9 @@ from yaim.doctor.finding import Finding, ok, problem, warning
 from yaim.etcd.access import EtcdError, read_secrets
 from yaim.etcd.certificates import expiries, faults, warnings_of
 from yaim.etcd.client import EtcdClient
-from yaim.etcd.connection import EtcdPermissionDenied
+from yaim.etcd.connection import EtcdFull, EtcdPermissionDenied
 from yaim.etcd.diagnose import explain, explain_all
+from yaim.etcd.full import remedy_for
 from yaim.status import status_of
 
 ETCD, POOL, NODES = "etcd", "pool", "nodes"
@@ -35,7 +36,11 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     keys, client = configured.keys_of(config), configured.etcd_client_of(config)
     try:
         view = keys.view(*client.read_all(*keys.all()))
-        may_write(client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode())
+        try:
+            may_write(client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode())
+        except EtcdFull:
+            pass  # its alarm says so
+        alarms = client.alarms()
     except EtcdPermissionDenied:
         grant = ("role", "grant-permission", "yaim", "--prefix=true", "readwrite", keys.prefix)
         what = f"user {config.etcd_user} may not read and write below {keys.prefix}"
@@ -52,6 +57,9 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         warning(ETCD, f"{endpoint}: {complaint}", "put it right before it is needed")
         for endpoint in access.endpoints
         if (complaint := explain(endpoint, access, LOOK_WITHIN_S)) is not None
+    ]
+    found += [
+        problem(ETCD, f"has raised the alarm {each}", remedy_for(each)) for each in sorted(alarms)
     ]
     ours = expiries(access, read_secrets(access))
     found += [warning(ETCD, each, "renew it") for each in warnings_of(ours, datetime.now(UTC))]

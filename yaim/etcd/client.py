@@ -116,6 +116,12 @@ class EtcdClient:
     def revoke(self, lease: int) -> None:
         self._call(Call(lambda c: c.revoke, rpc.LeaseRevokeRequest(ID=lease)))
 
+    def alarms(self) -> frozenset[str]:
+        """Those that are raised, by etcd's names: NOSPACE, CORRUPT. Everybody may ask."""
+        request = rpc.AlarmRequest(action=rpc.AlarmRequest.GET)
+        answer = self._call(Call(lambda c: c.alarm, request, is_repeatable=True)).message
+        return frozenset(rpc.AlarmType.Name(each.alarm) for each in answer.alarms)
+
     def watch(self, start: bytes, end: bytes, revision: int) -> Iterator[Any]:
         """The WatchResponses for a key range from a revision on, without end.
 

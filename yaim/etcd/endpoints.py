@@ -239,10 +239,10 @@ class Endpoints:
             return self._other_cluster(cluster)
 
     def _other_cluster(self, cluster: int) -> str | None:
-        """With the lock held."""
+        """With the lock held. 0: the answer does not say, as that about alarms."""
         before = self._cluster
         forgotten_at = self._cluster_answered_at + self._cluster_memory_s
-        if before in (0, cluster) or monotonic() > forgotten_at:
+        if 0 in (before, cluster) or before == cluster or monotonic() > forgotten_at:
             return None
         return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"
 
@@ -250,6 +250,8 @@ class Endpoints:
         """This is the cluster that is used from now on. Raises EtcdUnreachable if another thread
         has met another one meanwhile."""
         cluster = answer.message.header.cluster_id
+        if not cluster:
+            return
         with self._lock:
             complaint = self._other_cluster(cluster)
             if complaint is None:
