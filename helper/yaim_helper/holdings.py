@@ -732,9 +732,15 @@ class Holdings:
         self._announcer.start_again(boottime(), None if changes.is_lost else changes.names)
 
     def hear(self) -> None:
-        """Note who else has an address of ours on its link."""
+        """Note who else has an address of ours on its link. Before all interfaces are known nobody
+        can be told from this host itself, and is not: whoever it is claims it again."""
         sightings = self.conflicts.read()
-        ours = self._kernel.mac_addresses() if sightings else set()
+        if sightings:
+            # Of this host, too, changes come first.
+            self.see_links()
+        ours = self.links.mac_addresses()
+        if ours is None:
+            return
         for sighting in sightings:
             holding = self._held.get(sighting.address)
             if (

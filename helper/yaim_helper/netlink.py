@@ -14,9 +14,9 @@ from typing import NamedTuple
 from yaim_helper.protocol import Address
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-RTM_NEWLINK, RTM_DELLINK = 16, 17
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
+NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x10
 NLM_F_REPLACE, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x300, 0x400
 
 _HEADER = struct.Struct("=IHHII")
@@ -112,6 +112,11 @@ def all_addresses() -> bytes:
     return _ABOUT.pack(AF_UNSPEC, 0, 0, 0, 0)
 
 
+def all_links() -> bytes:
+    """The body of RTM_GETLINK, to be asked with NLM_F_DUMP."""
+    return _LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
+
+
 def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
     family = AF_INET if address.version == 4 else AF_INET6
     local = _attribute(_IFA_LOCAL, address.packed)
@@ -119,11 +124,14 @@ def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
     return _ABOUT.pack(family, prefix, flags, 0, index) + local + peer
 
 
-def link(body: bytes) -> Link:
-    """What RTM_NEWLINK and RTM_DELLINK tell. Raises MalformedMessage."""
+def link(body: bytes) -> Link | None:
+    """What RTM_NEWLINK and RTM_DELLINK tell. None: it is about a bridge's port, which comes and
+    goes without the link. Raises MalformedMessage."""
     if len(body) < _LINK.size:
         raise MalformedMessage(f"{len(body)} bytes, too few for a link")
-    _, _, index, flags, _ = _LINK.unpack_from(body)
+    family, _, index, flags, _ = _LINK.unpack_from(body)
+    if family != AF_UNSPEC:
+        return None
     values = _attributes(body, _LINK.size)
     name = values.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
     return Link(

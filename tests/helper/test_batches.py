@@ -388,6 +388,42 @@ def test_nothing_is_defended_after_its_deadline(
         assert capture.announced() == []
 
 
+def test_claims_that_are_heard_cost_the_same_however_many_interfaces_there_are(
+    network: Namespace, holdings: Holdings
+) -> None:
+    """Found in a review: anybody on the link could have all interfaces listed ten times a
+    second."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    holdings.do_what_is_due()
+    claim, _ = frames(RIVAL, address)
+
+    def cost_s() -> float:
+        """Of this process's and the kernel's time, for a hundred batches."""
+        while holdings.links.read().names or holdings.links.mac_addresses() is None:
+            time.sleep(0.01)
+        heard_s = 0.0
+        for _ in range(100):
+            neighbour.send(claim)
+            assert select.select(holdings.conflicts.sockets(), [], [], 20.0)[0]
+            began = time.process_time()
+            holdings.hear()
+            heard_s += time.process_time() - began
+        return heard_s
+
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3)) as neighbour:
+        neighbour.bind((PEER, 0))
+        cost_s()
+        few_s = min(cost_s() for _ in range(3))
+        network.run(
+            "sh", "-ec", "".join(f"ip link add br{n} type bridge\n" for n in range(200)) + "true"
+        )
+        many_s = min(cost_s() for _ in range(3))
+    assert many_s < 2 * few_s
+    assert holdings._held[address].rivals.seen == 700
+
+
 def test_an_add_that_goes_wrong_leaves_what_was_held_before(
     network: Namespace, holdings: Holdings
 ) -> None:
