@@ -15,6 +15,7 @@ from typing import TypeAlias, assert_never
 
 from setproctitle import setproctitle
 
+from yaim.address_look import AddressLook
 from yaim.boottime import boottime
 from yaim.checks.run import CheckRunner
 from yaim.clock_watch import Clocks, watch_clock
@@ -36,6 +37,7 @@ from yaim.core.actions import (
     GrantLease,
     KeepLease,
     Level,
+    LookForAddresses,
     Outcome,
     ReadCluster,
     ReleaseMarks,
@@ -107,6 +109,7 @@ class Coordinator:
         self._clocks = Clocks()
         watch_clock(self._post)
         KernelWatch(self._post)
+        self._address_look = AddressLook(self._post)
         keys = keys_of(config)
         self._store = EtcdStore(etcd_client_of(config), keys, NodeName(config.nodename), self._post)
         self._helper = HelperClient(
@@ -166,6 +169,8 @@ class Coordinator:
                 return
             case AddAddress() | RemoveAddress() | RenewAddresses():
                 pass  # went to the helper already, all of this step together
+            case LookForAddresses():
+                self._address_look.start()
             case End():
                 self._end = action
             case (

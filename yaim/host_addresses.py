@@ -121,6 +121,10 @@ class HostAddresses:
                 found[address] = (*found.get(address, ()), place)
         return found
 
+    def like_the_helpers(self) -> frozenset[Address]:
+        """All the others."""
+        return frozenset(ip_address(key[2]) for key, seen in self._seen.items() if not seen.is_own)
+
 
 def _key(body: bytes, found: Mapping[int, bytes]) -> _Key | None:
     family, prefix_length, _, _, index = ADDRESS.unpack_from(body)

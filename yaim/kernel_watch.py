@@ -19,21 +19,27 @@ from yaim.host_addresses import ADDRESS, HostAddresses, address_of, attributes
 
 __all__ = [
     "ADDRESS",
+    "NLMSG_DONE",
+    "NLMSG_ERROR",
+    "NLM_F_DUMP_INTR",
     "RTM_DELADDR",
+    "RTM_GETADDR",
     "RTM_NEWADDR",
     "KernelWatch",
     "address_of",
+    "ask_for_all",
     "attributes",
     "messages",
+    "parsed",
 ]
 
 logger = logging.getLogger(__name__)
 
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
-RTM_NEWADDR, RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
-_NLM_F_REQUEST, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x10, 0x300
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+_NLM_F_REQUEST, NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x10, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port (struct nlmsghdr)."""
 _LINK = struct.Struct("=BxHiII")
@@ -50,11 +56,13 @@ RESUBSCRIBE_AFTER_S = 0.1
 
 
 class KernelWatch:
-    """Started by its construction, which also posts what is up, and then what is there."""
+    """Started by its construction; posts what is up, and then what is there, as soon as the kernel
+    tells. That may take long while its routing lock is held, for which dumps wait: nobody waits
+    here."""
 
     def __init__(self, post: Callable[[Event], None]) -> None:
         self._post = post
-        self._socket = _subscribe()
+        self._socket = _subscribed()
         self._links: dict[int, tuple[str, bool]] = {}
         """Index to name and whether it is up."""
         self._told: frozenset[str] | None = None
@@ -69,6 +77,7 @@ class KernelWatch:
         threading.Thread(target=self._work, name="kernel", daemon=True).start()
 
     def _work(self) -> None:
+        ask_for_all(self._socket, _RTM_GETLINK)
         while True:
             try:
                 self._take_in(self._socket.recv(_RECEIVE_BYTES))
@@ -84,7 +93,8 @@ class KernelWatch:
                 time.sleep(RESUBSCRIBE_AFTER_S)
                 self._links.clear()
                 self._has_all = False
-                self._socket = _subscribe()
+                self._socket = _subscribed()
+                ask_for_all(self._socket, _RTM_GETLINK)
 
     def _take_in_what_waits(self) -> bool:
         """Whether there was anything."""
@@ -95,13 +105,13 @@ class KernelWatch:
         return True
 
     def _take_in(self, data: bytes) -> None:
-        for kind, flags, body in _parsed(data):
-            self._is_interrupted = self._is_interrupted or flags & _NLM_F_DUMP_INTR != 0
+        for kind, flags, body in parsed(data):
+            self._is_interrupted = self._is_interrupted or flags & NLM_F_DUMP_INTR != 0
             if kind in (_RTM_NEWLINK, _RTM_DELLINK):
                 self._note_link(body, is_there=kind == _RTM_NEWLINK)
-            elif kind == _NLMSG_ERROR:
+            elif kind == NLMSG_ERROR:
                 raise OSError("the kernel does not tell what is there")
-            elif kind == _NLMSG_DONE:
+            elif kind == NLMSG_DONE:
                 self._end_dump()
             elif kind == RTM_NEWADDR:
                 self._addresses.note(body)
@@ -126,7 +136,7 @@ class KernelWatch:
         self._has_all = True
         self._is_interrupted = False
         self._addresses.begin()
-        _ask_for_all(self._socket, _RTM_GETADDR)
+        ask_for_all(self._socket, RTM_GETADDR)
 
     def _tell_own(self) -> None:
         """Once for all that was taken in."""
@@ -163,31 +173,30 @@ class KernelWatch:
             self._links.pop(index, None)
 
 
-def _subscribe() -> socket.socket:
-    """A socket that tells of changes, and of all links first."""
+def _subscribed() -> socket.socket:
+    """A socket that tells of changes."""
     watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     watch.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
-    _ask_for_all(watch, _RTM_GETLINK)
     return watch
 
 
-def _ask_for_all(watch: socket.socket, kind: int) -> None:
-    """Links or addresses. Both bodies have the length of the longer one, and are all zero: of any
-    family and interface."""
+def ask_for_all(asking: socket.socket, kind: int) -> None:
+    """RTM_GETLINK or RTM_GETADDR. Both bodies have the length of the longer one, and are all zero:
+    of any family and interface."""
     body = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     length = _HEADER.size + len(body)
-    watch.send(_HEADER.pack(length, kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body)
+    asking.send(_HEADER.pack(length, kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each message of a datagram."""
-    for kind, _, body in _parsed(data):
+    for kind, _, body in parsed(data):
         yield kind, body
 
 
-def _parsed(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, flags and body."""
+def parsed(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, flags and body of each."""
     while len(data) >= _HEADER.size:
         length, kind, flags, _, _ = _HEADER.unpack_from(data)
         yield kind, flags, data[_HEADER.size : length]

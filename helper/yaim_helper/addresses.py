@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -155,15 +155,6 @@ class Kernel:
             has_neighbours=hardware == _ARPHRD_ETHER and not flags & (_IFF_LOOPBACK | _IFF_NOARP),
         )
 
-    def mac_addresses(self) -> set[bytes]:
-        """Of all interfaces."""
-        macs = set()
-        for _, name in socket.if_nameindex():
-            # Should it have gone meanwhile: so much the better.
-            with suppress(KernelError):
-                macs.add(self.interface(name).mac)
-        return macs
-
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name. Raises OSError."""
         it = os.fsencode(name)
@@ -210,10 +201,12 @@ class Kernel:
         return not number
 
     def _request(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
-        """Send them together; for each its error number, 0 for none.
+        """Send them, and then read all answers; for each its error number, 0 for none.
 
         The kernel has done them all, in order, when it has acknowledged the last; of the others
-        it tells only the errors.
+        it tells only the errors. Each is a system call of its own: should the kernel's routing lock
+        be held, then one waits for it, and the alarm (act_within) ends this process behind it. Of
+        several in one the others would be done as well, however late, each after another wait.
         """
         if not bodies:
             return []
@@ -224,7 +217,8 @@ class Kernel:
         packets.append(message(kind, flags | NLM_F_ACK, last, bodies[-1]))
         errors = [0] * len(bodies)
         with _understood():
-            self._socket.send(b"".join(packets))
+            for packet in packets:
+                self._socket.send(packet)
             while True:
                 for answer in self._receive():
                     if answer.kind == NLMSG_ERROR and first <= answer.sequence <= last:

@@ -1,8 +1,9 @@
 """The invariants, looked at whenever something could break them.
 
 A host is excused for a while, and told apart in the count, where yaim promises nothing: its virtual
-machine was paused, or somebody revoked its lease by hand. When all leases are lost at once, only an
-address is excused that was taken by a node that could not know it.
+machine was paused, somebody revoked its lease by hand, or its kernel held its routing lock until
+its lease had ended. When all leases are lost at once, only an address is excused that was taken by
+a node that could not know it.
 """
 
 from collections import Counter, deque
@@ -106,6 +107,10 @@ class Checker:
         now = self._world.timeline.now
         until = max(host.excused_until for host in on)
         until = max(until, self._hastily_taken.get(address, 0.0))
+        held_up_until = max(host.held_up_until for host in on)
+        if until <= now < held_up_until:
+            self.counts["overlap, held up by a kernel"] += 1
+        until = max(until, held_up_until)
         if now < self.losses_until:
             self.counts["overlap after a loss"] += 1
         if until <= now:
@@ -150,6 +155,10 @@ class Checker:
             return
         if self._is_excused(host):
             self.counts["excused deletion"] += 1
+            return
+        if self._world.timeline.now < host.held_up_until:
+            # Its lease has ended: what it releases itself _check_release has looked at.
+            self.counts["deletion, held up by a kernel"] += 1
             return
         raise Broken(MARK_GONE, f"{mark.address} is on {host.name}, and its mark is deleted")
 
@@ -240,6 +249,8 @@ class Checker:
     def _why_unsure(self, host: "Host", address: Address) -> str | None:
         if address in host.kernel.ours:
             return "which is on its interface"
+        if address in host.kernel.under_way:
+            return "which a request that waits in its kernel puts there"
         helper, now = host.helper, host.clock()
         if helper is None:
             return None

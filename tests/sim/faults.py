@@ -234,11 +234,17 @@ def _link_down(world: "World", fault: Fault) -> None:
     world.timeline.later(fault.seconds, again)
 
 
+def _routing_lock_held(world: "World", fault: Fault) -> None:
+    """RTNL: no address comes or goes meanwhile, whoever wants it, nor by the end of its
+    lifetime."""
+    world.host(fault.host).hold_routing_lock(fault.seconds)
+
+
 def _address_deleted(world: "World", fault: Fault) -> None:
     """By hand: ip address delete."""
     kernel = world.host(fault.host).kernel
     ours = sorted(kernel.ours)
-    if ours:
+    if ours and not kernel.is_held:
         kernel.delete(ours[fault.number % len(ours)])
 
 
@@ -435,6 +441,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "VM paused": (1.5, _paused),
     "clock set": (0.7, _clock_set),
     "link down": (2, _link_down),
+    "routing lock held": (2, _routing_lock_held),
     "address deleted": (1.5, _address_deleted),
     "address foreign": (2, _address_foreign),
     "sick": (3, _sick),

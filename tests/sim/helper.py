@@ -44,6 +44,12 @@ class ModelHelper:
         self._expired: set[Address] = set()
         self.inbox: deque[tuple[int, HelperAction]] = deque()
         """Commands that it has not read, with the connection that they came on."""
+        self.is_stuck = False
+        """It waits in the kernel, and cannot be ended there."""
+        self.answers: list[tuple[int, Event]] = []
+        """To what it has done, with the connection; told when it has done all that has come."""
+        self._is_shortening = False
+        """It has drawn deadlines nearer, and not yet done what follows."""
         self.jump_s = 0.0
         """By how much the wall clock has jumped since it last looked."""
 
@@ -113,7 +119,7 @@ class ModelHelper:
         place = Place(add.interface, add.prefix_length)
         if self._host.kernel.places.get(add.address, place) != place:
             self._host.tell(f"the helper takes {add.address} elsewhere, to {place}")
-            self._host.kernel.delete(add.address)
+            self._host.kernel.take_off(add.address)
         self._expired.discard(add.address)
         if old is not None and place != _place(old) and self._host.cannot_be_at(place):
             return self._failed(add, "no buffer space available")
@@ -129,7 +135,7 @@ class ModelHelper:
             holding.is_leaving = True
         if not self._host.can_change_network and address in self._host.kernel.ours:
             return self._failed(remove, "out of memory")
-        if self._host.kernel.delete(address):
+        if self._host.kernel.take_off(address):
             self._host.tell(f"the helper removes {address}")
         self.holdings.pop(address, None)
         return AddressRemoved(remove.request, address)
@@ -169,18 +175,24 @@ class ModelHelper:
                 times.append(holding.extend_at)
         return min(times)
 
+    @property
+    def has_jumped(self) -> bool:
+        return self.jump_s > 0 or self._is_shortening
+
     def make_up_for_jump(self) -> None:
         """The host may have been paused for so long. What was asked before does not count."""
         for holding in self.holdings.values():
             holding.deadline -= self.jump_s
             holding.kernel_until = 0.0
         self.jump_s = 0.0
+        self._is_shortening = True
         self.inbox.clear()
         self.end_over()
         for holding in [each for each in self.holdings.values() if not each.is_leaving]:
             self._set_lifetime(holding)
             if not holding.kernel_until:
                 self._end(holding)
+        self._is_shortening = False
 
     def do_what_is_due(self) -> None:
         self.end_over()
@@ -201,7 +213,7 @@ class ModelHelper:
         if is_there and not self._host.can_change_network:
             holding.retry_at = self._host.clock() + RETRY_REMOVAL_S
             return
-        if self._host.kernel.delete(holding.address):
+        if self._host.kernel.take_off(holding.address):
             self._host.tell(f"the helper removes {holding.address}: its deadline has passed")
         del self.holdings[holding.address]
         self._expired.add(holding.address)

@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, assert_never
 
 from tests.sim.helper import INTERFACES, HelperAction, ModelHelper
-from tests.sim.kernel import ModelKernel
+from tests.sim.kernel import ModelKernel, Stuck
 from tests.sim.wire import Wire
 from yaim.core.actions import (
     Action,
@@ -20,6 +20,7 @@ from yaim.core.actions import (
     End,
     GrantLease,
     KeepLease,
+    LookForAddresses,
     ReadCluster,
     ReleaseMarks,
     RemoveAddress,
@@ -30,6 +31,7 @@ from yaim.core.actions import (
 )
 from yaim.core.events import (
     AddressesObserved,
+    AddressesSeen,
     AddressGone,
     CheckAnswered,
     ClockJumped,
@@ -66,6 +68,9 @@ DETECTED_WITHIN_S = 0.3
 """From the wall clock's jump after a pause until all is off that has no right to be there."""
 RESTARTED_AFTER_S = 1.0
 """A coordinator that has ended is started again by systemd."""
+HELPER_RESTARTED_AFTER_S = 0.1
+LOOK_TAKES_S = 0.08
+"""yaim/address_look.py, where nobody has the routing lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,9 @@ class Host:
         revoked its lease, and no other."""
         self.bereft_until = 0.0
         """Until then it may have what its mark is gone of: all leases were lost at once."""
+        self.held_up_until = 0.0
+        """Until then it may have what is left of its lease's end: its kernel removes nothing in
+        time. What it releases itself has to be gone all the same."""
         self.hasty_until = 0.0
         """Until then it may take at once what others may have still: it does not know that they
         have lost their leases, because it had none, or has learnt of it only after its end."""
@@ -151,6 +159,8 @@ class Host:
         self._connection = 0
         self._alarm = 0
         self._is_reading_due = False
+        self._stuck: ModelHelper | None = None
+        """A helper's process that is in the kernel; perhaps killed, and yet there."""
 
     def tell(self, what: str) -> None:
         self.world.timeline.tell(self.name, what)
@@ -257,7 +267,7 @@ class Host:
 
     def power_off(self) -> None:
         self._end_coordinator()
-        self.helper = None
+        self.helper = self._stuck = None
         self.kernel.clear()
 
     def heal(self) -> None:
@@ -272,6 +282,7 @@ class Host:
         self.sick_until = self.flapping_until = self.mute_until = 0.0
         self.refuses = None
         self.can_change_network = self.can_record = True
+        self.kernel.release()
         for each in sorted(self.kernel.foreign):
             self.kernel.delete_foreign(each)
         self.settings = replace(self.settings, interval_s=1.0, interface="eth0", prefix_length_4=32)
@@ -414,7 +425,7 @@ class Host:
     def _tell_action(self, action: Action) -> None:
         """In short, without what repeats itself."""
         match action:
-            case ReadCluster() | KeepLease() | RenewAddresses():
+            case ReadCluster() | KeepLease() | RenewAddresses() | LookForAddresses():
                 pass
             case AddAddress():
                 left_s = action.deadline - self.clock()
@@ -453,6 +464,8 @@ class Host:
         match action:
             case AddAddress() | RemoveAddress() | RenewAddresses():
                 self._command(action)
+            case LookForAddresses():
+                self._look()
             case (
                 ReadCluster()
                 | GrantLease()
@@ -497,7 +510,10 @@ class Host:
         return self.world.timeline.now < self.helper_frozen_until
 
     def start_helper(self) -> None:
-        if self.helper is None:
+        if self._stuck is not None and self.helper is not self._stuck:
+            # Not before the one before it has ended, as the kernel lets nobody end.
+            self.kernel.when_free(HELPER_RESTARTED_AFTER_S, self.start_helper)
+        elif self.helper is None:
             self.helper = ModelHelper(self)
             self.helper_frozen_until = 0.0
 
@@ -514,6 +530,21 @@ class Host:
         if self.helper is not None and not self.is_helper_frozen:
             self._run_helper(self.helper)
 
+    def end_stuck(self, helper: ModelHelper | None, *, is_alarm_over: bool) -> None:
+        """What a helper has asked of the kernel is done, and it runs on, or the alarm ends it."""
+        if helper is None or helper is not self._stuck:
+            return
+        self._stuck = None
+        helper.is_stuck = False
+        if helper is not self.helper:
+            return
+        if is_alarm_over:
+            self.tell("the helper's alarm ends it")
+            self.crash_helper()
+            self.deliver(HELPER_RESTARTED_AFTER_S, self.start_helper)
+        else:
+            self.thaw_helper()
+
     def _lose_helper(self, reason: str) -> None:
         self.post(HelperLost(reason), self.life)
         self._connect()
@@ -527,11 +558,12 @@ class Host:
             if life != self.life or connection != self._connection:
                 return
             helper = self.helper
-            if helper is None or self.is_helper_frozen or self.is_frozen:
-                self.at(self.clock() + RECONNECT_EVERY_S, try_it)
-                return
-            self._run_helper(helper)
-            self.post(helper.hello(), life)
+            if helper is not None and not self.is_helper_frozen and not self.is_frozen:
+                self._run_helper(helper)
+                if not helper.is_stuck:
+                    self.post(helper.hello(), life)
+                    return
+            self.at(self.clock() + RECONNECT_EVERY_S, try_it)
 
         self.at(self.clock() + BETWEEN_S, try_it)
 
@@ -539,19 +571,24 @@ class Host:
         helper = self.helper
         if helper is None:
             return
-        connection, life = self._connection, self.life
-        helper.inbox.append((connection, action))
+        helper.inbox.append((self._connection, action))
         if not self._is_reading_due:
             self._is_reading_due = True
             self.at(self.clock() + self.random.choice((0.0005, 0.004)), self._read_commands)
-        if self.is_helper_frozen:
+        if self.is_helper_frozen or helper.is_stuck:
+            self._await_answer()
 
-            def overdue() -> None:
-                is_waiting = connection == self._connection and life == self.life
-                if is_waiting and self.is_helper_frozen and not self.is_frozen:
-                    self._lose_helper("no answer")
+    def _await_answer(self) -> None:
+        """The helper does not answer now."""
+        connection, life = self._connection, self.life
 
-            self.at(self.clock() + ANSWER_WITHIN_S, overdue)
+        def overdue() -> None:
+            is_waiting = connection == self._connection and life == self.life
+            is_silent = self.is_helper_frozen or (self.helper is not None and self.helper.is_stuck)
+            if is_waiting and is_silent and not self.is_frozen:
+                self._lose_helper("no answer")
+
+        self.at(self.clock() + ANSWER_WITHIN_S, overdue)
 
     def _read_commands(self) -> None:
         self._is_reading_due = False
@@ -560,26 +597,27 @@ class Host:
 
     def _run_helper(self, helper: ModelHelper) -> None:
         """It looks at the clock, reads what has come, also from a connection that is gone by now,
-        and does what its clock asks for."""
-        if helper.jump_s:
-            helper.make_up_for_jump()
-            self._lose_helper("it hung up: the clock jumped")
-        answers = []
-        while helper.inbox:
-            connection, action = helper.inbox.popleft()
-            answer = helper.obey(action)
-            if answer is not None and connection == self._connection:
-                answers.append(answer)
-        if answers:
-            life, connection = self.life, self._connection
+        and does what its clock asks for; unless the kernel does not let it go."""
+        if helper.is_stuck:
+            return
+        try:
+            self._take_turn(helper)
+        except Stuck:
+            helper.is_stuck = True
+            self._stuck = helper
+            if helper.inbox:
+                self._await_answer()
+            return
+        if helper.answers:
+            life, answers = self.life, helper.answers
+            helper.answers = []
 
             def answered() -> None:
-                if connection == self._connection:
-                    for answer in answers:
+                for connection, answer in answers:
+                    if connection == self._connection:
                         self.post(answer, life)
 
             self.at(self.clock() + BETWEEN_S, answered)
-        helper.do_what_is_due()
         self._alarm += 1
         due_at = helper.due_at()
         if due_at != float("inf"):
@@ -587,11 +625,46 @@ class Host:
             # It is woken a little late.
             self.at(due_at + 1e-4, lambda: self._rang(alarm, helper))
 
+    def _take_turn(self, helper: ModelHelper) -> None:
+        """What is begun and gets stuck is begun again afterwards. Raises Stuck."""
+        if helper.has_jumped:
+            helper.make_up_for_jump()
+            self._lose_helper("it hung up: the clock jumped")
+        while helper.inbox:
+            connection, action = helper.inbox[0]
+            answer = helper.obey(action)
+            helper.inbox.popleft()
+            if answer is not None:
+                helper.answers.append((connection, answer))
+        helper.do_what_is_due()
+
     def _rang(self, alarm: int, helper: ModelHelper) -> None:
         if alarm == self._alarm and helper is self.helper and not self.is_helper_frozen:
             self._run_helper(helper)
 
     # --- what the kernel tells -------------------------------------------------------------
+
+    def hold_routing_lock(self, seconds: float) -> None:
+        """Somebody removes a thousand links."""
+        self.kernel.hold(seconds)
+        # An address may be put there at the end, for as long as a lease lasts.
+        until = self.world.timeline.now + seconds + self.world.granted_s + 1.0
+        self.held_up_until = max(self.held_up_until, until)
+
+    def _look(self) -> None:
+        """It has its turn when all have had theirs who have waited for the lock."""
+        life = self.life
+
+        def look() -> None:
+            if self.kernel.is_held:
+                self.kernel.when_free(LOOK_TAKES_S, look)
+            else:
+                see()
+
+        def see() -> None:
+            self.post(AddressesSeen(frozenset(self.kernel.ours)), life)
+
+        self.kernel.when_free(LOOK_TAKES_S, look)
 
     def address_is_gone(self, address: Address, place: Place) -> None:
         """From the interface, for whatever reason."""
@@ -638,6 +711,8 @@ class Host:
         helper = self.helper
         is_helper_running = (
             helper is not None
+            and not helper.is_stuck
+            and not self.kernel.is_held
             and not self.is_helper_frozen
             and self.kernel.ours.keys() <= helper.holdings.keys()
         )

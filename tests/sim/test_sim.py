@@ -1,6 +1,7 @@
 """Random faults in virtual time: never two, and always one once the faults are over."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from importlib import import_module
 
@@ -137,6 +138,34 @@ def test_the_only_healthy_node_holds_all_although_it_waits() -> None:
     world.timeline.run(17.0)
     assert world.who_waits() == (world.host(0).name,)
     assert len(world.checker.holders()) == 6
+
+
+def test_who_keeps_its_lease_releases_nothing_that_its_kernel_keeps() -> None:
+    """Where etcd answers and coordinators run, two nodes never have an address, however long
+    kernels hold their routing locks."""
+    counts: Counter[str] = Counter()
+    for seed in range(150):
+        kinds = ("routing lock held", "helper killed", "helper frozen", "sick", "entry changed")
+        run = play(replace(draw(seed, kinds), loss=0.0))
+        assert run.broken is None
+        counts += run.world.checker.counts
+    assert counts["LookForAddresses"] > 50
+    assert not counts["overlap, held up by a kernel"] + counts["deletion, held up by a kernel"]
+
+
+def test_an_address_that_a_kernel_kept_is_taken_over_soon_after_it_lets_go() -> None:
+    world = World(calm(nodes=2, addresses=1))
+    world.timeline.run(4.0)
+    ((_, (name,)),) = world.checker.holders().items()
+    host = world.hosts[name]
+    host.freeze_helper(30.0)
+    host.sick_until = 60.0
+    host.hold_routing_lock(10.0)
+    world.timeline.run(13.9)
+    assert world.checker.holders() == {address(10): [name]}
+    world.timeline.run(14.4)
+    (holder,) = world.checker.holders()[address(10)]
+    assert holder != name
 
 
 def test_a_failing_schedule_is_made_small_and_told() -> None:

@@ -220,6 +220,21 @@ class AddressGone:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesSeen:
+    """As LookForAddresses asked: all on this host that look like the helper's. Nothing that was
+    asked of the kernel before can put another there."""
+
+    present: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class LookFailed:
+    """The kernel did not tell its addresses."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LinksObserved:
     """Which interfaces of this host are up and have a carrier; told at the start and after each
     change."""
@@ -286,6 +301,8 @@ Event: TypeAlias = (
     | AddressRemoved
     | AddressesRenewed
     | AddressGone
+    | AddressesSeen
+    | LookFailed
     | LinksObserved
     | AddressesObserved
     | ClockJumped

@@ -23,6 +23,7 @@ from yaim.core.model import (
     Revision,
     frozen_mapping,
 )
+from yaim.core.overdue import Look
 from yaim.core.refusals import Refusal
 from yaim.core.settings import Settings
 
@@ -37,7 +38,8 @@ class Phase(Enum):
     UP = "up"
     REMOVING = "removing"
     ABSENT = "absent"
-    """Confirmed by the helper, or its last deadline and the helper's grace have passed."""
+    """Confirmed by the helper; or its last deadline and the helper's grace have passed, and then it
+    was looked for and not found (yaim/core/overdue.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class State:
     lease_call: Call = field(default_factory=Call)
     read_call: Call = field(default_factory=Call)
     write_call: Call = field(default_factory=Call)
+    look: Look = field(default_factory=Look)
     write: Write | None = None
     """The one under way."""
     in_doubt: frozenset[Mark] = frozenset()
@@ -204,6 +207,8 @@ class State:
     next_request: int = 1
     name_taken_since: Boottime | None = None
     stopping: Stopping | None = None
+    leaving: str | None = None
+    """Why all is to be left to the next process, as soon as the look under way is over."""
     is_ended: bool = False
 
     @property

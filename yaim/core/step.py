@@ -40,6 +40,7 @@ from yaim.core.actions import (
     GrantLease,
     KeepLease,
     Level,
+    LookForAddresses,
     Outcome,
     ReadCluster,
     ReleaseMarks,
@@ -50,7 +51,6 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.deadline import (
-    HELPER_GRACE_S,
     KEEPALIVES_PER_TTL,
     MIN_LIFE_S,
     all_over_at,
@@ -61,6 +61,7 @@ from yaim.core.events import (
     AddressAdded,
     AddressesObserved,
     AddressesRenewed,
+    AddressesSeen,
     AddressFailed,
     AddressGone,
     AddressRefused,
@@ -78,6 +79,7 @@ from yaim.core.events import (
     LeaseKept,
     LeaseRevoked,
     LinksObserved,
+    LookFailed,
     MarksClaimed,
     MarksReleased,
     NodeAdvertised,
@@ -106,6 +108,7 @@ from yaim.core.model import (
     is_in_force,
     thawed,
 )
+from yaim.core.overdue import LOOK_AGAIN_S, Look, overdue_since, report
 from yaim.core.placement import VERSION, is_alike, place
 from yaim.core.refusals import Cause, Refusal
 from yaim.core.settings import CheckSettings
@@ -293,6 +296,10 @@ class _Turn:
                         self._record(address, replace(local, phase=Phase.UNKNOWN))
             case AddressGone(address, place):
                 self._take_gone(address, place)
+            case AddressesSeen(present):
+                self._take_seen(present)
+            case LookFailed(reason):
+                self._end_look(reason)
             case LinksObserved(up):
                 self._take_links(up)
             case AddressesObserved(own):
@@ -317,8 +324,10 @@ class _Turn:
                     give_up_at = Boottime(self.now + STOP_WITHIN_S)
                     self._change(stopping=Stopping(reason, give_up_at))
             case RestartRequested(reason):
-                if self.state.stopping is None:
+                if self.state.stopping is None and not self.state.look.is_pending:
                     self._finish(Outcome.LEFT, reason)
+                elif self.state.stopping is None:
+                    self._change(leaving=reason)
             case _:
                 assert_never(event)
 
@@ -519,6 +528,26 @@ class _Turn:
             refused=self._foreign(),
         )
 
+    def _take_seen(self, present: frozenset[Address]) -> None:
+        """What was overdue when the look was asked for and is not there is gone (overdue.py)."""
+        local = dict(self.state.local)
+        for address, known in self.state.local.items():
+            is_in_time = overdue_since(known.deadline) > self.state.look.asked_at
+            if known.phase is Phase.ABSENT or is_in_time or address in present:
+                continue
+            if known.phase is Phase.UP:
+                self._report(Level.WARNING, f"lost {address}: its deadline has passed")
+            local[address] = Local(Phase.ABSENT, place=known.place)
+        self._change(local=frozen_mapping(local))
+        self._end_look("")
+
+    def _end_look(self, failure: str) -> None:
+        due = Boottime(self.now + LOOK_AGAIN_S)
+        look = replace(self.state.look, is_pending=False, due=due, failure=failure)
+        self._change(look=look)
+        if self.state.leaving is not None and self.state.stopping is None:
+            self._finish(Outcome.LEFT, self.state.leaving)
+
     def _take_refused(self, event: AddressRefused) -> None:
         local = self._under_way(event.request, event.address, Phase.ADDING)
         if local is None:
@@ -689,7 +718,8 @@ class _Turn:
     # --- what follows ----------------------------------------------------------------------
 
     def reconcile(self) -> None:
-        self._expire()
+        self._forget_absent()
+        self._look()
         self._judge()
         self._note_flaps()
         self._end_loss()
@@ -708,23 +738,44 @@ class _Turn:
         self._read()
         self._end_if_done()
 
-    def _expire(self) -> None:
-        """What has outlived its deadline and the helper's grace is gone: that is the contract."""
+    def _forget_absent(self) -> None:
+        """What is off our interface and of no concern to us; and refusals that are over."""
         mine = {mark.address for mark in self._my_marks()}
-        local = {}
-        for address, known in self.state.local.items():
-            if known.phase is Phase.ABSENT:
-                if address in mine or self.now < known.retry_at:
-                    local[address] = known
-            elif self.now < known.deadline + HELPER_GRACE_S:
-                local[address] = known
-            else:
-                if known.phase is Phase.UP:
-                    self._report(Level.WARNING, f"lost {address}: its deadline has passed")
-                local[address] = Local(Phase.ABSENT, place=known.place)
+        local = {
+            address: known
+            for address, known in self.state.local.items()
+            if known.phase is not Phase.ABSENT or address in mine or self.now < known.retry_at
+        }
         refused = {a: r for a, r in self.state.refused.items() if r.until > self.now}
         if local != self.state.local or refused != self.state.refused:
             self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
+
+    def _look(self) -> None:
+        """Look for what has outlived its deadline and the helper's grace, until it is gone."""
+        overdue, look = self._overdue(), self.state.look
+        if not overdue:
+            if look.reported_at is not None:
+                self._report(Level.INFO, "nothing is on the interface after its deadline any more")
+            if not look.is_pending:
+                self._change(look=Look())
+            elif look.reported_at is not None:
+                self._change(look=replace(look, reported_at=None))
+            return
+        if self.now >= look.reports_at(overdue_since(min(overdue.values()))):
+            self._report(Level.WARNING, report(look, overdue, self.now))
+            look = replace(look, reported_at=self.now)
+        if not look.is_pending and self.now >= look.due:
+            look = replace(look, is_pending=True, asked_at=self.now)
+            self.actions.append(LookForAddresses())
+        self._change(look=look)
+
+    def _overdue(self) -> dict[Address, Boottime]:
+        """What should be off our interface by now, for all that was granted, and its deadline."""
+        return {
+            address: known.deadline
+            for address, known in self.state.local.items()
+            if known.phase is not Phase.ABSENT and self.now >= overdue_since(known.deadline)
+        }
 
     def _judge(self) -> None:
         """What the checks amount to, once for all that has happened."""
@@ -1327,7 +1378,7 @@ class _Turn:
         stopping = self.state.stopping
         if stopping is None or self.state.is_ended:
             return
-        if self.now >= stopping.give_up_at:
+        if self.now >= stopping.give_up_at and not self.state.look.is_pending:
             self._finish(
                 Outcome.NOT_RELEASED,
                 f"{stopping.reason}; not everything could be released: others take over when "
@@ -1372,12 +1423,14 @@ class _Turn:
             state.lease_call.due,
             state.read_call.due,
             state.write_call.due,
-            *(local.deadline + HELPER_GRACE_S for local in state.local.values()),
+            *(overdue_since(local.deadline) for local in state.local.values()),
             *(local.retry_at for local in state.local.values()),
             *(refusal.until for refusal in state.refused.values()),
             state.kernel_due if self._awaits_kernel() else NEVER,
             *state.orphans.values(),
         ]
+        if overdue := self._overdue():
+            times += [state.look.due, state.look.reports_at(overdue_since(min(overdue.values())))]
         if state.lease is not None:
             times.append(state.lease.deadline)
         if state.loss is not None:
