@@ -30,6 +30,7 @@ from yaim.config import (
 )
 from yaim.config_checks import KIND_KEYS, KIND_OF, CheckConfig
 from yaim.config_file import ConfigError, Issue
+from yaim.configured import lost_by_restart
 from yaim.core.actions import AddAddress
 from yaim.core.model import Boottime
 from yaim.etcd.access import EtcdAccess, EtcdError, read_secrets
@@ -236,6 +237,30 @@ def test_the_node_name_is_the_host_name_unless_it_is_given() -> None:
 )
 def test_the_label_is_yaim_where_that_fits_and_none_elsewhere(interface: str, label: str) -> None:
     assert load({**BASE, "interface": interface}, {}, None).label == label
+
+
+def test_an_interface_name_of_15_characters_works_without_a_label() -> None:
+    """As the default has it, and as it can be written down."""
+    interface = {**BASE, "interface": "enx0123456789ab"}
+    assert load(interface, {}, None).label == load({**interface, "label": ""}, {}, None).label == ""
+    with pytest.raises(ConfigError, match="expected at most 0 characters"):
+        load({**interface, "label": "x"}, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "lost"),
+    [
+        ("nodename", "other", ["nodename"]),
+        ("helper-socket", "/run/other.sock", ["helper-socket"]),
+        ("dcs-clustername", "other", ["dcs-clustername"]),
+        ("dcs-namespace", "other", ["dcs-namespace"]),
+        ("dcs-namespace", "service", []),
+        ("ttl", "9000", []),
+        ("interface", "eth9", []),
+    ],
+)
+def test_what_a_restart_cannot_carry_over(key: str, value: str, lost: list[str]) -> None:
+    assert lost_by_restart(load(BASE, {}, None), load({**BASE, key: value}, {}, None)) == lost
 
 
 def test_a_label_may_be_none_although_yaim_would_fit(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.helper.network import INTERFACE, PEER, new_network, present, shown, s
 from tests.helper.process import Helper, Message, policy, running
 from yaim.boottime import boottime
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.allowlist import Rule
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -65,7 +66,10 @@ ACTIONS: dict[str, HelperAction] = {
     "renew": RENEW,
 }
 RULES = [{"interface": "eth0", "networks": ["192.0.2.0/24"], "prefixes": [32]}]
-WELCOMED = HelperReady("s", (("eth0", (ip_network("192.0.2.0/24"),)),), ())
+NETWORKS = (ip_network("192.0.2.0/24"),)
+WELCOMED = HelperReady(
+    "s", (("eth0", NETWORKS),), (), rules=(Rule("eth0", NETWORKS, frozenset({32})),)
+)
 HELD: Message = {"address": "192.0.2.10", "deadline_ns": 10**9, "interface": "eth0", "prefix": 32}
 
 
@@ -356,6 +360,10 @@ def test_a_helper_tells_its_session_and_the_networks_of_all_its_rules(
             session=f"{boot_id}:{os.fstat(network.fd).st_ino}",
             networks=((PEER, (two,)), (INTERFACE, (one, three))),
             addresses=(),
+            rules=tuple(
+                Rule(each, (network,), frozenset({32, 128}))
+                for each, network in ((INTERFACE, one), (PEER, two), (INTERFACE, three))
+            ),
         )
 
 

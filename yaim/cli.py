@@ -62,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--reload-config",
         metavar="FILE",
-        help="what SIGHUP reads instead of the file of the start, which may be a copy made for that"
-        " (LoadCredential= of systemd)",
+        help="what SIGHUP and SIGUSR1 read instead of the file of the start, which may be a copy"
+        " made for that (LoadCredential= of systemd)",
     )
     _add_config_options(run)
 
@@ -266,7 +266,12 @@ def _run(options: argparse.Namespace) -> int:
             options.config = options.reload_config
         return load_config(options)
 
-    return coordinator.run(loaded, load)
+    def load_next() -> Config:
+        """Without a copy that was made for it nothing is known of a file that we cannot read."""
+        file = options.reload_config
+        return loaded if file is not None and not Path(file).exists() else load()
+
+    return coordinator.run(loaded, load, load_next)
 
 
 def _supervise(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, assert_never
 
 from yaim.boottime import boottime
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.allowlist import Rule
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -179,12 +180,16 @@ class HelperClient:
                     " time namespace"
                 )
             networks: dict[str, tuple[Network, ...]] = {}
+            rules = []
             for rule in reply["rules"]:
                 allowed = tuple(ip_network(text) for text in rule["networks"])
                 networks[rule["interface"]] = networks.get(rule["interface"], ()) + allowed
+                rules.append(Rule(rule["interface"], allowed, frozenset(rule["prefixes"])))
             addresses, left_over, places = self._list(connection)
             all_networks = tuple(sorted(networks.items()))
-            return HelperReady(reply["session"], all_networks, addresses, left_over, places)
+            return HelperReady(
+                reply["session"], all_networks, addresses, left_over, places, tuple(rules)
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HelperError(
                 "its answer to hello or list is none of the protocol"

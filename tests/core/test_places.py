@@ -32,6 +32,7 @@ from yaim.core.actions import (
     ReleaseMarks,
     RemoveAddress,
 )
+from yaim.core.allowlist import Rule, forbidden
 from yaim.core.events import (
     AddressAdded,
     AddressFailed,
@@ -345,3 +346,54 @@ def test_beside_an_older_node_only_newer_ones_share_what_it_does_not_understand(
     assert place(pool, nodes, marks) == placed
     typo = {a: PoolEntry(a, fault="a typo") for a in pool}
     assert place(typo, nodes, marks) == placed
+
+
+# --- prefix lengths that the helper's allowlist does not have ---------------------------------
+
+
+RULES = (Rule("eth0", (NET,), frozenset({32, 24})), Rule("eth1", (NET,), frozenset({32})))
+
+
+def test_a_netmask_that_the_allowlist_forbids_is_told_at_once_and_moves_nothing() -> None:
+    play = holding()
+    play.tell(replace(ready((A, ETH0)), rules=RULES))
+    play.now += 0.2
+    actions = play.tell(SettingsChanged(replace(settings(), prefix_length_4=25)))
+    assert not [each for each in actions if isinstance(each, AddAddress | RemoveAddress)]
+    (told,) = play.said(Level.ERROR)
+    assert f"another prefix length for {A} on eth0, /25: what is held stays" in told
+    assert play.state.held == (A,)
+    # It is told once, and put right when the netmask fits.
+    add = only_add(play.tell(SettingsChanged(replace(settings(), prefix_length_4=24))))
+    assert play.said(Level.ERROR) == [told]
+    assert where(add) == Place("eth0", 24)
+
+
+def test_what_the_allowlist_forbids_and_is_not_held_is_left_to_other_nodes() -> None:
+    play = holding()
+    b = ip_address("192.0.2.11")
+    seen = view(5, PoolEntry(A))
+    seen = replace(seen, pool=frozen_mapping({A: PoolEntry(A), b: PoolEntry(b, prefix_length=25)}))
+    other = replace(node(OTHER, OTHERS_LEASE, 4), advertisement=wide())
+    seen = replace(seen, nodes=frozen_mapping({ME: me(), OTHER: other}))
+    play.tell(replace(ready((A, ETH0)), rules=RULES))
+    actions = play.tell(ClusterChanged(seen))
+    (write,) = [each for each in actions if isinstance(each, AdvertiseNode)]
+    assert write.advertisement.refused == {b}
+
+
+def test_a_prefix_length_is_allowed_by_any_rule_about_the_address_and_for_its_kind() -> None:
+    v6, net6 = ip_address("2001:db8::10"), ip_network("2001:db8::/64")
+    rules = (*RULES, Rule("eth1", (NET, net6), frozenset({24, 64})))
+    for address, there, is_forbidden in (
+        (A, Place("eth0", 24), False),
+        (A, Place("eth0", 25), True),
+        (A, Place("eth1", 24), False),
+        (A, Place("eth1", 64), True),
+        (v6, Place("eth1", 64), False),
+        (v6, Place("eth1", 24), True),
+        # No rule is about these: who may hold them is another question.
+        (A, Place("eth2", 25), False),
+        (v6, Place("eth0", 25), False),
+    ):
+        assert bool(forbidden([address], lambda _: there, rules)) is is_forbidden, there  # noqa: B023

@@ -607,7 +607,7 @@ def test_sighup_says_which_changes_need_a_restart(lab: Lab) -> None:
     reload(node, lambda keys: {**keys, "ttl": 9000, "nodename": "other"})
     wait_for_log(node, "the configuration is reloaded")
     for key in ("ttl", "nodename"):
-        assert f"{key} has changed: restart yaim to apply it" in log_of(node)
+        assert f"{key} has changed: stop and start yaim to apply it" in log_of(node)
     watch.look_on(2.0)
     assert (watch.moves, watch.gap_s()) == (0, 0.0)
 

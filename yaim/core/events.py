@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from yaim.core.allowlist import Rule
 from yaim.core.model import (
     Address,
     Boottime,
@@ -161,6 +162,8 @@ class HelperReady:
     """What an earlier life of the helper has left on our interfaces."""
     places: Mapping[Address, Place] = field(default_factory=lambda: frozen_mapping({}))
     """Where all of these are."""
+    rules: tuple[Rule, ...] = ()
+    """Of its allowlist; none: it does not tell them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from yaim.core.actions import AdvertiseNode, ClaimMarks, ReleaseMarks, WithdrawNode
+from yaim.core.allowlist import Rule
 from yaim.core.flapping import Flaps
 from yaim.core.health import Checked, Health
 from yaim.core.model import (
@@ -86,6 +87,7 @@ class Loss:
 class Helper:
     session: str
     networks: Mapping[str, tuple[Network, ...]]
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,10 @@ class State:
     """The host may have been paused until then: a keepalive sent before says nothing."""
     refused: Mapping[Address, Refusal] = field(default_factory=lambda: frozen_mapping({}))
     """Addresses that our helper would not add, and we leave to others."""
+    forbidden: Mapping[Address, Place] = field(default_factory=lambda: frozen_mapping({}))
+    """What our helper would refuse because of its prefix length, and where it should be."""
+    forbidden_of: tuple[object, ...] = ()
+    """What that was reckoned from."""
     failing_for_s: float = 0.0
     """How long what our helper could not add is left to others: the longer the more often."""
     failing_until: Boottime = NEVER

@@ -50,6 +50,7 @@ from yaim.core.actions import (
     RevokeLease,
     WithdrawNode,
 )
+from yaim.core.allowlist import complaint, forbidden
 from yaim.core.deadline import (
     KEEPALIVES_PER_TTL,
     MIN_LIFE_S,
@@ -521,7 +522,7 @@ class _Turn:
             place = event.places.get(on_interface.address)
             local[on_interface.address] = Local(Phase.UP, deadline=deadline, place=place)
         self._change(
-            helper=Helper(event.session, frozen_mapping(dict(event.networks))),
+            helper=Helper(event.session, frozen_mapping(dict(event.networks)), event.rules),
             helper_lost_at=None,
             local=frozen_mapping(local),
             left_over=frozen_mapping({a: event.places.get(a) for a in event.left_over}),
@@ -728,6 +729,7 @@ class _Turn:
         self._note_present()
         if not self._place():
             return
+        self._note_forbidden()
         places = self._wanted()
         wanted = frozenset(places)
         self._remove_all_but(wanted)
@@ -980,6 +982,26 @@ class _Turn:
         if told != state.told_present:
             self._change(told_present=frozen_mapping(told))
 
+    def _note_forbidden(self) -> None:
+        """What our helper would refuse because of its prefix length: said before it has to be."""
+        state, view, helper = self.state, self.state.view, self.state.helper
+        if view is None or helper is None:
+            return
+        reckoned_from = view.pool, state.settings, helper.rules
+        if reckoned_from == state.forbidden_of:
+            return
+        pool = [address for address, entry in view.pool.items() if not entry.fault]
+        found = forbidden(pool, self._where, helper.rules)
+        if found and found != state.forbidden:
+            self._report(Level.ERROR, complaint(found))
+        self._change(forbidden=frozen_mapping(found), forbidden_of=reckoned_from)
+
+    def _declined(self) -> frozenset[Address]:
+        """What is not to be given to us because of its prefix length. What we hold stays: nodes
+        that get the same wrong netmask in the same instant would hand it to each other, and none
+        would take it."""
+        return frozenset(self.state.forbidden.keys() - {m.address for m in self._my_marks()})
+
     def _expect_kernel(self) -> None:
         state = self.state
         if state.own_addresses is not None or state.kernel_due == UNTOLD:
@@ -1150,6 +1172,8 @@ class _Turn:
 
     def _is_allowed(self, place: Place, address: Address) -> bool:
         helper = self.state.helper
+        if address in self.state.forbidden:
+            return False
         return helper is None or any(
             address in network for network in helper.networks.get(place.interface, ())
         )
@@ -1269,7 +1293,7 @@ class _Turn:
             reason=health.reason,
             interface=settings.interface,
             networks=networks,
-            refused=frozenset(self.state.refused),
+            refused=frozenset(self.state.refused.keys() | self._declined()),
             session=session,
             version=settings.version,
             down=self._down(),
