@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.etcd.conftest import EtcdServer
+from tests.etcd.conftest import EtcdServer, GrpcProxy
 from yaim import config
 from yaim.config import Config
 from yaim.core.model import Advertisement, ClusterView, NodeName, frozen_mapping
 from yaim.doctor.cluster import look_at_etcd, look_at_nodes, look_at_pool
 from yaim.doctor.finding import Verdict
 from yaim.etcd.client import EtcdClient
+from yaim.etcd.connection import BREAKS_KEEPALIVES_OFF
 from yaim.etcd.schema import Keys, write_advertisement
 
 OK, WARNING, PROBLEM, NOT_LOOKED_AT = Verdict
@@ -98,6 +99,17 @@ def test_an_etcd_that_is_full_is_a_problem_and_can_be_read(server: EtcdServer) -
     assert view is not None and NodeName("db1") in view.nodes
     assert (found.verdict, found.text) == (PROBLEM, "has raised the alarm NOSPACE")
     assert "`etcdctl alarm disarm`" in str(found.remedy)
+
+
+def test_etcds_grpc_proxy_is_a_problem(server: EtcdServer, tmp_path: Path) -> None:
+    proxy = GrpcProxy(server, tmp_path)
+    try:
+        view, (found,) = look_at_etcd(settings(proxy.url))
+    finally:
+        proxy.close()
+    assert view is not None
+    assert found.verdict is PROBLEM
+    assert found.text == f"{proxy.url}: {BREAKS_KEEPALIVES_OFF}"
 
 
 def test_an_etcd_that_is_not_there_is_a_problem() -> None:

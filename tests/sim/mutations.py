@@ -215,7 +215,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "what a full etcd has refused counts as not done",
         ("self._change(unsettled=self.state.unsettled | marks)", "pass"),
-        only=("etcd full", "flapping", "slow"),
+        only=("etcd full", "flapping"),
     ),
     _in(
         STEP,

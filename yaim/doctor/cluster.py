@@ -14,7 +14,7 @@ from yaim.doctor.finding import Finding, ok, problem, warning
 from yaim.etcd.access import EtcdError, read_secrets
 from yaim.etcd.certificates import expiries, faults, warnings_of
 from yaim.etcd.client import EtcdClient
-from yaim.etcd.connection import EtcdFull, EtcdPermissionDenied
+from yaim.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
 from yaim.etcd.diagnose import explain, explain_all
 from yaim.etcd.full import remedy_for
 from yaim.status import status_of
@@ -41,6 +41,7 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         except EtcdFull:
             pass  # its alarm says so
         alarms = client.alarms()
+        complaints = client.survey()
     except EtcdPermissionDenied:
         grant = ("role", "grant-permission", "yaim", "--prefix=true", "readwrite", keys.prefix)
         what = f"user {config.etcd_user} may not read and write below {keys.prefix}"
@@ -57,6 +58,11 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         warning(ETCD, f"{endpoint}: {complaint}", "put it right before it is needed")
         for endpoint in access.endpoints
         if (complaint := explain(endpoint, access, LOOK_WITHIN_S)) is not None
+    ]
+    found += [
+        problem(ETCD, f"{endpoint}: {complaint}", "then: systemctl reload yaim")
+        for endpoint, complaint in complaints.items()
+        if complaint == BREAKS_KEEPALIVES_OFF
     ]
     found += [
         problem(ETCD, f"has raised the alarm {each}", remedy_for(each)) for each in sorted(alarms)

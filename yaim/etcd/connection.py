@@ -30,6 +30,11 @@ _NOT_CONNECTED = re.compile(
     r"failed to connect to all addresses; last error: .*?: ipv[46]:\S+: "
     r"(?:Failed to connect to remote host: )?(.+)"
 )
+CANCELLED_BY_PROXY = "context canceled"
+BREAKS_KEEPALIVES_OFF = (
+    "breaks keepalives off, as etcd's grpc-proxy does, which cannot be used: name etcd's members"
+    " themselves in dcs-endpoints"
+)
 ETCD_HAS_ANSWERED = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,

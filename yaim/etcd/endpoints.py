@@ -23,6 +23,8 @@ from yaim.boottime import boottime
 from yaim.core.model import Boottime
 from yaim.etcd.access import EtcdError, EtcdUnreachable
 from yaim.etcd.connection import (
+    BREAKS_KEEPALIVES_OFF,
+    CANCELLED_BY_PROXY,
     ETCD_HAS_ANSWERED,
     NO_TOKEN,
     Connection,
@@ -50,6 +52,14 @@ class Call:
 
 STATUS = Call(lambda connection: connection.status, rpc.StatusRequest(), is_repeatable=True)
 """A member that has no leader does not answer it."""
+KEEPS_LEASES = Call(
+    lambda connection: connection.keep, rpc.LeaseKeepAliveRequest(ID=0), is_repeatable=True
+)
+"""A keepalive of no lease. etcd answers that there is none; its grpc-proxy does not answer.
+
+That one keeps a lease itself, at times of its own, and answers a client with what etcd answers
+next, be it to a keepalive sent before the client's: no deadline can be counted from that. It is
+known by what it does with a stream of one request, which has ended: it breaks it off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +239,9 @@ class Endpoints:
         which another endpoint would not say otherwise."""
         if each.code is grpc.StatusCode.OK:
             return self._not_ours(each.future.result().header.cluster_id)
+        is_keepalive = isinstance(call.request, rpc.LeaseKeepAliveRequest)
+        if is_keepalive and each.details == CANCELLED_BY_PROXY:
+            return BREAKS_KEEPALIVES_OFF
         if each.code in ETCD_HAS_ANSWERED:
             raise refusal(each.connection.endpoint, each.code, each.details, call.request)
         return each.details
