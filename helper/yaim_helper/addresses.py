@@ -59,6 +59,7 @@ _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
 _ARPHRD_ETHER = 1
 _CONF = Path("/proc/sys/net/ipv4/conf")
+_CONF_6 = Path("/proc/sys/net/ipv6/conf")
 
 
 class KernelError(Exception):
@@ -188,10 +189,23 @@ class Kernel:
         bodies = [each.body() for each in assignments]
         errors = self._request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, bodies)
         return {
-            each.address: _error(number)
+            each.address: self._why(number, each)
             for each, number in zip(assignments, errors, strict=True)
             if number
         }
+
+    def _why(self, number: int, assignment: Assignment) -> KernelError:
+        name = assignment.interface.name
+        if assignment.address.version == 6 and self._has_no_ipv6(name):
+            sysctl = f"sysctl net.ipv6.conf.{name}.disable_ipv6"
+            return KernelError(number, f"IPv6 is switched off on {name} ({sysctl})")
+        return _error(number)
+
+    def _has_no_ipv6(self, name: str) -> bool:
+        try:
+            return int((_CONF_6 / name / "disable_ipv6").read_text()) != 0
+        except (OSError, ValueError):
+            return False
 
     def delete(self, index: int, address: Address, prefix: int) -> bool:
         """Whether it was there. Raises KernelError."""

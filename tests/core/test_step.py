@@ -76,16 +76,19 @@ from yaim.core.model import (
 )
 from yaim.core.overdue import LOOK_AGAIN_S, REPORT_AFTER_S
 from yaim.core.placement import VERSION
-from yaim.core.refusals import Cause, Refusal
+from yaim.core.refusals import (
+    FAILED_FOR_S,
+    REFUSED_FOR_S,
+    Cause,
+    Refusal,
+)
 from yaim.core.settings import CheckSettings, Settings
 from yaim.core.state import Local, Phase, State
 from yaim.core.step import (
     ADD_RETRY_S,
-    FAILED_FOR_S,
     KERNEL_PATIENCE_S,
     NAME_PATIENCE_S,
     ORPHAN_PATIENCE_S,
-    REFUSED_FOR_S,
     RETRY_ALIVE_S,
     RETRY_MAX_S,
     RETRY_MIN_S,
@@ -100,7 +103,7 @@ LEASE, OTHERS_LEASE = LeaseId(0x11), LeaseId(0x22)
 SESSION = "boot-1:4026531840"
 NETWORKS = frozen_mapping({"eth0": (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))})
 TTL_S = 3
-FAILED = Refusal(Cause.FAILED, Boottime(1e6))
+FAILED = Refusal(Cause.FAILED, Boottime(1e3), Boottime(1e6))
 
 
 def settings() -> Settings:
@@ -200,28 +203,32 @@ class Play:
     def settle(self, actions: list[Action]) -> None:
         """All is done as it was asked for, until nothing is left to do."""
         while actions:
-            events: list[Event] = []
-            for action in actions:
-                seen = self.state.view.revision + 1 if self.state.view is not None else 1
-                match action:
-                    case RemoveAddress(request, address):
-                        events.append(AddressRemoved(request, address))
-                    case AddAddress(request=request, address=address):
-                        events.append(AddressAdded(request, address))
-                    case AdvertiseNode(request, advertised, lease):
-                        mine = Node(ME, advertised, lease, Revision(seen))
-                        events.append(NodeAdvertised(request, mine))
-                    case ClaimMarks(request, addresses):
-                        marks = tuple(mark(each, seen) for each in addresses)
-                        events.append(MarksClaimed(request, marks, frozenset(), Revision(seen)))
-                    case ReleaseMarks(request, marks):
-                        gone = frozenset(each.address for each in marks)
-                        events.append(MarksReleased(request, gone, Revision(seen)))
-                    case KeepLease():
-                        events.append(self.kept())
-                    case LookForAddresses():
-                        events.append(AddressesSeen(frozenset()))
-            actions = self.tell(*events) if events else []
+            actions = self.do(actions)
+
+    def do(self, actions: list[Action]) -> list[Action]:
+        """These are done as they were asked for; what is asked for then."""
+        events: list[Event] = []
+        for action in actions:
+            seen = self.state.view.revision + 1 if self.state.view is not None else 1
+            match action:
+                case RemoveAddress(request, address):
+                    events.append(AddressRemoved(request, address))
+                case AddAddress(request=request, address=address):
+                    events.append(AddressAdded(request, address))
+                case AdvertiseNode(request, advertised, lease):
+                    mine = Node(ME, advertised, lease, Revision(seen))
+                    events.append(NodeAdvertised(request, mine))
+                case ClaimMarks(request, addresses):
+                    marks = tuple(mark(each, seen) for each in addresses)
+                    events.append(MarksClaimed(request, marks, frozenset(), Revision(seen)))
+                case ReleaseMarks(request, marks):
+                    gone = frozenset(each.address for each in marks)
+                    events.append(MarksReleased(request, gone, Revision(seen)))
+                case KeepLease():
+                    events.append(self.kept())
+                case LookForAddresses():
+                    events.append(AddressesSeen(frozenset()))
+        return self.tell(*events) if events else []
 
     def kept(self, lease: LeaseId = LEASE) -> LeaseKept:
         return LeaseKept(lease, TTL_S, Boottime(self.now))
@@ -1384,7 +1391,8 @@ def test_an_address_that_the_helper_refuses_is_left_to_other_nodes() -> None:
     assert play.tell(NodeAdvertised(write.request, told)) == []
     (release,) = play.tell(AddressRemoved(remove.request, A))
     assert release == ReleaseMarks(write.request + 1, (mark(A, 4),), Revision(5))
-    assert any("SIGHUP" in text for text in play.said(Level.ERROR))
+    why = "the helper refused it: no rule allows it"
+    assert play.said(Level.ERROR) == [f"leaves {A} to other nodes: {why}"]
 
 
 HERE = frozen_mapping({A: (Place("eth0", 24),)})
@@ -1672,6 +1680,200 @@ def test_what_could_not_be_added_is_tried_again_after_growing_pauses() -> None:
     play.state = replace(play.state, local=frozen_mapping({A: Local(Phase.ADDING, 77)}))
     play.tell(AddressFailed(77, A, "the disk is full"))
     assert play.state.refused[A].until - play.now == FAILED_FOR_S
+
+
+def refused(play: Play, cause: Cause, *addresses: Address) -> None:
+    """By the helper, with these addresses as the pool; nothing is left to do then but to wait."""
+    nodes = {} if play.state.view is None else play.state.view.nodes
+    seen = play.state.view.revision if play.state.view is not None else 0
+    (claim,) = play.tell(ClusterChanged(view(seen + 1, addresses, tuple(nodes.values()))))
+    assert isinstance(claim, ClaimMarks)
+    refuse(play, cause, claim)
+
+
+def refuse(play: Play, cause: Cause, claim: Action, takes: int = 0) -> None:
+    """What follows from a claim, with a helper that adds so many of the addresses only."""
+    assert isinstance(claim, ClaimMarks)
+    revision = Revision(play.state.view.revision + 1 if play.state.view is not None else 1)
+    marks = tuple(mark(each, revision) for each in claim.addresses)
+    adds = play.tell(MarksClaimed(claim.request, marks, frozenset(), revision))
+    events: list[Event] = []
+    for number, add in enumerate(adds):
+        if isinstance(add, AddAddress):
+            no = AddressRefused(add.request, add.address, "no", cause)
+            if cause is Cause.FAILED:
+                no = AddressFailed(add.request, add.address, "no")  # type: ignore[assignment]
+            events.append(AddressAdded(add.request, add.address) if number < takes else no)
+    play.settle(play.tell(*events))
+
+
+def next_claim(play: Play, within_s: float) -> ClaimMarks | None:
+    """With everything before it done as it was asked for."""
+    until = play.now + within_s
+    while play.now < until:
+        actions = play.after(0.1)
+        while actions:
+            for action in actions:
+                if isinstance(action, ClaimMarks):
+                    play.settle([each for each in actions if each is not action])
+                    return action
+            actions = play.do(actions)
+    return None
+
+
+@pytest.mark.parametrize(
+    "cause", [Cause.NOT_ALLOWED, Cause.PRIMARY, Cause.OTHER, Cause.FAILED, Cause.LIMIT]
+)
+def test_what_no_other_node_can_hold_is_tried_again_every_few_seconds(cause: Cause) -> None:
+    """It stayed unheld for an hour."""
+    play = started()
+    refused(play, cause, A)
+    for _ in range(5):
+        before = play.now
+        claim = next_claim(play, 10.0)
+        assert claim is not None and claim.addresses == (A,)
+        assert 0.9 <= play.now - before <= 8.2
+        refuse(play, cause, claim)
+    errors = play.said(Level.ERROR)
+    assert len(errors) == 1, "once, however often it is tried"
+
+
+def test_what_another_node_holds_is_not_tried_again_soon() -> None:
+    """Each try could move it here and back again."""
+    play = started()
+    refused(play, Cause.NOT_ALLOWED, A)
+    seen = play.state.view
+    assert seen is not None
+    nodes = (*seen.nodes.values(), node(OTHER, OTHERS_LEASE, 9))
+    theirs = mark(A, 10, OTHER, OTHERS_LEASE)
+    play.settle(play.tell(ClusterChanged(view(seen.revision + 5, (A,), nodes, (theirs,)))))
+    assert next_claim(play, 60.0) is None
+    assert set(play.state.refused) == {A}
+
+
+def test_an_address_of_the_hosts_own_that_comes_to_the_interface_lets_it_be_tried_again() -> None:
+    """IPv6 was switched on again, say."""
+    play = started()
+    refused(play, Cause.FAILED, V6)
+    known = play.state.refused[V6]
+    link_local = ip_address("fe80::1")
+    play.settle(play.after(1.0))
+    on_another = {link_local: (Place("eth1", 64),)}
+    play.settle(play.tell(AddressesObserved(frozen_mapping(on_another))))
+    of_another_version = {**on_another, ip_address("198.51.100.1"): (Place("eth0", 24),)}
+    play.settle(play.tell(AddressesObserved(frozen_mapping(of_another_version))))
+    assert play.state.refused == {V6: known}
+    here = {**of_another_version, link_local: (Place("eth0", 64),)}
+    play.settle(play.after(0.9))
+    play.settle(play.after(0.2, AddressesObserved(frozen_mapping(here))))
+    play.settle(play.after(0.1))
+    assert play.state.held == (V6,)
+
+
+def test_of_what_a_host_could_not_add_one_is_tried_for_all() -> None:
+    play = started()
+    play.state = replace(
+        play.state,
+        refused=frozen_mapping(
+            {a: Refusal(Cause.FAILED, Boottime(play.now - 20), Boottime(play.now)) for a in (A, B)}
+        ),
+    )
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 3))
+    theirs = (mark(A, 3, OTHER, OTHERS_LEASE), mark(B, 3, OTHER, OTHERS_LEASE))
+    play.tell(ClusterChanged(view(4, (A, B), nodes, theirs)))
+    assert set(play.state.refused) == {B}
+    play.state = replace(play.state, local=frozen_mapping({A: Local(Phase.ADDING, 77)}))
+    play.tell(AddressAdded(77, A))
+    assert not play.state.refused
+
+
+def test_of_what_a_host_still_cannot_add_the_others_are_put_off_with_the_one_that_was_tried() -> (
+    None
+):
+    play = started()
+    until = Boottime(play.now)
+    both = {a: Refusal(Cause.FAILED, Boottime(play.now - 20), until) for a in (A, B)}
+    play.state = replace(
+        play.state, refused=frozen_mapping(both), failing_for_s=10.0, failing_until=until
+    )
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 3))
+    theirs = (mark(A, 3, OTHER, OTHERS_LEASE), mark(B, 3, OTHER, OTHERS_LEASE))
+    play.tell(ClusterChanged(view(4, (A, B), nodes, theirs)))
+    play.state = replace(play.state, local=frozen_mapping({A: Local(Phase.ADDING, 77)}))
+    play.tell(AddressFailed(77, A, "the disk is full"))
+    assert {a: r.until - play.now for a, r in play.state.refused.items()} == {A: 20.0, B: 20.0}
+
+
+POOL = tuple(ip_address(f"192.0.2.{number}") for number in range(10, 16))
+
+
+def full() -> Play:
+    """The helper takes four of the six addresses of the pool, and no other node is there."""
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, POOL, (node(ME, LEASE, 2),))))
+    refuse(play, Cause.LIMIT, claim, takes=4)
+    assert len(play.state.held) == 4
+    assert play.state.too_many == set(POOL[4:]) and not play.state.refused
+    return play
+
+
+def test_what_a_limit_keeps_away_is_taken_when_there_are_places() -> None:
+    """16 addresses stayed unheld for an hour with 34 of 64 places in use."""
+    play = full()
+    seen = play.state.view
+    assert seen is not None
+    rest = tuple(seen.pool.keys() - {POOL[0]})
+    changed = ClusterChanged(replace(seen, revision=Revision(50), pool=view(1, rest).pool))
+    play.settle(play.tell(changed))
+    assert len(play.state.held) == 4 and POOL[0] not in play.state.held
+    assert len(play.state.too_many) == 1
+
+
+def test_a_full_node_says_so_of_an_address_that_joins_the_pool_and_asks_no_helper() -> None:
+    play = full()
+    seen = play.state.view
+    assert seen is not None
+    more = ip_address("192.0.2.99")
+    grown = replace(seen, revision=Revision(50), pool=view(1, (*POOL, more)).pool)
+    (write,) = play.tell(ClusterChanged(grown))
+    assert isinstance(write, AdvertiseNode)
+    assert write.advertisement.refused == {*POOL[4:], more}
+
+
+def test_a_limit_that_was_raised_is_found_out_one_by_one_where_addresses_are_unheld() -> None:
+    play = full()
+    claim = next_claim(play, 10.0)
+    assert claim is not None and claim.addresses == POOL[4:5]
+    refuse(play, Cause.LIMIT, claim, takes=1)
+    assert set(play.state.held) == set(POOL)
+
+
+def test_an_address_of_anothers_that_goes_is_a_place() -> None:
+    play = full()
+    play.tell(AddressGone(ip_address("203.0.113.9")))
+    assert len(play.state.too_many) == 2
+    play.tell(AddressGone(ip_address("192.0.2.77")))
+    assert len(play.state.too_many) == 1
+
+
+def test_a_node_that_holds_few_again_forgets_the_limit() -> None:
+    play = full()
+    seen = play.state.view
+    assert seen is not None
+    small = replace(seen, revision=Revision(50), pool=view(1, POOL[:2]).pool)
+    play.settle(play.tell(ClusterChanged(small)))
+    assert play.state.most is None
+
+
+def test_a_helper_of_the_same_rules_is_as_full_after_a_restart() -> None:
+    """Otherwise each restart would move addresses here and back again."""
+    play = full()
+    held = tuple(AddressOnInterface(a, play.deadline()) for a in play.state.held)
+    play.tell(helper_ready(*held))
+    assert len(play.state.too_many) == 2
+    wider = (("eth0", NETWORKS["eth0"]), ("eth1", NETWORKS["eth0"]))
+    play.tell(HelperReady(SESSION, wider, held))
+    assert not play.state.too_many
 
 
 def test_an_address_on_another_interface_stays_when_one_goes_down() -> None:

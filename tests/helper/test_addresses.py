@@ -326,6 +326,24 @@ def test_whether_secondaries_are_promoted_is_the_sysctls_to_say(
 BOTH_CONF = ("all", INTERFACE)
 
 
+def test_that_ipv6_is_switched_off_is_told_plainly(network: Namespace, kernel: Kernel) -> None:
+    """It was `Permission denied`."""
+    network.run("sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.disable_ipv6=1")
+    failed = kernel.put([assignment(kernel, V4), assignment(kernel, V6)])
+    sysctl = f"sysctl net.ipv6.conf.{INTERFACE}.disable_ipv6"
+    assert {address: error.reason for address, error in failed.items()} == {
+        V6: f"IPv6 is switched off on {INTERFACE} ({sysctl})"
+    }
+    network.run("sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.disable_ipv6=0")
+    assert kernel.put([assignment(kernel, V6)]) == {}
+
+
+def test_what_else_hinders_an_ipv6_address_is_told_as_the_kernel_has_it(kernel: Kernel) -> None:
+    gone = Interface("nosuch", 999, b"", is_up=True, has_neighbours=True)
+    failed = kernel.put([Assignment(gone, V6, 128, "", 30)])
+    assert (failed[V6].errno, failed[V6].reason) == (errno.ENODEV, "No such device")
+
+
 # --- the arithmetic ----------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ a node that could not know it.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,8 @@ NOT_GIVEN_UP = "who cannot serve gives up all of it, also when etcd is full"
 NOT_HANDED_OVER = "who cannot serve hands over"
 ELSEWHERE = "no add of what a live node has for another reason"
 NOT_TOLD = "a node says what it has for another reason"
+NOT_TRIED = "what every node refused is taken when one does not any more"
+STORM = "what is refused is tried every few seconds and not more often"
 NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
@@ -134,6 +137,10 @@ class Checker:
         elif self._world.timeline.now < self.losses_until:
             self.counts["marks after a loss"] += 1
         node = self._world.etcd.nodes.get(mark.holder)
+        if node is not None and mark.address in node.advertisement.refused:
+            self.counts["tried although it was refused"] += 1
+            willing = replace(node.advertisement, refused=frozenset[Address]())
+            node = replace(node, advertisement=willing)
         offers = node is not None and any(
             node.can_hold(PoolEntry(mark.address, interface)) for interface in INTERFACES
         )

@@ -91,6 +91,8 @@ class ModelHelper:
         refusal = None
         if not self._host.can_record:
             return self._failed(add, "the audit record cannot be written")
+        if self._host.refuses_one is not None and self._host.refuses_one[0] == add.address:
+            return self._refused(add, self._host.refuses_one[1])
         # What is held may be allowed no more (the networks of the host have changed).
         is_meant = old is None or self._host.refuses == "not-allowed"
         refuses = self._host.refuses if is_meant else None
@@ -106,8 +108,7 @@ class ModelHelper:
         elif add.address in self._host.kernel.foreign and old is None:
             refusal = "foreign"
         if refusal is not None:
-            self._host.tell(f"the helper refuses {add.address}: {refusal}")
-            return AddressRefused(add.request, add.address, refusal, Cause.of(refusal))
+            return self._refused(add, refusal)
         if not self._host.can_change_network:
             return self._failed(add, "out of memory")
         interface = Interface(
@@ -139,6 +140,12 @@ class ModelHelper:
             self._host.tell(f"the helper removes {address}")
         self.holdings.pop(address, None)
         return AddressRemoved(remove.request, address)
+
+    def _refused(self, add: AddAddress, code: str) -> Event:
+        if code == "failed":
+            return self._failed(add, "the disk is full")
+        self._host.tell(f"the helper refuses {add.address}: {code}")
+        return AddressRefused(add.request, add.address, code, Cause.of(code))
 
     def _failed(self, action: AddAddress | RemoveAddress, reason: str) -> Event:
         self._host.tell(f"the helper fails with {action.address}: {reason}")

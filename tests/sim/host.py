@@ -150,6 +150,8 @@ class Host:
         self.helper_frozen_until = 0.0
         self.refuses: str | None = None
         """The code with which the helper refuses every add."""
+        self.refuses_one: tuple[Address, str] | None = None
+        """The code with which it refuses this address, or "failed"."""
         self.can_change_network = True
         self.can_record = True
         self.links_up = self.interfaces_up = frozenset(INTERFACES)
@@ -280,7 +282,7 @@ class Host:
         self.fails_at = ""
         self.wire.heal()
         self.sick_until = self.flapping_until = self.mute_until = 0.0
-        self.refuses = None
+        self.refuses = self.refuses_one = None
         self.can_change_network = self.can_record = True
         self.kernel.release()
         for each in sorted(self.kernel.foreign):

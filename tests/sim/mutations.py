@@ -19,6 +19,7 @@ DEADLINE = "yaim.core.deadline"
 PLACEMENT = "yaim.core.placement"
 MODEL = "yaim.core.model"
 SPREAD = "yaim.core.spread"
+REFUSALS = "yaim.core.refusals"
 ADDRESSES = "yaim_helper.addresses"
 MODEL_HELPER = "tests.sim.helper"
 MODEL_HOST = "tests.sim.host"
@@ -382,6 +383,39 @@ MUTATIONS: tuple[Mutation, ...] = (
         "what a node has for another reason it does not say",
         ("            present=self.state.present,\n", ""),
         only=("address foreign", "sick"),
+    ),
+    _in(
+        STEP,
+        "what every node refuses is tried again after an hour",
+        ("if view is None or self.now < state.trial.next_at:", "if True:"),
+        only=("slow", "sick"),
+    ),
+    _in(
+        STEP,
+        "what every node refuses is tried again all the time",
+        ("if view is None or self.now < state.trial.next_at:", "if view is None:"),
+        only=("slow", "sick"),
+    ),
+    _in(
+        REFUSALS,
+        "what others hold is tried again every few seconds",
+        ("refusal.cause.is_tried and refusal.until <= now]", "refusal.cause.is_tried]"),
+        only=("slow", "sick"),
+    ),
+    _in(
+        STEP,
+        "what is on trial is advertised as if it were held",
+        (
+            "tried = on_trial(state.refused, state.too_many, unheld)\n",
+            "tried = on_trial(state.refused, state.too_many, unheld)\n        self._refuse_no_more(tried)\n",
+        ),
+        only=("slow", "sick"),
+    ),
+    _in(
+        STEP,
+        "a limit that was found is forgotten",
+        ("            if not too_many and not state.refused and 2", "            if 2"),
+        only=("slow", "sick"),
     ),
     _in(
         STEP,

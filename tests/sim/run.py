@@ -21,14 +21,17 @@ from tests.sim.check import (
     NOT_TAKEN,
     NOT_THE_SAME,
     NOT_TOLD,
+    NOT_TRIED,
     RESTLESS,
     STILL_WAITING,
+    STORM,
     Broken,
     eligible,
 )
 from tests.sim.etcd import Refuses
 from tests.sim.faults import Scenario, draw
 from tests.sim.host import Host
+from tests.sim.timeline import address
 from tests.sim.world import World
 from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
 from yaim.core.placement import Placement
@@ -50,6 +53,12 @@ BACK_WITHIN_S = 2.0
 """What was held when all leases were lost: a keepalive, a read, a grant, two writes, an add."""
 WAITS_END_WITHIN_S = 1.0
 """After the settings have changed: one write."""
+REFUSED_FOR_S = 15.0
+TRIES_AT_MOST = 6
+"""Of a node in that time: after pauses of 1, 2 and then 4 s at least."""
+ALL_REFUSE_WITHIN_S = 1.0
+TRIED_WITHIN_S = 9.0
+"""After a refusal, what no other node can hold: 8 s and a handful of writes."""
 QUIET_S = 2.0
 """When all is settled nothing moves any more; that is watched for this long."""
 REPLAY_ONE_IN = 16
@@ -98,6 +107,7 @@ def _run(world: World) -> None:
     _lose_leases(world)
     _hand_over(world)
     _have_elsewhere(world)
+    _refuse(world)
     if world.is_recorded:
         for host in world.hosts.values():
             replay(host)
@@ -204,12 +214,12 @@ def _hand_over(world: World) -> None:
         world.etcd.fill(0.0, Refuses.NOTHING)
         world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
     holders = world.checker.holders()
-    for address, names in eligible(world).items():
+    for each, names in eligible(world).items():
         others = names - {host.name}
-        if address not in concerned:
+        if each not in concerned:
             continue
-        if not others & set(holders.get(address, ())) and others:
-            raise Broken(NOT_HANDED_OVER, f"{address} is on {holders.get(address)}")
+        if not others & set(holders.get(each, ())) and others:
+            raise Broken(NOT_HANDED_OVER, f"{each} is on {holders.get(each)}")
 
 
 def _have_elsewhere(world: World) -> None:
@@ -222,26 +232,56 @@ def _have_elsewhere(world: World) -> None:
     theirs = sorted(a for a, names in holders.items() if names != [host.name])
     if not theirs:
         return
-    address = theirs[world.scenario.seed % len(theirs)]
-    host.kernel.add_foreign(address)
+    it = theirs[world.scenario.seed % len(theirs)]
+    host.kernel.add_foreign(it)
     timeline.run(timeline.now + TOLD_WITHIN_S)
     node = world.etcd.nodes.get(host.name)
-    if node is None or address not in node.advertisement.present:
-        raise Broken(NOT_TOLD, f"{host.name} has {address} and is {node}")
+    if node is None or it not in node.advertisement.present:
+        raise Broken(NOT_TOLD, f"{host.name} has {it} and is {node}")
     if world.checker.holders() != holders:
         raise Broken(RESTLESS, f"{holders} became {world.checker.holders()}")
-    holder = world.hosts[holders[address][0]]
+    holder = world.hosts[holders[it][0]]
     holder.sick_until = inf
     timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
-    now_on = world.checker.holders().get(address, [])
+    now_on = world.checker.holders().get(it, [])
     if set(now_on) - {holder.name}:
-        raise Broken(ELSEWHERE, f"{address}, which {host.name} has, is on {now_on}, too")
-    host.kernel.delete_foreign(address)
+        raise Broken(ELSEWHERE, f"{it}, which {host.name} has, is on {now_on}, too")
+    host.kernel.delete_foreign(it)
     timeline.run(timeline.now + TAKEN_WITHIN_S)
-    others = eligible(world)[address] - {holder.name}
-    now_on = world.checker.holders().get(address, [])
+    others = eligible(world)[it] - {holder.name}
+    now_on = world.checker.holders().get(it, [])
     if others and not others & set(now_on):
-        raise Broken(NOT_TAKEN, f"{address} is on {now_on or 'no node'}")
+        raise Broken(NOT_TAKEN, f"{it} is on {now_on or 'no node'}")
+
+
+def _refuse(world: World) -> None:
+    """Now an address joins the pool that every helper refuses. When all have, nothing moves because
+    of it; when one helper adds it, without anything that would tell of that, it is taken there, and
+    the others do not try any more."""
+    if world.scenario.seed % 3 != 1 or _is_waiting_for_a_name(world):
+        return
+    timeline, checker, number = world.timeline, world.checker, world.scenario.seed // 3
+    code = ("not-allowed", "limit", "primary", "failed")[number % 4]
+    for host in world.hosts.values():
+        host.refuses_one = address(250), code
+    world.etcd.put_entry(PoolEntry(address(250)))
+    timeline.run(timeline.now + ALL_REFUSE_WITHIN_S)
+    moves, adds = checker.moves, checker.counts["AddAddress"]
+    timeline.run(timeline.now + REFUSED_FOR_S)
+    if checker.moves != moves:
+        raise Broken(RESTLESS, f"something moved because {address(250)} is refused")
+    tries = checker.counts["AddAddress"] - adds
+    if not len(world.hosts) <= tries <= TRIES_AT_MOST * len(world.hosts):
+        raise Broken(STORM, f"{tries} tries by {len(world.hosts)} nodes")
+    one = world.host(number // 4)
+    one.refuses_one = None
+    timeline.run(timeline.now + TRIED_WITHIN_S)
+    moves = checker.moves
+    timeline.run(timeline.now + REFUSED_FOR_S)
+    if checker.holders().get(address(250)) != [one.name]:
+        raise Broken(NOT_TRIED, f"{address(250)} is on {checker.holders().get(address(250))}")
+    if checker.moves != moves:
+        raise Broken(RESTLESS, f"something moved because others refuse {address(250)}")
 
 
 def _fill(world: World) -> Refuses | None:

@@ -108,6 +108,8 @@ class World:
             node = self.etcd.nodes.get(name)
             if node is None or not node.advertisement.is_healthy:
                 return f"{name} is not advertised as healthy"
+            if node.advertisement.session != self.hosts[name].session:
+                return f"{name} waits for the lease of its earlier life to end"
             if node.advertisement.down:
                 return f"{name} says that an interface is down"
             if node.advertisement.present:

@@ -236,6 +236,58 @@ def test_a_second_copy_of_a_held_address_is_told_at_once_and_not_doubled_when_it
     lab.wait_until_held(by=["n1", "n2"], within_s=2.0)
 
 
+def with_limit(node: LabNode, most: int) -> None:
+    policy = node.directory / "helper.yml"
+    policy.write_text(yaml.safe_dump(yaml.safe_load(policy.read_text()) | {"max-addresses": most}))
+
+
+def test_what_limits_keep_away_is_taken_when_there_are_places_and_nothing_moves_meanwhile(
+    build: Build,
+) -> None:
+    """It was left to others for an hour, by all nodes."""
+    lab = build(LabPlan(nodes=2))
+    for node in lab.nodes.values():
+        with_limit(node, 2)
+        node.start()
+    wait_until(lambda: lab.counts() == [2, 2], 15.0, "both to be full", lab.logs)
+    wait_until(lambda: len(lab.view().marks) == 4, 5.0, "both to have given back", lab.logs)
+    watch = Watch(lab)
+    watch.look_on(6.0)
+    assert (lab.counts(), watch.moves) == ([2, 2], 0)
+    held = sorted(lab.holders())
+    for address in held[:2]:
+        lab.delete(address)
+    lab.wait_until_held(set(lab.plan.pool) - set(held[:2]), within_s=3.0)
+    for address in held[:2]:
+        lab.put(address)
+    watch.look_on(1.0)
+    assert lab.counts() == [2, 2]
+    for node in lab.nodes.values():
+        with_limit(node, 64)
+        node.reload()
+    lab.wait_until_held(counts=[3, 3])
+
+
+def test_what_no_node_could_add_is_held_soon_after_one_can(build: Build) -> None:
+    """After pauses of up to an hour; the log said `Permission denied`."""
+    v6 = ip_address("2001:db8::11")
+    lab = build(LabPlan(nodes=2, pool=(*pool_of(4), v6)))
+    for node in lab.nodes.values():
+        node.namespace.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
+        node.start()
+    lab.wait_until_held(pool_of(4), counts=[2, 2])
+    for node in lab.nodes.values():
+        wait_for_log(node, "IPv6 is switched off on eth0 (sysctl net.ipv6.conf.eth0.disable_ipv6)")
+    watch = Watch(lab)
+    watch.look_on(5.0)
+    assert (lab.counts(), watch.moves) == ([2, 2], 0)
+    lab.nodes["n2"].namespace.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0")
+    lab.wait_until_held(within_s=9.0)
+    assert lab.holders()[v6] == ["n2"]
+    watch.look_on(3.0)
+    assert lab.counts() == [3, 2] and watch.moves == 1
+
+
 # --- handing over in good order --------------------------------------------------------------
 
 

@@ -127,8 +127,11 @@ class Node:
     def can_keep(self, entry: PoolEntry) -> bool:
         """Whether this node may go on holding what no node may be given, because of a mistake in
         the entry, in yaim.yml or in helper.yml, say. Whether it is of use where it is (a link that
-        is down), only the node itself can tell: then it releases the mark."""
-        return self.advertisement.is_healthy and self.name not in entry.exclude
+        is down), only the node itself can tell: then it releases the mark. What it refuses it does
+        not hold, or only tries to."""
+        told = self.advertisement
+        is_refused = entry.address in told.refused
+        return told.is_healthy and self.name not in entry.exclude and not is_refused
 
     def why_not(self, entry: PoolEntry) -> str | None:
         """Why this node may not have the address; None if it may."""

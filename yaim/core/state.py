@@ -25,7 +25,7 @@ from yaim.core.model import (
     frozen_mapping,
 )
 from yaim.core.overdue import Look
-from yaim.core.refusals import Refusal
+from yaim.core.refusals import Refusal, Trial
 from yaim.core.settings import Settings
 
 NEVER = Boottime(0.0)
@@ -169,6 +169,8 @@ class State:
     waits_s: float = 0.0
     """How long the present wait of a node is that becomes unhealthy again and again; 0: none."""
     helper: Helper | None = None
+    helper_before: Helper | None = None
+    """The last that was there."""
     helper_lost_at: Boottime | None = None
     local: Mapping[Address, Local] = field(default_factory=lambda: frozen_mapping({}))
     left_over: Mapping[Address, Place | None] = field(default_factory=lambda: frozen_mapping({}))
@@ -194,6 +196,13 @@ class State:
     """What our helper would refuse because of its prefix length, and where it should be."""
     forbidden_of: tuple[object, ...] = ()
     """What that was reckoned from."""
+    told_refused: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
+    """Why, as last reported, of what was not added since."""
+    trial: Trial = field(default_factory=Trial)
+    most: int | None = None
+    """How many addresses our helper takes, as far as it has shown; None: it has not."""
+    too_many: frozenset[Address] = frozenset()
+    """Addresses of the pool that we leave to others because of that."""
     failing_for_s: float = 0.0
     """How long what our helper could not add is left to others: the longer the more often."""
     failing_until: Boottime = NEVER

@@ -111,7 +111,18 @@ from yaim.core.model import (
 )
 from yaim.core.overdue import LOOK_AGAIN_S, Look, overdue_since, report
 from yaim.core.placement import VERSION, is_alike, place
-from yaim.core.refusals import Cause, Refusal
+from yaim.core.refusals import (
+    FAILED_FOR_AT_MOST_S,
+    FAILED_FOR_S,
+    REFUSED_FOR_S,
+    Cause,
+    Refusal,
+    Trial,
+    beyond,
+    next_overdue,
+    on_trial,
+    sooner,
+)
 from yaim.core.settings import CheckSettings
 from yaim.core.state import (
     NEVER,
@@ -141,11 +152,6 @@ ORPHAN_PATIENCE_S = 0.2
 """How much later than its lease's end another node's address is claimed. A lease may end before its
 time: revoked by hand, or by a leader of etcd's that stood still and takes all for expired (etcd
 issue 15247). Its holder learns of it by the watch and removes the address within this."""
-REFUSED_FOR_S = 3600.0
-"""How long an address that our helper would not add is left to other nodes. Long, because each
-new try may move it here and back again; a new helper and a SIGHUP try again at once."""
-FAILED_FOR_S = 10.0
-"""The same for one that it could not add, the first time."""
 KERNEL_PATIENCE_S = 1.0
 """How long the first advertisement waits for what the kernel tells of links and addresses."""
 UNTOLD = Boottime(float("inf"))
@@ -160,6 +166,7 @@ STOP_WITHIN_S = 5.0
 PLACEMENT_TAKES_S = 0.1
 """At most, up to sizes well beyond 1000 addresses and 50 nodes (bench/placement.py). A keepalive
 that is due within this is sent before it."""
+ABSENT = Local(Phase.ABSENT)
 ABSENT_KEY = Revision(0)
 """The revision that etcd gives a key that does not exist."""
 NAME_PATIENCE_S = 3.0
@@ -282,6 +289,7 @@ class _Turn:
                     is_moved = local.place not in (None, local.to)
                     where = f" on {local.to}; it was on {local.place}" if is_moved else ""
                     self._report(Level.INFO, f"holds {address}{where}")
+                    self._take_success(address)
             case AddressRefused():
                 self._take_refused(event)
             case AddressFailed():
@@ -304,7 +312,7 @@ class _Turn:
             case LinksObserved(up):
                 self._take_links(up)
             case AddressesObserved(own):
-                self._change(own_addresses=own)
+                self._take_own(own)
             case ClockJumped(by_s):
                 self._take_clock_jump(by_s)
             case SettingsChanged(settings):
@@ -316,6 +324,8 @@ class _Turn:
                     settings=settings,
                     local=frozen_mapping(retried),
                     refused=self._foreign(),
+                    trial=Trial(),
+                    most=None,
                     failing_for_s=0.0,
                     failing_until=NEVER,
                 )
@@ -459,8 +469,15 @@ class _Turn:
             self._record(address, replace(local, has_gone=True))
         refusal = self.state.refused.get(address)
         if refusal is not None and refusal.cause is Cause.FOREIGN:
-            refused = {a: r for a, r in self.state.refused.items() if a != address}
-            self._change(refused=frozen_mapping(refused))
+            self._refuse_no_more({address})
+        if local is None and self.state.most is not None and self._could_be_added(address):
+            # Perhaps another cluster's, for which our helper works, too: then there is a place.
+            self._change(most=self.state.most + 1)
+
+    def _could_be_added(self, address: Address) -> bool:
+        helper = self.state.helper
+        networks = helper.networks.values() if helper is not None else ()
+        return any(address in network for each in networks for network in each)
 
     def _take_links(self, up: frozenset[str]) -> None:
         down = self._down()
@@ -470,11 +487,71 @@ class _Turn:
         for interface in sorted(down - self._down()):
             self._report(Level.INFO, f"{interface} is up")
             # What could not be added there may have failed because of that.
-            refused = {
-                address: refusal
-                for address, refusal in self.state.refused.items()
-                if self._where(address).interface != interface
-            }
+            self._refuse_no_more(
+                a
+                for a, refusal in self.state.refused.items()
+                if refusal.cause.is_tried and self._where(a).interface == interface
+            )
+
+    def _take_own(self, own: Mapping[Address, tuple[Place, ...]]) -> None:
+        """What the host has on an interface decides on what may be added there; and that it has
+        IPv6 again shows by its own address."""
+        before = self.state.own_addresses
+        self._change(own_addresses=own)
+        if before is None or not self.state.refused:
+            return
+        changed = {
+            (place.interface, address.version)
+            for address in before.keys() | own.keys()
+            for place in set(before.get(address, ())) ^ set(own.get(address, ()))
+        }
+        refused = {
+            address: sooner(refusal, self.now)
+            if refusal.cause.is_tried and self._group(address) in changed
+            else refusal
+            for address, refusal in self.state.refused.items()
+        }
+        if refused != self.state.refused:
+            self._change(refused=frozen_mapping(refused), trial=Trial())
+
+    def _group(self, address: Address) -> tuple[str, int]:
+        """What hinders one of a group hinders all of them, mostly."""
+        return self._where(address).interface, address.version
+
+    def _take_success(self, address: Address) -> None:
+        """Whatever hindered it has gone, also for the others that it hindered."""
+        state = self.state
+        if address in state.told_refused:
+            told = {a: why for a, why in state.told_refused.items() if a != address}
+            self._change(told_refused=frozen_mapping(told))
+        cause = state.trial.tried.get(address)
+        if cause is not None:
+            self._change(trial=Trial(tried=state.trial.tried))
+            self._refuse_no_more(
+                a
+                for a, refusal in self.state.refused.items()
+                if refusal.cause is cause and self._group(a) == self._group(address)
+            )
+        if state.most is not None:
+            self._change(most=max(state.most, self._count_here()))
+
+    def _count_here(self) -> int:
+        """Of our helper's places, those that we surely take."""
+        return sum(each.phase in (Phase.UP, Phase.REMOVING) for each in self._taking().values())
+
+    def _taking(self) -> dict[Address, Local]:
+        """Of what our helper has a place for, or may have."""
+        full = {a for a, r in self.state.refused.items() if r.cause is Cause.LIMIT}
+        return {
+            address: local
+            for address, local in self.state.local.items()
+            if local.phase is not Phase.ABSENT and address not in full
+        }
+
+    def _refuse_no_more(self, addresses: Iterable[Address]) -> None:
+        over = set(addresses)
+        if over:
+            refused = {a: r for a, r in self.state.refused.items() if a not in over}
             self._change(refused=frozen_mapping(refused))
 
     def _take_advertised(self, request: int, node: Node) -> None:
@@ -521,8 +598,12 @@ class _Turn:
             deadline = max(on_interface.deadline, before.deadline if before else NEVER)
             place = event.places.get(on_interface.address)
             local[on_interface.address] = Local(Phase.UP, deadline=deadline, place=place)
+        helper = Helper(event.session, frozen_mapping(dict(event.networks)), event.rules)
+        if self.state.helper_before is None or self.state.helper_before.networks != helper.networks:
+            self._change(most=None)
         self._change(
-            helper=Helper(event.session, frozen_mapping(dict(event.networks)), event.rules),
+            helper=helper,
+            helper_before=helper,
             helper_lost_at=None,
             local=frozen_mapping(local),
             left_over=frozen_mapping({a: event.places.get(a) for a in event.left_over}),
@@ -560,7 +641,7 @@ class _Turn:
         if event.cause is Cause.EXPIRED or (event.cause is Cause.FOREIGN and local.has_gone):
             return
         if not self._stays(event.address, local, event.reason):
-            refusal = Refusal(event.cause, Boottime(self.now + REFUSED_FOR_S))
+            refusal = Refusal(event.cause, self.now, Boottime(self.now + REFUSED_FOR_S))
             self._leave_to_others(event.address, refusal, f"the helper refused it: {event.reason}")
 
     def _take_failed(self, event: AddressFailed) -> None:
@@ -574,7 +655,7 @@ class _Turn:
             self._record(event.address, replace(adding, phase=Phase.UNKNOWN))
         if adding is not None and not self._stays(event.address, adding, event.reason):
             self._take_failing()
-            refusal = Refusal(Cause.FAILED, self.state.failing_until)
+            refusal = Refusal(Cause.FAILED, self.now, self.state.failing_until)
             self._leave_to_others(event.address, refusal, f"cannot add it: {event.reason}")
 
     def _stays(self, address: Address, adding: Local, why: str) -> bool:
@@ -600,8 +681,8 @@ class _Turn:
         state = self.state
         if self.now < state.failing_until:
             return
-        is_again = state.failing_for_s and self.now < state.failing_until + REFUSED_FOR_S
-        for_s = min(2 * state.failing_for_s, REFUSED_FOR_S) if is_again else FAILED_FOR_S
+        is_again = state.failing_for_s and self.now < state.failing_until + FAILED_FOR_AT_MOST_S
+        for_s = min(2 * state.failing_for_s, FAILED_FOR_AT_MOST_S) if is_again else FAILED_FOR_S
         self._change(failing_for_s=for_s, failing_until=Boottime(self.now + for_s))
 
     def _take_unknown_outcome(self, write: Write, reason: str, is_for_want_of_space: bool) -> None:
@@ -618,8 +699,30 @@ class _Turn:
         self._leave_unsettled(marks)
 
     def _leave_to_others(self, address: Address, refusal: Refusal, why: str) -> None:
-        self._change(refused=frozen_mapping(thawed(self.state.refused) | {address: refusal}))
-        self._report(Level.ERROR, f"leaves {address} to other nodes (SIGHUP tries again): {why}")
+        state = self.state
+        tried = {a: cause for a, cause in state.trial.tried.items() if a != address}
+        share = _share(state.settings.node, int(self.now))
+        trial = replace(state.trial, tried=frozen_mapping(tried)).after_a_refusal(self.now, share)
+        self._change(
+            refused=frozen_mapping(thawed(state.refused) | {address: refusal}), trial=trial
+        )
+        if refusal.cause is Cause.LIMIT:
+            self._change(most=self._count_here())
+        elif address in state.trial.tried:
+            self._put_off(address, refusal)
+        if state.told_refused.get(address) != why:
+            self._change(told_refused=frozen_mapping({**state.told_refused, address: why}))
+            self._report(Level.ERROR, f"leaves {address} to other nodes: {why}")
+
+    def _put_off(self, address: Address, refusal: Refusal) -> None:
+        """One was tried for all that the same hinders."""
+        refused = {
+            a: replace(r, until=max(r.until, refusal.until))
+            if r.cause is refusal.cause and self._group(a) == self._group(address)
+            else r
+            for a, r in self.state.refused.items()
+        }
+        self._change(refused=frozen_mapping(refused))
 
     def _hear(self, view: ClusterView) -> None:
         """etcd has told this view: nothing in it is our own reckoning."""
@@ -730,6 +833,8 @@ class _Turn:
         if not self._place():
             return
         self._note_forbidden()
+        self._try_again()
+        self._note_limit()
         places = self._wanted()
         wanted = frozenset(places)
         self._remove_all_but(wanted)
@@ -748,7 +853,9 @@ class _Turn:
             for address, known in self.state.local.items()
             if known.phase is not Phase.ABSENT or address in mine or self.now < known.retry_at
         }
-        refused = {a: r for a, r in self.state.refused.items() if r.until > self.now}
+        refused = {
+            a: r for a, r in self.state.refused.items() if r.until > self.now or r.cause.is_tried
+        }
         if local != self.state.local or refused != self.state.refused:
             self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
 
@@ -890,16 +997,19 @@ class _Turn:
         state = self.state
         if state.stopping is not None or self._life_s() <= 0:
             return {}
+        on_trial = frozenset[Address]()
         if state.health is None:
             wanted = {mark.address for mark in self._my_marks()}
         elif self._health().is_healthy:
-            wanted = self._assigned()
+            on_trial = self._on_trial()
+            wanted = self._assigned() | on_trial
         elif self._may_keep():
             wanted = self._kept()
         else:
             wanted = set()
         down = self._down()
-        left = state.refused.keys() | self._is_elsewhere() | {m.address for m in self._leaving()}
+        refused = state.too_many.union(state.refused) - on_trial
+        left = refused | self._is_elsewhere() | {m.address for m in self._leaving()}
         places = {address: self._place_for(address, down) for address in wanted - left}
         return {address: place for address, place in places.items() if place is not None}
 
@@ -1022,6 +1132,62 @@ class _Turn:
         found = {a: r for a, r in self.state.refused.items() if r.cause is Cause.FOREIGN}
         return frozen_mapping(found)
 
+    def _try_again(self) -> None:
+        state, view = self.state, self.state.view
+        if view is None or self.now < state.trial.next_at:
+            return
+        unheld = {
+            address
+            for address in state.too_many | state.refused.keys()
+            if address in view.pool and address not in view.marks and address not in state.target
+        }
+        tried = on_trial(state.refused, state.too_many, unheld)
+        if not tried and (overdue := next_overdue(state.refused, self.now)) is not None:
+            tried = frozen_mapping({overdue: state.refused[overdue].cause})
+            self._refuse_no_more(tried)
+        if tried:
+            share = _share(state.settings.node, int(self.now))
+            self._change(trial=state.trial.of(tried, self.now, share))
+
+    def _on_trial(self) -> frozenset[Address]:
+        """What we try to hold although we are advertised to refuse it, as no other node can."""
+        view, node, tried = self.state.view, self._my_node(), self.state.trial.tried
+        if not tried or view is None or node is None or self.state.loss is not None:
+            return frozenset()
+        willing = replace(
+            node, advertisement=replace(node.advertisement, refused=frozenset[Address]())
+        )
+        return frozenset(
+            a
+            for a in tried
+            if a in view.pool
+            and a not in self.state.target
+            and (a not in view.marks or self._is_mine(view.marks[a]))
+            and willing.can_hold(view.pool[a])
+        )
+
+    def _note_limit(self) -> None:
+        """How many our helper takes it has shown by a refusal: what is more is left to others."""
+        view, local = self.state.view, self.state.local
+        mine = {mark.address for mark in self._my_marks()}
+        self._refuse_no_more(
+            a
+            for a, refusal in self.state.refused.items()
+            if refusal.cause is Cause.LIMIT
+            and a not in mine
+            and local.get(a, ABSENT).phase is Phase.ABSENT
+        )
+        state, too_many = self.state, frozenset[Address]()
+        if state.most is not None and view is not None:
+            on_trial = {a for a in state.trial.tried if local.get(a, ABSENT).phase is not Phase.UP}
+            here = (self._taking().keys() | mine) - state.refused.keys() - on_trial
+            others = view.pool.keys() - here - state.refused.keys()
+            too_many = beyond(state.most, here, others, view.marks, state.too_many)
+            if not too_many and not state.refused and 2 * len(here) <= state.most:
+                self._change(most=None)
+        if too_many != state.too_many:
+            self._change(too_many=too_many)
+
     def _maybe_here(self) -> frozenset[Address]:
         """What is on our interface because of us, or may be."""
         maybe = (Phase.ADDING, Phase.UP, Phase.UNKNOWN)
@@ -1031,7 +1197,7 @@ class _Turn:
         """What is not to be added, as some node, perhaps this one, has it for another reason."""
         view = self.state.view
         others = all_present(view.nodes) if view is not None else frozenset()
-        found = others | self.state.present.keys()
+        found = others | frozenset(self.state.present)
         return found - self._maybe_here() if found else found
 
     def _remove_all_but(self, wanted: frozenset[Address]) -> None:
@@ -1293,7 +1459,7 @@ class _Turn:
             reason=health.reason,
             interface=settings.interface,
             networks=networks,
-            refused=frozenset(self.state.refused.keys() | self._declined()),
+            refused=self._declined().union(self.state.refused, self.state.too_many),
             session=session,
             version=settings.version,
             down=self._down(),
@@ -1350,7 +1516,7 @@ class _Turn:
             for address in sorted(wanted, key=address_order)
             if address not in view.marks
             and self.now >= self.state.orphans.get(address, NEVER)
-            and self.state.local.get(address, Local(Phase.ABSENT)).phase is Phase.ABSENT
+            and self.state.local.get(address, ABSENT).phase is Phase.ABSENT
         )
         if not free:
             return None
@@ -1450,6 +1616,7 @@ class _Turn:
             *(overdue_since(local.deadline) for local in state.local.values()),
             *(local.retry_at for local in state.local.values()),
             *(refusal.until for refusal in state.refused.values()),
+            state.trial.next_at if state.refused or state.too_many else NEVER,
             state.kernel_due if self._awaits_kernel() else NEVER,
             *state.orphans.values(),
         ]
