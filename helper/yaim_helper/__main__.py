@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from yaim_helper.addresses import KernelError
 from yaim_helper.audit import AuditError, AuditLog
 from yaim_helper.policy import Policy, PolicyError, read_policy
 from yaim_helper.privileges import (
@@ -93,7 +94,7 @@ def serve(arguments: list[str]) -> int:
         server = Server(listener, policy, _opened_record(policy, user))
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
-    except (AuditError, PrivilegesError) as error:
+    except (AuditError, PrivilegesError, KernelError) as error:
         return _give_up(EX_CANNOT_START, str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

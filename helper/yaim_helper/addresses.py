@@ -1,8 +1,12 @@
 """Addresses on interfaces, over netlink. The only file that changes the network.
 
 Every address is put there with a finite lifetime, which is read back. No preferred lifetime: that
-keeps the host from choosing the address as a source, and, with the finite lifetime, tells an
-address that the helper put there from every other, also after a restart.
+keeps the host from choosing the address as a source.
+
+What the kernel takes for the same address (seen on Linux 6.18): of IPv4 the one on the same
+interface with the same prefix length, of IPv6 the one on the same interface, whatever its prefix
+length, which then stays as it was. So who sets a lifetime has to have looked whose address that
+is. Who puts a new one there need not: the kernel refuses if there is one.
 """
 
 import errno
@@ -22,6 +26,7 @@ from yaim_helper.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
+    NLM_F_EXCL,
     NLM_F_REPLACE,
     NLMSG_ERROR,
     RTM_DELADDR,
@@ -52,6 +57,7 @@ MAX_TOGETHER = 16
 kernel goes through all multicast groups of its interface (ipv6_find_idev), and each address has a
 group: among 1000 one takes 0.4 ms."""
 
+_ROUNDING_S = 1e-7
 _RECEIVE_BYTES = 1 << 16
 """Twice as many as the kernel puts into one datagram (netlink_dump in net/netlink/af_netlink.c)."""
 _MAX_NAME_BYTES = 15
@@ -96,7 +102,7 @@ def lifetime_s(left_s: float, life_s: float) -> int:
 
 def last_extension_s(life_s: float) -> float:
     """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
-    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S
+    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S
 
 
 @contextmanager
@@ -124,6 +130,13 @@ class Assignment:
     label: str
     """Of an IPv4 address, behind the interface's name; may be empty."""
     lifetime_s: int
+    is_there: bool = False
+    """Whether it is to be there: then its lifetime is set. Else it is put there, or refused by the
+    kernel because of another one that is there."""
+
+    @property
+    def flags(self) -> int:
+        return NLM_F_CREATE | (NLM_F_REPLACE if self.is_there else NLM_F_EXCL)
 
     def body(self) -> bytes:
         """Of the request to the kernel."""
@@ -156,6 +169,13 @@ class Kernel:
             has_neighbours=hardware == _ARPHRD_ETHER and not flags & (_IFF_LOOPBACK | _IFF_NOARP),
         )
 
+    def name(self, index: int) -> str:
+        """Of an interface; of one that has just gone its number."""
+        try:
+            return socket.if_indextoname(index)
+        except OSError:
+            return str(index)
+
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name. Raises OSError."""
         it = os.fsencode(name)
@@ -176,8 +196,8 @@ class Kernel:
         return False
 
     def addresses(self, wanted: Iterable[Address] | None = None) -> list[Found]:
-        """All addresses of this host, or, of those that look like the helper's, only these. Raises
-        KernelError."""
+        """All addresses of this host, or, of single ones that look like the helper's, only these.
+        Raises KernelError."""
         packed = {each.packed for each in wanted} if wanted is not None else None
         while (places := self._dump(packed)) is None:
             continue
@@ -186,8 +206,7 @@ class Kernel:
     def put(self, assignments: Sequence[Assignment]) -> dict[Address, KernelError]:
         """Add the addresses, MAX_TOGETHER at most, or set the lifetimes of those that are there;
         what went wrong. Not yet read back."""
-        bodies = [each.body() for each in assignments]
-        errors = self._request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, bodies)
+        errors = self._request(RTM_NEWADDR, [(each.flags, each.body()) for each in assignments])
         return {
             each.address: self._why(number, each)
             for each, number in zip(assignments, errors, strict=True)
@@ -209,27 +228,30 @@ class Kernel:
 
     def delete(self, index: int, address: Address, prefix: int) -> bool:
         """Whether it was there. Raises KernelError."""
-        (number,) = self._request(RTM_DELADDR, 0, [old_address(address, prefix, index)])
+        (number,) = self._request(RTM_DELADDR, [(0, old_address(address, prefix, index))])
         if number and number not in _ABSENT:
             raise _error(number)
         return not number
 
-    def _request(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
-        """Send them, and then read all answers; for each its error number, 0 for none.
+    def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Send them, flags and body of each, and then read all answers; for each its error number,
+        0 for none.
 
         The kernel has done them all, in order, when it has acknowledged the last; of the others
         it tells only the errors. Each is a system call of its own: should the kernel's routing lock
         be held, then one waits for it, and the alarm (act_within) ends this process behind it. Of
         several in one the others would be done as well, however late, each after another wait.
         """
-        if not bodies:
+        if not requests:
             return []
         first = self._sequence + 1
-        self._sequence += len(bodies)
+        self._sequence += len(requests)
         last = self._sequence
-        packets = [message(kind, flags, first + n, body) for n, body in enumerate(bodies[:-1])]
-        packets.append(message(kind, flags | NLM_F_ACK, last, bodies[-1]))
-        errors = [0] * len(bodies)
+        packets = [
+            message(kind, flags if number < last else flags | NLM_F_ACK, number, body)
+            for number, (flags, body) in enumerate(requests, start=first)
+        ]
+        errors = [0] * len(requests)
         with _understood():
             for packet in packets:
                 self._socket.send(packet)

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from yaim_helper import entries
 from yaim_helper.chain import (
     GENESIS,
     MARKER,
@@ -55,24 +56,36 @@ class AuditError(Exception):
     """The record cannot be written."""
 
 
+Spot: TypeAlias = tuple[str, int]
+"""Interface and prefix length."""
+
+
 @dataclass(slots=True)
 class Past:
     """What the last segments tell."""
 
+    boot_id: str
+    session: str
+    """Boot and network namespace that are asked about: what was put elsewhere is not there."""
     sequence: int = 0
     head: str = GENESIS
     """The hash of the last record."""
-    owners: dict[str, Owner] = field(default_factory=dict)
-    """For whom an address was held at the end, as far as the records tell."""
+    places: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
+    """Where addresses may be, by their texts, because the helper has put them there, and for whom;
+    None: as far as an earlier life knew."""
     torn: bytes = b""
     """What stands in the last segment behind the last line that is a record."""
     is_whole: bool = False
-    """Whether what was read begins with all that was held then, so that earlier segments tell no
-    more."""
-    _listed: dict[str, Owner] = field(default_factory=dict)
+    """Whether what was read begins with all that was there then because of the helper, so that
+    earlier segments tell no more, and nothing is there that is not told."""
+    is_of_another_boot: bool = False
+    """Whether some of it was, so that earlier segments are, too."""
+    _is_here: bool = True
+    """Whether the life that is told of was in this network namespace."""
+    _listed: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
     """What the `held` records that belong together tell, so far."""
-    _unsettled: dict[str, Owner | None] = field(default_factory=dict)
-    """Addresses about which an intent was told last, and whose they were before it."""
+    _unsettled: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
+    """Places about which an intent was told last, and whose they were before it."""
 
     def read(self, segment: bytes) -> None:
         """Damage is no reason to stop: `verify` is who finds it."""
@@ -105,52 +118,88 @@ class Past:
         return True
 
     def _follow(self, record: Entry) -> None:
-        """Who holds what after this record. Raises KeyError, TypeError, ValueError."""
+        """What is where after this record. Raises KeyError, TypeError, ValueError."""
         kind = record["type"]
+        if record["boot_id"] != self.boot_id:
+            self.is_of_another_boot, self.is_whole = True, False
+            for each in (self.places, self._listed, self._unsettled):
+                each.clear()
+            return
+        if kind == "start":
+            # Those of older versions do not tell.
+            self._is_here = record.get("session", self.session) == self.session
+        if not self._is_here:
+            return
         if kind == "held":
             self._follow_held(record)
             return
         self._listed = {}
         match kind, record.get("op"), record.get("outcome"):
-            case "intent", "add" | "remove" as op, _:
-                self._follow_intent(op, record["address"], _owner_of(record))
+            case "intent", "add", _:
+                self._follow_add(record["address"], _spot_of(record), _owner_of(record))
+            case "intent", "remove", _:
+                self._follow_removal(record["address"], _owner_of(record))
             case "result", "add", "ok":
-                self._settle(record["address"], _owner_of(record))
-            case "result", "add" | "remove", "refused" | "failed":
-                if record["address"] in self._unsettled:
-                    self._settle(record["address"], self._unsettled[record["address"]])
+                self._unsettled.pop(record["address"], None)
+                self.places[record["address"]] = {_spot_of(record): _owner_of(record)}
+            case "result", "add", "refused":
+                self._restore(record["address"], [_spot_of(record)])
+            case "result", "remove", "refused" | "failed":
+                unsettled = self._unsettled.get(record["address"], {})
+                held = [spot for spot, owner in unsettled.items() if owner is not None]
+                self._restore(record["address"], held)
             case "result", "remove", "ok":
-                if self.owners.get(record["address"]) == _owner_of(record):
-                    self._settle(record["address"], None)
-            case "own", "expire", "removed" | "the kernel had removed it":
-                self._settle(record["address"], None)
+                owner = _owner_of(record)
+                self._drop(record["address"], lambda _, known: known == owner)
+            case "own", _, "removed" | "the kernel had removed it" | entries.TAKEN:
+                interface = record["interface"]
+                self._drop(record["address"], lambda spot, _: spot[0] == interface)
             case _:
                 pass
 
     def _follow_held(self, record: Entry) -> None:
-        for address, _, _, uid, cluster, _ in record["addresses"]:
-            if uid is not None:
-                self._listed[address] = Owner(uid, cluster)
+        for address, interface, prefix, uid, cluster, _ in record["addresses"]:
+            owner = Owner(uid, cluster) if uid is not None else None
+            self._listed.setdefault(address, {})[interface, prefix] = owner
         if not record["more"]:
-            self.owners, self._listed = self._listed, {}
+            self.places, self._listed = self._listed, {}
             self._unsettled.clear()
             self.is_whole = True
 
-    def _follow_intent(self, op: str, address: str, owner: Owner) -> None:
-        """The helper may be killed, or the record full, before the result."""
-        known = self.owners.get(address)
-        if known == owner:
-            if op == "remove":
-                self._unsettled.setdefault(address, owner)
-        elif op == "add" and (known is None or address in self._unsettled):
-            self._unsettled[address] = known
-            self.owners[address] = owner
+    def _follow_add(self, address: str, spot: Spot, owner: Owner) -> None:
+        """The helper may be killed, or the record full, before the result; and of what has failed
+        it may be there."""
+        spots = self.places.setdefault(address, {})
+        unsettled = self._unsettled.setdefault(address, {})
+        if spot not in spots or (spot in unsettled and spots[spot] != owner):
+            unsettled[spot] = spots.get(spot)
+            spots[spot] = owner
 
-    def _settle(self, address: str, owner: Owner | None) -> None:
-        self._unsettled.pop(address, None)
-        self.owners.pop(address, None)
-        if owner is not None:
-            self.owners[address] = owner
+    def _follow_removal(self, address: str, owner: Owner) -> None:
+        for spot, known in self.places.get(address, {}).items():
+            if known == owner:
+                self._unsettled.setdefault(address, {}).setdefault(spot, owner)
+
+    def _restore(self, address: str, spots: Iterable[Spot]) -> None:
+        """Nothing was done there."""
+        unsettled = self._unsettled.get(address, {})
+        for spot in [each for each in spots if each in unsettled]:
+            before = unsettled.pop(spot)
+            if before is None:
+                del self.places[address][spot]
+            else:
+                self.places[address][spot] = before
+
+    def _drop(self, address: str, is_gone: Callable[[Spot, Owner | None], bool]) -> None:
+        spots = self.places.get(address, {})
+        for spot, owner in list(spots.items()):
+            if is_gone(spot, owner):
+                del spots[spot]
+                self._unsettled.get(address, {}).pop(spot, None)
+
+
+def _spot_of(record: Entry) -> Spot:
+    return record["interface"], record["prefix"]
 
 
 def _owner_of(record: Entry) -> Owner:
@@ -200,8 +249,10 @@ class AuditLog:
             name = error.filename if isinstance(error.filename, str) else ""
             raise AuditError(f"{directory / name}: {error.strerror}") from error
         self._sequence, self._head = past.sequence, past.head
-        self.owners = past.owners
-        """For whom an earlier life held an address, by its text."""
+        if _is_cut(past, self.earlier):
+            past.is_whole = False
+        self.past = past
+        """As it was when this was opened."""
         self._torn = past.torn
         """What stands in the segment behind its last record."""
         self._size = os.fstat(self._file).st_size if self._number else 0
@@ -444,12 +495,13 @@ class AuditLog:
 
     def _past(self, numbers: list[int]) -> Past:
         """As the last segment tells it; as those before it do, where it has no beginning yet."""
-        past, texts, left = Past(), list[bytes](), _MOST_READ
-        while numbers and left and not past.is_whole:
+        here = boot_id(), session()
+        past, texts, left = Past(*here), list[bytes](), _MOST_READ
+        while numbers and left and not (past.is_whole or past.is_of_another_boot):
             text = self._end_of(numbers.pop(), left)
             texts.insert(0, text)
             left -= len(text)
-            past = Past()
+            past = Past(*here)
             for each in texts:
                 past.read(each)
         return past
@@ -488,6 +540,14 @@ def _locked(directory: Path) -> int:
     return opened
 
 
+def _is_cut(past: Past, marker: Any) -> bool:
+    """Whether the marker tells of a later record of this boot than there is."""
+    if marker is None or marker.get("boot_id") != past.boot_id:
+        return False
+    seq = marker.get("seq")
+    return type(seq) is int and seq > past.sequence
+
+
 def _now() -> Entry:
     return {
         "time": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -498,3 +558,8 @@ def _now() -> Entry:
 def boot_id() -> str:
     """Of this boot of the host (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def session() -> str:
+    """Boot and network namespace (helper/PROTOCOL.md)."""
+    return f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"

@@ -14,11 +14,10 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import compress
-from pathlib import Path
 from typing import assert_never
 
 from yaim_helper.addresses import KernelError
-from yaim_helper.audit import AuditLog, boot_id
+from yaim_helper.audit import AuditLog, session
 from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
 from yaim_helper.connections import (
     MAX_BATCH,
@@ -99,7 +98,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._renewals = _Renewals()
         self._floods = Floods()
-        self._session_name = f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"
+        self._session = session()
         self._is_stopping = False
         self._is_to_reload = False
         self._jumps = Jumps()
@@ -127,7 +126,8 @@ class Server:
         signal.signal(signal.SIGHUP, self._note_reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         self._sources.add(wake_read, wake_read)
-        start = started(VERSION, os.getpid(), os.getuid(), self._audit.earlier)
+        who = os.getpid(), os.getuid(), self._session
+        start = started(VERSION, *who, self._audit.earlier)
         self._audit.note([start, *self._holdings.describe()])
         self._tell_head()
         self._tell_manager()
@@ -396,7 +396,7 @@ class Server:
         return Ok(
             {
                 "version": VERSION,
-                "session": self._session_name,
+                "session": self._session,
                 "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
                 "rules": [
                     {

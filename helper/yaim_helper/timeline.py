@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from yaim_helper.coverage import Interval, Intervals, both, without
+from yaim_helper.entries import TAKEN
 from yaim_helper.records import Marker, Micros, Record, earlier_marker
 from yaim_helper.verify import request_key
 
@@ -331,6 +332,8 @@ class History:
             spell.doubt()
             if outcome == "somebody had removed it: put back":
                 spell.begin_sure(record.at)
+            elif outcome == TAKEN:
+                spell.is_renewed = False
         elif outcome.endswith(": removing"):
             spell.removal_at = record.at
         elif outcome == "removed":

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -28,7 +29,7 @@ from yaim_helper.audit import AuditLog
 from yaim_helper.entries import Owner
 from yaim_helper.holdings import EXTEND_RETRY_S, Holdings, Host
 from yaim_helper.policy import read_policy
-from yaim_helper.protocol import Add, Ok, Refused
+from yaim_helper.protocol import Add, Failed, Ok, Refused
 
 from tests.helper.network import (
     INTERFACE,
@@ -48,6 +49,7 @@ from tests.helper.process import (
     Message,
     add,
     deadline_in,
+    leave,
     policy,
     read_records,
     refused,
@@ -194,9 +196,7 @@ def test_what_an_earlier_life_left_elsewhere_moves_to_where_it_is_added(
     network: Namespace, tmp_path: Path
 ) -> None:
     config = policy(tmp_path / "audit", prefixes=(24, 32))
-    left = ("valid_lft", "900", "preferred_lft", "0")
-    for prefix in (24, 32):
-        network.run("ip", "address", "add", f"{V4}/{prefix}", "dev", INTERFACE, *left)
+    leave(network, tmp_path, f"{V4}/24", f"{V4}/32")
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
         replies = together(
             helper, client, ("add", add(V4)), ("add", add(V4)), ("remove", {"address": V4})
@@ -221,14 +221,20 @@ def test_more_adds_than_are_taken_in_one_turn_are_all_done(
 # --- between the steps -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def holdings(network: Namespace, tmp_path: Path) -> Iterator[Holdings]:
+@contextmanager
+def holdings_in(network: Namespace, directory: Path) -> Iterator[Holdings]:
     """And the test is in the network namespace, too."""
-    file = tmp_path / "helper.yml"
-    file.write_text(policy(tmp_path / "audit"))
+    file = directory / "helper.yml"
+    file.write_text(policy(directory / "audit"))
     read = read_policy(file)
     with network.entered():
         yield Holdings(read, AuditLog(read.audit_log, read.sha256), lambda: None)
+
+
+@pytest.fixture
+def holdings(network: Namespace, tmp_path: Path) -> Iterator[Holdings]:
+    with holdings_in(network, tmp_path) as holdings:
+        yield holdings
 
 
 def added(holdings: Holdings, host: Host, number: int, in_s: float = 30.0) -> Address:
@@ -461,6 +467,115 @@ def test_an_add_that_goes_wrong_is_announced_as_before(
         wait_for(lambda: capture.frames(), "it is announced")
 
 
+# --- the host puts there its own ------------------------------------------------------------------
+
+
+TAKEN = "the host has it now: left alone"
+
+
+def host_takes(network: Namespace) -> None:
+    """V4 is on the interface, and the host's now."""
+    network.run("ip", "address", "replace", f"{V4}/32", "dev", INTERFACE)
+
+
+def is_permanent(network: Namespace) -> bool:
+    (it,) = shown(network)
+    return bool(it["valid_life_time"] == 2**32 - 1)
+
+
+@pytest.mark.parametrize("is_extended", [True, False])
+def test_what_is_the_hosts_by_its_deadline_stays(
+    network: Namespace, holdings: Holdings, tmp_path: Path, is_extended: bool
+) -> None:
+    """Also if it is time to give it another lifetime before."""
+    host = holdings.host({ip_address(V4)})
+    added(holdings, host, 10, 3.5)
+    holdings.settle(host)
+    host_takes(network)
+    if is_extended:
+        extend_at = holdings._held[ip_address(V4)].extend_at
+        wait_for(lambda: boottime() >= extend_at, "it is to be extended")
+        holdings.do_what_is_due()
+    holdings.end_over(boottime() + 100)
+    assert is_permanent(network)
+    ending = [] if is_extended else [(V4, "the deadline has passed: removing")]
+    assert own_doings(tmp_path / "audit") == [*ending, (V4, TAKEN)]
+    copy = {"address": V4, "interface": INTERFACE, "prefix": 32}
+    told = Ok({"missing": [V4], "copies": [copy]})
+    assert holdings.renew(OWNER, boottime() + 30) == told
+
+
+def test_what_is_the_hosts_stays_after_a_pause(network: Namespace, holdings: Holdings) -> None:
+    host = holdings.host({ip_address(V4)})
+    added(holdings, host, 10, 600)
+    holdings.settle(host)
+    host_takes(network)
+    holdings.draw_deadlines_nearer(100, "the host was paused")
+    assert is_permanent(network)
+    assert len(holdings) == 0
+
+
+@pytest.mark.parametrize("how", ["add", "renew"])
+def test_what_the_host_puts_there_after_a_look_is_not_changed(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The helper has seen that nothing is there: then it puts its own there, or nothing."""
+    put = Kernel.put
+
+    def put_late(kernel: Kernel, assignments: list[Assignment]) -> dict[Address, KernelError]:
+        network.run("ip", "address", "add", f"{V4}/32", "dev", INTERFACE)
+        return put(kernel, assignments)
+
+    if how == "renew":
+        host = holdings.host({ip_address(V4)})
+        added(holdings, host, 10)
+        holdings.settle(host)
+        network.run("ip", "address", "delete", f"{V4}/32", "dev", INTERFACE)
+        time.sleep(0.02)
+        monkeypatch.setattr(Kernel, "put", put_late)
+        reply = holdings.renew(OWNER, boottime() + 60)
+        assert isinstance(reply, Ok)
+        assert reply.fields["missing"] == [V4]
+    else:
+        monkeypatch.setattr(Kernel, "put", put_late)
+        host = holdings.host({ip_address(V4)})
+        added(holdings, host, 10)
+        assert reasons(holdings.settle(host)) == {10: "File exists"}
+    assert is_permanent(network)
+    assert len(holdings) == 0
+
+
+def test_what_the_host_changes_before_it_is_read_back_is_given_up(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address(V4)})
+    address = added(holdings, host, 10)
+    holdings.settle(host)
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 32, "", deadline_in(600))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    holdings.put_waiting(host)
+    host_takes(network)
+    assert list(holdings.settle(host)) == [2]
+    assert is_permanent(network)
+    assert len(holdings) == 0
+
+
+def test_what_goes_between_a_look_and_its_removal_was_gone(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address(V4)})
+    address = added(holdings, host, 10)
+    holdings.settle(host)
+    assert [each.prefix for each in host.places(address)] == [32]
+    network.run("ip", "address", "delete", f"{V4}/32", "dev", INTERFACE)
+    assert holdings.remove(OWNER, address, host) == Ok({"was": "absent"})
+
+
+def test_an_interface_that_has_just_gone_is_told_by_its_number(holdings: Holdings) -> None:
+    assert Kernel().name(4711) == "4711"
+
+
 # --- the kernel does not answer ------------------------------------------------------------------
 
 
@@ -514,7 +629,7 @@ def test_an_extension_that_the_kernel_does_not_confirm_is_tried_again(
     network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = holdings.host({ip_address("192.0.2.1")})
-    added(holdings, host, 1, 3.5)
+    added(holdings, host, 1, 5.2)
     holdings.settle(host)
     (before,) = holdings._held.values()
     wait_for(lambda: boottime() >= before.extend_at, "it is to be extended")
@@ -579,7 +694,7 @@ def test_a_slow_machine_does_not_end_a_test(
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 2 * ACT_WITHIN_S
 
 
-def test_what_a_pause_has_outlived_goes_though_the_kernel_does_not_tell_of_the_others(
+def test_what_the_kernel_does_not_tell_of_after_a_pause_goes(
     network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
@@ -589,8 +704,7 @@ def test_what_a_pause_has_outlived_goes_though_the_kernel_does_not_tell_of_the_o
     monkeypatch.setattr(Kernel, "addresses", fail)
     holdings.draw_deadlines_nearer(100, "the host was paused")
     monkeypatch.undo()
-    assert present(network) == on_interface("192.0.2.2")
-    assert [each["valid_life_time"] <= 500 for each in shown(network)] == [True]
+    assert present(network) == []
 
 
 @pytest.mark.parametrize(
@@ -603,20 +717,19 @@ def test_what_a_pause_has_outlived_goes_though_the_kernel_does_not_tell_of_the_o
 )
 def test_what_an_earlier_life_left_does_not_outlive_a_pause(
     network: Namespace,
-    holdings: Holdings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     delete: Any,
     outcome: str,
 ) -> None:
     """Nobody knows until when it may stay."""
-    left = ("valid_lft", "900", "preferred_lft", "0")
-    network.run("ip", "address", "add", f"{V4}/32", "dev", INTERFACE, *left)
+    leave(network, tmp_path, f"{V4}/32")
     network.run("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
-    if delete is not None:
-        monkeypatch.setattr(Kernel, "delete", delete)
-    holdings.draw_deadlines_nearer(100, "the host was paused")
-    monkeypatch.undo()
+    with holdings_in(network, tmp_path) as holdings:
+        if delete is not None:
+            monkeypatch.setattr(Kernel, "delete", delete)
+        holdings.draw_deadlines_nearer(100, "the host was paused")
+        monkeypatch.undo()
     assert own_doings(tmp_path / "audit") == [
         (V4, "the host was paused: removing"),
         (V4, outcome),
@@ -683,12 +796,15 @@ def test_the_record_goes_on_where_the_kernel_does_not_tell_what_is_left(
     assert told[:2] == [str(address), INTERFACE]
 
 
-def test_what_is_left_on_an_interface_that_has_another_name_now_is_not_ours(
-    network: Namespace, holdings: Holdings
+def test_what_is_left_on_an_interface_that_has_another_name_now_is_in_doubt(
+    network: Namespace, tmp_path: Path
 ) -> None:
-    left = ("valid_lft", "900", "preferred_lft", "0")
+    leave(network, tmp_path, f"{V4}/32")
     for change in (("down",), ("name", "other0"), ("up",)):
         network.run("ip", "link", "set", "other0" if change == ("up",) else INTERFACE, *change)
-    network.run("ip", "address", "add", f"{V4}/32", "dev", "other0", *left)
-    page = holdings.page(OWNER, None, holdings.host(()))
-    assert page == Ok({"addresses": [], "more": False})
+    with holdings_in(network, tmp_path) as holdings:
+        page = holdings.page(OWNER, None, holdings.host(()))
+        assert page == Ok({"addresses": [], "more": False})
+        address = ip_address(V4)
+        assert isinstance(holdings.remove(OWNER, address, holdings.host({address})), Failed)
+    assert present(network) == [f"other0 {V4}/32"]

@@ -155,6 +155,14 @@ def test_what_somebody_removed_and_the_helper_put_back_is_not_sure_in_between(no
     assert told(node.remove(122.0, 122.1, A)) == [((2.0, 122.1), [(2.1, 60.0), (121.0, 122.0)])]
 
 
+def test_what_the_host_has_taken_is_not_sure_and_not_renewed(node: Writer) -> None:
+    """Not by renewals of what else is held, either."""
+    node.add(2.0, 2.1, A, 90.0).renewals(60.0, 90.0).renewals(120.0, 150.0)
+    node.own(130.0, "extend", A, "the host has it now: left alone")
+    node.renewals(180.0, 210.0).renewals(240.0, 270.0).remove(300.0, 300.1, A, "absent")
+    assert told(node) == [((2.0, 210.2), [(2.1, 60.0)])]
+
+
 @pytest.mark.parametrize("outcome", ["failed: no", "had no lifetime: removed"])
 def test_what_could_not_be_extended_is_not_sure(node: Writer, outcome: str) -> None:
     node.add(2.0, 2.1, A, 9.0).add(3.0, 3.1, A, 9.0, "present").own(4.0, "extend", A, outcome)

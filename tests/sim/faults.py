@@ -185,6 +185,15 @@ def _record_fails(world: "World", fault: Fault) -> None:
     world.timeline.later(fault.seconds, again)
 
 
+def _record_purged(world: "World", fault: Fault) -> None:
+    """While the helper does not run, which knows nothing then of what it has put there."""
+    _helper_killed(world, fault)
+    kernel = world.host(fault.host).kernel
+    kernel.unrecorded |= kernel.ours.keys() | kernel.under_way
+    if fault.number % 2:
+        _coordinator_killed(world, fault)
+
+
 def _reloaded(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
     interval_s = (0.5, 1.0, 2.0)[fault.number % 3]
@@ -436,6 +445,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "helper refuses": (1.5, _helper_refuses),
     "network fails": (1, _network_fails),
     "record fails": (0.5, _record_fails),
+    "record purged": (0.7, _record_purged),
     "reloaded": (0.5, _reloaded),
     "powered off": (2, _powered_off),
     "VM paused": (1.5, _paused),

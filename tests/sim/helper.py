@@ -62,8 +62,9 @@ class ModelHelper:
             for each in sorted(self.holdings.values(), key=lambda h: address_order(h.address))
             if not each.is_leaving
         )
-        left_over = frozenset(self._host.kernel.ours.keys() - self.holdings.keys())
-        places = {a: self._host.kernel.places[a] for a in left_over} | {
+        kernel = self._host.kernel
+        left_over = frozenset(kernel.ours.keys() - self.holdings.keys() - kernel.unrecorded)
+        places = {a: kernel.places[a] for a in left_over} | {
             each.address: Place(each.interface.name, each.prefix)
             for each in self.holdings.values()
             if not each.is_leaving
@@ -105,7 +106,9 @@ class ModelHelper:
             return self._failed(add, f"{add.interface} is down")
         elif refuses is not None:
             refusal = refuses
-        elif add.address in self._host.kernel.foreign and old is None:
+        elif (
+            old is None and add.address in self._host.kernel.foreign | self._host.kernel.unrecorded
+        ):
             refusal = "foreign"
         if refusal is not None:
             return self._refused(add, refusal)
@@ -136,6 +139,8 @@ class ModelHelper:
             holding.is_leaving = True
         if not self._host.can_change_network and address in self._host.kernel.ours:
             return self._failed(remove, "out of memory")
+        if address in self._host.kernel.unrecorded:
+            return self._failed(remove, "it may be what an earlier life has left")
         if self._host.kernel.take_off(address):
             self._host.tell(f"the helper removes {address}")
         self.holdings.pop(address, None)

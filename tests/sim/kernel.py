@@ -40,6 +40,8 @@ class ModelKernel:
         """What the helper has put there, and when it goes, on the host's clock."""
         self.places: dict[Address, Place] = {}
         """Where each of these is."""
+        self.unrecorded: set[Address] = set()
+        """Of that, what no record tells of any more."""
         self.foreign: set[Address] = set()
         """The host's own copies, permanent and with another prefix length."""
         self.held_until = 0.0
@@ -125,6 +127,7 @@ class ModelKernel:
         """Whether it was there. By whoever has the lock."""
         if self.ours.pop(address, None) is None:
             return False
+        self.unrecorded.discard(address)
         self._host.world.checker.disappeared(self._host, address)
         self._host.address_is_gone(address, self.places.pop(address))
         return True
@@ -147,6 +150,7 @@ class ModelKernel:
         for address in list(self.ours):
             self.delete(address)
         self.foreign.clear()
+        self.unrecorded.clear()
         self.under_way.clear()
         self._waiting.clear()
         self.held_until = 0.0

@@ -437,6 +437,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         only=("both frozen", "cut off", "coordinator frozen", "helper frozen"),
     ),
     _in(
+        MODEL_HELPER,
+        "what no record tells of counts as absent",
+        (
+            'return self._failed(remove, "it may be what an earlier life has left")',
+            "return AddressRemoved(remove.request, address)",
+        ),
+        only=("record purged", "sick", "entry changed", "coordinator killed"),
+    ),
+    _in(
         ADDRESSES, "a lifetime is rounded up", ("return max(0, floor(", "return max(0, 1 + floor(")
     ),
     _in(
