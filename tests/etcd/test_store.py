@@ -47,7 +47,7 @@ from yaim.core.model import (
     Revision,
     frozen_mapping,
 )
-from yaim.etcd.access import EtcdAccess
+from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.schema import Keys
 from yaim.etcd.store import MAX_OPS, WATCH_LATE_S, EtcdAction, EtcdStore
@@ -296,6 +296,33 @@ def test_after_a_transaction_that_finds_another_advertisement_nothing_more_is_re
     view = desk.ask(ReadCluster(), ClusterRead).view
     assert set(view.marks.values()) == set(marks[MAX_OPS:])
     assert view.nodes[ME].advertisement.reason == "its advertisement cannot be read"
+    desk.client.close()
+
+
+@pytest.mark.parametrize("kind", [ClaimMarks, AdvertiseNode, ReleaseMarks])
+def test_of_several_transactions_of_which_one_is_not_answered_a_read_tells_what_is_done(
+    etcd: EtcdServer, keys: Keys, kind: type[EtcdAction]
+) -> None:
+    def fail() -> None:
+        raise EtcdError("no answer in time")
+
+    desk = Desk(etcd.url, keys, kind=ChangedMeanwhile)
+    assert isinstance(desk.client, ChangedMeanwhile)
+    pool = tuple(ip_address(f"198.51.{n // 256}.{n % 256}") for n in range(300))
+    me = Member(desk, pool)
+    marks = () if kind is ClaimMarks else me.claim(*pool).marks
+    desk.client.change = fail
+    action: EtcdAction = ClaimMarks(3, pool, me.lease, me.advertised)
+    if kind is AdvertiseNode:
+        action = AdvertiseNode(3, advertisement("HTTP 503"), me.lease, me.advertised, marks)
+    elif kind is ReleaseMarks:
+        action = ReleaseMarks(3, marks, me.advertised)
+    assert desk.ask(action, WriteFailed) == WriteFailed(3, "no answer in time")
+    view = desk.ask(ReadCluster(), ClusterRead).view
+    there = pool[:MAX_OPS] if kind is ClaimMarks else pool[MAX_OPS:]
+    assert set(view.marks) == set(there)
+    assert {mark.lease for mark in view.marks.values()} == {me.lease}
+    assert view.nodes[ME].revision == me.advertised
     desk.client.close()
 
 
