@@ -1273,6 +1273,22 @@ def test_what_moves_is_released_before_a_full_etcd_is_told_anything_new() -> Non
     assert release == ReleaseMarks(release.request, (mark(B, 4),), Revision(2))
 
 
+def test_what_is_to_move_and_a_full_etcd_does_not_release_stays_until_it_does() -> None:
+    play = holding(A, B)
+    nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 5))
+    both = (mark(A, 4), mark(B, 4))
+    (remove,) = play.tell(ClusterChanged(view(5, (A, B), nodes, both)))
+    assert isinstance(remove, RemoveAddress)
+    (release,) = play.tell(AddressRemoved(remove.request, remove.address))
+    assert isinstance(release, ReleaseMarks)
+    add, _, told = refused_as_full(play, release)
+    assert isinstance(add, AddAddress) and add.address == remove.address
+    assert isinstance(told, AdvertiseNode) and told.advertisement == advertisement()
+    play.tell(AddressAdded(add.request, add.address))
+    again = play.tell(NodeAdvertised(told.request, node(ME, LEASE, 9)))
+    assert requests(again) == [RemoveAddress]
+
+
 def test_what_a_full_etcd_has_refused_may_be_done_and_is_not_used_before_a_read() -> None:
     """A member that notices while it applies a write does that, and then answers so."""
     play = holding(A)
