@@ -12,12 +12,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CORE_MAY_IMPORT = (
+    "bisect",
     "collections",
     "dataclasses",
     "enum",
     "functools",
     "hashlib",
     "ipaddress",
+    "itertools",
     "types",
     "typing",
     "yaim.core",

@@ -1808,8 +1808,7 @@ def _gone(before: ClusterView | None, view: ClusterView) -> list[Mark]:
     object in both. More may be among them: those that were told again."""
     if before is None or before.marks is view.marks:
         return []
-    present = set(map(id, view.marks.values()))
-    return [mark for mark in before.marks.values() if id(mark) not in present]
+    return [mark for a, mark in before.marks.items() if view.marks.get(a) is not mark]
 
 
 def _to_release(write: Write) -> frozenset[Mark]:
