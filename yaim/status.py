@@ -156,6 +156,8 @@ def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
     ready_first = sorted(view.nodes.items(), key=lambda item: (item[1].is_waiting, item[0]))
     for name, node in ready_first:
         reason = node.why_not(entry)
+        if reason is None and not node.advertisement.takes:
+            reason = "takes nothing until its checks have answered and its helper is there"
         if reason is None:
             return f"{name} may hold it and has not taken it yet"
         names.setdefault(reason, []).append(name)

@@ -39,6 +39,7 @@ def node(
     is_healthy: bool = True,
     waits_s: float = 0.0,
     present: frozenset[Address] = frozenset(),
+    takes: bool = True,
 ) -> Node:
     return Node(
         NodeName(name),
@@ -52,6 +53,7 @@ def node(
             version="",
             waits_s=waits_s,
             present=dict.fromkeys(present, "eth0, /24"),
+            takes=takes,
             placement=VERSION,
         ),
         LeaseId(1),
@@ -187,6 +189,15 @@ def test_what_a_node_has_for_another_reason_nobody_takes_and_its_holder_keeps() 
     assert spread(entries(1), nodes, {address(1): "c"}) == {}
 
 
+def test_a_node_that_takes_nothing_now_keeps_what_it_holds_and_gets_nothing() -> None:
+    nodes = [node("a", takes=False), node("b")]
+    held = {address(1): "a", address(2): "a", address(3): "b"}
+    assert spread(entries(3), nodes, held) == held
+    placed = spread(entries(7), nodes, held)
+    assert placed == {address(n): "a" if n < 3 else "b" for n in range(1, 8)}
+    assert spread(entries(2), nodes[:1], {address(1): "a"}) == {address(1): "a"}
+
+
 def test_a_second_copy_does_not_cost_a_node_what_it_holds() -> None:
     nodes = [node("a", present=frozenset({address(1)})), node("b")]
     held = {address(1): "a"}
@@ -205,6 +216,7 @@ def clusters(draw: st.DrawFn) -> tuple[list[PoolEntry], list[Node], dict[Address
             is_healthy=draw(st.integers(0, 9)) > 0,
             waits_s=draw(st.sampled_from((0.0, 0.0, 10.0))),
             present=draw(some_addresses) if draw(st.integers(0, 3)) == 0 else frozenset(),
+            takes=draw(st.integers(0, 3)) > 0,
         )
         for name in names
     ]
@@ -231,7 +243,12 @@ def test_spread_and_moves_are_the_best_that_exist(
 
     choices: dict[Address, list[NodeName]] = {}
     for entry in pool:
-        able = [each for each in nodes if each.can_hold(entry)]
+        able = [
+            each
+            for each in nodes
+            if each.can_take(entry)
+            or (each.can_hold(entry) and each.name == held.get(entry.address))
+        ]
         ready = [each for each in able if each.advertisement.waits_s == 0]
         holder = [each for each in able if each.name == held.get(entry.address)]
         if any(entry.address in each.advertisement.present for each in nodes):

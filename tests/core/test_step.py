@@ -376,19 +376,23 @@ def test_a_check_that_does_not_answer_in_time_counts_as_unhealthy() -> None:
 def several(play: Play, *names: str, is_any_enough: bool = False) -> None:
     """From now on the node's checks are these."""
     checks = tuple(CheckSettings(name) for name in names)
-    play.tell(SettingsChanged(replace(settings(), checks=checks, is_any_enough=is_any_enough)))
+    play.settle(
+        play.tell(SettingsChanged(replace(settings(), checks=checks, is_any_enough=is_any_enough)))
+    )
 
 
 def test_with_several_checks_nothing_is_taken_or_given_up_until_they_have_answered() -> None:
     play = holding(A)
     several(play, "database", "web")
-    me = (node(ME, LEASE, 2),)
+    assert not advertised(play).takes
+    me = (Node(ME, advertised(play), LEASE, Revision(5)),)
     assert play.tell(ClusterChanged(view(5, (A, B), me, (mark(A, 4),)))) == []
     assert play.tell(play.answer("database", True)) == []
     assert play.state.held == (A,)
     (write,) = play.tell(play.answer("web", True))
     assert isinstance(write, AdvertiseNode)
     assert (write.advertisement.is_healthy, write.advertisement.reason) == (True, "database, web")
+    assert write.advertisement.takes
     told = Node(ME, write.advertisement, LEASE, Revision(6))
     assert requests(play.tell(NodeAdvertised(write.request, told))) == [ClaimMarks]
 
@@ -560,7 +564,7 @@ def test_after_an_outage_the_same_addresses_are_added_again() -> None:
 def test_what_is_not_seen_when_deadline_and_grace_are_over_is_believed_gone() -> None:
     play = holding(A)
     deadline = play.deadline()
-    play.tell(HelperLost("it hung up"))
+    play.settle(play.tell(HelperLost("it hung up")))
     play.after(1.0)
     play.tell(LeaseKept(LEASE, TTL_S, Boottime(play.now)))
     assert play.tell(play.unhealthy()) == []
@@ -985,15 +989,16 @@ def test_a_restarted_coordinator_adopts_its_lease_and_keeps_its_addresses() -> N
     assert play.tell(ClusterRead(there)) == [KeepLease(LEASE)]
     assert play.tell(play.kept()) == [
         RenewAddresses(play.deadline()),
-        AdvertiseNode(1, advertisement(), LEASE, Revision(2), ()),
+        AdvertiseNode(1, replace(advertisement(), takes=False), LEASE, Revision(2), ()),
     ]
-    mine = node(ME, LEASE, 8)
+    mine = Node(ME, replace(advertisement(), takes=False), LEASE, Revision(8))
     assert play.tell(NodeAdvertised(1, mine)) == [ReadCluster()]
     assert play.state.held == (A,)
     assert play.tell(ClusterRead(replace(there, revision=Revision(8), nodes={ME: mine}))) == [
         AddAddress(2, B, "eth0", 32, play.deadline())
     ]
-    assert play.tell(play.healthy(), AddressAdded(2, B)) == []
+    (write,) = play.tell(play.healthy(), AddressAdded(2, B))
+    assert write == AdvertiseNode(3, advertisement(), LEASE, Revision(8), ())
     assert set(play.state.held) == {A, B}
 
 
@@ -1357,9 +1362,10 @@ def test_a_changed_advertisement_is_read_anew_before_it_is_written_again() -> No
 
 def test_a_restarted_helper_gets_every_address_anew() -> None:
     play = holding(A)
-    assert play.tell(HelperLost("it hung up")) == []
+    play.settle(play.tell(HelperLost("it hung up")))
     play.now += 0.2
-    (add,) = play.tell(helper_ready())
+    add, write = play.tell(helper_ready())
+    assert isinstance(write, AdvertiseNode) and write.advertisement.takes
     assert isinstance(add, AddAddress)
     assert add == AddAddress(add.request, A, "eth0", 32, play.state.local[A].deadline)
 
@@ -1375,7 +1381,7 @@ def test_an_answer_of_the_helpers_earlier_life_does_not_count() -> None:
 def test_a_helper_that_stays_away_costs_the_node_its_addresses() -> None:
     play = holding(A)
     deadline = play.deadline()
-    play.tell(HelperLost("no answer within 2 s"))
+    play.settle(play.tell(HelperLost("no answer within 2 s")))
     for _ in range(2):
         play.after(1.0, play.kept())
     play.now = max(play.now, deadline + HELPER_GRACE_S)
@@ -1386,11 +1392,34 @@ def test_a_helper_that_stays_away_costs_the_node_its_addresses() -> None:
     assert write.release == (mark(A, 4),)
 
 
-def test_a_helper_that_restarts_within_its_time_changes_nothing() -> None:
+def test_a_node_without_its_helper_says_at_once_that_it_takes_nothing_until_it_is_back() -> None:
+    """For up to 2 s it was given what it could not add."""
     play = started()
-    assert play.tell(HelperLost("it hung up")) == []
+    play.settle(play.tell(HelperLost("it hung up")))
+    assert advertised(play) == replace(advertisement(), takes=False)
     play.now += 0.5
-    assert play.tell(helper_ready()) == []
+    play.settle(play.tell(helper_ready()))
+    assert advertised(play) == advertisement()
+
+
+def test_a_node_with_a_check_that_was_added_says_that_it_takes_nothing_until_it_has_answered() -> (
+    None
+):
+    """It was given its share of what a failed node had held, and took none of it for a minute."""
+    play = holding(A)
+    several(play, "service", "slow")
+    assert advertised(play) == replace(advertisement(), takes=False)
+    assert play.state.held == (A,)
+    play.settle(play.after(0.5, play.answer("slow", True)))
+    assert advertised(play).takes and play.state.held == (A,)
+
+
+def test_what_is_here_or_down_is_said_also_while_a_check_has_not_answered() -> None:
+    play = holding(A)
+    several(play, "service", "slow")
+    (write,) = play.tell(AddressesObserved(frozen_mapping({B: (Place("eth0", 24),)})))
+    assert isinstance(write, AdvertiseNode) and set(write.advertisement.present) == {B}
+    assert write.advertisement.is_healthy and not write.advertisement.takes
 
 
 def test_an_address_that_the_helper_refuses_is_left_to_other_nodes() -> None:
@@ -2098,7 +2127,7 @@ def test_sighup_with_no_longest_wait_ends_a_wait_at_once() -> None:
 def test_a_helper_that_is_lost_again_and_again_makes_its_node_wait() -> None:
     play = holding(A)
     for _ in range(2):
-        play.tell(HelperLost("it hung up"))
+        play.settle(play.tell(HelperLost("it hung up")))
         for _ in range(6):
             play.settle(play.after(1.0, play.kept()))
         play.settle(play.tell(helper_ready()))
@@ -2113,6 +2142,7 @@ def test_a_restart_ends_a_wait_with_its_first_answer() -> None:
     there = view(7, (A,), (Node(ME, waiting, LEASE, Revision(2)),), (mark(A, 4),))
     play.tell(helper_ready(), ClusterRead(there))
     write = play.tell(play.kept())[-1]
+    waiting = replace(waiting, takes=False)
     assert isinstance(write, AdvertiseNode) and write.advertisement == waiting
     play.tell(NodeAdvertised(write.request, Node(ME, waiting, LEASE, Revision(8))))
     (write,) = play.tell(play.healthy())

@@ -55,6 +55,7 @@ def advertisement() -> Advertisement:
         version="0.1.0",
         down=frozenset({"eth1"}),
         waits_s=40.0,
+        takes=False,
         present=frozen_mapping({ADDRESS: "eth0, /24"}),
     )
 

@@ -144,6 +144,7 @@ class Checker:
         offers = node is not None and any(
             node.can_hold(PoolEntry(mark.address, interface)) for interface in INTERFACES
         )
+        offers = offers and node is not None and node.advertisement.takes
         if node is None or node.lease != mark.lease or not offers:
             raise Broken(NO_RIGHT, f"{mark.holder} gets the mark of {mark.address}: it is {node}")
 

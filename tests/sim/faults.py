@@ -200,6 +200,11 @@ def _reloaded(world: "World", fault: Fault) -> None:
     host.change_settings(interval_s, has_other_check=fault.number % 2 == 0)
 
 
+def _check_added(world: "World", fault: Fault) -> None:
+    """By SIGHUP; its first answer takes its time."""
+    world.host(fault.host).add_slow_check(fault.seconds)
+
+
 # --- the host -----------------------------------------------------------------------------------
 
 
@@ -447,6 +452,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "record fails": (0.5, _record_fails),
     "record purged": (0.7, _record_purged),
     "reloaded": (0.5, _reloaded),
+    "check added": (1, _check_added),
     "powered off": (2, _powered_off),
     "VM paused": (1.5, _paused),
     "clock set": (0.7, _clock_set),

@@ -55,6 +55,8 @@ DRIFT = 0.0005
 ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
 CHECK_EVERY_S = 1.0
+SLOW_CHECK = CheckSettings("slow")
+"""Well, too, but it takes its time."""
 SERVICE, OTHER_CHECK = "service", CheckSettings("disk")
 """The one comes and goes. The other one is always well, and is not always made."""
 FOREIGN_PLACE = Place("eth0", 25)
@@ -143,6 +145,8 @@ class Host:
         self.flapping_until = 0.0
         self.flapping_lag_s = 0.0
         """How much later than at others it comes and goes."""
+        self.slow_until = 0.0
+        """A check that takes its time has not answered yet."""
         self.mute_until = 0.0
         """The checks do not answer."""
         # The helper:
@@ -281,7 +285,7 @@ class Host:
             self.set_link(interface, is_up=True, is_interface_up=True)
         self.fails_at = ""
         self.wire.heal()
-        self.sick_until = self.flapping_until = self.mute_until = 0.0
+        self.sick_until = self.flapping_until = self.mute_until = self.slow_until = 0.0
         self.refuses = self.refuses_one = None
         self.can_change_network = self.can_record = True
         self.kernel.release()
@@ -337,6 +341,13 @@ class Host:
     def change_settings(self, interval_s: float, *, has_other_check: bool) -> None:
         checks = (self.settings.checks[0], *((OTHER_CHECK,) if has_other_check else ()))
         self.settings = replace(self.settings, interval_s=interval_s, checks=checks)
+        self.reload()
+
+    def add_slow_check(self, seconds: float) -> None:
+        """It answers only after so long."""
+        self.slow_until = self.world.timeline.now + seconds
+        checks = tuple(each for each in self.settings.checks if each != SLOW_CHECK)
+        self.settings = replace(self.settings, checks=(*checks, SLOW_CHECK))
         self.reload()
 
     def end_wait(self) -> None:
@@ -495,6 +506,8 @@ class Host:
         if now >= self.mute_until:
             valid_until = Boottime(self.clock() + 2 * CHECK_EVERY_S + 0.5)
             for check in self.settings.checks:
+                if check == SLOW_CHECK and now < self.slow_until:
+                    continue
                 is_well = is_healthy or check.name != SERVICE
                 self.post(CheckAnswered(check.name, is_well, "checked", valid_until), life)
         every_s = 0.35 if now < self.flapping_until else CHECK_EVERY_S

@@ -200,15 +200,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         STEP,
         "a release in doubt is forgotten",
-        ("in_doubt = self.state.in_doubt | _to_release(write)", "in_doubt = self.state.in_doubt"),
+        ("in_doubt=self.state.in_doubt | marks", "in_doubt=self.state.in_doubt"),
         only=("entry changed", "slow", "answers cut", "lossy", "sick"),
     ),
     _in(
         STEP,
         "a release under way is forgotten",
         (
-            "self.state.in_doubt | (_to_release(write) if write is not None else frozenset())",
-            "self.state.in_doubt",
+            "return leaving | (_to_release(write) if write is not None else frozenset())",
+            "return leaving",
         ),
         only=("entry changed", "slow", "sick", "flapping"),
     ),
@@ -358,8 +358,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "SIGHUP does not let refused addresses be tried again",
         (
-            "settings=settings,\n                    refused=self._foreign(),",
-            "settings=settings,",
+            "refused=self._foreign(),\n                    trial=Trial(),",
+            "trial=Trial(),",
         ),
         only=("helper refuses", "network fails", "record fails", "address foreign"),
     ),
@@ -416,6 +416,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a limit that was found is forgotten",
         ("            if not too_many and not state.refused and 2", "            if 2"),
         only=("slow", "sick"),
+    ),
+    _in(
+        STEP,
+        "that it takes nothing a node does not say",
+        ("desired = replace(desired, takes=takes or not desired.is_healthy)", "pass"),
+        only=("slow", "watch cut"),
+    ),
+    _in(
+        PLACEMENT,
+        "a node that says that it takes nothing is placed like any other",
+        ("        able &= taking if holder is None else taking | 1 << holder\n", ""),
+        only=("slow", "watch cut"),
     ),
     _in(
         STEP,

@@ -194,13 +194,20 @@ def _lose_leases(world: World) -> None:
 
 
 def _hand_over(world: World) -> None:
-    """Now one node is unhealthy, or its link is down, and the others have nothing else to do."""
+    """Now one node is unhealthy, or its link is down, and the others have nothing else to do; but
+    one of them may have got a check that has not answered yet."""
     if len(world.hosts) < 2 or world.scenario.seed % 3:
         return
     host = world.host(world.scenario.seed // 6)
     if _is_waiting_for_a_name(world):
         return
     concerned = set(host.kernel.ours)
+    slow = set()
+    if len(world.hosts) > 2 and world.scenario.seed % 4 < 2:
+        other = world.host(world.scenario.seed // 6 + 1)
+        other.add_slow_check(inf)
+        world.timeline.run(world.timeline.now + TOLD_WITHIN_S)
+        slow.add(other.name)
     refuses = _fill(world)
     if world.scenario.seed % 2:
         host.sick_until = inf
@@ -215,7 +222,7 @@ def _hand_over(world: World) -> None:
         world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
     holders = world.checker.holders()
     for each, names in eligible(world).items():
-        others = names - {host.name}
+        others = names - {host.name} - slow
         if each not in concerned:
             continue
         if not others & set(holders.get(each, ())) and others:

@@ -113,6 +113,23 @@ def test_sighups_that_change_the_checks_move_nothing() -> None:
     assert world.checker.moves == moves
 
 
+def test_a_sighup_that_adds_a_slow_check_leaves_to_others_what_a_failed_node_held() -> None:
+    """A node that took nothing for as long as the check took was given its share by all."""
+    world = World(calm(nodes=3, addresses=6))
+    world.timeline.run(4.0)
+    held = {a for a, names in world.checker.holders().items() if names == ["n1"]}
+    world.host(0).add_slow_check(60.0)
+    world.timeline.run(4.5)
+    world.host(1).sick_until = 100.0
+    world.timeline.run(6.5)
+    assert len(world.checker.holders()) == 6
+    on_first = {a for a, names in world.checker.holders().items() if names == ["n1"]}
+    assert on_first == held
+    world.timeline.run(66.0)
+    on_first = {a for a, names in world.checker.holders().items() if names == ["n1"]}
+    assert len(on_first) == 3
+
+
 def flapping_beside_others(flap_max_wait_s: float) -> World:
     """One of three nodes, for a minute."""
     world = World(replace(calm(nodes=3, addresses=6), flap_max_wait_s=flap_max_wait_s))

@@ -104,6 +104,9 @@ class Advertisement:
     holder keeps it."""
     placement: int = 1
     """The highest version of the placement that it can compute."""
+    takes: bool = True
+    """Whether it takes anything now. If not, it keeps what it holds: a check that was added has not
+    answered yet, or its helper is being started anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,10 @@ class Node:
     def can_hold(self, entry: PoolEntry) -> bool:
         """Whether this node may have the address, as far as the node itself decides that."""
         return self.why_not(entry) is None
+
+    def can_take(self, entry: PoolEntry) -> bool:
+        """Whether it may be given the address now, which it does not hold."""
+        return self.advertisement.takes and self.can_hold(entry)
 
     def can_keep(self, entry: PoolEntry) -> bool:
         """Whether this node may go on holding what no node may be given, because of a mistake in

@@ -8,7 +8,8 @@ its holder, which counts it in its load, and is given to nobody else. A mistake 
 and who holds it remembers how it is held; nobody else could know.
 
 What is on some node for another reason than yaim nobody takes: it may stay where it is held, and
-where it is not, no node is eligible.
+where it is not, no node is eligible. Nor
+is a node for what it does not hold, while it says that it takes nothing.
 
 Every node computes the same answer from the same snapshot, so nodes do not race each other for
 an address. The answer has the most even spread that eligibility allows and, among those, the
@@ -29,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from yaim.core import placement_v1
-from yaim.core.eligibility import Eligibility
+from yaim.core.eligibility import Eligibility, joined
 from yaim.core.model import (
     Address,
     Advertisement,
@@ -126,6 +127,7 @@ def _place(
     number_of = {name: number for number, name in enumerate(names)}
     eligibility = Eligibility(in_order)
     waiting = eligibility.named(frozenset(node.name for node in in_order if node.is_waiting))
+    taking = joined(1 << n for n, node in enumerate(in_order) if node.advertisement.takes)
     present = all_present(nodes)
     spread = Spread(len(names))
     placed: list[Address] = []
@@ -137,6 +139,7 @@ def _place(
             number = number_of.get(mark.holder)
             if number is not None and in_order[number].lease == mark.lease:
                 holder = number
+        able &= taking if holder is None else taking | 1 << holder
         if present and entry.address in present:
             able &= 0 if holder is None else 1 << holder
         home = holder if holder is not None and able >> holder & 1 else None

@@ -1049,7 +1049,7 @@ class _Turn:
         return {
             a
             for a in held
-            if a in present or not any(other.can_hold(view.pool[a]) for other in others)
+            if a in present or not any(other.can_take(view.pool[a]) for other in others)
         }
 
     def _sweep(self) -> None:
@@ -1443,7 +1443,7 @@ class _Turn:
         if present is None and self.state.has_advertised and is_asked:
             # It has gone from etcd, perhaps with the lease: the keepalive will tell.
             return None
-        if not is_checked and (present is None or self.state.has_advertised):
+        if not is_checked and present is None:
             return None
         if not self.state.has_advertised and self._awaits_kernel():
             return None
@@ -1479,6 +1479,8 @@ class _Turn:
                     reason=told.reason,
                     waits_s=told.waits_s,
                 )
+            takes = is_checked and helper is not None
+            desired = replace(desired, takes=takes or not desired.is_healthy)
             is_told = present.advertisement == desired and self.state.has_advertised
             if is_told and self.state.full is None:
                 return None

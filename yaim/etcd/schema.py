@@ -301,6 +301,7 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "version": advertisement.version,
             "down": sorted(advertisement.down),
             "waits_s": advertisement.waits_s,
+            "takes": advertisement.takes,
             "present": {str(address): where for address, where in advertisement.present.items()},
             "placement": advertisement.placement,
         },
@@ -338,6 +339,7 @@ def _read_advertisement(value: bytes) -> Advertisement:
             version=str(read["version"]),
             down=frozenset(str(interface) for interface in read.get("down", ())),
             waits_s=_read_seconds(read.get("waits_s", 0)),
+            takes=read.get("takes", True) is not False,
             present=frozen_mapping(
                 {ip_address(a): str(where) for a, where in read.get("present", {}).items()}
             ),
