@@ -10,6 +10,7 @@ from threading import Event as Flag
 
 import pytest
 
+from tests.helper.network import wait_for
 from yaim.core.events import AddressesObserved, AddressGone, Event, LinksObserved
 from yaim.core.model import Place
 from yaim.kernel_watch import KernelWatch
@@ -27,6 +28,9 @@ class Watched:
         self.run = namespace.run
         self._told: SimpleQueue[Event] = SimpleQueue()
         self._own: SimpleQueue[AddressesObserved] = SimpleQueue()
+        self.links = LinksObserved(frozenset())
+        """As it was told last."""
+        self._up: frozenset[str] | None = None
         self.may_tell = Flag()
         """Not set: the watch has to wait with what it tells."""
         self.may_tell.set()
@@ -42,6 +46,12 @@ class Watched:
         self.may_tell.wait()
         if isinstance(event, AddressesObserved):
             self._own.put(event)
+        elif isinstance(event, LinksObserved):
+            # Most tests are about what is up.
+            self.links = event
+            if event.up != self._up:
+                self._up = event.up
+                self._told.put(LinksObserved(event.up))
         else:
             self._told.put(event)
 
@@ -148,7 +158,7 @@ def test_what_is_there_at_the_start_is_told_after_the_links() -> None:
         told: SimpleQueue[Event] = SimpleQueue()
         with namespace.entered():
             KernelWatch(told.put)
-        assert told.get(timeout=WITHIN_S) == LinksObserved(frozenset({"lo"}))
+        assert told.get(timeout=WITHIN_S) == LinksObserved(frozenset({"lo"}), frozenset())
         own = told.get(timeout=WITHIN_S)
         assert isinstance(own, AddressesObserved)
         assert _listed(own) == ["192.0.2.10 lo, /24"]
@@ -209,3 +219,22 @@ def test_messages_that_were_lost_do_not_end_the_watch(host: Watched, tmp_path: P
     host.wait_until_own("192.0.2.10 far, /24")
     host.run("ip", "link", "set", "far", "down")
     host.wait_for(LinksObserved(frozenset()))
+
+
+def test_further_names_of_interfaces_are_told_and_follow_a_rename(host: Watched) -> None:
+    host.run("ip", "link", "property", "add", "dev", "eth0", "altname", "lan0", "altname", "uplink")
+    wait_for(lambda: host.links.altnames == {"lan0": "eth0", "uplink": "eth0"}, "the names")
+    host.run("ip", "link", "set", "eth0", "down")
+    host.run("ip", "link", "set", "eth0", "name", "eth7")
+    wait_for(lambda: host.links.altnames == {"lan0": "eth7", "uplink": "eth7"}, "the new name")
+    # Of a link that is down the kernel does not tell this.
+    host.run("ip", "link", "set", "eth7", "up")
+    host.run("ip", "link", "property", "del", "dev", "eth7", "altname", "lan0")
+    wait_for(lambda: host.links.altnames == {"uplink": "eth7"}, "one name less")
+
+
+def test_what_is_down_is_told_apart_from_what_is_missing(host: Watched) -> None:
+    host.run("ip", "link", "set", "eth0", "down")
+    wait_for(lambda: host.links.down == frozenset({"eth0", "far"}), "both ends to be down")
+    host.run("ip", "link", "del", "eth0")
+    wait_for(lambda: host.links.down == frozenset(), "both ends to be gone")

@@ -404,9 +404,9 @@ def _lab(options: argparse.Namespace) -> int:
 
 def _config_check(options: argparse.Namespace) -> int:
     """Looks into the TLS files for etcd, too. `run` starts with files that do not belong together
-    at the moment: it reads them anew whenever it connects."""
+    at the moment: it reads them anew whenever it connects. Warns of a missing interface."""
     loaded = _load_or_exit(options)
-    from yaim import configured
+    from yaim import configured, interfaces
     from yaim.etcd.access import EtcdError, read_secrets
     from yaim.etcd.certificates import expiries, faults, warnings_of
 
@@ -426,6 +426,9 @@ def _config_check(options: argparse.Namespace) -> int:
         return EX_CONFIG
     for warning in warnings_of(expiries(access, secrets), datetime.now(UTC)):
         _complain(f"warning: {warning}")
+    # It may come later, as bonds and VLANs do.
+    if why_missing := interfaces.why_missing(loaded.interface):
+        _complain(f"warning: {loaded.origins.get('interface', '')}: interface: {why_missing}")
     print("the configuration is good")
     return 0
 

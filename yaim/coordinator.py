@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -61,6 +60,7 @@ from yaim.core.state import State
 from yaim.core.step import step
 from yaim.etcd.store import EtcdStore
 from yaim.helper_client import HelperAction, HelperClient
+from yaim.interfaces import shown_name, why_missing
 from yaim.kernel_watch import KernelWatch
 from yaim.logs import set_level
 from yaim.service_manager import ServiceManager, health_word
@@ -242,11 +242,11 @@ class Coordinator:
     def _why_not_on(self, interface: str) -> str:
         """Nodes that were told the same mistake in the same instant would hand their addresses to
         each other, and none would take them."""
-        if interface not in (name for _, name in socket.if_nameindex()):
-            return f"there is no {interface} on this host"
         helper = self._state.helper
-        if helper is not None and interface not in helper.networks:
-            return f"the helper's allowlist has no {interface}"
+        if why_not := why_missing(interface):
+            return why_not
+        if helper is not None and shown_name(interface) not in helper.networks:
+            return f"the helper's allowlist has no {shown_name(interface)}"
         return ""
 
     def _restart(self) -> Event:

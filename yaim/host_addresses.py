@@ -10,7 +10,7 @@ nothing.
 
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -27,12 +27,15 @@ FOREVER = 0xFFFFFFFF
 
 def attributes(body: bytes, offset: int) -> dict[int, bytes]:
     """Type to value of the attributes (struct rtattr) behind a message's fixed part."""
-    found = {}
+    return dict(each_attribute(body, offset))
+
+
+def each_attribute(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Type and value, from there on."""
     while offset + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        found[kind] = body[offset + _ATTRIBUTE.size : offset + length]
+        yield kind, body[offset + _ATTRIBUTE.size : offset + length]
         offset += max(_ATTRIBUTE.size, (length + 3) & ~3)
-    return found
 
 
 def address_of(body: bytes) -> Address | None:

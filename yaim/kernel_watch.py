@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 from yaim.core.events import AddressesObserved, AddressGone, Event, LinksObserved
 from yaim.core.model import Address, Place, frozen_mapping
-from yaim.host_addresses import ADDRESS, HostAddresses, address_of, attributes
+from yaim.host_addresses import (
+    ADDRESS,
+    HostAddresses,
+    address_of,
+    attributes,
+    each_attribute,
+)
 
 __all__ = [
     "ADDRESS",
@@ -44,7 +50,8 @@ _HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port (struct nlmsghdr)."""
 _LINK = struct.Struct("=BxHiII")
 """Family, type, index, flags, change (struct ifinfomsg)."""
-_IFLA_IFNAME = 3
+_IFLA_IFNAME, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 3, 52, 53
+_NLA_F_NESTED = 0x8000
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 """Together: up, and operational as RFC 2863 has it; `ip` shows NO-CARRIER for the first alone."""
 _RECEIVE_BYTES = 1 << 18
@@ -65,7 +72,9 @@ class KernelWatch:
         self._socket = _subscribed()
         self._links: dict[int, tuple[str, bool]] = {}
         """Index to name and whether it is up."""
-        self._told: frozenset[str] | None = None
+        self._altnames: dict[int, tuple[str, ...]] = {}
+        """Index to further names."""
+        self._told: LinksObserved | None = None
         self._has_all = False
         """All links have been told; that takes several datagrams."""
         self._addresses = HostAddresses()
@@ -92,6 +101,7 @@ class KernelWatch:
                 self._socket.close()
                 time.sleep(RESUBSCRIBE_AFTER_S)
                 self._links.clear()
+                self._altnames.clear()
                 self._has_all = False
                 self._socket = _subscribed()
                 ask_for_all(self._socket, _RTM_GETLINK)
@@ -119,10 +129,21 @@ class KernelWatch:
                 address = self._addresses.note_gone(body)
                 if address is not None:
                     self._post(AddressGone(address, self._place_of(body)))
-        up = frozenset(name for name, is_up in self._links.values() if is_up)
-        if self._has_all and up != self._told:
-            self._told = up
-            self._post(LinksObserved(up))
+        if self._has_all:
+            links = self._links.values()
+            altnames = {
+                each: self._links[index][0]
+                for index, names in self._altnames.items()
+                for each in names
+            }
+            told = LinksObserved(
+                frozenset(name for name, is_up in links if is_up),
+                frozenset(name for name, is_up in links if not is_up),
+                frozen_mapping(altnames),
+            )
+            if told != self._told:
+                self._told = told
+                self._post(told)
 
     def _end_dump(self) -> None:
         """Of the links, which come first, or of the addresses, of which some may have been left out
@@ -163,14 +184,28 @@ class KernelWatch:
         if family != socket.AF_UNSPEC:
             # Of a bridge's port, say: it comes and goes without the link.
             return
-        name = attributes(body, _LINK.size).get(_IFLA_IFNAME, b"").rstrip(b"\0")
+        found = attributes(body, _LINK.size)
+        name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0")
+        self._altnames.pop(index, None)
         if is_there:
+            if altnames := _altnames(found):
+                self._altnames[index] = altnames
             self._links[index] = (
                 os.fsdecode(name),
                 flags & _IFF_UP != 0 and flags & _IFF_RUNNING != 0,
             )
         else:
             self._links.pop(index, None)
+
+
+def _altnames(found: Mapping[int, bytes]) -> tuple[str, ...]:
+    """The further names of a link; in a list of its own, all with the same type."""
+    nested = found.get(_IFLA_PROP_LIST | _NLA_F_NESTED, found.get(_IFLA_PROP_LIST, b""))
+    names = []
+    for kind, value in each_attribute(nested, 0):
+        if kind == _IFLA_ALT_IFNAME:
+            names.append(os.fsdecode(value.rstrip(b"\0")))
+    return tuple(names)
 
 
 def _subscribed() -> socket.socket:

@@ -49,6 +49,7 @@ from yaim.core.events import (
     NodeAdvertised,
     SettingsChanged,
 )
+from yaim.core.links import networks_by_all_names
 from yaim.core.model import (
     Address,
     Advertisement,
@@ -397,3 +398,62 @@ def test_a_prefix_length_is_allowed_by_any_rule_about_the_address_and_for_its_ki
         (v6, Place("eth0", 25), False),
     ):
         assert bool(forbidden([address], lambda _: there, rules)) is is_forbidden, there  # noqa: B023
+
+
+# --- the names of interfaces ------------------------------------------------------------------
+
+
+LAN = frozen_mapping({"lan": "eth1"})
+NAMED = LinksObserved(frozenset({"eth0", "eth1"}), frozenset(), LAN)
+
+
+def test_a_further_name_of_an_interface_is_the_interface() -> None:
+    play = holding()
+    play.tell(NAMED)
+    add = only_add(play.tell(ClusterChanged(view(5, PoolEntry(A, interface="lan")))))
+    assert where(add) == ETH1
+    play.tell(AddressAdded(add.request, A))
+    # The name goes to another interface: so does the address.
+    play.now += 0.2
+    renamed = replace(NAMED, altnames=frozen_mapping({"lan": "eth0"}))
+    adds = [each for each in play.tell(renamed) if isinstance(each, AddAddress)]
+    assert [where(each) for each in adds] == [ETH0]
+
+
+def test_other_nodes_are_told_of_an_interface_by_all_its_names() -> None:
+    play = holding()
+    actions = play.tell(NAMED, SettingsChanged(replace(settings(), interface="lan")))
+    told = [each.advertisement for each in actions if isinstance(each, AdvertiseNode)][-1]
+    assert told.interface == "eth1"
+    assert told.networks == {"eth0": (NET,), "eth1": (NET,), "lan": (NET,)}
+    mine = Node(ME, told, LEASE, Revision(6))
+    assert mine.why_not(PoolEntry(A, interface="lan")) is None
+    play.tell(NodeAdvertised(play.state.next_request - 1, mine))
+    down = LinksObserved(frozenset({"eth0"}), frozenset({"eth1"}), LAN)
+    told = [e.advertisement for e in play.tell(down) if isinstance(e, AdvertiseNode)][-1]
+    assert told.down == frozenset({"eth1", "lan"})
+    assert told.missing == frozenset()
+    mine = Node(ME, told, LEASE, Revision(7))
+    assert mine.why_not(PoolEntry(A, interface="lan")) == "lan is down"
+
+
+def test_what_the_allowlist_names_by_a_further_name_is_told_and_allows_nothing() -> None:
+    play = holding()
+    networks = frozen_mapping({"eth0": (NET,), "lan": (NET,)})
+    play.tell(HelperReady(SESSION, tuple(networks.items()), ()))
+    play.tell(NAMED)
+    (told,) = play.said(Level.ERROR)
+    assert told.startswith("the helper's allowlist has lan, another name of eth1, which allows")
+    assert networks_by_all_names(networks, LAN) == {"eth0": (NET,)}
+
+
+def test_a_missing_interface_is_called_missing_and_one_that_is_down_down() -> None:
+    play = holding()
+    actions = play.tell(LinksObserved(frozenset({"eth0"}), frozenset()))
+    told = [each.advertisement for each in actions if isinstance(each, AdvertiseNode)][-1]
+    assert told.down == told.missing == frozenset({"eth1"})
+    assert play.said(Level.WARNING)[-1] == "there is no eth1 on this host"
+    mine = Node(ME, told, LEASE, Revision(6))
+    assert mine.why_not(PoolEntry(A, interface="eth1")) == "eth1 is missing"
+    play.tell(LinksObserved(frozenset({"eth0"}), frozenset({"eth1"})))
+    assert play.said(Level.WARNING)[-1] == "eth1 is down or has no carrier"

@@ -45,7 +45,14 @@ def allow(lab: Lab, *lengths: int) -> None:
         file.write_text(yaml.safe_dump(keys))
 
 
-def test_a_typo_in_entries_costs_no_address_and_the_status_says_what_is_wrong(lab: Lab) -> None:
+def test_a_typo_in_entries_costs_no_address_and_the_status_says_what_is_wrong(
+    build: Build,
+) -> None:
+    """Also while a coordinator is started anew, which takes long on a busy machine."""
+    lab = build(LabPlan(ttl_ms=10_000))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[2, 2, 2])
     watch = Watch(lab)
     first, second, third, *_ = lab.plan.pool
     put(lab, first, '{"prefix": 32,}')
@@ -96,7 +103,7 @@ def test_a_changed_prefix_length_is_applied_to_what_is_held(build: Build) -> Non
     ("key", "value", "told"),
     [
         ("netmask", 25, "the helper's allowlist has another prefix length for"),
-        ("interface", "eth9", "there is no eth9 on this host: eth0 stays in force"),
+        ("interface", "eth9", "there is no eth9 on this host (there are "),
         ("interface", "lo", "the helper's allowlist has no lo: eth0 stays in force"),
     ],
 )
@@ -141,3 +148,17 @@ def test_a_restart_with_a_wrong_file_hands_everything_over_first(build: Build) -
     lab.wait_until_held(by=["n2", "n3"], within_s=5.0)
     assert "colour: expected a known key" in log_of(node)
     assert watch.gap_s() < MOMENT_S, watch.told()
+
+
+def test_an_interface_may_be_called_by_a_further_name(build: Build) -> None:
+    """The helper's allowlist has eth0."""
+    lab = build(LabPlan(settings={"interface": "lan0"}))
+    for node in lab.nodes.values():
+        node.namespace.run("ip", "link", "property", "add", "dev", "eth0", "altname", "lan0")
+        node.start()
+    lab.wait_until_held(counts=[2, 2, 2])
+    watch, address = Watch(lab), lab.plan.pool[0]
+    put(lab, address, '{"interface": "lan0"}')
+    watch.look_on(1.0)
+    assert places_of(lab, address) == [f"eth0 {address}/32"]
+    assert watch.is_unnoticed(), watch.told()

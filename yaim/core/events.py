@@ -243,6 +243,10 @@ class LinksObserved:
     change."""
 
     up: frozenset[str]
+    down: frozenset[str] | None = None
+    """Those that are there, and not up; None: not told."""
+    altnames: Mapping[str, str] = field(default_factory=lambda: frozen_mapping({}))
+    """Further names to the name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,9 @@ class Advertisement:
     """Which boot and network namespace the node's addresses live in; given by its helper."""
     version: str
     down: frozenset[str] = frozenset()
-    """Interfaces that are down or have no carrier."""
+    """Interfaces that are down, have no carrier, or are not there."""
+    missing: frozenset[str] = frozenset()
+    """Those of them that are not there."""
     waits_s: float = 0.0
     """How long it waits, since it has become healthy again, before it takes what others can hold,
     because it becomes unhealthy again and again; 0: it does not wait."""
@@ -151,7 +153,7 @@ class Node:
             return f"its entry is wrong: {entry.fault}"
         interface = entry.interface or advertisement.interface
         if interface in advertisement.down:
-            return f"{interface} is down"
+            return f"{interface} is {'missing' if interface in advertisement.missing else 'down'}"
         networks = advertisement.networks.get(interface, ())
         if not any(entry.address in network for network in networks):
             return f"not allowed on {interface} by the helper"

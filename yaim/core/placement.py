@@ -54,7 +54,7 @@ VERSION = 2
 _COUNTS = tuple(
     field.name
     for field in fields(Advertisement)
-    if field.name not in {"reason", "session", "version"}
+    if field.name not in {"missing", "reason", "session", "version"}
 )
 """What of an advertisement may change a placement."""
 

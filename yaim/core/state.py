@@ -178,6 +178,10 @@ class State:
     where it is."""
     links_up: frozenset[str] | None = None
     """The interfaces that are up and have a carrier; None: not told yet."""
+    links_down: frozenset[str] | None = None
+    """Those that are there, and not up; None: not told."""
+    altnames: Mapping[str, str] = field(default_factory=lambda: frozen_mapping({}))
+    """Further names of interfaces to the name."""
     own_addresses: Mapping[Address, tuple[Place, ...]] | None = None
     """What is on this host and cannot be the helper's; None: not told yet."""
     present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))

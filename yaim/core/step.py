@@ -93,6 +93,7 @@ from yaim.core.events import (
 )
 from yaim.core.full_etcd import after_refusal, can_hold_any, refuses_deletions, takes_deletions
 from yaim.core.health import OVERDUE, Checked, Health, after_answer, at, judge
+from yaim.core.links import all_names, networks_by_all_names
 from yaim.core.model import (
     Address,
     Advertisement,
@@ -309,8 +310,8 @@ class _Turn:
                 self._take_seen(present)
             case LookFailed(reason):
                 self._end_look(reason)
-            case LinksObserved(up):
-                self._take_links(up)
+            case LinksObserved():
+                self._take_links(event)
             case AddressesObserved(own):
                 self._take_own(own)
             case ClockJumped(by_s):
@@ -479,11 +480,16 @@ class _Turn:
         networks = helper.networks.values() if helper is not None else ()
         return any(address in network for each in networks for network in each)
 
-    def _take_links(self, up: frozenset[str]) -> None:
+    def _take_links(self, event: LinksObserved) -> None:
         down = self._down()
-        self._change(links_up=up)
-        for interface in sorted(self._down() - down):
-            self._report(Level.WARNING, f"{interface} is down or has no carrier")
+        before = {self._why_down(interface) for interface in down}
+        has_new_names = event.altnames != self.state.altnames
+        self._change(links_up=event.up, links_down=event.down, altnames=event.altnames)
+        if has_new_names:
+            self._report_altnames()
+        for interface in sorted(self._down()):
+            if (why := self._why_down(interface)) not in before:
+                self._report(Level.WARNING, why)
         for interface in sorted(down - self._down()):
             self._report(Level.INFO, f"{interface} is up")
             # What could not be added there may have failed because of that.
@@ -1097,7 +1103,7 @@ class _Turn:
         state, view, helper = self.state, self.state.view, self.state.helper
         if view is None or helper is None:
             return
-        reckoned_from = view.pool, state.settings, helper.rules
+        reckoned_from = view.pool, state.settings, state.altnames, helper.rules
         if reckoned_from == state.forbidden_of:
             return
         pool = [address for address, entry in view.pool.items() if not entry.fault]
@@ -1248,7 +1254,7 @@ class _Turn:
             return "not in the pool"
         interface = (self._is_at(address) or self._where(address)).interface
         if interface in self._down():
-            return f"{interface} is down or has no carrier"
+            return self._why_down(interface)
         if self.state.has_advertised and self._my_node() is None:
             return "our advertisement has gone from etcd"
         mark = view.marks.get(address)
@@ -1348,14 +1354,14 @@ class _Turn:
         """Where an address of the pool should be, as its entry and our settings have it."""
         settings, view = self.state.settings, self.state.view
         entry = view.pool.get(address) if view is not None else None
-        interface = settings.interface
+        interface, altnames = settings.interface, self.state.altnames
         is_ipv4 = address.version == 4
         prefix_length = settings.prefix_length_4 if is_ipv4 else settings.prefix_length_6
         if entry is not None and entry.interface is not None:
             interface = entry.interface
         if entry is not None and entry.prefix_length is not None:
             prefix_length = entry.prefix_length
-        return Place(interface, prefix_length)
+        return Place(altnames.get(interface, interface), prefix_length)
 
     def _write(self, wanted: frozenset[Address]) -> None:
         """Start the one write to etcd that matters most, if none is under way."""
@@ -1448,7 +1454,8 @@ class _Turn:
         if not self.state.has_advertised and self._awaits_kernel():
             return None
         if helper is not None:
-            session, networks = helper.session, helper.networks
+            session = helper.session
+            networks = networks_by_all_names(helper.networks, self.state.altnames)
         elif present is not None:
             session, networks = present.advertisement.session, present.advertisement.networks
         else:
@@ -1457,12 +1464,13 @@ class _Turn:
         desired = Advertisement(
             is_healthy=health.is_healthy,
             reason=health.reason,
-            interface=settings.interface,
+            interface=self.state.altnames.get(settings.interface, settings.interface),
             networks=networks,
             refused=self._declined().union(self.state.refused, self.state.too_many),
             session=session,
             version=settings.version,
-            down=self._down(),
+            down=all_names(self._down(), self.state.altnames),
+            missing=self._missing(),
             waits_s=self.state.waits_s,
             present=self.state.present,
             placement=VERSION,
@@ -1725,12 +1733,36 @@ class _Turn:
             and not self._health().is_healthy
         )
 
+    def _report_altnames(self) -> None:
+        helper, altnames = self.state.helper, self.state.altnames
+        interface = self.state.settings.interface
+        if interface in altnames:
+            self._report(Level.INFO, f"{interface} is another name of {altnames[interface]}")
+        for name in sorted(altnames.keys() & (helper.networks.keys() if helper else ())):
+            self._report(
+                Level.ERROR,
+                f"the helper's allowlist has {name}, another name of {altnames[name]}, which allows"
+                f" nothing: write {altnames[name]} in helper.yml",
+            )
+
+    def _why_down(self, interface: str) -> str:
+        if interface in self._missing():
+            return f"there is no {interface} on this host"
+        return f"{interface} is down or has no carrier"
+
+    def _missing(self) -> frozenset[str]:
+        """Those of our interfaces that are not there."""
+        there = self.state.links_down
+        return self._down() - there if there is not None else frozenset()
+
     def _down(self) -> frozenset[str]:
         """Our interfaces that cannot carry an address now."""
         helper, up = self.state.helper, self.state.links_up
         if up is None:
             return frozenset()
         ours = {self.state.settings.interface, *(helper.networks if helper is not None else ())}
+        if self.state.altnames:
+            ours = {self.state.altnames.get(name, name) for name in ours}
         return frozenset(ours - up)
 
     def _has_withdrawn(self) -> bool:

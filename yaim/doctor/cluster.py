@@ -131,7 +131,9 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
         why = f"{name} is unhealthy: {advertisement.reason}"
         yield problem(NODES, why, "mend the service, then: yaim check")
     for interface in sorted(advertisement.down):
-        yield problem(NODES, f"{interface} is down or without carrier", f"ip link show {interface}")
+        is_missing = interface in advertisement.missing
+        what = "is not there" if is_missing else "is down or without carrier"
+        yield problem(NODES, f"{interface} {what}", f"ip link show {interface}")
     if advertisement.refused:
         refused = ", ".join(map(str, sorted(advertisement.refused, key=address_order)))
         what = f"the helper has refused {refused}"

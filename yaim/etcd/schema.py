@@ -300,6 +300,7 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "session": advertisement.session,
             "version": advertisement.version,
             "down": sorted(advertisement.down),
+            "missing": sorted(advertisement.missing),
             "waits_s": advertisement.waits_s,
             "takes": advertisement.takes,
             "present": {str(address): where for address, where in advertisement.present.items()},
@@ -338,6 +339,7 @@ def _read_advertisement(value: bytes) -> Advertisement:
             session=str(read["session"]),
             version=str(read["version"]),
             down=frozenset(str(interface) for interface in read.get("down", ())),
+            missing=frozenset(str(interface) for interface in read.get("missing", ())),
             waits_s=_read_seconds(read.get("waits_s", 0)),
             takes=read.get("takes", True) is not False,
             present=frozen_mapping(
