@@ -72,7 +72,7 @@ print(json.dumps({**found, "execute": tried(lambda: os.execv("/bin/echo", ["echo
 
 
 LEFT_OUT = (
-    *("ExecStart", "ExecReload", "Type=", "Notify", "Watchdog", "Restart"),
+    *("ExecStart", "ExecReload", "ExecStop", "Type=", "Notify", "Watchdog", "Restart"),
     *("Requires=", "After=", "Wants="),
 )
 """What has nothing to do with a sandbox."""

@@ -152,7 +152,7 @@ def test_a_restart_with_a_wrong_file_hands_everything_over_first(build: Build) -
 
 def test_an_interface_may_be_called_by_a_further_name(build: Build) -> None:
     """The helper's allowlist has eth0."""
-    lab = build(LabPlan(settings={"interface": "lan0"}))
+    lab = build(LabPlan(ttl_ms=10_000, settings={"interface": "lan0"}))
     for node in lab.nodes.values():
         node.namespace.run("ip", "link", "property", "add", "dev", "eth0", "altname", "lan0")
         node.start()
