@@ -1832,6 +1832,21 @@ def test_of_what_a_host_could_not_add_one_is_tried_for_all() -> None:
     assert not play.state.refused
 
 
+def test_what_another_node_is_trying_is_not_taken_for_held_by_it() -> None:
+    """Found by simulation: refused no more because its time was over, it was placed, and other
+    addresses moved to level that."""
+    play = started()
+    over = Refusal(Cause.FAILED, Boottime(play.now - 20), Boottime(play.now))
+    play.state = replace(play.state, refused=frozen_mapping({A: over}))
+    both = []
+    for name, lease in ((ME, LEASE), (OTHER, OTHERS_LEASE)):
+        told = replace(advertisement(), refused=frozenset({A}))
+        both.append(Node(name, told, lease, Revision(3)))
+    theirs = (mark(A, 4, OTHER, OTHERS_LEASE),)
+    play.tell(ClusterChanged(view(4, (A,), tuple(both), theirs)))
+    assert set(play.state.refused) == {A}
+
+
 def test_of_what_a_host_still_cannot_add_the_others_are_put_off_with_the_one_that_was_tried() -> (
     None
 ):

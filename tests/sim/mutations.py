@@ -399,7 +399,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         REFUSALS,
         "what others hold is tried again every few seconds",
-        ("refusal.cause.is_tried and refusal.until <= now]", "refusal.cause.is_tried]"),
+        ("refusal.cause.is_tried and refusal.until <= now and", "refusal.cause.is_tried and"),
         only=("slow", "sick"),
     ),
     _in(

@@ -107,9 +107,16 @@ def on_trial(
     return frozen_mapping(found or dict.fromkeys(more[:1], Cause.LIMIT))
 
 
-def next_overdue(refused: Mapping[Address, Refusal], now: Boottime) -> Address | None:
-    """What has been left to others long enough, or its cause may have gone."""
-    over = [a for a, refusal in refused.items() if refusal.cause.is_tried and refusal.until <= now]
+def next_overdue(
+    refused: Mapping[Address, Refusal], unplaced: Collection[Address], now: Boottime
+) -> Address | None:
+    """What has been left to others long enough, or its cause may have gone. Not what is `unplaced`:
+    another node may be trying it."""
+    over = [
+        a
+        for a, refusal in refused.items()
+        if refusal.cause.is_tried and refusal.until <= now and a not in unplaced
+    ]
     return min(over, key=lambda a: _longest(refused, a), default=None)
 
 

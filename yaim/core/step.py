@@ -1142,13 +1142,14 @@ class _Turn:
         state, view = self.state, self.state.view
         if view is None or self.now < state.trial.next_at:
             return
-        unheld = {
+        unplaced = {
             address
             for address in state.too_many | state.refused.keys()
-            if address in view.pool and address not in view.marks and address not in state.target
+            if address in view.pool and address not in state.target
         }
+        unheld = unplaced - view.marks.keys()
         tried = on_trial(state.refused, state.too_many, unheld)
-        if not tried and (overdue := next_overdue(state.refused, self.now)) is not None:
+        if not tried and (overdue := next_overdue(state.refused, unplaced, self.now)):
             tried = frozen_mapping({overdue: state.refused[overdue].cause})
             self._refuse_no_more(tried)
         if tried:
