@@ -426,7 +426,8 @@ def test_claims_that_are_heard_cost_the_same_however_many_interfaces_there_are(
             "sh", "-ec", "".join(f"ip link add br{n} type bridge\n" for n in range(200)) + "true"
         )
         many_s = min(cost_s() for _ in range(3))
-    assert many_s < 2 * few_s
+    # Listing them took 17 us for each of them, in each batch.
+    assert (many_s - few_s) / 100 / 200 < 5e-6
     assert holdings._held[address].rivals.seen == 700
 
 
