@@ -19,7 +19,6 @@ DEADLINE = "yaim.core.deadline"
 PLACEMENT = "yaim.core.placement"
 MODEL = "yaim.core.model"
 SPREAD = "yaim.core.spread"
-REFUSALS = "yaim.core.refusals"
 ADDRESSES = "yaim_helper.addresses"
 MODEL_HELPER = "tests.sim.helper"
 MODEL_HOST = "tests.sim.host"
@@ -394,12 +393,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "what every node refuses is tried again all the time",
         ("if view is None or self.now < state.trial.next_at:", "if view is None:"),
-        only=("slow", "sick"),
-    ),
-    _in(
-        REFUSALS,
-        "what others hold is tried again every few seconds",
-        ("refusal.cause.is_tried and refusal.until <= now and", "refusal.cause.is_tried and"),
         only=("slow", "sick"),
     ),
     _in(

@@ -225,7 +225,7 @@ def _hand_over(world: World) -> None:
         others = names - {host.name} - slow
         if each not in concerned:
             continue
-        if not others & set(holders.get(each, ())) and others:
+        if others and not (names - {host.name}) & set(holders.get(each, ())):
             raise Broken(NOT_HANDED_OVER, f"{each} is on {holders.get(each)}")
 
 
