@@ -5,6 +5,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from random import Random
 
 from yaim.core.model import (
+    SCHEMA,
     Address,
     Advertisement,
     ClusterView,
@@ -45,6 +46,7 @@ def node(
     waits_s: float = 0.0,
     present: Iterable[Address] = (),
     placement: int = VERSION,
+    schema: int = SCHEMA,
 ) -> Node:
     told = Advertisement(
         is_healthy=is_healthy,
@@ -58,6 +60,7 @@ def node(
         waits_s=waits_s,
         present=dict.fromkeys(present, "eth9, /24"),
         placement=placement,
+        schema=schema,
     )
     return Node(name(number), told, LeaseId(number + 1), Revision(1))
 

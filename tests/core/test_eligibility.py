@@ -39,7 +39,7 @@ def test_networks_that_overlap_allow_what_any_of_them_allows() -> None:
 
 def test_whatever_an_advertisement_tells_is_looked_at_or_known_to_make_no_difference() -> None:
     """A new field has to be considered in Eligibility, or to be entered here."""
-    looked_at = {"is_healthy", "interface", "networks", "refused", "down"}
+    looked_at = {"is_healthy", "interface", "networks", "refused", "down", "schema"}
     of_no_matter = {
         *("missing", "reason", "session", "version"),
         *("waits_s", "present", "placement", "takes"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.core.clusters import random_cluster
 from yaim.core import placement_v1
 from yaim.core.model import (
+    SCHEMA,
     Address,
     Advertisement,
     ClusterView,
@@ -24,7 +25,8 @@ from yaim.core.model import (
     Revision,
     is_in_force,
 )
-from yaim.core.placement import VERSION, Placement, place
+from yaim.core.placement import VERSION, Placement, place, schema_of, version_of
+from yaim.etcd.schema import Keys, KeyValue
 
 NETWORK = ip_network("192.0.2.0/24")
 
@@ -55,6 +57,7 @@ def node(
             present=dict.fromkeys(present, "eth0, /24"),
             takes=takes,
             placement=VERSION,
+            schema=SCHEMA,
         ),
         LeaseId(1),
         Revision(1),
@@ -358,3 +361,56 @@ def test_an_older_node_counts_what_is_present_and_the_others_take_none_of_it() -
         **{a: name for a, name in as_the_older_has_it.items() if a != address(2)},
         address(3): "a",
     }
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_a_node_understands_it_places_as_those_do_that_understand_more(seed: int) -> None:
+    """Of three versions, the last one yet to come. A node takes no notice of entries that it does
+    not understand, so for the others they must make no difference to what it does understand."""
+    chance = Random(seed)
+    seen = random_cluster(chance)
+    nodes = {}
+    for name, each in seen.nodes.items():
+        version = chance.choice((1, 2, 2, 3))
+        told = replace(each.advertisement, placement=version, schema=version)
+        nodes[name] = replace(each, advertisement=replace(told, is_healthy=True))
+    pool = {a: replace(entry, schema=chance.choice((1, 1, 2, 3))) for a, entry in seen.pool.items()}
+    highest = max(each.advertisement.schema for each in nodes.values())
+    placed = place(pool, nodes, seen.marks)
+    for schema in {1, 2} - set(range(schema_of(nodes))):
+        understood = {
+            a: entry
+            for a, entry in pool.items()
+            if entry.schema <= schema or entry.schema > highest
+        }
+        marks = {a: mark for a, mark in seen.marks.items() if a in understood}
+        assert {a: n for a, n in placed.items() if a in understood} == place(
+            understood, nodes, marks
+        )
+    for a, entry in pool.items():
+        able = {each.name for each in nodes.values() if each.can_hold(entry)}
+        assert placed[a] in able if able else a not in placed or placed[a] == seen.marks[a].holder
+
+
+def test_an_advertisement_that_cannot_be_read_lowers_no_version() -> None:
+    """A newer node's, or what somebody has put there by hand."""
+    keys = Keys.of("service", "yaim")
+    strange = keys.view({keys.node(NodeName("z")): KeyValue(b"{", 1, 1, 1)}, 1).nodes
+    assert (version_of(strange), schema_of(strange)) == (VERSION, SCHEMA)
+
+
+def test_what_only_a_newer_node_understands_goes_to_it_and_stays_put_where_there_is_none() -> None:
+    """It lists an option as critical that is not known here: perhaps it is only misspelt."""
+    entry = PoolEntry(address(1), fault="critical", schema=SCHEMA + 1)
+    pool = [entry, *entries(4)[1:]]
+    held = {address(1): "a", address(2): "a"}
+    assert spread(pool, [node("a"), node("b")], held) == {
+        address(1): "a",
+        address(2): "a",
+        address(3): "b",
+        address(4): "b",
+    }
+    newer = node("c")
+    told = replace(newer.advertisement, schema=SCHEMA + 1, placement=VERSION + 1)
+    newer = replace(newer, advertisement=told)
+    assert address(1) not in spread(pool, [node("a"), node("b"), newer], held)

@@ -1,5 +1,6 @@
 """Where on its host an address is, and where its entry and our settings have it."""
 
+from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -329,19 +330,24 @@ def test_who_holds_what_has_a_wrong_entry_counts_it_in_its_load() -> None:
 
 
 def test_beside_an_older_node_only_newer_ones_share_what_it_does_not_understand() -> None:
-    """And it counts in no load: the older node would come to another answer for the rest."""
+    """And it makes no difference for the rest, of which the older node would come to another answer
+    otherwise."""
     third = NodeName("n3")
     nodes = {
-        name: Node(name, replace(wide(), placement=version), LeaseId(number), Revision(3))
+        name: Node(
+            name, replace(wide(), placement=version, schema=version), LeaseId(number), Revision(3)
+        )
         for number, (name, version) in enumerate(((ME, 2), (third, 2), (OTHER, 1)))
     }
     addresses = [ip_address(f"192.0.2.{number}") for number in range(10, 40)]
-    pool = {a: PoolEntry(a, placement=1 + (n % 2)) for n, a in enumerate(addresses)}
-    understood = {a: entry for a, entry in pool.items() if entry.placement == 1}
+    pool = {a: PoolEntry(a, schema=1 + (n % 2)) for n, a in enumerate(addresses)}
+    understood = {a: entry for a, entry in pool.items() if entry.schema == 1}
     placed = place(pool, nodes, {})
     assert placed.keys() == pool.keys()
     assert {a: placed[a] for a in understood} == placement_v1.place(understood, nodes, {})
     assert {placed[a] for a in pool.keys() - understood.keys()} == {ME, third}
+    loads = Counter(placed.values())
+    assert abs(loads[ME] - loads[third]) <= 1
     # Each stays where it is, also one that an older node has got.
     marks = {a: mark(a, 5, n, nodes[n].lease) for a, n in placed.items()}
     assert place(pool, nodes, marks) == placed

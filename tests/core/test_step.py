@@ -60,6 +60,7 @@ from yaim.core.events import (
     WriteFailed,
 )
 from yaim.core.model import (
+    SCHEMA,
     Address,
     Advertisement,
     Boottime,
@@ -128,6 +129,7 @@ def advertisement(is_healthy: bool = True, session: str = SESSION) -> Advertisem
         session=session,
         version="0.1.0",
         placement=VERSION,
+        schema=SCHEMA,
     )
 
 
@@ -2447,3 +2449,17 @@ def test_the_pool_entrys_interface_and_prefix_length_are_used() -> None:
     assert isinstance(claim, ClaimMarks)
     (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 4),), frozenset(), Revision(4)))
     assert add == AddAddress(claim.request + 1, A, "eth0", 24, play.deadline())
+
+
+def test_the_log_tells_when_an_older_node_decides_how_addresses_are_shared() -> None:
+    play = started()
+    older = node(OTHER, OTHERS_LEASE, 3)
+    told = replace(older.advertisement, placement=1, schema=1)
+    older = replace(older, advertisement=told)
+    play.tell(ClusterChanged(view(3, (A,), (node(ME, LEASE, 2), older))))
+    play.tell(ClusterChanged(view(4, (A, B), (node(ME, LEASE, 2), older))))
+    play.tell(ClusterChanged(view(5, (A, B), (node(ME, LEASE, 2),))))
+    assert [text for text in play.said(Level.INFO) if "version" in text] == [
+        f"shares addresses by version 1 of the placement, as {OTHER} knows no newer one",
+        "shares addresses by version 2 of the placement, as all nodes know it now",
+    ]

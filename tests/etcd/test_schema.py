@@ -170,7 +170,8 @@ def test_an_entry_that_is_no_address_is_wrong_and_says_why(name: str, reason: st
 def test_an_entry_with_wrong_options_is_wrong_and_says_why(value: bytes, reason: str) -> None:
     view = pool_with("192.0.2.10", value)
     told = f"{reason}; its holder keeps it as it is, and no other node takes it"
-    assert view.pool == {ADDRESS: PoolEntry(ADDRESS, fault=reason)}
+    schema = 3 if "does not know it" in reason else 1
+    assert view.pool == {ADDRESS: PoolEntry(ADDRESS, fault=reason, schema=schema)}
     assert view.wrong == (WrongEntry("192.0.2.10", told),)
 
 
@@ -179,7 +180,7 @@ def test_options_that_are_not_known_are_ignored_and_told() -> None:
     view = pool_with(
         "192.0.2.10", b'{"prefer": "c", "zone": 1, "color": 2, "critical": ["prefer"]}'
     )
-    entry = PoolEntry(ADDRESS, prefer=frozenset({NodeName("c")}), placement=2)
+    entry = PoolEntry(ADDRESS, prefer=frozenset({NodeName("c")}), schema=2)
     assert view.pool == {ADDRESS: entry}
     told = "unknown options 'color', 'zone': ignored; expected interface, prefix, exclude, prefer"
     assert view.wrong == (WrongEntry("192.0.2.10", told),)
@@ -216,11 +217,13 @@ def test_a_wait_that_is_no_time_makes_an_advertisement_that_cannot_be_read(wait:
     assert node.advertisement.reason == "its advertisement cannot be read"
 
 
-def test_an_older_node_advertises_no_version_of_the_placement_and_has_the_first() -> None:
-    told = json.loads(write_advertisement(replace(advertisement(), placement=7)))
-    assert node_of(json.dumps(told).encode()).placement == 7
-    del told["placement"]
-    assert node_of(json.dumps(told).encode()).placement == 1
+@pytest.mark.parametrize("what", ["placement", "schema"])
+def test_an_older_node_advertises_no_version_and_has_the_first(what: str) -> None:
+    told = json.loads(write_advertisement(replace(advertisement(), placement=7, schema=8)))
+    read = node_of(json.dumps(told).encode())
+    assert (read.placement, read.schema) == (7, 8)
+    del told[what]
+    assert getattr(node_of(json.dumps(told).encode()), what) == 1
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "1.5", "true", '"2"', "null", "[]"])

@@ -61,6 +61,7 @@ ELSEWHERE = "no add of what a live node has for another reason"
 NOT_TOLD = "a node says what it has for another reason"
 NOT_TRIED = "what every node refused is taken when one does not any more"
 STORM = "what is refused is tried every few seconds and not more often"
+NOT_AGREED = "nodes of different versions come to the same answer"
 NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
@@ -280,6 +281,7 @@ def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
     may_hold = {}
     for address, entry in world.etcd.pool.items():
         able = frozenset(world.hosts) - entry.exclude
+        able -= {node.name for node in nodes if node.advertisement.schema < entry.schema}
         mark = world.etcd.marks.get(address)
         if not able <= waiting:
             able -= waiting

@@ -430,6 +430,18 @@ def _interface_fails(world: "World", fault: Fault) -> None:
     world.timeline.later(fault.seconds, again)
 
 
+def _entry_newer(world: "World", fault: Fault) -> None:
+    """With an option that older nodes do not know."""
+    entry = world.entry(fault.number)
+    if entry is not None:
+        world.etcd.put_entry(replace(world.etcd.pool[entry], schema=2))
+
+
+def _other_version(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.change_version(is_older=not host.is_older)
+
+
 def _entry_wrong(world: "World", fault: Fault) -> None:
     world.etcd.put_wrong(WrongEntry("192.0.2.010", "not in canonical form"))
 
@@ -442,6 +454,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "coordinator killed": (3, _coordinator_killed),
     "coordinator stopped": (2, _coordinator_stopped),
     "coordinator restarted": (1.5, _coordinator_restarted),
+    "other version": (1.5, _other_version),
     "coordinator frozen": (3, _coordinator_frozen),
     "helper killed": (3, _helper_killed),
     "helper frozen": (3, _helper_frozen),
@@ -485,6 +498,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "entry moved": (1.5, _entry_moved),
     "settings moved": (0.7, _settings_moved),
     "interface fails": (0.7, _interface_fails),
+    "entry newer": (0.7, _entry_newer),
     "entry wrong": (0.5, _entry_wrong),
     "stray mark": (0.5, _stray_mark),
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from tests.sim.helper import INTERFACES, HelperAction, ModelHelper
 from tests.sim.kernel import ModelKernel, Stuck
+from tests.sim.versions import as_an_older_one_hears, as_an_older_one_sends
 from tests.sim.wire import Wire
 from yaim.core.actions import (
     Action,
@@ -134,6 +135,8 @@ class Host:
         self.life = 0
         """Of the coordinator; what is for an earlier one is lost."""
         self.frozen_until = 0.0
+        self.is_older = self._will_be_older = False
+        """Of another version: now, and from its next life on."""
         self._inbox: list[Event] = []
         self._outbox: list[Action] = []
         self._is_step_due = False
@@ -298,6 +301,7 @@ class Host:
         self.thaw_coordinator()
         self.start()
         self.reload()
+        self.change_version(is_older=False)
         # Once more for what was refused before and is answered only now.
         self.world.timeline.later(1.0, self.reload)
 
@@ -316,6 +320,7 @@ class Host:
             return
         self.life += 1
         self.frozen_until = 0.0
+        self.is_older = self._will_be_older
         self._inbox = []
         self._outbox = []
         self._is_step_due = False
@@ -337,6 +342,12 @@ class Host:
 
     def restart_coordinator(self) -> None:
         self.post(RestartRequested("got SIGTERM, and a restart is queued"), self.life)
+
+    def change_version(self, *, is_older: bool) -> None:
+        """An upgrade or a downgrade."""
+        self._will_be_older = is_older
+        if self.is_older is not is_older:
+            self.restart_coordinator()
 
     def change_settings(self, interval_s: float, *, has_other_check: bool) -> None:
         checks = (self.settings.checks[0], *((OTHER_CHECK,) if has_other_check else ()))
@@ -408,6 +419,8 @@ class Host:
         if state is None:
             return
         events, self._inbox = tuple(self._inbox), []
+        if self.is_older:
+            events = tuple(as_an_older_one_hears(event, self.name) for event in events)
         self._is_step_due = False
         now = self.clock()
         taken = step(state, events, now)
@@ -428,7 +441,7 @@ class Host:
             elif isinstance(action, End):
                 self._end(action)
             else:
-                self._outbox.append(action)
+                self._outbox.append(as_an_older_one_sends(action) if self.is_older else action)
                 if self.world.timeline.is_told:
                     self._tell_action(action)
         if self._outbox:

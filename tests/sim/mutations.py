@@ -23,6 +23,7 @@ ADDRESSES = "yaim_helper.addresses"
 MODEL_HELPER = "tests.sim.helper"
 MODEL_HOST = "tests.sim.host"
 MODEL_ETCD = "tests.sim.etcd"
+MODEL_VERSIONS = "tests.sim.versions"
 HELD_UP = ("routing lock held", "helper frozen", "sick", "entry changed")
 """With what leads to a release."""
 _ANEW = ("yaim.core", "yaim_helper", "tests.sim")
@@ -129,6 +130,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         PLACEMENT,
         "the placement stays although nodes have become healthy or unhealthy",
         ("all(_is_node_alike(", "all(True or _is_node_alike("),
+    ),
+    _in(
+        MODEL_VERSIONS,
+        "newer nodes place by a version that an older one does not know",
+        ("placement=1, schema=1", "placement=2, schema=1"),
+    ),
+    _in(
+        MODEL_VERSIONS,
+        "newer nodes leave to an older one what it does not understand",
+        ("placement=1, schema=1", "placement=1, schema=2"),
+    ),
+    _in(
+        PLACEMENT,
+        "what an older node does not understand counts in what is placed with it",
+        ("if entry.schema not in higher}", "if entry}"),
     ),
     _in(
         STEP,

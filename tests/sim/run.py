@@ -13,6 +13,7 @@ import yaim.core.step
 from tests.sim.check import (
     CRASHED,
     ELSEWHERE,
+    NOT_AGREED,
     NOT_BACK,
     NOT_GIVEN_UP,
     NOT_HANDED_OVER,
@@ -30,7 +31,7 @@ from tests.sim.check import (
 )
 from tests.sim.etcd import Refuses
 from tests.sim.faults import Scenario, draw
-from tests.sim.host import Host
+from tests.sim.host import RESTARTED_AFTER_S, Host
 from tests.sim.timeline import address
 from tests.sim.world import World
 from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
@@ -103,6 +104,7 @@ def _run(world: World) -> None:
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
         raise Broken(RESTLESS, "all was settled, and something moved")
+    _mix_versions(world)
     _break_entries(world)
     _lose_leases(world)
     _hand_over(world)
@@ -170,6 +172,58 @@ def _break_entries(world: World) -> None:
     if world.checker.holders() != before or has_moved:
         raise Broken(NOT_KEPT, f"{before} became {world.checker.holders()}")
     world.checker.counts["entries broken and mended"] += len(entries)
+
+
+def _mix_versions(world: World) -> None:
+    """Now some nodes get an older version, and some entries options that it does not know. All is
+    held and even, also while one node is unhealthy; the others take what it had."""
+    seed, timeline = world.scenario.seed, world.timeline
+    hosts = list(world.hosts.values())
+    if len(hosts) < 2 or seed % 5 != 3 or _is_waiting_for_a_name(world):
+        return
+    older = [host for number, host in enumerate(hosts) if seed // 5 >> number & 1]
+    if len(older) == len(hosts):
+        older.pop()
+    older = older or hosts[:1]
+    entries = list(world.etcd.pool.values())
+    for number, entry in enumerate(entries, seed):
+        if number % 3 == 0:
+            world.etcd.put_entry(replace(entry, schema=2))
+    for host in older:
+        host.change_version(is_older=True)
+    timeline.run(timeline.now + RESTARTED_AFTER_S + 1.0)
+    _agree(world)
+    sick = world.host(seed // 3)
+    concerned = set(sick.kernel.ours)
+    sick.sick_until = inf
+    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
+    holders = world.checker.holders()
+    for each, names in eligible(world).items():
+        others = names - {sick.name}
+        if each in concerned and others and not others & set(holders.get(each, ())):
+            raise Broken(NOT_AGREED, f"{each} is on {holders.get(each)}")
+    sick.sick_until = 0.0
+    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
+    _agree(world)
+    for host in older:
+        host.change_version(is_older=False)
+    timeline.run(timeline.now + RESTARTED_AFTER_S + 1.0)
+    for entry in entries:
+        world.etcd.put_entry(entry)
+    _agree(world)
+    _end_waits(world)
+    moves = world.checker.moves
+    timeline.run(timeline.now + QUIET_S)
+    if world.checker.moves != moves:
+        raise Broken(RESTLESS, "all were of one version again, and something moved")
+    world.checker.counts["versions mixed"] += len(older)
+
+
+def _agree(world: World) -> None:
+    try:
+        _settle(world, world.timeline.now + settled_within_s(world.scenario))
+    except Broken as broken:
+        raise Broken(NOT_AGREED, str(broken)) from None
 
 
 def _lose_leases(world: World) -> None:

@@ -4,6 +4,7 @@ Everything that happens follows from the scenario. Each host draws its chances f
 its own, so that a fault left out changes little for the others.
 """
 
+from collections.abc import Mapping
 from random import Random
 
 from tests.sim.check import Checker, eligible, why_not_even
@@ -12,6 +13,7 @@ from tests.sim.faults import Fault, Scenario, apply
 from tests.sim.host import Host
 from tests.sim.timeline import Timeline, address
 from yaim.core.model import Address, ClusterView, NodeName, Place, PoolEntry
+from yaim.core.placement import schema_of
 
 ETCD_TIMEOUT_PER_TTL = 1 / 3
 """As in yaim/configured.py."""
@@ -116,7 +118,18 @@ class World:
                 return f"{name} says that it has {len(node.advertisement.present)} addresses itself"
             if node.advertisement.refused:
                 return f"{name} leaves {len(node.advertisement.refused)} addresses to others"
-        return why_not_even(holder, may_hold)
+        return self._why_not_even(holder, may_hold)
+
+    def _why_not_even(
+        self, holder: Mapping[Address, NodeName], may_hold: Mapping[Address, frozenset[NodeName]]
+    ) -> str | None:
+        """What all understand is even for itself; the rest beside that, which stays for it."""
+        lowest = schema_of(self.etcd.nodes)
+        shared = {a for a in holder if self.etcd.pool[a].schema <= lowest}
+        beside = {a: frozenset({holder[a]}) if a in shared else may_hold[a] for a in holder}
+        return why_not_even(
+            {a: holder[a] for a in shared}, {a: may_hold[a] for a in may_hold if a in shared}
+        ) or why_not_even(holder, beside)
 
     def _why_elsewhere(self, address: Address, holder: NodeName) -> str | None:
         """If an address is not where its entry and its holder's settings have it."""

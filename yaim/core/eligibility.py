@@ -49,6 +49,8 @@ class Eligibility:
         able = ranges.allowing[bisect_right(ranges.starts, int(address))]
         if entry.exclude:
             able &= ~self.named(entry.exclude)
+        if entry.schema > 1:
+            able &= self._knowing(entry.schema)
         if self._refusing:
             able &= ~self._refusing.get(address, 0)
         return able
@@ -62,6 +64,11 @@ class Eligibility:
                 known |= self._bits.get(name, 0)
             self._named[names] = known
         return known
+
+    def _knowing(self, schema: int) -> Nodes:
+        return joined(
+            self._bits[node.name] for node in self._nodes if node.advertisement.schema >= schema
+        )
 
     def _ranges_on(self, interface: str | None, version: int) -> _Ranges:
         """`interface`: of the entry; None: each node's own."""

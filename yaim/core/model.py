@@ -13,6 +13,9 @@ from typing import NewType, TypeAlias, TypeVar
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
+SCHEMA = 2
+"""The version of the keys and values in etcd that this code knows (yaim/etcd/schema.py)."""
+
 NodeName = NewType("NodeName", str)
 LeaseId = NewType("LeaseId", int)
 Revision = NewType("Revision", int)
@@ -55,9 +58,9 @@ class PoolEntry:
     fault: str = ""
     """Why its options cannot be understood. What they say is not known then: who holds the address
     keeps it as it is, and nobody else is given it."""
-    placement: int = 1
-    """The lowest version of the placement that nodes must know to understand this entry: those of
-    version 1 take every option that they do not know for a mistake."""
+    schema: int = 1
+    """The lowest version of the schema (yaim/etcd/schema.py) that a node must know to understand
+    this entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,9 @@ class Advertisement:
     """What is on this host for another reason than yaim, and where: nobody is to take it. The
     holder keeps it."""
     placement: int = 1
-    """The highest version of the placement that it can compute."""
+    """The highest version of the placement (yaim/core/placement.py) that it can compute."""
+    schema: int = 1
+    """The highest version of the schema (yaim/etcd/schema.py) that it knows."""
     takes: bool = True
     """Whether it takes anything now. If not, it keeps what it holds: a check that was added has not
     answered yet, or its helper is being started anew."""
@@ -151,6 +156,8 @@ class Node:
             return "excluded"
         if entry.fault:
             return f"its entry is wrong: {entry.fault}"
+        if advertisement.schema < entry.schema:
+            return "has an older yaim, which does not understand the entry's options"
         interface = entry.interface or advertisement.interface
         if interface in advertisement.down:
             return f"{interface} is {'missing' if interface in advertisement.missing else 'down'}"

@@ -24,6 +24,10 @@ highest version of this function that it can compute, and all use the lowest tha
 change that makes any answer another one is a new version; the old one stays as long as nodes may be
 alive that know no other. A node whose advertisement is not in the snapshot yet makes no difference:
 it holds nothing and is given nothing.
+
+An entry with options of a newer schema is none for a node that does not know that schema. So what
+all nodes understand is placed first, by all of them in the same way, and then the rest, by those
+and among those that understand it. What nobody understands is like any other mistake.
 """
 
 from collections.abc import Mapping
@@ -32,6 +36,7 @@ from dataclasses import fields
 from yaim.core import placement_v1
 from yaim.core.eligibility import Eligibility, joined
 from yaim.core.model import (
+    SCHEMA,
     Address,
     Advertisement,
     ClusterView,
@@ -65,9 +70,31 @@ def place(
     marks: Mapping[Address, Mark],
 ) -> Placement:
     """The holder that each address of the pool should have; none where no node is eligible."""
+    lowest, highest = schema_of(nodes), _highest_schema(nodes)
+    higher = {entry.schema for entry in pool.values() if lowest < entry.schema <= highest}
+    if not higher:
+        return _place_shared(pool, nodes, marks)
+    shared = {address: entry for address, entry in pool.items() if entry.schema not in higher}
+    placed = thawed(_place_shared(shared, nodes, marks))
+    for schema in sorted(higher):
+        further = {address: entry for address, entry in pool.items() if entry.schema == schema}
+        knowing = {
+            name: node for name, node in nodes.items() if node.advertisement.schema >= schema
+        }
+        # Whoever knows schema 2 knows placement 2.
+        placed |= _place(further, knowing, marks, placed)
+    return frozen_mapping(placed)
+
+
+def _place_shared(
+    pool: Mapping[Address, PoolEntry],
+    nodes: Mapping[NodeName, Node],
+    marks: Mapping[Address, Mark],
+) -> Placement:
+    """Of entries that all nodes understand, or none."""
     if version_of(nodes) < 2:
         return _as_before(pool, nodes, marks)
-    return _place(pool, nodes, marks)
+    return _place(pool, nodes, marks, {})
 
 
 def is_alike(before: ClusterView, view: ClusterView) -> bool:
@@ -93,21 +120,26 @@ def version_of(nodes: Mapping[NodeName, Node]) -> int:
     return min((VERSION, *(node.advertisement.placement for node in nodes.values())))
 
 
+def schema_of(nodes: Mapping[NodeName, Node]) -> int:
+    """The version of the schema that all of these nodes know."""
+    return min((SCHEMA, *(node.advertisement.schema for node in nodes.values())))
+
+
+def _highest_schema(nodes: Mapping[NodeName, Node]) -> int:
+    """That a node knows which could hold something by it."""
+    told = (node.advertisement for node in nodes.values())
+    return max((each.schema for each in told if each.is_healthy), default=SCHEMA)
+
+
 def _as_before(
     pool: Mapping[Address, PoolEntry],
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
 ) -> Placement:
     """As version 1 has it. It knows nothing of what is present on nodes for another reason, so that
-    is placed with the rest, as older nodes do; but none is taken. Nor of entries that older nodes
-    do not understand and leave alone: the newer ones share these, and count them in no load. What
-    no node can hold stays with its holder."""
-    old = {address: entry for address, entry in pool.items() if entry.placement < 2}
-    placed = thawed(placement_v1.place(old, nodes, marks))
-    if len(old) < len(pool):
-        newer = {name: node for name, node in nodes.items() if node.advertisement.placement >= 2}
-        further = {address: pool[address] for address in pool.keys() - old.keys()}
-        placed |= placement_v1.place(further, newer, marks)
+    is placed with the rest, as older nodes do; but none is taken. What no node can hold stays with
+    its holder."""
+    placed = thawed(placement_v1.place(pool, nodes, marks))
     for address in all_present(nodes) & placed.keys() | pool.keys() - placed.keys():
         placed.pop(address, None)
         mark, entry = marks.get(address), pool[address]
@@ -121,7 +153,9 @@ def _place(
     pool: Mapping[Address, PoolEntry],
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
+    beside: Placement,
 ) -> Placement:
+    """`beside`: where other addresses are to be; they count, and stay there."""
     names = sorted(nodes)
     in_order = [nodes[name] for name in names]
     number_of = {name: number for number, name in enumerate(names)}
@@ -152,9 +186,12 @@ def _place(
                 home = None
             preferred = eligibility.named(entry.prefer) if entry.prefer else 0
             spread.add(eligible, home, _turn(entry.address), preferred)
+    for name in beside.values():
+        if name in number_of:
+            spread.add(1 << number_of[name], number_of[name], 0, 0)
     spread.complete()
     return frozen_mapping(
-        {address: names[number] for address, number in zip(placed, spread.holders, strict=True)}
+        {address: names[number] for address, number in zip(placed, spread.holders, strict=False)}
     )
 
 

@@ -95,6 +95,7 @@ from yaim.core.full_etcd import after_refusal, can_hold_any, refuses_deletions, 
 from yaim.core.health import OVERDUE, Checked, Health, after_answer, at, judge
 from yaim.core.links import all_names, networks_by_all_names
 from yaim.core.model import (
+    SCHEMA,
     Address,
     Advertisement,
     Boottime,
@@ -111,7 +112,7 @@ from yaim.core.model import (
     thawed,
 )
 from yaim.core.overdue import LOOK_AGAIN_S, Look, overdue_since, report
-from yaim.core.placement import VERSION, is_alike, place
+from yaim.core.placement import VERSION, is_alike, place, version_of
 from yaim.core.refusals import (
     FAILED_FOR_AT_MOST_S,
     FAILED_FOR_S,
@@ -981,9 +982,22 @@ class _Turn:
             if not self.state.is_target_put_off and self._keep_ahead():
                 self._change(is_target_put_off=True)
                 return False
+            self._note_version(before, view)
             self._change(target=place(view.pool, view.nodes, view.marks))
         self._change(target_of=view, is_target_put_off=False)
         return True
+
+    def _note_version(self, before: ClusterView | None, view: ClusterView) -> None:
+        version = version_of(view.nodes)
+        if version == (version_of(before.nodes) if before is not None else VERSION):
+            return
+        older = [
+            name for name, node in view.nodes.items() if node.advertisement.placement < VERSION
+        ]
+        why = f"as {', '.join(sorted(older))} know{'s' * (len(older) == 1)} no newer one"
+        if not older:
+            why = "as all nodes know it now"
+        self._report(Level.INFO, f"shares addresses by version {version} of the placement, {why}")
 
     def _keep_ahead(self) -> bool:
         """Hand on the lease's deadline, and send the keepalive that is due soon, before something
@@ -1475,6 +1489,7 @@ class _Turn:
             waits_s=self.state.waits_s,
             present=self.state.present,
             placement=VERSION,
+            schema=SCHEMA,
         )
         release: tuple[Mark, ...] = ()
         replaces = ABSENT_KEY
@@ -1839,11 +1854,20 @@ def _share(node: NodeName, failures: int) -> float:
 
 
 def _gone(before: ClusterView | None, view: ClusterView) -> list[Mark]:
-    """The marks of the one that are not in the other; what etcd has told unchanged is the same
-    object in both. More may be among them: those that were told again."""
+    """The marks of the one that are not in the other. More may be among them: what has not changed
+    is the same object in both, and in the same order, where etcd has told both."""
     if before is None or before.marks is view.marks:
         return []
-    return [mark for a, mark in before.marks.items() if view.marks.get(a) is not mark]
+    gone = []
+    present = iter(view.marks.values())
+    expected = next(present, None)
+    for mark in before.marks.values():
+        if mark is not expected:
+            gone.append(mark)
+            if expected is None or expected.address is not mark.address:
+                continue
+        expected = next(present, None)
+    return gone
 
 
 def _to_release(write: Write) -> frozenset[Mark]:

@@ -9,6 +9,13 @@ What cannot be understood is never acted on: an entry of ips/ that names no addr
 WrongEntry, one whose options are wrong an entry with a fault, and an advertisement that is none
 counts as that of an unhealthy node. An option that is not known here, because it is misspelt or a
 newer yaim's, is ignored and told; unless the entry lists it as critical: then that is its fault.
+
+Versions of this, as nodes advertise them (`schema`; none: 1):
+    1   An entry of ips/ with an option that is not known is wrong as a whole.
+    2   Such an option is ignored, unless `critical` lists it.
+Keys and values of a version stay readable for the others: what an advertisement tells more is
+ignored by older ones, and what it does not tell has a default. An entry is none for nodes whose
+version does not understand it, and the others know which these are (yaim/core/placement.py).
 """
 
 import json
@@ -18,9 +25,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from math import inf
+from sys import maxsize
 from typing import Generic
 
 from yaim.core.model import (
+    SCHEMA,
     Address,
     Advertisement,
     ClusterView,
@@ -53,6 +62,10 @@ class KeyValue:
 
 class NotUnderstood(ValueError):
     """A key or value that is not of the form described above; the text says why."""
+
+
+class NotKnown(NotUnderstood):
+    """It may be of a newer version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +246,8 @@ def _read_pool_entry(address: Address, value: bytes) -> tuple[PoolEntry, str]:
         entry = _entry_with(address, options)
     except NotUnderstood as error:
         told = f"{error}; its holder keeps it as it is, and no other node takes it"
-        return PoolEntry(address, fault=str(error)), told
+        schema = SCHEMA + 1 if isinstance(error, NotKnown) else 1
+        return PoolEntry(address, fault=str(error), schema=schema), told
     unknown = sorted(options.keys() - {*OPTIONS, "critical"})
     if not unknown:
         return entry, ""
@@ -256,7 +270,7 @@ def _read_options(value: bytes) -> dict[str, object]:
 def _entry_with(address: Address, options: Mapping[str, object]) -> PoolEntry:
     critical = sorted(_read_names(options, "critical", "an option") - {*OPTIONS})
     if critical:
-        raise NotUnderstood(f"{critical[0]!r} is critical, and this version does not know it")
+        raise NotKnown(f"{critical[0]!r} is critical, and this version does not know it")
     interface, prefix = options.get("interface"), options.get("prefix")
     if interface is not None and not (
         isinstance(interface, str) and re.fullmatch(_INTERFACE, interface)
@@ -271,7 +285,7 @@ def _entry_with(address: Address, options: Mapping[str, object]) -> PoolEntry:
         prefix,
         exclude=_read_names(options, "exclude"),
         prefer=_read_names(options, "prefer"),
-        placement=1 if options.keys() <= {*OPTIONS} else 2,
+        schema=1 if options.keys() <= {*OPTIONS} else 2,
     )
 
 
@@ -305,6 +319,7 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "takes": advertisement.takes,
             "present": {str(address): where for address, where in advertisement.present.items()},
             "placement": advertisement.placement,
+            "schema": advertisement.schema,
         },
         sort_keys=True,
     ).encode()
@@ -346,6 +361,7 @@ def _read_advertisement(value: bytes) -> Advertisement:
                 {ip_address(a): str(where) for a, where in read.get("present", {}).items()}
             ),
             placement=_read_version(read.get("placement", 1)),
+            schema=_read_version(read.get("schema", 1)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Advertisement(
@@ -356,4 +372,7 @@ def _read_advertisement(value: bytes) -> Advertisement:
             refused=frozenset(),
             session="",
             version="",
+            # Whatever it knows: what cannot be read here is of a newer version, or no node's.
+            placement=maxsize,
+            schema=maxsize,
         )
