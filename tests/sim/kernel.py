@@ -82,11 +82,11 @@ class ModelKernel:
         if self.is_held:
             self._host.tell(f"the kernel holds its lock: adding {address} waits")
             self.under_way.add(address)
-            helper, boot = self._host.helper, self._host.session
+            helper, under_way = self._host.helper, self.under_way
 
             def put_late() -> None:
-                if boot != self._host.session or address not in self.under_way:
-                    return
+                if self.under_way is not under_way:
+                    return  # The host was switched off.
                 self.under_way.discard(address)
                 self._host.tell(f"the kernel does what it was asked for before: adds {address}")
                 self._put(address, place, lifetime_s, life_s)
@@ -151,7 +151,7 @@ class ModelKernel:
             self.delete(address)
         self.foreign.clear()
         self.unrecorded.clear()
-        self.under_way.clear()
+        self.under_way = set()
         self._waiting.clear()
         self.held_until = 0.0
 
