@@ -26,8 +26,10 @@ from yaim_helper.addresses import (
 )
 from yaim_helper.announce import frames
 from yaim_helper.audit import AuditLog
+from yaim_helper.conflicts import Conflicts, Sighting
 from yaim_helper.entries import Owner
 from yaim_helper.holdings import EXTEND_RETRY_S, Holdings, Host
+from yaim_helper.links import Links
 from yaim_helper.policy import read_policy
 from yaim_helper.protocol import Add, Failed, Ok, Refused
 
@@ -429,6 +431,20 @@ def test_claims_that_are_heard_cost_the_same_however_many_interfaces_there_are(
     # Listing them took 17 us for each of them, in each batch.
     assert (many_s - few_s) / 100 / 200 < 5e-6
     assert holdings._held[address].rivals.seen == 700
+
+
+def test_claims_do_not_count_before_all_interfaces_are_known(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be this host's own."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    monkeypatch.setattr(Conflicts, "read", lambda _: [Sighting(address, INTERFACE, RIVAL)])
+    for known, seen in ((None, 0), (frozenset({RIVAL}), 0), (frozenset(), 1)):
+        monkeypatch.setattr(Links, "mac_addresses", lambda _, known=known: known)
+        holdings.hear()
+        assert holdings._held[address].rivals.seen == seen
 
 
 def test_an_add_that_goes_wrong_leaves_what_was_held_before(
