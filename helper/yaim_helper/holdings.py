@@ -52,8 +52,9 @@ from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, 
 MAX_DEADLINE_S = 3600.0
 EXTEND_BEFORE_S = 0.5
 """How long before the kernel would remove an address its lifetime is extended, if it may be."""
-WOKEN_WITHIN_S = 0.02
-"""How late the clock may wake the helper for the last extension, which is over a moment after."""
+WOKEN_WITHIN_S = 0.05
+"""How late the clock may wake the helper for the last extension, which is over a moment after; with
+the look at what is there, which comes before it."""
 EXTEND_RETRY_S = 0.1
 """An extension by less is not worth making; after a failed one it is tried again."""
 RETRY_REMOVAL_S = 0.5
