@@ -601,7 +601,7 @@ def test_an_address_that_a_kernel_keeps_after_its_deadline_keeps_its_mark_and_le
     """It holds its routing lock: neither the helper nor the kernel itself can remove it."""
     play = overdue()
     for _ in range(20):
-        actions = play.after(0.1, play.kept(), AddressesSeen(frozenset({A})))
+        actions = play.after(0.1, play.kept(), AddressesSeen(frozenset({A, B})))
         assert not writes(actions)
         assert LookForAddresses() in play.after(LOOK_AGAIN_S)
     assert play.state.lease is not None and play.state.lease.deadline > play.now
@@ -609,6 +609,20 @@ def test_an_address_that_a_kernel_keeps_after_its_deadline_keeps_its_mark_and_le
     (write,) = writes(play.tell(AddressesSeen(frozenset())))
     assert isinstance(write, AdvertiseNode)
     assert {each.address for each in write.release} == {A, B}
+
+
+def test_what_is_gone_does_not_wait_for_long_for_what_a_kernel_keeps() -> None:
+    """Found in a review: one address that could not be removed kept all others on nobody."""
+    play = overdue()
+    asked: list[Action] = []
+    for _ in range(20):
+        asked += play.after(0.1, play.kept(), AddressesSeen(frozenset({A})))
+        asked += play.after(LOOK_AGAIN_S)
+    (write,) = writes(asked)
+    assert play.now >= play.state.local[A].deadline + HELPER_GRACE_S + REPORT_AFTER_S
+    assert isinstance(write, AdvertiseNode)
+    assert not write.advertisement.is_healthy
+    assert [each.address for each in write.release] == [B]
 
 
 def test_what_a_kernel_keeps_after_the_deadline_is_told_once_and_again_each_minute() -> None:
@@ -1936,6 +1950,121 @@ def test_a_helper_of_the_same_rules_is_as_full_after_a_restart() -> None:
     wider = (("eth0", NETWORKS["eth0"]), ("eth1", NETWORKS["eth0"]))
     play.tell(HelperReady(SESSION, wider, held))
     assert not play.state.too_many
+
+
+def test_what_cannot_be_removed_is_told_once_for_each_reason() -> None:
+    """It was told each second, for ten minutes."""
+    play = holding(A)
+    (remove, *_) = play.tell(play.unhealthy())
+    for reason in ("no buffer space", "no buffer space", "it may be the host's", "no buffer space"):
+        assert isinstance(remove, RemoveAddress)
+        play.tell(AddressFailed(remove.request, A, reason))
+        play.now += 1.0
+        (remove,) = [a for a in play.tell(play.kept()) if isinstance(a, RemoveAddress)]
+    told = [text for text in play.said(Level.ERROR) if text.startswith(f"cannot remove {A}")]
+    assert [text.split(": ")[1] for text in told] == [
+        "no buffer space",
+        "it may be the host's",
+        "no buffer space",
+    ]
+
+
+def test_what_cannot_be_tried_now_does_not_keep_the_others_from_it() -> None:
+    """Found in a review: those that were refused longest ago were tried for ever, in vain."""
+    play = started()
+    pool = tuple(ip_address(f"192.0.2.{number}") for number in range(10, 19))
+    refused(play, Cause.OTHER, *pool)
+    seen = play.state.view
+    assert seen is not None
+    entries = {a: PoolEntry(a, exclude=frozenset({ME})) for a in pool[:-1]}
+    changed = replace(
+        seen,
+        revision=Revision(50),
+        pool=frozen_mapping({**entries, pool[-1]: PoolEntry(pool[-1])}),
+    )
+    play.settle(play.tell(ClusterChanged(changed)))
+    claim = next_claim(play, 10.0)
+    assert claim is not None and claim.addresses == pool[-1:]
+
+
+def test_a_limit_that_was_raised_is_found_out_while_something_else_is_refused() -> None:
+    play = started()
+    (claim,) = play.tell(ClusterChanged(view(3, POOL, (node(ME, LEASE, 2),))))
+    assert isinstance(claim, ClaimMarks)
+    marks = tuple(mark(each, 4) for each in claim.addresses)
+    adds = play.tell(MarksClaimed(claim.request, marks, frozenset(), Revision(4)))
+    events: list[Event] = []
+    for number, add in enumerate(adds):
+        assert isinstance(add, AddAddress)
+        cause = Cause.LIMIT if number else Cause.NOT_ALLOWED
+        no = AddressRefused(add.request, add.address, "no", cause)
+        events.append(AddressAdded(add.request, add.address) if 0 < number < 4 else no)
+    play.settle(play.tell(*events))
+    assert set(play.state.refused) == {POOL[0]} and play.state.too_many == set(POOL[4:])
+    tried = next_claim(play, 10.0)
+    assert tried is not None and tried.addresses == (POOL[0], POOL[4])
+
+
+@pytest.mark.parametrize("then", ["nothing", "SIGHUP"])
+def test_what_was_tried_and_added_stays_while_its_refusal_is_taken_back(then: str) -> None:
+    """Found in a review: it was removed, and added anew when the advertisement was written."""
+    play = full()
+    claim = next_claim(play, 10.0)
+    assert claim is not None
+    revision = Revision(80)
+    marks = tuple(mark(each, revision) for each in claim.addresses)
+    (add,) = play.tell(MarksClaimed(claim.request, marks, frozenset(), revision))
+    assert isinstance(add, AddAddress)
+    actions = play.tell(AddressAdded(add.request, add.address))
+    if then == "SIGHUP":
+        actions += play.tell(SettingsChanged(settings()))
+    actions += play.after(1.0)
+    assert AdvertiseNode in requests(actions)
+    assert RemoveAddress not in requests(actions)
+
+
+def test_in_a_full_etcd_no_mark_goes_before_others_know_that_the_address_is_here() -> None:
+    play = holding(A, B)
+    gone, here = AddressGone(A, Place("eth0", 32)), AddressesObserved(HERE)
+    play.now += 0.5
+    (add,) = [a for a in play.tell(play.kept(), gone) if isinstance(a, AddAddress)]
+    refusal = AddressRefused(add.request, A, "192.0.2.10 is on this host already", Cause.FOREIGN)
+    remove, write = play.tell(here, refusal)
+    assert isinstance(remove, RemoveAddress)
+    play.tell(AddressRemoved(remove.request, A))
+    (again,) = writes(refused_as_full(play, write))
+    assert isinstance(again, AdvertiseNode)
+    assert again.advertisement.present == {A: "eth0, /24"}
+
+
+def test_who_holds_nothing_any_more_withdraws_from_a_full_etcd_though_it_could_hold_something() -> (
+    None
+):
+    """Its link is down: what it held there was left to it for as long as etcd was full."""
+    play = started()
+    networks = {**NETWORKS, "eth1": NETWORKS["eth0"]}
+    play.tell(LinksObserved(frozenset({"eth0", "eth1"})))
+    play.tell(HelperReady(SESSION, tuple(networks.items()), ()))
+    wide = replace(advertisement(), networks=frozen_mapping(networks))
+    mine = replace(node(ME, LEASE, 3), advertisement=wide)
+    play.tell(NodeAdvertised(play.state.next_request - 1, mine))
+    theirs = replace(node(OTHER, OTHERS_LEASE, 3), advertisement=wide)
+    seen = ClusterView(
+        Revision(4),
+        frozen_mapping({A: PoolEntry(A), B: PoolEntry(B, interface="eth1")}),
+        frozen_mapping({ME: mine, OTHER: theirs}),
+        frozen_mapping({B: mark(B, 3, OTHER, OTHERS_LEASE)}),
+    )
+    (claim,) = play.tell(ClusterChanged(seen))
+    assert isinstance(claim, ClaimMarks)
+    (add,) = play.tell(MarksClaimed(claim.request, (mark(A, 5),), frozenset(), Revision(5)))
+    assert isinstance(add, AddAddress)
+    play.tell(AddressAdded(add.request, A))
+    remove, write = play.tell(LinksObserved(frozenset({"eth1"})))
+    assert isinstance(remove, RemoveAddress)
+    play.tell(AddressRemoved(remove.request, A))
+    (withdraw,) = refused_as_full(play, write)
+    assert isinstance(withdraw, WithdrawNode) and withdraw.release == (mark(A, 5),)
 
 
 def test_an_address_on_another_interface_stays_when_one_goes_down() -> None:

@@ -104,7 +104,7 @@ def on_trial(
     waiting.sort(key=lambda a: _longest(refused, a))
     more = sorted((a for a in too_many if a in unheld), key=address_order)
     found = {a: refused[a].cause for a in waiting[:TRIED_TOGETHER]}
-    return frozen_mapping(found or dict.fromkeys(more[:1], Cause.LIMIT))
+    return frozen_mapping(dict.fromkeys(more[:1], Cause.LIMIT) | found)
 
 
 def next_overdue(

@@ -63,6 +63,8 @@ class Local:
     """Where it was to be put, elsewhere than it is, and that did not succeed."""
     stays_until: Boottime = NEVER
     """Then that is tried again."""
+    failure: str = ""
+    """Why it could not be removed, as last reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ The rules that everything else serves:
 2. Claim, then add. Remove, confirmed, then release. What we know nothing of is removed before
    its mark is released.
 3. Nothing is added without a live deadline; every keepalive hands on a new one.
-4. Unhealthy: remove all, then release all marks and change the advertisement in one transaction.
-   Stopping: the same, then delete the advertisement.
+4. Unhealthy: remove all, then release all marks and change the advertisement in one transaction;
+   what cannot be removed keeps its mark, and the rest waits for it only until that is told
+   (overdue.py). Stopping: the same, then delete the advertisement.
 5. Every write depends on the advertisement that we know, and a new life writes its own before it
    adds anything: what an earlier life has sent, and is still on its way, fails. What it has done
    just before shows in the next view: only then is anything added for a mark of that life.
@@ -326,7 +327,7 @@ class _Turn:
                     settings=settings,
                     local=frozen_mapping(retried),
                     refused=self._foreign(),
-                    trial=Trial(),
+                    trial=Trial(tried=self.state.trial.tried),
                     most=None,
                     failing_for_s=0.0,
                     failing_until=NEVER,
@@ -519,7 +520,7 @@ class _Turn:
             for address, refusal in self.state.refused.items()
         }
         if refused != self.state.refused:
-            self._change(refused=frozen_mapping(refused), trial=Trial())
+            self._change(refused=frozen_mapping(refused), trial=Trial(tried=self.state.trial.tried))
 
     def _group(self, address: Address) -> tuple[str, int]:
         """What hinders one of a group hinders all of them, mostly."""
@@ -655,8 +656,10 @@ class _Turn:
         removing = self._under_way(event.request, event.address, Phase.REMOVING)
         if removing is not None:
             retry_at = Boottime(self.now + REMOVE_RETRY_S)
-            self._record(event.address, replace(removing, retry_at=retry_at))
-            self._report(Level.ERROR, f"cannot remove {event.address}: {event.reason}")
+            failed = replace(removing, retry_at=retry_at, failure=event.reason)
+            self._record(event.address, failed)
+            if event.reason != removing.failure:
+                self._report(Level.ERROR, f"cannot remove {event.address}: {event.reason}")
         adding = self._under_way(event.request, event.address, Phase.ADDING)
         if adding is not None:
             self._record(event.address, replace(adding, phase=Phase.UNKNOWN))
@@ -1156,11 +1159,7 @@ class _Turn:
         state, view = self.state, self.state.view
         if view is None or self.now < state.trial.next_at:
             return
-        unplaced = {
-            address
-            for address in state.too_many | state.refused.keys()
-            if address in view.pool and address not in state.target
-        }
+        unplaced = self._refused_alone(view)
         unheld = unplaced - view.marks.keys()
         tried = on_trial(state.refused, state.too_many, unheld)
         if not tried and (overdue := next_overdue(state.refused, unplaced, self.now)):
@@ -1168,7 +1167,32 @@ class _Turn:
             self._refuse_no_more(tried)
         if tried:
             share = _share(state.settings.node, int(self.now))
+            # What has succeeded stays until our advertisement takes its refusal back.
+            succeeded = {
+                a: cause
+                for a, cause in state.trial.tried.items()
+                if a not in state.target and state.local.get(a, ABSENT).phase is Phase.UP
+            }
+            tried = frozen_mapping(succeeded | thawed(tried))
             self._change(trial=state.trial.of(tried, self.now, share))
+
+    def _refused_alone(self, view: ClusterView) -> set[Address]:
+        """What no node is to hold, and this one could, but for the refusal."""
+        state, node = self.state, self._my_node()
+        refused = state.too_many | state.refused.keys()
+        if not refused or node is None:
+            return set()
+        told = replace(node.advertisement, refused=frozenset[Address]())
+        willing, elsewhere, down = (
+            replace(node, advertisement=told),
+            self._is_elsewhere(),
+            self._down(),
+        )
+        return {
+            address
+            for address in (refused & view.pool.keys()) - state.target.keys() - elsewhere
+            if willing.can_hold(view.pool[address]) and self._place_for(address, down) is not None
+        }
 
     def _on_trial(self) -> frozenset[Address]:
         """What we try to hold although we are advertised to refuse it, as no other node can."""
@@ -1388,7 +1412,9 @@ class _Turn:
         write: Write | None
         if state.stopping is not None:
             write = self._withdrawal()
-        elif self._life_s() <= 0 or (self._is_leaving() and not self._has_removed_all()):
+        elif self._life_s() <= 0 or (
+            self._is_leaving() and not self._has_removed_all() and not self._is_stuck()
+        ):
             write = None
         elif takes_deletions(state.full):
             write = self._giving_up() or self._release(wanted) or self._advertising()
@@ -1434,8 +1460,10 @@ class _Turn:
             return False
         told = advertising.advertisement if advertising is not None else node.advertisement
         pool = tuple(view.pool.values())
-        if can_hold_any(replace(node, advertisement=told), pool):
-            return False
+        truly = replace(node, advertisement=told)
+        if can_hold_any(truly, pool):
+            # It holds nothing now, so it loses nothing by this.
+            return any(node.can_hold(entry) and not truly.can_hold(entry) for entry in pool)
         return can_hold_any(node, pool) or bool(self._my_marks())
 
     def _giving_up(self) -> WithdrawNode | None:
@@ -1508,8 +1536,8 @@ class _Turn:
             is_told = present.advertisement == desired and self.state.has_advertised
             if is_told and self.state.full is None:
                 return None
-            if not desired.is_healthy and self._has_removed_all():
-                release = self._my_marks()
+            if not desired.is_healthy and (self._has_removed_all() or self._is_stuck()):
+                release = tuple(m for m in self._my_marks() if self._is_absent(m.address))
         return AdvertiseNode(self.state.next_request, desired, lease.id, replaces, release)
 
     def _awaits_kernel(self) -> bool:
@@ -1522,10 +1550,14 @@ class _Turn:
         node = self._my_node()
         if self.state.is_view_stale or node is None:
             return None
+        # What is here for another reason the others have to know first (elsewhere.py).
+        untold = self.state.present.keys() - node.advertisement.present.keys()
         marks = tuple(
             mark
             for mark in self._my_marks()
-            if mark.address not in wanted and self._is_absent(mark.address)
+            if mark.address not in wanted
+            and self._is_absent(mark.address)
+            and mark.address not in untold
         )
         if not marks:
             return None
@@ -1740,6 +1772,12 @@ class _Turn:
             and not self._health().is_healthy
             and not self._may_keep()
         )
+
+    def _is_stuck(self) -> bool:
+        """Whether something of ours stays on the interface long after its deadline, and something
+        has gone, which does not wait for it then."""
+        has_gone = any(self._is_absent(mark.address) for mark in self._my_marks())
+        return self.state.look.reported_at is not None and has_gone
 
     def _may_keep(self) -> bool:
         """Whether we are unhealthy and may hold on to what nobody else could hold."""
