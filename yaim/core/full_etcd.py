@@ -8,8 +8,9 @@ takes back by deletion, and failing that by the end of its lease:
 
 1. It is tried again and again to write the advertisement, also one that says nothing new: that is
    how the end is noticed.
-2. A node that can hold nothing, and is advertised for something, withdraws: one transaction deletes
-   the advertisement that it knows (guarded by its mod_revision, as every write) and all its marks.
+2. A node that holds nothing, and can hold nothing of what its advertisement has others leave to it,
+   withdraws: one transaction deletes the advertisement that it knows (guarded by its mod_revision,
+   as every write) and all its marks.
    As ever only when all its addresses are confirmed off its interface. It keeps its lease, and
    advertises itself anew as soon as etcd takes that.
 3. Refused that, too, it does not keep its lease: with that go advertisement and marks. It does not

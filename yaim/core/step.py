@@ -1452,7 +1452,7 @@ class _Turn:
         return WithdrawNode(self.state.next_request, lease.id, advertised, marks)
 
     def _has_too_much(self) -> bool:
-        """Whether we can hold nothing, and in etcd we can, or do."""
+        """Whether we can hold nothing of what others leave to us, for what they know of us."""
         advertising, node, view = self._advertising(), self._my_node(), self.state.view
         if node is None or view is None or not self._has_removed_all():
             return False
@@ -1462,8 +1462,8 @@ class _Turn:
         pool = tuple(view.pool.values())
         truly = replace(node, advertisement=told)
         if can_hold_any(truly, pool):
-            # It holds nothing now, so it loses nothing by this.
-            return any(node.can_hold(entry) and not truly.can_hold(entry) for entry in pool)
+            given = [e for e in pool if self.state.target.get(e.address) == node.name]
+            return bool(given) and not any(truly.can_hold(entry) for entry in given)
         return can_hold_any(node, pool) or bool(self._my_marks())
 
     def _giving_up(self) -> WithdrawNode | None:
