@@ -95,7 +95,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if not self._stands(me, action.advertised):",
             "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if False:",
         ),
-        only=("flapping", "slow"),
+        only=("flapping", "all slow", "etcd frozen"),
     ),
     _in(SPREAD, "no move is ever made to level", ("if self._loads.difference > 1:", "if False:")),
     _in(
