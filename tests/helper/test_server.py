@@ -1106,7 +1106,7 @@ def stepping(directory: Path) -> Iterator[Stepping]:
         return True
 
     address = ip_address("192.0.2.0") + int(directory.name)
-    wait_for(listens, "the helper listens")
+    wait_for(listens, "the helper listens", 60.0)
     with Client(directory / "helper.sock") as client:
         assert client.hello()["result"] == "ok"
         deadline_ns = deadline_in(SHORT_S)

@@ -76,7 +76,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "a mark is released before the address is removed",
         (
-            "if mark.address not in wanted and self._is_absent(mark.address)",
+            "if mark.address not in wanted\n            and self._is_absent(mark.address)",
             "if mark.address not in wanted",
         ),
     ),
@@ -209,7 +209,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     _in(
         STEP,
         "a removal that failed counts",
-        ("replace(removing, retry_at=retry_at)", "Local(Phase.ABSENT)"),
+        (
+            "failed = replace(removing, retry_at=retry_at, failure=event.reason)",
+            "failed = Local(Phase.ABSENT)",
+        ),
         only=("network fails", "sick", "entry changed"),
     ),
     _in(
@@ -373,8 +376,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         STEP,
         "SIGHUP does not let refused addresses be tried again",
         (
-            "refused=self._foreign(),\n                    trial=Trial(),",
-            "trial=Trial(),",
+            "refused=self._foreign(),\n                    trial=",
+            "trial=",
         ),
         only=("helper refuses", "network fails", "record fails", "address foreign"),
     ),

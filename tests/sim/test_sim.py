@@ -161,7 +161,7 @@ def test_who_keeps_its_lease_releases_nothing_that_its_kernel_keeps() -> None:
     """Where etcd answers and coordinators run, two nodes never have an address, however long
     kernels hold their routing locks."""
     counts: Counter[str] = Counter()
-    for seed in range(150):
+    for seed in range(180):
         kinds = ("routing lock held", "helper killed", "helper frozen", "sick", "entry changed")
         run = play(replace(draw(seed, kinds), loss=0.0))
         assert run.broken is None
