@@ -41,6 +41,7 @@ from yaim.core.model import Address, Boottime, Place, frozen_mapping
 from yaim.core.refusals import Cause
 from yaim.helper_client import (
     ANSWER_WITHIN_S,
+    MAX_ADDS_UNDER_WAY,
     MAX_UNDER_WAY,
     HelperAction,
     HelperClient,
@@ -679,6 +680,24 @@ def test_a_renewal_goes_ahead_of_adds_that_wait_but_not_of_removals(
         ("add", str(V4 + 2), last),
         ("add", str(V4 + 3), last),
     ]
+
+
+def test_a_renewal_is_sent_though_the_helper_is_slow_with_more_adds_than_it_may_be_sent(
+    path: Path, start: Start
+) -> None:
+    """Those wait for the disk of its record, if that hangs."""
+    adds = [AddAddress(n, V4, "eth0", 32, DEADLINE) for n in range(2 * MAX_UNDER_WAY)]
+    with listening(path) as listener:
+        client = start()
+        with greeted(listener) as connection:
+            client.ready()
+            client.submit(*adds)
+            asked = [
+                json.loads(connection.recv(MAX_PACKET))["op"] for _ in range(MAX_ADDS_UNDER_WAY)
+            ]
+            client.submit(RenewAddresses(DEADLINE))
+            asked.append(json.loads(connection.recv(MAX_PACKET))["op"])
+    assert asked == ["add"] * MAX_ADDS_UNDER_WAY + ["renew"]
 
 
 def test_a_full_buffer_holds_up_neither_what_is_in_it_nor_what_waits(

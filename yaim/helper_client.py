@@ -50,6 +50,9 @@ MAX_UNDER_WAY = 128
 """Commands without a reply yet. The helper takes 64 at a time: as many are there when it has done
 these. Nor do their replies overflow the helper's buffer, for which it would hang up: the kernel
 counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wait."""
+MAX_ADDS_UNDER_WAY = 96
+"""Of these. Adds wait for the disk of the helper's record, for up to a second if it hangs: there is
+room left for a renewal and for removals, which do not."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 TELL_HEAD_EVERY_S = 3600.0
 
@@ -79,6 +82,11 @@ def command(action: HelperAction, label: str) -> dict[str, Any]:
             return {"op": "renew", "deadline_ns": round(action.deadline * 1e9)}
         case _:
             assert_never(action)
+
+
+def most_under_way(action: HelperAction) -> int:
+    """How many commands may be under way when this one is sent."""
+    return MAX_ADDS_UNDER_WAY if isinstance(action, AddAddress) else MAX_UNDER_WAY
 
 
 def write_request(request_id: int, message: Mapping[str, Any]) -> bytes:
@@ -267,7 +275,7 @@ class HelperClient:
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
                 self._take_in(queue)
-                while len(waiting) < MAX_UNDER_WAY and queue:
+                while queue and len(waiting) < most_under_way(queue[0]):
                     try:
                         request_id = connection.send(command(queue[0], self.label))
                     except BlockingIOError:

@@ -2,7 +2,8 @@
 
 An intent before each effect, made durable first; a result after it. Whoever is to have an effect
 that adds power asks for the intent and goes no further if it cannot be written. Removing goes
-ahead all the same, and a later `gap` record tells how many records are missing.
+ahead all the same, and a later `gap` record tells how many records are missing. Each call may take
+as long as the disk does: recorder.py makes them.
 
 What earlier lives wrote is read once, at the start, and not believed further than it can be.
 """
@@ -221,8 +222,10 @@ class AuditLog:
             "host": socket.gethostname(),
             "policy": policy_sha256,
         }
-        self.describe_held: Callable[[], Iterable[Entry]] = tuple
-        """What each further segment begins with: `held` records."""
+        self.describe_held: Callable[[], Iterable[Entry] | None] = tuple
+        """What each further segment begins with: `held` records; None: that cannot be told now."""
+        self._owes_held = False
+        """Whether the segment had to begin without."""
         self._complain_at = 0.0
         self._missed = 0
         self._lost: str | None = None
@@ -269,39 +272,47 @@ class AuditLog:
         """Of the segment; 0: there is none yet."""
         return self._number
 
-    def use_policy(self, policy_sha256: str) -> None:
-        """What is recorded from now on was decided by this policy."""
-        self._common["policy"] = policy_sha256
+    @property
+    def wants_held(self) -> bool:
+        """Whether the next records should come with what is held."""
+        return self._owes_held or self._is_full
 
-    def write(self, records: Iterable[Mapping[str, Any]], *, durable: bool) -> None:
-        """Append the records. Raises AuditError: not all are written, or perhaps not durably; what
-        is missing counts as missed."""
+    @property
+    def _is_full(self) -> bool:
+        return self._size >= self._segment_bytes
+
+    def miss(self, count: int) -> None:
+        """So many records were not handed over."""
+        self._missed += count
+
+    def write(
+        self, records: Iterable[Mapping[str, Any]], *, durable: bool, stamp: Entry | None = None
+    ) -> None:
+        """Append the records, with the time and policy of the stamp, else as of now. Raises
+        AuditError: not all are written, or perhaps not durably; what is missing counts as missed.
+        """
         records = list(records)
         if not records:
             return
         try:
             self._go_on()
-            self._append(records)
+            self._append(records, stamp or now())
             if durable:
                 os.fdatasync(self._file)
         except OSError as error:
             self._missed += len(records)
             raise AuditError(f"{self._path}: {error.strerror}") from error
 
-    def try_write(self, records: Iterable[Mapping[str, Any]], *, durable: bool) -> bool:
-        """`write`, for what goes ahead without a record."""
+    def try_write(
+        self, records: Iterable[Mapping[str, Any]], *, durable: bool, stamp: Entry | None = None
+    ) -> bool:
+        """`write`, for what has happened all the same if it cannot be written."""
         try:
-            self.write(records, durable=durable)
-        except AuditError:
-            return False
-        return True
-
-    def note(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """What has happened; it has happened all the same if that cannot be written."""
-        try:
-            self.write(records, durable=False)
+            self.write(records, durable=durable, stamp=stamp)
         except AuditError as error:
             self._complain(str(error))
+            return False
+        return True
 
     def _complain(self, what: str) -> None:
         """To whoever runs the helper, once a minute at most: nobody fills their log that way."""
@@ -313,11 +324,11 @@ class AuditLog:
         with suppress(OSError):
             print(f"yaim-helper: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
-    def mark(self, deadlines: Mapping[Owner, float]) -> None:
-        """The latest deadlines, in the marker. It is handed to the disk and not waited for, and
-        nothing depends on it."""
+    def mark(self, deadlines: Mapping[Owner, float], stamp: Entry) -> None:
+        """The latest deadlines as of then, in the marker. It is handed to the disk and not waited
+        for, and nothing depends on it."""
         sequence, head = self.head
-        whole = {**self._common, **_now(), "seq": sequence, "hash": head}
+        whole = {**self._common, **stamp, "seq": sequence, "hash": head}
         whole["owners"] = latest(deadlines)
         text = canonical(whole)
         steps = -(-(len(text) + 1) // _MARKER_STEP)
@@ -331,8 +342,9 @@ class AuditLog:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def _append(self, records: list[Mapping[str, Any]]) -> None:
-        """Raises OSError. What is missing but for these records counts as missed."""
+    def _append(self, records: list[Mapping[str, Any]], stamp: Entry) -> None:
+        """Raises OSError. What is missing but for these records counts as missed. What is told
+        besides them bears the same stamp."""
         first: list[Mapping[str, Any]] = []
         if self._torn:
             torn = self._torn.removesuffix(b"\n")
@@ -340,9 +352,12 @@ class AuditLog:
             first.append({"type": "recovery", **told})
         if self._is_new:
             first += self._beginning()
+        wants_held = self._owes_held or (self._is_new and self._number > 1)
+        held = self.describe_held() if wants_held else ()
+        first += held or ()
         if self._missed:
             first.append({"type": "gap", "missed": self._missed})
-        lines, hashes = self._sealed([*first, *records])
+        lines, hashes = self._sealed([*first, *records], stamp)
         start = b"" if self._is_ended else b"\n"
         text = start + b"".join(lines)
         written = os.write(self._file, text)
@@ -350,7 +365,7 @@ class AuditLog:
         if written == len(text):
             self._has_written(len(lines), hashes)
             self._torn, self._is_ended, self._missed = b"", True, 0
-            self._is_new = False
+            self._is_new, self._owes_held = False, held is None
             return
         whole, behind = 0, len(start)
         # A record is whole also without its line break.
@@ -364,14 +379,16 @@ class AuditLog:
         self._is_ended = written > 0 and text[written - 1 : written] == b"\n"
         if whole >= len(first):
             self._missed = 0
-            self._is_new = False
+            self._is_new, self._owes_held = False, held is None
         self._missed -= max(0, whole - len(first))
         raise OSError(0, f"wrote only {written} of {len(text)} bytes: is the disk full?")
 
-    def _sealed(self, records: Iterable[Mapping[str, Any]]) -> tuple[list[bytes], list[str]]:
-        lines, hashes, head, now = [], [], self._head, _now()
+    def _sealed(
+        self, records: Iterable[Mapping[str, Any]], stamp: Entry
+    ) -> tuple[list[bytes], list[str]]:
+        lines, hashes, head = [], [], self._head
         for number, record in enumerate(records, start=self._sequence + 1):
-            line, head = seal({**self._common, **record, **now, "seq": number}, head)
+            line, head = seal({**self._common, **record, **stamp, "seq": number}, head)
             lines.append(line)
             hashes.append(head)
         return lines, hashes
@@ -392,7 +409,9 @@ class AuditLog:
             self._change_segment()
         elif not self._number:
             self._change_segment()
-        elif self._size >= self._segment_bytes and not self._torn and self._is_ended:
+        elif (
+            self._is_full and not self._torn and self._is_ended and self.describe_held() is not None
+        ):
             # Better a segment that is too long than none: files may be what there is no room for.
             with suppress(OSError):
                 self._change_segment()
@@ -458,8 +477,6 @@ class AuditLog:
             yield {"type": "segment", "number": self._number}
         if self._why is not None:
             yield segment_lost(self._before, self._why)
-        if self._number > 1:
-            yield from self.describe_held()
 
     def _made(self, number: int) -> int:
         """A new segment; its name is on the disk."""
@@ -548,7 +565,7 @@ def _is_cut(past: Past, marker: Any) -> bool:
     return type(seq) is int and seq > past.sequence
 
 
-def _now() -> Entry:
+def now() -> Entry:
     return {
         "time": datetime.now(UTC).isoformat(timespec="microseconds"),
         "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),

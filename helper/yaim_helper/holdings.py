@@ -40,7 +40,6 @@ from yaim_helper.addresses import (
     lifetime_s,
 )
 from yaim_helper.announce import Announcer
-from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
 from yaim_helper.conflicts import Conflicts
 from yaim_helper.entries import TAKEN, Entry, Owner, conflict, held, own
@@ -48,6 +47,7 @@ from yaim_helper.links import Links
 from yaim_helper.netlink import Found, Identity
 from yaim_helper.policy import Policy, edge
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, Reply
+from yaim_helper.recorder import Recorder
 
 MAX_DEADLINE_S = 3600.0
 EXTEND_BEFORE_S = 0.5
@@ -249,11 +249,11 @@ class Host:
 class Holdings:
     """All of them. Public methods that change something on a request's behalf raise KernelError."""
 
-    def __init__(self, policy: Policy, audit: AuditLog, tell_alive: Callable[[], None]) -> None:
+    def __init__(self, policy: Policy, recorder: Recorder, tell_alive: Callable[[], None]) -> None:
         """What takes long tells meanwhile that it is not stuck."""
         self.policy = policy
         self._tell_alive = tell_alive
-        self._audit = audit
+        self._recorder = recorder
         self._kernel = Kernel()
         self._announcer = Announcer(self._kernel)
         self.conflicts = Conflicts()
@@ -290,7 +290,7 @@ class Holdings:
     def _take_stock(self) -> None:
         """Once, before anything else. Raises KernelError."""
         now = boottime()
-        past = self._audit.past
+        past = self._recorder.past
         for place in self._kernel.addresses():
             if place.valid_s is None or not place.is_like_ours:
                 continue
@@ -462,7 +462,7 @@ class Holdings:
             outcome = self._take_off(holding, host)
             was_there = outcome == REMOVED
             if outcome == TAKEN:
-                self._audit.note([holding.own("expire", TAKEN)])
+                self._recorder.note([holding.own("expire", TAKEN)])
         else:
             places = host.places(address)
             left = [each for each in places if self._left_to(each) == owner]
@@ -495,7 +495,7 @@ class Holdings:
         """Somebody else has put it there anew, or changed it: it is the host's now."""
         self._forget(holding)
         self._note_expired(holding)
-        self._audit.note([holding.own("extend", TAKEN)])
+        self._recorder.note([holding.own("extend", TAKEN)])
 
     def _is_held(self, holding: Holding) -> bool:
         return self._held.get(holding.address) is holding
@@ -647,7 +647,7 @@ class Holdings:
             if failure and failure != holding.failure:
                 told.append(holding.own("extend", f"failed: {failure}"))
             holding.failure = failure
-        self._audit.note(told)
+        self._recorder.note(told)
         missing = self._read_back(holdings, host)
         return [each.address for each in (*taken, *left_off, *missing)]
 
@@ -676,14 +676,14 @@ class Holdings:
                     # Also what has gone since it was looked for, and was put there again.
                     if holding.created_before is not None:
                         told = holding.own("extend", "somebody had removed it: put back")
-                        self._audit.note([told])
+                        self._recorder.note([told])
                     new.append(holding)
                 holding.created = holding.created_before = place.created
             elif holding.created_before is None and place.valid_s is None:
                 # It is new, and ours. The kernel should never do this.
                 host.delete(place.index, place.address, place.prefix)
                 missing.append(holding)
-                self._audit.note([holding.own("extend", "had no lifetime: removed")])
+                self._recorder.note([holding.own("extend", "had no lifetime: removed")])
             else:
                 self._give_up(holding)
                 missing.append(holding)
@@ -792,14 +792,14 @@ class Holdings:
                 continue
             name = self._kernel.name(place.index)
             entry = own("expire", place.address, name, owner, f"{why}: removing")
-            self._audit.note([entry])
+            self._recorder.note([entry])
             try:
                 was_there = host.delete(place.index, place.address, place.prefix)
             except KernelError as error:
                 outcome = f"cannot remove it: {error.reason}"
             else:
                 outcome = REMOVED if was_there else FOUND_GONE
-            self._audit.note([{**entry, "outcome": outcome}])
+            self._recorder.note([{**entry, "outcome": outcome}])
 
     def _end_unlimited(self, holdings: list[Holding], why: str) -> None:
         """Those whose deadline came nearer, and whose lifetime did not: none was short enough, or
@@ -809,15 +809,15 @@ class Holdings:
     def _end(self, holdings: Collection[Holding], why: str) -> None:
         host = self.host({each.address for each in holdings})
         for holding in holdings:
-            self._audit.note([holding.own("expire", f"{why}: removing")])
+            self._recorder.note([holding.own("expire", f"{why}: removing")])
             try:
                 outcome = self._take_off(holding, host)
             except KernelError as error:
                 holding.retry_at = boottime() + RETRY_REMOVAL_S
-                self._audit.note([holding.own("expire", f"cannot remove it: {error.reason}")])
+                self._recorder.note([holding.own("expire", f"cannot remove it: {error.reason}")])
             else:
                 self._note_expired(holding)
-                self._audit.note([holding.own("expire", outcome)])
+                self._recorder.note([holding.own("expire", outcome)])
 
     def _note_expired(self, holding: Holding) -> None:
         """For its owner, until that one knows it; as many of each user as he could hold at most."""
@@ -866,7 +866,7 @@ class Holdings:
         ][:MAX_TOGETHER]
         if not attacked:
             return
-        self._audit.note(each.conflict() for each in attacked)
+        self._recorder.note(each.conflict() for each in attacked)
         with act_within(ACT_WITHIN_S):
             now = boottime()
             for holding in attacked:

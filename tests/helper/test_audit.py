@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from yaim_helper.audit import AuditError, AuditLog, Past, boot_id, session
+from yaim_helper.audit import AuditError, AuditLog, Past, boot_id, now, session
 from yaim_helper.chain import GENESIS, MARKER, canonical, record_hash, seal, segment_name
 from yaim_helper.entries import TAKEN, Owner
 
@@ -173,12 +173,14 @@ def test_records_that_are_written_together_are_numbered_and_chained(tmp_path: Pa
         write(log, "one", "two")
         write(log)
         assert log.try_write([note("three")], durable=False)
-        log.use_policy("1" * 64)
-        log.note([note("four")])
+        then = {"time": "2027-01-15T08:00:00.000000+00:00", "boottime_ns": 1, "policy": "1" * 64}
+        assert log.try_write([note("four")], durable=False, stamp=then)
     texts = ("one", "two", "three", "four")
     assert lines(tmp_path) == [(n, note(text)) for n, text in enumerate(texts, start=1)]
     assert_chained(tmp_path)
-    assert [each["policy"][0] for each in read_records(tmp_path)] == ["0", "0", "0", "1"]
+    *_, three, four = read_records(tmp_path)
+    assert three["policy"] == POLICY
+    assert {key: four[key] for key in then} == then
 
 
 # --- segments ----------------------------------------------------------------------------------
@@ -237,7 +239,7 @@ def test_a_segment_is_on_the_disk_before_the_next_is_begun(
     with opened(tmp_path, segment_bytes=1000) as log:
         monkeypatch.setattr(os, "fdatasync", sync)
         while not (tmp_path / segment_name(2)).exists():
-            log.note([note("more")])
+            log.try_write([note("more")], durable=False)
     assert synced == [(tmp_path / SEGMENT, 1)]
 
 
@@ -615,8 +617,8 @@ def test_the_marker_tells_the_latest_deadlines_to_the_next_life(tmp_path: Path) 
     with opened(tmp_path) as log:
         assert log.earlier is None
         write(log, "one")
-        log.mark(deadlines)
-        log.mark({A: 5.5})
+        log.mark(deadlines, now())
+        log.mark({A: 5.5}, now())
         head = log.head
     text = (tmp_path / MARKER).read_bytes()
     assert len(text) % 512 == 0
@@ -639,7 +641,7 @@ def test_a_marker_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         write(log, "one")
         with room_for(tmp_path / MARKER, 0):
-            log.mark({})
+            log.mark({}, now())
         write(log, "two")
     assert (tmp_path / MARKER).read_bytes() == b""
 
@@ -842,7 +844,7 @@ def test_a_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:
         write(log, "two")
         with pytest.raises(AuditError, match="another yaim-helper is writing it"):
             AuditLog(path, POLICY)
-        log.mark({})
+        log.mark({}, now())
     assert lost(path) == "its directory is gone"
     assert (path / MARKER).read_bytes().startswith(b"{")
     first, *others = [
@@ -863,11 +865,11 @@ def test_a_directory_whose_marker_cannot_be_opened_is_tried_again(tmp_path: Path
         for _ in range(2):
             with pytest.raises(AuditError, match="Is a directory"):
                 write(log, "two")
-            log.mark({})
+            log.mark({}, now())
         assert {*Path("/proc/self/fd").iterdir()} == before
         (path / MARKER).rmdir()
         write(log, "three")
-        log.mark({})
+        log.mark({}, now())
     assert (path / MARKER).read_bytes().startswith(b"{")
     assert [each["type"] for each in read_sound(path / segment_name(2))] == [
         *("segment", "lost", "gap", "note")
@@ -884,7 +886,7 @@ def test_a_segment_and_a_marker_that_are_gone_are_made_again(tmp_path: Path) -> 
             write(log, "two")
         (tmp_path / MARKER).rmdir()
         write(log, "three")
-        log.mark({})
+        log.mark({}, now())
     assert (tmp_path / MARKER).read_bytes().startswith(b"{")
     assert [each["type"] for each in read_sound(tmp_path / segment_name(2))] == [
         *("segment", "lost", "gap", "note")
@@ -944,8 +946,8 @@ def test_what_is_not_written_is_told_to_whoever_runs_the_helper(
     with opened(tmp_path) as log:
         write(log, "one")
         with room_for(tmp_path / SEGMENT, 0):
-            log.note([note("lost")])
-            log.note([note("lost")])
+            log.try_write([note("lost")], durable=False)
+            log.try_write([note("lost")], durable=False)
     assert capsys.readouterr().err == (
         f"yaim-helper: {tmp_path}: File too large: nothing is added until the record can be"
         " written; make room\n"

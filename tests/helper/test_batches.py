@@ -32,6 +32,7 @@ from yaim_helper.holdings import EXTEND_RETRY_S, Holdings, Host
 from yaim_helper.links import Links
 from yaim_helper.policy import read_policy
 from yaim_helper.protocol import Add, Failed, Ok, Refused
+from yaim_helper.recorder import Recorder
 
 from tests.helper.network import (
     INTERFACE,
@@ -230,7 +231,9 @@ def holdings_in(network: Namespace, directory: Path) -> Iterator[Holdings]:
     file.write_text(policy(directory / "audit"))
     read = read_policy(file)
     with network.entered():
-        yield Holdings(read, AuditLog(read.audit_log, read.sha256), lambda: None)
+        recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
+        yield Holdings(read, recorder, lambda: None)
+        recorder.close()
 
 
 @pytest.fixture
@@ -391,7 +394,7 @@ def test_nothing_is_defended_after_its_deadline(
         capture.frames()
 
     with capturing(network) as capture:
-        monkeypatch.setattr(AuditLog, "note", hang)
+        monkeypatch.setattr(Recorder, "note", hang)
         holdings.do_what_is_due()
         assert capture.announced() == []
 
@@ -516,7 +519,7 @@ def test_what_is_the_hosts_by_its_deadline_stays(
     holdings.end_over(boottime() + 100)
     assert is_permanent(network)
     ending = [] if is_extended else [(V4, "the deadline has passed: removing")]
-    assert own_doings(tmp_path / "audit") == [*ending, (V4, TAKEN)]
+    assert record_of(holdings, tmp_path) == [*ending, (V4, TAKEN)]
     copy = {"address": V4, "interface": INTERFACE, "prefix": 32}
     told = Ok({"missing": [V4], "copies": [copy]})
     assert holdings.renew(OWNER, boottime() + 30) == told
@@ -609,6 +612,12 @@ def own_doings(audit_log: Path) -> list[tuple[str, str]]:
     ]
 
 
+def record_of(holdings: Holdings, tmp_path: Path) -> list[tuple[str, str]]:
+    """The same, when all is written."""
+    assert holdings._recorder.drain(20.0)
+    return own_doings(tmp_path / "audit")
+
+
 def test_a_batch_that_does_not_get_to_the_kernel_has_failed(
     network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -690,7 +699,7 @@ def test_why_extensions_fail_is_told_once(
             patched.undo()
             assert holdings.renew(OWNER, boottime() + 60) == Ok({"missing": []})
     told = (str(address), "failed: No buffer space available")
-    assert own_doings(tmp_path / "audit") == [told] * 3
+    assert record_of(holdings, tmp_path) == [told] * 3
 
 
 def test_a_slow_machine_does_not_end_a_test(
@@ -747,7 +756,8 @@ def test_what_an_earlier_life_left_does_not_outlive_a_pause(
             monkeypatch.setattr(Kernel, "delete", delete)
         holdings.draw_deadlines_nearer(100, "the host was paused")
         monkeypatch.undo()
-    assert own_doings(tmp_path / "audit") == [
+        told = record_of(holdings, tmp_path)
+    assert told == [
         (V4, "the host was paused: removing"),
         (V4, outcome),
     ]
@@ -799,7 +809,7 @@ def test_what_moves_to_another_prefix_was_not_removed_by_somebody(
     assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
     assert holdings.settle(host) == {}
     assert present(network) == on_interface(V4, "192.0.2.200", prefix=24)
-    assert own_doings(tmp_path / "audit") == []
+    assert record_of(holdings, tmp_path) == []
 
 
 def test_the_record_goes_on_where_the_kernel_does_not_tell_what_is_left(

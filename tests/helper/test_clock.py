@@ -180,6 +180,8 @@ def paused_in(network: Namespace, tmp_path: Path) -> Iterator[Paused]:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
+        # Else a thread that waits on the monotonic clock waits too long.
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }
     around = ("env", *(f"{name}={value}" for name, value in faketime.items()))
     with running(network, tmp_path, around=around) as helper:

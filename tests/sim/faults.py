@@ -194,6 +194,14 @@ def _record_purged(world: "World", fault: Fault) -> None:
         _coordinator_killed(world, fault)
 
 
+def _disk_hangs(world: "World", fault: Fault) -> None:
+    """The one of the helper's record."""
+    host = world.host(fault.host)
+    host.does_disk_hang = True
+    seconds = fault.seconds * (1.0, 0.1, 0.3)[fault.number % 3]
+    world.timeline.later(seconds, host.disk_answers)
+
+
 def _reloaded(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
     interval_s = (0.5, 1.0, 2.0)[fault.number % 3]
@@ -464,6 +472,7 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "network fails": (1, _network_fails),
     "record fails": (0.5, _record_fails),
     "record purged": (0.7, _record_purged),
+    "disk hangs": (1, _disk_hangs),
     "reloaded": (0.5, _reloaded),
     "check added": (1, _check_added),
     "powered off": (2, _powered_off),

@@ -3,13 +3,17 @@ told (audit, announcements). Lifetimes and their extension are reckoned by the h
 """
 
 from collections import deque
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from yaim_helper.addresses import EARLY_S, Interface, lifetime_s
+from yaim_helper.asked import DISK_HANGS, Asked, overtaken, ready
 from yaim_helper.entries import Owner
 from yaim_helper.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
+from yaim_helper.protocol import Add, Ok, Remove, Renew, Request
+from yaim_helper.recorder import HANGS_AFTER_S, Handed
 
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
 from yaim.core.events import (
@@ -35,6 +39,13 @@ NETWORKS = tuple((name, (ip_network("192.0.2.0/24"),)) for name in INTERFACES)
 _OWNER = Owner(0, "sim")
 
 
+@dataclass(eq=False, slots=True, kw_only=True)
+class AskedOnConnection(Asked):
+    action: HelperAction
+    connection: int
+    event: Event | None = None
+
+
 class ModelHelper:
     """A helper process. Its methods run only while it does."""
 
@@ -50,10 +61,63 @@ class ModelHelper:
         """To what it has done, with the connection; told when it has done all that has come."""
         self._is_shortening = False
         """It has drawn deadlines nearer, and not yet done what follows."""
+        self.asked: deque[AskedOnConnection] = deque()
+        """What it has read and not answered yet."""
+        self._look_at = inf
+        self._stuck_at: float | None = None
+        """Since when an intent waits for the record's disk."""
         self.jump_s = 0.0
         """By how much the wall clock has jumped since it last looked."""
 
     # --- commands --------------------------------------------------------------------------
+
+    def take(self, connection: int, action: HelperAction) -> None:
+        now = self._host.clock()
+        handed = Handed([], {}, now, is_on_record=None if self._host.does_disk_hang else True)
+        asked = AskedOnConnection(
+            _request(action), now, intent=handed, action=action, connection=connection
+        )
+        if self._host.does_disk_hang:
+            self._stuck_at = now if self._stuck_at is None else self._stuck_at
+            if isinstance(action, AddAddress) and now >= self._stuck_at + HANGS_AFTER_S:
+                asked.known = DISK_HANGS
+        self.asked.append(asked)
+
+    def disk_answers(self) -> None:
+        self._stuck_at = None
+        for each in self.asked:
+            if each.intent is not None:
+                each.intent.is_on_record = True
+
+    def go_on(self) -> None:
+        now = self._host.clock()
+        while True:
+            doing, self._look_at = ready(self.asked, now)
+            if not doing:
+                break
+            for each in doing:
+                self._do(each)
+        while self.asked and self.asked[0].reply is not None:
+            each = self.asked.popleft()
+            if each.event is not None:
+                self.answers.append((each.connection, each.event))
+
+    def _do(self, asked: AskedOnConnection) -> None:
+        action = asked.action
+        obstacle = asked.known or asked.obstacle()
+        request = asked.request
+        if isinstance(action, AddAddress) and isinstance(request, Add):
+            nearer = Boottime(request.deadline_ns / 1e9)
+            action = action if request == _request(action) else replace(action, deadline=nearer)
+        if obstacle is not None and isinstance(action, AddAddress):
+            asked.reply = DISK_HANGS
+            asked.event = self._failed(action, DISK_HANGS.reason)
+            return
+        asked.event = self.obey(action)
+        asked.reply = Ok({})
+        for each in overtaken(self.asked, asked):
+            if isinstance(each.action, AddAddress):
+                each.event = self._failed(each.action, "its removal was asked for")
 
     def hello(self) -> HelperReady:
         self._expired.clear()
@@ -180,7 +244,7 @@ class ModelHelper:
 
     def due_at(self) -> float:
         """When it has to do something by itself, on the host's clock."""
-        times = [inf]
+        times = [inf, self._look_at]
         for holding in self.holdings.values():
             times.append(max(holding.deadline, holding.retry_at))
             if not holding.is_leaving:
@@ -199,6 +263,7 @@ class ModelHelper:
         self.jump_s = 0.0
         self._is_shortening = True
         self.inbox.clear()
+        self.asked.clear()
         self.end_over()
         for holding in [each for each in self.holdings.values() if not each.is_leaving]:
             self._set_lifetime(holding)
@@ -245,3 +310,16 @@ class ModelHelper:
 
 def _place(holding: Holding) -> Place:
     return Place(holding.interface.name, holding.prefix)
+
+
+def _request(action: HelperAction) -> Request:
+    match action:
+        case AddAddress():
+            deadline_ns = round(action.deadline * 1e9)
+            return Add(0, "eth0", action.address, action.prefix_length, "", deadline_ns)
+        case RemoveAddress():
+            return Remove(0, action.address)
+        case RenewAddresses():
+            return Renew(0, round(action.deadline * 1e9))
+        case _:
+            assert_never(action)

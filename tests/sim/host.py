@@ -161,6 +161,8 @@ class Host:
         """The code with which it refuses this address, or "failed"."""
         self.can_change_network = True
         self.can_record = True
+        self.does_disk_hang = False
+        """The one of the helper's record."""
         self.links_up = self.interfaces_up = frozenset(INTERFACES)
         """Those with a carrier, and those that are set up."""
         self.fails_at = ""
@@ -296,7 +298,7 @@ class Host:
             self.kernel.delete_foreign(each)
         self.settings = replace(self.settings, interval_s=1.0, interface="eth0", prefix_length_4=32)
         self.helper_frozen_until = 0.0
-        self.thaw_helper()
+        self.disk_answers()
         self.frozen_until = 0.0
         self.thaw_coordinator()
         self.start()
@@ -541,9 +543,18 @@ class Host:
         if self._stuck is not None and self.helper is not self._stuck:
             # Not before the one before it has ended, as the kernel lets nobody end.
             self.kernel.when_free(HELPER_RESTARTED_AFTER_S, self.start_helper)
+        elif self.helper is None and self.does_disk_hang:
+            # It waits for what it has to read there.
+            self.deliver(0.1, self.start_helper)
         elif self.helper is None:
             self.helper = ModelHelper(self)
             self.helper_frozen_until = 0.0
+
+    def disk_answers(self) -> None:
+        self.does_disk_hang = False
+        if self.helper is not None:
+            self.helper.disk_answers()
+        self.thaw_helper()
 
     def crash_helper(self) -> None:
         self.helper = None
@@ -588,7 +599,8 @@ class Host:
             helper = self.helper
             if helper is not None and not self.is_helper_frozen and not self.is_frozen:
                 self._run_helper(helper)
-                if not helper.is_stuck:
+                # What waits is of an earlier connection, which is not over before.
+                if not helper.is_stuck and not helper.asked:
                     self.post(helper.hello(), life)
                     return
             self.at(self.clock() + RECONNECT_EVERY_S, try_it)
@@ -633,7 +645,7 @@ class Host:
         except Stuck:
             helper.is_stuck = True
             self._stuck = helper
-            if helper.inbox:
+            if helper.inbox or helper.asked:
                 self._await_answer()
             return
         if helper.answers:
@@ -659,11 +671,8 @@ class Host:
             helper.make_up_for_jump()
             self._lose_helper("it hung up: the clock jumped")
         while helper.inbox:
-            connection, action = helper.inbox[0]
-            answer = helper.obey(action)
-            helper.inbox.popleft()
-            if answer is not None:
-                helper.answers.append((connection, answer))
+            helper.take(*helper.inbox.popleft())
+        helper.go_on()
         helper.do_what_is_due()
 
     def _rang(self, alarm: int, helper: ModelHelper) -> None:

@@ -20,6 +20,7 @@ PLACEMENT = "yaim.core.placement"
 MODEL = "yaim.core.model"
 SPREAD = "yaim.core.spread"
 ADDRESSES = "yaim_helper.addresses"
+ASKED = "yaim_helper.asked"
 MODEL_HELPER = "tests.sim.helper"
 MODEL_HOST = "tests.sim.host"
 MODEL_ETCD = "tests.sim.etcd"
@@ -58,7 +59,9 @@ def _in(module: str, name: str, *changes: tuple[str, str], only: tuple[str, ...]
 # - claims on a view known to be stale: they are lost, and the next read follows all the same.
 # - the helper renews what is past its deadline: since nothing is believed gone by the clock alone, its
 #   removal is asked for before anything else is, of a helper that was stopped, too.
-# These need a rarer schedule than is drawn, and tests/core/test_step.py holds on to them:
+# These need a rarer schedule than is drawn. A coordinator that comes back is welcome while adds of the
+# connection before it wait for the disk: tests/helper/test_disk.py holds on to that; to the others
+# tests/core/test_step.py does:
 # - no guard on a release, adding before the own advertisement is written (a request of an earlier
 #   life would have to arrive late and hit a mark in use again, or just before the first one of the
 #   new life, which then has to look again before it adds);
@@ -476,6 +479,25 @@ MUTATIONS: tuple[Mutation, ...] = (
         ADDRESSES,
         "the kernel is thought to be punctual",
         ("return min(max(0.4 * life_s, 1.4), 2.5)", "return 0.4"),
+    ),
+    _in(
+        MODEL_HELPER,
+        "an add that has failed for want of the disk is done when that is back",
+        (
+            "asked.event = self._failed(action, DISK_HANGS.reason)",
+            "asked.event = self._failed(action, DISK_HANGS.reason)\n            self._host.late = [*getattr(self._host, 'late', []), (-1, action)]",
+        ),
+        (
+            "self._stuck_at = None\n        for each in self.asked:",
+            "self._stuck_at = None\n        self.inbox.extend(getattr(self._host, 'late', []))\n        self._host.late = []\n        for each in self.asked:",
+        ),
+        only=("disk hangs", "sick", "flapping"),
+    ),
+    _in(
+        ASKED,
+        "an add is done though the removal of its address has overtaken it",
+        ("each.reply = OVERTAKEN", "pass"),
+        only=("disk hangs", "sick", "flapping"),
     ),
 )
 
