@@ -51,14 +51,14 @@ class Asked:
             and now < self.at + GIVE_UP_AFTER_S
         )
 
-    def obstacle(self) -> Failed | None:
+    def obstacle(self, now: float = 0.0) -> Failed | None:
         """Why an add or an announcement is not done, now that it does not wait any more."""
         if self.intent is None or not isinstance(self.request, Add | Announce):
             return None
         is_on_record = self.intent.is_on_record
-        if is_on_record:
+        if is_on_record and now < self.at + GIVE_UP_AFTER_S:
             return None
-        return DISK_HANGS if is_on_record is None else NOT_WRITTEN
+        return NOT_WRITTEN if is_on_record is False else DISK_HANGS
 
     @property
     def on_record(self) -> Reply:
@@ -86,7 +86,9 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
         ):
             found.append(each)
             if isinstance(each.request, Renew | List):
-                return found, math.inf if each is asked[-1] else now
+                if each is not asked[-1]:
+                    return found, now
+                break
     if first is None:
         return found, math.inf
     overtaken_at = first.at + OVERTAKE_AFTER_S

@@ -87,6 +87,8 @@ class Past:
     """What the `held` records that belong together tell, so far."""
     _unsettled: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
     """Places about which an intent was told last, and whose they were before it."""
+    _awaited: dict[str, dict[tuple[int, int], Spot]] = field(default_factory=dict)
+    """Adds without results, by peer and id: whatever is told meanwhile, they may be done yet."""
 
     def read(self, segment: bytes) -> None:
         """Damage is no reason to stop: `verify` is who finds it."""
@@ -110,6 +112,9 @@ class Past:
                 return False
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
+        if record["prev"] != self.head:
+            # What is missing in between may have told of more.
+            self.is_whole = False
         self.sequence, self.head = record["seq"], record["hash"]
         try:
             self._follow(record)
@@ -123,18 +128,25 @@ class Past:
         kind = record["type"]
         if record["boot_id"] != self.boot_id:
             self.is_of_another_boot, self.is_whole = True, False
-            for each in (self.places, self._listed, self._unsettled):
+            for each in (self.places, self._listed, self._unsettled, self._awaited):
                 each.clear()
             return
         if kind == "start":
             # Those of older versions do not tell.
             self._is_here = record.get("session", self.session) == self.session
+            self._awaited.clear()
         if not self._is_here:
             return
         if kind == "held":
             self._follow_held(record)
             return
         self._listed = {}
+        if record.get("op") == "add" and kind in ("intent", "result"):
+            key = _request_of(record)
+            awaited = self._awaited.setdefault(record["address"], {})
+            awaited.pop(key, None)
+            if kind == "intent":
+                awaited[key] = _spot_of(record)
         match kind, record.get("op"), record.get("outcome"):
             case "intent", "add", _:
                 self._follow_add(record["address"], _spot_of(record), _owner_of(record))
@@ -151,6 +163,11 @@ class Past:
                 self._restore(record["address"], held)
             case "result", "remove", "ok":
                 owner = _owner_of(record)
+                # What was asked before it is over, what was asked behind it may be to come.
+                pid, number = _request_of(record)
+                awaited = self._awaited.get(record["address"], {})
+                for each in [key for key in awaited if key[0] == pid and key[1] <= number]:
+                    del awaited[each]
                 self._drop(record["address"], lambda _, known: known == owner)
             case "own", _, "removed" | "the kernel had removed it" | entries.TAKEN:
                 interface = record["interface"]
@@ -185,6 +202,8 @@ class Past:
         """Nothing was done there."""
         unsettled = self._unsettled.get(address, {})
         for spot in [each for each in spots if each in unsettled]:
+            if self._is_awaited(address, spot):
+                continue
             before = unsettled.pop(spot)
             if before is None:
                 del self.places[address][spot]
@@ -194,13 +213,20 @@ class Past:
     def _drop(self, address: str, is_gone: Callable[[Spot, Owner | None], bool]) -> None:
         spots = self.places.get(address, {})
         for spot, owner in list(spots.items()):
-            if is_gone(spot, owner):
+            if is_gone(spot, owner) and not self._is_awaited(address, spot):
                 del spots[spot]
                 self._unsettled.get(address, {}).pop(spot, None)
+
+    def _is_awaited(self, address: str, spot: Spot) -> bool:
+        return spot in self._awaited.get(address, {}).values()
 
 
 def _spot_of(record: Entry) -> Spot:
     return record["interface"], record["prefix"]
+
+
+def _request_of(record: Entry) -> tuple[int, int]:
+    return record["peer"].get("pid", 0), record.get("id", 0)
 
 
 def _owner_of(record: Entry) -> Owner:
@@ -327,6 +353,9 @@ class AuditLog:
     def mark(self, deadlines: Mapping[Owner, float], stamp: Entry) -> None:
         """The latest deadlines as of then, in the marker. It is handed to the disk and not waited
         for, and nothing depends on it."""
+        if self._missed:
+            # It would vouch for what is missing.
+            return
         sequence, head = self.head
         whole = {**self._common, **stamp, "seq": sequence, "hash": head}
         whole["owners"] = latest(deadlines)
@@ -412,6 +441,9 @@ class AuditLog:
         elif (
             self._is_full and not self._torn and self._is_ended and self.describe_held() is not None
         ):
+            # What is on the disk of the next segment follows from all that is in this one. Of the
+            # kernel's errors each is told once: it must not get lost here.
+            os.fdatasync(self._file)
             # Better a segment that is too long than none: files may be what there is no room for.
             with suppress(OSError):
                 self._change_segment()
@@ -461,9 +493,6 @@ class AuditLog:
     def _change_segment(self) -> None:
         """To a new one. Raises OSError: then the one before is the last still."""
         number = max([self._number, *self._numbers()]) + 1
-        if self._number and self._lost is None:
-            # What is on the disk of the next segment follows from all that is in this one.
-            os.fdatasync(self._file)
         file = self._made(number)
         if self._number:
             os.close(self._file)

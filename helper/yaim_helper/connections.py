@@ -6,6 +6,7 @@ never makes the helper wait.
 
 import math
 import os
+import select
 import socket
 import struct
 from array import array
@@ -114,6 +115,12 @@ class Connection:
         except OSError:
             self.takes_replies = False
             raise
+
+    def is_gone(self) -> bool:
+        """Whether the peer has closed its end, and not only stopped receiving."""
+        hang_up = select.poll()
+        hang_up.register(self.socket, 0)
+        return any(events & select.POLLHUP for _, events in hang_up.poll(0))
 
     def close(self) -> None:
         """What it has sent and was not read stays unread; but what it passed along is let go."""

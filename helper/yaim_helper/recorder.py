@@ -63,7 +63,7 @@ class Recorder:
         self._log = log
         self._policy_sha256 = policy_sha256
         self.earlier, self.past = log.earlier, log.past
-        self.describe_held: Callable[[], list[Entry]] = list
+        self.describe_held: Callable[[], list[Entry] | None] = list
         """What each further segment begins with: `held` records."""
         self._describe_at = 0.0
         self._queue: SimpleQueue[Handed | threading.Event | None] = SimpleQueue()
@@ -152,8 +152,9 @@ class Recorder:
             return
         handed.missed, self._missed = self._missed, 0
         if self._log.wants_held and handed.records and handed.at >= self._describe_at:
-            self._describe_at = handed.at + DESCRIBE_EVERY_S
             handed.held = self.describe_held()
+            if handed.held is not None:
+                self._describe_at = handed.at + DESCRIBE_EVERY_S
         self._count += handed.size
         self._waiting.append(handed)
         self._queue.put(handed)

@@ -30,7 +30,16 @@ from yaim_helper.connections import (
     refuse_descriptors,
     why_no_room,
 )
-from yaim_helper.entries import Owner, hung_up, intent, policy_read, renewals, result, started
+from yaim_helper.entries import (
+    Entry,
+    Owner,
+    hung_up,
+    intent,
+    policy_read,
+    renewals,
+    result,
+    started,
+)
 from yaim_helper.floods import Floods
 from yaim_helper.heads import tell_head
 from yaim_helper.holdings import Holdings, Host
@@ -88,7 +97,7 @@ class Server:
         self._recorder = recorder
         self._manager = ServiceManager()
         self._holdings = Holdings(policy, recorder, self._manager.tell_alive)
-        recorder.describe_held = self._holdings.describe
+        recorder.describe_held = self._describe
         self._told_head = (0, 0)
         """Segment and record whose hash was told last, outside the record."""
         self._allowances = self._allowances_of(policy)
@@ -339,12 +348,10 @@ class Server:
         self._do_together(connection, doing)
         try:
             connection.reply()
-        except ConnectionError:
-            # Its end has not been read yet.
-            self._read_no_more(connection, Ending(None))
         except OSError as error:
-            ending = Ending(f"does not take its replies: {error.strerror}")
-            self._read_no_more(connection, ending)
+            # Who has gone is not told of: only its end has not been read yet.
+            reason = f"does not take its replies: {error.strerror}"
+            self._read_no_more(connection, Ending(None if connection.is_gone() else reason))
         if connection.ending is not None and all(each.reply for each in connection.asked):
             self._hang_up(connection, connection.ending)
         return len(doing)
@@ -355,7 +362,9 @@ class Server:
         )
         over: list[Asked] = []
         for each in doing:
-            each.reply = each.known or each.obstacle() or self._do(connection, each.request, host)
+            each.reply = (
+                each.known or each.obstacle(boottime()) or self._do(connection, each.request, host)
+            )
             if isinstance(each.reply, Ok):
                 over += overtaken(connection.asked, each)
         went_wrong = self._holdings.settle(host)
@@ -383,6 +392,13 @@ class Server:
                 return self._floods.takes(uid, "failed")
             case _:
                 assert_never(reply)
+
+    def _describe(self) -> list[Entry] | None:
+        """What is held, unless an add may come behind it whose intent comes before it."""
+        asked = (each for connection in self._connections for each in connection.asked)
+        if any(a.intent and a.reply is None and isinstance(a.request, Add) for a in asked):
+            return None
+        return self._holdings.describe()
 
     def _rule_for(self, request: Request) -> int | None:
         rule = self._policy.rule_for(request) if isinstance(request, Add) else None

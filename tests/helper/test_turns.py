@@ -157,9 +157,9 @@ def test_who_does_not_take_the_first_of_several_replies_is_hung_up_on(
     with served.client() as client:
         for number in (10, 11):
             client.send("add", **add(f"192.0.2.{number}"))
+        monkeypatch.setattr("yaim_helper.connections.write_reply", fail)
         served.server.turn(0)
         assert served.recorder.drain(20.0)
-        monkeypatch.setattr("yaim_helper.connections.write_reply", fail)
         served.server.turn(0)
         assert served.server._connections == set()
     (*_, told) = essence(served.records())
