@@ -40,8 +40,8 @@ class Nursery:
 
 @pytest.fixture(autouse=True)
 def no_alarm() -> Iterator[None]:
-    """Where the helper's code runs in the test's own process, being slow is no reason to end that
-    (act_within); and the alarm that ends a test which hangs stays set."""
+    """Some tests run the helper's code in their own process. The helper's alarm (act_within) must
+    not end a slow test, nor replace pytest's alarm, which ends a test that hangs."""
     never = SimpleNamespace(ITIMER_REAL=ITIMER_REAL, setitimer=lambda *_: None)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("yaim_helper.addresses.signal", never)

@@ -528,7 +528,7 @@ def test_why_extensions_fail_is_told_once(
 def test_a_slow_machine_does_not_end_a_test(
     network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The helper would be dead by now. pytest's own alarm stays set."""
+    """A helper would have ended itself. pytest's own alarm stays set."""
     put = Kernel.put
 
     def slow(kernel: Kernel, assignments: list[Assignment]) -> dict[Address, KernelError]:
