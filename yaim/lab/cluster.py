@@ -106,6 +106,7 @@ class LabNode:
         helper = {
             "users": [USER],
             "audit-log": str(self.directory / "audit"),
+            "max-addresses": max(64, len(plan.pool) + len(plan.others)),
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
