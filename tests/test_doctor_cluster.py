@@ -65,7 +65,7 @@ def advertise(server: EtcdServer, session: str, **changed: object) -> None:
         version="1",
         waits_s=20.0 if changed.get("waits") else 0.0,
     )
-    client = EtcdClient(server.access, 2.0)
+    client = EtcdClient(server.access, 20.0)
     client.put(KEYS.node(NodeName("db1")), write_advertisement(advertisement))
     client.close()
 
