@@ -279,16 +279,16 @@ def test_another_holder_is_recorded_and_answered_once_in_ten_seconds(
     with capturing(network) as capture:
         hold(client, V4, V6)
         assert len(next_sent(capture, 12)) == 12, "the first announcements after an add"
+        since = time.monotonic()
         for frame in (REQUEST, ADVERTISEMENT):
             neighbour.send(frame)
         assert sorted(next_sent(capture, 2)) == sorted(ANSWERS)
-        since = time.monotonic()
         assert conflicts_of(helper) == [conflict(V4), conflict(V6)]
         for _ in range(5):
             neighbour.send(REPLY)
         neighbour.send(frames(OTHER_RIVAL, V4)[0])
-        wait_for(lambda: conflicts_of(helper)[2:], "the next record", 20.0)
-        assert time.monotonic() - since > 9.5
+        wait_for(lambda: conflicts_of(helper)[2:], "the next record", 40.0)
+        assert time.monotonic() - since > 9.9
         # An announcement is a request and a reply, an answer only the one.
         request, reply = frames(OURS, V4)
         sent: list[bytes] = []
