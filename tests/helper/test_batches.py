@@ -25,7 +25,13 @@ from yaim_helper.addresses import (
 from yaim_helper.announce import frames
 from yaim_helper.audit import AuditLog
 from yaim_helper.entries import Owner
-from yaim_helper.holdings import EXTEND_RETRY_S, RETRY_REMOVAL_S, Holdings, Host
+from yaim_helper.holdings import (
+    EXTEND_RETRY_S,
+    RETRY_REMOVAL_S,
+    WOKEN_WITHIN_S,
+    Holdings,
+    Host,
+)
 from yaim_helper.policy import read_policy
 from yaim_helper.protocol import Add, Ok, Refused
 
@@ -506,6 +512,20 @@ def test_an_extension_that_the_kernel_does_not_confirm_is_tried_again(
     holdings.do_what_is_due()
     assert before.extend_at > clock.now + EXTEND_RETRY_S
     assert present(network) == on_interface("192.0.2.1")
+
+
+def test_the_last_extension_is_one_also_for_who_is_woken_a_little_late(
+    holdings: Holdings, clock: Clock
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    clock.now = boottime()
+    added(holdings, host, 1, 2.75)
+    holdings.settle(host)
+    (it,) = holdings._held.values()
+    assert clock.now < it.extend_at < it.kernel_until
+    clock.now = it.extend_at + 0.9 * WOKEN_WITHIN_S
+    holdings.do_what_is_due()
+    assert it.kernel_until > clock.now + 0.9
 
 
 def test_a_deadline_is_not_drawn_nearer_without_its_lifetime(
