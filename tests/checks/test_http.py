@@ -890,7 +890,7 @@ def test_an_address_that_is_silent_is_followed_by_the_next(tmp_path: Path) -> No
     with ignoring("127.0.0.2") as port, serving(sends(response()), port=port) as server:
         url = f"http://service.example:{server.port}/"
         hosts = "127.0.0.2 service.example\n127.0.0.1 service.example\n"
-        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path, 1.0) == Healthy("HTTP 200")
+        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path, 4.0) == Healthy("HTTP 200")
 
 
 def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> None:

@@ -437,8 +437,8 @@ def test_attempts_that_are_given_up_do_not_fill_a_pgbouncer_whose_database_is_pa
 ) -> None:
     """pgbouncer keeps clients that wait, also those that have gone."""
 
-    def waiting() -> list[str | None]:
-        with own.session() as admin:
+    def waiting(pgbouncer: Pgbouncer) -> list[str | None]:
+        with pgbouncer.session() as admin:
             pools = [pool for pool in admin.table("SHOW POOLS") if pool["database"] == "app"]
         return [pool["cl_waiting"] for pool in pools if pool["user"] == APP]
 
@@ -448,10 +448,10 @@ def test_attempts_that_are_given_up_do_not_fill_a_pgbouncer_whose_database_is_pa
         own.admin("PAUSE app")
         no_answer = CannotTell("no answer within 0.2 s")
         assert attempt(check, 0.2) == no_answer
-        wait_until(lambda: waiting() == ["1"])
+        wait_until(lambda: waiting(own) == ["1"])
         for _ in range(5):
             assert attempt(check, 0.2) == no_answer
-        assert waiting() == ["1"]
+        assert waiting(own) == ["1"]
         own.admin("RESUME app")
         comes(check, ANSWERED)
 

@@ -1201,7 +1201,7 @@ def test_the_attempts_do_not_grow(primary: Server) -> None:
     check = PostgresCheck(remote(primary), role="primary")
     for _ in range(20):
         attempt(check)
-    grown = []
+    grown: list[int] = []
     while len(grown) < 4 and not (grown and grown[-1] < 2**20):
         gc.collect()
         before = memory()
