@@ -325,6 +325,7 @@ def test_a_watch_that_has_fallen_silent_is_made_anew_when_reads_show_it(
     assert A in desk.ask(ReadCluster(), ClusterRead).view.pool
     time.sleep(WATCH_LATE_S + 0.1)
     desk.ask(ReadCluster(), ClusterRead)
+    wait_until(lambda: watches(desk) == 2, PATIENT_S, "the watch to be made anew")
     etcd.ctl("put", "/service/yaim/ips/192.0.2.11", "")
     desk.view_where(lambda view: B in view.pool)
     assert watches(desk) == 2
