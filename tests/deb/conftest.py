@@ -65,7 +65,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, packages: Packages) -> Itera
         for host in booted.hosts.values():
             host.systemctl("start", "etcd")
         health = ("etcdctl", "endpoint", "health", "--cluster")
-        wait_until(lambda: not host.try_(*health).returncode, 20.0, "etcd")
+        wait_until(lambda: not host.try_(*health).returncode, 30.0, "etcd")
         yield booted
 
 
@@ -98,7 +98,7 @@ def cluster(hosts: Site, results: Results) -> Site:
     with hosts.watched(POOL) as watch:
         any_host = next(iter(hosts.hosts.values()))
         any_host.shell(commands("On one of them"))
-        wait_until(watch.is_whole, 15.0, "all addresses", lambda: told(hosts))
+        wait_until(watch.is_whole, 30.0, "all addresses", lambda: told(hosts))
         results.note("first set-up: addresses put into etcd", watch, gap=False)
     return hosts
 
