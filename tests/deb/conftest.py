@@ -1,5 +1,6 @@
 """The package, in two versions; and three hosts with etcd and PostgreSQL to install it on."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,9 @@ def watches(cluster: Site) -> Iterator[Watches]:
 
 @pytest.fixture
 def watch(cluster: Site, watches: Watches) -> Watch:
-    """From a time on when all was well."""
+    """From a time on when all was well, and the disk at rest: the helpers' records would wait
+    behind what earlier tests have left for it to write."""
+    os.sync()
     watching = watches.get()
     wait_until(lambda: is_level(watching), 30.0, "all to be well", lambda: told(cluster))
     watching.begin()
