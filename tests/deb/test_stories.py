@@ -271,12 +271,14 @@ def test_a_helper_that_could_not_start_anew_is_left_at_work(
         said[host.name] = install(host, packages.present, "--reinstall")
 
     before = story.pids("yaim-helper")
-    with story.nothing_is_to_be_seen("reinstallation, helper.yml is wrong"):
-        story.on_both(reinstall)
-    assert story.pids("yaim-helper") == before
-    for name in RELEASES:
-        assert "the helper is not restarted: /etc/yaim/helper.yml is wrong" in said[name]
-        story[name].shell("cp -p /root/helper.yml /etc/yaim")
+    try:
+        with story.nothing_is_to_be_seen("reinstallation, helper.yml is wrong"):
+            story.on_both(reinstall)
+        assert story.pids("yaim-helper") == before
+        for name in RELEASES:
+            assert "the helper is not restarted: /etc/yaim/helper.yml is wrong" in said[name]
+    finally:
+        story.on_both(lambda host: host.shell("cp -p /root/helper.yml /etc/yaim"))
 
 
 @EACH
