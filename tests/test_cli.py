@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
@@ -375,14 +376,16 @@ def test_check_of_one_name_makes_only_that_check(tmp_path: Path, service: int) -
 
 def test_check_for_programs_is_json(tmp_path: Path, service: int) -> None:
     checks_file(tmp_path, service)
+    began = time.monotonic()
     done = yaim(tmp_path, "check", "--json")
+    ended = time.monotonic()
     told = json.loads(done.stdout)
     assert (done.returncode, done.stderr, told["healthy"]) == (1, AS_ROOT, False)
     assert [(c["name"], c["type"], c["result"], c["tries"]) for c in told["checks"]] == [
         ("up", "tcp", "healthy", 1),
         ("down", "tcp", "no answer", 2),
     ]
-    assert all(0 < each["took_s"] < 5 for each in told["checks"])
+    assert all(0 < each["took_s"] < ended - began for each in told["checks"])
 
 
 def test_check_tells_which_checks_there_are(tmp_path: Path, service: int) -> None:

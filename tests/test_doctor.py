@@ -36,6 +36,7 @@ from yaim.doctor.finding import (
     warning,
 )
 from yaim.doctor.run import pool_for
+from yaim.lab.wait import wait_until
 
 OK, WARNING, PROBLEM, NOT_LOOKED_AT = Verdict
 NOBODY, DAEMON = pwd.getpwnam("nobody"), pwd.getpwnam("daemon")
@@ -344,9 +345,11 @@ def test_an_interface_is_there_up_and_has_a_carrier(link: str) -> None:
     assert (missing.verdict, "lo" in missing.text) == (PROBLEM, True)
     assert host.look_at_interface(link).remedy == f"ip link set {link} up"
     subprocess.run(f"ip link set {link} up".split(), check=True)
-    assert host.look_at_interface(link).text == f"{link} has no carrier"
+    # The kernel takes up to a second for what it tells of a carrier.
+    told = f"{link} has no carrier"
+    wait_until(lambda: host.look_at_interface(link).text == told, 20.0, "the carrier to be missed")
     subprocess.run(["ip", "link", "set", "doctor1", "up"], check=True)
-    assert host.look_at_interface(link).verdict is OK
+    wait_until(lambda: host.look_at_interface(link).verdict is OK, 20.0, "the carrier")
 
 
 def test_an_address_of_the_pool_that_somebody_else_put_here_is_a_problem(link: str) -> None:

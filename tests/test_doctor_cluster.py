@@ -68,7 +68,7 @@ def advertise(server: EtcdServer, session: str, **changed: object) -> None:
         waits_s=20.0 if changed.get("waits") else 0.0,
         present=frozen_mapping({ip_address("192.0.2.10"): "eth0, /24"} if "has" in changed else {}),
     )
-    client = EtcdClient(server.access, 2.0)
+    client = EtcdClient(server.access, 20.0)
     client.put(KEYS.node(NodeName("db1")), write_advertisement(advertisement))
     client.close()
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from yaim.core.model import PoolEntry
 from yaim.lab import host
 from yaim.lab.cluster import USER, Lab, LabNode, LabPlan
+from yaim.lab.wait import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,20 @@ def doctor(node: LabNode) -> tuple[int, dict[str, list[str]], str]:
     return done.returncode, found, done.stdout + done.stderr
 
 
+def wait_until_told(lab: Lab, why: str) -> None:
+    """Until no address is held, and etcd knows it and why: it is told last."""
+
+    def is_told() -> bool:
+        view = lab.view()
+        told = [
+            f"{node.why_not(PoolEntry(lab.plan.pool[0]))}: {node.advertisement.reason}"
+            for node in view.nodes.values()
+        ]
+        return not view.marks and not lab.holders() and any(why in each for each in told)
+
+    wait_until(is_told, 30.0, f"{why!r} to be told", lab.logs)
+
+
 def test_a_healthy_node_is_told_to_be_so_and_not_disturbed(lab: Lab) -> None:
     node = lab.nodes["n1"]
     before, log = node.processes("helper", "coordinator"), (node.directory / "log").read_text()
@@ -55,7 +71,7 @@ def test_a_node_whose_service_fails_is_told_why(lab: Lab) -> None:
     node = lab.nodes["n1"]
     node.break_service()
     try:
-        lab.wait_until_held((), within_s=15.0)
+        wait_until_told(lab, "HTTP 503, expected 200")
         status, found, shown = doctor(node)
     finally:
         node.mend_service()
@@ -70,7 +86,7 @@ def test_an_interface_that_is_down_is_told(lab: Lab) -> None:
     node = lab.nodes["n1"]
     node.set_carrier("down")
     try:
-        lab.wait_until_held((), within_s=15.0)
+        wait_until_told(lab, "eth0 is down")
         status, found, shown = doctor(node)
     finally:
         node.set_carrier("up")

@@ -15,8 +15,9 @@ from yaim.core.events import AddressesObserved, AddressGone, Event, LinksObserve
 from yaim.core.model import Place
 from yaim.kernel_watch import KernelWatch
 from yaim.lab.namespaces import Namespace
+from yaim.lab.wait import wait_until
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 ALL = LinksObserved(frozenset({"lo", "eth0", "far"}))
 LIFETIME = ("preferred_lft", "0", "valid_lft")
 
@@ -37,10 +38,16 @@ class Watched:
         self.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far")
         self.run("ip", "link", "set", "far", "up")
         self.run("ip", "link", "set", "eth0", "up")
+        # The kernel takes up to a second for what it tells of a carrier.
+        wait_until(self._are_operational, WITHIN_S, "both ends to be up")
         with namespace.entered():
             KernelWatch(self._tell)
         self.wait_for(ALL)
         self.nothing_more()
+
+    def _are_operational(self) -> bool:
+        links = json.loads(self.run("ip", "-json", "link", "show", "type", "veth"))
+        return [each["operstate"] for each in links] == ["UP", "UP"]
 
     def _tell(self, event: Event) -> None:
         self.may_tell.wait()

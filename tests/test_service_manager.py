@@ -145,11 +145,11 @@ def test_a_word_says_how_a_node_is(state: State, word: str) -> None:
 
 
 def test_a_watchdog_is_fed_four_times_as_often_as_it_asks_for(manager: Manager) -> None:
-    told = ServiceManager({"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "1000000"})
+    told = ServiceManager({"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "4000000000"})
     told.tell(holding(1))
     told.tell(holding(1))
     assert [each.endswith("WATCHDOG=1") for each in manager.told()] == [True]
-    assert 0 < told.next_at() - boottime() <= 0.25
+    assert 900 < told.next_at() - boottime() <= 1000
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def attempt_where(
         ),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     ).stdout
     seconds, verdict, reason = told.strip().split(" ", 2)

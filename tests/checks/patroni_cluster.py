@@ -18,7 +18,7 @@ from tests.certificates import Certificates
 from tests.checks.postgres_server import children
 from yaim.lab.namespaces import DIES_WITH_US
 
-PATIENT_S = 60.0
+PATIENT_S = 120.0
 LOOP_S = 2
 """How often Patroni looks after PostgreSQL."""
 _ETCD = "http://127.0.0.1:12379"
@@ -123,12 +123,13 @@ class Node:
 
     def crash(self) -> None:
         """PostgreSQL."""
-        for each in self.postgres():
+        killed = self.postgres()
+        for each in killed:
             try:
                 os.kill(each, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # with the postmaster
-        wait_until(lambda: not self.postgres())
+        wait_until(lambda: not set(killed).intersection(self.postgres()))
 
     def sql(self, sql: str) -> None:
         """As the superuser."""

@@ -21,7 +21,7 @@ from tests.certificates import Certificates
 from yaim.checks.libpq import LibpqError, connect
 from yaim.lab.namespaces import DIES_WITH_US
 
-PATIENT_S = 30.0
+PATIENT_S = 60.0
 USER = "postgres"
 """The superuser, who needs no password at the Unix socket and this one over TCP."""
 PASSWORD = "geheim"
@@ -114,6 +114,15 @@ class Server:
     def processes(self) -> list[int]:
         """The postmaster first, then its children."""
         return [self.pid, *children(self.pid)]
+
+    def process(self, kind: str) -> int:
+        """The one of its children that PostgreSQL calls so."""
+
+        def found() -> list[int]:
+            return [each for each in children(self.pid) if f" {kind} " in _title(each)]
+
+        wait_until(lambda: len(found()) == 1)
+        return found()[0]
 
     def send(self, number: int) -> None:
         """To the postmaster alone: SIGINT is a fast shutdown, SIGQUIT an immediate one."""
@@ -273,6 +282,13 @@ def children(pid: int) -> Sequence[int]:
         with suppress(OSError):
             found += map(int, (thread / "children").read_text().split())
     return found
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def _is_postgres(pid: int) -> bool:

@@ -906,10 +906,12 @@ COST = r"""
 import re, sys, time
 from pathlib import Path
 from yaim.checks.http import HttpCheck, check_http
+from yaim.checks.verdict import Unhealthy
 def most_kib():
     return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1])
 usual, url, timeout_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
-check_http(HttpCheck(usual, expected_response_contains="y"), timeout_s)
+answer = check_http(HttpCheck(usual, expected_response_contains="y"), 30.0)
+assert isinstance(answer, Unhealthy), answer
 before, started = most_kib(), time.monotonic()
 verdict = check_http(HttpCheck(url, expected_response_contains="y"), timeout_s)
 print(most_kib() - before, time.monotonic() - started, type(verdict).__name__)
@@ -952,12 +954,16 @@ EXPENSIVE: dict[str, Callable[[], Answer]] = {
 def test_an_answer_costs_little_memory_and_no_more_time_than_it_may(
     kind: str, timeout_s: float
 ) -> None:
-    with serving(sends(response())) as usual, serving(EXPENSIVE[kind]()) as server:
+    """More than a usual one, after which all that an answer needs is in memory."""
+    with (
+        serving(packed("gzip", gzip.compress(b"x"))) as usual,
+        serving(EXPENSIVE[kind]()) as server,
+    ):
         told = subprocess.run(
             (sys.executable, "-P", "-c", COST, usual.url, server.url, str(timeout_s)),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=True,
         ).stdout
     memory_kib, seconds, verdict = told.split()
@@ -1025,7 +1031,7 @@ def test_an_address_that_is_silent_is_followed_by_the_next(tmp_path: Path) -> No
     with ignoring("127.0.0.2") as port, serving(sends(response()), port=port) as server:
         url = f"http://service.example:{server.port}/"
         hosts = "127.0.0.2 service.example\n127.0.0.1 service.example\n"
-        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path, 1.0) == Healthy("HTTP 200")
+        assert attempt_where("/etc/hosts", hosts, "http", url, tmp_path, 4.0) == Healthy("HTTP 200")
 
 
 def test_all_addresses_of_a_name_are_tried_within_the_bound(tmp_path: Path) -> None:

@@ -29,12 +29,12 @@ from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault
 
-PATIENT_S = 10.0
-IMPATIENT_S = 0.5
+PATIENT_S = 30.0
+IMPATIENT_S = 1.0
 """The bound on an attempt that is expected to be answered, and on one that is not."""
 SLACK_S = 0.5
-NO_ANSWER = CannotTell("no answer within 0.5 s: connected, no answer to the login")
-NO_RESULT = CannotTell("no answer within 0.5 s")
+NO_ANSWER = CannotTell("no answer within 1 s: connected, no answer to the login")
+NO_RESULT = CannotTell("no answer within 1 s")
 WELL = Healthy("console answered")
 ANSWERED = Healthy("query answered")
 
@@ -45,6 +45,12 @@ def attempt(check: PgbouncerCheck, timeout_s: float = PATIENT_S) -> Verdict:
     verdict = check_pgbouncer(check, timeout_s)
     assert time.monotonic() - started < timeout_s + SLACK_S
     return verdict
+
+
+def comes(check: PgbouncerCheck, verdict: Verdict) -> None:
+    """Perhaps not at once: a query that was given up before has little time left where it goes on,
+    and is still waited for."""
+    wait_until(lambda: attempt(check) == verdict)
 
 
 def refused(port: int) -> Verdict:
@@ -86,10 +92,14 @@ def nothing_is_left_behind(shared: Pgbouncer) -> Iterator[None]:
     def resources() -> tuple[int, int]:
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
-    before = resources()
+    threads, descriptors = resources()
+
+    def nothing_more() -> bool:
+        return resources()[0] <= threads and resources()[1] <= descriptors
+
     yield
     # A query that was given up goes on until query_wait_timeout.
-    wait_until(lambda: resources() == before, PATIENT_S)
+    wait_until(nothing_more, PATIENT_S)
 
 
 # --- the console ---------------------------------------------------------------------------------
@@ -170,7 +180,7 @@ def test_a_pgbouncer_that_is_paused_counts_as_configured(own: Pgbouncer) -> None
     assert attempt(query(own), IMPATIENT_S) == NO_RESULT
     own.admin("RESUME")
     assert attempt(check) == WELL
-    assert attempt(query(own)) == ANSWERED
+    comes(query(own), ANSWERED)
 
 
 def test_a_pgbouncer_that_is_suspended_gives_no_answer(own: Pgbouncer) -> None:
@@ -180,7 +190,7 @@ def test_a_pgbouncer_that_is_suspended_gives_no_answer(own: Pgbouncer) -> None:
         assert attempt(query(own), IMPATIENT_S) == NO_RESULT
         admin.query("RESUME")
         assert attempt(console(own)) == WELL
-        assert attempt(query(own)) == ANSWERED
+        comes(query(own), ANSWERED)
 
 
 def test_a_suspended_pgbouncer_resumes_although_we_check(own: Pgbouncer) -> None:
@@ -206,8 +216,14 @@ def test_a_pgbouncer_that_was_told_to_end_ends_although_we_check(
 # --- suspended counts as healthy -----------------------------------------------------------------
 
 SUSPENDED = Healthy("suspended, which counts as healthy")
-SUSPENDED_S = 2.0
-"""The bound on an attempt a quarter of which has to do for the connection that was kept."""
+SUSPENDED_S = 4.0
+"""The bound on an attempt a part of which has to do for the connection that was kept."""
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a quarter of the time may be too little for that connection's answer."""
+    monkeypatch.setattr("yaim.checks.pgbouncer._HELD_BACK", 0.5)
 
 
 @contextmanager
@@ -230,7 +246,7 @@ def kept_by(pgbouncer: Pgbouncer) -> int:
     return sum(row[1] == MONITOR for row in pgbouncer.admin("SHOW CLIENTS"))
 
 
-def test_a_suspended_pgbouncer_may_count_as_healthy(own: Pgbouncer) -> None:
+def test_a_suspended_pgbouncer_may_count_as_healthy(own: Pgbouncer, patient: None) -> None:
     with repeated(keeping(own)) as again, own.session() as admin:
         assert again() == WELL
         for _ in range(2):
@@ -249,7 +265,7 @@ def test_suspended_before_the_first_attempt_it_gives_no_answer(own: Pgbouncer) -
         assert again() == WELL
 
 
-def test_one_that_hangs_is_not_taken_for_suspended(own: Pgbouncer) -> None:
+def test_one_that_hangs_is_not_taken_for_suspended(own: Pgbouncer, patient: None) -> None:
     with repeated(keeping(own)) as again, own.session() as admin:
         assert again() == WELL
         own.send(signal.SIGSTOP)
@@ -270,7 +286,9 @@ def test_one_that_hangs_while_it_is_suspended_gives_no_answer(own: Pgbouncer) ->
         own.send(signal.SIGCONT)
 
 
-def test_a_new_pgbouncer_is_recognised_too_when_it_is_suspended(own: Pgbouncer) -> None:
+def test_a_new_pgbouncer_is_recognised_too_when_it_is_suspended(
+    own: Pgbouncer, patient: None
+) -> None:
     with repeated(keeping(own)) as again:
         assert again() == WELL
         own.stop()
@@ -285,7 +303,7 @@ def test_a_new_pgbouncer_is_recognised_too_when_it_is_suspended(own: Pgbouncer) 
             assert again(SUSPENDED_S) == SUSPENDED
 
 
-def test_it_still_resumes_when_the_admin_has_gone(own: Pgbouncer) -> None:
+def test_it_still_resumes_when_the_admin_has_gone(own: Pgbouncer, patient: None) -> None:
     with repeated(keeping(own)) as again:
         assert again() == WELL
         with own.session() as admin:
@@ -299,13 +317,12 @@ def test_it_still_ends_when_it_was_told_to_wait_for_its_clients(own: Pgbouncer) 
     with repeated(keeping(own)) as again:
         assert again() == WELL
         own.send(signal.SIGTERM)
-        while (verdict := again(IMPATIENT_S)) == WELL:
-            time.sleep(0.01)  # the signal has not arrived yet
-        assert isinstance(verdict, CannotTell)
+        # It takes a moment until it handles that.
+        wait_until(lambda: isinstance(again(IMPATIENT_S), CannotTell))
         own.wait()
 
 
-def test_two_checks_do_not_share_a_connection(own: Pgbouncer) -> None:
+def test_two_checks_do_not_share_a_connection(own: Pgbouncer, patient: None) -> None:
     with (
         repeated(keeping(own)) as one,
         repeated(keeping(own)) as other,
@@ -411,25 +428,32 @@ def test_a_query_that_takes_too_long_cannot_tell_and_is_ended(
     shared: Pgbouncer, database: Server
 ) -> None:
     assert attempt(query(shared, sql="SELECT pg_sleep(60)"), IMPATIENT_S) == NO_RESULT
-    time.sleep(0.5)
     busy = "SELECT query FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'"
-    assert database.sql(busy) == []
+    wait_until(lambda: database.sql(busy) == [])
 
 
 def test_attempts_that_are_given_up_do_not_fill_a_pgbouncer_whose_database_is_paused(
-    own: Pgbouncer,
+    database: Server,
 ) -> None:
     """pgbouncer keeps clients that wait, also those that have gone."""
-    check = query(own)
-    assert attempt(check) == ANSWERED
-    own.admin("PAUSE app")
-    for _ in range(5):
-        assert attempt(check, 0.2) == CannotTell("no answer within 0.2 s")
-    with own.session() as admin:
-        pools = [pool for pool in admin.table("SHOW POOLS") if pool["database"] == "app"]
-    assert [pool["cl_waiting"] for pool in pools if pool["user"] == APP] == ["1"]
-    own.admin("RESUME app")
-    assert attempt(check) == ANSWERED
+
+    def waiting(pgbouncer: Pgbouncer) -> list[str | None]:
+        with pgbouncer.session() as admin:
+            pools = [pool for pool in admin.table("SHOW POOLS") if pool["database"] == "app"]
+        return [pool["cl_waiting"] for pool in pools if pool["user"] == APP]
+
+    with pooling(database, "own", query_wait_timeout="60") as own:
+        check = query(own)
+        assert attempt(check) == ANSWERED
+        own.admin("PAUSE app")
+        no_answer = CannotTell("no answer within 0.2 s")
+        assert attempt(check, 0.2) == no_answer
+        wait_until(lambda: waiting(own) == ["1"])
+        for _ in range(5):
+            assert attempt(check, 0.2) == no_answer
+        assert waiting(own) == ["1"]
+        own.admin("RESUME app")
+        comes(check, ANSWERED)
 
 
 def test_a_query_that_fails_is_unhealthy(shared: Pgbouncer) -> None:

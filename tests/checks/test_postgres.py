@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from tests.checks.postgres_server import (
 )
 from tests.checks.web_server import Answer, drips, sends, serving
 from tests.checks.web_server import Server as WebServer
-from yaim.checks.libpq import LibpqError, connect, parse
+from yaim.checks.libpq import LibpqError, Session, connect, parse
 from yaim.checks.libpq_keys import conn_url, mask_conn_url
 from yaim.checks.postgres import (
     MaxLag,
@@ -43,12 +45,15 @@ from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault, Unfit
 from yaim.lab.certificates import EC_KEY, RSA_KEY
 
-PATIENT_S = 10.0
+PATIENT_S = 30.0
 IMPATIENT_S = 0.3
 """The bound on an attempt that is expected to be answered, and on one that is not."""
+CONNECTING_S = 1.0
+LOGGING_IN_S = 3.0
+"""The bound on an attempt that is expected to come so far."""
 SLACK_S = 0.5
-NO_ANSWER = CannotTell("no answer within 0.3 s: connected, no answer to the login")
-NO_RESULT = CannotTell("no answer within 0.3 s: logged in, no result of the query")
+NO_ANSWER = CannotTell("no answer within 1 s: connected, no answer to the login")
+NO_RESULT = CannotTell("no answer within 3 s: logged in, no result of the query")
 WELL = Healthy("query answered")
 
 
@@ -200,8 +205,8 @@ def memory() -> int:
 
 def test_a_query_that_takes_too_long_cannot_tell_and_is_ended(primary: Server) -> None:
     check = PostgresCheck(local(primary), query="SELECT pg_sleep(60)")
-    assert attempt(check, IMPATIENT_S) == NO_RESULT
-    wait_until(lambda: running_queries(primary, "pg_sleep") == 0, 2.0)
+    assert attempt(check, LOGGING_IN_S) == NO_RESULT
+    wait_until(lambda: running_queries(primary, "pg_sleep") == 0, 20.0)
 
 
 def test_a_query_that_waits_for_a_lock_cannot_tell_and_is_ended(primary: Server) -> None:
@@ -210,14 +215,34 @@ def test_a_query_that_waits_for_a_lock_cannot_tell_and_is_ended(primary: Server)
     with connect(primary.local, time.monotonic() + PATIENT_S) as session:
         session.query("BEGIN; LOCK TABLE locked")
         for _ in range(3):
-            assert attempt(check, IMPATIENT_S) == NO_RESULT
-        wait_until(lambda: running_queries(primary, "FROM locked") == 0, 2.0)
+            assert attempt(check, LOGGING_IN_S) == NO_RESULT
+        wait_until(lambda: running_queries(primary, "FROM locked") == 0, 20.0)
     assert attempt(check) == WELL
 
 
 def running_queries(server: Server, part: str) -> int:
     sql = f"SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{part}%'"
     return len(server.sql(sql)) - 1
+
+
+def waiting_queries(server: Server, for_what: str) -> int:
+    """As PostgreSQL calls it."""
+    sql = f"SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND wait_event = '{for_what}'"
+    return len(server.sql(sql))
+
+
+@contextmanager
+def when_a_query_waits(server: Server, for_what: str, do: Callable[[], object]) -> Iterator[None]:
+    """Does something meanwhile, as soon as one does."""
+
+    def work() -> None:
+        wait_until(lambda: waiting_queries(server, for_what) == 1)
+        do()
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(work)
+        yield
+        done.result()
 
 
 def test_a_query_that_is_cancelled_cannot_tell(primary: Server) -> None:
@@ -302,8 +327,7 @@ def test_out_of_connections_counts_as_configured(limit: str, postgres: Installat
             server.sql("CREATE DATABASE small CONNECTION LIMIT 1")
         dbname = "small" if limit == "database" else "postgres"
         for _ in range(3 if limit == "server" else 1):
-            held = connect(local(server, "limited", dbname), time.monotonic() + PATIENT_S)
-            stack.enter_context(held).query("SELECT 1")
+            stack.enter_context(let_in(local(server, "limited", dbname))).query("SELECT 1")
         url = local(server, "limited", dbname)
         verdict = attempt(PostgresCheck(url))
         assert isinstance(verdict, Unhealthy)
@@ -312,7 +336,20 @@ def test_out_of_connections_counts_as_configured(limit: str, postgres: Installat
         assert attempt(PostgresCheck(url, when_full="healthy")) == Healthy(
             "out of connections, which counts as healthy"
         )
-        assert attempt(PostgresCheck(local(server), when_full="healthy")) == WELL
+        # As soon as the process that has refused the last one is gone.
+        wait_until(lambda: attempt(PostgresCheck(local(server), when_full="healthy")) == WELL)
+
+
+def let_in(url: str) -> Session:
+    """A session; the processes of those that were closed may still be about to end."""
+    give_up_at = time.monotonic() + PATIENT_S
+    while True:
+        try:
+            return connect(url, give_up_at)
+        except LibpqError as error:
+            if error.sqlstate != "53300" or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.02)
 
 
 # --- role and lag --------------------------------------------------------------------------------
@@ -347,12 +384,22 @@ def lag_check(
     return PostgresCheck(local(server, user), role=role, max_lag=max_lag(most))
 
 
+def comes(check: PostgresCheck, verdict: Verdict) -> None:
+    """Perhaps not at once: the primary writes a little WAL also when nothing is done there, which
+    is on its way for a moment."""
+    wait_until(lambda: attempt(check) == verdict)
+
+
+HAS_NO_LAG = Healthy("standby, lag 0 B, query answered")
+IS_NOT_LATE = Healthy("standby, lag 0 ms, query answered")
+
+
 def test_a_standby_that_has_replayed_all_has_no_lag(primary: Server, standby: Server) -> None:
     write(primary)
     catch_up(primary, standby)
-    assert attempt(lag_check(standby, "0B")) == Healthy("standby, lag 0 B, query answered")
+    comes(lag_check(standby, "0B"), HAS_NO_LAG)
     time.sleep(0.1)
-    assert attempt(lag_check(standby, "0ms")) == Healthy("standby, lag 0 ms, query answered")
+    comes(lag_check(standby, "0ms"), IS_NOT_LATE)
 
 
 def test_a_lag_limit_is_nothing_to_a_primary_of_any_role(primary: Server) -> None:
@@ -366,10 +413,9 @@ def test_a_standby_that_does_not_replay_lags(pair: tuple[Server, Server]) -> Non
     catch_up(primary, standby)
     standby.sql("SELECT pg_wal_replay_pause()")
     write(primary)
-    wait_until(lambda: isinstance(attempt(lag_check(standby, "1MB")), Unhealthy))
+    wait_until(lambda: attempt(lag_check(standby, "1MB")).reason.startswith("standby, lag 2."))
     verdict = attempt(lag_check(standby, "1MB"))
     assert isinstance(verdict, Unhealthy)
-    assert verdict.reason.startswith("standby, lag 2.")
     assert verdict.reason.endswith(" MB, expected at most 1MB")
     assert isinstance(attempt(lag_check(standby, "1GB")), Healthy)
     time.sleep(0.3)
@@ -377,8 +423,8 @@ def test_a_standby_that_does_not_replay_lags(pair: tuple[Server, Server]) -> Non
     assert isinstance(attempt(lag_check(standby, "1min")), Healthy)
     standby.sql("SELECT pg_wal_replay_resume()")
     catch_up(primary, standby)
-    assert isinstance(attempt(lag_check(standby, "0B")), Healthy)
-    assert isinstance(attempt(lag_check(standby, "0ms")), Healthy)
+    comes(lag_check(standby, "0B"), HAS_NO_LAG)
+    comes(lag_check(standby, "0ms"), IS_NOT_LATE)
 
 
 def test_a_standby_that_receives_nothing_is_as_late_as_its_last_transaction(
@@ -412,16 +458,19 @@ def test_a_standby_that_never_replayed_a_transaction_cannot_be_told_about(
 
 
 def test_a_standby_that_the_primary_has_sent_nothing_cannot_be_told_about(
-    pair: tuple[Server, Server],
+    postgres: Installation, own: Server
 ) -> None:
-    """It began at the end of the WAL."""
-    primary, standby = pair
-    reason = "standby, lag cannot be told: the primary has sent nothing yet, expected at most 1GB"
-    assert attempt(lag_check(standby, "1GB")) == Unhealthy(reason)
-    assert isinstance(attempt(lag_check(standby, "1min")), Unhealthy)
-    write(primary)
-    catch_up(primary, standby)
-    assert isinstance(attempt(lag_check(standby, "0B")), Healthy)
+    """It began at the end of the WAL. Every 15 s the background writer adds to that."""
+    os.kill(own.process("background writer"), signal.SIGSTOP)
+    with running(postgres.new_standby(own)) as standby:
+        catch_up(own, standby)
+        why = "the primary has sent nothing yet"
+        reason = f"standby, lag cannot be told: {why}, expected at most 1GB"
+        assert attempt(lag_check(standby, "1GB")) == Unhealthy(reason)
+        assert isinstance(attempt(lag_check(standby, "1min")), Unhealthy)
+        write(own)
+        catch_up(own, standby)
+        comes(lag_check(standby, "0B"), HAS_NO_LAG)
 
 
 def test_a_role_without_privileges_is_told_what_it_lacks(primary: Server, standby: Server) -> None:
@@ -432,7 +481,7 @@ def test_a_role_without_privileges_is_told_what_it_lacks(primary: Server, standb
         "standby, lag cannot be told without the role pg_monitor, expected at most 1GB"
     )
     assert isinstance(attempt(lag_check(standby, "1GB", "seer")), Healthy)
-    assert isinstance(attempt(lag_check(standby, "0ms", "blind")), Healthy)
+    comes(lag_check(standby, "0ms", "blind"), IS_NOT_LATE)
 
 
 def test_a_query_in_the_way_of_recovery_cannot_tell(pair: tuple[Server, Server]) -> None:
@@ -441,17 +490,11 @@ def test_a_query_in_the_way_of_recovery_cannot_tell(pair: tuple[Server, Server])
     standby.sql("SELECT pg_reload_conf()")
     write(primary)
     catch_up(primary, standby)
-    sql = "SELECT count(*) FROM big; SELECT pg_sleep(5)"
-    verdicts = list[Verdict]()
-    thread = threading.Thread(
-        target=lambda: verdicts.append(attempt(PostgresCheck(local(standby), query=sql)))
-    )
-    thread.start()
-    wait_until(lambda: running_queries(standby, "FROM big") == 1)
-    primary.sql("DROP TABLE big")
-    thread.join(PATIENT_S)
+    sql = "SELECT count(*) FROM big; SELECT pg_sleep(60)"
+    with when_a_query_waits(standby, "PgSleep", lambda: primary.sql("DROP TABLE big")):
+        verdict = attempt(PostgresCheck(local(standby), query=sql))
     reason = "canceling statement due to conflict with recovery (40001)"
-    assert verdicts == [CannotTell(reason)]
+    assert verdict == CannotTell(reason)
 
 
 # --- a server that starts, stops or hangs --------------------------------------------------------
@@ -476,6 +519,7 @@ def test_a_restart_cannot_tell_until_it_is_over(how: signal.Signals, own: Server
     thread = threading.Thread(target=ask)
     thread.start()
     own.stop(how)
+    wait_until(lambda: any(isinstance(each, CannotTell) for each in verdicts))
     own.start()
     is_over.set()
     thread.join(PATIENT_S)
@@ -495,15 +539,13 @@ def test_a_server_that_is_shutting_down_cannot_tell(own: Server) -> None:
 
 
 def test_a_query_that_meets_a_shutdown_cannot_tell(own: Server) -> None:
-    check = PostgresCheck(local(own), query="SELECT pg_sleep(9)")
+    check = PostgresCheck(local(own), query="SELECT pg_sleep(60)")
     for how, reason in (
         (signal.SIGINT, "terminating connection due to administrator command (57P01)"),
         (signal.SIGQUIT, None),
     ):
-        timer = threading.Timer(0.3, own.send, (how,))
-        timer.start()
-        verdict = attempt(check)
-        timer.join()
+        with when_a_query_waits(own, "PgSleep", partial(own.send, how)):
+            verdict = attempt(check)
         assert verdict == CannotTell(reason) if reason else isinstance(verdict, CannotTell)
         own.stop()
         own.start()
@@ -526,19 +568,19 @@ def test_a_hung_postmaster_cannot_tell(where: Callable[[Server], str], own: Serv
     check = PostgresCheck(where(own))
     own.send(signal.SIGSTOP)
     for _ in range(3):
-        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+        assert attempt(check, CONNECTING_S) == NO_ANSWER
     own.send(signal.SIGCONT)
     assert attempt(check) == WELL
 
 
 def test_a_server_that_hangs_during_a_query_cannot_tell(own: Server) -> None:
-    check = PostgresCheck(local(own), query="SELECT pg_sleep(0.5)")
-    timer = threading.Timer(0.2, own.send_to_all, (signal.SIGSTOP,))
-    timer.start()
-    no_result = CannotTell("no answer within 1 s: logged in, no result of the query")
-    assert attempt(check, 1.0) == no_result
-    timer.join()
-    own.send_to_all(signal.SIGCONT)
+    check = PostgresCheck(local(own), query="SELECT count(*) FROM locked")
+    own.sql("CREATE TABLE locked ()")
+    with connect(own.local, time.monotonic() + PATIENT_S) as session:
+        session.query("BEGIN; LOCK TABLE locked")
+        with when_a_query_waits(own, "relation", partial(own.send_to_all, signal.SIGSTOP)):
+            assert attempt(check, LOGGING_IN_S) == NO_RESULT
+        own.send_to_all(signal.SIGCONT)
     assert attempt(check) == WELL
 
 
@@ -860,7 +902,7 @@ def test_a_hung_server_with_tls_cannot_tell(encrypted: Server, certificates: Cer
     check = PostgresCheck(remote(encrypted), ca_file=certificates.ca)
     encrypted.send_to_all(signal.SIGSTOP)
     try:
-        assert attempt(check, IMPATIENT_S) == NO_ANSWER
+        assert attempt(check, CONNECTING_S) == NO_ANSWER
     finally:
         encrypted.send_to_all(signal.SIGCONT)
     assert attempt(check) == WELL
@@ -1159,17 +1201,22 @@ def test_the_attempts_do_not_grow(primary: Server) -> None:
     check = PostgresCheck(remote(primary), role="primary")
     for _ in range(20):
         attempt(check)
-    before = memory()
-    for _ in range(100):
-        attempt(check)
-    assert memory() - before < 2**20
+    grown: list[int] = []
+    while len(grown) < 4 and not (grown and grown[-1] < 2**20):
+        gc.collect()
+        before = memory()
+        for _ in range(100):
+            attempt(check)
+        grown.append(memory() - before)
+    assert grown[-1] < 2**20  # something else may grow now and then, but not each time
 
 
 def test_a_connection_is_closed_however_it_is_left(primary: Server) -> None:
     count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
     with pytest.raises(ZeroDivisionError), connect(primary.local, time.monotonic() + PATIENT_S):
         raise ZeroDivisionError
-    wait_until(lambda: primary.sql(count) == [("1",)])
+    with connect(primary.local, time.monotonic() + 2 * PATIENT_S) as session:
+        wait_until(lambda: session.query(count) == [("1",)])
 
 
 def test_a_time_that_is_over_is_none(primary: Server) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ from typing import Any
 import pytest
 
 from tests.checks.postgres_server import children
+from yaim.checks.command import KILLED_WITHIN_S
 from yaim.checks.shell import ShellCheck, check_shell, command
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Unfit
 
-PATIENT_S = 10.0
+PATIENT_S = 30.0
 IMPATIENT_S = 0.3
+PARTLY_S = 2.0
+"""The bound on an attempt whose command is expected to come so far."""
 SLACK_S = 0.5
 NO_END = CannotTell("no end within 0.3 s")
 WELL = Healthy("exit status 0")
-LONG = f"98765.{os.getpid()}"
+LONG = f"98765.{time.time_ns()}"
 """Seconds; by it the processes of a test are found, and not those of another run."""
 USER = "nobody"
 """Instead of the user yaim, whom a machine that runs tests need not have."""
@@ -61,20 +64,25 @@ def comes(is_so: Callable[[], bool]) -> bool:
     return False
 
 
-def resources() -> tuple[int, set[str], Sequence[int]]:
+def resources() -> tuple[set[int | None], set[str], set[int]]:
     """Threads, file descriptors and children of this process."""
     return (
-        threading.active_count(),
+        {each.ident for each in threading.enumerate()},
         {each.name for each in Path("/proc/self/fd").iterdir()},
-        children(os.getpid()),
+        set(children(os.getpid())),
     )
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    before = resources()
+def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Killed processes of a busy machine have longer than usual to end."""
+    monkeypatch.setattr("yaim.checks.command.KILLED_WITHIN_S", PATIENT_S)
+    threads, descriptors, processes = resources()
     yield
-    assert resources() == before
+    now = resources()
+    assert now[0] <= threads  # one of an earlier test may have ended
+    assert now[1] <= descriptors
+    assert now[2] <= processes
     assert long_ones() == 0
 
 
@@ -169,14 +177,14 @@ def test_a_command_that_does_not_end_cannot_tell_in_time(command: str | tuple[st
 
 def test_of_a_command_that_does_not_end_the_first_line_so_far_is_told() -> None:
     command = f"echo; echo waiting for lock; echo more; sleep {LONG}"
-    assert attempt(command, IMPATIENT_S) == CannotTell("no end within 0.3 s: waiting for lock")
+    assert attempt(command, PARTLY_S) == CannotTell("no end within 2 s: waiting for lock")
 
 
 def test_a_command_without_end_of_output_costs_little() -> None:
     before = os.times()
-    assert attempt(("yes",), 1.0) == CannotTell("no end within 1 s: y")
+    assert attempt(("yes",), PARTLY_S) == CannotTell("no end within 2 s: y")
     spent_s = sum(now - then for now, then in zip(os.times()[:4], before[:4], strict=True))
-    assert spent_s < 0.4
+    assert spent_s < 0.4 * PARTLY_S
 
 
 def test_a_command_with_much_output_is_not_held_up() -> None:
@@ -211,12 +219,12 @@ def test_a_daemon_of_a_command_is_not_waited_for() -> None:
     """It is not found either: systemd ends it with the unit."""
     try:
         started = time.monotonic()
-        assert attempt(f"setsid sh -c 'sleep {LONG} & sleep 0.1' & sleep 0.3") == WELL
+        assert attempt(f"setsid sh -c 'sleep {LONG} & exit' & wait") == WELL
         assert time.monotonic() - started < 2
         assert long_ones() == 1
     finally:
         for pid, line in command_lines():
-            if line.startswith(b"sleep\0" + LONG.encode()):
+            if LONG.encode() in line:
                 os.kill(pid, signal.SIGKILL)
         assert comes(lambda: long_ones() == 0)
 
@@ -297,7 +305,9 @@ def coordinator(command: str, before: str = "") -> Iterator[subprocess.Popen[str
 
 def told(command: str, before: str) -> str:
     with coordinator(command, before) as process:
-        return process.communicate(timeout=30)[0].strip()
+        answer = process.communicate(timeout=60)[0].strip()
+    assert comes(lambda: long_ones() == 0)
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -362,6 +372,8 @@ class DeadFileSystem:
             pass_fds=(self.fd,),
             check=True,
         )
+        self.asked = path.with_name("asked")
+        """A file that is there once somebody waits who cannot be killed."""
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
@@ -375,6 +387,7 @@ class DeadFileSystem:
         while not self._is_ending.is_set():
             if poll.poll(10):
                 os.read(self.fd, 65536)
+                self.asked.touch()
 
     def end(self) -> None:
         """All who wait get an error."""
@@ -395,22 +408,30 @@ def dead(public: Path) -> Iterator[DeadFileSystem]:
 
 
 @pytest.mark.parametrize(
-    "end", ["", "; true", " & sleep 0.1"], ids=["itself", "child", "background"]
+    "end",
+    ["", "; true", " & until [ -e {asked} ]; do sleep 0.1; done"],
+    ids=["itself", "child", "background"],
 )
 def test_of_a_command_that_cannot_be_killed_no_second_one_is_started(
-    dead: DeadFileSystem, end: str
+    dead: DeadFileSystem, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = f"exec stat {dead.path}/{LONG}" if not end else f"stat {dead.path}/{LONG}{end}"
-    first = attempt(command, IMPATIENT_S)
+    monkeypatch.setattr("yaim.checks.command.KILLED_WITHIN_S", KILLED_WITHIN_S)
+    start = "" if end else "exec "
+    command = f"{start}stat {dead.path}/{LONG}{end.format(asked=dead.asked)}"
+    is_background = "until" in end
+    first = attempt(command, PATIENT_S if is_background else PARTLY_S)
     assert long_ones() >= 1
     again = [attempt(command, IMPATIENT_S) for _ in range(3)]
     assert len(set(again)) == 1
     assert isinstance(again[0], CannotTell)
     why = again[0].reason.removeprefix("not started: ").removesuffix(", of an earlier check")
     assert why.startswith("process ") and why.endswith(" (stat) cannot be killed")
-    if end != " & sleep 0.1":
-        assert first == CannotTell(f"no end within 0.3 s, and {why}")
-    assert sum(line.startswith(b"stat\0") for _, line in command_lines()) == 1
+    if is_background:
+        assert first == WELL
+    else:
+        assert first == CannotTell(f"no end within 2 s, and {why}")
+    stats = [line for _, line in command_lines() if line.startswith(b"stat\0")]
+    assert sum(LONG.encode() in line for line in stats) == 1
     assert attempt(f"true {command}") == WELL
     dead.end()
     assert comes(lambda: long_ones() == 0)

@@ -2,11 +2,13 @@
 
 import socket
 import ssl
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-PATIENT_S = 10.0
+PATIENT_S = 30.0
 OK = b"HTTP/1.1 200 OK\r\n"
 Answer = Callable[[socket.socket, "Server"], None]
 Reads = Callable[[socket.socket], bytes]
@@ -197,4 +199,17 @@ def ignoring(*hosts: str) -> Iterator[int]:
                 waiting = stack.enter_context(socket.socket(family))
                 waiting.setblocking(False)
                 waiting.connect_ex((host, port))
+            _wait_until_full(listener)
         yield port
+
+
+def _wait_until_full(listener: socket.socket) -> None:
+    """In tcp_info of a socket that listens: how many wait to be accepted, and how many may."""
+    give_up_at = time.monotonic() + PATIENT_S
+    while True:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        waiting, most = struct.unpack_from("=II", info, 24)
+        if waiting > most:
+            return
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)

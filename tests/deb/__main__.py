@@ -19,6 +19,10 @@ from yaim.lab.namespaces import DIES_WITH_US
 CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 """Where the unified hierarchy is; the first one on hosts that have both."""
 
+TIMEOUT = "--timeout=600"
+"""Of one test. The first one builds the packages and boots the hosts, and each command on them has
+a limit of its own."""
+
 
 def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _end)
@@ -32,7 +36,7 @@ def main(arguments: list[str]) -> int:
     # Not a tmpfs: it has no append-only files.
     directory = tempfile.mkdtemp(prefix="yaim-test-", dir="/var/tmp")
     namespaces = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-    pytest = ("-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={directory}/pytest")
+    pytest = ("-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={directory}/pytest", TIMEOUT)
     try:
         cgroup.mkdir()
         return subprocess.run(

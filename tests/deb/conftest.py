@@ -1,5 +1,6 @@
 """The package, in two versions; and three hosts with etcd and PostgreSQL to install it on."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, packages: Packages) -> Itera
         for host in booted.hosts.values():
             host.systemctl("start", "etcd")
         health = ("etcdctl", "endpoint", "health", "--cluster")
-        wait_until(lambda: not host.try_(*health).returncode, 20.0, "etcd")
+        wait_until(lambda: not host.try_(*health).returncode, 30.0, "etcd")
         yield booted
 
 
@@ -98,7 +99,7 @@ def cluster(hosts: Site, results: Results) -> Site:
     with hosts.watched(POOL) as watch:
         any_host = next(iter(hosts.hosts.values()))
         any_host.shell(commands("On one of them"))
-        wait_until(watch.is_whole, 15.0, "all addresses", lambda: told(hosts))
+        wait_until(watch.is_whole, 30.0, "all addresses", lambda: told(hosts))
         results.note("first set-up: addresses put into etcd", watch, gap=False)
     return hosts
 
@@ -143,7 +144,9 @@ def watches(cluster: Site) -> Iterator[Watches]:
 
 @pytest.fixture
 def watch(cluster: Site, watches: Watches) -> Watch:
-    """From a time on when all was well."""
+    """From a time on when all was well, and the disk at rest: the helpers' records would wait
+    behind what earlier tests have left for it to write."""
+    os.sync()
     watching = watches.get()
     wait_until(lambda: is_level(watching), 30.0, "all to be well", lambda: told(cluster))
     watching.begin()

@@ -130,15 +130,28 @@ class Host:
         wait_until(self._is_booted, BOOTS_WITHIN_S, f"{self.name} to boot", self._console)
 
     def _is_booted(self) -> bool:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        if not children:
+        self._pid = self._first_process()
+        if not self._pid:
             return False
-        self._pid = int(children.split()[0])
         # "degraded": something on it has failed, as some story may want.
         return self.try_("systemctl", "is-system-running").stdout.strip() in (
             "running",
             "degraded",
         )
+
+    def _first_process(self) -> int:
+        """0 if it is not there yet: before it systemd-nspawn has another child, which sees the
+        machine around the host."""
+        nspawn = self._process.pid
+        children = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()
+        for each in children:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                status = Path(f"/proc/{each}/status").read_text()
+                # Its numbers, from ours to that in its own namespace (proc(5)).
+                (numbers,) = (x for x in status.splitlines() if x.startswith("NSpid:"))
+                if len(numbers.split()) > 2 and numbers.split()[-1] == "1":
+                    return int(each)
+        return 0
 
     def _console(self) -> str:
         return (self.directory / "console.log").read_text(errors="replace")[-3000:]
@@ -246,7 +259,7 @@ class Site:
             network.close()
         watch = Watch(Record(file, addresses), addresses)
         try:
-            wait_until(watch.is_watching, 10.0, "the observer", lambda: file.read_text()[-2000:])
+            wait_until(watch.is_watching, 30.0, "the observer", lambda: file.read_text()[-2000:])
             yield watch
         except ValueError:
             raise HostError(file.read_text()[-2000:]) from None
@@ -257,6 +270,8 @@ class Site:
 
 @dataclass(slots=True)
 class Watch:
+    """Each answer is about all that had happened when it was asked for."""
+
     record: Record
     pool: frozenset[Address]
     began: float = field(default_factory=time.monotonic)
@@ -269,9 +284,23 @@ class Watch:
         self.record.update()
         return self.record.last_sent_at() > 0
 
+    def _catch_up(self) -> None:
+        """The observer is a process of its own, which may be late. Before it sends a ping it tells
+        of all that the kernels have told it: whatever was so before one ping is on record before
+        the next one."""
+        for _ in range(2):
+            now = time.monotonic()
+            give_up_at = now + 30.0
+            self.record.update()
+            while self.record.last_sent_at() < now:
+                if time.monotonic() >= give_up_at:
+                    raise HostError("the observer sends no more pings")
+                time.sleep(0.005)
+                self.record.update()
+
     def holders(self) -> dict[str, list[str]]:
         """Address to hosts."""
-        self.record.update()
+        self._catch_up()
         return {str(address): sorted(names) for address, names in self.record.holders().items()}
 
     def held_by(self, name: str) -> list[str]:
@@ -286,23 +315,30 @@ class Watch:
 
     def gap_s(self, addresses: Sequence[str] | None = None) -> float:
         """The longest time that the client got no answer from one of these, or of all."""
-        self.record.update()
+        self._catch_up()
         now = time.monotonic()
         chosen = self.pool if addresses is None else map(ip_address, addresses)
         return max(self.record.longest_gap_s(each, self.began, now) for each in chosen)
 
     def overlap_s(self) -> float:
-        self.record.update()
+        self._catch_up()
         return self.record.overlap_s(set(self.pool), self.began, time.monotonic())
 
     def uncovered_s(self) -> float:
         """Seconds, summed over the addresses, that each was on no host."""
-        self.record.update()
+        self._catch_up()
         spells = self.record.uncovered(set(self.pool), self.began, time.monotonic())
         return sum(spell.length_s for spell in spells)
 
+    def came(self) -> list[tuple[str, str]]:
+        """Which addresses appeared on which hosts."""
+        self._catch_up()
+        changes = self.record.changes
+        came = {(str(c.address), c.node) for c in changes if c.is_there and c.at >= self.began}
+        return sorted(came)
+
     def moves(self) -> int:
-        self.record.update()
+        self._catch_up()
         return self.record.moves(set(self.pool), self.began, time.monotonic())
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.deb.conftest import POOL, Packages
+from tests.deb.conftest import POOL, Packages, is_level, told
 from tests.deb.hosts import SUITES, Site
 from tests.deb.results import Results
 from yaim.lab.wait import wait_until
@@ -53,7 +53,12 @@ def test_the_helper_refuses_everything_and_says_so(installed: Site, name: str) -
     host.systemctl("start", "yaim-helper.service")
     status = host.systemctl("show", "-P", "StatusText", "yaim-helper.service")
     assert status == "refuses every address: /etc/yaim/helper.yml has no rules"
-    assert "so every address is refused; add one" in host.journal("yaim-helper")
+    wait_until(
+        lambda: "so every address is refused; add one" in host.journal("yaim-helper"),
+        20.0,
+        "the journal",
+        lambda: host.journal("yaim-helper"),
+    )
     host.systemctl("stop", "yaim-helper.service")
 
 
@@ -105,8 +110,7 @@ def test_it_can_be_looked_up(installed: Site, name: str) -> None:
 
 def test_set_up_as_the_readme_says_all_addresses_are_held(cluster: Site) -> None:
     with cluster.watched(POOL) as watch:
-        wait_until(watch.is_whole, 10.0, "all addresses")
-        assert [len(watch.held_by(name)) for name in SUITES] == [2, 2, 2]
+        wait_until(lambda: is_level(watch), 30.0, "two addresses on each", lambda: told(cluster))
     for host in cluster.hosts.values():
         done = host.try_("yaim", "doctor")
         assert done.returncode == 0, done.stdout
@@ -118,16 +122,25 @@ def test_set_up_as_the_readme_says_all_addresses_are_held(cluster: Site) -> None
 def test_the_status_says_who_holds_what(cluster: Site, name: str) -> None:
     host = cluster.hosts[name]
     with cluster.watched(POOL) as watch:
-        wait_until(watch.is_whole, 10.0, "all addresses")
+        wait_until(lambda: is_level(watch), 30.0, "two addresses on each", lambda: told(cluster))
         own = watch.held_by(name)
-    status = host.systemctl("show", "-P", "StatusText", "yaim.service")
-    assert status.startswith(f"{name} healthy, holds 2 (")
-    for address in POOL:
-        assert address in status
-    status = host.systemctl("show", "-P", "StatusText", "yaim-helper.service")
-    assert status.startswith("holds 2 of at most 64 addresses: ")
-    for address in own:
-        assert f"{address} on eth0 for /service/pg/" in status
+
+    def status_of(unit: str) -> str:
+        return host.systemctl("show", "-P", "StatusText", unit)
+
+    def yaim_says_so() -> bool:
+        status = status_of("yaim")
+        is_well = status.startswith(f"{name} healthy, holds 2 (")
+        return is_well and all(address in status for address in POOL)
+
+    def helper_says_so() -> bool:
+        status = status_of("yaim-helper")
+        is_full = status.startswith("holds 2 of at most 64 addresses: ")
+        return is_full and all(f"{each} on eth0 for /service/pg/" in status for each in own)
+
+    # A moment later than it is so.
+    wait_until(yaim_says_so, 20.0, "yaim's status", lambda: status_of("yaim"))
+    wait_until(helper_says_so, 20.0, "the helper's status", lambda: status_of("yaim-helper"))
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -147,9 +160,16 @@ def test_what_is_on_record_stays_there(cluster: Site, name: str) -> None:
     record = "/var/log/yaim-helper"
     wait_until(
         lambda: "a" in host.run("lsattr", f"{record}/audit-000001.jsonl").split()[0],
-        10.0,
+        20.0,
         "the segment to be append-only",
     )
     for command in (("rm", "-f"), ("truncate", "-s", "0")):
         assert host.try_(*command, f"{record}/audit-000001.jsonl").returncode
-    assert host.run("yaim-helper", "audit", "verify", record)
+    # As long as the helper is at something its record is not complete.
+    verify = ("yaim-helper", "audit", "verify", record)
+    wait_until(
+        lambda: not host.try_(*verify).returncode,
+        20.0,
+        "a record with nothing wrong",
+        lambda: host.try_(*verify).stdout,
+    )

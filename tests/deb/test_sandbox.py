@@ -1,11 +1,13 @@
 """What the units deny, tried by a program in the place of yaim's."""
 
+import itertools
 import json
 import re
 
 import pytest
 
 from tests.deb.hosts import SUITES, Host, Site
+from yaim.lab.wait import wait_until
 
 PROBE = """
 import ctypes, errno, json, os, socket, sys
@@ -42,7 +44,7 @@ def status(key):
 CLONE_NEWUSER = 0x10000000
 
 def connected(address):
-    return lambda: socket.create_connection((address, 2379), 2).close()
+    return lambda: socket.create_connection((address, 2379), 5).close()
 
 found = {
     "read /etc/shadow": tried(read("/etc/shadow")),
@@ -78,24 +80,31 @@ LEFT_OUT = (
 """What has nothing to do with a sandbox."""
 
 
+NUMBERS = itertools.count(1)
+
+
 def probed(host: Host, unit: str) -> dict[str, str]:
     """With all that the unit says, but for what is started, and how its end is looked at."""
+    # What it says reaches the journal a moment after its end: it is not taken for an earlier one's.
+    probe_unit = f"probe-{next(NUMBERS)}.service"
     host.write("/usr/local/lib/probe.py", PROBE)
     text = host.run("systemctl", "cat", f"{unit}.service")
     kept = [line for line in text.splitlines() if not line.startswith(LEFT_OUT)]
     start = "[Service]\nType=oneshot\nExecStart=/usr/bin/python3 -I /usr/local/lib/probe.py"
     probe = "\n".join(kept).replace("[Service]", start, 1)
     probe = re.sub(r"(?ms)^\[Install\].*?(?=^\[|\Z)", "", probe)
-    host.write("/etc/systemd/system/probe.service", probe)
+    host.write(f"/etc/systemd/system/{probe_unit}", probe)
     host.systemctl("daemon-reload")
-    started = host.try_("systemctl", "start", "probe")
-    assert not started.returncode, host.journal("probe")
-    (line,) = [
-        entry
-        for entry in host.run("journalctl", "-u", "probe", "-o", "cat", "--no-pager").splitlines()
-        if entry.startswith("{")
-    ][-1:]
-    host.shell("rm /etc/systemd/system/probe.service /usr/local/lib/probe.py")
+    started = host.try_("systemctl", "start", probe_unit)
+    assert not started.returncode, host.journal(probe_unit)
+
+    def said() -> list[str]:
+        entries = host.run("journalctl", "-u", probe_unit, "-o", "cat", "--no-pager").splitlines()
+        return [entry for entry in entries if entry.startswith("{")]
+
+    wait_until(lambda: bool(said()), 20.0, "what the probe says", lambda: host.journal(probe_unit))
+    (line,) = said()
+    host.shell(f"rm /etc/systemd/system/{probe_unit} /usr/local/lib/probe.py")
     found: dict[str, str] = json.loads(line)
     return found
 

@@ -16,6 +16,8 @@ from yaim.lab.etcd import ELECTED_AT_ONCE
 from yaim.lab.namespaces import DIES_WITH_US
 from yaim.lab.wait import wait_until
 
+PATIENT_S = 20.0
+"""The time-out of clients that are expected to be answered: etcd may wait for its disk."""
 BY_DEFAULT = ("--heartbeat-interval=100", "--election-timeout=1000")
 
 
@@ -70,7 +72,7 @@ class EtcdServer:
                 stderr=log,
             )
         if wait:
-            wait_until(self._answers, 20.0, "etcd to answer")
+            wait_until(self._answers, 60.0, "etcd to answer")
 
     def _answers(self) -> bool:
         client = EtcdClient(self.access, 1.0)
@@ -167,7 +169,7 @@ def etcd(tmp_path: Path) -> Iterator[EtcdServer]:
 
 @pytest.fixture
 def client(etcd: EtcdServer) -> Iterator[EtcdClient]:
-    client = EtcdClient(EtcdAccess((etcd.url,)), 2.0)
+    client = EtcdClient(EtcdAccess((etcd.url,)), PATIENT_S)
     yield client
     client.close()
 

@@ -20,7 +20,7 @@ PREFIX = "/service/yaim/"
 START, END = b"/service/yaim/", b"/service/yaim0"
 KEY = b"/service/yaim/ips/192.0.2.10"
 ROOT = "root:r"
-TIMEOUT_S = 5.0
+TIMEOUT_S = 20.0
 """Generous: etcd takes a tenth of a second of a processor for each password."""
 
 
@@ -67,10 +67,10 @@ def client(secured: EtcdServer) -> Iterator[EtcdClient]:
 def test_a_role_for_the_prefix_is_enough_for_all_that_a_node_does(client: EtcdClient) -> None:
     seen = watching(client, 1)
     client.put(KEY, b"one")
-    assert seen.get(timeout=5) == b"one"
+    assert seen.get(timeout=TIMEOUT_S) == b"one"
     assert client.read_all(START, END)[0][KEY].value == b"one"
-    lease = client.grant(5)
-    assert client.keep(lease.id).ttl_s == 5
+    lease = client.grant(60)
+    assert client.keep(lease.id).ttl_s == 60
     client.revoke(lease.id)
     client.delete(KEY)
 
@@ -104,11 +104,11 @@ def test_a_token_that_expires_is_renewed(tmp_path: Path) -> None:
         secure(etcd)
         client = EtcdClient(EtcdAccess((etcd.url,), user="yaim", password="secret"), TIMEOUT_S)
         seen = watching(client, 1)
-        lease = client.grant(5)
+        lease = client.grant(60)
         for number in range(12):
             client.put(KEY, str(number).encode())
-            assert client.keep(lease.id).ttl_s == 5
-            assert seen.get(timeout=5) == str(number).encode()
+            assert client.keep(lease.id).ttl_s == 60
+            assert seen.get(timeout=TIMEOUT_S) == str(number).encode()
             time.sleep(0.5)
         client.close()
     finally:
@@ -118,26 +118,27 @@ def test_a_token_that_expires_is_renewed(tmp_path: Path) -> None:
 def test_a_restart_of_etcd_which_forgets_tokens_is_survived(
     secured: EtcdServer, client: EtcdClient
 ) -> None:
-    lease = client.grant(10)
+    lease = client.grant(60)
     secured.stop()
     secured.start()
-    assert client.keep(lease.id).ttl_s == 10
+    assert client.keep(lease.id).ttl_s == 60
     client.put(KEY, b"")
 
 
 def test_a_password_that_is_changed_in_its_file_first_costs_nothing(
-    secured: EtcdServer, tmp_path: Path
+    secured: EtcdServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("yaim.etcd.client.LOGIN_REFRESH_S", TIMEOUT_S)
     file = tmp_path / "password"
     file.write_text("secret\n")
     client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password_file=file), TIMEOUT_S)
-    lease = client.grant(10)
+    lease = client.grant(60)
     file.write_text("new\n")
     assert not client.refresh()  # etcd does not know it yet
-    assert client.keep(lease.id).ttl_s == 10
+    assert client.keep(lease.id).ttl_s == 60
     change_password(secured, "new")
     client.keep_refreshed()
-    assert client.keep(lease.id).ttl_s == 10
+    assert client.keep(lease.id).ttl_s == 60
     client.put(KEY, b"")
     client.close()
 
@@ -154,7 +155,7 @@ def test_a_password_that_is_changed_in_etcd_first_is_told_until_the_file_follows
         client.put(KEY, b"")
     file.write_text("new\n")
     client.keep_refreshed()
-    wait_until(lambda: succeeds(lambda: client.put(KEY, b"")), 5.0, "the new password's use")
+    wait_until(lambda: succeeds(lambda: client.put(KEY, b"")), TIMEOUT_S, "the new password's use")
     client.close()
 
 
@@ -175,14 +176,14 @@ def test_a_permission_that_is_taken_and_given_again(
 ) -> None:
     seen = watching(client, 1)
     client.put(KEY, b"before")
-    assert seen.get(timeout=5) == b"before"
+    assert seen.get(timeout=TIMEOUT_S) == b"before"
     permission = ("yaim", "--prefix=true")
     secured.ctl("role", "revoke-permission", *permission, PREFIX, user=ROOT)
     with pytest.raises(EtcdError, match=r"permission denied \(writing /service/yaim/ips/192"):
         client.put(KEY, b"")
     secured.ctl("role", "grant-permission", *permission, "readwrite", PREFIX, user=ROOT)
     client.put(KEY, b"after")
-    assert seen.get(timeout=5) == b"after"
+    assert seen.get(timeout=TIMEOUT_S) == b"after"
 
 
 def test_authentication_that_is_switched_on_and_off(
@@ -215,7 +216,7 @@ def test_authentication_that_is_switched_on_where_client_certificates_have_names
         client.put(KEY, b"")
         secure(etcd)
         client.put(KEY, b"")
-        assert client.keep(client.grant(5).id).ttl_s == 5
+        assert client.keep(client.grant(60).id).ttl_s == 60
         client.close()
     finally:
         etcd.close()

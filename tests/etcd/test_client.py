@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from tests.certificates import Certificates
-from tests.etcd.conftest import BY_DEFAULT, EtcdServer
+from tests.etcd.conftest import BY_DEFAULT, PATIENT_S, EtcdServer
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.connection import EtcdLeaseNotFound
@@ -55,7 +55,7 @@ def test_etcd_grants_no_ttl_below_its_minimum(tmp_path: Path) -> None:
     server = EtcdServer(tmp_path, None, *BY_DEFAULT)
     try:
         server.start()
-        client = EtcdClient(server.access, 2.0)
+        client = EtcdClient(server.access, PATIENT_S)
         assert client.grant(1).ttl_s == 2
         client.close()
     finally:
@@ -78,7 +78,7 @@ def test_a_watch_tells_changes_in_order(client: EtcdClient) -> None:
     client.put(b"a/2", b"")
     client.put(b"b", b"")
     client.delete(b"a/1")
-    got = [seen.get(timeout=5) for _ in range(3)]
+    got = [seen.get(timeout=PATIENT_S) for _ in range(3)]
     assert got == [(b"a/1", 2), (b"a/2", 3), (b"a/1", 5)]
 
 
@@ -114,7 +114,7 @@ def test_a_watch_that_is_ended_without_an_error_ends_with_one() -> None:
     server = grpc.server(ThreadPoolExecutor(2), handlers=handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    client = EtcdClient(EtcdAccess((f"http://127.0.0.1:{port}",)), 1.0)
+    client = EtcdClient(EtcdAccess((f"http://127.0.0.1:{port}",)), PATIENT_S)
     with pytest.raises(EtcdError, match="the watch was ended"):
         list(client.watch(b"a", b"b", 1))
     client.close()
@@ -136,7 +136,7 @@ def test_a_silent_endpoint_is_given_up_in_time(silent: str) -> None:
 
 
 def test_after_a_failure_the_next_endpoint_is_used(etcd: EtcdServer, silent: str) -> None:
-    client = EtcdClient(EtcdAccess((NOWHERE, silent, etcd.url)), 0.5)
+    client = EtcdClient(EtcdAccess((NOWHERE, silent, etcd.url)), PATIENT_S)
     for _ in range(3):
         try:
             client.grant(5)
@@ -150,7 +150,7 @@ def test_after_a_failure_the_next_endpoint_is_used(etcd: EtcdServer, silent: str
 
 
 def test_a_status_is_read_from_whichever_endpoint_answers(etcd: EtcdServer) -> None:
-    client = EtcdClient(EtcdAccess((NOWHERE, etcd.url, "http://127.0.0.1:10")), 0.5)
+    client = EtcdClient(EtcdAccess((NOWHERE, etcd.url, "http://127.0.0.1:10")), PATIENT_S)
     assert client.read_all(b"a", b"b")[0] == {}
     client.close()
 
@@ -183,7 +183,7 @@ def test_user_and_password_work_without_tls_and_survive_a_restart_of_etcd(
     etcd.ctl("user", "add", "db1:secret")
     etcd.ctl("user", "grant-role", "db1", "yaim")
     etcd.ctl("auth", "enable")
-    client = EtcdClient(EtcdAccess((etcd.url,), user="db1", password="secret"), 2.0)
+    client = EtcdClient(EtcdAccess((etcd.url,), user="db1", password="secret"), PATIENT_S)
     client.put(b"/service/yaim/ips/192.0.2.10", b"")
     with pytest.raises(EtcdError, match="permission denied"):
         client.put(b"/other", b"")
@@ -201,7 +201,7 @@ def test_a_wrong_password_is_told(etcd: EtcdServer) -> None:
     etcd.ctl("user", "add", "root:r")
     etcd.ctl("user", "grant-role", "root", "root")
     etcd.ctl("auth", "enable")
-    client = EtcdClient(EtcdAccess((etcd.url,), user="root", password="wrong"), 2.0)
+    client = EtcdClient(EtcdAccess((etcd.url,), user="root", password="wrong"), PATIENT_S)
     with pytest.raises(EtcdError, match="authentication failed"):
         client.read_all(b"a", b"b")
     client.close()
@@ -218,7 +218,7 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path, certificates: Certi
     server = EtcdServer(tmp_path, certificates)
     try:
         server.start()
-        client = EtcdClient(server.access, 2.0)
+        client = EtcdClient(server.access, PATIENT_S)
         client.put(b"a", b"one")
         assert client.read_all(b"a", b"b")[0][b"a"].value == b"one"
         assert client.keep(client.grant(5).id).ttl_s == 5

@@ -23,8 +23,10 @@ from yaim.etcd.certificates import Expiry, certificates_in
 from yaim.etcd.diagnose import all_expiries, explain, server_expiries
 from yaim.lab.namespaces import DIES_WITH_US
 
-PATIENT_S = 10.0
+PATIENT_S = 30.0
 IMPATIENT_S = 0.5
+PARTLY_S = 2.0
+"""The bound on a look at servers some of which are expected to answer."""
 SLACK_S = 0.5
 NOBODY = EtcdAccess(())
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
@@ -80,7 +82,7 @@ def etcd(directory: Path, first_port: int, scheme: str, *options: str) -> Iterat
     with made.log.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        ends_at = time.monotonic() + 20
+        ends_at = time.monotonic() + 60
         while not is_well(metrics):
             assert time.monotonic() < ends_at, made.log.read_text()
             time.sleep(0.05)
@@ -217,12 +219,21 @@ def test_nothing_is_found_to_be_wrong_with_etcd_and_tls(tls_etcd: Etcd, access: 
 def test_etcds_log_says_nothing_of_being_looked_at(
     plain_etcd: Etcd, tls_etcd: Etcd, access: EtcdAccess
 ) -> None:
-    before = [each.log.stat().st_size for each in (plain_etcd, tls_etcd)]
-    told(f"http://{plain_etcd.client}")
-    told(f"https://{tls_etcd.client}", access)
-    server_expiries(replace(access, endpoints=(f"https://{tls_etcd.client}",)), PATIENT_S)
-    time.sleep(0.3)
-    assert [each.log.stat().st_size for each in (plain_etcd, tls_etcd)] == before
+    """What else it says, of its start or of a slow disk, is not said each time."""
+
+    def sizes() -> list[int]:
+        time.sleep(0.3)
+        return [each.log.stat().st_size for each in (plain_etcd, tls_etcd)]
+
+    for _ in range(20):
+        before = sizes()
+        told(f"http://{plain_etcd.client}")
+        told(f"https://{tls_etcd.client}", access)
+        server_expiries(replace(access, endpoints=(f"https://{tls_etcd.client}",)), PATIENT_S)
+        after = sizes()
+        if after == before:
+            break
+    assert after == before
 
 
 def test_one_connection_is_made(access: EtcdAccess, certificates: Certificates) -> None:
@@ -285,7 +296,7 @@ def told_where(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     ).stdout
     seconds, found = printed.strip().split(" ", 1)
@@ -448,7 +459,7 @@ def test_what_a_server_says_is_shown_in_a_form_that_does_no_harm() -> None:
 
 def test_a_short_answer_is_shown_though_the_server_waits_for_more() -> None:
     with serving(sends(b"ok")) as server:
-        assert told(f"http://{server.address}", timeout_s=IMPATIENT_S) == (
+        assert told(f"http://{server.address}", timeout_s=PARTLY_S) == (
             f"does not speak HTTP/2, its answer begins with 'ok': {NOT_ETCD}"
         )
 
@@ -727,8 +738,8 @@ def test_the_end_of_each_endpoints_certificate_is_told(
             f"https://127.0.0.1:{closed_port()}",
         )
         started = time.monotonic()
-        found = server_expiries(replace(access, endpoints=endpoints), IMPATIENT_S)
-        assert time.monotonic() - started < IMPATIENT_S + SLACK_S
+        found = server_expiries(replace(access, endpoints=endpoints), PARTLY_S)
+        assert time.monotonic() - started < PARTLY_S + SLACK_S
     (leaf,) = certificates_in(certificates.leaf.read_bytes())
     (old,) = certificates_in(expired[0].read_bytes())
     assert found == (
@@ -766,7 +777,7 @@ def status(access: EtcdAccess, endpoint: str) -> tuple[int, list[dict[str, objec
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     return done.returncode, json.loads(done.stdout)["certificates"], done.stderr
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from tests.etcd.conftest import EtcdServer
+from tests.etcd.conftest import PATIENT_S, EtcdServer
 from yaim.etcd.access import EtcdAccess
 from yaim.etcd.client import EtcdClient
 from yaim.etcd.survey import Survey
@@ -30,24 +30,24 @@ def test_an_endpoint_that_is_down_is_told_once_and_when_it_is_back(
     """Although the other one does all the work."""
     (tmp_path / "other").mkdir()
     other = EtcdServer(tmp_path / "other", address="127.0.0.5")
-    client = EtcdClient(EtcdAccess((etcd.url, other.url)), 5.0)
+    client = EtcdClient(EtcdAccess((etcd.url, other.url)), PATIENT_S)
     client.put(b"a", b"")
     survey = Survey(client, at_most_every_s=0.2)
     down = f"etcd endpoint {other.url}: 127.0.0.5 refuses the connection"
-    wait_until(lambda: told(down) > 0, 20.0, "the first look")
+    wait_until(lambda: told(down) > 0, 60.0, "the first look")
     try:
         other.start()
         stranger = f"etcd endpoint {other.url}: is of another etcd cluster"
-        wait_until(lambda: told(stranger) > 0, 20.0, "a look at the wrong one")
+        wait_until(lambda: told(stranger) > 0, 60.0, "a look at the wrong one")
     finally:
         other.close()
-    wait_until(lambda: told(down) > 1, 20.0, "a look at nobody")
+    wait_until(lambda: told(down) > 1, 60.0, "a look at nobody")
     etcd.stop()
     survey.soon()
-    wait_until(lambda: told(f"etcd endpoint {etcd.url}: ") > 0, 20.0, "a look")
+    wait_until(lambda: told(f"etcd endpoint {etcd.url}: ") > 0, 60.0, "a look")
     etcd.start()
     again = f"etcd endpoint {etcd.url} answers again"
-    wait_until(lambda: told(again) > 0, 20.0, "the endpoint to answer again")
+    wait_until(lambda: told(again) > 0, 60.0, "the endpoint to answer again")
     assert (told(down), told(stranger), told(again)) == (2, 1, 1)
     client.close()
 
@@ -59,14 +59,14 @@ def test_certificates_that_end_soon_are_told(
     server = EtcdServer(tmp_path, certificates)
     try:
         server.start()
-        client = EtcdClient(server.access, 5.0)
+        client = EtcdClient(server.access, PATIENT_S)
         Survey(client, at_most_every_s=0.2)
         for what in (
             f"etcd-ca-file {certificates.ca} (yaim test ca): expires in 1 day",
             f"etcd-cert-file {certificates.leaf} (yaim test leaf): expires in 1 day",
             f"{server.url} (yaim test leaf): expires in 1 day",
         ):
-            wait_until(lambda what=what: told(what) == 1, 20.0, what)  # type: ignore[misc]
+            wait_until(lambda what=what: told(what) == 1, 60.0, what)  # type: ignore[misc]
         client.close()
     finally:
         server.close()
@@ -78,10 +78,10 @@ def test_a_certificate_that_etcd_wants_and_does_not_get_is_told(
     server = EtcdServer(tmp_path, certificates)
     try:
         server.start()
-        client = EtcdClient(replace(server.access, cert_file=None, key_file=None), 5.0)
+        client = EtcdClient(replace(server.access, cert_file=None, key_file=None), PATIENT_S)
         Survey(client, at_most_every_s=0.2)
         what = f"etcd endpoint {server.url}: etcd wants a client certificate"
-        wait_until(lambda: told(what) == 1, 20.0, what)
+        wait_until(lambda: told(what) == 1, 60.0, what)
         client.close()
     finally:
         server.close()

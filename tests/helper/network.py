@@ -26,6 +26,8 @@ _GROUPS = 0x10 | 0x100
 _IFA_ADDRESS = 1
 _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 0x0003
+_MARK = b"\x02" * 6 + b"\x88\xb5"
+"""From whom, and EtherType: of no other frame."""
 
 T = TypeVar("T")
 
@@ -57,9 +59,19 @@ def new_network() -> Iterator[Namespace]:
             "    ip link set $each addrgenmode none; ip link set $each up\n"
             "done",
         )
+        wait_for(lambda: _is_up(namespace), "both ends are up")
+        # The kernel does this when it has told everybody that they are.
+        namespace.run("ip", "link", "set", INTERFACE, "up")
         yield namespace
     finally:
         namespace.close()
+
+
+def _is_up(namespace: Namespace) -> bool:
+    """The kernel finds a moment later that there is a carrier, and tells of it then."""
+    links = json.loads(namespace.run("ip", "-json", "link", "show"))
+    states = {each["ifname"]: each["operstate"] for each in links}
+    return {states[INTERFACE], states[PEER]} == {"UP"}
 
 
 def shown(namespace: Namespace) -> list[dict[str, Any]]:
@@ -109,9 +121,13 @@ class Watch:
                 there.discard(change.address)
         return there
 
-    def wait_until_present(self, addresses: set[Address]) -> None:
-        """The kernel tells of a new IPv6 address a little later."""
-        wait_for(lambda: self.present() >= addresses, f"{addresses} are there")
+    def wait_until_added(self, addresses: set[Address]) -> None:
+        """The kernel tells of a new IPv6 address a little later. They may be gone again by then."""
+
+        def are_added() -> bool:
+            return {each.address for each in self.changes() if each.what == "added"} >= addresses
+
+        wait_for(are_added, f"{addresses} were added")
 
     def still_there(self, addresses: set[Address], at: float) -> set[Address]:
         """Those that are not gone at this time (of CLOCK_BOOTTIME); waits for it no longer than
@@ -163,22 +179,34 @@ class Capture:
         self._packets = packets
         self._injector = injector
         self._marks = 0
+        self._found: list[bytes] = []
+        """Not given back yet."""
 
     def frames(self) -> list[bytes]:
         """All that were sent since the last call; waits for nothing: a frame of our own, sent
         behind them, tells when that was all."""
         self._marks += 1
-        mark = b"\xff" * 6 + b"\x02" * 6 + struct.pack("!HI", 0x88B5, self._marks) + bytes(46)
+        mark = b"\xff" * 6 + _MARK + struct.pack("!I", self._marks) + bytes(46)
         self._injector.send(mark)
-        found = []
         while (frame := self._packets.recv(2048)) != mark:
-            found.append(frame)
+            # One that nobody waited for may come later.
+            if frame[6:14] != _MARK:
+                self._found.append(frame)
+        found, self._found = self._found, []
         return found
 
-    def is_open(self) -> bool:
-        """Whether frames arrive."""
+    def wait_until_open(self) -> None:
+        """Until frames arrive; none that have arrived is lost. A busy kernel may take a second to
+        let them through a link that has just come up."""
+        # That it was down is told once.
+        self._packets.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._packets.settimeout(0.1)
+        wait_until(self._is_open, 30.0, "the link to let frames through")
+        self._packets.settimeout(20)
+
+    def _is_open(self) -> bool:
         try:
-            self.frames()
+            self._found = self.frames()
         except TimeoutError:
             return False
         return True
@@ -205,10 +233,7 @@ def capturing(namespace: Namespace) -> Iterator[Capture]:
             packets.bind((PEER, _ETH_P_ALL))
             injector.bind((INTERFACE, 0))
             capture = Capture(packets, injector)
-            # A busy kernel may take a second to let frames through a link that has just come up.
-            packets.settimeout(0.1)
-            wait_until(capture.is_open, 10.0, "the link to let frames through")
-            packets.settimeout(10)
+            capture.wait_until_open()
             capture.frames()
             yield capture
 

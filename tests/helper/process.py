@@ -214,7 +214,7 @@ class Helper:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """While it waits: in the middle of its work it may have to end for it (act_within)."""
+        """While it waits, not in the middle of its work."""
         wait_for(lambda: state(self.pid) == "S", "the helper waits")
         os.kill(self.pid, signal.SIGSTOP)
         wait_for(lambda: state(self.pid) == "T", "the helper stops")
@@ -279,8 +279,12 @@ def handed_in(listener: socket.socket, of_another: int = 0) -> Message:
     return {"around": (sys.executable, "-I", "-c", *arguments), "pass_fds": (fd,)}
 
 
-_FIRST = ("nice", "-n", "-10")
-"""As its unit has it."""
+_FIRST = ("nice", "-n", "-10", "env", "--ignore-signal=ALRM")
+"""As its unit has it, but for its alarm (act_within), with which a helper that is held up ends
+itself. What it asks the kernel for waits for all network namespaces that are made or taken away on
+this machine, as by the tests that run beside these: it may be held up at any time here. What the
+alarm is for is shown by helpers that have it, in front of each line (stepping.py), and in
+test_addresses.py."""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from tests.helper.network import boottime, present, wait_for
 from tests.helper.process import (
@@ -345,7 +346,8 @@ def test_hundreds_of_connections_at_once_leave_nothing(helper: Helper) -> None:
             for _ in range(count):
                 stack.enter_context(helper.connect())
             assert client.add(V4) == OK_ABSENT
-            assert descriptors(helper) <= before + 7
+            # It may still be letting in and hanging up on the last of them.
+            wait_for(lambda: descriptors(helper) <= before + 7, "only eight are kept")
         wait_for(lambda: descriptors(helper) == before, "all are closed")
 
 
@@ -459,17 +461,20 @@ def test_who_waits_costs_nothing_and_delays_nobody_else(network: Namespace, tmp_
         for each in flooders:
             each.socket.setblocking(False)
         began, began_cpu = boottime(), cpu_s(helper)
-        slowest = 0.0
-        while (now := boottime()) < began + 2:
+        waits_s: list[float] = []
+        while boottime() < began + 2 or len(waits_s) < 20:
             for each in flooders:
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         each.send("remove", address=V4)
+            now = boottime()
             assert client.renew(deadline_in(30))["result"] == "ok"
-            slowest = max(slowest, boottime() - now)
+            waits_s.append(boottime() - now)
             time.sleep(0.03)
-        assert cpu_s(helper) - began_cpu < 1
-        assert slowest < 0.5
+        assert cpu_s(helper) - began_cpu < (boottime() - began) / 2
+        # A busy machine delays some of them. All that the others had sent would take 20 s.
+        assert median(waits_s) < 0.3
+        assert max(waits_s) < 10
         done = sum(each.get("op") == "remove" for each in helper.records()) / 2
         assert done <= 100 * (boottime() - began + 1) + 1
         assert len({each["cluster"] for each in helper.records() if "cluster" in each}) == 9

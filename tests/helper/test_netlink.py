@@ -191,7 +191,7 @@ def shared() -> Iterator[Namespace]:
 
 
 PLACES = st.lists(
-    st.tuples(ADDRESSES, st.integers(1, 32), st.integers(2, 10**6)),
+    st.tuples(ADDRESSES, st.integers(1, 32), st.integers(60, 10**6)),
     min_size=1,
     max_size=16,
     unique_by=lambda place: place[0],

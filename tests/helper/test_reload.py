@@ -272,9 +272,8 @@ def test_a_wrong_file_leaves_the_old_policy_in_force_and_is_on_record(
     ]
     assert outcome(record) == ("refused", "; ".join(errors))
     assert record["policy"] == old
-    assert told(helper) == [
-        f"yaim-helper: {each}" for each in (*errors, "the policy stays as it was")
-    ]
+    expected = [f"yaim-helper: {each}" for each in (*errors, "the policy stays as it was")]
+    wait_for(lambda: told(helper) == expected, "it tells")
     assert client.remove(V4) == OK_PRESENT
     assert client.add(V6) == OK_ABSENT
     assert hang_ups(helper) == []

@@ -79,8 +79,11 @@ def test_what_is_held_is_told(network: Namespace, tmp_path: Path, manager: Manag
                 client.add(f"192.0.2.{number}")
             first = ", ".join(f"192.0.2.{n} on {INTERFACE} for pg" for n in range(10, 26))
             manager.wait_until_told(f"STATUS=holds 20 of at most 64 addresses: {first}, 4 more")
-        assert helper.end() == 0
-    assert "STOPPING=1" in manager.told()
+        # There is room for what comes then.
+        manager.told()
+        helper.process.terminate()
+        manager.wait_until_told("STOPPING=1")
+        assert helper.process.wait(ANSWER_WITHIN_S) == 0
 
 
 def test_a_helper_that_waits_says_that_it_is_alive(
@@ -109,10 +112,11 @@ def test_an_empty_allowlist_is_told(network: Namespace, tmp_path: Path, manager:
 def test_one_that_cannot_start_says_why_and_does_not_end_at_once(
     network: Namespace, tmp_path: Path, manager: Manager
 ) -> None:
+    began = boottime()
     with started(network, tmp_path, config="users: [", around=manager.around()) as helper:
         manager.wait_until_told("STATUS=" + helper_says(helper))
-        assert helper.process.poll() is None
         assert helper.process.wait(ANSWER_WITHIN_S) == 78
+    assert boottime() - began >= 2.0
 
 
 def helper_says(helper: Helper) -> str:
@@ -154,9 +158,9 @@ def test_who_does_not_listen_does_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "is_watched"),
     [
-        ({"WATCHDOG_USEC": "1000000"}, True),
-        ({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}, True),
-        ({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}, False),
+        ({"WATCHDOG_USEC": "80000000"}, True),
+        ({"WATCHDOG_USEC": "80000000", "WATCHDOG_PID": str(os.getpid())}, True),
+        ({"WATCHDOG_USEC": "80000000", "WATCHDOG_PID": "1"}, False),
         ({"WATCHDOG_USEC": "0"}, False),
         ({"WATCHDOG_USEC": "often"}, False),
         ({}, False),
@@ -166,10 +170,12 @@ def test_a_watchdog_is_fed_four_times_as_often_as_it_asks_for(
     environment: dict[str, str], is_watched: bool, manager: Manager
 ) -> None:
     told = ServiceManager({"NOTIFY_SOCKET": str(manager.path), **environment})
+    before = boottime()
     told.tell_alive()
+    after = boottime()
     told.tell_alive()
     assert manager.told() == ["WATCHDOG=1"] * is_watched
     if is_watched:
-        assert 0 < told.next_at() - boottime() <= 0.25
+        assert before <= told.next_at() - 20.0 <= after
     else:
         assert told.next_at() == math.inf

@@ -119,11 +119,11 @@ def test_one_that_may_be_about_all_addresses_is_done_in_a_turn(served: Served, o
 def test_who_has_spent_too_much_is_not_read(served: Served) -> None:
     (allowance,) = served.server._allowances.values()
     with served.client() as client:
+        began = boottime()
         allowance.spend(0, 1.0)
         number = client.send("list", after="")
         served.server.turn(0)
         assert not is_answered(client)
-        began = boottime()
         while not is_answered(client):
             served.server.turn(0.01)
         assert client.receive(number)["result"] == "ok"

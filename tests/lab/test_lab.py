@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from tests.lab.machine import Machine, machine_in
 from tests.test_cli import AS_NOBODY
 from yaim.lab import control
+from yaim.lab.cluster import Lab, LabPlan, sweep
 from yaim.lab.namespaces import Namespace
 from yaim.lab.wait import wait_until
 
@@ -222,6 +224,25 @@ def test_nothing_is_left_when_the_story_is_broken_off(place: Place) -> None:
     assert story.returncode == 128 + signal.SIGINT
     assert "Traceback" not in told
     place.wait_until(lambda: place.remains() == before, "all to be gone")
+
+
+def test_a_lab_that_is_just_being_made_is_not_taken_for_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another one that begins."""
+    make = tempfile.mkdtemp
+
+    def make_and_sweep(prefix: str) -> str:
+        made = make(prefix=prefix)
+        sweep()
+        return made
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_sweep)
+    with Lab(LabPlan(nodes=1)) as lab:
+        sweep()
+        assert list(tmp_path.iterdir()) == [lab.directory]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lab_that_is_not_up_is_told(place: Place) -> None:

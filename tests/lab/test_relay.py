@@ -11,6 +11,7 @@ import pytest
 from yaim.lab.relay import Relay
 
 ADDRESS, TARGET, PORT = "127.0.0.2", "127.0.0.3", 2379
+WITHIN_S = 20.0
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def relay(target: None, tmp_path: Path) -> Iterator[Relay]:
 
 @pytest.fixture
 def connection(relay: Relay) -> Iterator[socket.socket]:
-    with socket.create_connection((ADDRESS, PORT), timeout=5.0) as connection:
+    with socket.create_connection((ADDRESS, PORT), timeout=WITHIN_S) as connection:
         yield connection
 
 
@@ -72,11 +73,15 @@ def test_all_is_passed_on_in_order_also_when_the_delay_changes(
 
 
 def test_a_delay_each_way_adds_up(relay: Relay, connection: socket.socket) -> None:
+    """And is no longer than that, but for what a busy machine adds to some."""
     relay.delay(0.3, 0.2)
-    start = time.monotonic()
-    connection.sendall(b"x")
-    assert connection.recv(1) == b"x"
-    assert 0.5 <= time.monotonic() - start < 2.0
+    took: list[float] = []
+    while not took or (min(took) >= 1.0 and len(took) < 20):
+        start = time.monotonic()
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"
+        took.append(time.monotonic() - start)
+    assert 0.5 <= min(took) < 1.0, took
 
 
 @pytest.mark.parametrize("way", ["there", "back"])
@@ -91,7 +96,7 @@ def test_what_is_swallowed_never_comes_and_the_connection_ends_when_that_does(
             another.recv(1)
     relay.restore()
     assert receive(connection) == b""
-    with socket.create_connection((ADDRESS, PORT), timeout=5.0) as another:
+    with socket.create_connection((ADDRESS, PORT), timeout=WITHIN_S) as another:
         another.sendall(b"z")
         assert another.recv(1) == b"z"
 

@@ -23,6 +23,7 @@ import pytest
 
 from tests.etcd.conftest import BY_DEFAULT, EtcdServer
 from tests.sim.etcd import EXTENDED_S, SCAN_EVERY_S, ModelEtcd, Refuses
+from tests.sim.first import going_first
 from tests.sim.timeline import Timeline, address
 from yaim.boottime import boottime
 from yaim.core.actions import (
@@ -77,8 +78,8 @@ WRONG = WrongEntry("192.0.2.010", "'192.0.2.010' is not an IPv4 or IPv6 address"
 MIN_TTL_S = 2
 """Of an etcd with its default election timeout of 1 s: one and a half of that, in whole seconds."""
 NEVER_GRANTED = LeaseId(7)
-ANSWER_WITHIN_S = 10.0
-GONE_WITHIN_S = 15.0
+ANSWER_WITHIN_S = 20.0
+GONE_WITHIN_S = 30.0
 BUSY_S = 1.0
 """What a busy machine may add to anything."""
 
@@ -94,7 +95,7 @@ class RealNode:
     def __init__(self, url: str, keys: Keys, name: NodeName) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self.watched: ClusterView | None = None
-        client = EtcdClient(EtcdAccess((url,)), 5.0)
+        client = EtcdClient(EtcdAccess((url,)), ANSWER_WITHIN_S / 2)
         self._store = EtcdStore(client, keys, name, self._events.put)
 
     def ask(self, action: EtcdAction) -> Event:
@@ -123,7 +124,7 @@ class RealEtcd:
     def __init__(self, server: EtcdServer) -> None:
         self.server = server
         self.keys = Keys.of("/service/", "yaim")
-        self.client = EtcdClient(EtcdAccess((server.url,)), 5.0)
+        self.client = EtcdClient(EtcdAccess((server.url,)), ANSWER_WITHIN_S / 2)
         self.nodes = {name: RealNode(server.url, self.keys, name) for name in NODES}
 
     def view(self) -> ClusterView:
@@ -139,8 +140,14 @@ class RealEtcd:
             self.client.delete(key)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def first() -> Iterator[None]:
+    with going_first():
+        yield
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+def server(first: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
     server = EtcdServer(tmp_path_factory.mktemp("etcd"), None, *BY_DEFAULT)
     try:
         server.start()

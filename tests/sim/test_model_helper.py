@@ -9,14 +9,18 @@ Not compared: the words of a refusal besides its code, of a failure all words; a
 the time on when the kernel may remove it, for nobody renews it, until its deadline and the grace
 have passed: how late the kernel is, within the bound of helper/PROTOCOL.md, is chance. Then it has
 to be gone in both.
+
+What the helper does depends on when it does it. A rig that the machine has held up between the two,
+and where they differ, is begun anew.
 """
 
 import heapq
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,6 +32,7 @@ from yaim_helper.addresses import GRACE_S
 from tests.helper.network import INTERFACE, new_network, present
 from tests.helper.process import Helper, running
 from tests.sim.faults import Scenario
+from tests.sim.first import going_first
 from tests.sim.helper import HelperAction
 from tests.sim.host import Host
 from tests.sim.timeline import address
@@ -48,7 +53,7 @@ from yaim.helper_client import command, read_answer
 RIGS = 10
 OPERATIONS = 16
 """Of each rig."""
-PLAYED_WITHIN_S = 60.0
+PLAYED_WITHIN_S = 120.0
 ADDRESSES = tuple(address(number) for number in (10, 11, 12, 13))
 LIVES_S = (-1.0, 1.0, 2.2, 2.9, 3.7, 5.2, 9.5, 30.0, 4000.0)
 """From a command to its deadline; none is so near to a change of the lifetime that a few hundredths
@@ -56,9 +61,13 @@ of a second matter."""
 LOOK_EVERY_S = 0.25
 A_BIT_S = 0.05
 """By what the two may be apart in time."""
-EARLIER_S = 0.3
-"""So much before the model's kernel the real one may remove an address: an extension that was made
-a moment later, or not at all, is the reason."""
+EARLIER_S = 0.6
+"""So much before the model's kernel the real one may remove an address. The last extension of its
+lifetime wins up to half a second, and a helper that is woken later than WOKEN_WITHIN_S makes none;
+what was added by a command came up to HELD_UP_S later."""
+HELD_UP_S = 0.1
+"""From a command to the model until the real one has answered it: the deadlines above leave that
+much, and the times at which the two act by themselves are no further apart."""
 ANSWER_S = 0.006
 """Of virtual time that a command takes at most."""
 
@@ -127,6 +136,11 @@ class Rig:
         """Continues the real helper."""
         self._asked: list[tuple[int, HelperAction]] = []
         """Not answered yet."""
+        self._changed_at: dict[Address, float] = {}
+        """When the model's helper has added or removed an address by itself; in the model's
+        time."""
+        self._longest_s = 0.0
+        """That the real one has lagged behind the model."""
         self._start_real()
         self._model = ModelHost(seed)
         self._model.start_helper()
@@ -143,24 +157,60 @@ class Rig:
     def catch_up(self) -> None:
         """The model's clock follows; what is known of the addresses with it."""
         timeline = self._model.world.timeline
+        before = set(self._model.kernel.ours)
         timeline.run(max(timeline.now, boottime() - self._began))
+        now = self._model.clock()
+        self._changed_at |= dict.fromkeys(before ^ self._model.kernel.ours.keys(), now)
         helper = self._model.helper
         for holding in helper.holdings.values() if helper is not None else ():
             gone_by = holding.deadline + GRACE_S
             self._fates[holding.address] = Fate(holding.kernel_until, gone_by)
 
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Both do something, the real one a little later."""
+        self.catch_up()
+        began = boottime()
+        try:
+            yield
+        finally:
+            self._longest_s = max(self._longest_s, boottime() - began)
+        self.catch_up()
+
+    def was_held_up(self) -> bool:
+        """So much that the two may differ; or the real helper had no processor for so long that it
+        has ended itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self._helper.process.wait(0.5)
+        is_starved = self._helper.process.poll() == -signal.SIGALRM
+        return is_starved or self._longest_s > HELD_UP_S
+
     def ask(self, action: HelperAction) -> None:
-        self.catch_up()
-        self._model.ask(action)
-        answer = next(iter(self._model.answers()), None)
-        told = self._told(self._send(action), action)
-        self.catch_up()
-        self._compare(action, answer, told)
+        began = self._model.clock()
+        with self._together():
+            self._model.ask(action)
+            answer = next(iter(self._model.answers()), None)
+            told = self._told(self._send(action), action)
+        self._compare(action, answer, told, began)
         self.look()
 
-    def _compare(self, action: HelperAction, answer: Event | None, told: Event | None) -> None:
-        assert self._comparable(answer) == self._comparable(told), action
+    def _compare(
+        self, action: HelperAction, answer: Event | None, told: Event | None, began: float
+    ) -> None:
+        sure = self._sure(began)
+        assert self._comparable(answer, sure) == self._comparable(told, sure), action
         self.seen.add(f"{type(action).__name__}: {type(answer).__name__}")
+
+    def _let_deadlines_pass(self) -> None:
+        """Those that are so near that one of the two may see what the other one does not."""
+        self.catch_up()
+        helper, until = self._model.helper, float(self._model.clock())
+        deadlines = [each.deadline for each in helper.holdings.values()] if helper else []
+        for each in sorted(deadlines):
+            if until - A_BIT_S < each < until + HELD_UP_S + A_BIT_S:
+                until = each + A_BIT_S
+        time.sleep(max(0.0, until - self._model.clock()))
+        self.catch_up()
 
     def _ask_later(self, action: HelperAction) -> None:
         """Without waiting for the answer."""
@@ -176,11 +226,14 @@ class Rig:
 
     def connect(self) -> None:
         """Hello, again if there was a connection."""
-        self.catch_up()
-        self._model.connect()
-        (ready,) = self._model.answers()
-        self._client = self._life.enter_context(self._helper.greeted())
-        listed = {ip_address(each["address"]): each for each in self._client.list()["addresses"]}
+        self._let_deadlines_pass()
+        began = self._model.clock()
+        with self._together():
+            self._model.connect()
+            (ready,) = self._model.answers()
+            self._client = self._life.enter_context(self._helper.greeted())
+            listing = self._client.list()["addresses"]
+        listed = {ip_address(each["address"]): each for each in listing}
         assert isinstance(ready, HelperReady)
         deadlines = {each.address: each.deadline + self._shift for each in ready.addresses}
         told = {
@@ -188,7 +241,7 @@ class Rig:
             for address, each in listed.items()
             if each["deadline_ns"] is not None
         }
-        sure = self._sure()
+        sure = self._sure(began)
         assert deadlines.keys() & sure == told.keys() & sure
         for each in deadlines.keys() & told.keys():
             assert abs(deadlines[each] - told[each]) < 1e-6
@@ -207,25 +260,29 @@ class Rig:
         for each in there:
             assert began < self._fates[each].gone_by, f"{each} has outlived its deadline"
         self.catch_up()
-        sure = self._sure()
+        sure = self._sure(began)
         assert there & sure == self._model.kernel.ours.keys() & sure
 
-    def _sure(self) -> set[Address]:
-        """Those of which it is known whether they are there."""
+    def _sure(self, began: float) -> set[Address]:
+        """Those of which it is known whether they are there, at any time from then until now. When
+        they were looked at is not known better."""
         now = self._model.clock()
         unsure = {
             address
             for address, fate in self._fates.items()
-            if fate.may_go_from - EARLIER_S < now < fate.gone_by + A_BIT_S
+            if fate.may_go_from - EARLIER_S < now and began < fate.gone_by + A_BIT_S
         }
-        return set(ADDRESSES) - unsure
+        just_changed = {
+            address for address, at in self._changed_at.items() if began < at + HELD_UP_S + A_BIT_S
+        }
+        return set(ADDRESSES) - unsure - just_changed
 
-    def _comparable(self, event: Event | None) -> Event | None:
+    def _comparable(self, event: Event | None, sure: set[Address]) -> Event | None:
         match event:
             case AddressRefused() | AddressFailed():
                 return replace(event, reason="")
             case AddressesRenewed(missing):
-                return AddressesRenewed(missing & self._sure())
+                return AddressesRenewed(missing & sure)
             case _:
                 return event
 
@@ -245,6 +302,7 @@ class Rig:
         """One more thing; the seconds until the next one."""
         if self._frozen is not None:
             self._thaw(self._frozen)
+        self._let_deadlines_pass()
         random = self.random
         each = random.choice(ADDRESSES)
         self._request += 1
@@ -291,9 +349,14 @@ class Rig:
 
     def _delete_by_hand(self, each: Address) -> None:
         self.catch_up()
-        if each in self._sure() and each in self._model.kernel.ours:
-            self._network.run("ip", "address", "del", f"{each}/32", "dev", INTERFACE)
-            self._model.kernel.delete(each)
+        now, helper = self._model.clock(), self._model.helper
+        holding = helper.holdings.get(each) if helper is not None else None
+        # The helper puts it back when it extends its lifetime: before that, or after it?
+        is_near = holding is not None and abs(holding.extend_at - now) < HELD_UP_S + A_BIT_S
+        if each in self._sure(now) and each in self._model.kernel.ours and not is_near:
+            with self._together():
+                self._model.kernel.delete(each)
+                self._network.run("ip", "address", "del", f"{each}/32", "dev", INTERFACE)
             self.seen.add("deleted by hand")
             self.look()
 
@@ -301,8 +364,9 @@ class Rig:
         """With another prefix length; or it is taken away again."""
         foreign = self._model.kernel.foreign
         what = "del" if each in foreign else "add"
-        self._network.run("ip", "address", what, f"{each}/31", "dev", INTERFACE)
-        (foreign.remove if each in foreign else foreign.add)(each)
+        with self._together():
+            (foreign.remove if each in foreign else foreign.add)(each)
+            self._network.run("ip", "address", what, f"{each}/31", "dev", INTERFACE)
         self.seen.add(f"{what} by hand")
         self.look()
 
@@ -314,30 +378,32 @@ class Rig:
 
     def _thaw(self, frozen: ExitStack) -> None:
         """What was asked just before it does first, and then it looks at the clock."""
-        self.catch_up()
-        for each in self.random.sample(ADDRESSES, 2):
-            self._request += 1
-            self._ask_later(AddAddress(self._request, each, "eth0", 32, self._deadline()))
-        self._ask_later(RenewAddresses(self._deadline()))
-        self._frozen = None
-        frozen.close()
-        self._model.helper_frozen_until = self._model.world.timeline.now
-        self._model.thaw_helper()
-        answers = self._model.answers()
-        told = [(action, self._told(request_id, action)) for request_id, action in self._asked]
-        self._asked.clear()
-        self.catch_up()
+        self._let_deadlines_pass()
+        began = self._model.clock()
+        with self._together():
+            for each in self.random.sample(ADDRESSES, 2):
+                self._request += 1
+                self._ask_later(AddAddress(self._request, each, "eth0", 32, self._deadline()))
+            self._ask_later(RenewAddresses(self._deadline()))
+            self._frozen = None
+            frozen.close()
+            self._model.helper_frozen_until = self._model.world.timeline.now
+            self._model.thaw_helper()
+            answers = self._model.answers()
+            told = [(action, self._told(request_id, action)) for request_id, action in self._asked]
+            self._asked.clear()
         if told[-1][1] is None:
             answers.append(None)
         for (action, real), modelled in zip(told, answers, strict=True):
-            self._compare(action, modelled, real)
+            self._compare(action, modelled, real, began)
         self.seen.add("thawed")
         self.look()
 
     def _turn_interface(self) -> None:
         is_up = "eth0" not in self._model.interfaces_up
-        self._network.run("ip", "link", "set", INTERFACE, "up" if is_up else "down")
-        self._model.set_link("eth0", is_up=is_up, is_interface_up=is_up)
+        with self._together():
+            self._model.set_link("eth0", is_up=is_up, is_interface_up=is_up)
+            self._network.run("ip", "link", "set", INTERFACE, "up" if is_up else "down")
         self.seen.add("interface turned")
 
 
@@ -357,43 +423,64 @@ SEEN = {
 }
 
 
-@contextmanager
-def rigs(directory: Path) -> Iterator[list[Rig]]:
-    with ExitStack() as stack:
-        made = []
-        for seed in range(RIGS):
-            home = directory / str(seed)
-            home.mkdir()
-            made.append(Rig(seed, stack, home))
-        yield made
+class Rigs:
+    """Gone when the stack is closed."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._begun = 0
+        self.of: dict[int, Rig] = {}
+        """Seed to the one that is played."""
+        self._ends: dict[int, ExitStack] = {}
+
+    def begin(self, seed: int) -> None:
+        """Also anew."""
+        if seed in self._ends:
+            self._ends[seed].close()
+        self._begun += 1
+        home = self._directory / str(self._begun)
+        home.mkdir()
+        self._ends[seed] = self._stack.enter_context(ExitStack())
+        self.of[seed] = Rig(seed, self._ends[seed], home)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_random_commands_are_obeyed_alike(tmp_path: Path) -> None:
-    with rigs(tmp_path) as made:
+    with going_first(), ExitStack() as stack:
+        rigs = Rigs(tmp_path, stack)
+        for seed in range(RIGS):
+            rigs.begin(seed)
         give_up_at = boottime() + PLAYED_WITHIN_S
         left = dict.fromkeys(range(RIGS), OPERATIONS)
         plan: list[tuple[float, int, bool]] = [(boottime(), seed, True) for seed in left]
         plan += [(boottime(), seed, False) for seed in left]
         heapq.heapify(plan)
+        differed: dict[int, Exception] = {}
         while left and boottime() < give_up_at:
             at, seed, is_look = heapq.heappop(plan)
             time.sleep(max(0.0, at - boottime()))
+            rig = rigs.of[seed]
             try:
                 if is_look:
-                    made[seed].look()
+                    rig.look()
                     wait_s = LOOK_EVERY_S
                 else:
-                    wait_s = made[seed].go_on()
+                    wait_s = rig.go_on()
                     left[seed] -= 1
-            except AssertionError as error:
-                raise AssertionError(f"seed {seed}: {error}") from error
+            except Exception as error:
+                if not rig.was_held_up():
+                    raise AssertionError(f"seed {seed}: {error}") from error
+                differed[seed] = error
+                rigs.begin(seed)
+                left[seed] = OPERATIONS
+                wait_s = 0.0
             if left[seed]:
                 heapq.heappush(plan, (boottime() + wait_s, seed, is_look))
             else:
                 del left[seed]
                 plan = [each for each in plan if each[1] != seed]
                 heapq.heapify(plan)
-        assert not left, f"{left} operations were not made in time"
-        seen = set().union(*(rig.seen for rig in made))
+        assert not left, f"{left} operations were not made in time; held up: {differed}"
+        seen = set().union(*(rig.seen for rig in rigs.of.values()))
     assert seen >= SEEN, f"not seen: {SEEN - seen}"

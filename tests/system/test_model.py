@@ -90,7 +90,8 @@ STORIES = (
             (10.4, "etcd thawed", ""),
         ),
         looks=(13.0,),
-        ttl_s=5,
+        # Long enough for no address to expire while a process is started on a busy machine.
+        ttl_s=10,
     ),
     Story(
         "a node is powered off and on",

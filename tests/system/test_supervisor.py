@@ -7,6 +7,7 @@ be killed, be daemons and be started again.
 import pwd
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -128,7 +129,7 @@ class Host:
 @pytest.fixture
 def ttl_ms() -> int:
     """Long enough for no address to expire while something is started on a busy machine."""
-    return 10_000
+    return 20_000
 
 
 @pytest.fixture
@@ -175,17 +176,25 @@ def test_a_process_killed_with_9_is_started_again_and_adopts_the_addresses(host:
     host.wait_until_nothing_is_left()
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Whoever reads it meanwhile gets the old or the new one as a whole."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(text)
+    new.chmod(stat.S_IMODE(file.stat().st_mode))
+    new.rename(file)
+
+
 def test_a_process_that_ends_at_once_is_started_again_after_growing_pauses(host: Host) -> None:
     """And carries on when what it needs is there again."""
     host.start()
     config = host.node.directory / "helper.yml"
     good = config.read_text()
     wrong = {**yaml.safe_load(good), "audit-log": str(config)}
-    config.write_text(yaml.safe_dump(wrong))
+    replace_text(config, yaml.safe_dump(wrong))
     host.kill("helper", signal.SIGKILL)
     told = r"the helper has ended \((.*)\); starting it again in (.*) s"
     host.wait_until(lambda: len(re.findall(told, host.text())) >= 4, "4 ends")
-    config.write_text(good)
+    replace_text(config, good)
     causes, pauses = zip(*re.findall(told, host.text())[:4], strict=True)
     assert causes == ("SIGKILL", *["status 1"] * 3)
     first, second, third, fourth = map(float, pauses)
@@ -244,8 +253,8 @@ def test_sigusr1_starts_nothing_anew_that_could_not_use_its_configuration(
 def test_sigusr1_ends_also_a_coordinator_that_hangs(host: Host) -> None:
     host.start()
     coordinator = host.pid("coordinator")
-    host.kill("supervisor", signal.SIGUSR1)
     host.kill("coordinator", signal.SIGSTOP)
+    host.kill("supervisor", signal.SIGUSR1)
     host.wait_for_text("the coordinator does not end: killing it")
     host.wait_until(lambda: host.pid("coordinator") not in ("", coordinator), "another one")
     host.lab.wait_until_held(within_s=WITHIN_S)

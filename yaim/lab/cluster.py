@@ -197,7 +197,7 @@ class LabNode:
             self._process.kill()
             self._process.wait()
 
-    def stop(self, within_s: float = 15.0) -> None:
+    def stop(self, within_s: float = 30.0) -> None:
         """SIGTERM to the supervisor, and wait."""
         if self.is_running and self._process is not None:
             os.kill(self.supervisor(), signal.SIGTERM)
@@ -269,11 +269,11 @@ class Lab:
 
     def _build(self) -> None:
         sweep()
-        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.directory, lock = _new_directory()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._stack.callback(os.close, lock)
         if self.directory.is_relative_to("/run"):
             raise LabError("TMPDIR is below /run, of which each node has its own: set another")
-        self._stack.callback(os.close, _lock(self.directory))
         self.directory.chmod(0o755)
         for network in (LAN, MANAGEMENT, PEERS):
             network.make()
@@ -332,7 +332,7 @@ class Lab:
         )
         self._stack.callback(_end, observer)
         self.record = Record(file, frozenset(addresses))
-        wait_until(self._is_observed, 10.0, "the observer to start")
+        wait_until(self._is_observed, 20.0, "the observer to start")
 
     def _is_observed(self) -> bool:
         self.record.update()
@@ -381,7 +381,7 @@ class Lab:
         addresses: Iterable[Address] | None = None,
         by: Iterable[str] | None = None,
         counts: Sequence[int] | None = None,
-        within_s: float = 10.0,
+        within_s: float = 30.0,
     ) -> None:
         """Until the addresses (the whole pool) are held and spread like this."""
         wanted = tuple(self.plan.pool if addresses is None else addresses)
@@ -413,6 +413,13 @@ def sweep() -> None:
         except OSError:
             continue
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _new_directory() -> tuple[Path, int]:
+    """And its lock, which it has before it has a name that `sweep` of another lab looks for."""
+    made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+    lock = _lock(made)
+    return made.rename(made.with_name(made.name.removeprefix("."))), lock
 
 
 def _lock(directory: Path) -> int:

@@ -28,6 +28,7 @@ CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
 ANSWER_WITHIN_S = 20.0
 STOP_WITHIN_S = 20.0
 METRICS_WITHIN_S = 0.5
+"""Of a look that is repeated."""
 
 ELECTED_AT_ONCE = ("--heartbeat-interval=10", "--election-timeout=100")
 """Of one that is alone: by default it waits a second before it elects itself."""
@@ -130,11 +131,11 @@ class EtcdMember:
         """All that it has stored. It must not be running."""
         shutil.rmtree(self._data, ignore_errors=True)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, within_s: float = ANSWER_WITHIN_S) -> dict[str, float]:
         """What it counts, by name with labels. Raises LabError if it does not answer."""
         try:
             url = f"http://{self.address}:{METRICS_PORT}/metrics"
-            with urlopen(url, timeout=METRICS_WITHIN_S) as answer:
+            with urlopen(url, timeout=within_s) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError as error:
             raise LabError(f"{self.name} tells no metrics: {error}") from error
@@ -143,7 +144,7 @@ class EtcdMember:
 
     def _tells(self, metric: str) -> bool:
         try:
-            return self.metrics().get(metric) == 1
+            return self.metrics(METRICS_WITHIN_S).get(metric) == 1
         except LabError:
             return False
 
@@ -263,11 +264,15 @@ class EtcdCluster:
             wait_until(self.is_well, ANSWER_WITHIN_S, "etcd to be well", self.logs)
 
     def leader(self) -> EtcdMember:
-        """Raises LabError if there is none, or it does not answer."""
-        for member in self.members:
-            if member.is_running and member.is_leader:
-                return member
-        raise LabError("etcd has no leader")
+        """Waits for one. Raises LabError if there is none, or it does not answer."""
+        found: list[EtcdMember] = []
+
+        def is_found() -> bool:
+            found.extend(each for each in self.members if each.is_running and each.is_leader)
+            return bool(found)
+
+        wait_until(is_found, ANSWER_WITHIN_S, "etcd to have a leader", self.logs)
+        return found[0]
 
     def followers(self) -> list[EtcdMember]:
         leader = self.leader()

@@ -83,10 +83,12 @@ class Record:
     def answering(self, addresses: tuple[Address, ...], within_s: float = 0.5) -> int:
         """How many of the addresses have answered a ping of late."""
         since = self.last_sent_at() - within_s
-        return sum(
-            bool(self._answered[address]) and self._answered[address][-1] >= since
-            for address in addresses
-        )
+        return sum(self.has_answered(address, since) for address in addresses)
+
+    def has_answered(self, address: Address, since: float) -> bool:
+        """A ping that was sent since."""
+        answered = self._answered[address]
+        return bool(answered) and answered[-1] >= since
 
     def last_sent_at(self) -> float:
         return self._sent[-1] if self._sent else 0.0
