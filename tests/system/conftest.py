@@ -25,7 +25,7 @@ def lab(build: Build) -> Lab:
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2, 2])
-    wait_until(lambda: is_answered(lab), 5.0, "all addresses to answer")
+    wait_until(lambda: is_answered(lab), 20.0, "all addresses to answer")
     return lab
 
 

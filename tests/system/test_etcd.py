@@ -73,8 +73,8 @@ def _is_well(lab: Lab) -> bool:
 
 def _wait_until_well(lab: Lab) -> None:
     lab.wait_until_held(counts=SPREAD, within_s=15.0)
-    wait_until(lab.etcd_cluster.is_well, 10.0, "etcd to be well")
-    wait_until(lambda: is_answered(lab), 5.0, "all addresses to answer")
+    wait_until(lab.etcd_cluster.is_well, 20.0, "etcd to be well")
+    wait_until(lambda: is_answered(lab), 20.0, "all addresses to answer")
 
 
 @pytest.fixture(scope="module")
