@@ -249,13 +249,43 @@ def test_an_etcd_that_is_full_is_told_with_what_to_do() -> None:
     found = status_of(CLUSTER, WELL, alarms=frozenset({"NOSPACE", "CORRUPT"}))
     assert found.condition is Condition.DEGRADED
     assert json.loads(as_json(found))["etcd_alarms"] == ["CORRUPT", "NOSPACE"]
-    assert as_table(found).splitlines()[2:5] == [
+    assert as_table(found).splitlines()[2:6] == [
         "etcd has raised the alarm CORRUPT: `etcdctl alarm list`, and etcd's log",
         "etcd has raised the alarm NOSPACE: etcd is full (`etcdctl alarm list`): delete what fills"
         " it or raise --quota-backend-bytes, then `etcdctl compact`, `etcdctl defrag`, `etcdctl"
         " alarm disarm` (docs/etcd.md, When etcd is full)",
+        "While etcd is full a node without a lease cannot join, and one that cannot write there"
+        " what it can hold has withdrawn: neither is listed here.",
         "",
     ]
+
+
+def test_why_nobody_holds_an_address_may_be_that_etcd_is_full() -> None:
+    def why(seen: ClusterView, *alarms: str) -> str:
+        return status_of(CLUSTER, seen, alarms=alarms).addresses[0].reason
+
+    assert why(NO_NODES, "NOSPACE") == "there is no node; etcd is full: none can join"
+    yet = "db1 may hold it and has not taken it yet"
+    assert why(UNHELD, "NOSPACE") == f"{yet}; etcd is full, and may not let it"
+    assert why(UNHELD, "CORRUPT") == yet
+
+
+def test_a_node_that_refuses_addresses_or_takes_none_for_now_is_shown_as_such() -> None:
+    """With all addresses held by others nothing told of it."""
+    refused = frozenset(map(ip_address, ("192.0.2.10", "192.0.2.9", "198.51.100.1")))
+    full = replace(node("db1").advertisement, refused=refused)
+    one = replace(full, refused=frozenset({ip_address("192.0.2.9")}), takes=False)
+    nodes = (replace(node("db1"), advertisement=full), replace(node("db2"), advertisement=one))
+    found = status_of(CLUSTER, view(POOL, nodes, ()))
+    assert as_table(found).splitlines()[-2:] == [
+        "db1   healthy, refuses 2 addresses (its log says why)                       0"
+        "          HTTP 200",
+        "db2   healthy, takes nothing for now, refuses 1 address (its log says why)  0"
+        "          HTTP 200",
+    ]
+    told = json.loads(as_json(found))["nodes"]
+    assert [each["takes"] for each in told] == [True, False]
+    assert [each["refused"] for each in told] == [["192.0.2.9", "192.0.2.10"], ["192.0.2.9"]]
 
 
 def test_a_node_that_waits_because_it_flaps_is_shown_as_such() -> None:
@@ -368,6 +398,8 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "addresses": 0,
                 "version": "1.0",
                 "waits_s": 0.0,
+                "takes": True,
+                "refused": [],
             },
             {
                 "name": "db2",
@@ -376,6 +408,8 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "addresses": 0,
                 "version": "1.0",
                 "waits_s": 0.0,
+                "takes": True,
+                "refused": [],
             },
         ],
         "wrong_entries": [{"entry": "x", "reason": "not an address"}],

@@ -8,11 +8,15 @@ from enum import IntEnum
 
 from yaim.core.model import ClusterView, NodeName, PoolEntry, address_order, present_on
 from yaim.etcd.certificates import Expiry, ending
-from yaim.etcd.full import remedy_for
+from yaim.etcd.full import NO_SPACE, remedy_for
 from yaim.tables import columns
 
 PRESSING_WITHIN = timedelta(days=7)
 _REMOVE = "not by yaim ({}): remove it there"
+_NOBODY_JOINS = (
+    "While etcd is full a node without a lease cannot join, and one that cannot write there what it"
+    " can hold has withdrawn: neither is listed here."
+)
 
 
 class Condition(IntEnum):
@@ -53,6 +57,11 @@ class NodeStatus:
     waits_s: float = 0.0
     """It becomes unhealthy again and again, and waits so long before it takes addresses that others
     can hold. The cluster is healthy all the same."""
+    takes: bool = True
+    """If not, it keeps what it holds, until its checks have answered and its helper is there."""
+    refused: tuple[str, ...] = ()
+    """Addresses of the pool that it leaves to others, as its helper did not add them, or has no
+    place for them. The cluster is healthy all the same, if others hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +117,14 @@ def status_of(
         if mark.address in view.pool and node is not None and node.lease == mark.lease:
             holders[str(mark.address)] = mark.holder
     addresses = []
+    told = frozenset(alarms)
     for address, entry in sorted(view.pool.items(), key=lambda item: address_order(item[0])):
         holder = holders.get(str(address))
         present = tuple((str(name), where) for name, where in present_on(address, view.nodes))
         if holder is not None:
             reason = view.nodes[holder].why_not(entry) or ""
         else:
-            reason = _why_nobody(entry, view)
+            reason = _why_nobody(entry, view, is_etcd_full=NO_SPACE in told)
         addresses.append(AddressStatus(str(address), holder, reason, present))
     return ClusterStatus(
         cluster,
@@ -127,12 +137,18 @@ def status_of(
                 sum(holder == name for holder in holders.values()),
                 node.advertisement.version,
                 node.advertisement.waits_s,
+                node.advertisement.takes,
+                tuple(
+                    str(address)
+                    for address in sorted(node.advertisement.refused, key=address_order)
+                    if address in view.pool
+                ),
             )
             for name, node in sorted(view.nodes.items())
         ),
         tuple((wrong.name, wrong.reason) for wrong in view.wrong),
         certificates,
-        tuple(sorted(alarms)),
+        tuple(sorted(told)),
     )
 
 
@@ -146,7 +162,7 @@ def certificates_of(expiries: tuple[Expiry, ...], now: datetime) -> tuple[Certif
     )
 
 
-def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
+def _why_nobody(entry: PoolEntry, view: ClusterView, *, is_etcd_full: bool) -> str:
     """As in `unhealthy: db1, db2; excluded: db3`."""
     if present := present_on(entry.address, view.nodes):
         return "; ".join(f"on {name} already, {_REMOVE.format(where)}" for name, where in present)
@@ -159,10 +175,11 @@ def _why_nobody(entry: PoolEntry, view: ClusterView) -> str:
         if reason is None and not node.advertisement.takes:
             reason = "takes nothing until its checks have answered and its helper is there"
         if reason is None:
-            return f"{name} may hold it and has not taken it yet"
+            full = "; etcd is full, and may not let it" if is_etcd_full else ""
+            return f"{name} may hold it and has not taken it yet{full}"
         names.setdefault(reason, []).append(name)
     if not names:
-        return "there is no node"
+        return "there is no node" + ("; etcd is full: none can join" if is_etcd_full else "")
     return "; ".join(f"{reason}: {', '.join(each)}" for reason, each in names.items())
 
 
@@ -188,6 +205,8 @@ def as_json(status: ClusterStatus) -> str:
                     "addresses": each.address_count,
                     "version": each.version,
                     "waits_s": each.waits_s,
+                    "takes": each.takes,
+                    "refused": list(each.refused),
                 }
                 for each in status.nodes
             ],
@@ -213,6 +232,7 @@ def as_json(status: ClusterStatus) -> str:
 def as_table(status: ClusterStatus) -> str:
     lines = [f"Cluster {status.cluster} is {status.condition.name.lower()}.", ""]
     lines += [f"etcd has raised the alarm {each}: {remedy_for(each)}" for each in status.alarms]
+    lines += [_NOBODY_JOINS] if NO_SPACE in status.alarms else []
     lines += [""] if status.alarms else []
     lines += columns(
         ("ADDRESS", "HOLDER"),
@@ -251,9 +271,16 @@ def _holder(address: AddressStatus) -> str:
 
 
 def _health(node: NodeStatus) -> str:
-    if node.is_healthy and node.waits_s:
-        return f"healthy, waits {node.waits_s:g} s (flapping)"
-    return "healthy" if node.is_healthy else "unhealthy"
+    if not node.is_healthy:
+        return "unhealthy"
+    words = ["healthy"]
+    if node.waits_s:
+        words.append(f"waits {node.waits_s:g} s (flapping)")
+    if not node.takes:
+        words.append("takes nothing for now")
+    if count := len(node.refused):
+        words.append(f"refuses {count} address{'es' * (count > 1)} (its log says why)")
+    return ", ".join(words)
 
 
 def _days_left(certificate: CertificateStatus) -> str:

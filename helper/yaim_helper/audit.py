@@ -166,8 +166,8 @@ class Past:
                 # What was asked before it is over, what was asked behind it may be to come.
                 pid, number = _request_of(record)
                 awaited = self._awaited.get(record["address"], {})
-                for each in [key for key in awaited if key[0] == pid and key[1] <= number]:
-                    del awaited[each]
+                for over in [key for key in awaited if key[0] == pid and key[1] <= number]:
+                    del awaited[over]
                 self._drop(record["address"], lambda _, known: known == owner)
             case "own", _, "removed" | "the kernel had removed it" | entries.TAKEN:
                 interface = record["interface"]

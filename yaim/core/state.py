@@ -154,6 +154,8 @@ class State:
     """Marks of ours that are older than this, our first advertisement under this lease, are an
     earlier life's, and no view since has shown them: its last write may have deleted them just
     before. 0: all are confirmed."""
+    knows_others: bool = False
+    """etcd has told us what the others are since we were advertised as unhealthy."""
     orphans: Mapping[Address, Boottime] = field(default_factory=lambda: frozen_mapping({}))
     """What bore another node's mark until its lease ended, and until when it is not claimed."""
     ours: frozenset[Address] = frozenset()

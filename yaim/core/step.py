@@ -228,7 +228,7 @@ class _Turn:
                         view=None, seen=self.state.read_after, unconfirmed_before=Revision(0)
                     )
                 self._hear(view)
-                if self.state.unconfirmed_before:
+                if self.state.unconfirmed_before or self._awaits_others():
                     # It was asked for too early.
                     self._change(read_call=replace(self.state.read_call, due=self.now))
             case ClusterReadFailed(reason):
@@ -570,14 +570,17 @@ class _Turn:
         if not self.state.has_advertised and view.revision < node.revision and self._my_marks():
             due = replace(self.state.read_call, due=self.now)
             self._change(unconfirmed_before=node.revision, read_call=due)
+        before = view.nodes.get(node.name)
+        if before is None or before.advertisement.is_healthy:
+            self._change(knows_others=False)
         self._change(has_advertised=True, full=None)
         released = frozenset(mark.address for mark in write.release)
         self._see(view.with_node(node).without_marks(released, node.revision))
         word = "healthy" if node.advertisement.is_healthy else "unhealthy"
         self._report(Level.INFO, f"advertised as {word}{', waiting' if node.is_waiting else ''}")
-        if self._may_keep():
+        if self._awaits_others():
             # Whether others are healthy counts from now on, when they see that we are not.
-            self._distrust_view()
+            self._change(read_call=replace(self.state.read_call, due=self.now))
 
     def _take_withdrawn(self, request: int, revision: Revision) -> None:
         """When we are stopping, that was the last; otherwise we advertise ourselves anew."""
@@ -737,8 +740,13 @@ class _Turn:
     def _hear(self, view: ClusterView) -> None:
         """etcd has told this view: nothing in it is our own reckoning."""
         self._see(view)
-        if self.state.view is view and view.revision >= self.state.unconfirmed_before:
+        if self.state.view is not view:
+            return
+        if view.revision >= self.state.unconfirmed_before:
             self._change(unconfirmed_before=Revision(0))
+        node = self._my_node()
+        if node is not None and not node.advertisement.is_healthy:
+            self._change(knows_others=True)
 
     def _see(self, view: ClusterView) -> None:
         """Take a view for the present one, unless a newer is known."""
@@ -1059,21 +1067,34 @@ class _Turn:
         return {address for address in held if node.can_hold(view.pool[address])}
 
     def _kept(self) -> set[Address]:
-        """What an unhealthy node goes on holding: all, until it knows for sure what the others are;
-        then what none of them could hold."""
+        """What an unhealthy node goes on holding: all, until it knows what the others are; then
+        what none of them could hold. In doubt nothing goes, and nothing that goes comes back."""
         view, node = self.state.view, self._my_node()
         if view is None or node is None:
             return set()
         held = {mark.address for mark in self._my_marks() if mark.address in view.pool}
-        if node.advertisement.is_healthy or self.state.is_view_stale:
+        if node.advertisement.is_healthy or self._awaits_others():
             return held
         others = [each for each in view.nodes.values() if each.name != node.name]
         present = all_present(view.nodes)
-        return {
+        going = {
             a
             for a in held
-            if a in present or not any(other.can_take(view.pool[a]) for other in others)
+            if a not in present and any(other.can_take(view.pool[a]) for other in others)
         }
+        if self.state.is_view_stale:
+            going &= {
+                a
+                for a, local in self.state.local.items()
+                if local.phase in (Phase.REMOVING, Phase.ABSENT)
+            }
+        return held - going
+
+    def _awaits_others(self) -> bool:
+        """Whether an unhealthy node does not know yet what the others are."""
+        node = self._my_node()
+        is_told = node is not None and not node.advertisement.is_healthy
+        return self._may_keep() and is_told and not self.state.knows_others
 
     def _sweep(self) -> None:
         """What an earlier life has left of the pool's addresses is on our interface, who knows
