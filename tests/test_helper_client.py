@@ -259,8 +259,9 @@ def test_every_request_of_the_vectors_is_sent_byte_by_byte(path: Path, start: St
                 left_over=frozenset({V4}),
                 places=places(V4, V4 + 1),
             )
-            client.submit(*ACTIONS.values())
-            sent += [connection.recv(MAX_PACKET) for _ in ACTIONS]
+            for each in ACTIONS.values():
+                client.submit(each)
+                sent.append(connection.recv(MAX_PACKET))
     names = ["hello", "list from the start", "list further", *ACTIONS]
     assert sorted(names) == sorted(REQUESTS)
     assert sent == [
@@ -483,16 +484,16 @@ def test_each_command_is_answered_by_its_event_in_order(
             AddAddress(3, NOBODYS, INTERFACE, 32, deadline),
             AddAddress(4, V4 + 1, INTERFACE, 32, in_s(0.5)),
             AddAddress(5, V4 + 2, "none0", 32, deadline),
-            RemoveAddress(6, V4),
-            RemoveAddress(7, V4),
-            RenewAddresses(deadline),
         )
         events = [
             replace(event, reason="")
             if isinstance(event, AddressRefused | AddressFailed)
             else event
-            for event in client.next(8)
+            for event in client.next(5)
         ]
+        # With the adds they would go ahead of those.
+        client.submit(RemoveAddress(6, V4), RemoveAddress(7, V4), RenewAddresses(deadline))
+        events += client.next(3)
         assert events == [
             AddressAdded(1, V4),
             AddressAdded(2, V6),
@@ -679,6 +680,32 @@ def test_a_renewal_goes_ahead_of_adds_that_wait_but_not_of_removals(
         ("add", str(V4 + 1), last),
         ("add", str(V4 + 2), last),
         ("add", str(V4 + 3), last),
+    ]
+
+
+def test_a_removal_goes_ahead_of_adds_of_other_addresses(path: Path, start: Start) -> None:
+    """And so does the renewal behind it."""
+    full = [RemoveAddress(n, V4) for n in range(MAX_UNDER_WAY)]
+    adds = [AddAddress(n, V4 + n, "eth0", 32, DEADLINE) for n in range(4)]
+    removals = [RemoveAddress(10 + n, V4 + n) for n in range(10)]
+    with listening(path) as listener:
+        client = start()
+        with greeted(listener) as connection:
+            client.ready()
+            client.submit(*full)
+            client.submit(adds[1], adds[2], removals[9], RenewAddresses(DEADLINE))
+            client.submit(removals[2], adds[3], removals[1])
+            ok: Message = {"result": "ok", "was": "absent", "missing": []}
+            asked = [json.loads(answer(connection, ok)) for _ in range(MAX_UNDER_WAY + 7)]
+    waited = asked[MAX_UNDER_WAY:]
+    assert [(each["op"], each.get("address")) for each in waited] == [
+        ("remove", str(V4 + 9)),
+        ("renew", None),
+        ("add", str(V4 + 1)),
+        ("add", str(V4 + 2)),
+        ("remove", str(V4 + 2)),
+        ("remove", str(V4 + 1)),
+        ("add", str(V4 + 3)),
     ]
 
 

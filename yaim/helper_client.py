@@ -89,6 +89,17 @@ def most_under_way(action: HelperAction) -> int:
     return MAX_ADDS_UNDER_WAY if isinstance(action, AddAddress) else MAX_UNDER_WAY
 
 
+def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
+    """What waits, as it is when the action has gone ahead of it; None: the action does not."""
+    match waiting, action:
+        case AddAddress(), RenewAddresses():
+            return replace(waiting, deadline=action.deadline)
+        case AddAddress(), RemoveAddress() if waiting.address != action.address:
+            return waiting
+        case _:
+            return None
+
+
 def write_request(request_id: int, message: Mapping[str, Any]) -> bytes:
     return json.dumps({**message, "id": request_id}, sort_keys=True).encode()
 
@@ -228,16 +239,16 @@ class HelperClient:
         return tuple(addresses), frozenset(left_over), frozen_mapping(places)
 
     def _take_in(self, queue: deque[HelperAction]) -> None:
-        """Behind what is in the queue; but a renewal goes ahead of adds, however many wait, which
-        from then on ask for its deadline: what comes of it is the same. It never goes ahead of
+        """Behind what is in the queue; but removals and renewals go ahead of adds, which may wait
+        for a disk. What comes of it is the same: a removal stays behind an add of its
+        address, and adds that a renewal has passed ask for its deadline. It never goes ahead of
         removals: what is to go must not be granted longer before it goes."""
         while not self._commands.empty():
             action = self._commands.get_nowait()
-            passed: list[HelperAction] = []
-            if isinstance(action, RenewAddresses):
-                while queue and isinstance(add := queue[-1], AddAddress):
-                    passed.append(replace(add, deadline=action.deadline))
-                    queue.pop()
+            passed = []
+            while queue and (add := passed_by(action, queue[-1])) is not None:
+                passed.append(add)
+                queue.pop()
             queue.append(action)
             queue.extend(reversed(passed))
 

@@ -51,7 +51,7 @@ class Asked:
             and now < self.at + GIVE_UP_AFTER_S
         )
 
-    def obstacle(self, now: float = 0.0) -> Failed | None:
+    def obstacle(self, now: float) -> Failed | None:
         """Why an add or an announcement is not done, now that it does not wait any more."""
         if self.intent is None or not isinstance(self.request, Add | Announce):
             return None

@@ -61,6 +61,10 @@ Spot: TypeAlias = tuple[str, int]
 """Interface and prefix length."""
 
 
+RequestKey: TypeAlias = tuple[int, Owner, int]
+"""Process that asked, for whom, and id."""
+
+
 @dataclass(slots=True)
 class Past:
     """What the last segments tell."""
@@ -87,8 +91,8 @@ class Past:
     """What the `held` records that belong together tell, so far."""
     _unsettled: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
     """Places about which an intent was told last, and whose they were before it."""
-    _awaited: dict[str, dict[tuple[int, int], Spot]] = field(default_factory=dict)
-    """Adds without results, by peer and id: whatever is told meanwhile, they may be done yet."""
+    _awaited: dict[str, dict[RequestKey, Spot]] = field(default_factory=dict)
+    """Adds without results: whatever is told meanwhile, they may be done yet."""
 
     def read(self, segment: bytes) -> None:
         """Damage is no reason to stop: `verify` is who finds it."""
@@ -153,8 +157,10 @@ class Past:
             case "intent", "remove", _:
                 self._follow_removal(record["address"], _owner_of(record))
             case "result", "add", "ok":
-                self._unsettled.pop(record["address"], None)
-                self.places[record["address"]] = {_spot_of(record): _owner_of(record)}
+                self._drop(record["address"], lambda *_: True)
+                self._unsettled.get(record["address"], {}).pop(_spot_of(record), None)
+                spots = self.places.setdefault(record["address"], {})
+                spots[_spot_of(record)] = _owner_of(record)
             case "result", "add", "refused":
                 self._restore(record["address"], [_spot_of(record)])
             case "result", "remove", "refused" | "failed":
@@ -164,10 +170,10 @@ class Past:
             case "result", "remove", "ok":
                 owner = _owner_of(record)
                 # What was asked before it is over, what was asked behind it may be to come.
-                pid, number = _request_of(record)
+                *asker, number = _request_of(record)
                 awaited = self._awaited.get(record["address"], {})
-                for over in [key for key in awaited if key[0] == pid and key[1] <= number]:
-                    del awaited[over]
+                for key in [key for key in awaited if [*key[:2]] == asker and key[2] <= number]:
+                    del awaited[key]
                 self._drop(record["address"], lambda _, known: known == owner)
             case "own", _, "removed" | "the kernel had removed it" | entries.TAKEN:
                 interface = record["interface"]
@@ -181,7 +187,9 @@ class Past:
             self._listed.setdefault(address, {})[interface, prefix] = owner
         if not record["more"]:
             self.places, self._listed = self._listed, {}
+            # Nothing is awaited where that is told.
             self._unsettled.clear()
+            self._awaited.clear()
             self.is_whole = True
 
     def _follow_add(self, address: str, spot: Spot, owner: Owner) -> None:
@@ -202,7 +210,8 @@ class Past:
         """Nothing was done there."""
         unsettled = self._unsettled.get(address, {})
         for spot in [each for each in spots if each in unsettled]:
-            if self._is_awaited(address, spot):
+            if (owner := self._awaited_for(address, spot)) is not None:
+                self.places[address][spot] = owner
                 continue
             before = unsettled.pop(spot)
             if before is None:
@@ -213,20 +222,21 @@ class Past:
     def _drop(self, address: str, is_gone: Callable[[Spot, Owner | None], bool]) -> None:
         spots = self.places.get(address, {})
         for spot, owner in list(spots.items()):
-            if is_gone(spot, owner) and not self._is_awaited(address, spot):
+            if is_gone(spot, owner) and self._awaited_for(address, spot) is None:
                 del spots[spot]
                 self._unsettled.get(address, {}).pop(spot, None)
 
-    def _is_awaited(self, address: str, spot: Spot) -> bool:
-        return spot in self._awaited.get(address, {}).values()
+    def _awaited_for(self, address: str, spot: Spot) -> Owner | None:
+        awaited = self._awaited.get(address, {})
+        return next((owner for (_, owner, _), its in awaited.items() if its == spot), None)
 
 
 def _spot_of(record: Entry) -> Spot:
     return record["interface"], record["prefix"]
 
 
-def _request_of(record: Entry) -> tuple[int, int]:
-    return record["peer"].get("pid", 0), record.get("id", 0)
+def _request_of(record: Entry) -> RequestKey:
+    return record["peer"]["pid"], _owner_of(record), record["id"]
 
 
 def _owner_of(record: Entry) -> Owner:

@@ -597,7 +597,8 @@ class Holdings:
         return found
 
     def describe(self) -> list[Entry]:
-        """What is held, and what an earlier life has left, or may have, for the record."""
+        """What is held, and what an earlier life has left, or may have, for the record. Raises
+        KernelError."""
         ours = [
             (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
             for each in self._held.values()
@@ -610,14 +611,10 @@ class Holdings:
 
     def _left_overs(self, host: Host) -> list[tuple[Found, Owner | None]]:
         """What an earlier life has left and nobody has taken over, and for whom; None: it may have.
-        Nothing if the kernel does not tell."""
-        try:
-            places = list(host.all_places())
-        except KernelError:
-            return []
+        Raises KernelError."""
         return [
             (each, self._left_to(each))
-            for each in places
+            for each in host.all_places()
             if each.address not in self._held and (self._left_to(each) or self._is_doubtful(each))
         ]
 
@@ -782,10 +779,12 @@ class Holdings:
         with suppress(KernelError):
             self._extend(left, self.host({each.address for each in left}))
         self._end_unlimited(left, why)
-        self._remove_left_overs(why)
+        with suppress(KernelError):
+            self._remove_left_overs(why)
 
     def _remove_left_overs(self, why: str) -> None:
-        """Their deadlines came nearer, too, and nobody knows them. What is in doubt stays."""
+        """Their deadlines came nearer, too, and nobody knows them. What is in doubt stays. Raises
+        KernelError if the kernel does not tell what is there."""
         host = self.host(())
         for place, owner in self._left_overs(host):
             if owner is None:

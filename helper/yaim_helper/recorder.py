@@ -8,22 +8,28 @@ What both may count on, also when the disk hangs for minutes:
   `gap` in its place.
 - Nothing that waits survives this process: what a disk that hangs had not taken when the helper was
   killed is missing (helper/AUDIT.md says what can be proven then).
+- This process ends with the thread: a helper whose record nobody writes is none.
 """
 
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from yaim_helper.audit import AuditLog, now
+from yaim_helper.audit import SEGMENT_BYTES, AuditLog, now
 from yaim_helper.clock import boottime
 from yaim_helper.entries import Entry, Owner
 
-MAX_WAITING = 4096
-"""Records that are handed over and not written yet: 8 MB, and no more than a start reads back."""
+MAX_WAITING = SEGMENT_BYTES
+"""Bytes that are handed over and not written yet. All may get into a segment that was nearly full:
+as much as that is read back at a start."""
+SEALED_BYTES = 512
+"""What each record bears besides its own (audit.py), and more than what is kept for a marker."""
 HANGS_AFTER_S = 1.0
 """What was handed over so long ago and is not written: the disk hangs, and nothing is added."""
 BEHIND_AFTER_S = 0.1
@@ -41,18 +47,16 @@ class Handed:
     """When, and by which policy."""
     at: float
     is_to_last: bool = False
+    size: int = 0
+    """In bytes, about."""
     deadlines: Mapping[Owner, float] | None = None
-    """For the marker."""
+    """For the marker; taken away when later ones are handed over."""
     held: list[Entry] | None = None
     """What was held then, if the record wants to know."""
     missed: int = 0
     """Records that were left out before these."""
     is_on_record: bool | None = None
     """None: that is not known yet. Set by the record's thread, last of all."""
-
-    @property
-    def size(self) -> int:
-        return max(1, len(self.records))
 
 
 class Recorder:
@@ -66,11 +70,13 @@ class Recorder:
         self.describe_held: Callable[[], list[Entry] | None] = list
         """What each further segment begins with: `held` records."""
         self._describe_at = 0.0
+        self._described = self._marked = Handed([], {}, 0.0, is_on_record=True)
+        """With what was held, and with deadlines, the last that were handed over."""
         self._queue: SimpleQueue[Handed | threading.Event | None] = SimpleQueue()
         self._waiting: deque[Handed] = deque()
         """With some at the front that are written."""
-        self._count = 0
-        """Of their records."""
+        self._size = 0
+        """Of all of them."""
         self._missed = 0
         self._written = log.number, *log.head
         self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -121,7 +127,9 @@ class Recorder:
         """The latest deadlines, in the marker. Nothing depends on it."""
         handed = self._stamped([])
         handed.deadlines = deadlines
-        self._hand_over(handed)
+        # However often somebody renews, there is room for records.
+        if self._hand_over(handed, MAX_WAITING // 2):
+            self._marked.deadlines, self._marked = None, handed
 
     def waits_s(self, now: float) -> float:
         """For how long what waits longest has been waiting."""
@@ -142,30 +150,46 @@ class Recorder:
         self._queue.put(None)
 
     def _stamped(self, records: list[Entry]) -> Handed:
-        return Handed(records, {**now(), "policy": self._policy_sha256}, boottime())
+        size = sum(len(repr(each)) + SEALED_BYTES for each in records) or SEALED_BYTES
+        return Handed(records, {**now(), "policy": self._policy_sha256}, boottime(), size=size)
 
-    def _hand_over(self, handed: Handed) -> None:
+    def _hand_over(self, handed: Handed, most: int = MAX_WAITING) -> bool:
+        """Whether there is room for it."""
         self._forget_written()
-        if self._count + handed.size > MAX_WAITING:
+        if self._size + handed.size > most:
             self._missed += len(handed.records)
             handed.is_on_record = False
-            return
+            return False
         handed.missed, self._missed = self._missed, 0
         if self._log.wants_held and handed.records and handed.at >= self._describe_at:
-            handed.held = self.describe_held()
-            if handed.held is not None:
-                self._describe_at = handed.at + DESCRIBE_EVERY_S
-        self._count += handed.size
+            self._describe(handed)
+        self._size += handed.size
         self._waiting.append(handed)
         self._queue.put(handed)
+        return True
+
+    def _describe(self, handed: Handed) -> None:
+        """What is held now, unless that waits already: all of it may be much."""
+        if self._described.is_on_record is None:
+            return
+        handed.held = self.describe_held()
+        if handed.held is not None:
+            self._describe_at = handed.at + DESCRIBE_EVERY_S
+            self._described = handed
 
     def _forget_written(self) -> None:
         while self._waiting and self._waiting[0].is_on_record is not None:
-            self._count -= self._waiting.popleft().size
+            self._size -= self._waiting.popleft().size
 
     # --- the record's thread -------------------------------------------------------------------
 
     def _work(self) -> None:
+        try:
+            self._write_all()
+        except BaseException as error:
+            _end_at_once(error)
+
+    def _write_all(self) -> None:
         while (first := self._queue.get()) is not None:
             together: list[Handed | threading.Event | None] = [first]
             try:
@@ -185,8 +209,9 @@ class Recorder:
         durable = [each for each in together if each.is_to_last]
         last = durable[-1] if durable else None
         is_written = [self._append(each, durable=each is last) for each in together]
-        for mark in [each for each in together if each.deadlines is not None][-1:]:
-            self._log.mark(mark.deadlines or {}, mark.stamp)
+        marks = [(found, each.stamp) for each in together if (found := each.deadlines) is not None]
+        for mark in marks[-1:]:
+            self._log.mark(*mark)
         is_durable = last is None or is_written[together.index(last)]
         number = self.number
         self._written = self._log.number, *self._log.head
@@ -199,3 +224,14 @@ class Recorder:
         self._held = handed.held
         self._log.miss(handed.missed)
         return self._log.try_write(handed.records, durable=durable, stamp=handed.stamp)
+
+
+def _end_at_once(error: BaseException) -> None:
+    """All threads: whoever runs the helper is told, and starts it anew."""
+    try:
+        *_, where = traceback.extract_tb(error.__traceback__)
+        what = f"{error!r} in {where.filename}, line {where.lineno}"
+        text = f"the record's thread has failed, and this ends with it: {what}"
+        print(f"yaim-helper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    finally:
+        os._exit(1)

@@ -98,6 +98,7 @@ class Server:
         self._manager = ServiceManager()
         self._holdings = Holdings(policy, recorder, self._manager.tell_alive)
         recorder.describe_held = self._describe
+        self._at_start = self._holdings.describe()
         self._told_head = (0, 0)
         """Segment and record whose hash was told last, outside the record."""
         self._allowances = self._allowances_of(policy)
@@ -137,7 +138,7 @@ class Server:
         self._sources.add(wake_read, wake_read)
         who = os.getpid(), os.getuid(), self._session
         start = started(VERSION, *who, self._recorder.earlier)
-        self._recorder.note([start, *self._holdings.describe()])
+        self._recorder.note([start, *self._at_start])
         self._recorder.drain(WRITTEN_WITHIN_S)
         self._tell_head()
         self._tell_manager()
@@ -394,11 +395,15 @@ class Server:
                 assert_never(reply)
 
     def _describe(self) -> list[Entry] | None:
-        """What is held, unless an add may come behind it whose intent comes before it."""
+        """What is held; None: the kernel does not tell, or an add may come behind it whose intent
+        comes before it."""
         asked = (each for connection in self._connections for each in connection.asked)
         if any(a.intent and a.reply is None and isinstance(a.request, Add) for a in asked):
             return None
-        return self._holdings.describe()
+        try:
+            return self._holdings.describe()
+        except KernelError:
+            return None
 
     def _rule_for(self, request: Request) -> int | None:
         rule = self._policy.rule_for(request) if isinstance(request, Add) else None

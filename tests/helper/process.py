@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -203,19 +204,26 @@ class Helper:
 
     def wait_until_written(self) -> None:
         """What it has replied to: that is handed to another thread of it before."""
-
-        def is_at_rest() -> bool:
-            # The one that replies first: it may have woken the other.
-            tasks = sorted(int(each.name) for each in Path(f"/proc/{self.pid}/task").iterdir())
-            return not any(state(each) in ("R", "D") for each in tasks)
-
         if self.process.poll() is None:
-            wait_for(is_at_rest, "the helper has written its record")
+            wait_for(self._is_at_rest, "the helper has written its record")
+
+    def _is_at_rest(self) -> bool:
+        # One thread may wait for the other, and be awake when that is looked at.
+        found = [self._threads() for _ in range(2)]
+        return found[0] == found[1] and not any(each[0] in ("R", "D") for each in found[0])
+
+    def _threads(self) -> list[tuple[str, ...]]:
+        """Of each, the state and how often it has waited or was made to (proc_pid_status(5))."""
+        texts = [(each / "status").read_text() for each in Path(f"/proc/{self.pid}/task").iterdir()]
+        return [
+            tuple(re.findall(r"^(?:State|\w+_ctxt_switches):\s*(\w+)", text, re.MULTILINE))
+            for text in texts
+        ]
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """While it waits, not in the middle of its work."""
-        wait_for(lambda: state(self.pid) == "S", "the helper waits")
+        wait_for(self._is_at_rest, "the helper waits")
         os.kill(self.pid, signal.SIGSTOP)
         wait_for(lambda: state(self.pid) == "T", "the helper stops")
         try:

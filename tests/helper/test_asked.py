@@ -47,7 +47,7 @@ def test_all_is_done_in_order_when_the_disk_has_answered() -> None:
     requests = asked(add(1), Remove(2, A), add(3), Announce(4, A), is_on_record=True)
     found, look_at = ready(requests, SOON)
     assert (numbers(found), look_at) == ([1, 2, 3, 4], math.inf)
-    assert [each.obstacle() for each in found] == [None] * 4
+    assert [each.obstacle(SOON) for each in found] == [None] * 4
 
 
 def test_what_comes_behind_an_add_waits_with_it_for_a_disk_that_is_well() -> None:
@@ -63,7 +63,7 @@ def test_removals_and_renewals_overtake_adds_when_the_disk_is_slow() -> None:
     for each in found:
         each.reply = Ok({})
     found, look_at = ready(requests, LATE)
-    assert (numbers(found), look_at) == ([5], math.inf)
+    assert (numbers(found), look_at) == ([5], TOO_LATE), "what it overtook does not wait for ever"
 
 
 def test_a_list_tells_of_what_was_added_before_it() -> None:
@@ -77,18 +77,25 @@ def test_an_add_does_not_wait_for_ever() -> None:
     assert ready(requests, TOO_LATE - 0.001) == ([], TOO_LATE)
     found, look_at = ready(requests, TOO_LATE)
     assert (numbers(found), look_at) == ([1, 2], math.inf)
-    assert [each.obstacle() for each in found] == [DISK_HANGS] * 2
+    assert [each.obstacle(TOO_LATE) for each in found] == [DISK_HANGS] * 2
     for each in requests:
-        each.reply = each.obstacle()
+        each.reply = each.obstacle(TOO_LATE)
     assert requests[0].intent is not None
     requests[0].intent.is_on_record = True
     assert ready(requests, TOO_LATE) == ([], math.inf)
 
 
+def test_an_add_whose_intent_is_on_the_disk_too_late_is_not_done() -> None:
+    """Its coordinator waits for it no more."""
+    requests = asked(add(1), Announce(2, A), Remove(3, A), is_on_record=True)
+    assert [each.obstacle(TOO_LATE - 0.001) for each in requests] == [None] * 3
+    assert [each.obstacle(TOO_LATE) for each in requests] == [DISK_HANGS, DISK_HANGS, None]
+
+
 def test_an_add_whose_intent_could_not_be_written_is_not_done() -> None:
     requests = asked(add(1), Remove(2, A), is_on_record=False)
     found, _ = ready(requests, SOON)
-    assert [each.obstacle() for each in found] == [NOT_WRITTEN, None]
+    assert [each.obstacle(SOON) for each in found] == [NOT_WRITTEN, None]
 
 
 def test_what_is_known_at_once_waits_only_for_its_turn() -> None:

@@ -243,6 +243,22 @@ def test_a_segment_is_on_the_disk_before_the_next_is_begun(
     assert synced == [(tmp_path / SEGMENT, 1)]
 
 
+def test_a_segment_that_does_not_get_to_the_disk_is_not_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of that once, and whoever has written there has to know."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with opened(tmp_path, segment_bytes=1) as log:
+        write(log, "one")
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(AuditError, match="Input/output error"):
+            log.write([note("two")], durable=False)
+        assert log.number == 1
+
+
 def test_a_torn_last_line_is_ended_and_told(tmp_path: Path) -> None:
     path = tmp_path / SEGMENT
     with opened(tmp_path) as log:
@@ -354,7 +370,7 @@ def result(op: str, address: str, cluster: str, outcome: str = "ok") -> dict[str
 def asked(kind: str, op: str, address: str, cluster: str) -> dict[str, Any]:
     fields = {"op": op, "address": address, "cluster": cluster}
     place = {"interface": "eth0", "prefix": 32} if op == "add" else {}
-    return {"type": kind, "peer": {"uid": 7}, **fields, **place}
+    return {"type": kind, "peer": {"uid": 7, "pid": 9}, "id": 5, **fields, **place}
 
 
 def own(address: str, outcome: str, interface: str = "eth0") -> dict[str, Any]:
@@ -459,12 +475,51 @@ def test_an_intent_tells_for_whom_an_address_is_until_the_result_does(
         assert owners(log) == expected
 
 
+LATER = {"id": 6}
+OTHERS = {"peer": {"uid": 7, "pid": 10}}
+GONE = own(X, "the kernel had removed it")
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([result("add", X, "a"), intent("add", X, "a"), GONE], {X: A}),
+        ([result("add", X, "a"), intent("add", X, "a"), GONE, {"type": "start"}, GONE], {}),
+        (
+            [
+                intent("add", X, "a"),
+                intent("add", X, "a") | LATER,
+                result("add", X, "a", "refused"),
+            ],
+            {X: A},
+        ),
+        ([intent("add", X, "a"), intent("add", X, "b"), result("add", X, "b", "refused")], {X: A}),
+        # It ends what was asked before it, and nothing else.
+        ([intent("add", X, "a"), result("remove", X, "a") | LATER], {}),
+        ([intent("add", X, "a") | LATER, result("remove", X, "a")], {X: A}),
+        ([intent("add", X, "a"), result("remove", X, "a") | LATER | OTHERS], {X: A}),
+        # None is awaited where that is told.
+        ([intent("add", X, "a"), held([X, "eth0", 32, 7, "a", 5]), GONE], {}),
+    ],
+)
+def test_a_place_that_an_add_without_a_result_may_fill_is_told_whatever_happens_meanwhile(
+    tmp_path: Path, records: list[dict[str, Any]], expected: dict[str, Owner | None]
+) -> None:
+    (tmp_path / SEGMENT).write_bytes(told(*records))
+    with opened(tmp_path) as log:
+        assert owners(log) == expected
+
+
 def test_an_address_that_may_be_in_two_places_is_told_with_both(tmp_path: Path) -> None:
     """The helper may be killed while it moves it to another prefix length."""
     moved = intent("add", X, "a") | {"prefix": 24}
     for further, spots in (
         ([], {("eth0", 32): A, ("eth0", 24): A}),
         ([moved | {"type": "result", "outcome": "ok"}], {("eth0", 24): A}),
+        (
+            [intent("add", X, "a") | LATER, moved | {"type": "result", "outcome": "ok"}],
+            {("eth0", 32): A, ("eth0", 24): A},
+        ),
         ([moved | {"type": "result", "outcome": "refused"}], {("eth0", 32): A}),
         ([intent("remove", X, "a"), result("remove", X, "a", "failed")], 2),
         ([intent("remove", X, "a"), result("remove", X, "a")], 0),
@@ -644,6 +699,17 @@ def test_a_marker_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
             log.mark({}, now())
         write(log, "two")
     assert (tmp_path / MARKER).read_bytes() == b""
+
+
+def test_a_marker_does_not_vouch_for_a_record_that_lacks_some(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        write(log, "one")
+        log.miss(1)
+        log.mark({A: 5.5}, now())
+        assert (tmp_path / MARKER).read_bytes() == b""
+        write(log, "two")
+        log.mark({A: 5.5}, now())
+    assert b'"deadline_ns":5500000000' in (tmp_path / MARKER).read_bytes()
 
 
 # --- when it cannot be written -----------------------------------------------------------------
@@ -834,6 +900,20 @@ def test_a_segment_that_is_cut_or_added_to_is_left_alone(tmp_path: Path, change:
         write(log, "two")
     assert lost(tmp_path) == f"it has {size + change} bytes instead of {size}"
     assert path.stat().st_size == size + change
+
+
+def test_who_reads_on_behind_a_segment_that_was_lost_does_not_know_all(tmp_path: Path) -> None:
+    """What it told of may be there still."""
+    with opened(tmp_path) as log:
+        log.write([held()], durable=True)
+        size = (tmp_path / SEGMENT).stat().st_size
+        log.write([intent("add", X, "a")], durable=True)
+        os.truncate(tmp_path / SEGMENT, size)
+        log.describe_held = lambda: None
+        write(log, "killed soon after")
+        assert log.number == 2
+    with opened(tmp_path) as log:
+        assert (owners(log), log.past.is_whole) == ({}, False)
 
 
 def test_a_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:

@@ -847,17 +847,6 @@ def test_what_moves_to_another_prefix_was_not_removed_by_somebody(
     assert record_of(holdings, tmp_path) == []
 
 
-def test_the_record_goes_on_where_the_kernel_does_not_tell_what_is_left(
-    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = holdings.host({ip_address("192.0.2.1")})
-    address = added(holdings, host, 1)
-    holdings.settle(host)
-    monkeypatch.setattr(Kernel, "addresses", fail)
-    ((told,),) = (each["addresses"] for each in holdings.describe())
-    assert told[:2] == [str(address), INTERFACE]
-
-
 def test_what_is_left_on_an_interface_that_has_another_name_now_is_in_doubt(
     network: Namespace, tmp_path: Path
 ) -> None:

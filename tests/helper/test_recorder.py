@@ -1,19 +1,29 @@
 """The record's own thread, with a disk that hangs for as long as a test wants."""
 
 import os
+import re
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from yaim_helper import recorder as recorder_module
 from yaim_helper.audit import AuditLog
 from yaim_helper.chain import MARKER, segment_name
 from yaim_helper.clock import boottime
 from yaim_helper.entries import Entry, Owner
-from yaim_helper.recorder import BEHIND_AFTER_S, HANGS_AFTER_S, MAX_WAITING, Handed, Recorder
+from yaim_helper.recorder import (
+    BEHIND_AFTER_S,
+    HANGS_AFTER_S,
+    MAX_WAITING,
+    SEALED_BYTES,
+    Handed,
+    Recorder,
+)
 
 from tests.helper.network import wait_for
 from tests.helper.process import read_records
@@ -127,20 +137,56 @@ def test_a_disk_hangs_when_it_has_not_answered_for_long(recorder: Recorder, disk
 def test_what_waits_has_an_end_and_what_is_left_out_is_counted_in_its_place(
     recorder: Recorder, disk: Disk, tmp_path: Path
 ) -> None:
+    """In bytes, as records may be long."""
+    text = "x" * 100_000
+    fit = MAX_WAITING // (len(text) + 2 * SEALED_BYTES)
     with disk.hanging(recorder):
-        for _ in range(MAX_WAITING - 2):
-            recorder.note([note("waits")])
-        recorder.note([note("left out"), note("left out")])
-        assert recorder.ask([note("left out"), note("left out")]).is_on_record is False
+        for _ in range(fit):
+            recorder.note([note(text)])
+        recorder.note([note("left out"), note(text)])
+        assert recorder.ask([note("left out"), note(text)]).is_on_record is False
         recorder.mark({OWNER: 1.0})
-        recorder.mark({OWNER: 2.0})
-        recorder.note([note("left out")])
+        recorder.note([note("short")])
     assert recorder.drain(WITHIN_S)
     recorder.note([note("after")])
     assert recorder.drain(WITHIN_S)
     texts = [each for each in told(tmp_path) if each not in ("segment", "held")]
-    assert texts == ["hangs", *["waits"] * (MAX_WAITING - 2), 5, "after"]
-    assert b'"deadline_ns":1000000000' in (tmp_path / MARKER).read_bytes()
+    assert texts == ["hangs", *[text] * fit, 4, "short", "after"]
+    written = sum(each.stat().st_size for each in tmp_path.glob("audit-*"))
+    assert written < MAX_WAITING
+
+
+def test_of_deadlines_that_wait_the_latest_get_into_the_marker_and_no_others_are_kept(
+    recorder: Recorder, disk: Disk, tmp_path: Path
+) -> None:
+    class Deadlines(dict[Owner, float]):
+        """Whose end can be seen."""
+
+    all_: list[weakref.ref[Deadlines]] = []
+
+    def mark(deadline: float) -> None:
+        deadlines = Deadlines({OWNER: deadline})
+        all_.append(weakref.ref(deadlines))
+        recorder.mark(deadlines)
+
+    with disk.hanging(recorder):
+        for n in (1, 2, 3):
+            mark(n)
+            assert [each() for each in all_[:-1]] == [None] * (n - 1)
+    assert recorder.drain(WITHIN_S)
+    assert b'"deadline_ns":3000000000' in (tmp_path / MARKER).read_bytes()
+
+
+def test_however_often_somebody_renews_there_is_room_for_records(
+    recorder: Recorder, disk: Disk, tmp_path: Path
+) -> None:
+    with disk.hanging(recorder):
+        for _ in range(MAX_WAITING // SEALED_BYTES):
+            recorder.mark({OWNER: 1.0})
+        handed = recorder.ask([note("one")])
+    assert recorder.drain(WITHIN_S)
+    assert handed.is_on_record
+    assert told(tmp_path) == ["hangs", "one"]
 
 
 def test_the_marker_is_never_ahead_of_what_was_handed_over_before(
@@ -177,6 +223,42 @@ def test_a_segment_begins_with_what_was_held_at_that_place(
     assert recorder.number == 2
 
 
+def test_what_is_held_waits_once(
+    recorder: Recorder, disk: Disk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All of it may be much, and a disk may hang for hours."""
+    monkeypatch.setattr(recorder_module, "DESCRIBE_EVERY_S", 0.0)
+    held: list[str] = []
+
+    def describe() -> list[Entry]:
+        held.append(f"{len(held) + 1}")
+        return [{"type": "held", "addresses": [*held], "more": False}]
+
+    recorder.describe_held = describe
+    recorder.note([note("x" * 2000)])
+    assert recorder.drain(WITHIN_S)
+    with disk.hanging(recorder):
+        recorder.note([note("y" * 2000)])
+        recorder.note([note("one")])
+        assert held == ["1"]
+    assert recorder.drain(WITHIN_S)
+    recorder.note([note("two")])
+    assert recorder.drain(WITHIN_S)
+    told = [each["addresses"] for each in read_records(tmp_path) if each["type"] == "held"]
+    assert told == [["1"], ["1", "2"]]
+
+
+def test_what_cannot_be_told_now_is_asked_for_with_the_next_record(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    known: list[list[Entry] | None] = [None, [{"type": "held", "addresses": [], "more": False}]]
+    recorder.describe_held = lambda: known.pop(0)
+    for text in ("x" * 2000, "one", "two"):
+        recorder.note([note(text)])
+        assert recorder.drain(WITHIN_S)
+    assert told(tmp_path) == ["x" * 2000, "one", "segment", "held", "two"]
+
+
 def test_a_segment_that_is_lost_is_followed_by_one_that_soon_tells_what_is_held(
     recorder: Recorder, tmp_path: Path
 ) -> None:
@@ -201,6 +283,32 @@ def test_what_cannot_be_made_durable_is_not_on_record(
     handed = recorder.ask([note("one")])
     assert recorder.drain(WITHIN_S)
     assert handed.is_on_record is False
+
+
+def test_a_helper_ends_when_nobody_writes_its_record(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        is_over.set()
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise MemoryError("for a test")
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(AuditLog, "try_write", fail)
+    recorder.note([note("one")])
+    assert is_over.wait(WITHIN_S)
+    assert statuses == [1]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"yaim-helper: the record's thread has failed, and this ends with it:"
+        rf" MemoryError\('for a test'\) in {re.escape(__file__)}, line \d+",
+        line,
+    )
 
 
 def test_a_process_that_may_have_no_further_thread_is_told(

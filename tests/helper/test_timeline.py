@@ -857,6 +857,7 @@ def test_what_a_helper_wrote_is_understood(network: Namespace, tmp_path: Path, c
         assert client.renew(deadline_in(20))["result"] == "ok"
         assert client.remove(A)["result"] == "ok"
         assert client.add(A, deadline_ns=1)["result"] == "refused"
+        helper.wait_until_written()
         helper.end(signal.SIGKILL)
     with running(network, tmp_path) as helper, helper.greeted() as client:
         assert client.add(B) == OK_PRESENT

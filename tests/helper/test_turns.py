@@ -13,8 +13,9 @@ import pytest
 from yaim_helper import clock
 from yaim_helper.addresses import Kernel, KernelError
 from yaim_helper.asked import Asked
-from yaim_helper.audit import AuditLog
+from yaim_helper.audit import AuditLog, Past, boot_id, session
 from yaim_helper.connections import MAX_UNDER_WAY
+from yaim_helper.holdings import Holdings
 from yaim_helper.policy import read_policy
 from yaim_helper.protocol import read_request
 from yaim_helper.recorder import Recorder
@@ -78,12 +79,13 @@ def served(network: Namespace, tmp_path: Path) -> Iterator[Served]:
         recorder.close()
 
 
+def fail(*_: object) -> NoReturn:
+    raise KernelError(errno.ENOBUFS, "No buffer space available")
+
+
 def test_a_list_that_the_kernel_does_not_give_has_failed_on_record(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> NoReturn:
-        raise KernelError(errno.ENOBUFS, "No buffer space available")
-
     with served.client() as client:
         monkeypatch.setattr(Kernel, "addresses", fail)
         reply = served.ask(client, "list", after="")
@@ -166,6 +168,15 @@ def test_who_does_not_take_the_first_of_several_replies_is_hung_up_on(
     assert told["reason"] == "does not take its replies: Resource temporarily unavailable"
 
 
+def test_who_has_gone_before_its_reply_is_not_told_of(served: Served) -> None:
+    """That it has is not read yet then."""
+    with served.client() as client:
+        client.send("list", after="")
+    served.server.turn(0)
+    assert served.server._connections == set()
+    assert [each for each in served.records() if each["type"] == "hung-up"] == []
+
+
 def test_who_has_too_much_under_way_is_not_read(served: Served) -> None:
     with served.client() as client:
         (connection,) = served.server._connections
@@ -175,6 +186,62 @@ def test_who_has_too_much_under_way_is_not_read(served: Served) -> None:
         served.server._serve(connection)
         assert connection.last_id == 1
         connection.asked.clear()
+
+
+def is_told_by_last_segment(served: Served, address: str) -> bool:
+    """To the next life, which believes it to tell all."""
+    past = Past(boot_id(), session())
+    past.read(max(served.audit_log.glob("audit-*")).read_bytes())
+    return past.is_whole and address in past.places
+
+
+def test_no_segment_begins_between_the_intent_of_an_add_and_its_result(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held then is not all that may be there when the helper is killed."""
+    monkeypatch.setattr("yaim_helper.recorder.DESCRIBE_EVERY_S", 0.0)
+    with served.client() as client:
+        assert served.ask(client, "remove", address="192.0.2.10")["result"] == "ok"
+        served.records()
+        served.recorder._log._segment_bytes = 1
+        asked = client.send("add", **add("192.0.2.10"))
+        served.server.turn(0)
+        for _ in range(2):
+            served.recorder.note([{"type": "note"}])
+            served.records()
+        assert (served.recorder.number, is_told_by_last_segment(served, "192.0.2.10")) == (2, True)
+        served.server.turn(0)
+        assert client.receive(asked)["result"] == "ok"
+        served.recorder.note([{"type": "note"}])
+        served.records()
+        assert served.recorder.number > 2
+        assert is_told_by_last_segment(served, "192.0.2.10")
+
+
+def test_no_segment_begins_while_the_kernel_does_not_tell_what_is_there(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would seem to tell of all that an earlier life has left."""
+    served.recorder.note([{"type": "note"}])
+    served.records()
+    served.recorder._log._segment_bytes = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Kernel, "addresses", fail)
+        served.recorder.note([{"type": "note"}])
+        served.records()
+        assert served.recorder.number == 1
+    served.recorder.note([{"type": "note"}])
+    served.records()
+    assert served.recorder.number == 2
+
+
+def test_a_helper_does_not_start_if_it_cannot_tell_what_is_there(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Holdings, "_take_stock", lambda _: None)
+    monkeypatch.setattr(Kernel, "addresses", fail)
+    with pytest.raises(KernelError):
+        Server(served.server._listener, served.server._policy, served.recorder)
 
 
 def test_renewals_are_summed_up_when_a_minute_is_over(served: Served) -> None:

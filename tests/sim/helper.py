@@ -104,7 +104,7 @@ class ModelHelper:
 
     def _do(self, asked: AskedOnConnection) -> None:
         action = asked.action
-        obstacle = asked.known or asked.obstacle()
+        obstacle = asked.known or asked.obstacle(self._host.clock())
         request = asked.request
         if isinstance(action, AddAddress) and isinstance(request, Add):
             nearer = Boottime(request.deadline_ns / 1e9)
