@@ -1841,8 +1841,10 @@ class _Turn:
     # --- changing the state ----------------------------------------------------------------
 
     def _change(self, **changes: object) -> None:
-        if any(getattr(self.state, name) is not value for name, value in changes.items()):
-            self.state = changed(self.state, changes)
+        for name, value in changes.items():
+            if getattr(self.state, name) is not value:
+                self.state = changed(self.state, changes)
+                return
 
     def _record(self, address: Address, local: Local) -> None:
         """A thousand addresses are recorded in one copy, which is this turn's own."""
