@@ -1932,6 +1932,37 @@ def test_an_address_of_anothers_that_goes_is_a_place() -> None:
     assert len(play.state.too_many) == 1
 
 
+def test_an_address_of_the_hosts_own_that_goes_is_no_place() -> None:
+    """The helper had none for it. The node took one address too many, and gave it back."""
+    play = full()
+    own, place = ip_address("192.0.2.77"), Place("eth0", 24)
+    play.tell(AddressesObserved({own: (place,)}))
+    play.tell(AddressGone(own, place))
+    assert len(play.state.too_many) == 2
+    play.tell(AddressesObserved({}))
+    play.tell(AddressGone(own, Place("eth0", 32)))
+    assert len(play.state.too_many) == 1
+
+
+def test_of_what_was_removed_for_us_that_it_has_gone_is_no_further_place() -> None:
+    """The kernel's word may come after the helper's, and after the release. It was taken for one of
+    another cluster's: the node took one more than there was a place for, and gave it back."""
+    play = full()
+    seen = play.state.view
+    assert seen is not None
+    gone = play.state.held[0]
+    rest = tuple(a for a in POOL if a != gone)
+    play.settle(
+        play.tell(ClusterChanged(replace(seen, revision=Revision(50), pool=view(1, rest).pool)))
+    )
+    assert gone not in play.state.local
+    assert len(play.state.held) == 4 and len(play.state.too_many) == 1
+    play.tell(AddressGone(gone))
+    assert len(play.state.too_many) == 1
+    play.tell(AddressGone(gone))
+    assert not play.state.too_many
+
+
 def test_a_node_that_holds_few_again_forgets_the_limit() -> None:
     play = full()
     seen = play.state.view

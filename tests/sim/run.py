@@ -2,7 +2,8 @@
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
 from traceback import format_exc
@@ -63,6 +64,8 @@ TRIED_WITHIN_S = 9.0
 QUIET_S = 2.0
 """When all is settled nothing moves any more; that is watched for this long."""
 REPLAY_ONE_IN = 16
+RARELY = 200_000
+"""Objects that are made before the garbage collector looks at them."""
 
 
 def settled_within_s(scenario: Scenario) -> float:
@@ -389,9 +392,11 @@ def replay(host: Host) -> None:
             raise Broken(NOT_THE_SAME, f"{host.name} at {taken.now}: {taken.actions}")
 
 
-def remember_placement() -> None:
-    """Let the cores share what place() has answered to the very same mappings: it is pure, and all
-    of them are told the same views."""
+@contextmanager
+def quickly() -> Iterator[None]:
+    """Many schedules one after the other: the cores share what place() has answered to the very
+    same mappings (it is pure, and all of them are told the same views), and what nobody uses any
+    more is collected from time to time only."""
     real, module = yaim.core.placement.place, vars(yaim.core.step)
     known: dict[tuple[int, int, int], tuple[object, Placement]] = {}
 
@@ -405,7 +410,14 @@ def remember_placement() -> None:
             found = known[key] = (pool, nodes, marks), real(pool, nodes, marks)
         return found[1]
 
+    thresholds = gc.get_threshold()
+    gc.set_threshold(RARELY, *thresholds[1:])
     module["place"] = place
+    try:
+        yield
+    finally:
+        module["place"] = real
+        gc.set_threshold(*thresholds)
 
 
 @dataclass
@@ -445,20 +457,16 @@ class Tally:
 
 def play_all(seeds: Iterable[int]) -> Tally:
     tally = Tally()
-    remember_placement()
-    gc.disable()
-    for seed in seeds:
-        scenario = draw(seed)
-        run = play(scenario, is_recorded=seed % REPLAY_ONE_IN == 0)
-        world = run.world
-        tally.schedules += 1
-        tally.seconds += world.timeline.now
-        tally.steps += world.steps
-        tally.faults.update(fault.kind for fault in scenario.faults)
-        tally.checked += world.checker.counts
-        if run.broken is not None:
-            tally.failed[seed] = str(run.broken).splitlines()[-1]
-        if seed % 16 == 0:
-            gc.collect()
-    gc.enable()
+    with quickly():
+        for seed in seeds:
+            scenario = draw(seed)
+            run = play(scenario, is_recorded=seed % REPLAY_ONE_IN == 0)
+            world = run.world
+            tally.schedules += 1
+            tally.seconds += world.timeline.now
+            tally.steps += world.steps
+            tally.faults.update(fault.kind for fault in scenario.faults)
+            tally.checked += world.checker.counts
+            if run.broken is not None:
+                tally.failed[seed] = str(run.broken).splitlines()[-1]
     return tally

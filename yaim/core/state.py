@@ -5,8 +5,9 @@ seen, with what we know to have changed since laid over it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from operator import attrgetter
 
 from yaim.core.actions import AdvertiseNode, ClaimMarks, ReleaseMarks, WithdrawNode
 from yaim.core.allowlist import Rule
@@ -209,6 +210,8 @@ class State:
     trial: Trial = field(default_factory=Trial)
     most: int | None = None
     """How many addresses our helper takes, as far as it has shown; None: it has not."""
+    given_back: frozenset[Address] = frozenset()
+    """What we have had removed since: the kernel may yet tell that it has gone."""
     too_many: frozenset[Address] = frozenset()
     """Addresses of the pool that we leave to others because of that."""
     failing_for_s: float = 0.0
@@ -238,3 +241,19 @@ class State:
     def held(self) -> tuple[Address, ...]:
         """The addresses that are on our interface, as far as we know."""
         return tuple(a for a, local in self.local.items() if local.phase is Phase.UP)
+
+
+def changed(state: State, changes: Mapping[str, object]) -> State:
+    """As dataclasses.replace does it, in a quarter of the time: a step makes some copies, each of
+    all that is known."""
+    copy = object.__new__(State)
+    for put, value in zip(_PUT, _values_of(state), strict=True):
+        put(copy, value)
+    for name, value in changes.items():
+        object.__setattr__(copy, name, value)
+    return copy
+
+
+_NAMES = tuple(each.name for each in fields(State))
+_values_of = attrgetter(*_NAMES)
+_PUT = tuple(vars(State)[name].__set__ for name in _NAMES)

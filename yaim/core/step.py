@@ -138,6 +138,7 @@ from yaim.core.state import (
     State,
     Stopping,
     Write,
+    changed,
 )
 
 READ_EVERY_S = 5.0
@@ -473,9 +474,15 @@ class _Turn:
         refusal = self.state.refused.get(address)
         if refusal is not None and refusal.cause is Cause.FOREIGN:
             self._refuse_no_more({address})
-        if local is None and self.state.most is not None and self._could_be_added(address):
+        if address in self.state.given_back:
+            # Told late. It was counted while it was here: then its place is not one more.
+            self._change(given_back=self.state.given_back - {address})
+        elif local is None and self.state.most is not None and self._could_be_added(address):
             # Perhaps another cluster's, for which our helper works, too: then there is a place.
-            self._change(most=self.state.most + 1)
+            # Not for one of the host's own, which is still here as was told last.
+            own = (self.state.own_addresses or {}).get(address, ())
+            if not any(place in (None, each) for each in own):
+                self._change(most=self.state.most + 1)
 
     def _could_be_added(self, address: Address) -> bool:
         helper = self.state.helper
@@ -875,7 +882,12 @@ class _Turn:
             a: r for a, r in self.state.refused.items() if r.until > self.now or r.cause.is_tried
         }
         if local != self.state.local or refused != self.state.refused:
-            self._change(local=frozen_mapping(local), refused=frozen_mapping(refused))
+            given_back = self.state.given_back | (self.state.local.keys() - local.keys())
+            self._change(
+                local=frozen_mapping(local),
+                refused=frozen_mapping(refused),
+                given_back=given_back if self.state.most is not None else frozenset(),
+            )
 
     def _look(self) -> None:
         """Look for what has outlived its deadline and the helper's grace, until it is gone."""
@@ -1850,8 +1862,10 @@ class _Turn:
     # --- changing the state ----------------------------------------------------------------
 
     def _change(self, **changes: object) -> None:
-        if any(getattr(self.state, name) is not value for name, value in changes.items()):
-            self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+        for name, value in changes.items():
+            if getattr(self.state, name) is not value:
+                self.state = changed(self.state, changes)
+                return
 
     def _record(self, address: Address, local: Local) -> None:
         """A thousand addresses are recorded in one copy, which is this turn's own."""
