@@ -18,7 +18,7 @@ from yaim.core.events import AddressesSeen, Event, LookFailed
 from yaim.core.model import Address
 from yaim.lab.namespaces import Namespace
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 HELPERS = ("preferred_lft", "0", "valid_lft", "100")
 
