@@ -15,7 +15,7 @@ from yaim.lab.wait import wait_until
 MOMENT_S = 0.3
 """For what takes some milliseconds, on a busy machine, if that does not hold it up just then."""
 HAND_OVER_S = 2.0
-"""The same, whatever it does. What is not handed over lasts as long as a lease: here 3 s, or more."""
+"""The same, whatever it does. What is not handed over lasts as long as a lease: 3 s, or more."""
 
 
 def put(lab: Lab, address: Address, options: str) -> None:
