@@ -246,7 +246,7 @@ def test_what_limits_keep_away_is_taken_when_there_are_places_and_nothing_moves_
     build: Build,
 ) -> None:
     """It was left to others for an hour, by all nodes."""
-    lab = build(LabPlan(nodes=2))
+    lab = build(LabPlan(nodes=2, ttl_ms=10_000))
     for node in lab.nodes.values():
         with_limit(node, 2)
         node.start()
@@ -272,7 +272,7 @@ def test_what_limits_keep_away_is_taken_when_there_are_places_and_nothing_moves_
 def test_what_no_node_could_add_is_held_soon_after_one_can(build: Build) -> None:
     """After pauses of up to an hour; the log said `Permission denied`."""
     v6 = ip_address("2001:db8::11")
-    lab = build(LabPlan(nodes=2, pool=(*pool_of(4), v6)))
+    lab = build(LabPlan(nodes=2, pool=(*pool_of(4), v6), ttl_ms=10_000))
     for node in lab.nodes.values():
         node.namespace.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
         node.start()
@@ -281,12 +281,12 @@ def test_what_no_node_could_add_is_held_soon_after_one_can(build: Build) -> None
         wait_for_log(node, "IPv6 is switched off on eth0 (sysctl net.ipv6.conf.eth0.disable_ipv6)")
     watch = Watch(lab)
     watch.look_on(5.0)
-    assert (lab.counts(), watch.moves) == ([2, 2], 0)
+    assert (lab.counts(), watch.moves) == ([2, 2], 0), watch.told()
     lab.nodes["n2"].namespace.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0")
     lab.wait_until_held()
     assert lab.holders()[v6] == ["n2"]
     watch.look_on(3.0)
-    assert lab.counts() == [3, 2] and watch.moves == 1
+    assert (lab.counts(), watch.moves) == ([3, 2], 1), watch.told()
 
 
 # --- handing over in good order --------------------------------------------------------------
