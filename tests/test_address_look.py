@@ -12,13 +12,14 @@ from threading import Thread
 import pytest
 from yaim_helper.addresses import Assignment, Kernel
 
+from tests.helper.network import state
 from tests.routing_lock import HARMLESS_S, routing_lock_held
 from yaim.address_look import PAUSE_S, TIMES, AddressLook
 from yaim.core.events import AddressesSeen, Event, LookFailed
 from yaim.core.model import Address
 from yaim.lab.namespaces import Namespace
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 HELPERS = ("preferred_lft", "0", "valid_lft", "100")
 
@@ -91,8 +92,9 @@ def test_many_addresses_are_seen(host: Host) -> None:
 
 
 def test_a_look_takes_less_than_a_sixth_of_a_second(host: Host) -> None:
-    took_s = []
-    for _ in range(5):
+    """One of some: a busy machine may hold up any, and whoever has the routing lock does."""
+    took_s = list[float]()
+    while len(took_s) < 5 or (min(took_s) >= 0.15 and len(took_s) < 50):
         began = time.monotonic()
         host.seen()
         took_s.append(time.monotonic() - began)
@@ -126,13 +128,28 @@ def test_what_the_helper_has_asked_of_the_kernel_is_done_before_a_look_tells(
     """It has read its clock in time, and then the kernel does not let it go: what it has asked for
     is not there, and comes."""
     assignment = Assignment(host.interface, address, prefix, "", 100)
-    for _ in range(15):
+    times = tries = 0
+    while times < 15:
+        tries += 1
+        assert tries < 200, "it is never in time"
         with routing_lock_held():
             helper = Thread(target=host.kernel.put, args=([assignment],))
             helper.start()
-            time.sleep(HARMLESS_S / 5)
-            host.look.start()
-            time.sleep(HARMLESS_S / 5)
-        assert host.told.get(timeout=WITHIN_S) == AddressesSeen(frozenset({address}))
+            has_asked = waits_for_the_lock(helper, HARMLESS_S / 2)
+            if has_asked:
+                host.look.start()
+                time.sleep(HARMLESS_S / 5)
         helper.join()
+        if has_asked:
+            assert host.told.get(timeout=WITHIN_S) == AddressesSeen(frozenset({address}))
+            times += 1
         host.kernel.delete(host.interface.index, address, prefix)
+
+
+def waits_for_the_lock(thread: Thread, within_s: float) -> bool:
+    """Whether it has asked the kernel by then: a busy machine may have had no processor for it."""
+    until = time.monotonic() + within_s
+    assert thread.native_id is not None
+    while not (has_asked := state(thread.native_id) == "D") and time.monotonic() < until:
+        time.sleep(0.001)
+    return has_asked

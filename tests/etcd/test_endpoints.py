@@ -250,7 +250,7 @@ def test_etcds_grpc_proxy_is_refused_before_a_lease_is_granted(
     etcd: EtcdServer, grpc_proxy: GrpcProxy
 ) -> None:
     """Found in use: everything was claimed, and then no keepalive was ever answered."""
-    client = EtcdClient(EtcdAccess((grpc_proxy.url,)), 2.0)
+    client = EtcdClient(EtcdAccess((grpc_proxy.url,)), PATIENT_S)
     client.read_all(b"a", b"b")
     with pytest.raises(EtcdUnreachable) as caught:
         client.grant(5)
@@ -265,11 +265,11 @@ def test_etcds_grpc_proxy_is_refused_before_a_lease_is_granted(
 
 def test_beside_a_grpc_proxy_a_member_is_used(etcd: EtcdServer, grpc_proxy: GrpcProxy) -> None:
     for _ in range(5):
-        client = EtcdClient(EtcdAccess((grpc_proxy.url, etcd.url)), 2.0)
+        client = EtcdClient(EtcdAccess((grpc_proxy.url, etcd.url)), PATIENT_S)
         client.read_all(b"a", b"b")
-        lease = client.grant(5)
+        lease = client.grant(60)
         for _ in range(20):
-            assert client.keep(lease.id).ttl_s == 5
+            assert client.keep(lease.id).ttl_s == 60
         assert client.survey() == {grpc_proxy.url: BREAKS_KEEPALIVES_OFF}
         client.close()
 

@@ -427,7 +427,7 @@ def test_claims_that_are_heard_cost_the_same_however_many_interfaces_there_are(
     """Found in a review: anybody on the link could have all interfaces listed ten times a
     second."""
     host = holdings.host({ip_address("192.0.2.1")})
-    address = added(holdings, host, 1)
+    address = added(holdings, host, 1, 600)
     holdings.settle(host)
     holdings.do_what_is_due()
     claim, _ = frames(RIVAL, address)
@@ -527,16 +527,15 @@ def is_permanent(network: Namespace) -> bool:
 
 @pytest.mark.parametrize("is_extended", [True, False])
 def test_what_is_the_hosts_by_its_deadline_stays(
-    network: Namespace, holdings: Holdings, tmp_path: Path, is_extended: bool
+    network: Namespace, holdings: Holdings, clock: Clock, tmp_path: Path, is_extended: bool
 ) -> None:
     """Also if it is time to give it another lifetime before."""
     host = holdings.host({ip_address(V4)})
-    added(holdings, host, 10, 3.5)
+    added(holdings, host, 10)
     holdings.settle(host)
     host_takes(network)
     if is_extended:
-        extend_at = holdings._held[ip_address(V4)].extend_at
-        wait_for(lambda: boottime() >= extend_at, "it is to be extended")
+        clock.now = holdings._held[ip_address(V4)].extend_at
         holdings.do_what_is_due()
     holdings.end_over(boottime() + 100)
     assert is_permanent(network)

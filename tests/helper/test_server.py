@@ -1206,7 +1206,7 @@ def test_what_no_record_tells_of_is_left_alone_until_its_lifetime_is_over(
     """It was the helper's, and the record was purged: nobody can tell. Until it is gone, nobody is
     told that it is absent: another node would take it."""
     with running(network, tmp_path) as first, first.greeted() as client:
-        add_both(client, deadline_in(8))
+        add_both(client, deadline_in(12))
         first.end(signal.SIGKILL)
     shutil.rmtree(first.audit_log)
     with running(network, tmp_path) as second, second.greeted() as client:
@@ -1243,7 +1243,7 @@ def test_what_outlives_its_lifetime_is_the_hosts_without_a_doubt(
     network: Namespace, tmp_path: Path
 ) -> None:
     """A router goes on announcing it, say."""
-    short, long = ("valid_lft", "1", "preferred_lft", "0"), DEPRECATED
+    short, long = ("valid_lft", "6", "preferred_lft", "0"), DEPRECATED
     for each in (f"{V4}/32", f"{V6}/128"):
         put_by_admin(network, each, INTERFACE, *short)
     with running(network, tmp_path) as helper, helper.greeted() as client:

@@ -192,7 +192,7 @@ def is_told(lab: Lab, complaint: str) -> None:
         done = yaim_status()
         return done.returncode == 1 and complaint in done.stdout
 
-    wait_until(is_so, 5.0, complaint, lambda: yaim_status().stdout + lab.logs())
+    wait_until(is_so, 30.0, complaint, lambda: yaim_status().stdout + lab.logs())
 
 
 def test_an_address_that_is_on_a_host_already_is_taken_by_nobody_until_it_goes(lab: Lab) -> None:
@@ -208,7 +208,7 @@ def test_an_address_that_is_on_a_host_already_is_taken_by_nobody_until_it_goes(l
     assert there not in lab.view().marks
     watch.wait_until_said("192.0.2.201 is here already, not by yaim", [lab.nodes["n1"]])
     lab.nodes["n1"].namespace.run("ip", "addr", "del", "192.0.2.201/24", "dev", "eth0")
-    wait_until(lambda: there in lab.view().marks, 2.0, "it to be taken", lab.logs)
+    wait_until(lambda: there in lab.view().marks, 20.0, "it to be taken", lab.logs)
     watch.wait_until_said("holds 192.0.2.201", [lab.nodes[lab.view().marks[there].holder]])
     assert yaim_status().returncode == 0
 
@@ -224,7 +224,7 @@ def test_what_comes_to_another_host_outside_yaim_stays_where_it_is_held_and_goes
     lab.nodes["n1"].break_service()
     lab.wait_until_held([a for a in lab.plan.pool if a != held], by=["n2", "n3"])
     lab.nodes["n2"].namespace.run("ip", "addr", "del", *copy)
-    lab.wait_until_held(by=["n2", "n3"], within_s=2.0)
+    lab.wait_until_held(by=["n2", "n3"])
     lab.nodes["n1"].mend_service()
     lab.wait_until_held(counts=[2, 2, 2])
 
@@ -243,7 +243,7 @@ def test_a_second_copy_of_a_held_address_is_told_at_once_and_not_doubled_when_it
     watch.look_on(0.5)
     assert held not in lab.holders()
     node.namespace.run("ip", "addr", "del", f"{held}/24", "dev", "eth0")
-    lab.wait_until_held(by=["n1", "n2"], within_s=2.0)
+    lab.wait_until_held(by=["n1", "n2"])
 
 
 def with_limit(node: LabNode, most: int) -> None:
@@ -260,15 +260,15 @@ def test_what_limits_keep_away_is_taken_when_there_are_places_and_nothing_moves_
         with_limit(node, 2)
         node.start()
     lab.wait_until_started()
-    wait_until(lambda: lab.counts() == [2, 2], 15.0, "both to be full", lab.logs)
-    wait_until(lambda: len(lab.view().marks) == 4, 5.0, "both to have given back", lab.logs)
+    wait_until(lambda: lab.counts() == [2, 2], 30.0, "both to be full", lab.logs)
+    wait_until(lambda: len(lab.view().marks) == 4, 20.0, "both to have given back", lab.logs)
     watch = Watch(lab)
     watch.look_on(6.0)
     assert (lab.counts(), watch.moves) == ([2, 2], 0)
     held = sorted(lab.holders())
     for address in held[:2]:
         lab.delete(address)
-    lab.wait_until_held(set(lab.plan.pool) - set(held[:2]), within_s=3.0)
+    lab.wait_until_held(set(lab.plan.pool) - set(held[:2]))
     for address in held[:2]:
         lab.put(address)
     watch.look_on(1.0)
@@ -291,12 +291,12 @@ def test_what_no_node_could_add_is_held_soon_after_one_can(build: Build) -> None
         wait_for_log(node, "IPv6 is switched off on eth0 (sysctl net.ipv6.conf.eth0.disable_ipv6)")
     watch = Watch(lab)
     watch.look_on(5.0)
-    assert (lab.counts(), watch.moves) == ([2, 2], 0)
+    assert (lab.counts(), watch.moves) == ([2, 2], 0), watch.told()
     lab.nodes["n2"].namespace.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0")
-    lab.wait_until_held(within_s=9.0)
+    lab.wait_until_held()
     assert lab.holders()[v6] == ["n2"]
     watch.look_on(3.0)
-    assert lab.counts() == [3, 2] and watch.moves == 1
+    assert (lab.counts(), watch.moves) == ([3, 2], 1), watch.told()
 
 
 # --- handing over in good order --------------------------------------------------------------
@@ -569,8 +569,8 @@ def test_what_an_earlier_life_has_left_on_the_interface_is_swept_at_the_start(
     build: Build,
 ) -> None:
     """Its lease is gone, and one of its addresses is nobody's any more; the kernel would keep them
-    for a quarter of a minute. What the record does not tell of is another's."""
-    lab = build(LabPlan(nodes=1, pool=pool_of(2), ttl_ms=20_000))
+    for two minutes. What the record does not tell of is another's."""
+    lab = build(LabPlan(nodes=1, pool=pool_of(2), ttl_ms=180_000))
     (n1,) = lab.nodes.values()
     stays, goes = lab.plan.pool
     others = ip_address("192.0.2.77")
@@ -584,7 +584,7 @@ def test_what_an_earlier_life_has_left_on_the_interface_is_swept_at_the_start(
     n1.namespace.run(*f"ip address add {others}/32 dev eth0 preferred_lft 0 valid_lft 600".split())
     n1.start()
     wait_for_log(n1, f"holds {stays}", 2)
-    lab.wait_until_held([stays], within_s=5.0)
+    lab.wait_until_held([stays])
     shown = n1.namespace.run("ip", "address", "show", "dev", "eth0")
     assert f"{others}/32" in shown
 

@@ -13,7 +13,9 @@ from yaim.lab.cluster import Lab, LabNode, LabPlan
 from yaim.lab.wait import wait_until
 
 MOMENT_S = 0.3
-"""For what takes some milliseconds, on a busy machine."""
+"""For what takes some milliseconds, on a busy machine, if that does not hold it up just then."""
+HAND_OVER_S = 2.0
+"""The same, whatever it does. What is not handed over lasts as long as a lease: 3 s, or more."""
 
 
 def put(lab: Lab, address: Address, options: str) -> None:
@@ -86,16 +88,17 @@ def test_a_changed_prefix_length_is_applied_to_what_is_held(build: Build) -> Non
     address, *_ = lab.plan.pool
     before, watch = lab.holders(), Watch(lab)
     put(lab, address, '{"prefix": 24}')
-    wait_until(lambda: places_of(lab, address) == [f"eth0 {address}/24"], 5.0, "the prefix length")
+    wait_until(lambda: places_of(lab, address) == [f"eth0 {address}/24"], 20.0, "the prefix length")
     node = holder_of(lab, address)
     wait_for_log(node, f"holds {address} on eth0, /24; it was on eth0, /32")
     node.write_config({**node.read_config(), "netmask": 24})
     node.reload()
     mine = [each for each, names in before.items() if names == [node.name]]
     for each in mine:
-        wait_until(lambda each=each: places_of(lab, each) == [f"eth0 {each}/24"], 5.0, "SIGHUP")  # type: ignore[misc]
+        wait_until(lambda each=each: places_of(lab, each) == [f"eth0 {each}/24"], 20.0, "SIGHUP")  # type: ignore[misc]
     assert lab.holders() == before
-    assert watch.gap_s() < MOMENT_S, watch.told()
+    assert watch.gap_s() < HAND_OVER_S, watch.told()
+    assert min(watch.gap_s((each,)) for each in mine) < MOMENT_S, watch.told()
     never_two(lab, watch, 0.5)
 
 
@@ -122,32 +125,32 @@ def test_a_mistake_that_all_nodes_are_told_by_sighup_is_told_at_once_and_costs_n
 
 
 def test_a_restart_under_another_name_hands_everything_over_first(build: Build) -> None:
-    """With a lease that would last for half a minute."""
-    lab = build(LabPlan(ttl_ms=30_000))
+    """With a lease that would last for a minute."""
+    lab = build(LabPlan(ttl_ms=60_000))
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2, 2])
     node, watch = lab.nodes["n1"], Watch(lab)
     node.write_config({**node.read_config(), "nodename": "another"})
     node.signal(signal.SIGUSR1, "coordinator")
-    lab.wait_until_held(by=["n2", "n3"], within_s=5.0)
+    lab.wait_until_held(by=["n2", "n3"])
     assert "nodename changed, so the next process finds nothing of this one's" in log_of(node)
-    lab.wait_until_held(counts=[2, 2, 2], within_s=20.0)
-    assert watch.gap_s() < MOMENT_S, watch.told()
+    lab.wait_until_held(counts=[2, 2, 2])
+    assert watch.gap_s() < HAND_OVER_S, watch.told()
     never_two(lab, watch, 0.5)
 
 
 def test_a_restart_with_a_wrong_file_hands_everything_over_first(build: Build) -> None:
-    lab = build(LabPlan(ttl_ms=30_000))
+    lab = build(LabPlan(ttl_ms=60_000))
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2, 2])
     node, watch = lab.nodes["n1"], Watch(lab)
     node.write_config({**node.read_config(), "colour": "green"})
     node.signal(signal.SIGUSR1, "coordinator")
-    lab.wait_until_held(by=["n2", "n3"], within_s=5.0)
+    lab.wait_until_held(by=["n2", "n3"])
     assert "colour: expected a known key" in log_of(node)
-    assert watch.gap_s() < MOMENT_S, watch.told()
+    assert watch.gap_s() < HAND_OVER_S, watch.told()
 
 
 def test_an_interface_may_be_called_by_a_further_name(build: Build) -> None:
