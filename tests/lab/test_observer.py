@@ -67,3 +67,20 @@ def test_an_address_that_somebody_makes_permanent_is_no_longer_yaims(host: Host)
     forever = ("valid_lft", "forever", "preferred_lft", "forever")
     assert host.told_of("change", f"{A}/32", *forever) == [False]
     assert host.told_of("del", f"{A}/32") == []
+
+
+def test_a_thousand_addresses_that_are_renewed_while_nobody_reads_lose_nothing() -> None:
+    """As when a busy machine has no processor for the observer."""
+    with closing(Namespace.new()) as namespace:
+        namespace.run("ip", "link", "set", "lo", "up")
+        with closing(watch_addresses(namespace.fd)) as watch:
+            for how in ("add", *("replace",) * 5):
+                command = f"address {how} 2001:db8::1:$n/128 dev lo {' '.join(AS_YAIM)}"
+                namespace.run(
+                    "sh", "-ec", f'for n in $(seq 1000); do echo "{command}"; done | ip -batch -'
+                )
+            told = 0
+            with pytest.raises(BlockingIOError):
+                while True:
+                    told += len(list(address_messages(watch.recv(1 << 18))))
+    assert told >= 6000

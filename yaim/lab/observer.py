@@ -37,6 +37,9 @@ from yaim.lab.namespaces import Namespace
 
 _GROUPS = 0x10 | 0x100
 """RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7))"""
+_SO_RCVBUFFORCE = 33
+_ROOM_BYTES = 1 << 25
+"""For all that comes while this process waits for a processor: thousands of addresses."""
 _IFA_CACHEINFO = 6
 _FOREVER = 0xFFFFFFFF
 _PAYLOAD = struct.Struct("!QI")
@@ -105,7 +108,7 @@ def watch_addresses(fd: int) -> socket.socket:
     """A socket that tells the address changes of a network namespace."""
     with Namespace(fd).entered():
         watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        watch.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM_BYTES)
         watch.bind((0, _GROUPS))
     watch.setblocking(False)
     return watch
