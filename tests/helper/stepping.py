@@ -5,7 +5,8 @@ process that is a helper with DIRECTORY/NAME/helper.yml. From where that hands o
 intents (nothing has been done for them then) until it has recorded what came of them and waits for
 more, it counts the lines of server.py and holdings.py that it comes to for the first time. In front
 of the NAMEth it writes to DIRECTORY/NAME/where which line that is, and stops itself with SIGSTOP;
-if there are not so many it writes nothing there and goes on as any helper.
+if there are not so many it writes nothing there and goes on as any helper. One that
+is held up while it starts may have to end itself (act_within); it is started again.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import linecache
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,9 +65,21 @@ def be_helper(directory: Path, step: int) -> None:
     os._exit(main())
 
 
+def start(directory: Path, step: int) -> None:
+    """Until it listens."""
+    while True:
+        if (pid := os.fork()) == 0:
+            be_helper(directory, step)
+        while not (directory / "helper.sock").exists():
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                break
+            time.sleep(0.001)
+        else:
+            return
+
+
 if __name__ == "__main__":
     for name in sys.argv[2:]:
-        if os.fork() == 0:
-            be_helper(Path(sys.argv[1], name), int(name))
+        start(Path(sys.argv[1], name), int(name))
     while True:
         signal.pause()
