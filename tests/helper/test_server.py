@@ -1030,7 +1030,7 @@ def test_of_many_deadlines_drawn_nearer_none_is_left_to_the_lifetime_of_before(
 
 # --- stopped at any instant --------------------------------------------------------------------
 
-MOST_LINES = 300
+MOST_LINES = 360
 """More than the helper comes to from recording the intent of an add until it waits for more."""
 
 
