@@ -20,6 +20,7 @@ CORE_MAY_IMPORT = (
     "hashlib",
     "ipaddress",
     "itertools",
+    "operator",
     "types",
     "typing",
     "yaim.core",
