@@ -124,7 +124,8 @@ def test_the_others_take_over_until_the_node_is_healed(
 def test_exec_runs_a_program_as_if_on_the_node(up: Place) -> None:
 
     def shown() -> list[str]:
-        _, told, _ = up.lab("exec", "n1", "ip", "-brief", "address", "show", "eth0")
+        status, told, error = up.lab("exec", "n1", "ip", "-brief", "address", "show", "eth0")
+        assert (status, error) == (0, "")
         return sorted(re.findall(r"(192\.0\.2\.\d+)/32", told))
 
     # The one is asked after the other, and addresses may go and come back on a busy machine.
