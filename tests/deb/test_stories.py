@@ -6,6 +6,7 @@ table at the end: they are measured, on a machine that runs all of this, and onl
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,17 +76,22 @@ class Story:
         self.ends(name)
         self._assert_nothing_was_seen()
 
-    def nothing_is_seen_in_one_of(self, tries: int, name: str, act: Callable[[], object]) -> None:
-        """As above. A busy machine may start a process too late: the kernel ends what is not
-        renewed in time."""
-        for _ in range(tries):
+    def nothing_is_seen_if_back_in(
+        self, usual_s: float, host: Host, name: str, act: Callable[[], object]
+    ) -> None:
+        """As above. A busy machine may start the helper too late: the kernel ends what is not
+        renewed in time. Then it is done again."""
+        for _ in range(TRIES):
             self.watch.begin()
+            began = time.monotonic()
             act()
             time.sleep(SETTLED_S)
+            took_s = active_since(host, "yaim-helper") - began
             self.until_level()
             assert self.watch.overlap_s() == 0.0
-            if self.watch.moves() == 0 and self.watch.gap_s() < A_GAP_S:
+            if self.watch.moves() == 0 or took_s < usual_s:
                 break
+            warnings.warn(f"{name}: back only after {took_s:.1f} s", stacklevel=2)
         self.ends(name)
         self._assert_nothing_was_seen()
 
@@ -93,6 +99,11 @@ class Story:
         assert self.watch.moves() == 0, told(self.site)
         assert self.watch.uncovered_s() == 0.0, told(self.site)
         assert self.watch.gap_s() < A_GAP_S
+
+
+def active_since(host: Host, unit: str) -> float:
+    """On CLOCK_MONOTONIC, which hosts share with us."""
+    return int(host.systemctl("show", "-P", "ActiveEnterTimestampMonotonic", unit)) / 1e6
 
 
 def pid(host: Host, unit: str) -> int:
@@ -126,19 +137,21 @@ def assert_new(before: dict[tuple[str, str], int], after: dict[tuple[str, str], 
 @EACH
 def test_both_are_killed(story: Story, name: str) -> None:
     """They are back before the kernel ends the addresses, if they have a processor."""
-    units = ("yaim", "yaim-helper")
-    story.nothing_is_seen_in_one_of(
-        TRIES,
+    host, units = story[name], ("yaim", "yaim-helper")
+    story.nothing_is_seen_if_back_in(
+        0.7,
+        host,
         f"both killed ({SUITES[name]})",
-        lambda: story[name].systemctl("kill", "-s", "KILL", *units),
+        lambda: host.systemctl("kill", "-s", "KILL", *units),
     )
 
 
 @EACH
 def test_a_helper_that_hangs_is_replaced_by_its_watchdog(story: Story, name: str) -> None:
     """Likewise."""
-    story.nothing_is_seen_in_one_of(
-        TRIES,
+    story.nothing_is_seen_if_back_in(
+        1.2,
+        story[name],
         f"yaim-helper hangs ({SUITES[name]})",
         lambda: hang(story, name, "yaim-helper"),
     )
@@ -156,10 +169,12 @@ def test_a_coordinator_that_hangs_is_replaced_by_its_watchdog(story: Story, name
         story.until(lambda: story[name].systemctl(*status).startswith(holds), "it to be at work")
         story.until_level()
         assert story.watch.overlap_s() == 0.0
-        if story.watch.gap_s() < 2 * A_GAP_S:
+        gap_s, hosts = story.watch.gap_s(), {host for _, host in story.watch.came()}
+        if gap_s < 2 * A_GAP_S and hosts <= {name}:
             break
+        warnings.warn(f"a gap of {gap_s:.1f} s, and addresses came to {hosts}", stacklevel=1)
     story.ends(f"yaim hangs ({SUITES[name]})")
-    assert story.watch.gap_s() < 2 * A_GAP_S, told(story.site)
+    assert gap_s < 2 * A_GAP_S and hosts <= {name}, told(story.site)
 
 
 def hang(story: Story, name: str, unit: str) -> None:
