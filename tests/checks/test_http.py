@@ -903,7 +903,7 @@ def test_of_a_long_compressed_body_as_much_is_looked_at_as_of_others() -> None:
 # --- what an answer may cost ---------------------------------------------------------------------
 
 COST = r"""
-import re, sys, time
+import gzip, re, sys, time, zlib
 from pathlib import Path
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.verdict import Unhealthy
@@ -954,9 +954,9 @@ EXPENSIVE: dict[str, Callable[[], Answer]] = {
 def test_an_answer_costs_little_memory_and_no_more_time_than_it_may(
     kind: str, timeout_s: float
 ) -> None:
-    """More than a usual one, after which all that an answer needs is in memory."""
+    """More than a usual one."""
     with (
-        serving(packed("gzip", gzip.compress(b"x"))) as usual,
+        serving(sends(response())) as usual,
         serving(EXPENSIVE[kind]()) as server,
     ):
         told = subprocess.run(

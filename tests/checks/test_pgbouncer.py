@@ -25,7 +25,7 @@ from tests.checks.postgres_server import (
     wait_until,
 )
 from yaim.checks.libpq import LibpqError, connect
-from yaim.checks.pgbouncer import PgbouncerCheck, check_pgbouncer
+from yaim.checks.pgbouncer import _HELD_BACK, PgbouncerCheck, check_pgbouncer
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Fault
 
@@ -89,8 +89,10 @@ def own(database: Server) -> Iterator[Pgbouncer]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(shared: Pgbouncer) -> Iterator[None]:
-    def resources() -> tuple[int, int]:
-        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    def resources() -> tuple[set[int | None], set[str]]:
+        """Threads and file descriptors."""
+        threads = {each.ident for each in threading.enumerate()}
+        return threads, {each.name for each in Path("/proc/self/fd").iterdir()}
 
     threads, descriptors = resources()
 
@@ -223,7 +225,7 @@ SUSPENDED_S = 4.0
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a quarter of the time may be too little for that connection's answer."""
-    monkeypatch.setattr("yaim.checks.pgbouncer._HELD_BACK", 0.5)
+    monkeypatch.setattr("yaim.checks.pgbouncer._HELD_BACK", 2 * _HELD_BACK)
 
 
 @contextmanager

@@ -188,11 +188,11 @@ def test_a_whole_check_keeps_within_its_bound(serve: Callable[..., Service]) -> 
         started = time.monotonic()
         result = run_check(planned, threading.Event().wait)
         took_s = time.monotonic() - started
-        if took_s < 1.1 + SLACK_S:
+        if result.took_s < 1.1 and took_s < 1.1 + SLACK_S:
             break
-    assert 3 * planned.attempt_s + 2 * 0.1 < 1.1
+    assert took_s < 1.1 + SLACK_S
     assert result.verdict == CannotTell("no answer within 0.26 s")
-    assert 0.8 < result.took_s <= took_s < 1.1 + SLACK_S
+    assert 0.8 < result.took_s < 1.1
     assert str(result) == f"no answer within 0.26 s (3 tries, {1000 * result.took_s:.0f} ms)"
     wait_until(lambda: service.request_count == 3)  # it may take the last one later
 
@@ -330,14 +330,16 @@ def test_what_the_old_plan_finds_after_a_new_one_is_given_is_not_told(
 def test_a_new_plan_does_not_wait_for_the_retries_of_the_old_one(
     serve: Callable[..., Service], run: Callable[..., Runner]
 ) -> None:
-    old, new = serve(SILENT), serve(WELL)
-    runner = run(plan(old.url, within_s=10.0, retry_num=19))
-    wait_until(lambda: old.request_count > 0)
-    runner.use(plan(new.url))
-    asked = old.request_count
-    assert found(runner.next().what) == "HTTP 200"
-    # One that the service had not taken yet, and one that began just then.
-    assert old.request_count <= asked + 2 < 20
+    """On a busy machine the second try may begin before the new plan is given."""
+    for _ in range(10):
+        old, new = serve(SILENT), serve(WELL)
+        runner = run(plan(old.url, within_s=10.0, retry_num=5))
+        wait_until(lambda old=old: old.request_count > 0)  # type: ignore[misc]
+        runner.use(plan(new.url))
+        assert found(runner.next().what) == "HTTP 200"
+        if old.request_count == 1:
+            break
+    assert old.request_count == 1
 
 
 # --- several -------------------------------------------------------------------------------------

@@ -15,7 +15,14 @@ import pytest
 
 from tests.checks.elsewhere import attempt_where
 from tests.checks.web_server import ignoring
-from yaim.checks.tcp import MAX_ANSWER_BYTES, TcpAddress, TcpCheck, check_tcp, tcp_address
+from yaim.checks.tcp import (
+    GOODBYE_S,
+    MAX_ANSWER_BYTES,
+    TcpAddress,
+    TcpCheck,
+    check_tcp,
+    tcp_address,
+)
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.keys import Unfit
 
@@ -167,8 +174,10 @@ def reads_nothing_and_sends(content: bytes) -> Answer:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    def resources() -> tuple[int, int]:
-        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    def resources() -> tuple[set[int | None], set[str]]:
+        """Threads and file descriptors."""
+        threads = {each.ident for each in threading.enumerate()}
+        return threads, {each.name for each in Path("/proc/self/fd").iterdir()}
 
     threads, descriptors = resources()
     yield
@@ -406,7 +415,7 @@ def test_the_server_sees_an_orderly_end(
     answer: Answer, expected: str | None, is_found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it does not take too long for its own."""
-    monkeypatch.setattr("yaim.checks.tcp.GOODBYE_S", PATIENT_S)
+    monkeypatch.setattr("yaim.checks.tcp.GOODBYE_S", 300 * GOODBYE_S)
     with serving(answer) as server:
         check = TcpCheck(server.address, "hello", expected)
         verdict = attempt(check, PATIENT_S if is_found else IMPATIENT_S)

@@ -6,6 +6,7 @@ table at the end: they are measured, on a machine that runs all of this, and onl
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,17 +76,18 @@ class Story:
         self.ends(name)
         self._assert_nothing_was_seen()
 
-    def nothing_is_seen_in_one_of(self, tries: int, name: str, act: Callable[[], object]) -> None:
-        """As above. A busy machine may start a process too late: the kernel ends what is not
-        renewed in time."""
-        for _ in range(tries):
+    def nothing_is_seen_in_one_of_some_tries(self, name: str, act: Callable[[], object]) -> None:
+        """As above. The kernel ends what is not renewed in time, and how much it has been given
+        when a helper is stopped is chance."""
+        for _ in range(TRIES):
             self.watch.begin()
             act()
             time.sleep(SETTLED_S)
             self.until_level()
             assert self.watch.overlap_s() == 0.0
-            if self.watch.moves() == 0 and self.watch.gap_s() < A_GAP_S:
+            if self.watch.moves() == 0:
                 break
+            warnings.warn(f"{name}: {self.watch.moves()} moves", stacklevel=2)
         self.ends(name)
         self._assert_nothing_was_seen()
 
@@ -126,19 +128,16 @@ def assert_new(before: dict[tuple[str, str], int], after: dict[tuple[str, str], 
 @EACH
 def test_both_are_killed(story: Story, name: str) -> None:
     """They are back before the kernel ends the addresses, if they have a processor."""
-    units = ("yaim", "yaim-helper")
-    story.nothing_is_seen_in_one_of(
-        TRIES,
+    story.nothing_is_seen_in_one_of_some_tries(
         f"both killed ({SUITES[name]})",
-        lambda: story[name].systemctl("kill", "-s", "KILL", *units),
+        lambda: story[name].systemctl("kill", "-s", "KILL", "yaim", "yaim-helper"),
     )
 
 
 @EACH
 def test_a_helper_that_hangs_is_replaced_by_its_watchdog(story: Story, name: str) -> None:
     """Likewise."""
-    story.nothing_is_seen_in_one_of(
-        TRIES,
+    story.nothing_is_seen_in_one_of_some_tries(
         f"yaim-helper hangs ({SUITES[name]})",
         lambda: hang(story, name, "yaim-helper"),
     )
@@ -156,10 +155,12 @@ def test_a_coordinator_that_hangs_is_replaced_by_its_watchdog(story: Story, name
         story.until(lambda: story[name].systemctl(*status).startswith(holds), "it to be at work")
         story.until_level()
         assert story.watch.overlap_s() == 0.0
-        if story.watch.gap_s() < 2 * A_GAP_S:
+        gap_s, hosts = story.watch.gap_s(), {host for _, host in story.watch.came()}
+        if gap_s < 2 * A_GAP_S and hosts <= {name}:
             break
+        warnings.warn(f"a gap of {gap_s:.1f} s, and addresses came to {hosts}", stacklevel=1)
     story.ends(f"yaim hangs ({SUITES[name]})")
-    assert story.watch.gap_s() < 2 * A_GAP_S, told(story.site)
+    assert gap_s < 2 * A_GAP_S and hosts <= {name}, told(story.site)
 
 
 def hang(story: Story, name: str, unit: str) -> None:

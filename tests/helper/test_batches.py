@@ -282,6 +282,17 @@ def test_what_no_rule_allows_is_not_held(network: Namespace, holdings: Holdings)
     assert (holdings.settle(host), len(holdings), present(network)) == ({}, 0, [])
 
 
+def test_a_deadline_may_be_an_hour_away_and_no_more(holdings: Holdings, clock: Clock) -> None:
+    def is_refused(away_s: float) -> bool:
+        deadline_ns = int((clock.now + away_s) * 1e9)
+        address = IPv4Address("192.0.2.1")
+        refusal = holdings.refusal(Add(1, INTERFACE, address, 32, "", deadline_ns))
+        assert refusal is None or refusal.code == "expired"
+        return refusal is not None
+
+    assert [is_refused(away_s) for away_s in (3599.9, 3600.1)] == [False, True]
+
+
 def reasons(failed: dict[int, KernelError]) -> dict[int, str]:
     return {number: error.reason for number, error in failed.items()}
 

@@ -17,10 +17,10 @@ and where they differ, is begun anew.
 import heapq
 import os
 import signal
-import subprocess
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -178,12 +178,8 @@ class Rig:
         self.catch_up()
 
     def was_held_up(self) -> bool:
-        """So much that the two may differ; or the real helper had no processor for so long that it
-        has ended itself."""
-        with suppress(subprocess.TimeoutExpired):
-            self._helper.process.wait(0.5)
-        is_starved = self._helper.process.poll() == -signal.SIGALRM
-        return is_starved or self._longest_s > HELD_UP_S
+        """So much that the two may differ."""
+        return self._longest_s > HELD_UP_S
 
     def ask(self, action: HelperAction) -> None:
         began = self._model.clock()
@@ -468,9 +464,10 @@ def test_random_commands_are_obeyed_alike(tmp_path: Path) -> None:
                 else:
                     wait_s = rig.go_on()
                     left[seed] -= 1
-            except Exception as error:
+            except (AssertionError, OSError) as error:
                 if not rig.was_held_up():
                     raise AssertionError(f"seed {seed}: {error}") from error
+                warnings.warn(f"seed {seed} is begun anew: {error}", stacklevel=1)
                 differed[seed] = error
                 rigs.begin(seed)
                 left[seed] = OPERATIONS
