@@ -97,7 +97,6 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.checks --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.lifetimes
 	$(SUDO) $(BIN)/python -m bench.helper --rounds $(ROUNDS)
-	$(SUDO) $(BIN)/python -m bench.placement --rounds $(ROUNDS)
 
 # The lab's nodes run the code as other users; what root would compile in its own name is compiled before.
 setup: packages $(VENV)/ready

@@ -89,12 +89,6 @@ def test_config_check_says_that_a_good_configuration_is_good(directory: Path) ->
     assert outcome(yaim(directory, "config", "check")) == (0, "the configuration is good\n", "")
 
 
-def test_config_check_warns_of_an_interface_that_is_missing(directory: Path) -> None:
-    done = yaim(directory, "config", "check", "--interface=eth99")
-    assert done.returncode == 0
-    assert "yaim: warning: --interface: interface: there is no eth99 on this host" in done.stderr
-
-
 def test_config_check_tells_everything_that_is_wrong(directory: Path) -> None:
     (directory / "yaim.yml").write_text(f"{GOOD}ttl: 1\nintervall: 5\n")
     done = yaim(directory, "config", "check", "--netmask=99", environment={"YAIM_LABEL": "a b"})

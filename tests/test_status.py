@@ -42,7 +42,7 @@ def node(name: str, reason: str = "HTTP 200", is_healthy: bool = True) -> Node:
             is_healthy=is_healthy,
             reason=reason,
             interface="eth0",
-            networks=frozen_mapping({"eth0": (ip_network("0.0.0.0/0"), ip_network("::/0"))}),
+            networks=frozen_mapping({}),
             refused=frozenset(),
             session="",
             version="1.0",
@@ -54,12 +54,6 @@ def node(name: str, reason: str = "HTTP 200", is_healthy: bool = True) -> Node:
 
 def waiting(name: str) -> Node:
     return replace(node(name), advertisement=replace(node(name).advertisement, waits_s=40.0))
-
-
-def having(name: str, address: str) -> Node:
-    """Not by yaim."""
-    present = frozen_mapping({ip_address(address): "eth0, /24"})
-    return replace(node(name), advertisement=replace(node(name).advertisement, present=present))
 
 
 def mark(address: str, holder: str, lease: int | None = None) -> Mark:
@@ -91,7 +85,6 @@ UNHEALTHY = view(POOL, (node("db1"), node("db2", "Connection refused", False)), 
 WRONG = view(POOL, NODES, MARKS, (WrongEntry("192.0.2.09", "not an address"),))
 STALE = view(POOL, NODES, (*MARKS[1:], mark("192.0.2.9", "db1", lease=99)))
 FLAPPING = view(POOL, (node("db1"), waiting("db2")), MARKS)
-ELSEWHERE = view(POOL, (node("db1"), having("db2", "192.0.2.9")), MARKS)
 OF_NOBODY = view(POOL, NODES[:1], MARKS)
 EMPTY = view((), (), ())
 NO_NODES = view(POOL, (), ())
@@ -118,7 +111,7 @@ def test_a_mark_of_a_lease_that_its_holder_has_no_more_does_not_count() -> None:
     found = status_of(CLUSTER, STALE)
     assert found == status_of(CLUSTER, UNHELD)
     assert found.addresses[0] == AddressStatus(
-        "192.0.2.9", None, "db1 may hold it and has not taken it yet"
+        "192.0.2.9", None, "not allowed on eth0 by the helper: db1, db2"
     )
     assert [each.address_count for each in found.nodes] == [1, 1]
 
@@ -166,7 +159,6 @@ def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
         (NO_ADDRESSES, Condition.HEALTHY),
         (FLAPPING, Condition.HEALTHY),
         (UNHELD, Condition.DEGRADED),
-        (ELSEWHERE, Condition.DEGRADED),
         (UNHEALTHY, Condition.DEGRADED),
         (WRONG, Condition.DEGRADED),
         (STALE, Condition.DEGRADED),
@@ -179,7 +171,6 @@ def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
         "no addresses",
         "node waiting",
         "address unheld",
-        "address elsewhere for another reason",
         "node unhealthy",
         "wrong entry",
         "stale mark",
@@ -232,7 +223,7 @@ def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
         "Cluster /service/yaim/ is degraded.\n"
         "\n"
         "ADDRESS      HOLDER\n"
-        "192.0.2.10   - nobody - (db1 may hold it and has not taken it yet)\n"
+        "192.0.2.10   - nobody - (not allowed on eth0 by the helper: db1; unhealthy: db2)\n"
         "2001:db8::1  db1\n"
         "\n"
         "NODE  HEALTH     ADDRESSES  REASON\n"
@@ -245,49 +236,6 @@ def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
     )
 
 
-def test_an_etcd_that_is_full_is_told_with_what_to_do() -> None:
-    found = status_of(CLUSTER, WELL, alarms=frozenset({"NOSPACE", "CORRUPT"}))
-    assert found.condition is Condition.DEGRADED
-    assert json.loads(as_json(found))["etcd_alarms"] == ["CORRUPT", "NOSPACE"]
-    assert as_table(found).splitlines()[2:6] == [
-        "etcd has raised the alarm CORRUPT: `etcdctl alarm list`, and etcd's log",
-        "etcd has raised the alarm NOSPACE: etcd is full (`etcdctl alarm list`): delete what fills"
-        " it or raise --quota-backend-bytes, then `etcdctl compact`, `etcdctl defrag`, `etcdctl"
-        " alarm disarm` (docs/etcd.md, When etcd is full)",
-        "While etcd is full a node without a lease cannot join, and one that cannot write there"
-        " what it can hold has withdrawn: neither is listed here.",
-        "",
-    ]
-
-
-def test_why_nobody_holds_an_address_may_be_that_etcd_is_full() -> None:
-    def why(seen: ClusterView, *alarms: str) -> str:
-        return status_of(CLUSTER, seen, alarms=alarms).addresses[0].reason
-
-    assert why(NO_NODES, "NOSPACE") == "there is no node; etcd is full: none can join"
-    yet = "db1 may hold it and has not taken it yet"
-    assert why(UNHELD, "NOSPACE") == f"{yet}; etcd is full, and may not let it"
-    assert why(UNHELD, "CORRUPT") == yet
-
-
-def test_a_node_that_refuses_addresses_or_takes_none_for_now_is_shown_as_such() -> None:
-    """With all addresses held by others nothing told of it."""
-    refused = frozenset(map(ip_address, ("192.0.2.10", "192.0.2.9", "198.51.100.1")))
-    full = replace(node("db1").advertisement, refused=refused)
-    one = replace(full, refused=frozenset({ip_address("192.0.2.9")}), takes=False)
-    nodes = (replace(node("db1"), advertisement=full), replace(node("db2"), advertisement=one))
-    found = status_of(CLUSTER, view(POOL, nodes, ()))
-    assert as_table(found).splitlines()[-2:] == [
-        "db1   healthy, refuses 2 addresses (its log says why)                       0"
-        "          HTTP 200",
-        "db2   healthy, takes nothing for now, refuses 1 address (its log says why)  0"
-        "          HTTP 200",
-    ]
-    told = json.loads(as_json(found))["nodes"]
-    assert [each["takes"] for each in told] == [True, False]
-    assert [each["refused"] for each in told] == [["192.0.2.9", "192.0.2.10"], ["192.0.2.9"]]
-
-
 def test_a_node_that_waits_because_it_flaps_is_shown_as_such() -> None:
     found = status_of(CLUSTER, view((), (node("db1"), waiting("db2")), ()))
     assert as_table(found).splitlines()[5:] == [
@@ -296,18 +244,6 @@ def test_a_node_that_waits_because_it_flaps_is_shown_as_such() -> None:
         "db2   healthy, waits 40 s (flapping)  0          HTTP 200",
     ]
     assert [each["waits_s"] for each in json.loads(as_json(found))["nodes"]] == [0.0, 40.0]
-
-
-def test_an_address_that_is_on_a_node_not_by_yaim_is_told_with_the_node_and_what_to_do() -> None:
-    """A pool address that keepalived still held: on both nodes, and all was said to be healthy."""
-    complaint = "on db2 already, not by yaim (eth0, /24): remove it there"
-    lines = as_table(status_of(CLUSTER, ELSEWHERE)).splitlines()
-    assert lines[3] == "192.0.2.9    db1"
-    assert lines[6] == f"192.0.2.9 is {complaint}"
-    unheld = status_of(CLUSTER, replace(ELSEWHERE, marks=frozen_mapping({})))
-    assert as_table(unheld).splitlines()[3] == f"192.0.2.9    - nobody - ({complaint})"
-    told = json.loads(as_json(unheld))["addresses"][0]
-    assert told["present"] == [{"node": "db2", "where": "eth0, /24"}]
 
 
 def test_an_address_that_nobody_holds_is_for_a_node_that_does_not_wait() -> None:
@@ -386,8 +322,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
             {
                 "address": "192.0.2.10",
                 "holder": None,
-                "reason": "db1 may hold it and has not taken it yet",
-                "present": [],
+                "reason": "not allowed on eth0 by the helper: db1; unhealthy: db2",
             }
         ],
         "nodes": [
@@ -398,8 +333,6 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "addresses": 0,
                 "version": "1.0",
                 "waits_s": 0.0,
-                "takes": True,
-                "refused": [],
             },
             {
                 "name": "db2",
@@ -408,13 +341,10 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "addresses": 0,
                 "version": "1.0",
                 "waits_s": 0.0,
-                "takes": True,
-                "refused": [],
             },
         ],
         "wrong_entries": [{"entry": "x", "reason": "not an address"}],
         "certificates": [],
-        "etcd_alarms": [],
     }
 
 
@@ -487,25 +417,3 @@ def test_certificates_are_in_the_json() -> None:
         ],
     )
     assert not told["certificates"][0]["pressing"]
-
-
-def test_a_holder_that_should_not_hold_an_address_is_told_with_the_reason() -> None:
-    """Nobody else can: the entry names an interface that there is not."""
-    entry = PoolEntry(ip_address(POOL[0]), interface="eth9")
-    seen = replace(WELL, pool=frozen_mapping({**WELL.pool, entry.address: entry}))
-    found = status_of(CLUSTER, seen)
-    why = "not allowed on eth9 by the helper"
-    assert found.addresses[1] == AddressStatus(POOL[0], "db2", why)
-    assert found.condition is Condition.DEGRADED
-    assert f"192.0.2.10   db2 ({why})" in as_table(found)
-
-
-def test_an_address_with_a_wrong_entry_is_listed_held_or_not() -> None:
-    entry = PoolEntry(ip_address(POOL[0]), fault="prefix is 33, expected 1 to 32")
-    seen = replace(WELL, pool=frozen_mapping({entry.address: entry}))
-    why = "its entry is wrong: prefix is 33, expected 1 to 32"
-    held = status_of(CLUSTER, seen)
-    assert held.addresses == (AddressStatus(POOL[0], "db2", why),)
-    unheld = status_of(CLUSTER, replace(seen, marks=frozen_mapping({})))
-    assert unheld.addresses == (AddressStatus(POOL[0], None, why),)
-    assert held.condition is unheld.condition is Condition.DEGRADED

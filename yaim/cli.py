@@ -62,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--reload-config",
         metavar="FILE",
-        help="what SIGHUP and SIGUSR1 read instead of the file of the start, which may be a copy"
-        " made for that (LoadCredential= of systemd)",
+        help="what SIGHUP reads instead of the file of the start, which may be a copy made for that"
+        " (LoadCredential= of systemd)",
     )
     _add_config_options(run)
 
@@ -266,12 +266,7 @@ def _run(options: argparse.Namespace) -> int:
             options.config = options.reload_config
         return load_config(options)
 
-    def load_next() -> Config:
-        """Without a copy that was made for it nothing is known of a file that we cannot read."""
-        file = options.reload_config
-        return loaded if file is not None and not Path(file).exists() else load()
-
-    return coordinator.run(loaded, load, load_next)
+    return coordinator.run(loaded, load)
 
 
 def _supervise(options: argparse.Namespace) -> int:
@@ -317,12 +312,8 @@ def _status(options: argparse.Namespace) -> int:
         else:
             _complain(f"cannot read etcd: {explained}")
         return status.Condition.UNREACHABLE
-    try:
-        alarms = client.alarms()
-    except EtcdError:  # it has just answered: what is missing to ask for this?
-        alarms = frozenset()
     certificates = status.certificates_of(all_expiries(access, LOOK_WITHIN_S), datetime.now(UTC))
-    found = status.status_of(keys.prefix, view, certificates, alarms)
+    found = status.status_of(keys.prefix, view, certificates)
     print(status.as_json(found) if options.json else status.as_table(found))
     return found.condition
 
@@ -404,9 +395,9 @@ def _lab(options: argparse.Namespace) -> int:
 
 def _config_check(options: argparse.Namespace) -> int:
     """Looks into the TLS files for etcd, too. `run` starts with files that do not belong together
-    at the moment: it reads them anew whenever it connects. Warns of a missing interface."""
+    at the moment: it reads them anew whenever it connects."""
     loaded = _load_or_exit(options)
-    from yaim import configured, interfaces
+    from yaim import configured
     from yaim.etcd.access import EtcdError, read_secrets
     from yaim.etcd.certificates import expiries, faults, warnings_of
 
@@ -426,9 +417,6 @@ def _config_check(options: argparse.Namespace) -> int:
         return EX_CONFIG
     for warning in warnings_of(expiries(access, secrets), datetime.now(UTC)):
         _complain(f"warning: {warning}")
-    # It may come later, as bonds and VLANs do.
-    if why_missing := interfaces.why_missing(loaded.interface):
-        _complain(f"warning: {loaded.origins.get('interface', '')}: interface: {why_missing}")
     print("the configuration is good")
     return 0
 

@@ -109,6 +109,7 @@ class Config(Pace):
     interface: str = key(
         "network interface that the addresses are put on",
         text(r"[^\s/:%]{1,15}", "the name of a network interface, at most 15 characters"),
+        reloaded=False,
     )
     netmask: int = key("prefix length of IPv4 addresses", whole(1, 32), 32)
     netmask6: int = key("prefix length of IPv6 addresses", whole(1, 128), 128)
@@ -162,7 +163,7 @@ class Config(Pace):
         yield from both_or_neither(self, "", "etcd-user", "etcd-password")
         yield from both_or_neither(self, "", "etcd-cert-file", "etcd-key-file")
         room = 15 - len(f"{self.interface or ''}:")
-        if self.label and len(self.label) > room:
+        if len(self.label) > room:
             expected = f"at most {max(room, 0)} characters, 15 together with {self.interface}:"
             yield Fault("label", expected, "interface")
         if not any(each.startswith("https://") for each in self.dcs_endpoints):

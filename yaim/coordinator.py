@@ -15,7 +15,6 @@ from typing import TypeAlias, assert_never
 
 from setproctitle import setproctitle
 
-from yaim.address_look import AddressLook
 from yaim.boottime import boottime
 from yaim.checks.run import CheckRunner
 from yaim.clock_watch import Clocks, watch_clock
@@ -26,7 +25,6 @@ from yaim.configured import (
     etcd_access_of,
     etcd_client_of,
     keys_of,
-    lost_by_restart,
     settings_of,
 )
 from yaim.core.actions import (
@@ -38,7 +36,6 @@ from yaim.core.actions import (
     GrantLease,
     KeepLease,
     Level,
-    LookForAddresses,
     Outcome,
     ReadCluster,
     ReleaseMarks,
@@ -60,7 +57,6 @@ from yaim.core.state import State
 from yaim.core.step import step
 from yaim.etcd.store import EtcdStore
 from yaim.helper_client import HelperAction, HelperClient
-from yaim.interfaces import shown_name, why_missing
 from yaim.kernel_watch import KernelWatch
 from yaim.logs import set_level
 from yaim.service_manager import ServiceManager, health_word
@@ -83,28 +79,19 @@ class ReloadRequested:
     """SIGHUP."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestartAsked:
-    """SIGUSR1."""
+Happened: TypeAlias = tuple[Event, ...] | ReloadRequested
 
 
-Happened: TypeAlias = tuple[Event, ...] | ReloadRequested | RestartAsked
-
-
-def run(config: Config, load: Callable[[], Config], load_next: Callable[[], Config]) -> int:
+def run(config: Config, load: Callable[[], Config]) -> int:
     """Take part in the cluster until SIGTERM or SIGINT, or until SIGUSR1, which leaves everything
-    to the next process, if that one can find it; the exit status. `load` reads the configuration
-    anew, for SIGHUP; `load_next` as the next process will."""
-    return Coordinator(config, load, load_next).run()
+    to the next process; the exit status. `load` reads the configuration anew, for SIGHUP."""
+    return Coordinator(config, load).run()
 
 
 class Coordinator:
-    def __init__(
-        self, config: Config, load: Callable[[], Config], load_next: Callable[[], Config]
-    ) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         self._config = config
         self._load = load
-        self._load_next = load_next
         self._queue: SimpleQueue[Happened] = SimpleQueue()
         self._state = State(settings_of(config))
         self._end: End | None = None
@@ -120,7 +107,6 @@ class Coordinator:
         self._clocks = Clocks()
         watch_clock(self._post)
         KernelWatch(self._post)
-        self._address_look = AddressLook(self._post)
         keys = keys_of(config)
         self._store = EtcdStore(etcd_client_of(config), keys, NodeName(config.nodename), self._post)
         self._helper = HelperClient(
@@ -155,8 +141,6 @@ class Coordinator:
             if isinstance(each, ReloadRequested):
                 self._reload()
                 events.append(SettingsChanged(settings_of(self._config)))
-            elif isinstance(each, RestartAsked):
-                events.append(self._restart())
             else:
                 events += each
         return events
@@ -182,8 +166,6 @@ class Coordinator:
                 return
             case AddAddress() | RemoveAddress() | RenewAddresses():
                 pass  # went to the helper already, all of this step together
-            case LookForAddresses():
-                self._address_look.start()
             case End():
                 self._end = action
             case (
@@ -216,16 +198,10 @@ class Coordinator:
             before, after = getattr(self._config, attribute), getattr(new, attribute)
             if before == after:
                 continue
-            if name == "interface" and (why_not := self._why_not_on(new.interface)):
-                logger.error("interface: %s: %s stays in force", why_not, self._config.interface)
-                kept[attribute] = before
-                continue
-            if name == "label":
-                logger.info("label has changed: it counts for what is added from now on")
-            elif key.is_reloaded:
+            if key.is_reloaded:
                 logger.info("%s has changed", name)
             else:
-                logger.warning("%s has changed: stop and start yaim to apply it", name)
+                logger.warning("%s has changed: restart yaim to apply it", name)
                 kept[attribute] = before
         for check in new.checks:
             if check not in self._config.checks:
@@ -238,30 +214,6 @@ class Coordinator:
         self._checks.use(check_plans_of(self._config))
         self._store.use(etcd_access_of(self._config))
         logger.info("the configuration is reloaded")
-
-    def _why_not_on(self, interface: str) -> str:
-        """Nodes that were told the same mistake in the same instant would hand their addresses to
-        each other, and none would take them."""
-        helper = self._state.helper
-        if why_not := why_missing(interface):
-            return why_not
-        if helper is not None and shown_name(interface) not in helper.networks:
-            return f"the helper's allowlist has no {shown_name(interface)}"
-        return ""
-
-    def _restart(self) -> Event:
-        """Leave everything to the next process; but hand it over to other nodes where that one
-        would not find it, or not start: they take it at once, and not when the lease has ended."""
-        try:
-            lost = lost_by_restart(self._config, self._load_next())
-        except ConfigError as error:
-            for issue in error.issues:
-                logger.error("%s", issue)
-            return StopRequested("got SIGUSR1, and the next process cannot use its configuration")
-        if lost:
-            why = f"{' and '.join(lost)} changed, so the next process finds nothing of this one's"
-            return StopRequested(f"got SIGUSR1; {why}: hands everything over first")
-        return RestartRequested("got SIGUSR1")
 
     def _exit_status(self, end: End) -> int:
         match end.outcome:
@@ -293,8 +245,8 @@ class Coordinator:
     def _on_stop_signal(self, number: int, _frame: object) -> None:
         self._post(StopRequested(f"got {signal.Signals(number).name}"))
 
-    def _on_restart_signal(self, _number: int, _frame: object) -> None:
-        self._queue.put(RestartAsked())
+    def _on_restart_signal(self, number: int, _frame: object) -> None:
+        self._post(RestartRequested(f"got {signal.Signals(number).name}"))
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         self._queue.put(ReloadRequested())

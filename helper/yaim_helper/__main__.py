@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-from yaim_helper.addresses import KernelError
 from yaim_helper.audit import AuditError, AuditLog
 from yaim_helper.policy import Policy, PolicyError, read_policy
 from yaim_helper.privileges import (
@@ -22,10 +21,8 @@ from yaim_helper.privileges import (
     advice,
     drop_to,
     record_directory,
-    start_nothing_more,
     user_to_be,
 )
-from yaim_helper.recorder import Recorder
 from yaim_helper.server import Server, tell
 from yaim_helper.service_manager import ServiceManager
 
@@ -33,8 +30,6 @@ EX_CONFIG = 78
 EX_CANNOT_START = 1
 LINGER_S = 2.0
 """Before it ends with what a service manager will start again and again in vain."""
-SWITCH_WITHIN_S = 0.0005
-"""From one of the two threads to the other."""
 _FIRST_PASSED_FD = 3
 """sd_listen_fds(3)"""
 
@@ -95,18 +90,11 @@ def serve(arguments: list[str]) -> int:
             drop_to(user)
         # From here on all is opened as it is after SIGHUP.
         policy = read_policy(options.config)
-        # Its thread has the privileges that are left, and is the last that is started. It lets the
-        # other go on at once: that may have begun to act, and have a tenth of a second for it.
-        sys.setswitchinterval(SWITCH_WITHIN_S)
-        recorder = Recorder(_opened_record(policy, user), policy.sha256)
-        start_nothing_more()
-        server = Server(listener, policy, recorder)
+        server = Server(listener, policy, _opened_record(policy, user))
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
-    except (AuditError, PrivilegesError, KernelError) as error:
+    except (AuditError, PrivilegesError) as error:
         return _give_up(EX_CANNOT_START, str(error))
-    except RuntimeError as error:
-        return _give_up(EX_CANNOT_START, f"{error}: the record needs one of its own")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _give_up(EX_CANNOT_START, f"{where}{error.strerror}")

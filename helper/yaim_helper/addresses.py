@@ -1,12 +1,8 @@
 """Addresses on interfaces, over netlink. The only file that changes the network.
 
 Every address is put there with a finite lifetime, which is read back. No preferred lifetime: that
-keeps the host from choosing the address as a source.
-
-What the kernel takes for the same address (seen on Linux 6.18): of IPv4 the one on the same
-interface with the same prefix length, of IPv6 the one on the same interface, whatever its prefix
-length, which then stays as it was. So who sets a lifetime has to have looked whose address that
-is. Who puts a new one there need not: the kernel refuses if there is one.
+keeps the host from choosing the address as a source, and, with the finite lifetime, tells an
+address that the helper put there from every other, also after a restart.
 """
 
 import errno
@@ -16,7 +12,7 @@ import signal
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -26,7 +22,6 @@ from yaim_helper.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
-    NLM_F_EXCL,
     NLM_F_REPLACE,
     NLMSG_ERROR,
     RTM_DELADDR,
@@ -57,7 +52,6 @@ MAX_TOGETHER = 16
 kernel goes through all multicast groups of its interface (ipv6_find_idev), and each address has a
 group: among 1000 one takes 0.4 ms."""
 
-_ROUNDING_S = 1e-7
 _RECEIVE_BYTES = 1 << 16
 """Twice as many as the kernel puts into one datagram (netlink_dump in net/netlink/af_netlink.c)."""
 _MAX_NAME_BYTES = 15
@@ -65,7 +59,6 @@ _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
 _ARPHRD_ETHER = 1
 _CONF = Path("/proc/sys/net/ipv4/conf")
-_CONF_6 = Path("/proc/sys/net/ipv6/conf")
 
 
 class KernelError(Exception):
@@ -102,7 +95,7 @@ def lifetime_s(left_s: float, life_s: float) -> int:
 
 def last_extension_s(life_s: float) -> float:
     """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
-    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S
+    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S
 
 
 @contextmanager
@@ -130,13 +123,6 @@ class Assignment:
     label: str
     """Of an IPv4 address, behind the interface's name; may be empty."""
     lifetime_s: int
-    is_there: bool = False
-    """Whether it is to be there: then its lifetime is set. Else it is put there, or refused by the
-    kernel because of another one that is there."""
-
-    @property
-    def flags(self) -> int:
-        return NLM_F_CREATE | (NLM_F_REPLACE if self.is_there else NLM_F_EXCL)
 
     def body(self) -> bytes:
         """Of the request to the kernel."""
@@ -169,12 +155,14 @@ class Kernel:
             has_neighbours=hardware == _ARPHRD_ETHER and not flags & (_IFF_LOOPBACK | _IFF_NOARP),
         )
 
-    def name(self, index: int) -> str:
-        """Of an interface; of one that has just gone its number."""
-        try:
-            return socket.if_indextoname(index)
-        except OSError:
-            return str(index)
+    def mac_addresses(self) -> set[bytes]:
+        """Of all interfaces."""
+        macs = set()
+        for _, name in socket.if_nameindex():
+            # Should it have gone meanwhile: so much the better.
+            with suppress(KernelError):
+                macs.add(self.interface(name).mac)
+        return macs
 
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name. Raises OSError."""
@@ -196,8 +184,8 @@ class Kernel:
         return False
 
     def addresses(self, wanted: Iterable[Address] | None = None) -> list[Found]:
-        """All addresses of this host, or, of single ones that look like the helper's, only these.
-        Raises KernelError."""
+        """All addresses of this host, or, of those that look like the helper's, only these. Raises
+        KernelError."""
         packed = {each.packed for each in wanted} if wanted is not None else None
         while (places := self._dump(packed)) is None:
             continue
@@ -206,55 +194,37 @@ class Kernel:
     def put(self, assignments: Sequence[Assignment]) -> dict[Address, KernelError]:
         """Add the addresses, MAX_TOGETHER at most, or set the lifetimes of those that are there;
         what went wrong. Not yet read back."""
-        errors = self._request(RTM_NEWADDR, [(each.flags, each.body()) for each in assignments])
+        bodies = [each.body() for each in assignments]
+        errors = self._request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, bodies)
         return {
-            each.address: self._why(number, each)
+            each.address: _error(number)
             for each, number in zip(assignments, errors, strict=True)
             if number
         }
 
-    def _why(self, number: int, assignment: Assignment) -> KernelError:
-        name = assignment.interface.name
-        if assignment.address.version == 6 and self._has_no_ipv6(name):
-            sysctl = f"sysctl net.ipv6.conf.{name}.disable_ipv6"
-            return KernelError(number, f"IPv6 is switched off on {name} ({sysctl})")
-        return _error(number)
-
-    def _has_no_ipv6(self, name: str) -> bool:
-        try:
-            return int((_CONF_6 / name / "disable_ipv6").read_text()) != 0
-        except (OSError, ValueError):
-            return False
-
     def delete(self, index: int, address: Address, prefix: int) -> bool:
         """Whether it was there. Raises KernelError."""
-        (number,) = self._request(RTM_DELADDR, [(0, old_address(address, prefix, index))])
+        (number,) = self._request(RTM_DELADDR, 0, [old_address(address, prefix, index)])
         if number and number not in _ABSENT:
             raise _error(number)
         return not number
 
-    def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Send them, flags and body of each, and then read all answers; for each its error number,
-        0 for none.
+    def _request(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
+        """Send them together; for each its error number, 0 for none.
 
         The kernel has done them all, in order, when it has acknowledged the last; of the others
-        it tells only the errors. Each is a system call of its own: should the kernel's routing lock
-        be held, then one waits for it, and the alarm (act_within) ends this process behind it. Of
-        several in one the others would be done as well, however late, each after another wait.
+        it tells only the errors.
         """
-        if not requests:
+        if not bodies:
             return []
         first = self._sequence + 1
-        self._sequence += len(requests)
+        self._sequence += len(bodies)
         last = self._sequence
-        packets = [
-            message(kind, flags if number < last else flags | NLM_F_ACK, number, body)
-            for number, (flags, body) in enumerate(requests, start=first)
-        ]
-        errors = [0] * len(requests)
+        packets = [message(kind, flags, first + n, body) for n, body in enumerate(bodies[:-1])]
+        packets.append(message(kind, flags | NLM_F_ACK, last, bodies[-1]))
+        errors = [0] * len(bodies)
         with _understood():
-            for packet in packets:
-                self._socket.send(packet)
+            self._socket.send(b"".join(packets))
             while True:
                 for answer in self._receive():
                     if answer.kind == NLMSG_ERROR and first <= answer.sequence <= last:

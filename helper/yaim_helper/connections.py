@@ -4,26 +4,23 @@ Decides nothing about addresses. What a client passes along besides its words is
 never makes the helper wait.
 """
 
-import math
 import os
-import select
 import socket
 import struct
 from array import array
-from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from yaim_helper.addresses import ACT_WITHIN_S, act_within
-from yaim_helper.asked import Asked
 from yaim_helper.clock import boottime
 from yaim_helper.entries import Owner, Peer
 from yaim_helper.protocol import (
     MAX_REQUEST_BYTES,
     Hello,
     Malformed,
+    Reply,
     Request,
     read_request,
     write_reply,
@@ -31,8 +28,6 @@ from yaim_helper.protocol import (
 
 MAX_BATCH = 64
 """Requests of one connection that are taken in one turn."""
-MAX_UNDER_WAY = 128
-"""Without replies yet: whoever has sent so many is not read for a while."""
 MAX_CONNECTIONS_OF_USER = 8
 MAX_CONNECTIONS = 64
 WEIGHT = 2
@@ -50,15 +45,6 @@ Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 """Level, type and data of what came along with a packet (cmsg(3))."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A connection is over; with a reason if that is our doing."""
-
-    reason: str | None
-    what: str = "hung-up"
-    """As what it counts in a flood of such (floods.py)."""
-
-
 @dataclass(eq=False, slots=True)
 class Connection:
     socket: socket.socket
@@ -67,19 +53,6 @@ class Connection:
     cluster: str | None = None
     """Set by its hello."""
     last_id: int = -1
-    asked: deque[Asked] = field(default_factory=deque)
-    """What no reply was sent to yet, in order."""
-    look_at: float = math.inf
-    """When more of that can be done, if nothing comes before."""
-    ending: Ending | None = None
-    """Nothing more is read; it ends when all that was asked before is done."""
-    takes_replies: bool = True
-
-    @property
-    def room(self) -> int:
-        """How many further requests may be taken in. What was asked behind a hello that was refused
-        is over before there is another."""
-        return MAX_UNDER_WAY - len(self.asked) if self.cluster or not self.asked else 0
 
     @property
     def owner(self) -> Owner | None:
@@ -104,23 +77,9 @@ class Connection:
             self.cluster = request.cluster
         return request
 
-    def reply(self) -> None:
-        """To what has a reply, up to what has none yet. Raises OSError, also if the peer does not
-        take its replies: then it gets no more."""
-        try:
-            while self.asked and (reply := self.asked[0].reply) is not None:
-                request = self.asked.popleft().request
-                if self.takes_replies:
-                    self.socket.send(write_reply(request.id, reply))
-        except OSError:
-            self.takes_replies = False
-            raise
-
-    def is_gone(self) -> bool:
-        """Whether the peer has closed its end, and not only stopped receiving."""
-        hang_up = select.poll()
-        hang_up.register(self.socket, 0)
-        return any(events & select.POLLHUP for _, events in hang_up.poll(0))
+    def reply(self, request: Request, reply: Reply) -> None:
+        """Raises OSError, also if the peer does not take its replies."""
+        self.socket.send(write_reply(request.id, reply))
 
     def close(self) -> None:
         """What it has sent and was not read stays unread; but what it passed along is let go."""
@@ -219,10 +178,6 @@ class Allowance:
         """So many packets, or as many as may be sent in WEIGHT times the processor time that they
         took."""
         self.left -= max(count, took_s * self.per_second * WEIGHT)
-
-    def spend_more(self, took_s: float, count: int) -> None:
-        """For packets that were read before, and so have paid for a part of it."""
-        self.left -= max(0.0, took_s * self.per_second * WEIGHT - count)
 
     def rest_until(self) -> float:
         """When there is a whole one again, and it is worth looking."""

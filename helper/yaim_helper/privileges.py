@@ -154,6 +154,7 @@ def drop_to(user: User) -> None:
     drops_groups = os.geteuid() == 0
     parent, death_signal = os.getppid(), _death_signal()
     try:
+        resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
         resource.setrlimit(resource.RLIMIT_CORE, _NONE_AT_ALL)
         if may_drop_bounding:
             for bit in range(bounding.bit_length()):
@@ -211,27 +212,18 @@ def verify(user: User, bounding: int, *, has_groups: bool) -> None:
         "CapBnd": f"{bounding:016x}",
         "CapAmb": none,
         "NoNewPrivs": "1",
-        # What is above holds for one thread, and for those that it starts from now on.
+        # What is above holds for one thread.
         "Threads": "1",
         "dumpable": "0",
         "RLIMIT_CORE": str(_NONE_AT_ALL),
+        "RLIMIT_NPROC": str(_NONE_AT_ALL),
     }
     found = {
         **found,
         "dumpable": str(_prctl(_PR_GET_DUMPABLE)),
         "RLIMIT_CORE": str(resource.getrlimit(resource.RLIMIT_CORE)),
+        "RLIMIT_NPROC": str(resource.getrlimit(resource.RLIMIT_NPROC)),
     }
-    _require(expected, found)
-
-
-def start_nothing_more() -> None:
-    """No process, and no thread. Raises PrivilegesError."""
-    resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
-    found = resource.getrlimit(resource.RLIMIT_NPROC)
-    _require({"RLIMIT_NPROC": str(_NONE_AT_ALL)}, {"RLIMIT_NPROC": str(found)})
-
-
-def _require(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     wrong = [
         f"{name} is {found.get(name)!r}, expected {value!r}"
         for name, value in expected.items()

@@ -3,9 +3,7 @@
 Two answers to everything: *surely*, and *possibly*. The record tells when an effect was about to
 come (intent) and when it was there (result); in between nobody knows. What is sure lies within
 the truth, and the truth within what is possible, if the records are whole, the clocks agree and
-nobody else removes or adds these addresses. Only of the time that the records of all nodes tell of
-(coverage.py) silence proves anything; what two nodes surely held they did at any time. Reads no
-files.
+nobody else removes or adds these addresses. Reads no files.
 
 How a spell goes on after the last that is known of it: an address has a finite lifetime in the
 kernel, and is off the interface at most 0.2 s after its latest deadline (PROTOCOL.md); the next
@@ -20,8 +18,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from yaim_helper.coverage import Interval, Intervals, both, without
-from yaim_helper.entries import TAKEN
 from yaim_helper.records import Marker, Micros, Record, earlier_marker
 from yaim_helper.verify import request_key
 
@@ -29,6 +25,7 @@ GRACE_US = 200_000
 """By how much an address may outlive its deadline."""
 FOREVER: Micros = 2**62
 
+Interval: TypeAlias = tuple[Micros, Micros]
 Owner: TypeAlias = tuple[int, str]
 
 
@@ -332,8 +329,6 @@ class History:
             spell.doubt()
             if outcome == "somebody had removed it: put back":
                 spell.begin_sure(record.at)
-            elif outcome == TAKEN:
-                spell.is_renewed = False
         elif outcome.endswith(": removing"):
             spell.removal_at = record.at
         elif outcome == "removed":
@@ -424,44 +419,31 @@ class OfAddress:
     spells: tuple[Spell, ...]
     """Within the time that was looked at."""
     overlap: Times
-    """Sure at any time, possible while it is told."""
     uncovered: Times
-    """While it is told."""
-    untold: Intervals
-    """Of these times not all records tell."""
 
 
-def of_address(
-    address: str, spells: Sequence[Spell], limits: Interval, error: Micros, told: Intervals
-) -> OfAddress:
-    """What is no longer than the error is not counted. Of what is told the records of all nodes
-    tell."""
+def of_address(address: str, spells: Sequence[Spell], limits: Interval, error: Micros) -> OfAddress:
+    """What is no longer than the error is not counted."""
     seen = tuple(
         shown
         for each in sorted(spells, key=lambda each: (each.possible, each.node))
         if (shown := _within(each, limits)) is not None
     )
     pieces = _pieces(seen, limits)
-    of_all = [(part, s, p) for piece, s, p in pieces for part in both([piece], told)]
     return OfAddress(
         address,
         limits,
         seen,
         _times(
             [piece for piece, sure, _ in pieces if sure > 1],
-            [part for part, sure, possible in of_all if sure <= 1 < possible],
             [piece for piece, sure, possible in pieces if sure <= 1 < possible],
             error,
-            told,
         ),
         _times(
-            [part for part, _, possible in of_all if not possible],
-            [part for part, sure, possible in of_all if not sure and possible],
-            [],
+            [piece for piece, _, possible in pieces if not possible],
+            [piece for piece, sure, possible in pieces if not sure and possible],
             error,
-            told,
         ),
-        without(limits, told),
     )
 
 
@@ -511,36 +493,19 @@ def _merged(intervals: Iterable[Interval]) -> list[Interval]:
     return found
 
 
-def _times(
-    sure: list[Interval],
-    possible: list[Interval],
-    untold: list[Interval],
-    error: Micros,
-    told: Intervals,
-) -> Times:
-    """Sure and possible that touch are one, also where not all records tell; what is no longer than
-    the error is not counted, if that is all of it, and none is where others may tell more."""
-    whole = _merged([*sure, *possible, *untold])
-    edges = [at for each in told for at in each]
+def _times(sure: list[Interval], possible: list[Interval], error: Micros) -> Times:
+    """Sure and possible that touch are one; what is no longer than the error is not counted."""
+    whole = _merged([*sure, *possible])
 
     def is_short(interval: Interval) -> bool:
-        a, b = _around(interval, whole)
+        a, b = whole[bisect_right(whole, (interval[0], FOREVER)) - 1]
         return b - a <= error
 
-    def is_within_error(interval: Interval) -> bool:
-        a, b = _around(interval, whole)
-        return b - a <= error and not any(a <= at <= b for at in edges)
-
-    not_sure = [*possible, *(each for each in sure if is_short(each))]
     return Times(
-        tuple(_merged(each for each in sure if not is_short(each))),
-        tuple(_merged(each for each in not_sure if not is_within_error(each))),
-        tuple(_merged(each for each in (*sure, *possible) if is_within_error(each))),
+        tuple(each for each in _merged(sure) if not is_short(each)),
+        tuple(each for each in _merged(possible) if not is_short(each)),
+        tuple(filter(is_short, whole)),
     )
-
-
-def _around(interval: Interval, whole: Sequence[Interval]) -> Interval:
-    return whole[bisect_right(whole, (interval[0], FOREVER)) - 1]
 
 
 def _length(intervals: Iterable[Interval]) -> Micros:

@@ -94,14 +94,14 @@ Heads: TypeAlias = Mapping[tuple[str, int], frozenset[str]]
 """Of a host and a number, the hashes that are known from elsewhere; the last number of a host is to
 be on its record, too."""
 
-HEAD = re.compile(r"audit head host=(\S+) seq=(\d{1,19}) (?:hash|sha256)=([0-9a-f]{64})\b")
+_HEAD = re.compile(r"audit head host=(\S+) seq=(\d{1,19}) (?:hash|sha256)=([0-9a-f]{64})\b")
 
 
 def read_heads(texts: Iterable[str]) -> Heads:
     """From the lines of a log."""
     found: dict[tuple[str, int], frozenset[str]] = {}
     for text in texts:
-        for host, seq, known in HEAD.findall(text):
+        for host, seq, known in _HEAD.findall(text):
             key = host, int(seq)
             found[key] = found.get(key, frozenset()) | {known}
     return found

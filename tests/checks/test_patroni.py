@@ -8,7 +8,7 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.checks.patroni_cluster import Node, frozen, running, wait_until
-from tests.checks.web_server import OK, refusing, resets_behind, response, sends, serving
+from tests.checks.web_server import refusing, response, sends, serving
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.patroni import PatroniCheck, check_patroni
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -184,17 +184,6 @@ def test_what_is_not_patroni_is_unhealthy(body: bytes) -> None:
     with serving(sends(response(body, 404))) as server:
         told = Unhealthy("HTTP 404 from /health, expected 200: without a status")
         assert attempt(PatroniCheck(server.url[:-1])) == told
-
-
-def test_a_status_counts_though_the_connection_is_reset_behind_it() -> None:
-    status = b'{"role": "replica", "state": "running"}'
-    for _ in range(10):
-        for content in (response(status), OK + b"\r\n" + status):
-            with serving(resets_behind(content)) as server:
-                assert attempt(PatroniCheck(server.url[:-1])) == REPLICA
-        with serving(resets_behind(OK + b"\r\n" + status[:-9])) as server:
-            reset = CannotTell(f"127.0.0.1:{server.port}: Connection reset by peer")
-            assert attempt(PatroniCheck(server.url[:-1])) == reset
 
 
 def test_a_leader_that_has_not_been_promoted_yet_is_no_primary() -> None:

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from tests.etcd.conftest import PATIENT_S, EtcdServer, GrpcProxy
-from yaim.etcd.access import EtcdAccess, EtcdError, EtcdUnreachable
+from tests.etcd.conftest import PATIENT_S, EtcdServer
+from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
-from yaim.etcd.connection import BREAKS_KEEPALIVES_OFF
 from yaim.lab.relay import Relay
 from yaim.lab.wait import wait_until
 
@@ -244,34 +243,6 @@ def test_a_look_at_all_endpoints_does_not_change_which_cluster_is_used(
         client.close()
     finally:
         other.close()
-
-
-def test_etcds_grpc_proxy_is_refused_before_a_lease_is_granted(
-    etcd: EtcdServer, grpc_proxy: GrpcProxy
-) -> None:
-    """Found in use: everything was claimed, and then no keepalive was ever answered."""
-    client = EtcdClient(EtcdAccess((grpc_proxy.url,)), PATIENT_S)
-    client.read_all(b"a", b"b")
-    with pytest.raises(EtcdUnreachable) as caught:
-        client.grant(5)
-    assert str(caught.value) == f"{grpc_proxy.url}: {BREAKS_KEEPALIVES_OFF}"
-    with pytest.raises(EtcdUnreachable) as caught:
-        client.keep(1)
-    assert str(caught.value) == f"{grpc_proxy.url}: {BREAKS_KEEPALIVES_OFF}"
-    assert etcd.ctl("lease", "list").split() == ["found", "0", "leases"]
-    assert client.survey() == {grpc_proxy.url: BREAKS_KEEPALIVES_OFF}
-    client.close()
-
-
-def test_beside_a_grpc_proxy_a_member_is_used(etcd: EtcdServer, grpc_proxy: GrpcProxy) -> None:
-    for _ in range(5):
-        client = EtcdClient(EtcdAccess((grpc_proxy.url, etcd.url)), PATIENT_S)
-        client.read_all(b"a", b"b")
-        lease = client.grant(60)
-        for _ in range(20):
-            assert client.keep(lease.id).ttl_s == 60
-        assert client.survey() == {grpc_proxy.url: BREAKS_KEEPALIVES_OFF}
-        client.close()
 
 
 def test_new_endpoints_are_used_once_they_answer(

@@ -132,9 +132,9 @@ class Watch:
     def still_there(self, addresses: set[Address], at: float) -> set[Address]:
         """Those that are not gone at this time (of CLOCK_BOOTTIME); waits for it no longer than
         until all are gone."""
-        while self.present() & addresses and (wait_s := at - boottime()) > 0:
+        while (left := self.present() & addresses) and (wait_s := at - boottime()) > 0:
             select.select([self.socket], [], [], wait_s)
-        return self.present() & addresses
+        return left
 
     def _read(self) -> None:
         """netlink(7), rtnetlink(7): nlmsghdr, ifaddrmsg, attributes."""

@@ -60,6 +60,7 @@ DROPPED = {
     "CapBnd": NONE,
     "CapAmb": NONE,
     "NoNewPrivs": "1",
+    "Threads": "1",
 }
 AS_SYSTEMD = (
     "setpriv",
@@ -84,15 +85,7 @@ def directory() -> Iterator[Path]:
 
 
 def status(pid: int) -> dict[str, str]:
-    """The same of its two threads, when it is at work: else they would not have the same power."""
-    tasks = sorted(Path(f"/proc/{pid}/task").iterdir())
-    one, *others = [(each / "status").read_text().splitlines() for each in tasks]
-    whole = of(one)
-    assert [of(each) for each in others] == [whole] * len(others)
-    return whole
-
-
-def of(lines: list[str]) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     whole = {name: " ".join(value.split()) for name, value in (x.split(":", 1) for x in lines)}
     return {name: whole[name] for name in DROPPED}
 
@@ -177,9 +170,9 @@ def test_it_is_one_process_for_all_its_life(network: Namespace, directory: Path)
     with at_work(network, directory, user=USER) as helper:
         assert limit(helper.pid, "Max processes") == ["0", "0"]
         works(network, helper)
-        # One of its threads writes the record.
-        tasks = list(Path(f"/proc/{helper.pid}/task").iterdir())
-        assert [(task / "children").read_text() for task in tasks] == ["", ""]
+        tasks = Path(f"/proc/{helper.pid}/task")
+        assert [task.name for task in tasks.iterdir()] == [str(helper.pid)]
+        assert (tasks / str(helper.pid) / "children").read_text() == ""
 
 
 def test_its_record_becomes_the_users_with_all_that_is_in_it(
@@ -519,21 +512,13 @@ def test_root_that_may_not_give_away_files_says_so(network: Namespace, directory
     )
 
 
-def test_where_it_may_have_no_second_thread_it_says_so(network: Namespace, directory: Path) -> None:
-    assert refusal(network, directory, user=USER, around=("prlimit", "--nproc=0")) == (
-        EX_CANNOT_START,
-        "yaim-helper: can't start new thread: the record needs one of its own\n",
-    )
-
-
 # --- what it could do if it were taken over -------------------------------------------------------
 
 
 TRIED = """
 import os, resource, socket, sys
-from yaim_helper.privileges import User, drop_to, start_nothing_more
+from yaim_helper.privileges import User, drop_to
 drop_to(User("user", int(sys.argv[1]), int(sys.argv[2])))
-start_nothing_more()
 try:
     eval(sys.argv[3])
     told = "done"

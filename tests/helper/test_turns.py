@@ -12,16 +12,10 @@ from typing import NoReturn
 import pytest
 from yaim_helper import clock
 from yaim_helper.addresses import Kernel, KernelError
-from yaim_helper.asked import Asked
-from yaim_helper.audit import AuditLog, Past, boot_id, session
+from yaim_helper.audit import AuditLog
 from yaim_helper.clock import Jumps
-from yaim_helper.connections import MAX_UNDER_WAY
-from yaim_helper.holdings import Holdings
 from yaim_helper.policy import read_policy
-from yaim_helper.protocol import read_request
-from yaim_helper.recorder import Recorder
 from yaim_helper.server import SUMMARY_EVERY_S, Server
-from yaim_helper.sources import Sources
 
 from tests.helper.network import boottime
 from tests.helper.process import (
@@ -39,7 +33,6 @@ from yaim.lab.namespaces import Namespace
 @dataclass(frozen=True, slots=True)
 class Served:
     server: Server
-    recorder: Recorder
     path: Path
     audit_log: Path
 
@@ -48,20 +41,12 @@ class Served:
         with Client(self.path) as client:
             self.server.turn(0)
             assert self.ask(client, "hello", version=1, cluster="test", node="n1")["result"] == "ok"
-            # That a segment has begun is news, but none of what is asked from now on.
-            assert self.recorder.drain(20.0)
-            self.server.turn(0)
             yield client
 
     def ask(self, client: Client, op: str, **fields: object) -> Message:
         number = client.send(op, **fields)
-        while not is_answered(client):
-            self.server.turn(0.01)
+        self.server.turn(0)
         return client.receive(number)
-
-    def records(self) -> list[Message]:
-        assert self.recorder.drain(20.0)
-        return read_records(self.audit_log)
 
 
 def is_answered(client: Client) -> bool:
@@ -80,24 +65,22 @@ def served(network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with network.entered(), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
         listener.listen()
-        recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
-        yield Served(Server(listener, read, recorder), recorder, path, read.audit_log)
-        recorder.close()
-
-
-def fail(*_: object) -> NoReturn:
-    raise KernelError(errno.ENOBUFS, "No buffer space available")
+        audit = AuditLog(read.audit_log, read.sha256)
+        yield Served(Server(listener, read, audit), path, read.audit_log)
 
 
 def test_a_list_that_the_kernel_does_not_give_has_failed_on_record(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise KernelError(errno.ENOBUFS, "No buffer space available")
+
     with served.client() as client:
         monkeypatch.setattr(Kernel, "addresses", fail)
         reply = served.ask(client, "list", after="")
     failed = {"errno": errno.ENOBUFS, "reason": "No buffer space available"}
     assert reply == {"result": "failed", **failed}
-    (*_, told) = essence(served.records())
+    (*_, told) = essence(read_records(served.audit_log))
     del told["id"]
     assert told == {
         **{"type": "result", "cluster": "test", "op": "list", "outcome": "failed"},
@@ -139,117 +122,6 @@ def test_who_has_spent_too_much_is_not_read(served: Served) -> None:
         assert boottime() - began > 0.9
 
 
-def test_a_connection_that_ends_when_it_is_resumed_is_not_read_any_more(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though it was ready in the same turn."""
-    with served.client() as client:
-        client.send("add", **add("192.0.2.10"))
-        served.server.turn(0)
-    assert served.recorder.drain(20.0)
-    (connection,) = served.server._connections
-    ready = [(served.recorder, served.recorder), (connection.socket, connection)]
-    monkeypatch.setattr(Sources, "ready", lambda *_: ready)
-    served.server.turn(0)
-    assert served.server._connections == set()
-    (*_, result) = essence(served.records())
-    assert (result["op"], result["outcome"]) == ("add", "ok")
-
-
-def test_who_does_not_take_the_first_of_several_replies_is_hung_up_on(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> NoReturn:
-        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-
-    with served.client() as client:
-        for number in (10, 11):
-            client.send("add", **add(f"192.0.2.{number}"))
-        monkeypatch.setattr("yaim_helper.connections.write_reply", fail)
-        served.server.turn(0)
-        assert served.recorder.drain(20.0)
-        served.server.turn(0)
-        assert served.server._connections == set()
-    (*_, told) = essence(served.records())
-    assert told["reason"] == "does not take its replies: Resource temporarily unavailable"
-
-
-def test_who_has_gone_before_its_reply_is_not_told_of(served: Served) -> None:
-    """That it has is not read yet then."""
-    with served.client() as client:
-        client.send("list", after="")
-    served.server.turn(0)
-    assert served.server._connections == set()
-    assert [each for each in served.records() if each["type"] == "hung-up"] == []
-
-
-def test_who_has_too_much_under_way_is_not_read(served: Served) -> None:
-    with served.client() as client:
-        (connection,) = served.server._connections
-        waiting = Asked(read_request(b'{"op": "list", "id": 0, "after": ""}'), boottime())
-        connection.asked.extend([waiting] * MAX_UNDER_WAY)
-        client.send("list", after="")
-        served.server._serve(connection)
-        assert connection.last_id == 1
-        connection.asked.clear()
-
-
-def is_told_by_last_segment(served: Served, address: str) -> bool:
-    """To the next life, which believes it to tell all."""
-    past = Past(boot_id(), session())
-    past.read(max(served.audit_log.glob("audit-*")).read_bytes())
-    return past.is_whole and address in past.places
-
-
-def test_no_segment_begins_between_the_intent_of_an_add_and_its_result(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is held then is not all that may be there when the helper is killed."""
-    monkeypatch.setattr("yaim_helper.recorder.DESCRIBE_EVERY_S", 0.0)
-    with served.client() as client:
-        assert served.ask(client, "remove", address="192.0.2.10")["result"] == "ok"
-        served.records()
-        served.recorder._log._segment_bytes = 1
-        asked = client.send("add", **add("192.0.2.10"))
-        served.server.turn(0)
-        for _ in range(2):
-            served.recorder.note([{"type": "note"}])
-            served.records()
-        assert (served.recorder.number, is_told_by_last_segment(served, "192.0.2.10")) == (2, True)
-        served.server.turn(0)
-        assert client.receive(asked)["result"] == "ok"
-        served.recorder.note([{"type": "note"}])
-        served.records()
-        assert served.recorder.number > 2
-        assert is_told_by_last_segment(served, "192.0.2.10")
-
-
-def test_no_segment_begins_while_the_kernel_does_not_tell_what_is_there(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would seem to tell of all that an earlier life has left."""
-    served.recorder.note([{"type": "note"}])
-    served.records()
-    served.recorder._log._segment_bytes = 1
-    with monkeypatch.context() as patch:
-        patch.setattr(Kernel, "addresses", fail)
-        served.recorder.note([{"type": "note"}])
-        served.records()
-        assert served.recorder.number == 1
-    served.recorder.note([{"type": "note"}])
-    served.records()
-    assert served.recorder.number == 2
-
-
-def test_a_helper_does_not_start_if_it_cannot_tell_what_is_there(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Holdings, "_take_stock", lambda _: None)
-    monkeypatch.setattr(Kernel, "addresses", fail)
-    with pytest.raises(KernelError):
-        Server(served.server._listener, served.server._policy, served.recorder)
-
-
 def test_renewals_are_summed_up_when_a_minute_is_over(served: Served) -> None:
     with served.client() as client:
         ask = served.ask(client, "add", **add("192.0.2.10"))
@@ -260,7 +132,7 @@ def test_renewals_are_summed_up_when_a_minute_is_over(served: Served) -> None:
         served.server._renewals.since -= SUMMARY_EVERY_S
         served.server.turn(0)
         served.server.turn(0)
-    summed_up = [each for each in served.records() if each["type"] == "renewals"]
+    summed_up = [each for each in read_records(served.audit_log) if each["type"] == "renewals"]
     assert [each["count"] for told in summed_up for each in told["owners"]] == [3]
 
 

@@ -3,14 +3,10 @@
 No TTL below a minimum. What has expired goes at the next scan, twice a second; until then a
 keepalive of it is not answered, and it can still bear keys. A new leader starts every lease at its
 full TTL, and a little more. Without a leader nothing is answered and nothing expires.
-
-Full (NOSPACE), it grants no lease. What else it refuses depends: see Refuses. Some of the writes
-that it refuses are done all the same (server/etcdserver/apply, quotaApplierV3).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 from math import inf
 from typing import TypeAlias, assert_never
 
@@ -28,7 +24,6 @@ from yaim.core.actions import (
 from yaim.core.events import (
     ClusterRead,
     Event,
-    LeaseFailed,
     LeaseGone,
     LeaseKept,
     LeaseRevoked,
@@ -56,9 +51,6 @@ from yaim.core.model import (
 SCAN_EVERY_S = 0.5
 EXTENDED_S = 1.0
 """What a new leader adds to each TTL: an election timeout."""
-DONE_ONE_IN = 5
-"""Of the writes that a full etcd refuses, the first among them. Fewer really, but enough to see
-what comes of it."""
 NO_LEASE = LeaseId(0)
 
 EtcdAction: TypeAlias = (
@@ -71,17 +63,6 @@ EtcdAction: TypeAlias = (
     | ClaimMarks
     | ReleaseMarks
 )
-
-
-class Refuses(Enum):
-    """What a full etcd refuses, besides leases."""
-
-    NOTHING = "nothing"
-    """What stands in nested transactions takes no space."""
-    PUTS = "puts"
-    """Should that be mended one day."""
-    WRITES = "writes"
-    """Before 3.4.20 and 3.5.7: every transaction, when it is full to its last byte."""
 
 
 @dataclass(slots=True)
@@ -113,10 +94,6 @@ class ModelEtcd:
         self._last_lease = 0x100
         self.down_until = 0.0
         """Without a leader, or frozen, until then."""
-        self._full_until = 0.0
-        self._refuses = Refuses.NOTHING
-        self._refused = 0
-        """Writes, since it is full."""
         self._view: ClusterView | None = None
         self._scan()
 
@@ -150,23 +127,6 @@ class ModelEtcd:
     def freeze(self, seconds: float) -> None:
         """All of it, as with SIGSTOP: it goes on with what it had, and the same leader."""
         self.down_until = max(self.down_until, self._timeline.now + seconds)
-
-    def fill(self, seconds: float, refuses: Refuses) -> None:
-        """No space for so long."""
-        self._full_until = self._timeline.now + seconds
-        self._refuses = refuses
-        self._refused = 0
-
-    def _why_full(self, action: EtcdAction) -> str | None:
-        """Why the request is refused, if it is because there is no space."""
-        refused: tuple[type[EtcdAction], ...] = (GrantLease,)
-        if self._refuses is not Refuses.NOTHING:
-            refused += (AdvertiseNode, ClaimMarks)
-        if self._refuses is Refuses.WRITES:
-            refused += (WithdrawNode, ReleaseMarks)
-        if self._timeline.now < self._full_until and isinstance(action, refused):
-            return "database space exceeded"
-        return None
 
     def elect_now(self) -> None:
         self.down_until = self._timeline.now
@@ -210,12 +170,6 @@ class ModelEtcd:
         self.pool[entry.address] = entry
         self._changed()
 
-    def mend_entries(self) -> None:
-        """Those that no node can hold as they are."""
-        for entry in list(self.pool.values()):
-            if entry.fault or entry.interface == "eth9":
-                self.put_entry(replace(entry, fault="", interface=None))
-
     def delete_entry(self, address: Address) -> None:
         if self.pool.pop(address, None) is not None:
             self._changed()
@@ -238,17 +192,6 @@ class ModelEtcd:
 
     def do(self, action: EtcdAction, me: NodeName, sent_at: Boottime) -> Event | None:
         """Carry out a request; its answer, None if it has to wait."""
-        why_full = self._why_full(action)
-        if why_full is None:
-            return self._do(action, me, sent_at)
-        if isinstance(action, GrantLease | KeepLease | RevokeLease | ReadCluster):
-            return LeaseFailed(why_full)
-        self._refused += 1
-        if self._refused % DONE_ONE_IN == 1:
-            self._do(action, me, sent_at)
-        return WriteFailed(action.request, why_full, is_full=True)
-
-    def _do(self, action: EtcdAction, me: NodeName, sent_at: Boottime) -> Event | None:
         match action:
             case ReadCluster():
                 return ClusterRead(self.view())
@@ -279,7 +222,7 @@ class ModelEtcd:
                 node = self.nodes.pop(me, None)
                 if self._delete(action.release) or node is not None:
                     self._changed()
-                return NodeWithdrawn(action.request, Revision(self.revision))
+                return NodeWithdrawn(action.request)
             case ClaimMarks():
                 return self._claim(action, me)
             case ReleaseMarks():

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.sim.etcd import Refuses
 from tests.sim.timeline import address
 from yaim.core.model import PoolEntry, WrongEntry
 
@@ -185,32 +184,10 @@ def _record_fails(world: "World", fault: Fault) -> None:
     world.timeline.later(fault.seconds, again)
 
 
-def _record_purged(world: "World", fault: Fault) -> None:
-    """While the helper does not run, which knows nothing then of what it has put there."""
-    _helper_killed(world, fault)
-    kernel = world.host(fault.host).kernel
-    kernel.unrecorded |= kernel.ours.keys() | kernel.under_way
-    if fault.number % 2:
-        _coordinator_killed(world, fault)
-
-
-def _disk_hangs(world: "World", fault: Fault) -> None:
-    """The one of the helper's record."""
-    host = world.host(fault.host)
-    host.does_disk_hang = True
-    seconds = fault.seconds * (1.0, 0.1, 0.3)[fault.number % 3]
-    world.timeline.later(seconds, host.disk_answers)
-
-
 def _reloaded(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
     interval_s = (0.5, 1.0, 2.0)[fault.number % 3]
     host.change_settings(interval_s, has_other_check=fault.number % 2 == 0)
-
-
-def _check_added(world: "World", fault: Fault) -> None:
-    """By SIGHUP; its first answer takes its time."""
-    world.host(fault.host).add_slow_check(fault.seconds)
 
 
 # --- the host -----------------------------------------------------------------------------------
@@ -246,42 +223,30 @@ def _clock_set(world: "World", fault: Fault) -> None:
 def _link_down(world: "World", fault: Fault) -> None:
     """Without a carrier, or set down as well."""
     host = world.host(fault.host)
-    interface = ("eth0", "eth0", "eth1")[fault.number // 2 % 3]
-    host.set_link(interface, is_up=False, is_interface_up=fault.number % 2 == 0)
+    host.set_link(is_up=False, is_interface_up=fault.number % 2 == 0)
 
     def again() -> None:
         if not world.is_healed:
-            host.set_link(interface, is_up=True, is_interface_up=True)
+            host.set_link(is_up=True, is_interface_up=True)
 
     world.timeline.later(fault.seconds, again)
-
-
-def _routing_lock_held(world: "World", fault: Fault) -> None:
-    """RTNL: no address comes or goes meanwhile, whoever wants it, nor by the end of its
-    lifetime."""
-    world.host(fault.host).hold_routing_lock(fault.seconds)
 
 
 def _address_deleted(world: "World", fault: Fault) -> None:
     """By hand: ip address delete."""
     kernel = world.host(fault.host).kernel
     ours = sorted(kernel.ours)
-    if ours and not kernel.is_held:
+    if ours:
         kernel.delete(ours[fault.number % len(ours)])
 
 
 def _address_foreign(world: "World", fault: Fault) -> None:
-    """Somebody has added it by hand, with another prefix length, and removes it again."""
+    """Somebody has added it by hand, with another prefix length."""
     entry = world.entry(fault.number)
-    kernel = world.host(fault.host).kernel
+    foreign = world.host(fault.host).kernel.foreign
     if entry is not None:
-        kernel.add_foreign(entry)
-
-        def again() -> None:
-            if not world.is_healed:
-                kernel.delete_foreign(entry)
-
-        world.timeline.later(fault.seconds, again)
+        foreign.add(entry)
+        world.timeline.later(fault.seconds, lambda: foreign.discard(entry))
 
 
 # --- its service --------------------------------------------------------------------------------
@@ -355,10 +320,6 @@ def _etcd_frozen(world: "World", fault: Fault) -> None:
     world.etcd.freeze(fault.seconds)
 
 
-def _etcd_full(world: "World", fault: Fault) -> None:
-    world.etcd.fill(fault.seconds, tuple(Refuses)[fault.number % 3])
-
-
 def _leader_moved(world: "World", fault: Fault) -> None:
     world.etcd.elect_now()
 
@@ -408,48 +369,6 @@ def _entry_changed(world: "World", fault: Fault) -> None:
         world.etcd.put_entry(PoolEntry(entry, exclude=exclude or frozenset(), prefer=prefer))
 
 
-def _entry_moved(world: "World", fault: Fault) -> None:
-    """To another interface, or with another prefix length; to one that no node has; or so that no
-    node understands it."""
-    entry = world.entry(fault.number)
-    if entry is not None:
-        interface = (None, "eth0", "eth1", "eth1", "eth9")[fault.number % 5]
-        prefix = (None, 24)[fault.number // 5 % 2]
-        typo = "a trailing comma" if fault.number // 10 % 3 == 0 else ""
-        world.etcd.put_entry(PoolEntry(entry, interface, prefix, fault=typo))
-
-
-def _settings_moved(world: "World", fault: Fault) -> None:
-    """Another interface or netmask in yaim.yml, and SIGHUP."""
-    host = world.host(fault.host)
-    interface, netmask = ("eth0", "eth1")[fault.number % 2], (32, 24)[fault.number // 2 % 2]
-    host.settings = replace(host.settings, interface=interface, prefix_length_4=netmask)
-    host.reload()
-
-
-def _interface_fails(world: "World", fault: Fault) -> None:
-    """What is to go there from another one."""
-    host = world.host(fault.host)
-    host.fails_at = ("eth0", "eth1", "eth1")[fault.number % 3]
-
-    def again() -> None:
-        host.fails_at = ""
-
-    world.timeline.later(fault.seconds, again)
-
-
-def _entry_newer(world: "World", fault: Fault) -> None:
-    """With an option that older nodes do not know."""
-    entry = world.entry(fault.number)
-    if entry is not None:
-        world.etcd.put_entry(replace(world.etcd.pool[entry], schema=2))
-
-
-def _other_version(world: "World", fault: Fault) -> None:
-    host = world.host(fault.host)
-    host.change_version(is_older=not host.is_older)
-
-
 def _entry_wrong(world: "World", fault: Fault) -> None:
     world.etcd.put_wrong(WrongEntry("192.0.2.010", "not in canonical form"))
 
@@ -462,7 +381,6 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "coordinator killed": (3, _coordinator_killed),
     "coordinator stopped": (2, _coordinator_stopped),
     "coordinator restarted": (1.5, _coordinator_restarted),
-    "other version": (1.5, _other_version),
     "coordinator frozen": (3, _coordinator_frozen),
     "helper killed": (3, _helper_killed),
     "helper frozen": (3, _helper_frozen),
@@ -471,17 +389,13 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "helper refuses": (1.5, _helper_refuses),
     "network fails": (1, _network_fails),
     "record fails": (0.5, _record_fails),
-    "record purged": (0.7, _record_purged),
-    "disk hangs": (1, _disk_hangs),
     "reloaded": (0.5, _reloaded),
-    "check added": (1, _check_added),
     "powered off": (2, _powered_off),
     "VM paused": (1.5, _paused),
     "clock set": (0.7, _clock_set),
     "link down": (2, _link_down),
-    "routing lock held": (2, _routing_lock_held),
     "address deleted": (1.5, _address_deleted),
-    "address foreign": (2, _address_foreign),
+    "address foreign": (1, _address_foreign),
     "sick": (3, _sick),
     "flapping": (2, _flapping),
     "all flapping": (1, _all_flapping),
@@ -496,7 +410,6 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "leader lost": (2, _leader_lost),
     "leader moved": (1, _leader_moved),
     "etcd frozen": (1.5, _etcd_frozen),
-    "etcd full": (1.5, _etcd_full),
     "all slow": (1, _all_slow),
     "lease revoked": (0.3, _lease_revoked),
     "leases revoked": (0.7, _leases_revoked),
@@ -504,10 +417,6 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "entry added": (2, _entry_added),
     "entry deleted": (1, _entry_deleted),
     "entry changed": (1.5, _entry_changed),
-    "entry moved": (1.5, _entry_moved),
-    "settings moved": (0.7, _settings_moved),
-    "interface fails": (0.7, _interface_fails),
-    "entry newer": (0.7, _entry_newer),
     "entry wrong": (0.5, _entry_wrong),
     "stray mark": (0.5, _stray_mark),
 }

@@ -2,9 +2,8 @@
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import inf
 from traceback import format_exc
 from typing import TypeAlias
@@ -13,27 +12,17 @@ import yaim.core.placement
 import yaim.core.step
 from tests.sim.check import (
     CRASHED,
-    ELSEWHERE,
-    NOT_AGREED,
     NOT_BACK,
-    NOT_GIVEN_UP,
     NOT_HANDED_OVER,
-    NOT_KEPT,
     NOT_SETTLED,
-    NOT_TAKEN,
     NOT_THE_SAME,
-    NOT_TOLD,
-    NOT_TRIED,
     RESTLESS,
     STILL_WAITING,
-    STORM,
     Broken,
     eligible,
 )
-from tests.sim.etcd import Refuses
 from tests.sim.faults import Scenario, draw
-from tests.sim.host import RESTARTED_AFTER_S, Host
-from tests.sim.timeline import address
+from tests.sim.host import Host
 from tests.sim.world import World
 from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
 from yaim.core.placement import Placement
@@ -47,25 +36,13 @@ Marks: TypeAlias = Mapping[Address, Mark]
 LOOK_EVERY_S = 0.25
 HANDED_OVER_WITHIN_S = 3.0
 """A check, a removal, two writes, an add that may have to wait for a keepalive."""
-TOLD_WITHIN_S = 0.2
-"""That an address is there for another reason: a look at the kernel, a write."""
-TAKEN_WITHIN_S = 1.0
-"""What is there no more: a write, a claim, an add that may have to wait for a keepalive."""
 BACK_WITHIN_S = 2.0
 """What was held when all leases were lost: a keepalive, a read, a grant, two writes, an add."""
 WAITS_END_WITHIN_S = 1.0
 """After the settings have changed: one write."""
-REFUSED_FOR_S = 15.0
-TRIES_AT_MOST = 6
-"""Of a node in that time: after pauses of 1, 2 and then 4 s at least."""
-ALL_REFUSE_WITHIN_S = 1.0
-TRIED_WITHIN_S = 9.0
-"""After a refusal, what no other node can hold: 8 s and a handful of writes."""
 QUIET_S = 2.0
 """When all is settled nothing moves any more; that is watched for this long."""
 REPLAY_ONE_IN = 16
-RARELY = 200_000
-"""Objects that are made before the garbage collector looks at them."""
 
 
 def settled_within_s(scenario: Scenario) -> float:
@@ -107,12 +84,8 @@ def _run(world: World) -> None:
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
         raise Broken(RESTLESS, "all was settled, and something moved")
-    _mix_versions(world)
-    _break_entries(world)
     _lose_leases(world)
     _hand_over(world)
-    _have_elsewhere(world)
-    _refuse(world)
     if world.is_recorded:
         for host in world.hosts.values():
             replay(host)
@@ -151,84 +124,6 @@ def _is_waiting_for_a_name(world: World) -> bool:
     )
 
 
-def _break_entries(world: World) -> None:
-    """Now all entries become wrong, or name an interface that there is not. What is held stays
-    where it is; also when a coordinator is started anew, which knows only what is there, but then
-    an address may end meanwhile, and come back."""
-    if world.scenario.seed % 4 != 2 or _is_waiting_for_a_name(world):
-        return
-    etcd, timeline = world.etcd, world.timeline
-    before, moves = world.checker.holders(), world.checker.moves
-    entries = list(etcd.pool.values())
-    for number, entry in enumerate(entries, world.scenario.seed // 4):
-        wrong = replace(entry, interface="eth9"), PoolEntry(entry.address, fault="a typo")
-        etcd.put_entry(wrong[number % 2])
-    timeline.run(timeline.now + 1.0)
-    is_restarted = world.scenario.seed // 4 % 2 == 0
-    if is_restarted:
-        world.host(world.scenario.seed // 8).restart_coordinator()
-    timeline.run(timeline.now + QUIET_S + 1.0)
-    for entry in entries:
-        etcd.put_entry(entry)
-    timeline.run(timeline.now + QUIET_S)
-    has_moved = world.checker.moves != moves and not is_restarted
-    if world.checker.holders() != before or has_moved:
-        raise Broken(NOT_KEPT, f"{before} became {world.checker.holders()}")
-    world.checker.counts["entries broken and mended"] += len(entries)
-
-
-def _mix_versions(world: World) -> None:
-    """Now some nodes get an older version, and some entries options that it does not know. All is
-    held and even, also while one node is unhealthy; the others take what it had."""
-    seed, timeline = world.scenario.seed, world.timeline
-    hosts = list(world.hosts.values())
-    if len(hosts) < 2 or seed % 5 != 3 or _is_waiting_for_a_name(world):
-        return
-    older = [host for number, host in enumerate(hosts) if seed // 5 >> number & 1]
-    if len(older) == len(hosts):
-        older.pop()
-    older = older or hosts[:1]
-    entries = list(world.etcd.pool.values())
-    for number, entry in enumerate(entries, seed):
-        if number % 3 == 0:
-            world.etcd.put_entry(replace(entry, schema=2))
-    for host in older:
-        host.change_version(is_older=True)
-    timeline.run(timeline.now + RESTARTED_AFTER_S + 1.0)
-    _agree(world)
-    sick = world.host(seed // 3)
-    concerned = set(sick.kernel.ours)
-    sick.sick_until = inf
-    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
-    holders = world.checker.holders()
-    for each, names in eligible(world).items():
-        others = names - {sick.name}
-        if each in concerned and others and not others & set(holders.get(each, ())):
-            raise Broken(NOT_AGREED, f"{each} is on {holders.get(each)}")
-    sick.sick_until = 0.0
-    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
-    _agree(world)
-    for host in older:
-        host.change_version(is_older=False)
-    timeline.run(timeline.now + RESTARTED_AFTER_S + 1.0)
-    for entry in entries:
-        world.etcd.put_entry(entry)
-    _agree(world)
-    _end_waits(world)
-    moves = world.checker.moves
-    timeline.run(timeline.now + QUIET_S)
-    if world.checker.moves != moves:
-        raise Broken(RESTLESS, "all were of one version again, and something moved")
-    world.checker.counts["versions mixed"] += len(older)
-
-
-def _agree(world: World) -> None:
-    try:
-        _settle(world, world.timeline.now + settled_within_s(world.scenario))
-    except Broken as broken:
-        raise Broken(NOT_AGREED, str(broken)) from None
-
-
 def _lose_leases(world: World) -> None:
     """Now etcd loses all leases at once, or all its data but for the pool. Every node gets back
     what it had, and nothing else, also one that hears of it by its next keepalive only."""
@@ -251,133 +146,22 @@ def _lose_leases(world: World) -> None:
 
 
 def _hand_over(world: World) -> None:
-    """Now one node is unhealthy, or its link is down, and the others have nothing else to do; but
-    one of them may have got a check that has not answered yet."""
+    """Now one node is unhealthy, or its link is down, and the others have nothing else to do."""
     if len(world.hosts) < 2 or world.scenario.seed % 3:
         return
     host = world.host(world.scenario.seed // 6)
     if _is_waiting_for_a_name(world):
         return
-    concerned = set(host.kernel.ours)
-    slow = set()
-    if len(world.hosts) > 2 and world.scenario.seed % 4 < 2:
-        other = world.host(world.scenario.seed // 6 + 1)
-        other.add_slow_check(inf)
-        world.timeline.run(world.timeline.now + TOLD_WITHIN_S)
-        slow.add(other.name)
-    refuses = _fill(world)
     if world.scenario.seed % 2:
         host.sick_until = inf
     else:
-        concerned = {a for a, place in host.kernel.places.items() if place.interface == "eth0"}
-        host.set_link("eth0", is_up=False, is_interface_up=True)
+        host.set_link(is_up=False, is_interface_up=True)
     world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
-    if refuses in (Refuses.PUTS, Refuses.WRITES):
-        if not world.scenario.keeps:
-            _give_up(world, host, refuses, concerned)
-        world.etcd.fill(0.0, Refuses.NOTHING)
-        world.timeline.run(world.timeline.now + HANDED_OVER_WITHIN_S)
     holders = world.checker.holders()
-    for each, names in eligible(world).items():
-        others = names - {host.name} - slow
-        if each not in concerned:
-            continue
-        if others and not (names - {host.name}) & set(holders.get(each, ())):
-            raise Broken(NOT_HANDED_OVER, f"{each} is on {holders.get(each)}")
-
-
-def _have_elsewhere(world: World) -> None:
-    """Now somebody puts an address on a node that does not hold it. Its holder keeps it; when that
-    one cannot, nobody takes it; when it has gone, somebody does."""
-    if len(world.hosts) < 2 or world.scenario.seed % 3 != 2 or _is_waiting_for_a_name(world):
-        return
-    timeline, holders = world.timeline, world.checker.holders()
-    host = world.host(world.scenario.seed // 6)
-    theirs = sorted(a for a, names in holders.items() if names != [host.name])
-    if not theirs:
-        return
-    it = theirs[world.scenario.seed % len(theirs)]
-    host.kernel.add_foreign(it)
-    timeline.run(timeline.now + TOLD_WITHIN_S)
-    node = world.etcd.nodes.get(host.name)
-    if node is None or it not in node.advertisement.present:
-        raise Broken(NOT_TOLD, f"{host.name} has {it} and is {node}")
-    if world.checker.holders() != holders:
-        raise Broken(RESTLESS, f"{holders} became {world.checker.holders()}")
-    holder = world.hosts[holders[it][0]]
-    holder.sick_until = inf
-    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
-    now_on = world.checker.holders().get(it, [])
-    if set(now_on) - {holder.name}:
-        raise Broken(ELSEWHERE, f"{it}, which {host.name} has, is on {now_on}, too")
-    host.kernel.delete_foreign(it)
-    timeline.run(timeline.now + TAKEN_WITHIN_S)
-    others = eligible(world)[it] - {holder.name}
-    now_on = world.checker.holders().get(it, [])
-    if others and not others & set(now_on):
-        raise Broken(NOT_TAKEN, f"{it} is on {now_on or 'no node'}")
-
-
-def _refuse(world: World) -> None:
-    """Now an address joins the pool that every helper refuses. When all have, nothing moves because
-    of it; when one helper adds it, without anything that would tell of that, it is taken there, and
-    the others do not try any more."""
-    if world.scenario.seed % 3 != 1 or _is_waiting_for_a_name(world):
-        return
-    timeline, checker, number = world.timeline, world.checker, world.scenario.seed // 3
-    code = ("not-allowed", "limit", "primary", "failed")[number % 4]
-    for host in world.hosts.values():
-        host.refuses_one = address(250), code
-    world.etcd.put_entry(PoolEntry(address(250)))
-    timeline.run(timeline.now + ALL_REFUSE_WITHIN_S)
-    moves, adds = checker.moves, checker.counts["AddAddress"]
-    timeline.run(timeline.now + REFUSED_FOR_S)
-    if checker.moves != moves:
-        raise Broken(RESTLESS, f"something moved because {address(250)} is refused")
-    tries = checker.counts["AddAddress"] - adds
-    if not len(world.hosts) <= tries <= TRIES_AT_MOST * len(world.hosts):
-        raise Broken(STORM, f"{tries} tries by {len(world.hosts)} nodes")
-    one = world.host(number // 4)
-    one.refuses_one = None
-    timeline.run(timeline.now + TRIED_WITHIN_S)
-    moves = checker.moves
-    timeline.run(timeline.now + REFUSED_FOR_S)
-    if checker.holders().get(address(250)) != [one.name]:
-        raise Broken(NOT_TRIED, f"{address(250)} is on {checker.holders().get(address(250))}")
-    # What has failed may have failed for a while only: each other node tries it once more, later.
-    tries = len(world.hosts) - 1 if code == "failed" else 0
-    if checker.moves - moves > 2 * tries:
-        raise Broken(RESTLESS, f"something moved because others refuse {address(250)}")
-
-
-def _fill(world: World) -> Refuses | None:
-    """Every other time etcd is full then."""
-    number = world.scenario.seed // 6
-    if number % 2:
-        return None
-    refuses = tuple(Refuses)[number // 2 % len(Refuses)]
-    world.checker.counts[f"handed over while a full etcd refused {refuses.value}"] += 1
-    world.etcd.fill(inf, refuses)
-    return refuses
-
-
-def _give_up(world: World, host: Host, refuses: Refuses, concerned: set[Address]) -> None:
-    """Nobody can claim what this node gives up, as long as etcd is full. But of one that can hold
-    nothing any more nothing stays, neither marks nor an advertisement that tells others to leave
-    addresses to it."""
-    timeline = world.timeline
-    if refuses is Refuses.WRITES:
-        timeline.run(timeline.now + world.granted_s)
-    node = world.etcd.nodes.get(host.name)
-    if concerned & host.kernel.ours.keys():
-        raise Broken(NOT_GIVEN_UP, f"{host.name} has {', '.join(map(str, host.kernel.ours))}")
-    is_well = host.sick_until != inf
-    if is_well and any(each.interface == "eth1" for each in world.etcd.pool.values()):
-        return
-    if any(mark.holder == host.name for mark in world.etcd.marks.values()):
-        raise Broken(NOT_GIVEN_UP, f"{host.name} has marks")
-    if node is not None and any(map(node.can_hold, world.etcd.pool.values())):
-        raise Broken(NOT_GIVEN_UP, f"{host.name} is advertised as {node.advertisement}")
+    for address, names in eligible(world).items():
+        others = names - {host.name}
+        if not others & set(holders.get(address, ())) and others:
+            raise Broken(NOT_HANDED_OVER, f"{address} is on {holders.get(address)}")
 
 
 def replay(host: Host) -> None:
@@ -392,11 +176,9 @@ def replay(host: Host) -> None:
             raise Broken(NOT_THE_SAME, f"{host.name} at {taken.now}: {taken.actions}")
 
 
-@contextmanager
-def quickly() -> Iterator[None]:
-    """Many schedules one after the other: the cores share what place() has answered to the very
-    same mappings (it is pure, and all of them are told the same views), and what nobody uses any
-    more is collected from time to time only."""
+def remember_placement() -> None:
+    """Let the cores share what place() has answered to the very same mappings: it is pure, and all
+    of them are told the same views."""
     real, module = yaim.core.placement.place, vars(yaim.core.step)
     known: dict[tuple[int, int, int], tuple[object, Placement]] = {}
 
@@ -410,14 +192,7 @@ def quickly() -> Iterator[None]:
             found = known[key] = (pool, nodes, marks), real(pool, nodes, marks)
         return found[1]
 
-    thresholds = gc.get_threshold()
-    gc.set_threshold(RARELY, *thresholds[1:])
     module["place"] = place
-    try:
-        yield
-    finally:
-        module["place"] = real
-        gc.set_threshold(*thresholds)
 
 
 @dataclass
@@ -457,16 +232,20 @@ class Tally:
 
 def play_all(seeds: Iterable[int]) -> Tally:
     tally = Tally()
-    with quickly():
-        for seed in seeds:
-            scenario = draw(seed)
-            run = play(scenario, is_recorded=seed % REPLAY_ONE_IN == 0)
-            world = run.world
-            tally.schedules += 1
-            tally.seconds += world.timeline.now
-            tally.steps += world.steps
-            tally.faults.update(fault.kind for fault in scenario.faults)
-            tally.checked += world.checker.counts
-            if run.broken is not None:
-                tally.failed[seed] = str(run.broken).splitlines()[-1]
+    remember_placement()
+    gc.disable()
+    for seed in seeds:
+        scenario = draw(seed)
+        run = play(scenario, is_recorded=seed % REPLAY_ONE_IN == 0)
+        world = run.world
+        tally.schedules += 1
+        tally.seconds += world.timeline.now
+        tally.steps += world.steps
+        tally.faults.update(fault.kind for fault in scenario.faults)
+        tally.checked += world.checker.counts
+        if run.broken is not None:
+            tally.failed[seed] = str(run.broken).splitlines()[-1]
+        if seed % 16 == 0:
+            gc.collect()
+    gc.enable()
     return tally

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
-from math import inf
 from queue import SimpleQueue
 from random import Random
 from typing import TypeVar, assert_never
@@ -22,7 +21,7 @@ from typing import TypeVar, assert_never
 import pytest
 
 from tests.etcd.conftest import BY_DEFAULT, EtcdServer
-from tests.sim.etcd import EXTENDED_S, SCAN_EVERY_S, ModelEtcd, Refuses
+from tests.sim.etcd import EXTENDED_S, SCAN_EVERY_S, ModelEtcd
 from tests.sim.first import going_first
 from tests.sim.timeline import Timeline, address
 from yaim.boottime import boottime
@@ -40,7 +39,6 @@ from yaim.core.events import (
     ClusterChanged,
     ClusterRead,
     Event,
-    LeaseFailed,
     LeaseGone,
     LeaseKept,
     LeaseRevoked,
@@ -293,7 +291,7 @@ class Both:
                 return NodeAdvertised(request, self._node(node))
             case MarksClaimed(request, marks, lost, revision):
                 return MarksClaimed(request, self._marks(marks), lost, self._revision(revision))
-            case MarksReleased(revision=revision) | NodeWithdrawn(revision=revision):
+            case MarksReleased(revision=revision):
                 return replace(answer, revision=self._revision(revision))
             case _:
                 return answer
@@ -459,51 +457,6 @@ def test_random_requests_are_answered_alike(real: RealEtcd) -> None:
         author.end()
         both.compare_watches()
     assert answers == ANSWERS, "not every kind of answer was seen"
-
-
-def test_an_etcd_that_is_full_answers_alike(real: RealEtcd) -> None:
-    """Of what is told: that it was refused for want of space."""
-    both = Both(real)
-    name = NODES[0]
-    for each in ADDRESSES[:2]:
-        both.model.put_entry(PoolEntry(each))
-        real.put_entry(PoolEntry(each))
-    lease = Advertised.under(both, name, 60).lease
-    with full(real):
-        both.model.fill(inf, Refuses.NOTHING)
-        refused = both.model.do(GrantLease(60), name, Boottime(0.0))
-        told = real.nodes[name].ask(GrantLease(60))
-        assert isinstance(refused, LeaseFailed) and isinstance(told, LeaseFailed)
-        assert refused.reason in told.reason
-        assert isinstance(both.ask(name, KeepLease(lease)), LeaseKept)
-        revision = both.model.nodes[name].revision
-        claimed = both.ask(name, ClaimMarks(2, ADDRESSES[:2], lease, revision))
-        assert isinstance(claimed, MarksClaimed) and len(claimed.marks) == 2
-        ill = replace(both.model.nodes[name].advertisement, is_healthy=False)
-        told = both.ask(name, AdvertiseNode(3, ill, lease, revision, claimed.marks[:1]))
-        assert isinstance(told, NodeAdvertised)
-        both.ask(name, ReleaseMarks(4, claimed.marks[1:], told.node.revision))
-        assert both.ask(name, WithdrawNode(5, lease, told.node.revision, ())) == NodeWithdrawn(
-            5, both.model.view().revision
-        )
-        both.compare_views()
-        both.ask(name, RevokeLease(lease))
-
-
-@contextmanager
-def full(real: RealEtcd) -> Iterator[None]:
-    """More is in it than it may hold."""
-    quota = "--quota-backend-bytes=1"
-    try:
-        real.server.stop()
-        real.server.add_options(quota)
-        real.server.start()
-        yield
-    finally:
-        real.server.stop()
-        real.server.add_options("--quota-backend-bytes=0")
-        real.server.start()
-        real.server.ctl("alarm", "disarm")
 
 
 # --- leases in time --------------------------------------------------------------------------

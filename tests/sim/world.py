@@ -4,16 +4,14 @@ Everything that happens follows from the scenario. Each host draws its chances f
 its own, so that a fault left out changes little for the others.
 """
 
-from collections.abc import Mapping
 from random import Random
 
 from tests.sim.check import Checker, eligible, why_not_even
-from tests.sim.etcd import ModelEtcd, Refuses
+from tests.sim.etcd import ModelEtcd
 from tests.sim.faults import Fault, Scenario, apply
 from tests.sim.host import Host
 from tests.sim.timeline import Timeline, address
-from yaim.core.model import Address, ClusterView, NodeName, Place, PoolEntry
-from yaim.core.placement import schema_of
+from yaim.core.model import Address, ClusterView, NodeName, PoolEntry
 
 ETCD_TIMEOUT_PER_TTL = 1 / 3
 """As in yaim/configured.py."""
@@ -61,7 +59,6 @@ class World:
         return pool[number % len(pool)] if pool else None
 
     def _etcd_changed(self, view: ClusterView) -> None:
-        self.checker.etcd_changed(view.nodes)
         for host in self.hosts.values():
             host.wire.watched(view)
 
@@ -75,9 +72,7 @@ class World:
         self.loss = 0.0
         if not self.etcd.is_up:
             self.etcd.elect_now()
-        self.etcd.fill(0.0, Refuses.NOTHING)
         self.etcd.put_wrong()
-        self.etcd.mend_entries()
         self.etcd.delete_stray_marks()
         for host in self.hosts.values():
             host.heal()
@@ -104,37 +99,12 @@ class World:
                 return f"{each} is on {holder[each]}, which may not hold it"
             if mark is None or mark.holder != holder[each]:
                 return f"{each} is on {holder[each]}, and the mark is {mark}"
-            if (why_not := self._why_elsewhere(each, holder[each])) is not None:
-                return why_not
         for name in self.hosts:
             node = self.etcd.nodes.get(name)
             if node is None or not node.advertisement.is_healthy:
                 return f"{name} is not advertised as healthy"
-            if node.advertisement.session != self.hosts[name].session:
-                return f"{name} waits for the lease of its earlier life to end"
             if node.advertisement.down:
                 return f"{name} says that an interface is down"
-            if node.advertisement.present:
-                return f"{name} says that it has {len(node.advertisement.present)} addresses itself"
             if node.advertisement.refused:
                 return f"{name} leaves {len(node.advertisement.refused)} addresses to others"
-        return self._why_not_even(holder, may_hold)
-
-    def _why_not_even(
-        self, holder: Mapping[Address, NodeName], may_hold: Mapping[Address, frozenset[NodeName]]
-    ) -> str | None:
-        """What all understand is even for itself; the rest beside that, which stays for it."""
-        lowest = schema_of(self.etcd.nodes)
-        shared = {a for a in holder if self.etcd.pool[a].schema <= lowest}
-        beside = {a: frozenset({holder[a]}) if a in shared else may_hold[a] for a in holder}
-        return why_not_even(
-            {a: holder[a] for a in shared}, {a: may_hold[a] for a in may_hold if a in shared}
-        ) or why_not_even(holder, beside)
-
-    def _why_elsewhere(self, address: Address, holder: NodeName) -> str | None:
-        """If an address is not where its entry and its holder's settings have it."""
-        entry, settings = self.etcd.pool[address], self.hosts[holder].settings
-        interface = entry.interface or settings.interface
-        should = Place(interface, entry.prefix_length or settings.prefix_length_4)
-        place = self.hosts[holder].kernel.places[address]
-        return f"{address} is on {place}, not on {should}" if place != should else None
+        return why_not_even(holder, may_hold)

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from yaim import __version__
 from yaim.checks.http_codes import Codes, codes
-from yaim.checks.http_failure import BrokenOff, NotUnpacked, is_reset, verdict
+from yaim.checks.http_failure import BrokenOff, NotUnpacked, verdict
 from yaim.checks.time_limit import LimitedAdapter, TimeLimit
 from yaim.checks.tls_files import UnfitFile, file_faults, unfit_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -84,13 +84,8 @@ class Answer:
 
     code: int
     body: bytes
-    """At most MAX_BODY_BYTES, unpacked; or as much of it as came."""
+    """At most MAX_BODY_BYTES, unpacked."""
     redirects: int = 0
-    failure: Unhealthy | CannotTell | None = None
-    """What ended the body, if that was not its end."""
-    is_short: bool = False
-    """Whether more was announced than came. One that is to go on until the connection is closed
-    may be whole when that is reset."""
 
 
 def check_http(check: HttpCheck, timeout_s: float) -> Verdict:
@@ -103,7 +98,7 @@ def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhe
     """What check_http judges, or why there is nothing to judge. Raises nothing."""
     with TimeLimit(timeout_s) as limit:
         try:
-            answer = _get(check, limit, kind)
+            answer = _get(check, limit)
         except _LedAstray as error:
             return Unhealthy(f"{error}, expected HTTP {check.expected_code.told}")
         except (
@@ -125,7 +120,6 @@ def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhe
 
 
 def judge(check: HttpCheck, answer: Answer) -> Verdict:
-    """What is asked of it counts, and nothing that may have come after that."""
     found = f"HTTP {answer.code}"
     if answer.redirects:
         found += f" after {answer.redirects} redirect{'s' if answer.redirects > 1 else ''}"
@@ -134,14 +128,12 @@ def judge(check: HttpCheck, answer: Answer) -> Verdict:
         told = f": {line!r}" if line else ""
         return Unhealthy(printable(f"{found}, expected {check.expected_code.told}{told}"))
     expected, contained = check.expected_response, check.expected_response_contains
-    if expected is not None and (answer.is_short or answer.body != expected.encode()):
+    if expected is not None and answer.body != expected.encode():
         shown = _shown(expected.encode())
-        told = f"{found}, expected the body {shown}, got {_shown(answer.body)}"
-        return answer.failure or Unhealthy(told)
+        return Unhealthy(f"{found}, expected the body {shown}, got {_shown(answer.body)}")
     if contained is not None and contained.encode() not in answer.body:
         shown = _shown(contained.encode())
-        told = f"{found}, expected {shown} in the body, got {_shown(answer.body)}"
-        return answer.failure or Unhealthy(told)
+        return Unhealthy(f"{found}, expected {shown} in the body, got {_shown(answer.body)}")
     return Healthy(found)
 
 
@@ -166,7 +158,7 @@ class _LedAstray(Exception):
     """A redirect that leads nowhere."""
 
 
-def _get(check: HttpCheck, limit: TimeLimit, kind: str) -> Answer:
+def _get(check: HttpCheck, limit: TimeLimit) -> Answer:
     """Raises _LedAstray, what requests and urllib3 raise, and what http_failure has.
 
     Redirects are followed here: requests would read their bodies whole, however long, and give
@@ -187,10 +179,7 @@ def _get(check: HttpCheck, limit: TimeLimit, kind: str) -> Answer:
             cert=cert,
         ) as response:
             if not response.is_redirect or response.status_code in check.expected_code:
-                body = _read_body(response, limit)
-                code, why = response.status_code, body.failure
-                failure = None if why is None else verdict(why, limit.target, kind)
-                return Answer(code, body.content, redirects, failure, body.is_short)
+                return Answer(response.status_code, _read_body(response, limit), redirects)
         before, url = url, _target(url, response)
         if requests.Session().should_strip_auth(before, url):  # type: ignore[no-untyped-call]
             auth = None
@@ -238,48 +227,29 @@ def _check_tls_files(check: HttpCheck) -> None:
         raise UnfitFile(f"{error.strerror}: {error.filename}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    content: bytes
-    failure: Exception | None
-    is_short: bool
-
-
-def _read_body(response: requests.Response, limit: TimeLimit) -> _Body:
-    """The body, or as much as is looked at, or as much as came. urllib3 1.26 does not notice one
-    that breaks off; most of its versions unpack without bounds, and read chunks so, which read()
-    leaves to http.client.
+def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:
+    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off; most
+    of its versions unpack without bounds, and read chunks so, which read() leaves to http.client.
     """
     read = bytearray()
-    failure: Exception | None = None
-    length = response.headers.get("Content-Length", "")
-    has_body = response.status_code not in _WITHOUT_BODY
-    has_length = has_body and length.isdecimal() and not response.raw.chunked
-    announced = int(length) if has_length else None
-    try:
-        while piece := response.raw.read(16384, decode_content=False):
-            read += piece
-            if len(read) > MAX_BODY_BYTES:
-                break
-            if limit.has_passed:
-                raise BrokenOff
-        else:
-            if announced is not None and len(read) < announced:
-                raise BrokenOff
-            if announced is None and not response.raw.chunked:
-                limit.raise_reset()
-    except (HTTPError, http.client.HTTPException, OSError, BrokenOff) as error:
-        failure = error
-    is_short = failure is not None and (
-        announced is not None or response.raw.chunked or not is_reset(failure)
-    )
-    content, misfit = _unpacked(bytes(read), response.headers.get("Content-Encoding", ""))
-    return _Body(content[:MAX_BODY_BYTES], failure or misfit, is_short or misfit is not None)
+    while piece := response.raw.read(16384, decode_content=False):
+        read += piece
+        if len(read) > MAX_BODY_BYTES:
+            break
+        if limit.has_passed:
+            raise BrokenOff
+    else:
+        length = response.headers.get("Content-Length", "")
+        has_length = length.isdecimal() and not response.raw.chunked
+        has_body = response.status_code not in _WITHOUT_BODY
+        if has_length and has_body and len(read) < int(length):
+            raise BrokenOff
+    packing = response.headers.get("Content-Encoding", "")
+    return _unpacked(bytes(read), packing)[:MAX_BODY_BYTES]
 
 
-def _unpacked(body: bytes, encoding: str) -> tuple[bytes, Exception | None]:
-    """As much as is looked at, and why it is not all. What is packed in another way, or more than
-    once, stays as it is."""
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """As much as is looked at. What is packed in another way, or more than once, stays as it is."""
     formats = _ZLIB_FORMATS.get(encoding.strip().lower(), ()) if body else ()
     for wbits in formats:
         unpacker = zlib.decompressobj(wbits)
@@ -287,6 +257,9 @@ def _unpacked(body: bytes, encoding: str) -> tuple[bytes, Exception | None]:
             found = unpacker.decompress(body, MAX_BODY_BYTES)
         except zlib.error:
             continue
-        is_cut = not unpacker.eof and max(len(found), len(body)) < MAX_BODY_BYTES
-        return found, BrokenOff() if is_cut else None
-    return body, NotUnpacked() if formats else None
+        if not unpacker.eof and max(len(found), len(body)) < MAX_BODY_BYTES:
+            raise BrokenOff
+        return found
+    if formats:
+        raise NotUnpacked
+    return body

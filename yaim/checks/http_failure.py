@@ -49,11 +49,6 @@ def verdict(error: BaseException, target: str, kind: str) -> Unhealthy | CannotT
     return CannotTell(printable(f"{target}: the answer is not HTTP"))
 
 
-def is_reset(error: BaseException) -> bool:
-    """Whether it was the other side that ended the connection, and not with an orderly end."""
-    return any(isinstance(each, ConnectionError) for each in _chain(error))
-
-
 def _told(error: BaseException) -> str | None:
     match error:
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):

@@ -91,7 +91,7 @@ def check_patroni(check: PatroniCheck, timeout_s: float) -> Verdict:
     if answer.code != 200:
         return Unhealthy(f"{found}, expected 200: {status or 'without a status'}")
     if status is None:
-        return answer.failure or Unhealthy(f"{found}, expected Patroni's status with it")
+        return Unhealthy(f"{found}, expected Patroni's status with it")
     if status.state != "running" or status.role not in _ROLES.get(check.role, (status.role,)):
         wanted = "state running" if check.role == "any" else f"role {check.role}, state running"
         return Unhealthy(f"{status}, expected {wanted}")

@@ -2,21 +2,14 @@
 
 requests bounds each connect and each read by itself: a server that sends a byte now and then, or a
 name with many addresses, would hold it for ever.
-
-A server may answer and close without having read the request, as those that inetd starts do. Its
-kernel then resets the connection behind the answer, and whatever is done next fails: connecting,
-sending or reading. What came before the reset can be read all the same, so nothing but reading ends
-an attempt.
 """
 
-import errno
 import http
 import http.client
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -34,9 +27,6 @@ class TimeLimit:
     def __init__(self, seconds: float) -> None:
         self.target = ""
         """Host and port that were, or are to be, connected to last."""
-        self._was_reset = False
-        """Whether the last connection was, before anything was read. The kernel tells it once: what
-        is read then ends like an answer that is whole."""
         self._ends_at = time.monotonic() + seconds
         self._timer = threading.Timer(seconds, self._shut_down)
         self._timer.daemon = True
@@ -66,7 +56,6 @@ class TimeLimit:
         """To the first address of the host that takes the connection; one that is silent leaves
         time for the others. Raises OSError."""
         failure: OSError = OSError("the host name has no address")
-        self._was_reset = False
         addresses = look_up(host, port, self.left_s)
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             connection = socket.socket(family, kind, protocol)
@@ -74,9 +63,6 @@ class TimeLimit:
                 share_s = self.left_s / (len(addresses) - number)
                 connection.settimeout(max(share_s, 0.001))
                 connection.connect(address)
-            except ConnectionResetError:
-                # It was connected: nobody listening is "refused".
-                self._was_reset = True
             except OSError as error:
                 connection.close()
                 failure = error
@@ -85,20 +71,6 @@ class TimeLimit:
             self._apply_to(connection)
             return connection
         raise failure
-
-    def send(self, send: Callable[[], None]) -> None:
-        """Does it; what was to be sent may be answered already by a server that reads no more."""
-        try:
-            send()
-        except ConnectionResetError:
-            self._was_reset = True
-        except BrokenPipeError:
-            pass
-
-    def raise_reset(self) -> None:
-        """Raises ConnectionResetError, if that was kept back."""
-        if self._was_reset:
-            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
     def _apply_to(self, connected: socket.socket) -> None:
         """Keeps a duplicate: TLS takes the original's file descriptor away."""
@@ -129,11 +101,6 @@ class _Final(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException(f"got more than {MAX_INTERIM} interim answers")
 
-    def read(self, amt: int | None = None) -> bytes:
-        """What has come, at most so much: http.client's own waits for all of it, and forgets what
-        it has when the connection is reset meanwhile."""
-        return self.read1(-1 if amt is None else amt)
-
 
 class LimitedAdapter(HTTPAdapter):
     """Makes every connection under a time limit."""
@@ -152,21 +119,11 @@ class LimitedAdapter(HTTPAdapter):
             def _new_conn(self) -> socket.socket:
                 return limit.connect(self.host, self.port)
 
-            def send(self, data: Any) -> None:
-                if self.sock is None:
-                    self.connect()
-                limit.send(lambda: super(Connection, self).send(data))
-
         class SecureConnection(HTTPSConnection):
             response_class = _Final
 
             def _new_conn(self) -> socket.socket:
                 return limit.connect(self.host, self.port)
-
-            def send(self, data: Any) -> None:
-                if self.sock is None:
-                    self.connect()
-                limit.send(lambda: super(SecureConnection, self).send(data))
 
         class Pool(HTTPConnectionPool):
             ConnectionCls = Connection

@@ -118,13 +118,6 @@ class RenewAddresses:
     deadline: Boottime
 
 
-@dataclass(frozen=True, slots=True)
-class LookForAddresses:
-    """Look which addresses are on this host's interfaces, when nothing that was to be put there is
-    under way in the kernel any more. Answered by AddressesSeen or LookFailed: not before the kernel
-    lets go of its routing lock, which may take long."""
-
-
 class Level(Enum):
     DEBUG = "debug"
     INFO = "info"
@@ -171,7 +164,6 @@ Action: TypeAlias = (
     | AddAddress
     | RemoveAddress
     | RenewAddresses
-    | LookForAddresses
     | Report
     | End
 )

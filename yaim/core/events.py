@@ -4,11 +4,9 @@ A `request` number is that of the action which is being answered; the core ignor
 requests that it has given up on.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from yaim.core.allowlist import Rule
 from yaim.core.model import (
     Address,
     Boottime,
@@ -17,11 +15,8 @@ from yaim.core.model import (
     Mark,
     Network,
     Node,
-    Place,
     Revision,
-    frozen_mapping,
 )
-from yaim.core.refusals import Cause
 from yaim.core.settings import Settings
 
 
@@ -96,18 +91,16 @@ class NodeAdvertised:
 
 @dataclass(frozen=True, slots=True)
 class NodeNotAdvertised:
-    """Somebody else's advertisement stands under our name, or ours was changed; perhaps when some
-    of the marks that were to be released were so already."""
+    """Somebody else's advertisement stands under our name, or ours was changed."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
 class NodeWithdrawn:
-    """Our advertisement and the marks that were to be released are gone."""
+    """Our advertisement and our marks are gone."""
 
     request: int
-    revision: Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +115,7 @@ class MarksClaimed:
 
 @dataclass(frozen=True, slots=True)
 class MarksReleased:
-    """Of the marks that were to be released, those of these addresses were ours and are deleted;
-    others may be as they were, or not there any more."""
+    """Of the marks that were to be released, those of these addresses were ours and are deleted."""
 
     request: int
     addresses: frozenset[Address]
@@ -136,9 +128,6 @@ class WriteFailed:
 
     request: int
     reason: str
-    is_full: bool = False
-    """etcd has no space left (NOSPACE). It may have been done all the same, but not later than
-    now: the next read tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +149,6 @@ class HelperReady:
     addresses: tuple[AddressOnInterface, ...]
     left_over: frozenset[Address] = frozenset()
     """What an earlier life of the helper has left on our interfaces."""
-    places: Mapping[Address, Place] = field(default_factory=lambda: frozen_mapping({}))
-    """Where all of these are."""
-    rules: tuple[Rule, ...] = ()
-    """Of its allowlist; none: it does not tell them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +171,8 @@ class AddressRefused:
     request: int
     address: Address
     reason: str
-    cause: Cause
+    is_lasting: bool
+    """Whether it would be refused again (not allowed) or not (too late, too fast)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,23 +204,6 @@ class AddressGone:
     """The kernel tells that the address has left an interface of this host, whoever removed it."""
 
     address: Address
-    place: Place | None = None
-    """Which it has left; None: not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class AddressesSeen:
-    """As LookForAddresses asked: all on this host that look like the helper's. Nothing that was
-    asked of the kernel before can put another there."""
-
-    present: frozenset[Address]
-
-
-@dataclass(frozen=True, slots=True)
-class LookFailed:
-    """The kernel did not tell its addresses."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,19 +212,6 @@ class LinksObserved:
     change."""
 
     up: frozenset[str]
-    down: frozenset[str] | None = None
-    """Those that are there, and not up; None: not told."""
-    altnames: Mapping[str, str] = field(default_factory=lambda: frozen_mapping({}))
-    """Further names to the name."""
-
-
-@dataclass(frozen=True, slots=True)
-class AddressesObserved:
-    """What is on this host's interfaces and cannot be the helper's, which gives every address a
-    finite lifetime and no preferred one; told at the start, after LinksObserved, and after each
-    change."""
-
-    own: Mapping[Address, tuple[Place, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +264,7 @@ Event: TypeAlias = (
     | AddressRemoved
     | AddressesRenewed
     | AddressGone
-    | AddressesSeen
-    | LookFailed
     | LinksObserved
-    | AddressesObserved
     | ClockJumped
     | SettingsChanged
     | StopRequested

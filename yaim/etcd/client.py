@@ -34,7 +34,7 @@ from yaim.etcd.connection import (
     plain,
     shown,
 )
-from yaim.etcd.endpoints import KEEPS_LEASES, STATUS, Answer, Call, Endpoints
+from yaim.etcd.endpoints import STATUS, Answer, Call, Endpoints
 from yaim.etcd.schema import KeyValue
 
 logger = logging.getLogger(__name__)
@@ -101,9 +101,7 @@ class EtcdClient:
         return self._call(Call(lambda c: c.transact, request)).message
 
     def grant(self, ttl_s: int) -> EtcdLease:
-        """A new lease. etcd may grant a longer TTL than it is asked for. None is asked for where it
-        could not be kept."""
-        self._call(KEEPS_LEASES)
+        """A new lease. etcd may grant a longer TTL than it is asked for."""
         answer = self._call(Call(lambda c: c.grant, rpc.LeaseGrantRequest(TTL=ttl_s)))
         return EtcdLease(answer.message.ID, answer.message.TTL, answer.sent_at)
 
@@ -117,12 +115,6 @@ class EtcdClient:
 
     def revoke(self, lease: int) -> None:
         self._call(Call(lambda c: c.revoke, rpc.LeaseRevokeRequest(ID=lease)))
-
-    def alarms(self) -> frozenset[str]:
-        """Those that are raised, by etcd's names: NOSPACE, CORRUPT. Everybody may ask."""
-        request = rpc.AlarmRequest(action=rpc.AlarmRequest.GET)
-        answer = self._call(Call(lambda c: c.alarm, request, is_repeatable=True)).message
-        return frozenset(rpc.AlarmType.Name(each.alarm) for each in answer.alarms)
 
     def watch(self, start: bytes, end: bytes, revision: int) -> Iterator[Any]:
         """The WatchResponses for a key range from a revision on, without end.
@@ -227,34 +219,18 @@ class EtcdClient:
         return self._way().access
 
     def survey(self) -> dict[str, str]:
-        """Ask each endpoint for its status, and whether it keeps leases: what is wrong with those
-        that are not all right."""
+        """Ask each endpoint for its status: what is wrong with those that are not all right."""
         complaints: dict[str, str] = {}
         way = self._way()
         for endpoint in way.access.endpoints:
             one = replace(way, access=replace(way.access, endpoints=(endpoint,)))
-            complaint = self._complaint_about(one)
-            if complaint is not None:
-                complaints[endpoint] = complaint
+            try:
+                self._endpoints.call_over(one, STATUS).connection.leave("not needed")
+            except EtcdUnreachable as error:
+                complaints.update(error.complaints)
+            except EtcdError as error:
+                complaints[endpoint] = str(error)
         return complaints
-
-    def _complaint_about(self, way: Way) -> str | None:
-        """Of the only endpoint."""
-        token = self._token or NO_TOKEN
-        try:
-            self._endpoints.call_over(way, STATUS).connection.leave("not needed")
-        except EtcdUnreachable as error:
-            return "; ".join(error.complaints.values())
-        except EtcdError as error:
-            return str(error)
-        try:
-            probe = self._endpoints.call_over(way, replace(KEEPS_LEASES, token=token))
-            probe.connection.leave("not needed")
-        except EtcdUnreachable as error:
-            return "; ".join(error.complaints.values())
-        except EtcdError:
-            pass  # a token that is out of date says nothing of the endpoint
-        return None
 
     def _prove(self, way: Way) -> None:
         """Get in this way, and use it from now on. Raises EtcdError if it does not work."""

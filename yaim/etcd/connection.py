@@ -10,7 +10,6 @@ import etcd3.etcdrpc as rpc
 import grpc
 
 from yaim.etcd.access import EtcdAccess, EtcdError, Secrets
-from yaim.etcd.full import REMEDY_FOR_FULL
 
 NO_TOKEN = ""
 """In place of a token where etcd wants none."""
@@ -29,11 +28,6 @@ _CHANNEL_OPTIONS = (
 _NOT_CONNECTED = re.compile(
     r"failed to connect to all addresses; last error: .*?: ipv[46]:\S+: "
     r"(?:Failed to connect to remote host: )?(.+)"
-)
-CANCELLED_BY_PROXY = "context canceled"
-BREAKS_KEEPALIVES_OFF = (
-    "breaks keepalives off, as etcd's grpc-proxy does, which cannot be used: name etcd's members"
-    " themselves in dcs-endpoints"
 )
 ETCD_HAS_ANSWERED = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,10 +52,6 @@ class EtcdLoginFailed(EtcdError):
 
 class EtcdAuthIsOff(EtcdError):
     """etcd does not want us to authenticate."""
-
-
-class EtcdFull(EtcdError):
-    """There is no space left for what is new."""
 
 
 class EtcdPermissionDenied(EtcdError):
@@ -103,8 +93,7 @@ class Connection:
         )
         self.watch = rpc.WatchStub(self._channel).Watch
         self.authenticate = rpc.AuthStub(self._channel).Authenticate
-        maintenance = rpc.MaintenanceStub(self._channel)
-        self.status, self.alarm = maintenance.Status, maintenance.Alarm
+        self.status = rpc.MaintenanceStub(self._channel).Status
 
     def leave(self, because: str) -> None:
         """Ends all calls on the channel; they fail for this reason."""
@@ -141,7 +130,9 @@ def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) ->
     if "authentication failed" in details:
         return EtcdLoginFailed(f"{said}: check etcd-user and etcd-password")
     if "database space exceeded" in details:
-        return EtcdFull(f"{said}: {REMEDY_FOR_FULL}")
+        return EtcdError(
+            f"{said}: see `etcdctl alarm list`, compact and defragment etcd, or raise its quota"
+        )
     if code is grpc.StatusCode.PERMISSION_DENIED:
         return EtcdPermissionDenied(
             f"{said} ({_keys_of(request)}): the role of etcd-user needs readwrite for all keys of"

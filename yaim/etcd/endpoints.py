@@ -23,8 +23,6 @@ from yaim.boottime import boottime
 from yaim.core.model import Boottime
 from yaim.etcd.access import EtcdError, EtcdUnreachable
 from yaim.etcd.connection import (
-    BREAKS_KEEPALIVES_OFF,
-    CANCELLED_BY_PROXY,
     ETCD_HAS_ANSWERED,
     NO_TOKEN,
     Connection,
@@ -52,14 +50,6 @@ class Call:
 
 STATUS = Call(lambda connection: connection.status, rpc.StatusRequest(), is_repeatable=True)
 """A member that has no leader does not answer it."""
-KEEPS_LEASES = Call(
-    lambda connection: connection.keep, rpc.LeaseKeepAliveRequest(ID=0), is_repeatable=True
-)
-"""A keepalive of no lease. etcd answers that there is none; its grpc-proxy does not answer.
-
-That one keeps a lease itself, at times of its own, and answers a client with what etcd answers
-next, be it to a keepalive sent before the client's: no deadline can be counted from that. It is
-known by what it does with a stream of one request, which has ended: it breaks it off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +229,6 @@ class Endpoints:
         which another endpoint would not say otherwise."""
         if each.code is grpc.StatusCode.OK:
             return self._not_ours(each.future.result().header.cluster_id)
-        is_keepalive = isinstance(call.request, rpc.LeaseKeepAliveRequest)
-        if is_keepalive and each.details == CANCELLED_BY_PROXY:
-            return BREAKS_KEEPALIVES_OFF
         if each.code in ETCD_HAS_ANSWERED:
             raise refusal(each.connection.endpoint, each.code, each.details, call.request)
         return each.details
@@ -252,10 +239,10 @@ class Endpoints:
             return self._other_cluster(cluster)
 
     def _other_cluster(self, cluster: int) -> str | None:
-        """With the lock held. 0: the answer does not say, as that about alarms."""
+        """With the lock held."""
         before = self._cluster
         forgotten_at = self._cluster_answered_at + self._cluster_memory_s
-        if 0 in (before, cluster) or before == cluster or monotonic() > forgotten_at:
+        if before in (0, cluster) or monotonic() > forgotten_at:
             return None
         return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"
 
@@ -263,8 +250,6 @@ class Endpoints:
         """This is the cluster that is used from now on. Raises EtcdUnreachable if another thread
         has met another one meanwhile."""
         cluster = answer.message.header.cluster_id
-        if not cluster:
-            return
         with self._lock:
             complaint = self._other_cluster(cluster)
             if complaint is None:

@@ -44,8 +44,8 @@ from yaim.core.events import (
 from yaim.core.model import Address, ClusterView, LeaseId, Mark, Node, NodeName, Revision
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient, EtcdLease, read_pair
-from yaim.etcd.connection import EtcdFull, EtcdLeaseNotFound
-from yaim.etcd.schema import Keys, KeyValue, Reading, write_advertisement
+from yaim.etcd.connection import EtcdLeaseNotFound
+from yaim.etcd.schema import Keys, KeyValue, write_advertisement
 from yaim.etcd.survey import Survey
 
 MAX_OPS = 125
@@ -151,8 +151,7 @@ class EtcdStore:
                 if isinstance(request, ReadCluster):
                     event = ClusterReadFailed(str(error))
                 else:
-                    is_full = isinstance(error, EtcdFull)
-                    event = WriteFailed(request.request, str(error), is_full)
+                    event = WriteFailed(request.request, str(error))
             self._post(event)
 
     def _do(self, request: Request) -> Event:
@@ -178,24 +177,17 @@ class EtcdStore:
         pairs, revision = self._client.read_all(*self._keys.all())
         return self._mirror.replace(pairs, revision, is_newer_than=known)
 
-    # More marks than one transaction takes go in several, each under the same guard, with the
-    # advertisement in the last. Should one fail, the answer tells nothing of those before it: what
-    # they may have released the core does not use until a read has told, and what they have claimed
-    # it learns by that read. Until then it has none of that on its interface.
-
     def _advertise(self, request: AdvertiseNode) -> Event:
         key = self._keys.node(self._node)
         same = _compare_mod_revision(key, request.replaces)
         *others, last = _chunks(request.release) or [()]
-        if not self._delete_in_parts(same, others)[2]:
-            return NodeNotAdvertised(request.request)
+        for marks in others:
+            self._transact([same], [self._deletion(mark) for mark in marks])
         put = rpc.RequestOp()
         put.request_put.key = key
         put.request_put.value = write_advertisement(request.advertisement)
         put.request_put.lease = request.lease
-        # In a nested transaction: etcd counts no space for what is in one, so that it takes this,
-        # and claims, also when it is full.
-        answer = self._transact([same], [_if([], put), *(self._deletion(mark) for mark in last)])
+        answer = self._transact([same], [put, *(self._deletion(mark) for mark in last)])
         if not answer.succeeded:
             return NodeNotAdvertised(request.request)
         revision = Revision(answer.header.revision)
@@ -208,32 +200,26 @@ class EtcdStore:
         delete = rpc.RequestOp()
         delete.request_delete_range.key = key
         *others, last = _chunks(request.release) or [()]
-        if self._delete_in_parts(same, others)[2]:
-            answer = self._transact([same], [delete, *(self._deletion(mark) for mark in last)])
-            if answer.succeeded:
-                return NodeWithdrawn(request.request, Revision(answer.header.revision))
+        is_done = True
+        for marks in others:
+            answer = self._transact([same], [self._deletion(mark) for mark in marks])
+            is_done = is_done and answer.succeeded
+        answer = self._transact([same], [delete, *(self._deletion(mark) for mark in last)])
+        if is_done and answer.succeeded:
+            return NodeWithdrawn(request.request)
         return WriteFailed(request.request, "our advertisement was changed")
 
     def _release(self, request: ReleaseMarks) -> Event:
         same = _compare_mod_revision(self._keys.node(self._node), request.advertised)
-        addresses, revision, _ = self._delete_in_parts(same, _chunks(request.marks))
-        return MarksReleased(request.request, addresses, revision)
-
-    def _delete_in_parts(
-        self, same: Any, parts: Iterable[Sequence[Mark]]
-    ) -> tuple[frozenset[Address], Revision, bool]:
-        """Which of the marks were still the same ones, and are deleted; the revision of the last
-        answer; and whether the guard has held for all parts: after one for which it has not,
-        nothing more is asked."""
         released: list[Mark] = []
-        revision, is_ours = 0, True
-        for marks in parts:
+        revision = 0
+        for marks in _chunks(request.marks):
             answer = self._transact([same], [self._deletion(mark) for mark in marks])
-            revision, is_ours = answer.header.revision, answer.succeeded
-            if not is_ours:
-                break
-            released += _done(marks, answer)
-        return frozenset(mark.address for mark in released), Revision(revision), is_ours
+            revision = answer.header.revision
+            if answer.succeeded:
+                released += _done(marks, answer)
+        addresses = frozenset(mark.address for mark in released)
+        return MarksReleased(request.request, addresses, Revision(revision))
 
     def _claim(self, request: ClaimMarks) -> Event:
         advertised = _compare_mod_revision(self._keys.node(self._node), request.advertised)
@@ -331,8 +317,9 @@ class _Mirror:
     """The cluster's keys as last read, with the changes since. Thread-safe."""
 
     def __init__(self, keys: Keys) -> None:
+        self._keys = keys
         self._lock = threading.Lock()
-        self._reading = Reading(keys)
+        self._pairs: dict[bytes, KeyValue] = {}
         self.revision = 0
         self._is_watching = False
         self._awaited = 0
@@ -349,10 +336,11 @@ class _Mirror:
         """
         with self._lock:
             if revision >= self.revision or revision < is_newer_than:
-                if self._reading.replace(pairs) and not self._awaited:
+                if not self._awaited and pairs != self._pairs:
                     self._awaited, self._awaited_since = revision, monotonic()
+                self._pairs = pairs
                 self.revision = revision
-            return self._reading.view(self.revision)
+            return self._keys.view(self._pairs, self.revision)
 
     def watch_from(self) -> int:
         """The revision from which on the watch has to tell what happens; it begins now."""
@@ -381,11 +369,11 @@ class _Mirror:
                 if event.kv.mod_revision <= known:
                     continue
                 if event.type == event.DELETE:
-                    self._reading.delete(event.kv.key)
+                    self._pairs.pop(event.kv.key, None)
                 else:
-                    self._reading.put(event.kv.key, read_pair(event.kv))
+                    self._pairs[event.kv.key] = read_pair(event.kv)
                 self.revision = max(self.revision, event.kv.mod_revision)
-            return self._reading.view(self.revision)
+            return self._keys.view(self._pairs, self.revision)
 
 
 def _kept(lease: EtcdLease) -> LeaseKept:

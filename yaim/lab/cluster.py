@@ -47,8 +47,6 @@ HELPER = f"{sys.executable} -I -m yaim_helper --config"
 """How its command line begins: it sets no title."""
 BOTH = (LAN, MANAGEMENT)
 """A node's networks."""
-START_WITHIN_S = 60.0
-"""Until a node's programs say something: 11 s were seen on two processors with a load of 21."""
 
 
 def pool_of(count: int) -> tuple[Address, ...]:
@@ -83,8 +81,6 @@ class LabNode:
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
-        self._said_before = 0
-        """How much of its log is of earlier starts."""
         self.directory.mkdir(mode=0o755)
         self._etcd = etcd
         self._write_files(plan)
@@ -110,7 +106,6 @@ class LabNode:
         helper = {
             "users": [USER],
             "audit-log": str(self.directory / "audit"),
-            "max-addresses": max(64, len(plan.pool) + len(plan.others)),
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
@@ -132,7 +127,6 @@ class LabNode:
     def start(self, *around: str) -> None:
         """`around`: a command in front of it, as env(1)."""
         self._log = (self.directory / "log").open("ab")
-        self._said_before = self._log.tell()
         self._process = self.namespace.start(
             (
                 *around,
@@ -158,11 +152,6 @@ class LabNode:
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    @property
-    def is_starting(self) -> bool:
-        """Whether its programs have not come so far yet that they say anything."""
-        return self.is_running and (self.directory / "log").stat().st_size == self._said_before
 
     def supervisor(self) -> int:
         """The process id of its first process."""
@@ -386,14 +375,6 @@ class Lab:
             len(nodes) == 1 and nodes[0] in allowed for nodes in holders.values()
         )
 
-    def wait_until_started(self) -> None:
-        """Until the programs of all nodes that were started are at work."""
-        wait_until(
-            lambda: not any(node.is_starting for node in self.nodes.values()),
-            START_WITHIN_S,
-            "all nodes that were started to say something",
-        )
-
     def wait_until_held(
         self,
         addresses: Iterable[Address] | None = None,
@@ -401,10 +382,8 @@ class Lab:
         counts: Sequence[int] | None = None,
         within_s: float = 30.0,
     ) -> None:
-        """Until the addresses (the whole pool) are held and spread like this. That a busy machine
-        takes long to start the programs of a node does not count."""
+        """Until the addresses (the whole pool) are held and spread like this."""
         wanted = tuple(self.plan.pool if addresses is None else addresses)
-        self.wait_until_started()
         wait_until(
             lambda: self.is_held(wanted, by) and (counts is None or self.counts() == list(counts)),
             within_s,
