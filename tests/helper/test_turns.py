@@ -13,7 +13,6 @@ import pytest
 from yaim_helper import clock
 from yaim_helper.addresses import Kernel, KernelError
 from yaim_helper.audit import AuditLog
-from yaim_helper.clock import Jumps
 from yaim_helper.policy import read_policy
 from yaim_helper.server import SUMMARY_EVERY_S, Server
 
@@ -54,10 +53,8 @@ def is_answered(client: Client) -> bool:
 
 
 @pytest.fixture
-def served(network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """The test is in the network namespace, too. Should this machine's clock be set, as on virtual
-    machines that were paused, no turn is for that."""
-    monkeypatch.setattr(Jumps, "take_s", lambda _: 0.0)
+def served(network: Namespace, tmp_path: Path) -> Iterator[Served]:
+    """The test is in the network namespace, too."""
     file = tmp_path / "helper.yml"
     file.write_text(policy(tmp_path / "audit"))
     read = read_policy(file)
