@@ -11,7 +11,7 @@
 # make deb     the Debian package, for Debian 12 and 13, in dist/
 # make test-deb  the package on three hosts booted with systemd
 # make man     the man pages and the completion for bash, in dist/man/
-# make fuzz    a fuzzer against the helper; TARGET=parser, wire or server, INPUTS=1000000 for more
+# make fuzz    a fuzzer; TARGET=parser, wire, server (the helper) or etcd, INPUTS=1000000 for more
 # make bench   the figures of the README and docs/, measured here
 #
 # Each sets up what it needs: Debian packages, and a virtual environment in .venv. Network
@@ -97,6 +97,8 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.checks --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.lifetimes
 	$(SUDO) $(BIN)/python -m bench.helper --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.placement --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.floods
 
 # The lab's nodes run the code as other users; what root would compile in its own name is compiled before.
 setup: packages $(VENV)/ready

@@ -32,7 +32,7 @@ from yaim_helper.addresses import (
 
 from yaim.core.deadline import deadline_of
 from yaim.core.model import Address, Boottime
-from yaim.lab.namespaces import Namespace, enter_private_network
+from yaim.lab.namespaces import LabError, Namespace, enter_private_network
 from yaim.lab.observer import address_messages, watch_addresses
 
 TTLS_S = (3, 5, 10, 30)
@@ -40,6 +40,9 @@ ADDRESSES = [ip_address(f"192.0.2.{n}") for n in (11, 12, 13)] + [
     ip_address(f"2001:db8::{n}") for n in (11, 12, 13)
 ]
 OTHERS = (ip_address("192.0.2.99"), ip_address("2001:db8::99"))
+MOMENTS = ("fresh", "last")
+WAIT_S = 30.0
+"""For the kernel, after the end of a lifetime."""
 
 
 Case = tuple[int, str, bool, int]
@@ -58,10 +61,8 @@ def measure(case: Case) -> tuple[Case, float, float]:
     time.sleep(1 + chance.random())
     kernel = Kernel()
     watch = watch_addresses(namespace.fd)
-    now = Boottime(time.clock_gettime(time.CLOCK_BOOTTIME))
-    life_s = deadline_of(now, ttl_s) - now
-    left_s = life_s if moment == "fresh" else last_extension_s(life_s)
-    lifetime = lifetime_s(left_s, life_s)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    left_s, lifetime = left_and_lifetime(now, ttl_s, moment)
     put(kernel, ADDRESSES, lifetime)
     if is_disturbed:
         time.sleep(max(0.0, lifetime - chance.random()))
@@ -70,7 +71,8 @@ def measure(case: Case) -> tuple[Case, float, float]:
     with selectors.DefaultSelector() as selector:
         selector.register(watch, selectors.EVENT_READ)
         while len(gone) < len(ADDRESSES):
-            selector.select()
+            if not selector.select(lifetime + WAIT_S):
+                raise LabError(f"addresses given {lifetime} s are there after {WAIT_S:g} s more")
             at = time.clock_gettime(time.CLOCK_BOOTTIME)
             for message in address_messages(watch.recv(1 << 18)):
                 if not message.is_there and message.copy.address in ADDRESSES:
@@ -79,16 +81,26 @@ def measure(case: Case) -> tuple[Case, float, float]:
     return case, last - now - lifetime, now + left_s + GRACE_S - last
 
 
+def left_and_lifetime(now: float, ttl_s: int, moment: str) -> tuple[float, int]:
+    """Seconds to the deadline, and the lifetime that the helper gives then."""
+    life_s = deadline_of(Boottime(now), ttl_s) - now
+    left_s = life_s if moment == "fresh" else last_extension_s(life_s)
+    return left_s, lifetime_s(left_s, life_s)
+
+
 def put(kernel: Kernel, addresses: Sequence[Address], lifetime: int) -> None:
     interface = kernel.interface("v0")
-    kernel.put([Assignment(interface, a, a.max_prefixlen, "", lifetime) for a in addresses])
+    wanted = [Assignment(interface, a, a.max_prefixlen, "", lifetime) for a in addresses]
+    if failed := kernel.put(wanted):
+        address, error = next(iter(failed.items()))
+        raise LabError(f"the kernel does not take {address} for {lifetime} s: {error}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
-    kinds = list(product(TTLS_S, ("fresh", "last"), (False, True)))
+    kinds = list(product(TTLS_S, MOMENTS, (False, True)))
     cases = [(*kind, number) for kind in kinds for number in range(options.rounds)]
     random.shuffle(cases)
     print("how late the kernel removes addresses: this takes some minutes ...", flush=True)

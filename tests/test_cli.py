@@ -89,6 +89,12 @@ def test_config_check_says_that_a_good_configuration_is_good(directory: Path) ->
     assert outcome(yaim(directory, "config", "check")) == (0, "the configuration is good\n", "")
 
 
+def test_config_check_warns_of_an_interface_that_is_missing(directory: Path) -> None:
+    done = yaim(directory, "config", "check", "--interface=eth99")
+    assert done.returncode == 0
+    assert "yaim: warning: --interface: interface: there is no eth99 on this host" in done.stderr
+
+
 def test_config_check_tells_everything_that_is_wrong(directory: Path) -> None:
     (directory / "yaim.yml").write_text(f"{GOOD}ttl: 1\nintervall: 5\n")
     done = yaim(directory, "config", "check", "--netmask=99", environment={"YAIM_LABEL": "a b"})
@@ -451,6 +457,21 @@ def test_status_does_not_look_at_the_keys_of_the_node(directory: Path) -> None:
     done = yaim(directory, "status")
     assert (done.returncode, done.stdout) == (EX_UNREACHABLE, "")
     assert done.stderr.startswith(f"yaim: cannot read etcd: {endpoint}: ")
+
+
+def test_what_crashes_at_the_end_of_python_does_not_spoil_the_status(directory: Path) -> None:
+    """As threads of gRPC's do now and then."""
+    (directory / "sitecustomize.py").write_text("import atexit, os\natexit.register(os.abort)\n")
+    path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+    done = yaim(directory, "config", "check", environment={"PYTHONPATH": path})
+    assert outcome(done) == (0, "the configuration is good\n", "")
+
+
+def test_an_output_that_cannot_be_written_is_told(directory: Path) -> None:
+    through = ("sh", "-c", 'exec "$0" "$@" > /dev/full')
+    done = yaim(directory, "config", "check", through=through)
+    complaint = "yaim: cannot write the output: No space left on device\n"
+    assert outcome(done) == (os.EX_IOERR, "", complaint)
 
 
 # --- lab -----------------------------------------------------------------------------------------

@@ -30,8 +30,10 @@ from yaim.config import (
 )
 from yaim.config_checks import KIND_KEYS, KIND_OF, CheckConfig
 from yaim.config_file import ConfigError, Issue
+from yaim.configured import lost_by_restart
 from yaim.core.actions import AddAddress
 from yaim.core.model import Boottime
+from yaim.etcd.access import EtcdAccess, EtcdError, read_secrets
 from yaim.helper_client import command
 from yaim.keys import MASK
 
@@ -40,6 +42,8 @@ HERE = Path(__file__)
 TLS_DIRECTORY = TemporaryDirectory()
 """Lives as long as this module."""
 TLS = make_certificates(Path(TLS_DIRECTORY.name))
+PASSWORD_FILE = TLS.ca.with_name("password")
+PASSWORD_FILE.write_text("geheim\n")
 EXAMPLE = HERE.parents[1] / "yaim.yml.example"
 SECRET = "geheim"
 BASE = {
@@ -235,6 +239,30 @@ def test_the_label_is_yaim_where_that_fits_and_none_elsewhere(interface: str, la
     assert load({**BASE, "interface": interface}, {}, None).label == label
 
 
+def test_an_interface_name_of_15_characters_works_without_a_label() -> None:
+    """As the default has it, and as it can be written down."""
+    interface = {**BASE, "interface": "enx0123456789ab"}
+    assert load(interface, {}, None).label == load({**interface, "label": ""}, {}, None).label == ""
+    with pytest.raises(ConfigError, match="expected at most 0 characters"):
+        load({**interface, "label": "x"}, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "lost"),
+    [
+        ("nodename", "other", ["nodename"]),
+        ("helper-socket", "/run/other.sock", ["helper-socket"]),
+        ("dcs-clustername", "other", ["dcs-clustername"]),
+        ("dcs-namespace", "other", ["dcs-namespace"]),
+        ("dcs-namespace", "service", []),
+        ("ttl", "9000", []),
+        ("interface", "eth9", []),
+    ],
+)
+def test_what_a_restart_cannot_carry_over(key: str, value: str, lost: list[str]) -> None:
+    assert lost_by_restart(load(BASE, {}, None), load({**BASE, key: value}, {}, None)) == lost
+
+
 def test_a_label_may_be_none_although_yaim_would_fit(tmp_path: Path) -> None:
     assert load(BASE, {}, file_in(tmp_path, "label: ''\n")).label == ""
 
@@ -300,7 +328,7 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "dcs-endpoints": ("https://etcd1, http://[::1]:79", ("https://etcd1:2379", "http://[::1]:79")),
     "etcd-user": ("root", "root"),
     "etcd-password": ("'#: {", "'#: {"),
-    "etcd-password-file": (str(HERE), HERE),
+    "etcd-password-file": (str(PASSWORD_FILE), PASSWORD_FILE),
     "etcd-ca-file": (str(HERE), HERE),
     "etcd-cert-file": (str(HERE), HERE),
     "etcd-key-file": (str(HERE), HERE),
@@ -320,17 +348,18 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "http-url": ("https://[::1]:8008/a?b=c", "https://[::1]:8008/a?b=c"),
     "http-user": ("monitor", "monitor"),
     "http-password": ("a b", "a b"),
-    "http-password-file": (str(HERE), HERE),
+    "http-password-file": (str(PASSWORD_FILE), PASSWORD_FILE),
     "http-ca-file": (str(TLS.ca), TLS.ca),
     "http-cert-file": (str(TLS.leaf), TLS.leaf),
     "http-key-file": (str(TLS.key), TLS.key),
     "http-expected-code": ("2XX, 503", Codes(("2xx", "503"))),
+    "http-follow": ("ANY", "any"),
     "http-expected-response": ("", ""),
     "http-expected-response-contains": ('"value":"foo"', '"value":"foo"'),
     "postgres-conn-url": ("postgresql:///?host=/run", "postgresql:///?host=/run"),
     "postgres-user": ("monitor", "monitor"),
     "postgres-password": ("a b", "a b"),
-    "postgres-password-file": (str(HERE), HERE),
+    "postgres-password-file": (str(PASSWORD_FILE), PASSWORD_FILE),
     "postgres-ca-file": (str(TLS.ca), TLS.ca),
     "postgres-cert-file": (str(TLS.leaf), TLS.leaf),
     "postgres-key-file": (str(TLS.key), TLS.key),
@@ -342,7 +371,7 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "pgbouncer-conn-url": ("host=/run port=6432", "host=/run port=6432"),
     "pgbouncer-user": ("monitor", "monitor"),
     "pgbouncer-password": ("a b", "a b"),
-    "pgbouncer-password-file": (str(HERE), HERE),
+    "pgbouncer-password-file": (str(PASSWORD_FILE), PASSWORD_FILE),
     "pgbouncer-ca-file": (str(TLS.ca), TLS.ca),
     "pgbouncer-cert-file": (str(TLS.leaf), TLS.leaf),
     "pgbouncer-key-file": (str(TLS.key), TLS.key),
@@ -356,7 +385,7 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "patroni-max-lag": ("16MB", "16MB"),
     "patroni-user": ("monitor", "monitor"),
     "patroni-password": ("a b", "a b"),
-    "patroni-password-file": (str(HERE), HERE),
+    "patroni-password-file": (str(PASSWORD_FILE), PASSWORD_FILE),
     "patroni-ca-file": (str(TLS.ca), TLS.ca),
     "patroni-cert-file": (str(TLS.leaf), TLS.leaf),
     "patroni-key-file": (str(TLS.key), TLS.key),
@@ -585,6 +614,8 @@ BAD = [
     ("http-expected-code", "2x", "'2x'", CODES),
     ("http-expected-code", "[]", "[]", CODES),
     ("http-expected-code", "[200, [204]]", STRANGE, CODES),
+    ("http-follow", "all", "'all'", "one of same-host, any"),
+    ("http-follow", "true", "'true'", "one of same-host, any"),
     ("http-expected-response", "[OK]", "['OK']", "text"),
     ("http-expected-response-contains", "''", "''", NOT_EMPTY),
     ("postgres-conn-url", "''", "''", NOT_EMPTY),
@@ -970,7 +1001,7 @@ def test_user_and_password_and_certificate_and_key_are_given_together(
 def test_a_password_from_a_file_is_given_together_with_the_user(
     prefix: str, tmp_path: Path
 ) -> None:
-    file = file_in(tmp_path, f"{prefix}-password-file: {HERE}\n")
+    file = file_in(tmp_path, f"{prefix}-password-file: {PASSWORD_FILE}\n")
     expected = together(f"{prefix}-user", f"{prefix}-password-file")
     assert issues_of(file) == (Issue(f"{file}:1", f"{prefix}-user", "nothing", expected),)
 
@@ -1113,18 +1144,66 @@ def test_retries_that_just_fit_into_the_ttl_are_taken() -> None:
 # --- secrets -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix", ["etcd", "http"])
-@pytest.mark.parametrize(
-    ("content", "password"),
-    [("geheim\n", "geheim"), ("geheim", "geheim"), (" a b \n\n", " a b \n"), ("pä€\n", "pä€")],
+PASSWORDS = (
+    (b"geheim\n", "geheim"),
+    (b"geheim\r\n", "geheim"),
+    (b"geheim", "geheim"),
+    (b" a b \n", " a b "),
+    (b"a\tb\r\r\n", "a\tb\r"),
+    (b"a\r", "a\r"),
+    ("pä€\n".encode(), "pä€"),
 )
+WRONG_PASSWORDS = (
+    (b"", "a password in it"),
+    (b"\n", "a password in it"),
+    (b"\r\n", "a password in it"),
+    (b"geheim\n\n", "one line, the password"),
+    (b"geheim\r\nb\r\n", "one line, the password"),
+    (b"\n\n", "one line, the password"),
+    (b"\xef\xbb\xbfgeheim\n", "text without a byte order mark at its beginning"),
+    ("geheim\n".encode("utf-16"), "text in UTF-8 (at byte 0 it is not)"),
+    (b"geheim\xff", "text in UTF-8 (at byte 6 it is not)"),
+    (b"geheim\0\n", "a password without a NUL character"),
+)
+
+
+@pytest.mark.parametrize("kind", ["etcd", "http", "postgres", "pgbouncer", "patroni"])
+@pytest.mark.parametrize(("content", "password"), PASSWORDS)
 def test_a_password_is_read_from_its_file_without_the_line_end(
-    prefix: str, content: str, password: str, tmp_path: Path
+    kind: str, content: bytes, password: str, tmp_path: Path
 ) -> None:
     secret = tmp_path / "password"
-    secret.write_text(content, encoding="utf-8")
-    flags = {**BASE, f"{prefix}-user": "root", f"{prefix}-password-file": str(secret)}
-    assert value_of(load(flags, {}, None), f"{prefix}-password") == password
+    secret.write_bytes(content)
+    name = f"{kind}-password-file"
+    flags = {**base_for(name), f"{kind}-user": "root", name: str(secret)}
+    assert value_of(load(flags, {}, None), f"{kind}-password") == password
+
+
+@pytest.mark.parametrize(("content", "password"), PASSWORDS)
+def test_etcds_password_is_the_same_when_its_file_is_read_anew(
+    content: bytes, password: str, tmp_path: Path
+) -> None:
+    """Found in use: of a file with Windows' line end, a carriage return became part of it."""
+    secret = tmp_path / "password"
+    secret.write_bytes(content)
+    assert read_secrets(EtcdAccess((), password_file=secret)).password == password
+
+
+@pytest.mark.parametrize(("content", "expected"), WRONG_PASSWORDS)
+def test_a_file_that_is_no_password_is_told_without_its_content(
+    content: bytes, expected: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_bytes(content)
+    for kind in ("etcd", "http"):
+        name = f"{kind}-password-file"
+        flags = {**BASE, f"{kind}-user": "root", name: str(secret)}
+        (issue,) = issues_of(None, flags)
+        assert issue == Issue(f"--{name}", name, str(secret), expected)
+        assert SECRET not in told(None, flags)
+    with pytest.raises(EtcdError) as caught:
+        read_secrets(EtcdAccess((), password_file=secret))
+    assert str(caught.value) == f"etcd-password-file {secret}: expected {expected}"
 
 
 @pytest.mark.parametrize("prefix", ["etcd", "http"])
@@ -1140,24 +1219,6 @@ def test_a_password_given_both_ways_is_told(prefix: str, tmp_path: Path) -> None
     name = f"{prefix}-password-file"
     expected = f"either it or {prefix}-password, not both"
     assert issues_of(None, flags) == (Issue(f"--{name}", name, str(secret), expected),)
-
-
-def test_a_password_file_without_a_password_is_told(tmp_path: Path) -> None:
-    secret = tmp_path / "password"
-    secret.write_text("\n")
-    flags = {**BASE, "http-user": "root", "http-password-file": str(secret)}
-    (issue,) = issues_of(None, flags)
-    assert (issue.key, issue.expected) == ("http-password-file", "a password in it")
-
-
-def test_a_password_file_that_is_not_text_is_told_without_its_content(tmp_path: Path) -> None:
-    secret = tmp_path / "password"
-    secret.write_bytes(SECRET.encode() + b"\xff")
-    flags = {**BASE, "etcd-user": "root", "etcd-password-file": str(secret)}
-    first = issues_of(None, flags)[0]
-    assert (first.where, first.key) == ("--etcd-password-file", "etcd-password-file")
-    assert first.expected.startswith("text in UTF-8")
-    assert SECRET not in told(None, flags)
 
 
 @pytest.mark.parametrize(

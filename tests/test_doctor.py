@@ -22,7 +22,7 @@ from yaim import config
 from yaim.config import Config
 from yaim.core.model import NodeName, PoolEntry, frozen_mapping
 from yaim.doctor import conflicts, helper, host
-from yaim.doctor.commands import being
+from yaim.doctor.commands import being, may
 from yaim.doctor.configuration import look_at_access, look_at_libraries, look_at_users
 from yaim.doctor.finding import (
     Finding,
@@ -245,11 +245,24 @@ def test_a_password_file_counts_too(directory: Path) -> None:
     assert [each.text for each in found] == [f"user nobody cannot read {password}"]
 
 
+def test_no_program_is_run_that_lies_in_roots_path_by_chance(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever became root by su(1) has his own PATH still."""
+    trap = directory / "setpriv"
+    trap.write_text(f"#!/bin/sh\ntouch {directory}/trapped\n")
+    trap.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    assert may("-x", Path("/bin/sh"), NOBODY)
+    assert not (directory / "trapped").exists()
+
+
 def test_a_configuration_that_everybody_can_change_is_a_problem(directory: Path) -> None:
     file = directory / "yaim.yml"
     file.write_text(GOOD)
+    found_before = loaded(file)  # as root could not afterwards
     file.chmod(0o666)
-    (found,) = look_at_access(file, loaded(file), NOBODY, frozenset())
+    (found,) = look_at_access(file, found_before, NOBODY, frozenset())
     assert (found.verdict, found.remedy) == (PROBLEM, f"chmod o-w {file}")
 
 

@@ -4,18 +4,20 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from tests.etcd.conftest import EtcdServer
+from tests.etcd.conftest import EtcdServer, GrpcProxy
 from yaim import config
 from yaim.config import Config
 from yaim.core.model import Advertisement, ClusterView, NodeName, frozen_mapping
 from yaim.doctor.cluster import look_at_etcd, look_at_nodes, look_at_pool
 from yaim.doctor.finding import Verdict
 from yaim.etcd.client import EtcdClient
-from yaim.etcd.schema import Keys, write_advertisement
+from yaim.etcd.connection import BREAKS_KEEPALIVES_OFF
+from yaim.etcd.schema import Keys, KeyValue, write_advertisement
 
 OK, WARNING, PROBLEM, NOT_LOOKED_AT = Verdict
 KEYS = Keys.of("/service/", "yaim")
@@ -64,9 +66,11 @@ def advertise(server: EtcdServer, session: str, **changed: object) -> None:
         session=session,
         version="1",
         waits_s=20.0 if changed.get("waits") else 0.0,
+        present=frozen_mapping({ip_address("192.0.2.10"): "eth0, /24"} if "has" in changed else {}),
     )
     client = EtcdClient(server.access, 20.0)
-    client.put(KEYS.node(NodeName("db1")), write_advertisement(advertisement))
+    lease = client.grant(60).id
+    client.put(KEYS.node(NodeName("db1")), write_advertisement(advertisement), lease)
     client.close()
 
 
@@ -85,6 +89,37 @@ def test_an_etcd_that_answers_is_left_as_it_is(server: EtcdServer) -> None:
     assert (view is not None, found.verdict) == (True, OK)
     assert revision() == before
     assert server.ctl("get", "", "--prefix", "--keys-only") == ""
+
+
+def test_an_etcd_that_is_full_is_a_problem_and_can_be_read(server: EtcdServer) -> None:
+    advertise(server, f"{BOOT_ID}:1")
+    server.stop()
+    server.add_options("--quota-backend-bytes=1")
+    server.start()
+    view, (found,) = look_at_etcd(settings(server.url))
+    assert view is not None and NodeName("db1") in view.nodes
+    assert (found.verdict, found.text) == (PROBLEM, "has raised the alarm NOSPACE")
+    assert "`etcdctl alarm disarm`" in str(found.remedy)
+
+
+def test_etcds_grpc_proxy_is_a_problem(server: EtcdServer, tmp_path: Path) -> None:
+    proxy = GrpcProxy(server, tmp_path)
+    try:
+        view, (found,) = look_at_etcd(settings(proxy.url))
+    finally:
+        proxy.close()
+    assert view is not None
+    assert found.verdict is PROBLEM
+    assert found.text == f"{proxy.url}: {BREAKS_KEEPALIVES_OFF}"
+
+
+def test_a_key_that_is_not_printable_is_told_as_a_shell_takes_it() -> None:
+    """Red team: another key was told to be deleted."""
+    put = {KEYS.node(NodeName("n2\x01")): KeyValue(b"x", 0, 1, 1)}
+    stray, *_ = look_at_pool(settings("http://etcd1:2379"), KEYS.view(put, 1))
+    key = r"$'/service/yaim/nodes/n2\x01'"
+    assert stray.text == f"{key} counts as no node, as it has no lease: delete it"
+    assert stray.remedy == f"etcdctl --endpoints=http://etcd1:2379 del {key}"
 
 
 def test_an_etcd_that_is_not_there_is_a_problem() -> None:
@@ -133,6 +168,16 @@ def test_an_empty_pool_is_told_with_the_command_that_fills_it(server: EtcdServer
     assert (found.verdict, found.text) == (OK, "has 1: 192.0.2.10")
 
 
+def test_an_address_of_the_pool_that_a_node_has_not_by_yaim_is_a_problem(
+    server: EtcdServer,
+) -> None:
+    server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", "")
+    advertise(server, f"{BOOT_ID}:1", has="192.0.2.10")
+    found = list(look_at_pool(settings(server.url), seen(server)))
+    assert [each.verdict for each in found] == [OK, WARNING, PROBLEM]
+    assert found[-1].text == "192.0.2.10 is on db1 already, not by yaim (eth0, /24)"
+
+
 def test_a_wrong_entry_and_an_address_without_a_holder_are_told(server: EtcdServer) -> None:
     server.ctl("put", f"{KEYS.prefix}ips/192.0.2.010", "")
     server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", "")
@@ -141,6 +186,17 @@ def test_a_wrong_entry_and_an_address_without_a_holder_are_told(server: EtcdServ
     assert [each.verdict for each in found] == [PROBLEM, OK, WARNING]
     assert found[0].remedy.partition(",")[0].endswith("del /service/yaim/ips/192.0.2.010")
     assert found[2].text == "192.0.2.10 is held by nobody: unhealthy: db1"
+
+
+def test_a_typo_in_an_entrys_options_is_mended_without_deleting_the_entry(
+    server: EtcdServer,
+) -> None:
+    key = f"{KEYS.prefix}ips/192.0.2.10"
+    server.ctl("put", key, '{"prefix": 24,}')
+    advertise(server, f"{BOOT_ID}:1")
+    found = next(look_at_pool(settings(server.url), seen(server)))
+    assert found.verdict is PROBLEM
+    assert f" put {key} " in found.remedy
 
 
 def test_this_node_is_told_as_the_others_see_it(server: EtcdServer) -> None:

@@ -11,7 +11,7 @@ import socket
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
@@ -25,6 +25,7 @@ from tests.helper.network import INTERFACE, PEER, new_network, present, shown, s
 from tests.helper.process import Helper, Message, policy, running
 from yaim.boottime import boottime
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.allowlist import Rule
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -36,9 +37,11 @@ from yaim.core.events import (
     HelperLost,
     HelperReady,
 )
-from yaim.core.model import Boottime
+from yaim.core.model import Address, Boottime, Place, frozen_mapping
+from yaim.core.refusals import Cause
 from yaim.helper_client import (
     ANSWER_WITHIN_S,
+    MAX_ADDS_UNDER_WAY,
     MAX_UNDER_WAY,
     HelperAction,
     HelperClient,
@@ -64,8 +67,17 @@ ACTIONS: dict[str, HelperAction] = {
     "renew": RENEW,
 }
 RULES = [{"interface": "eth0", "networks": ["192.0.2.0/24"], "prefixes": [32]}]
-WELCOMED = HelperReady("s", (("eth0", (ip_network("192.0.2.0/24"),)),), ())
+NETWORKS = (ip_network("192.0.2.0/24"),)
+WELCOMED = HelperReady(
+    "s", (("eth0", NETWORKS),), (), rules=(Rule("eth0", NETWORKS, frozenset({32})),)
+)
 HELD: Message = {"address": "192.0.2.10", "deadline_ns": 10**9, "interface": "eth0", "prefix": 32}
+
+
+def places(*addresses: Address, interface: str = "eth0") -> Mapping[Address, Place]:
+    return frozen_mapping({each: Place(interface, each.max_prefixlen) for each in addresses})
+
+
 NOTHING_HELD: Message = {"result": "ok", "addresses": [], "more": False}
 MAX_PACKET = 65536
 WITHIN_S = 20.0
@@ -245,9 +257,11 @@ def test_every_request_of_the_vectors_is_sent_byte_by_byte(path: Path, start: St
                 WELCOMED,
                 addresses=(AddressOnInterface(V4 + 1, Boottime(1.0)),),
                 left_over=frozenset({V4}),
+                places=places(V4, V4 + 1),
             )
-            client.submit(*ACTIONS.values())
-            sent += [connection.recv(MAX_PACKET) for _ in ACTIONS]
+            for each in ACTIONS.values():
+                client.submit(each)
+                sent.append(connection.recv(MAX_PACKET))
     names = ["hello", "list from the start", "list further", *ACTIONS]
     assert sorted(names) == sorted(REQUESTS)
     assert sent == [
@@ -263,7 +277,9 @@ def meant(vector: dict[str, str]) -> Event | None:
         case AddAddress(), "added":
             return AddressAdded(11, V4)
         case AddAddress(), ("refused for good" | "refused for now") as means:
-            return AddressRefused(11, V4, reason, is_lasting=means == "refused for good")
+            cause = Cause.of(json.loads(vector["packet"])["code"])
+            assert (cause is Cause.EXPIRED) == (means == "refused for now")
+            return AddressRefused(11, V4, reason, cause)
         case ((AddAddress(number) | RemoveAddress(number)), "failed"):
             return AddressFailed(number, V4, reason)
         case RemoveAddress(), "removed":
@@ -293,7 +309,9 @@ def test_a_list_of_the_vectors_means_what_it_says(path: Path, start: Start) -> N
             answer(connection, welcome())
             answer(connection, vector["packet"].encode())
             held = AddressOnInterface(V4, DEADLINE)
-            assert client.ready() == replace(WELCOMED, addresses=(held,), left_over=frozenset({V6}))
+            assert client.ready() == replace(
+                WELCOMED, addresses=(held,), left_over=frozenset({V6}), places=places(V4, V6)
+            )
 
 
 def test_an_address_whose_removal_was_refused_may_be_there() -> None:
@@ -344,6 +362,10 @@ def test_a_helper_tells_its_session_and_the_networks_of_all_its_rules(
             session=f"{boot_id}:{os.fstat(network.fd).st_ino}",
             networks=((PEER, (two,)), (INTERFACE, (one, three))),
             addresses=(),
+            rules=tuple(
+                Rule(each, (network,), frozenset({32, 128}))
+                for each, network in ((INTERFACE, one), (PEER, two), (INTERFACE, three))
+            ),
         )
 
 
@@ -402,6 +424,31 @@ def test_a_thousand_addresses_are_added_renewed_and_removed(
         assert present(network) == []
 
 
+def test_a_held_address_that_is_added_elsewhere_is_put_there_or_stays_where_it_is(
+    network: Namespace, run: Run, start: Start
+) -> None:
+    """Of what is refused nothing is done."""
+    deadline = in_s(30)
+    adds = [AddAddress(n, V4, INTERFACE, prefix, deadline) for n, prefix in enumerate((32, 24, 25))]
+    rule = {"interface": INTERFACE, "networks": ["192.0.2.0/24"], "prefix-lengths": [24, 32]}
+    network.run("sysctl", "-qw", f"net.ipv4.conf.{INTERFACE}.promote_secondaries=1")
+    with run({"rules": [rule]}):
+        client = start()
+        client.ready()
+        client.submit(adds[0])
+        assert client.next() == [AddressAdded(0, V4)]
+        client.submit(adds[1])
+        assert client.next() == [AddressAdded(1, V4)]
+        assert present(network) == [f"{INTERFACE} {V4}/24"]
+        client.submit(adds[2])
+        (refused,) = client.next()
+        assert isinstance(refused, AddressRefused)
+        assert refused.cause is Cause.NOT_ALLOWED
+        assert present(network) == [f"{INTERFACE} {V4}/24"]
+        client.leave()
+        assert start().ready().places == {V4: Place(INTERFACE, 24)}
+
+
 def test_what_an_earlier_life_of_the_helper_left_is_told_apart(run: Run, start: Start) -> None:
     deadline = in_s(30)
     adds = [AddAddress(n, each, INTERFACE, 32, deadline) for n, each in enumerate((V4, V4 + 1))]
@@ -437,21 +484,21 @@ def test_each_command_is_answered_by_its_event_in_order(
             AddAddress(3, NOBODYS, INTERFACE, 32, deadline),
             AddAddress(4, V4 + 1, INTERFACE, 32, in_s(0.5)),
             AddAddress(5, V4 + 2, "none0", 32, deadline),
-            RemoveAddress(6, V4),
-            RemoveAddress(7, V4),
-            RenewAddresses(deadline),
         )
         events = [
             replace(event, reason="")
             if isinstance(event, AddressRefused | AddressFailed)
             else event
-            for event in client.next(8)
+            for event in client.next(5)
         ]
+        # With the adds they would go ahead of those.
+        client.submit(RemoveAddress(6, V4), RemoveAddress(7, V4), RenewAddresses(deadline))
+        events += client.next(3)
         assert events == [
             AddressAdded(1, V4),
             AddressAdded(2, V6),
-            AddressRefused(3, NOBODYS, "", is_lasting=True),
-            AddressRefused(4, V4 + 1, "", is_lasting=False),
+            AddressRefused(3, NOBODYS, "", Cause.NOT_ALLOWED),
+            AddressRefused(4, V4 + 1, "", Cause.EXPIRED),
             AddressFailed(5, V4 + 2, ""),
             AddressRemoved(6, V4),
             AddressRemoved(7, V4),
@@ -496,7 +543,10 @@ def test_a_killed_helper_is_lost_and_what_was_asked_before_it_is_back_is_dropped
     wait_for(lambda: "Connection refused" in "".join(warnings()), "a warning")
     client.submit(AddAddress(3, V6, INTERFACE, 128, in_s(60)))
     with run():
-        assert client.ready() == replace(before, left_over=frozenset({V4}))
+        left_over = frozenset({V4})
+        assert client.ready() == replace(
+            before, left_over=left_over, places=places(V4, interface=INTERFACE)
+        )
         client.submit(RemoveAddress(4, V4))
         assert client.next() == [AddressRemoved(4, V4)]
         assert present(network) == []
@@ -514,7 +564,10 @@ def test_a_stopped_helper_is_lost_when_it_has_not_answered_in_time(run: Run, sta
             client.submit(RemoveAddress(2, V6))
             assert client.next() == [HelperLost("no answer within 2 s")]
             assert boottime() >= submitted_at + ANSWER_WITHIN_S
-        assert client.ready() == replace(before, addresses=(AddressOnInterface(V4, deadline),))
+        held = (AddressOnInterface(V4, deadline),)
+        assert client.ready() == replace(
+            before, addresses=held, places=places(V4, interface=INTERFACE)
+        )
 
 
 def test_a_helper_that_is_not_there_is_warned_of_once_and_found_when_it_comes(
@@ -628,6 +681,50 @@ def test_a_renewal_goes_ahead_of_adds_that_wait_but_not_of_removals(
         ("add", str(V4 + 2), last),
         ("add", str(V4 + 3), last),
     ]
+
+
+def test_a_removal_goes_ahead_of_adds_of_other_addresses(path: Path, start: Start) -> None:
+    """And so does the renewal behind it."""
+    full = [RemoveAddress(n, V4) for n in range(MAX_UNDER_WAY)]
+    adds = [AddAddress(n, V4 + n, "eth0", 32, DEADLINE) for n in range(4)]
+    removals = [RemoveAddress(10 + n, V4 + n) for n in range(10)]
+    with listening(path) as listener:
+        client = start()
+        with greeted(listener) as connection:
+            client.ready()
+            client.submit(*full)
+            client.submit(adds[1], adds[2], removals[9], RenewAddresses(DEADLINE))
+            client.submit(removals[2], adds[3], removals[1])
+            ok: Message = {"result": "ok", "was": "absent", "missing": []}
+            asked = [json.loads(answer(connection, ok)) for _ in range(MAX_UNDER_WAY + 7)]
+    waited = asked[MAX_UNDER_WAY:]
+    assert [(each["op"], each.get("address")) for each in waited] == [
+        ("remove", str(V4 + 9)),
+        ("renew", None),
+        ("add", str(V4 + 1)),
+        ("add", str(V4 + 2)),
+        ("remove", str(V4 + 2)),
+        ("remove", str(V4 + 1)),
+        ("add", str(V4 + 3)),
+    ]
+
+
+def test_a_renewal_is_sent_though_the_helper_is_slow_with_more_adds_than_it_may_be_sent(
+    path: Path, start: Start
+) -> None:
+    """Those wait for the disk of its record, if that hangs."""
+    adds = [AddAddress(n, V4, "eth0", 32, DEADLINE) for n in range(2 * MAX_UNDER_WAY)]
+    with listening(path) as listener:
+        client = start()
+        with greeted(listener) as connection:
+            client.ready()
+            client.submit(*adds)
+            asked = [
+                json.loads(connection.recv(MAX_PACKET))["op"] for _ in range(MAX_ADDS_UNDER_WAY)
+            ]
+            client.submit(RenewAddresses(DEADLINE))
+            asked.append(json.loads(connection.recv(MAX_PACKET))["op"])
+    assert asked == ["add"] * MAX_ADDS_UNDER_WAY + ["renew"]
 
 
 def test_a_full_buffer_holds_up_neither_what_is_in_it_nor_what_waits(

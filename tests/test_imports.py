@@ -5,18 +5,22 @@ the helper.
 """
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 CORE_MAY_IMPORT = (
+    "bisect",
     "collections",
     "dataclasses",
     "enum",
     "functools",
     "hashlib",
     "ipaddress",
+    "itertools",
+    "operator",
     "types",
     "typing",
     "yaim.core",
@@ -39,6 +43,28 @@ def imported(source: str, module: str) -> set[str]:
                 origin = ".".join([*above, *([node.module] if node.module else [])])
                 names |= {f"{origin}.{each.name}" for each in node.names}
     return names
+
+
+def imported_later(source: str, module: str) -> set[str]:
+    """What it imports within functions, so not when it is imported itself."""
+    functions = (
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    return {name for each in functions for name in imported(ast.unparse(each), module)}
+
+
+def reached_from(module: str, modules: Mapping[str, str]) -> set[str]:
+    """It, and what it imports, and what that imports."""
+    reached = {module}
+    left = [module]
+    while left:
+        names = imported(modules[left[-1]], left.pop())
+        found = {name for each in names for name in (each, each.rpartition(".")[0])}
+        left += (new := (found & modules.keys()) - reached)
+        reached |= new
+    return reached
 
 
 def called(source: str) -> set[str]:
@@ -86,6 +112,19 @@ def test_yaim_imports_nothing_of_the_helper(module: str) -> None:
 @pytest.mark.parametrize("module", HELPER)
 def test_the_helper_imports_nothing_of_yaim(module: str) -> None:
     assert {n for n in imported(HELPER[module], module) if is_in(n, ("yaim",))} == set()
+
+
+@pytest.mark.parametrize("module", sorted(reached_from("yaim.coordinator", YAIM)))
+def test_a_coordinator_at_work_loads_nothing_more_of_yaim(module: str) -> None:
+    """It goes on while a package is installed, and after that if it cannot start anew: what it
+    would load then is of another version."""
+    assert {n for n in imported_later(YAIM[module], module) if is_in(n, ("yaim",))} == set()
+
+
+def test_all_modules_of_the_coordinator_are_looked_at() -> None:
+    reached = reached_from("yaim.coordinator", YAIM)
+    assert {"yaim.core.step", "yaim.checks.libpq", "yaim.etcd.diagnose"} <= reached
+    assert imported_later("import yaim.a\ndef f():\n import yaim.b", "yaim.c") == {"yaim.b"}
 
 
 def test_all_modules_are_looked_at() -> None:

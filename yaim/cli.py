@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from yaim import __version__, config, logs
 from yaim.config import ENVIRONMENT_PREFIX, KEYS, Config, Purpose
 from yaim.config_file import ConfigError, Issue
+from yaim.printable import printable_lines
 
 EX_CONFIG = 78
 """sysexits.h: the configuration is wrong."""
@@ -27,10 +28,24 @@ LOOK_WITHIN_S = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
+    open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(_with_dashes(given))
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
+
+
+def open_standard_streams() -> None:
+    """Those that were closed before this process began lead nowhere: else what is opened next, the
+    helper's socket say, would get the number, and all that is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _with_dashes(arguments: Sequence[str]) -> list[str]:
@@ -62,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--reload-config",
         metavar="FILE",
-        help="what SIGHUP reads instead of the file of the start, which may be a copy made for that"
-        " (LoadCredential= of systemd)",
+        help="what SIGHUP and SIGUSR1 read instead of the file of the start, which may be a copy"
+        " made for that (LoadCredential= of systemd)",
     )
     _add_config_options(run)
 
@@ -128,6 +143,9 @@ def parser() -> argparse.ArgumentParser:
     config_commands = config_.add_subparsers(metavar="check|show", required=True)
     check = _command(config_commands, "check", help="tell everything that is wrong with it")
     check.set_defaults(command=_config_check)
+    check.add_argument(
+        "--draft", action="store_true", help="do not mind who else can change the file"
+    )
     _add_config_options(check)
     show = _command(
         config_commands, "show", help="show the values in force and where each comes from"
@@ -233,6 +251,7 @@ def load_config(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) ->
         os.environ,
         Path(file) if file else None,
         purpose,
+        is_draft=getattr(options, "draft", False),
     )
 
 
@@ -248,7 +267,7 @@ def _load_or_exit(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) 
 
 
 def _complain(text: str) -> None:
-    print(f"yaim: {text}", file=sys.stderr)
+    print(printable_lines(f"yaim: {text}"), file=sys.stderr)
 
 
 def _start_logs(loaded: Config) -> None:
@@ -266,7 +285,12 @@ def _run(options: argparse.Namespace) -> int:
             options.config = options.reload_config
         return load_config(options)
 
-    return coordinator.run(loaded, load)
+    def load_next() -> Config:
+        """Without a copy that was made for it nothing is known of a file that we cannot read."""
+        file = options.reload_config
+        return loaded if file is not None and not Path(file).exists() else load()
+
+    return coordinator.run(loaded, load, load_next)
 
 
 def _supervise(options: argparse.Namespace) -> int:
@@ -277,6 +301,7 @@ def _supervise(options: argparse.Namespace) -> int:
     try:
         if os.geteuid() != 0:
             raise supervisor.SuperviseError("must be run as root, to start the helper")
+        supervisor.require_room()
         user = supervisor.user_named(options.user, "coordinator", "--user")
         helper_user = supervisor.user_named(options.helper_user, "helper", "--helper-user")
         arguments = [f"--{name}={value}" for name, value in _flags(options).items()]
@@ -284,7 +309,7 @@ def _supervise(options: argparse.Namespace) -> int:
             arguments.append(f"--config={loaded.file.absolute()}")
         with ExitStack() as stack:
             listener = supervisor.listen(loaded.helper_socket, user)
-            stack.callback(loaded.helper_socket.unlink, missing_ok=True)
+            stack.callback(_forget, loaded.helper_socket)
             if options.daemon:
                 files = options.pid_file.absolute(), options.log_file.absolute()
                 stack.enter_context(supervisor.daemonize(*files, listener))
@@ -293,6 +318,14 @@ def _supervise(options: argparse.Namespace) -> int:
     except supervisor.SuperviseError as error:
         _complain(str(error))
         return EX_CANNOT_START
+
+
+def _forget(socket_: Path) -> None:
+    """When there is nothing more to be said about it."""
+    from yaim import supervisor
+
+    with suppress(supervisor.SuperviseError, OSError):
+        supervisor.remove_socket(socket_)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -304,7 +337,7 @@ def _status(options: argparse.Namespace) -> int:
     keys, client = configured.keys_of(loaded), configured.etcd_client_of(loaded)
     access = configured.etcd_access_of(loaded)
     try:
-        view = keys.view(*client.read_all(*keys.all()))
+        view = keys.view(*client.read_ranges(*keys.ranges()))
     except EtcdError as error:
         explained = explain_all(error, access, LOOK_WITHIN_S)
         if options.json:
@@ -312,8 +345,12 @@ def _status(options: argparse.Namespace) -> int:
         else:
             _complain(f"cannot read etcd: {explained}")
         return status.Condition.UNREACHABLE
+    try:
+        alarms = client.alarms()
+    except EtcdError:  # it has just answered: what is missing to ask for this?
+        alarms = frozenset()
     certificates = status.certificates_of(all_expiries(access, LOOK_WITHIN_S), datetime.now(UTC))
-    found = status.status_of(keys.prefix, view, certificates)
+    found = status.status_of(keys.prefix, view, certificates, alarms)
     print(status.as_json(found) if options.json else status.as_table(found))
     return found.condition
 
@@ -367,6 +404,7 @@ def _lab(options: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
+    os.umask(0o022)
     try:
         if os.geteuid() != 0:
             raise LabError("the lab needs root: it makes network namespaces")
@@ -395,9 +433,9 @@ def _lab(options: argparse.Namespace) -> int:
 
 def _config_check(options: argparse.Namespace) -> int:
     """Looks into the TLS files for etcd, too. `run` starts with files that do not belong together
-    at the moment: it reads them anew whenever it connects."""
+    at the moment: it reads them anew whenever it connects. Warns of a missing interface."""
     loaded = _load_or_exit(options)
-    from yaim import configured
+    from yaim import configured, interfaces
     from yaim.etcd.access import EtcdError, read_secrets
     from yaim.etcd.certificates import expiries, faults, warnings_of
 
@@ -417,6 +455,9 @@ def _config_check(options: argparse.Namespace) -> int:
         return EX_CONFIG
     for warning in warnings_of(expiries(access, secrets), datetime.now(UTC)):
         _complain(f"warning: {warning}")
+    # It may come later, as bonds and VLANs do.
+    if why_missing := interfaces.why_missing(loaded.interface):
+        _complain(f"warning: {loaded.origins.get('interface', '')}: interface: {why_missing}")
     print("the configuration is good")
     return 0
 

@@ -25,7 +25,7 @@ from yaim.config_checks import (
 )
 from yaim.config_file import ConfigError, Given, Issue, read_file, suggestion
 from yaim.config_values import Values, origins_of
-from yaim.core.deadline import MIN_TTL_S
+from yaim.core.deadline import MAX_TTL_S, MIN_TTL_S
 from yaim.keys import (
     Fault,
     Key,
@@ -82,7 +82,7 @@ class Config(Pace):
     ttl: int = key(
         "milliseconds after which others take over from a node that has died; etcd counts whole"
         " seconds, so it is rounded up",
-        whole(MIN_TTL_S * 1000, 3_600_000),
+        whole(MIN_TTL_S * 1000, MAX_TTL_S * 1000),
         DEFAULT_TTL_MS,
         reloaded=False,
     )
@@ -109,7 +109,6 @@ class Config(Pace):
     interface: str = key(
         "network interface that the addresses are put on",
         text(r"[^\s/:%]{1,15}", "the name of a network interface, at most 15 characters"),
-        reloaded=False,
     )
     netmask: int = key("prefix length of IPv4 addresses", whole(1, 32), 32)
     netmask6: int = key("prefix length of IPv6 addresses", whole(1, 128), 128)
@@ -163,7 +162,7 @@ class Config(Pace):
         yield from both_or_neither(self, "", "etcd-user", "etcd-password")
         yield from both_or_neither(self, "", "etcd-cert-file", "etcd-key-file")
         room = 15 - len(f"{self.interface or ''}:")
-        if len(self.label) > room:
+        if self.label and len(self.label) > room:
             expected = f"at most {max(room, 0)} characters, 15 together with {self.interface}:"
             yield Fault("label", expected, "interface")
         if not any(each.startswith("https://") for each in self.dcs_endpoints):
@@ -240,15 +239,18 @@ def load(
     environment: Mapping[str, str],
     file: Path | None,
     purpose: Purpose = Purpose.NODE,
+    *,
+    is_draft: bool = False,
 ) -> Config:
     """The configuration from these sources; `flags` by key. Without `file`: the first of
-    DEFAULT_FILES that is there. An empty variable counts as none. Raises ConfigError with all that
-    is wrong."""
+    DEFAULT_FILES that is there; `is_draft`: it may be anybody's, also for root. An empty variable
+    counts as none. Raises ConfigError with all that is wrong."""
     issues: list[Issue] = []
     given: dict[str, Given] = {}
     file = file or next(filter(_is_there, DEFAULT_FILES), None)
     if file is not None:
-        given, issues = read_file(file, (*KEYS, "checks"), {"checks": LISTED_KEYS})
+        known = (*KEYS, "checks")
+        given, issues = read_file(file, known, {"checks": LISTED_KEYS}, is_draft=is_draft)
     for name in KEYS:
         if environment.get(variable(name)):
             given[name] = Given(variable(name), environment[variable(name)])

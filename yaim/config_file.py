@@ -4,6 +4,7 @@ Knows which keys there are by name only; what their values may be, config.py kno
 """
 
 import difflib
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from yaim.ownership import what_others_can_change
 
 _YAML_TAG = "tag:yaml.org,2002:"
 
@@ -73,12 +76,16 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 
 def read_file(
-    file: Path, known: Collection[str], known_below: Mapping[str, Collection[str]]
+    file: Path,
+    known: Collection[str],
+    known_below: Mapping[str, Collection[str]],
+    *,
+    is_draft: bool = False,
 ) -> tuple[dict[str, Given], list[Issue]]:
     """The keys of the file with their values, and what is wrong with the others. `known_below`:
-    the keys of the sections in the list that is such a key's value. Raises ConfigError if the file
-    cannot be read at all."""
-    root = _compose(file)
+    the keys of the sections in the list that is such a key's value. `is_draft`: whose it is does
+    not matter. Raises ConfigError if the file cannot be read at all."""
+    root = _compose(file, is_draft=is_draft)
     if root is None or _is_null(root):
         return {}, []
     if not isinstance(root, yaml.MappingNode):
@@ -87,8 +94,12 @@ def read_file(
     return reader.section(root, known), reader.issues
 
 
-def _compose(file: Path) -> yaml.Node | None:
+def _compose(file: Path, *, is_draft: bool) -> yaml.Node | None:
     try:
+        # What root does with it, nobody else is to decide: the current directory may be anybody's.
+        if os.geteuid() == 0 and not is_draft and (fault := what_others_can_change(file)):
+            expected = f"one that nobody but root can change, as root reads it ({fault})"
+            raise _unusable(str(file.absolute()), f"{expected}, or another one with --config")
         content = file.read_bytes()
         root: yaml.Node | None = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
         return root

@@ -6,6 +6,7 @@ from typing import Any
 
 from yaim.config_file import Given, Issue
 from yaim.keys import Fault, Key, Unfit
+from yaim.password_file import PasswordFileError, read_password
 
 
 def origins_of(given: Mapping[str, Given]) -> dict[str, str]:
@@ -75,11 +76,8 @@ class Values(dict[str, Any]):
         expected = f"either it or {name}, not both"
         if name not in self:
             try:
-                password = file.read_text("utf-8").removesuffix("\n")
-                if password:
-                    self[name] = password
-                    return
-                expected = "a password in it"
-            except (OSError, UnicodeDecodeError) as error:
-                expected = f"text in UTF-8 ({error})"
+                self[name] = read_password(file)
+                return
+            except PasswordFileError as error:
+                expected = str(error)
         self._issues.append(Issue(self.where(file_name), file_name, str(file), expected))

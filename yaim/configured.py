@@ -58,6 +58,23 @@ def etcd_client_of(config: Config) -> EtcdClient:
     )
 
 
+def lost_by_restart(before: Config, after: Config) -> list[str]:
+    """The keys whose change makes the next process another node, another cluster's, or another
+    helper's: it would find nothing of what this one leaves to it."""
+    lost = []
+    if keys_of(before) != keys_of(after):
+        lost += [
+            name
+            for name in ("dcs-namespace", "dcs-clustername")
+            if getattr(before, name.replace("-", "_")) != getattr(after, name.replace("-", "_"))
+        ]
+    if before.nodename != after.nodename:
+        lost.append("nodename")
+    if before.helper_socket != after.helper_socket:
+        lost.append("helper-socket")
+    return lost
+
+
 def keys_of(config: Config) -> Keys:
     return Keys.of(config.dcs_namespace, config.dcs_clustername)
 

@@ -10,11 +10,11 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from setproctitle import setproctitle
 
+from yaim.address_look import AddressLook
 from yaim.boottime import boottime
 from yaim.checks.run import CheckRunner
 from yaim.clock_watch import Clocks, watch_clock
@@ -25,6 +25,7 @@ from yaim.configured import (
     etcd_access_of,
     etcd_client_of,
     keys_of,
+    lost_by_restart,
     settings_of,
 )
 from yaim.core.actions import (
@@ -36,6 +37,7 @@ from yaim.core.actions import (
     GrantLease,
     KeepLease,
     Level,
+    LookForAddresses,
     Outcome,
     ReadCluster,
     ReleaseMarks,
@@ -47,6 +49,7 @@ from yaim.core.actions import (
 )
 from yaim.core.events import (
     ClockJumped,
+    ClusterChanged,
     Event,
     RestartRequested,
     SettingsChanged,
@@ -56,7 +59,9 @@ from yaim.core.model import NodeName
 from yaim.core.state import State
 from yaim.core.step import step
 from yaim.etcd.store import EtcdStore
+from yaim.event_queue import EventQueue
 from yaim.helper_client import HelperAction, HelperClient
+from yaim.interfaces import shown_name, why_missing
 from yaim.kernel_watch import KernelWatch
 from yaim.logs import set_level
 from yaim.service_manager import ServiceManager, health_word
@@ -79,20 +84,26 @@ class ReloadRequested:
     """SIGHUP."""
 
 
-Happened: TypeAlias = tuple[Event, ...] | ReloadRequested
+@dataclass(frozen=True, slots=True)
+class RestartAsked:
+    """SIGUSR1."""
 
 
-def run(config: Config, load: Callable[[], Config]) -> int:
+def run(config: Config, load: Callable[[], Config], load_next: Callable[[], Config]) -> int:
     """Take part in the cluster until SIGTERM or SIGINT, or until SIGUSR1, which leaves everything
-    to the next process; the exit status. `load` reads the configuration anew, for SIGHUP."""
-    return Coordinator(config, load).run()
+    to the next process, if that one can find it; the exit status. `load` reads the configuration
+    anew, for SIGHUP; `load_next` as the next process will."""
+    return Coordinator(config, load, load_next).run()
 
 
 class Coordinator:
-    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+    def __init__(
+        self, config: Config, load: Callable[[], Config], load_next: Callable[[], Config]
+    ) -> None:
         self._config = config
         self._load = load
-        self._queue: SimpleQueue[Happened] = SimpleQueue()
+        self._load_next = load_next
+        self._queue = EventQueue[ReloadRequested | RestartAsked]()
         self._state = State(settings_of(config))
         self._end: End | None = None
         self._title = ""
@@ -107,6 +118,7 @@ class Coordinator:
         self._clocks = Clocks()
         watch_clock(self._post)
         KernelWatch(self._post)
+        self._address_look = AddressLook(self._post)
         keys = keys_of(config)
         self._store = EtcdStore(etcd_client_of(config), keys, NodeName(config.nodename), self._post)
         self._helper = HelperClient(
@@ -123,24 +135,22 @@ class Coordinator:
 
     def _post(self, *events: Event) -> None:
         """For the adapters' threads: events that have happened together."""
-        self._queue.put(events)
+        if len(events) == 1 and isinstance(events[0], ClusterChanged):
+            self._queue.put_view(events[0])
+        else:
+            self._queue.put(events)
 
     def _wait(self, until: float | None) -> list[Event]:
         """All that has happened; none if nothing has until then."""
-        happened: list[Happened] = []
-        try:
-            until = min(math.inf if until is None else until, self._manager.next_at())
-            timeout_s = None if until == math.inf else max(0.0, until - boottime())
-            happened.append(self._queue.get(timeout=timeout_s))
-            while True:
-                happened.append(self._queue.get_nowait())
-        except Empty:
-            pass
+        until = min(math.inf if until is None else until, self._manager.next_at())
+        timeout_s = None if until == math.inf else max(0.0, until - boottime())
         events: list[Event] = []
-        for each in happened:
+        for each in self._queue.take(timeout_s):
             if isinstance(each, ReloadRequested):
                 self._reload()
                 events.append(SettingsChanged(settings_of(self._config)))
+            elif isinstance(each, RestartAsked):
+                events.append(self._restart())
             else:
                 events += each
         return events
@@ -166,6 +176,8 @@ class Coordinator:
                 return
             case AddAddress() | RemoveAddress() | RenewAddresses():
                 pass  # went to the helper already, all of this step together
+            case LookForAddresses():
+                self._address_look.start()
             case End():
                 self._end = action
             case (
@@ -198,10 +210,16 @@ class Coordinator:
             before, after = getattr(self._config, attribute), getattr(new, attribute)
             if before == after:
                 continue
-            if key.is_reloaded:
+            if name == "interface" and (why_not := self._why_not_on(new.interface)):
+                logger.error("interface: %s: %s stays in force", why_not, self._config.interface)
+                kept[attribute] = before
+                continue
+            if name == "label":
+                logger.info("label has changed: it counts for what is added from now on")
+            elif key.is_reloaded:
                 logger.info("%s has changed", name)
             else:
-                logger.warning("%s has changed: restart yaim to apply it", name)
+                logger.warning("%s has changed: stop and start yaim to apply it", name)
                 kept[attribute] = before
         for check in new.checks:
             if check not in self._config.checks:
@@ -214,6 +232,30 @@ class Coordinator:
         self._checks.use(check_plans_of(self._config))
         self._store.use(etcd_access_of(self._config))
         logger.info("the configuration is reloaded")
+
+    def _why_not_on(self, interface: str) -> str:
+        """Nodes that were told the same mistake in the same instant would hand their addresses to
+        each other, and none would take them."""
+        helper = self._state.helper
+        if why_not := why_missing(interface):
+            return why_not
+        if helper is not None and shown_name(interface) not in helper.networks:
+            return f"the helper's allowlist has no {shown_name(interface)}"
+        return ""
+
+    def _restart(self) -> Event:
+        """Leave everything to the next process; but hand it over to other nodes where that one
+        would not find it, or not start: they take it at once, and not when the lease has ended."""
+        try:
+            lost = lost_by_restart(self._config, self._load_next())
+        except ConfigError as error:
+            for issue in error.issues:
+                logger.error("%s", issue)
+            return StopRequested("got SIGUSR1, and the next process cannot use its configuration")
+        if lost:
+            why = f"{' and '.join(lost)} changed, so the next process finds nothing of this one's"
+            return StopRequested(f"got SIGUSR1; {why}: hands everything over first")
+        return RestartRequested("got SIGUSR1")
 
     def _exit_status(self, end: End) -> int:
         match end.outcome:
@@ -245,8 +287,8 @@ class Coordinator:
     def _on_stop_signal(self, number: int, _frame: object) -> None:
         self._post(StopRequested(f"got {signal.Signals(number).name}"))
 
-    def _on_restart_signal(self, number: int, _frame: object) -> None:
-        self._post(RestartRequested(f"got {signal.Signals(number).name}"))
+    def _on_restart_signal(self, _number: int, _frame: object) -> None:
+        self._queue.put(RestartAsked())
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         self._queue.put(ReloadRequested())

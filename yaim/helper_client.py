@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, assert_never
 
 from yaim.boottime import boottime
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.allowlist import Rule
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -34,7 +35,8 @@ from yaim.core.events import (
     HelperLost,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, Network
+from yaim.core.model import Address, Boottime, Network, Place, frozen_mapping
+from yaim.core.refusals import Cause
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +50,11 @@ MAX_UNDER_WAY = 128
 """Commands without a reply yet. The helper takes 64 at a time: as many are there when it has done
 these. Nor do their replies overflow the helper's buffer, for which it would hang up: the kernel
 counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wait."""
+MAX_ADDS_UNDER_WAY = 96
+"""Of these. Adds wait for the disk of the helper's record, for up to a second if it hangs: there is
+room left for a renewal and for removals, which do not."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 TELL_HEAD_EVERY_S = 3600.0
-_PASSING = ("expired",)
-"""Refusals that say nothing about the next try."""
 
 HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
@@ -81,6 +84,22 @@ def command(action: HelperAction, label: str) -> dict[str, Any]:
             assert_never(action)
 
 
+def most_under_way(action: HelperAction) -> int:
+    """How many commands may be under way when this one is sent."""
+    return MAX_ADDS_UNDER_WAY if isinstance(action, AddAddress) else MAX_UNDER_WAY
+
+
+def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
+    """What waits, as it is when the action has gone ahead of it; None: the action does not."""
+    match waiting, action:
+        case AddAddress(), RenewAddresses():
+            return replace(waiting, deadline=action.deadline)
+        case AddAddress(), RemoveAddress() if waiting.address != action.address:
+            return waiting
+        case _:
+            return None
+
+
 def write_request(request_id: int, message: Mapping[str, Any]) -> bytes:
     return json.dumps({**message, "id": request_id}, sort_keys=True).encode()
 
@@ -105,8 +124,8 @@ def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event |
             case RemoveAddress() if result == "ok":
                 return AddressRemoved(action.request, action.address)
             case AddAddress() if result == "refused":
-                is_lasting = reply["code"] not in _PASSING
-                return AddressRefused(action.request, action.address, reply["reason"], is_lasting)
+                cause = Cause.of(reply["code"])
+                return AddressRefused(action.request, action.address, reply["reason"], cause)
             case AddAddress() | RemoveAddress():
                 return AddressFailed(action.request, action.address, reply["reason"])
             case _:
@@ -180,12 +199,15 @@ class HelperClient:
                     " time namespace"
                 )
             networks: dict[str, tuple[Network, ...]] = {}
+            rules = []
             for rule in reply["rules"]:
                 allowed = tuple(ip_network(text) for text in rule["networks"])
                 networks[rule["interface"]] = networks.get(rule["interface"], ()) + allowed
-            addresses, left_over = self._list(connection)
+                rules.append(Rule(rule["interface"], allowed, frozenset(rule["prefixes"])))
+            addresses, left_over, places = self._list(connection)
+            all_networks = tuple(sorted(networks.items()))
             return HelperReady(
-                reply["session"], tuple(sorted(networks.items())), addresses, left_over
+                reply["session"], all_networks, addresses, left_over, places, tuple(rules)
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HelperError(
@@ -195,16 +217,18 @@ class HelperClient:
 
     def _list(
         self, connection: "_Connection"
-    ) -> tuple[tuple[AddressOnInterface, ...], frozenset[Address]]:
-        """What the helper holds for us, and what an earlier life of it has left."""
+    ) -> tuple[tuple[AddressOnInterface, ...], frozenset[Address], Mapping[Address, Place]]:
+        """What the helper holds for us, what an earlier life of it has left, and where that is."""
         addresses: list[AddressOnInterface] = []
         left_over: set[Address] = set()
+        places: dict[Address, Place] = {}
         after = ""
         is_more = True
         while is_more:
             page = connection.ask({"op": "list", "after": after})
             for each in page["addresses"]:
                 address = ip_address(each["address"])
+                places[address] = Place(str(each["interface"]), int(each["prefix"]))
                 if each["deadline_ns"] is None:
                     left_over.add(address)
                 else:
@@ -212,19 +236,19 @@ class HelperClient:
                     addresses.append(AddressOnInterface(address, deadline))
                 after = str(address)
             is_more = page["more"] and page["addresses"]
-        return tuple(addresses), frozenset(left_over)
+        return tuple(addresses), frozenset(left_over), frozen_mapping(places)
 
     def _take_in(self, queue: deque[HelperAction]) -> None:
-        """Behind what is in the queue; but a renewal goes ahead of adds, however many wait, which
-        from then on ask for its deadline: what comes of it is the same. It never goes ahead of
+        """Behind what is in the queue; but removals and renewals go ahead of adds, which may wait
+        for a disk. What comes of it is the same: a removal stays behind an add of its
+        address, and adds that a renewal has passed ask for its deadline. It never goes ahead of
         removals: what is to go must not be granted longer before it goes."""
         while not self._commands.empty():
             action = self._commands.get_nowait()
-            passed: list[HelperAction] = []
-            if isinstance(action, RenewAddresses):
-                while queue and isinstance(add := queue[-1], AddAddress):
-                    passed.append(replace(add, deadline=action.deadline))
-                    queue.pop()
+            passed = []
+            while queue and (add := passed_by(action, queue[-1])) is not None:
+                passed.append(add)
+                queue.pop()
             queue.append(action)
             queue.extend(reversed(passed))
 
@@ -262,7 +286,7 @@ class HelperClient:
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
                 self._take_in(queue)
-                while len(waiting) < MAX_UNDER_WAY and queue:
+                while queue and len(waiting) < most_under_way(queue[0]):
                     try:
                         request_id = connection.send(command(queue[0], self.label))
                     except BlockingIOError:

@@ -6,24 +6,29 @@ Should it be killed itself, the kernel kills both; started again, they carry on 
 """
 
 import ctypes
+import errno
 import fcntl
 import logging
 import math
 import os
 import pwd
+import re
+import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import daemon
 from setproctitle import setproctitle
+
+from yaim.ownership import fault_of, make_directory, what_others_can_change
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +47,19 @@ HELPER_NICE = -10
 itself."""
 STOP_COORDINATOR_S = 10.0
 STOP_HELPER_S = 5.0
+LOCKED_WITHIN_S = 5.0
+"""As long a start waits for another one."""
+MOST_FILES = 4096
+"""Open at once, of a daemon. A unit of systemd's has 1024."""
 EX_CONFIG = 78
 
+_LEAST = (
+    (resource.RLIMIT_NOFILE, 256, "open files", "ulimit -n 1024"),
+    (resource.RLIMIT_FSIZE, 1 << 30, "the size of files", "ulimit -f unlimited"),
+    (resource.RLIMIT_CPU, 1 << 40, "seconds of processor time", "ulimit -t unlimited"),
+)
+"""Of what it cannot do without."""
+_MOST_OF_A_PID = 32
 _FIRST_PASSED_FD = 3
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
@@ -97,6 +113,9 @@ class Program:
 
     def _become(self, supervisor: int) -> None:
         """In the new process."""
+        # What is ignored would be so in there, too.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.held_back)
         os.setsid()
         environment = dict(self.environment)
@@ -212,48 +231,91 @@ def supervise(
         (*yaim, "config", "check", *coordinator_arguments),
         user=user,
         checked_as=user,
-        environment=dict(os.environ),
+        environment={name: value for name, value in os.environ.items() if _is_passed_on(name)},
         held_back=frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}),
         leave_signal=signal.SIGUSR1,
     )
     return _Supervisor(helper, coordinator).run()
 
 
+def _is_passed_on(variable: str) -> bool:
+    """Not how Python is to be: with PYTHONWARNINGS=error it would not start, for one. But where its
+    modules are, if they are not where they are looked for."""
+    return variable == "PYTHONPATH" or not variable.startswith("PYTHON")
+
+
 class PidFile:
-    """Locked from its construction on, so that a stale one does no harm; written when entered."""
+    """Locked from its construction on, so that a stale one does no harm; written when entered.
+    Root's alone: whoever can read a file can lock it (flock(2))."""
 
     def __init__(self, path: Path) -> None:
         """Raises SuperviseError."""
         self._path = path
+        self.file = os.fdopen(_opened(path, os.O_RDWR, 0o600, "--pid-file"), "r+", errors="replace")
+        found = self.file.read(_MOST_OF_A_PID)
         try:
-            self.file = path.open("a+")
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = path.read_text().strip()
-            raise SuperviseError(f"{path}: process {pid} is running already") from None
-        except OSError as error:
+            raise SuperviseError(f"{path}: process {found.strip()} is running already") from None
+        if re.fullmatch(r"[0-9]*\n?", found) is None:
             raise SuperviseError(
-                f"{path}: {error.strerror}; name another with --pid-file"
-            ) from None
+                f"{path}: is no PID file, and stays: name another with --pid-file, or move it away"
+            )
+        os.fchmod(self.file.fileno(), 0o600)
 
     def __enter__(self) -> None:
-        self.file.truncate(0)
+        self.file.seek(0)
+        self.file.truncate()
         self.file.write(f"{os.getpid()}\n")
         self.file.flush()
 
     def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)
+        """Another's stays."""
+        with suppress(OSError):
+            if os.path.samestat(self._path.lstat(), os.fstat(self.file.fileno())):
+                self._path.unlink()
+
+
+def _opened(path: Path, how: int, mode: int, flag: str) -> int:
+    """A file of root's, made if it is not there; never through a link. Raises SuperviseError."""
+    flags = how | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        # Who can write there can move a log away. It is no link, and it has no other name.
+        is_log = bool(how & os.O_APPEND)
+        if fault := what_others_can_change(path.parent, may_be_groups=is_log):
+            raise SuperviseError(f"{path}: {fault}; or name another with {flag}")
+        opened = os.open(path, flags, mode)
+    except OSError as error:
+        is_link = error.errno == errno.ELOOP and path.is_symlink()
+        why = "is a link, which is not followed" if is_link else error.strerror
+        raise SuperviseError(f"{path}: {why}; name another with {flag}") from None
+    status = os.fstat(opened)
+    # A device as /dev/null can be written by all, and be a log.
+    is_device = stat.S_ISCHR(status.st_mode) and is_log
+    fault = None if is_device else fault_of(path, status)
+    if not is_device and not stat.S_ISREG(status.st_mode):
+        fault = f"{path}: is not a regular file"
+    elif not is_device and status.st_nlink != 1:
+        fault = f"{path}: has other names, too, perhaps that of another's file (hard links)"
+    if fault is not None:
+        os.close(opened)
+        raise SuperviseError(f"{fault}; or name another with {flag}")
+    os.set_blocking(opened, True)
+    return opened
 
 
 def daemonize(pid_file: Path, log_file: Path, listener: socket.socket) -> Any:
     """A context in which this process is a daemon; to be entered. Raises SuperviseError."""
     lock = PidFile(pid_file)
-    try:
-        log = log_file.open("a")
-    except OSError as error:
-        raise SuperviseError(
-            f"{log_file}: {error.strerror}; name another with --log-file"
-        ) from None
+    log = os.fdopen(_opened(log_file, os.O_WRONLY | os.O_APPEND, 0o644, "--log-file"), "a")
+    # Before 3.0 it makes a set of all descriptors that there could be: of a thousand million, as
+    # the limit is in many containers, it takes all memory (Red Hat's bug 2307635).
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not 0 <= hard <= MOST_FILES:
+        soft = soft if 0 <= soft <= MOST_FILES else MOST_FILES
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, MOST_FILES))
+    import daemon
+
     return daemon.DaemonContext(
         pidfile=lock,
         files_preserve=[lock.file, listener],
@@ -265,27 +327,70 @@ def daemonize(pid_file: Path, log_file: Path, listener: socket.socket) -> Any:
     )
 
 
+def require_room() -> None:
+    """What this process and its children may take, and which files they make, is not left to the
+    terminal that it was started from. Raises SuperviseError."""
+    os.umask(0o022)
+    for which, least, what, remedy in _LEAST:
+        soft, _ = resource.getrlimit(which)
+        if soft != resource.RLIM_INFINITY and soft < least:
+            raise SuperviseError(f"the limit of {what} is {soft} here: raise it ({remedy})")
+
+
 def listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
-    """The helper's socket; open to root and to the coordinator's group. Raises SuperviseError."""
+    """The helper's socket; open to root and to the coordinator's group, from its first moment on.
+    Raises SuperviseError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            # Of two that start at once, one is second.
-            fcntl.flock(directory, fcntl.LOCK_EX)
+        if fault := make_directory(path.parent):
+            raise SuperviseError(f"{path}: {fault}; or name another with --helper-socket")
+        # Of two that start at once, one is second.
+        with _locked(path.with_name(f"{path.name}.lock")):
             if _is_listened_at(path):
                 raise SuperviseError(f"another process listens at {path}: is yaim running already?")
-            path.unlink(missing_ok=True)
-            listener.bind(str(path))
-            os.chown(path, 0, user.pw_gid)
-            path.chmod(0o660)
+            remove_socket(path)
+            before = os.umask(0o117)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(before)
+            os.chown(path, 0, user.pw_gid, follow_symlinks=False)
             listener.listen(16)
-        finally:
-            os.close(directory)
     except OSError as error:
         raise SuperviseError(f"cannot listen at {path}: {error.strerror or error}") from error
     return listener
+
+
+def remove_socket(path: Path) -> None:
+    """Nothing else. Raises SuperviseError; OSError."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SuperviseError(
+            f"{path}: is there already, and is no socket: move it away, or name another place with"
+            " --helper-socket"
+        )
+    path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """A file of root's that nobody else can read: who can could hold its lock for ever (flock(2)).
+    Raises SuperviseError."""
+    with os.fdopen(_opened(path, os.O_RDWR, 0o600, "--helper-socket"), "r+") as file:
+        give_up_at = time.monotonic() + LOCKED_WITHIN_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    told = f"another process holds a lock on it: end that (fuser {path} names it)"
+                    raise SuperviseError(f"{path}: {told}") from None
+            time.sleep(0.1)
+        yield
 
 
 def _is_listened_at(path: Path) -> bool:

@@ -12,7 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from yaim_helper.addresses import KernelError
 from yaim_helper.audit import AuditError, AuditLog
+from yaim_helper.disposal import Disposal
+from yaim_helper.ownership import make_directory
 from yaim_helper.policy import Policy, PolicyError, read_policy
 from yaim_helper.privileges import (
     DEFAULT_USER,
@@ -21,8 +24,10 @@ from yaim_helper.privileges import (
     advice,
     drop_to,
     record_directory,
+    start_nothing_more,
     user_to_be,
 )
+from yaim_helper.recorder import Recorder
 from yaim_helper.server import Server, tell
 from yaim_helper.service_manager import ServiceManager
 
@@ -30,6 +35,8 @@ EX_CONFIG = 78
 EX_CANNOT_START = 1
 LINGER_S = 2.0
 """Before it ends with what a service manager will start again and again in vain."""
+SWITCH_WITHIN_S = 0.0005
+"""From one of the threads to another."""
 _FIRST_PASSED_FD = 3
 """sd_listen_fds(3)"""
 
@@ -90,11 +97,19 @@ def serve(arguments: list[str]) -> int:
             drop_to(user)
         # From here on all is opened as it is after SIGHUP.
         policy = read_policy(options.config)
-        server = Server(listener, policy, _opened_record(policy, user))
+        # Their threads have the privileges that are left, and are the last that are started. They
+        # let this one go on at once: it may have begun to act, and have a tenth of a second for it.
+        sys.setswitchinterval(SWITCH_WITHIN_S)
+        recorder = Recorder(_opened_record(policy, user), policy.sha256)
+        disposal = Disposal()
+        start_nothing_more()
+        server = Server(listener, policy, recorder, disposal)
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
-    except (AuditError, PrivilegesError) as error:
+    except (AuditError, PrivilegesError, KernelError) as error:
         return _give_up(EX_CANNOT_START, str(error))
+    except RuntimeError as error:
+        return _give_up(EX_CANNOT_START, f"{error}: two are needed besides the first")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _give_up(EX_CANNOT_START, f"{where}{error.strerror}")
@@ -128,19 +143,39 @@ def _own_socket(path: Path, policy: Policy) -> socket.socket:
 
 
 def _bound(path: Path, policy: Policy) -> socket.socket:
+    """Never open to more than it is to be, and nothing in its way is changed but a socket."""
+    # Another user than root makes it where he may.
+    if fault := make_directory(path.parent) if os.geteuid() == 0 else None:
+        raise OSError(errno.EPERM, fault)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     _make_way(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
+    umask = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(umask)
     for uid in policy.users[:1]:
-        try:
-            os.chown(path, -1, pwd.getpwuid(uid).pw_gid)
-        except KeyError:
-            # No such account.
-            os.chown(path, uid, -1)
-    path.chmod(0o660)
+        _give(path, uid)
+    # Nobody can connect before.
     listener.listen(128)
     return listener
+
+
+def _give(path: Path, uid: int) -> None:
+    """The socket, and nothing that somebody has put in its place meanwhile: not by its path."""
+    found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            raise OSError(errno.EEXIST, "is not a socket any more: others can write its directory")
+        itself = f"/proc/self/fd/{found}"
+        try:
+            os.chown(itself, -1, pwd.getpwuid(uid).pw_gid)
+        except KeyError:
+            # No such account.
+            os.chown(itself, uid, -1)
+    finally:
+        os.close(found)
 
 
 def _make_way(path: Path) -> None:

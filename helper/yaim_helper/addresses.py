@@ -1,8 +1,12 @@
 """Addresses on interfaces, over netlink. The only file that changes the network.
 
 Every address is put there with a finite lifetime, which is read back. No preferred lifetime: that
-keeps the host from choosing the address as a source, and, with the finite lifetime, tells an
-address that the helper put there from every other, also after a restart.
+keeps the host from choosing the address as a source.
+
+What the kernel takes for the same address (seen on Linux 6.18): of IPv4 the one on the same
+interface with the same prefix length, of IPv6 the one on the same interface, whatever its prefix
+length, which then stays as it was. So who sets a lifetime has to have looked whose address that
+is. Who puts a new one there need not: the kernel refuses if there is one.
 """
 
 import errno
@@ -12,7 +16,7 @@ import signal
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -22,6 +26,7 @@ from yaim_helper.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
+    NLM_F_EXCL,
     NLM_F_REPLACE,
     NLMSG_ERROR,
     RTM_DELADDR,
@@ -52,6 +57,7 @@ MAX_TOGETHER = 16
 kernel goes through all multicast groups of its interface (ipv6_find_idev), and each address has a
 group: among 1000 one takes 0.4 ms."""
 
+_ROUNDING_S = 1e-7
 _RECEIVE_BYTES = 1 << 16
 """Twice as many as the kernel puts into one datagram (netlink_dump in net/netlink/af_netlink.c)."""
 _MAX_NAME_BYTES = 15
@@ -59,6 +65,7 @@ _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
 _ARPHRD_ETHER = 1
 _CONF = Path("/proc/sys/net/ipv4/conf")
+_CONF_6 = Path("/proc/sys/net/ipv6/conf")
 
 
 class KernelError(Exception):
@@ -79,6 +86,15 @@ class Interface:
     has_neighbours: bool
     """Whether it is an Ethernet on which ARP and neighbour discovery are spoken."""
 
+    def makes(self, address: Address) -> bool:
+        """Whether a router's prefix has the kernel make that address of the MAC address (RFC 4291
+        appendix A). If it is there already, the kernel sets its lifetime as the router says: so can
+        anybody on the link (addrconf_prefix_rcv_add_addr in Linux)."""
+        if address.version == 4 or not self.has_neighbours:
+            return False
+        universal = bytes((self.mac[0] ^ 2,))
+        return address.packed[8:] == universal + self.mac[1:3] + b"\xff\xfe" + self.mac[3:]
+
 
 def lateness_s(life_s: float) -> float:
     """By how much the kernel may be late in removing an address, besides 1/8 of its lifetime;
@@ -95,7 +111,7 @@ def lifetime_s(left_s: float, life_s: float) -> int:
 
 def last_extension_s(life_s: float) -> float:
     """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
-    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S
+    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S
 
 
 @contextmanager
@@ -123,6 +139,13 @@ class Assignment:
     label: str
     """Of an IPv4 address, behind the interface's name; may be empty."""
     lifetime_s: int
+    is_there: bool = False
+    """Whether it is to be there: then its lifetime is set. Else it is put there, or refused by the
+    kernel because of another one that is there."""
+
+    @property
+    def flags(self) -> int:
+        return NLM_F_CREATE | (NLM_F_REPLACE if self.is_there else NLM_F_EXCL)
 
     def body(self) -> bytes:
         """Of the request to the kernel."""
@@ -155,14 +178,12 @@ class Kernel:
             has_neighbours=hardware == _ARPHRD_ETHER and not flags & (_IFF_LOOPBACK | _IFF_NOARP),
         )
 
-    def mac_addresses(self) -> set[bytes]:
-        """Of all interfaces."""
-        macs = set()
-        for _, name in socket.if_nameindex():
-            # Should it have gone meanwhile: so much the better.
-            with suppress(KernelError):
-                macs.add(self.interface(name).mac)
-        return macs
+    def name(self, index: int) -> str:
+        """Of an interface; of one that has just gone its number."""
+        try:
+            return socket.if_indextoname(index)
+        except OSError:
+            return str(index)
 
     def _ask_about(self, name: str, request: int) -> bytes:
         """What netdevice(7) answers, without the name. Raises OSError."""
@@ -184,8 +205,8 @@ class Kernel:
         return False
 
     def addresses(self, wanted: Iterable[Address] | None = None) -> list[Found]:
-        """All addresses of this host, or, of those that look like the helper's, only these. Raises
-        KernelError."""
+        """All addresses of this host, or, of single ones that look like the helper's, only these.
+        Raises KernelError."""
         packed = {each.packed for each in wanted} if wanted is not None else None
         while (places := self._dump(packed)) is None:
             continue
@@ -194,37 +215,55 @@ class Kernel:
     def put(self, assignments: Sequence[Assignment]) -> dict[Address, KernelError]:
         """Add the addresses, MAX_TOGETHER at most, or set the lifetimes of those that are there;
         what went wrong. Not yet read back."""
-        bodies = [each.body() for each in assignments]
-        errors = self._request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, bodies)
+        errors = self._request(RTM_NEWADDR, [(each.flags, each.body()) for each in assignments])
         return {
-            each.address: _error(number)
+            each.address: self._why(number, each)
             for each, number in zip(assignments, errors, strict=True)
             if number
         }
 
+    def _why(self, number: int, assignment: Assignment) -> KernelError:
+        name = assignment.interface.name
+        if assignment.address.version == 6 and self._has_no_ipv6(name):
+            sysctl = f"sysctl net.ipv6.conf.{name}.disable_ipv6"
+            return KernelError(number, f"IPv6 is switched off on {name} ({sysctl})")
+        return _error(number)
+
+    def _has_no_ipv6(self, name: str) -> bool:
+        try:
+            return int((_CONF_6 / name / "disable_ipv6").read_text()) != 0
+        except (OSError, ValueError):
+            return False
+
     def delete(self, index: int, address: Address, prefix: int) -> bool:
         """Whether it was there. Raises KernelError."""
-        (number,) = self._request(RTM_DELADDR, 0, [old_address(address, prefix, index)])
+        (number,) = self._request(RTM_DELADDR, [(0, old_address(address, prefix, index))])
         if number and number not in _ABSENT:
             raise _error(number)
         return not number
 
-    def _request(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
-        """Send them together; for each its error number, 0 for none.
+    def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Send them, flags and body of each, and then read all answers; for each its error number,
+        0 for none.
 
         The kernel has done them all, in order, when it has acknowledged the last; of the others
-        it tells only the errors.
+        it tells only the errors. Each is a system call of its own: should the kernel's routing lock
+        be held, then one waits for it, and the alarm (act_within) ends this process behind it. Of
+        several in one the others would be done as well, however late, each after another wait.
         """
-        if not bodies:
+        if not requests:
             return []
         first = self._sequence + 1
-        self._sequence += len(bodies)
+        self._sequence += len(requests)
         last = self._sequence
-        packets = [message(kind, flags, first + n, body) for n, body in enumerate(bodies[:-1])]
-        packets.append(message(kind, flags | NLM_F_ACK, last, bodies[-1]))
-        errors = [0] * len(bodies)
+        packets = [
+            message(kind, flags if number < last else flags | NLM_F_ACK, number, body)
+            for number, (flags, body) in enumerate(requests, start=first)
+        ]
+        errors = [0] * len(requests)
         with _understood():
-            self._socket.send(b"".join(packets))
+            for packet in packets:
+                self._socket.send(packet)
             while True:
                 for answer in self._receive():
                     if answer.kind == NLMSG_ERROR and first <= answer.sequence <= last:

@@ -19,7 +19,19 @@ from pathlib import Path
 
 from yaim_helper import show
 from yaim_helper.chain import MARKER, canonical, segment_number
-from yaim_helper.output import discard_output, output
+from yaim_helper.coverage import (
+    Coverage,
+    Interval,
+    Intervals,
+    Told,
+    Vouched,
+    both,
+    by_all,
+    merged,
+    read_vouched,
+    without,
+)
+from yaim_helper.output import discard_output, output, write_anew
 from yaim_helper.records import (
     TYPES,
     CannotRead,
@@ -36,7 +48,7 @@ from yaim_helper.records import (
     unreadable,
 )
 from yaim_helper.svg import picture
-from yaim_helper.timeline import History, Interval, OfAddress, Spell, Times, of_address
+from yaim_helper.timeline import FOREVER, History, OfAddress, Spell, Times, of_address
 from yaim_helper.verify import Damage, Finding, Heads, Verification, read_heads
 
 USAGE = 2
@@ -69,9 +81,10 @@ TIMELINE_STATUS = """exit status, the first that is true:
   20 two nodes surely held an address
    2 wrong usage
   21 the records are damaged: see audit verify
-  22 two nodes possibly held an address, or nothing is on record: not proven
+  22 two nodes possibly held an address, or nothing is on record, or not all records tell of the
+     time that was asked for: not proven
   23 an address was, or may have been, uncovered for longer than --max-uncovered
-   0 proven: never two
+   0 proven: never two, in the time that all records tell of, which is said
 """
 SHOW_STATUS = """exit status: 0; 2 wrong usage; 14 something cannot be read
 Does not verify: see audit verify.
@@ -141,6 +154,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--max-uncovered", type=_seconds, metavar="S", help="for how long, together, at most"
     )
+    command.add_argument(
+        "--no-other-record",
+        action="store_true",
+        help="you know that no helper wrote elsewhere (audit-log was never another, and no record"
+        " is a copy that was put back): what they did between two lives is told, too: nothing",
+    )
     command.add_argument("--json", action="store_true", help="in place of the table")
     command.add_argument("--svg", type=Path, metavar="FILE", help="draw a picture, too")
     return parser
@@ -154,7 +173,8 @@ def _add_trust(command: _Parser) -> None:
         "--heads",
         type=_heads,
         metavar="FILE",
-        help="lines with 'audit head host=NAME seq=N sha256=HEX': journalctl -t yaim-helper",
+        help="lines with 'audit head host=NAME seq=N sha256=HEX', told by nobody else: journalctl"
+        " -o short-iso _SYSTEMD_UNIT=yaim-helper.service _UID=$(id -u yaim-helper)",
     )
     command.add_argument(
         "--from-segment",
@@ -191,14 +211,23 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _heads(text: str) -> Heads:
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Of the records, elsewhere."""
+
+    heads: Heads
+    vouched: Vouched
+
+
+def _heads(text: str) -> _Told:
     try:
         with Path(text).open(errors="replace") as file:
-            found = read_heads(file)
+            lines = [line for line in file if "audit head" in line]
+        found = _Told(read_heads(lines), read_vouched(lines))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise argparse.ArgumentTypeError(f"{printable(text)}: {why}") from error
-    if not found:
+    if not found.heads:
         raise argparse.ArgumentTypeError(f"{printable(text)}: has no line 'audit head host=...'")
     return found
 
@@ -271,7 +300,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _verification(chain: Chain, findings: _Findings, options: argparse.Namespace) -> Verification:
-    return Verification(chain, findings.add, heads=options.heads, from_segment=options.from_segment)
+    heads = None if options.heads is None else options.heads.heads
+    return Verification(chain, findings.add, heads=heads, from_segment=options.from_segment)
 
 
 def _summary(chain: Chain, verification: Verification, wrong: int) -> str:
@@ -335,41 +365,41 @@ def _readable(directory: Path, files: tuple[Path, ...], findings: _Findings) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _OfNode:
+    node: str
+    host: str
+    spells: tuple[Spell, ...]
+    told: Told
+    last_at: Micros
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
     rows: tuple[OfAddress, ...]
     limits: Interval
+    nodes: tuple[_OfNode, ...]
+    told: Intervals
+    """Of which the records of all nodes tell; the verdict is of these times."""
     status: int
     verdict: str
 
 
 def _timeline(options: argparse.Namespace) -> int:
     findings = _Findings(True)
-    spells: list[Spell] = []
-    ends: list[Micros] = []
+    nodes: list[_OfNode] = []
     for directory, files in chains(options.paths):
         try:
             chain = open_chain(directory, files)
         except CannotRead as error:
             findings.add(_not_read(error))
             continue
-        verification = _verification(chain, findings, options)
-        history = None
-        for record in verification.records():
-            if history is None:
-                names = {spell.node for spell in spells}
-                history = History(
-                    record.host if record.host not in names else f"{record.host} ({directory})"
-                )
-                ends.append(record.at)
-            history.take(record)
-            ends[-1] = record.at
-        if history is not None:
-            history.finish(verification.marker)
-            spells += history.spells
-    first = min((each.possible[0] for each in spells), default=0)
+        nodes += _of_node(chain, {each.node for each in nodes}, findings, options)
+    first = min((spell.possible[0] for each in nodes for spell in each.spells), default=0)
     limits = (
         first if options.since is None else options.since,
-        max(ends, default=0) if options.until is None else options.until,
+        max((each.last_at for each in nodes), default=0)
+        if options.until is None
+        else options.until,
     )
     if options.since is not None and limits[0] >= limits[1]:
         _say("yaim-helper: --since is not before --until, or the end of the records", True)
@@ -377,33 +407,108 @@ def _timeline(options: argparse.Namespace) -> int:
     if options.svg is not None and (why := _not_for_a_picture(options.svg)):
         _say(f"yaim-helper: {printable(str(options.svg))}: {why}", True)
         return USAGE
-    told = _told(spells, limits, findings, options)
+    found = _found(nodes, limits, findings, options)
     if options.svg is not None:
         try:
-            options.svg.write_text(picture(told.rows, told.limits, told.verdict))
+            write_anew(options.svg, picture(found.rows, found.limits, found.verdict))
         except OSError as error:
             _say(f"yaim-helper: {printable(str(options.svg))}: {error.strerror}", True)
             return USAGE
-    _say(_as_json(told) if options.json else "\n".join(_as_table(told)))
-    return told.status
+    _say(_as_json(found) if options.json else "\n".join(_as_table(found)))
+    return found.status
 
 
-def _told(
-    spells: list[Spell], limits: Interval, findings: _Findings, options: argparse.Namespace
-) -> _Told:
+def _of_node(
+    chain: Chain, names: set[str], findings: _Findings, options: argparse.Namespace
+) -> Iterator[_OfNode]:
+    """At most one: what has no records tells nothing."""
+    verification = _verification(chain, findings, options)
+    coverage = Coverage(options.clock_error, is_only=options.no_other_record)
+    history = None
+    last = None
+    for record in verification.records():
+        if history is None:
+            name = record.host
+            history = History(name if name not in names else f"{name} ({chain.directory})")
+        history.take(record)
+        coverage.take(record)
+        last = record
+    if history is not None and last is not None:
+        history.finish(verification.marker)
+        vouched = {} if options.heads is None else options.heads.vouched
+        told = coverage.told(verification.marker, vouched)
+        yield _OfNode(history.node, last.host, tuple(history.spells), told, last.at)
+
+
+def _found(
+    nodes: Sequence[_OfNode], limits: Interval, findings: _Findings, options: argparse.Namespace
+) -> _Found:
     of_addresses: dict[str, list[Spell]] = {}
-    for spell in spells:
+    for spell in (spell for each in nodes for spell in each.spells):
         if not options.address or show.is_within(spell.address, tuple(options.address)):
             of_addresses.setdefault(spell.address, []).append(spell)
+    is_damaged = findings.gravest is not None and findings.gravest.is_grave
+    absent = _absent(nodes, options)
+    is_told = not is_damaged and not absent
+    told = by_all([each.told.all for each in nodes]) if is_told else ()
     rows = []
     for address in sorted(of_addresses, key=_order):
         theirs = of_addresses[address]
         since = options.since
         first = min(each.possible[0] for each in theirs) if since is None else since
         if first < limits[1]:
-            rows.append(of_address(address, theirs, (first, limits[1]), options.clock_error))
-    status, verdict = _judged(rows, findings, options)
-    return _Told(tuple(rows), limits, status, printable(verdict))
+            within = first, limits[1]
+            its = by_all([_told_of(address, each) for each in nodes]) if is_told else ()
+            rows.append(of_address(address, theirs, within, options.clock_error, its))
+    since = -FOREVER if options.since is None else options.since
+    asked = both([(since, limits[1])], told)
+    if is_damaged:
+        why = Verdict.DAMAGED, "the records are damaged: nothing is proven"
+    elif absent:
+        why = Verdict.NOT_PROVEN, f"not proven: no record of {absent}, whose heads are known"
+    elif (missing := _not_told(rows, told, options)) is not None:
+        why = Verdict.NOT_PROVEN, f"not proven: not all records tell of the time {missing}"
+    elif nodes and not asked:
+        why = Verdict.NOT_PROVEN, "not proven: there is no time that all records tell of"
+    else:
+        why = None
+    by = f"by the {_records(nodes)}, {_spans(asked)}"
+    status, verdict = _judged(rows, why, by, options)
+    return _Found(tuple(rows), limits, tuple(nodes), asked, status, printable(verdict))
+
+
+def _absent(nodes: Sequence[_OfNode], options: argparse.Namespace) -> str:
+    """Hosts that are known to have records, which are not here."""
+    hosts = set() if options.heads is None else {host for host, _ in options.heads.heads}
+    return ", ".join(sorted(hosts - {each.host for each in nodes}))
+
+
+def _told_of(address: str, node: _OfNode) -> Intervals:
+    """Of which time a node's record tells whether it had this address."""
+    return node.told.of(each.possible for each in node.spells if each.address == address)
+
+
+def _not_told(
+    rows: Sequence[OfAddress], told: Intervals, options: argparse.Namespace
+) -> str | None:
+    """Of what was asked for by its times, what the verdict cannot be about."""
+    if not told or (options.since is None and options.until is None):
+        return None
+    since = told[0][0] if options.since is None else options.since
+    until = told[-1][1] if options.until is None else options.until
+    missing = without((since, until), told)
+    if rows:
+        missing = both(missing, merged(part for row in rows for part in row.untold))
+    return _spans(missing) or None
+
+
+def _records(nodes: Sequence[_OfNode]) -> str:
+    *others, last = [each.node for each in nodes] or [""]
+    return f"records of {', '.join(others)} and {last}" if others else f"record of {last}"
+
+
+def _spans(intervals: Intervals) -> str:
+    return " and ".join(f"from {instant(a)} to {instant(b)}" for a, b in intervals)
 
 
 def _not_for_a_picture(path: Path) -> str | None:
@@ -412,6 +517,8 @@ def _not_for_a_picture(path: Path) -> str | None:
         return "is the name of a part of a record"
     if os.path.lexists(path) and path.suffix != ".svg":
         return "is there already, and is not called .svg"
+    if path.is_symlink():
+        return "is a link, perhaps somebody else's: name the file that is meant"
     return None
 
 
@@ -421,7 +528,10 @@ def _order(address: str) -> tuple[int, int]:
 
 
 def _judged(
-    rows: Sequence[OfAddress], findings: _Findings, options: argparse.Namespace
+    rows: Sequence[OfAddress],
+    why_not: tuple[Verdict, str] | None,
+    by: str,
+    options: argparse.Namespace,
 ) -> tuple[int, str]:
     """The exit status and the verdict in words."""
 
@@ -443,28 +553,39 @@ def _judged(
     within = f", to within the clocks' error of {_seconds_of(error)}" if error else ""
     if twice:
         return Verdict.OVERLAP, f"two nodes held an address: {twice}"
-    if findings.gravest is not None and findings.gravest.is_grave:
-        return Verdict.DAMAGED, "the records are damaged: nothing is proven"
+    if why_not is not None and why_not[0] == Verdict.DAMAGED:
+        return why_not
     if unknown:
         return Verdict.NOT_PROVEN, f"nothing is on record in that time about {', '.join(unknown)}"
     if not rows:
         return Verdict.NOT_PROVEN, "no address is on record in that time: nothing is proven"
+    if why_not is not None:
+        return why_not
     if maybe_twice:
         return Verdict.NOT_PROVEN, f"two nodes may have held an address: {maybe_twice}"
     if uncovered:
-        return Verdict.UNCOVERED, f"never two{within}, but uncovered for too long: {uncovered}"
+        return (
+            Verdict.UNCOVERED,
+            f"never two{within}, but uncovered for too long: {uncovered}; {by}",
+        )
     always = f", and none uncovered for more than {_seconds_of(most)}" if most is not None else ""
-    return 0, f"proven: never two{always}{within}"
+    return 0, f"proven: never two{always}{within}, {by}"
 
 
-def _as_table(told: _Told) -> Iterator[str]:
-    for row in told.rows:
+def _as_table(found: _Found) -> Iterator[str]:
+    for row in found.rows:
         yield row.address
         for spell in row.spells:
             yield f"  {printable(spell.node)}: {_spell(spell)}"
         yield from _times("two nodes", row.overlap)
         yield from _times("no node", row.uncovered)
-    yield told.verdict
+        if row.untold:
+            yield f"  not told by all records: {_seconds_of(sum(b - a for a, b in row.untold))}"
+        for a, b in row.untold:
+            yield f"    {instant(a)} to {instant(b)}: {_seconds_of(b - a)}"
+    for each in found.nodes:
+        yield f"record of {printable(each.node)}: {_spans(each.told.all) or 'tells of no time'}"
+    yield found.verdict
 
 
 def _spell(spell: Spell) -> str:
@@ -492,7 +613,7 @@ def _seconds_of(micros: Micros) -> str:
     return f"{micros / 1e6:.6f} s"
 
 
-def _as_json(told: _Told) -> str:
+def _as_json(found: _Found) -> str:
     def intervals(of: Iterable[Interval]) -> list[list[str]]:
         return [[instant(a), instant(b)] for a, b in of]
 
@@ -520,10 +641,18 @@ def _as_json(told: _Told) -> str:
             ],
             "overlap": times(row.overlap),
             "uncovered": times(row.uncovered),
+            "untold": intervals(row.untold),
         }
-        for row in told.rows
+        for row in found.rows
     ]
-    return json.dumps({"verdict": told.verdict, "status": told.status, "addresses": rows}, indent=1)
+    whole = {
+        "verdict": found.verdict,
+        "status": found.status,
+        "told": intervals(found.told),
+        "records": [{"node": each.node, "told": intervals(each.told.all)} for each in found.nodes],
+        "addresses": rows,
+    }
+    return json.dumps(whole, indent=1)
 
 
 def _say(text: str, is_error: bool = False) -> None:

@@ -30,6 +30,24 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+STAMPS_LATE_S = 2.0
+"""By how much at most the kernel's stamps of addresses are behind CLOCK_MONOTONIC: they count in
+jiffies, which begin at the boot a moment after it does; 0.2 s, say."""
+_STAMP_AHEAD_S = 1.0
+"""More than a stamp can be ahead of that clock, by rounding."""
+_STAMPS = 2**32
+"""There are no more of them: 497 days."""
+
+
+def since_stamp_s(stamp: int) -> float:
+    """How long ago an address was put there, as the kernel's stamp tells it (struct ifa_cacheinfo,
+    cstamp: hundredths of a second, of jiffies, which CLOCK_MONOTONIC keeps, and which stand still
+    while the host is suspended). In truth it was up to STAMPS_LATE_S later. What is older than
+    stamps can tell seems younger."""
+    now = time.clock_gettime(time.CLOCK_MONOTONIC) + _STAMP_AHEAD_S
+    return (round(now * 100) - stamp) % _STAMPS / 100 - _STAMP_AHEAD_S
+
+
 class Timer:
     """Readable from an instant of CLOCK_BOOTTIME on, until it is set to another."""
 

@@ -24,6 +24,8 @@ from yaim_helper.protocol import (
 
 Entry: TypeAlias = dict[str, Any]
 
+TAKEN = "the host has it now: left alone"
+"""What became of an address that somebody else has put there anew, or changed."""
 MAX_HELD = 200
 """Addresses in one `held` record."""
 MAX_REASON = 1000
@@ -126,16 +128,14 @@ def summary(untold: Iterable[tuple[int | None, str, int]]) -> Entry:
     return {"type": "summary", "counts": counts}
 
 
-def own(op: str, address: Address, interface: str, owner: Owner | None, outcome: str) -> Entry:
+def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -> Entry:
     """What the helper does of itself."""
-    uid, cluster = _known(owner)
     return {
         "type": "own",
         "op": op,
         "address": str(address),
         "interface": interface,
-        "uid": uid,
-        "cluster": cluster,
+        **owner.entry(),
         "outcome": outcome,
     }
 
@@ -157,9 +157,10 @@ def segment_lost(number: int, why: str) -> Entry:
     return {"type": "lost", "segment": number, "why": why}
 
 
-def started(version: int, pid: int, uid: int, earlier: Entry | None) -> Entry:
-    """`earlier`: the marker that an earlier life has left."""
-    return {"type": "start", "version": version, "pid": pid, "uid": uid, "earlier": earlier}
+def started(version: int, pid: int, uid: int, session: str, earlier: Entry | None) -> Entry:
+    """`session`: boot and network namespace. `earlier`: the marker that an earlier life left."""
+    who = {"version": version, "pid": pid, "uid": uid, "session": session}
+    return {"type": "start", **who, "earlier": earlier}
 
 
 def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> Entry:
@@ -183,7 +184,8 @@ def latest(deadlines: Mapping[Owner, float]) -> list[Entry]:
 
 def held(addresses: Sequence[tuple[Address, str, int, Owner | None, float | None]]) -> list[Entry]:
     """What is on interfaces because of the helper: address, interface, prefix length, for whom and
-    until when, as far as that is known; MAX_HELD in one record, and one record at least."""
+    until when, as far as that is known (if not for whom: it may be the host's); MAX_HELD in one
+    record, and one record at least."""
     rows = [
         [str(address), interface, prefix, *_known(owner), _nanoseconds(deadline)]
         for address, interface, prefix, owner, deadline in addresses

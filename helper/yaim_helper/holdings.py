@@ -3,6 +3,22 @@
 Keeps the promise of helper/PROTOCOL.md: off the interface at most 0.2 s after the deadline. What
 may be done is policy.py's to say, how it is done addresses.py's. Talks to nobody; what it does of
 itself is on record.
+
+Which addresses are the helper's? Lifetimes are a sign and no proof: the host may give its own the
+same. What this life has put there is known by when, as the kernel says, it was put there; who puts
+it there anew, or gives it lifetimes that the helper gives none, makes it the host's. What an
+earlier life has left is what the record of this boot and network namespace says it has put on this
+interface with this prefix length, and what looks like it at the start, unless it was put there
+after the last that is on record. (An intent is on disk before its effect, so a whole record tells
+of all until then.) All else is foreign: not removed, not taken over, not listed. Where the record
+may have lost something, or a life may have written elsewhere, because it was put there after the
+last that is on record, what looks like the helper's at the start is in doubt: left alone, too, but
+a request to remove it fails until its lifetime is over, so that nobody takes for absent what an
+earlier life may have left. The kernel removes that by its deadline.
+
+What remains: in the milliseconds between a look and what is done, the host may put its own in the
+place of the helper's; then that gets a lifetime, or is removed. So may it between two lives of the
+helper, on the same interface, with the same prefix length and such lifetimes.
 """
 
 import math
@@ -22,28 +38,35 @@ from yaim_helper.addresses import (
     KernelError,
     act_within,
     last_extension_s,
+    lateness_s,
     lifetime_s,
 )
 from yaim_helper.announce import Announcer
-from yaim_helper.audit import AuditLog
-from yaim_helper.clock import boottime
+from yaim_helper.clock import STAMPS_LATE_S, boottime, since_stamp_s
 from yaim_helper.conflicts import Conflicts
-from yaim_helper.entries import Entry, Owner, conflict, held, own
+from yaim_helper.entries import TAKEN, Entry, Owner, conflict, held, own
 from yaim_helper.links import Links
-from yaim_helper.netlink import Found
+from yaim_helper.netlink import Found, Identity
 from yaim_helper.policy import Policy, edge
-from yaim_helper.protocol import MAX_LISTED, Add, Address, Ok, Refused, Reply
+from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, Reply
+from yaim_helper.recorder import Recorder
 
 MAX_DEADLINE_S = 3600.0
 EXTEND_BEFORE_S = 0.5
 """How long before the kernel would remove an address its lifetime is extended, if it may be."""
-WOKEN_WITHIN_S = 0.02
-"""How late the clock may wake the helper for the last extension, which is over a moment after."""
+WOKEN_WITHIN_S = 0.05
+"""How late the clock may wake the helper for the last extension, which is over a moment after; with
+the look at what is there, which comes before it."""
 EXTEND_RETRY_S = 0.1
 """An extension by less is not worth making; after a failed one it is tried again."""
 RETRY_REMOVAL_S = 0.5
+DONE_WITHIN_S, ADDED_WITHIN_S = 0.1, 5.0
+"""How long after the last record an effect may be that no record tells of yet; and after an intent
+without a result."""
 DEFEND_INTERVAL_S = 10.0
 """From one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
+REMOVED, FOUND_GONE = "removed", "the kernel had removed it"
+"""Words of the record."""
 SUMMARIZED = 16
 """Addresses that are told one by one."""
 
@@ -73,7 +96,9 @@ class Holding:
     life_s: float
     """How far away the deadline was when it was handed over."""
     created: int | None = None
-    """When the kernel says it was put there; None: it has not been read back yet."""
+    """When the kernel says it was put there; None: its lifetime was set, and not read back yet."""
+    created_before: int | None = None
+    """What that was before its lifetime was set."""
     kernel_until: float = 0.0
     """The kernel does not remove it before; 0: not known."""
     extend_at: float = math.inf
@@ -92,11 +117,22 @@ class Holding:
         rivals = self.rivals
         return conflict(self.address, self.interface.name, self.owner, rivals.mac, rivals.seen)
 
-    def assignment(self, lifetime: int) -> Assignment:
-        return Assignment(self.interface, self.address, self.prefix, self.label, lifetime)
+    def assignment(self, lifetime: int, *, is_there: bool) -> Assignment:
+        place = self.interface, self.address, self.prefix
+        return Assignment(*place, self.label, lifetime, is_there)
 
     def is_at(self, place: Found) -> bool:
         return (place.index, place.prefix) == (self.interface.index, self.prefix)
+
+    def is_in_way(self, place: Found) -> bool:
+        """Whether the kernel takes that for this."""
+        is_here = place.index == self.interface.index
+        return is_here and (place.prefix == self.prefix or self.address.version == 6)
+
+    def is_it(self, place: Found) -> bool:
+        """Whether that is what the helper has put there, and nobody else's since."""
+        is_same = self.created in (None, place.created)
+        return is_same and self.is_at(place) and place.is_like_ours
 
     def plan_extension(self, now: float) -> None:
         """Some time before the kernel would remove it; for the last time when a lifetime of 1 s
@@ -111,13 +147,19 @@ class Host:
     """The host, for some requests together: read when it is first asked for, and kept true; and
     what they add, which is put there together."""
 
-    def __init__(self, kernel: Kernel, addresses: Collection[Address]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        addresses: Collection[Address],
+        is_helpers: Callable[[Found], bool] = lambda _: False,
+    ) -> None:
         self._kernel = kernel
+        self._is_helpers = is_helpers
         self._wanted: Collection[Address] | None = addresses
         """What `places` may be asked for; None: everything."""
         self._places: dict[Address, list[Found]] | None = None
         self._own: list[tuple[int, int, IPv4Network | IPv6Network]] | None = None
-        """Of the addresses that are not the helper's: interface, prefix length, network."""
+        """Of the addresses that are the host's: interface, prefix length, network."""
         self._interfaces: dict[str, Interface] = {}
         self._promotes: dict[str, bool] = {}
         self.waiting: dict[Address, tuple[Add, Holding, Holding | None]] = {}
@@ -141,22 +183,24 @@ class Host:
 
     def _all(self) -> dict[Address, list[Found]]:
         if self._places is None:
-            self._places = {}
+            places: dict[Address, list[Found]] = {}
             for each in self._kernel.addresses(self._wanted):
-                self._places.setdefault(each.address, []).append(each)
+                places.setdefault(each.address, []).append(each)
+            self._places = places
         return self._places
 
     def has_put(self, place: Found) -> None:
         self._all().setdefault(place.address, []).append(place)
 
-    def delete(self, place: Found) -> bool:
+    def delete(self, index: int, address: Address, prefix: int) -> bool:
         """Whether it was there. Raises KernelError."""
-        was_there = self._kernel.delete(place.index, place.address, place.prefix)
-        self._all()[place.address] = [
-            each
-            for each in self.places(place.address)
-            if (each.index, each.prefix) != (place.index, place.prefix)
-        ]
+        was_there = self._kernel.delete(index, address, prefix)
+        if self._places is not None:
+            self._places[address] = [
+                each
+                for each in self.places(address)
+                if (each.index, each.prefix) != (index, prefix)
+            ]
         return was_there
 
     def has_changed(self) -> None:
@@ -171,7 +215,7 @@ class Host:
             self._own = [
                 (each.index, each.prefix, ip_network((each.address, each.prefix), strict=False))
                 for each in chain.from_iterable(self._all().values())
-                if not each.is_left_over
+                if not self._is_helpers(each)
             ]
         return next(
             (
@@ -187,12 +231,6 @@ class Host:
         if name not in self._interfaces:
             self._interfaces[name] = self._kernel.interface(name)
         return self._interfaces[name]
-
-    def has_index(self, name: str, index: int) -> bool:
-        try:
-            return self.interface(name).index == index
-        except KernelError:
-            return False
 
     def would_take_others_along(self, address: Address, prefix: int, interface: Interface) -> bool:
         """Whether the kernel, when it removes this address, would remove all others of its network:
@@ -216,11 +254,11 @@ class Host:
 class Holdings:
     """All of them. Public methods that change something on a request's behalf raise KernelError."""
 
-    def __init__(self, policy: Policy, audit: AuditLog, tell_alive: Callable[[], None]) -> None:
+    def __init__(self, policy: Policy, recorder: Recorder, tell_alive: Callable[[], None]) -> None:
         """What takes long tells meanwhile that it is not stuck."""
         self.policy = policy
         self._tell_alive = tell_alive
-        self._audit = audit
+        self._recorder = recorder
         self._kernel = Kernel()
         self._announcer = Announcer(self._kernel)
         self.conflicts = Conflicts()
@@ -229,9 +267,13 @@ class Holdings:
         """Whether the addresses that are watched for conflicts are those that are held."""
         self._held: dict[Address, Holding] = {}
         self._expired: dict[Address, Owner] = {}
-        """What was removed at its deadline, and the owner that does not know it yet."""
-        self._earlier = audit.owners
-        """For whom an earlier life held what it has left, by its text, as far as that is known."""
+        """What was removed at its deadline, or is the host's now, and the owner that does not know
+        it yet."""
+        self._left: dict[Identity, Owner] = {}
+        """What an earlier life has left, as it was found at the start, and for whom."""
+        self._doubtful: dict[Identity, float] = {}
+        """What may be such, and until when: then it has gone, or somebody renews it."""
+        self._take_stock()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -248,7 +290,43 @@ class Holdings:
 
     def host(self, addresses: Collection[Address]) -> Host:
         """For requests about these addresses."""
-        return Host(self._kernel, addresses)
+        return Host(self._kernel, addresses, self._is_helpers)
+
+    def _take_stock(self) -> None:
+        """Once, before anything else. Raises KernelError."""
+        now = boottime()
+        past = self._recorder.past
+        for place in self._kernel.addresses():
+            if place.valid_s is None or not place.is_like_ours:
+                continue
+            spots = past.places.get(str(place.address), {})
+            spot = self._kernel.name(place.index), place.prefix
+            is_awaited = past.is_awaited(str(place.address), spot)
+            # Who asked for it may have found it there, and who had it then is not told.
+            owner = spots.get(spot) if past.is_whole or not is_awaited else None
+            done_s = ADDED_WITHIN_S if is_awaited else DONE_WITHIN_S
+            # The time in which the host was suspended since the record counts on one side only:
+            # that is for more doubt.
+            age_s = since_stamp_s(place.created)
+            is_told = age_s - STAMPS_LATE_S > now - past.known_until
+            if owner is not None and age_s + done_s >= now - past.last_at:
+                self._left[place.identity] = owner
+            elif spots or not past.is_whole or not is_told:
+                life_s = 1 + place.valid_s * 1.125 + lateness_s(MAX_DEADLINE_S)
+                self._doubtful[place.identity] = now + life_s
+
+    def _left_to(self, place: Found) -> Owner | None:
+        """For whom an earlier life has left that; None: it has not."""
+        return self._left.get(place.identity) if place.is_like_ours else None
+
+    def _is_doubtful(self, place: Found) -> bool:
+        return place.is_like_ours and boottime() < self._doubtful.get(place.identity, 0.0)
+
+    def _is_helpers(self, place: Found) -> bool:
+        holding = self._held.get(place.address)
+        if holding is not None and holding.is_it(place):
+            return True
+        return self._left_to(place) is not None
 
     def obey(self, policy: Policy) -> None:
         """A new policy: what it does not allow is removed at once."""
@@ -301,16 +379,22 @@ class Holdings:
             raise KernelError(None, f"{add.interface} is down")
         if objection := host.objection(add.address, interface.index):
             return Refused("not-allowed", objection)
+        if interface.makes(add.address):
+            why = f"{add.address} is what {add.interface} makes of its MAC address: a router sets"
+            return Refused("not-allowed", f"{why} its lifetime")
         if add.address in host.waiting:
             self.put_waiting(host)
         places = host.places(add.address)
         old = self._held.get(add.address)
+        if old is not None and old.owner != owner:
+            return Refused("foreign", f"{add.address} is held for {old.owner}")
+        if old is not None and _is_taken(old, places):
+            self._give_up(old)
+            old = None
         if old is not None:
-            if old.owner != owner:
-                return Refused("foreign", f"{add.address} is held for {old.owner}")
-            ours = [each for each in places if old.is_at(each)]
+            ours = [each for each in places if old.is_it(each)]
         else:
-            ours = [each for each in places if self._is_left_to(owner, each, host)]
+            ours = [each for each in places if self._left_to(each) == owner]
             if len(self._held) >= self.policy.max_addresses:
                 # What cannot be put there makes room.
                 self.put_waiting(host)
@@ -318,21 +402,22 @@ class Holdings:
                 return Refused("limit", f"there are {len(self._held)} addresses already")
         holding = Holding(add.address, interface, add.prefix, add.label, owner, deadline, life_s)
         theirs = [each for each in places if each not in ours]
-        if theirs and (old is None or any(holding.is_at(each) for each in theirs)):
-            return Refused("foreign", f"{add.address} is on this host already")
+        if theirs and (old is None or any(holding.is_in_way(each) for each in theirs)):
+            where = f"{add.address}/{theirs[0].prefix} is on {self._kernel.name(theirs[0].index)}"
+            return Refused("foreign", f"{where} already, and not because of the helper")
         if self._would_take_others_along(add, interface, host):
             return Refused("primary", primary(add.address, add.prefix, interface.name))
         if old is not None:
             holding.rivals = old.rivals
             if (old.interface.index, old.prefix) == (interface.index, add.prefix):
                 holding.created = old.created
+                holding.created_before = old.created_before
         for each in ours:
             if not holding.is_at(each):
-                host.delete(each)
+                host.delete(each.index, each.address, each.prefix)
         self._held[add.address] = holding
         self._is_watching = False
         self._expired.pop(add.address, None)
-        self._earlier.pop(str(add.address), None)
         host.waiting[add.address] = add, holding, old
         return Ok({"was": "present" if ours else "absent"})
 
@@ -340,7 +425,7 @@ class Holdings:
         """Before anything that may depend on what was added before."""
         waiting = list(host.waiting.values())
         host.waiting.clear()
-        failed = self._set_lifetimes([holding for _, holding, _ in waiting])
+        failed = self._set_lifetimes([holding for _, holding, _ in waiting], host)
         for add, holding, old in waiting:
             error = failed.get(add.address)
             if error is None and not holding.kernel_until:
@@ -362,15 +447,16 @@ class Holdings:
             holding: add.id for add, holding in host.put if self._held.get(add.address) is holding
         }
         try:
-            missing = self._read_back(list(added))
+            missing = self._read_back(list(added), host)
         except KernelError as error:
             for holding, number in added.items():
                 host.failed[number] = error
                 with suppress(KernelError):
-                    self._take_off(holding)
+                    self._take_off(holding, host)
             return host.failed
         for holding in missing:
-            self._forget(holding)
+            if self._is_held(holding):
+                self._forget(holding)
             host.failed[added[holding]] = KernelError(
                 None, "the address is not on the interface as it should be"
             )
@@ -389,21 +475,58 @@ class Holdings:
         if holding is not None:
             if holding.owner != owner:
                 return Ok({"was": "absent"})
-            host.has_changed()
-            was_there = self._take_off(holding)
+            outcome = self._take_off(holding, host)
+            was_there = outcome == REMOVED
+            if outcome == TAKEN:
+                self._recorder.note([holding.own("expire", TAKEN)])
         else:
-            left = [each for each in host.places(address) if self._is_left_to(owner, each, host)]
-            was_there = len([each for each in left if host.delete(each)]) > 0
-        return Ok({"was": "present" if was_there else "absent"})
+            places = host.places(address)
+            left = [each for each in places if self._left_to(each) == owner]
+            gone = [host.delete(each.index, each.address, each.prefix) for each in left]
+            was_there = any(gone)
+            if any(self._is_doubtful(each) for each in places):
+                return Failed(None, f"{address} may be what an earlier life of the helper has left")
+        was = "present" if was_there else "absent"
+        return Ok({"was": was, **self._copies([address], host)})
 
-    def _take_off(self, holding: Holding) -> bool:
-        """Remove the address; whether it was there. If that fails it stays on record, leaving."""
+    def _take_off(self, holding: Holding, host: Host) -> str:
+        """Remove the address; what came of it, for the record. If that fails it stays on record,
+        leaving."""
         holding.is_leaving = True
         holding.rivals.seen = 0
         self._announcer.stop(holding.address)
-        was_there = self._kernel.delete(holding.interface.index, holding.address, holding.prefix)
+        outcome = REMOVED
+        # If the kernel does not tell: it was ours when we last looked, and must not stay.
+        with suppress(KernelError):
+            places = host.places(holding.address)
+            if not any(holding.is_it(each) for each in places):
+                outcome = TAKEN if _is_taken(holding, places) else FOUND_GONE
+        place = holding.interface.index, holding.address, holding.prefix
+        if outcome == REMOVED and not host.delete(*place):
+            outcome = FOUND_GONE
         self._forget(holding)
-        return was_there
+        return outcome
+
+    def _give_up(self, holding: Holding) -> None:
+        """Somebody else has put it there anew, or changed it: it is the host's now."""
+        self._forget(holding)
+        self._note_expired(holding)
+        self._recorder.note([holding.own("extend", TAKEN)])
+
+    def _is_held(self, holding: Holding) -> bool:
+        return self._held.get(holding.address) is holding
+
+    def _copies(self, addresses: Collection[Address], host: Host) -> dict[str, list[Entry]]:
+        """Where on this host they are, too, and not because of the helper, as a reply tells it."""
+        copies: list[Entry] = []
+        with suppress(KernelError):
+            for address in addresses:
+                for each in host.places(address):
+                    if not self._is_helpers(each):
+                        name = self._kernel.name(each.index)
+                        place = {"address": str(address), "interface": name}
+                        copies.append({**place, "prefix": each.prefix})
+        return {"copies": copies[:MAX_LISTED]} if copies else {}
 
     def _forget(self, holding: Holding) -> None:
         self._announcer.stop(holding.address)
@@ -437,8 +560,10 @@ class Holdings:
                 holding.kernel_until = 0.0
             holding.deadline = deadline
             holding.life_s = life_s
+        expired = [address for address, former in self._expired.items() if former == owner]
+        host = self.host({*expired, *(each.address for each in holdings)})
         try:
-            missing = self._extend(holdings)
+            missing = self._extend(holdings, host)
         finally:
             self._end_unlimited(holdings, "its lifetime could not be set")
         missing += [
@@ -446,16 +571,17 @@ class Holdings:
             for address, former in self._expired.items()
             if former == owner and address not in missing
         ]
-        return Ok({"missing": [str(address) for address in missing[:MAX_LISTED]]})
+        copies = self._copies([*(each.address for each in holdings), *expired], host)
+        return Ok({"missing": [str(each) for each in missing[:MAX_LISTED]], **copies})
 
     def page(self, owner: Owner, after: Address | None, host: Host) -> Reply:
-        """What is held for the owner, and what an earlier life left, which is held for none."""
+        """What is held for the owner, and what an earlier life has left for him."""
         listed = {
             place.address: _listed(place.address, interface, place.prefix, None)
             for place in host.all_places()
             if place.address not in self._held
-            and self._is_left_to(owner, place, host)
-            and (interface := self._left_over_on(place, host))
+            and self._left_to(place) == owner
+            and (interface := self._kernel.name(place.index))
         }
         listed |= {
             each.address: _listed(each.address, each.interface.name, each.prefix, each.deadline)
@@ -487,64 +613,46 @@ class Holdings:
         return found
 
     def describe(self) -> list[Entry]:
-        """What is held, and what an earlier life left, for the record."""
+        """What is held, and what an earlier life has left, or may have, for the record. Raises
+        KernelError."""
         ours = [
             (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
             for each in self._held.values()
         ]
         left = [
-            (each.address, interface, each.prefix, self._earlier.get(str(each.address)), None)
-            for each, interface in self._left_overs(self.host(()))
+            (each.address, self._kernel.name(each.index), each.prefix, owner, None)
+            for each, owner in self._left_overs(self.host(()))
         ]
         return held([*ours, *left])
 
-    def _left_overs(self, host: Host) -> list[tuple[Found, str]]:
-        """What an earlier life left and nobody has taken over, and on which interface; nothing if
-        the kernel does not tell."""
-        try:
-            places = list(host.all_places())
-        except KernelError:
-            return []
+    def _left_overs(self, host: Host) -> list[tuple[Found, Owner | None]]:
+        """What an earlier life has left and nobody has taken over, and for whom; None: it may have.
+        Raises KernelError."""
         return [
-            (each, interface)
-            for each in places
-            if each.address not in self._held and (interface := self._left_over_on(each, host))
+            (each, self._left_to(each))
+            for each in host.all_places()
+            if each.address not in self._held and (self._left_to(each) or self._is_doubtful(each))
         ]
-
-    def _is_left_to(self, owner: Owner, place: Found, host: Host) -> bool:
-        """Whether an earlier life put it there, and for this owner or for nobody knows whom."""
-        is_his = self._earlier.get(str(place.address), owner) == owner
-        return is_his and self._left_over_on(place, host) is not None
-
-    def _left_over_on(self, place: Found, host: Host) -> str | None:
-        """The interface, if an earlier life of the helper put it there: it looks it, and may be
-        there."""
-        if not place.is_left_over:
-            return None
-        return next(
-            (
-                rule.interface
-                for rule in self.policy.rules
-                if rule.allows(rule.interface, place.address, place.prefix)
-                and host.has_index(rule.interface, place.index)
-            ),
-            None,
-        )
 
     # --- the clock -------------------------------------------------------------------------
 
-    def _extend(self, holdings: list[Holding]) -> list[Address]:
+    def _extend(self, holdings: list[Holding], host: Host) -> list[Address]:
         """Give each address the longest lifetime that its deadline allows; those where that failed.
         Raises KernelError.
 
         An address that may not be extended any more is left as it is, and so is one that is gone
-        and would be the first of its network if it were put back.
+        and would be the first of its network if it were put back. What is the host's now is given
+        up.
         """
-        left_off = self._left_off(holdings)
+        taken = [each for each in holdings if _is_taken(each, host.places(each.address))]
+        for each in taken:
+            self._give_up(each)
+        holdings = [each for each in holdings if each not in taken]
+        left_off = self._left_off(holdings, host)
         for each in left_off:
             each.extend_at = math.inf
         holdings = [each for each in holdings if each not in left_off]
-        failed = self._set_lifetimes(holdings)
+        failed = self._set_lifetimes(holdings, host)
         told = []
         for holding in holdings:
             error = failed.get(holding.address)
@@ -552,12 +660,12 @@ class Holdings:
             if failure and failure != holding.failure:
                 told.append(holding.own("extend", f"failed: {failure}"))
             holding.failure = failure
-        self._audit.note(told)
-        return [holding.address for holding in (*left_off, *self._read_back(holdings))]
+        self._recorder.note(told)
+        missing = self._read_back(holdings, host)
+        return [each.address for each in (*taken, *left_off, *missing)]
 
-    def _left_off(self, holdings: list[Holding]) -> list[Holding]:
+    def _left_off(self, holdings: list[Holding], host: Host) -> list[Holding]:
         """Those that are not put back."""
-        host = self.host(())
         return [
             each
             for each in holdings
@@ -565,31 +673,33 @@ class Holdings:
             and not any(each.is_at(place) for place in host.places(each.address))
         ]
 
-    def _read_back(self, holdings: list[Holding]) -> list[Holding]:
-        """Those that are not on their interface with a finite lifetime, as the kernel tells it.
-        Announces those that are new there."""
-        places = self._kernel.addresses(each.address for each in holdings) if holdings else []
-        there = {
-            holding.address: place
-            for place in places
-            if (holding := self._held.get(place.address)) and holding.is_at(place)
-        }
+    def _read_back(self, holdings: list[Holding], host: Host) -> list[Holding]:
+        """Those that are not on their interface as the helper has put them there, as the kernel
+        tells it. Announces those that are new there."""
+        host.has_changed()
         missing = []
         new = []
         for holding in holdings:
-            place = there.get(holding.address)
+            places = host.places(holding.address)
+            place = next((each for each in places if holding.is_in_way(each)), None)
             if place is None:
                 missing.append(holding)
-            elif place.valid_s is None:
-                # The kernel should never do this.
-                self._kernel.delete(place.index, place.address, place.prefix)
+            elif holding.is_it(place):
+                if place.created != holding.created_before:
+                    # Also what has gone since it was looked for, and was put there again.
+                    if holding.created_before is not None:
+                        told = holding.own("extend", "somebody had removed it: put back")
+                        self._recorder.note([told])
+                    new.append(holding)
+                holding.created = holding.created_before = place.created
+            elif holding.created_before is None and place.valid_s is None:
+                # It is new, and ours. The kernel should never do this.
+                host.delete(place.index, place.address, place.prefix)
                 missing.append(holding)
-                self._audit.note([holding.own("extend", "had no lifetime: removed")])
-            elif place.created != holding.created:
-                if holding.created is not None:
-                    self._audit.note([holding.own("extend", "somebody had removed it: put back")])
-                holding.created = place.created
-                new.append(holding)
+                self._recorder.note([holding.own("extend", "had no lifetime: removed")])
+            else:
+                self._give_up(holding)
+                missing.append(holding)
         self._announce_now(new)
         return missing
 
@@ -602,9 +712,13 @@ class Holdings:
                     if now < holding.deadline:
                         self._announcer.start(holding.interface.name, holding.address, now)
 
-    def _set_lifetimes(self, holdings: list[Holding]) -> dict[Address, KernelError]:
-        """In the kernel, each as long as its deadline allows; what went wrong."""
+    def _set_lifetimes(self, holdings: list[Holding], host: Host) -> dict[Address, KernelError]:
+        """In the kernel, each as long as its deadline allows; what went wrong. Raises KernelError:
+        nothing was done."""
         failed: dict[Address, KernelError] = {}
+        there = {
+            each.address for each in holdings if any(map(each.is_at, host.places(each.address)))
+        }
         for start in range(0, len(holdings), MAX_TOGETHER):
             together = holdings[start : start + MAX_TOGETHER]
             self._tell_alive()
@@ -614,15 +728,18 @@ class Holdings:
                 for holding in together:
                     lifetime = lifetime_s(holding.deadline - now, holding.life_s)
                     if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
-                        assignments.append(holding.assignment(lifetime))
+                        is_there = holding.address in there
+                        assignments.append(holding.assignment(lifetime, is_there=is_there))
                 try:
                     failed |= self._kernel.put(assignments)
                 except KernelError as error:
                     failed |= {each.address: error for each in assignments}
             for each in assignments:
-                if each.address not in failed:
-                    until = now + each.lifetime_s - EARLY_S
-                    self._held[each.address].kernel_until = until
+                if each.address in failed:
+                    continue
+                holding = self._held[each.address]
+                holding.kernel_until = now + each.lifetime_s - EARLY_S
+                holding.created = None
             for holding in together:
                 holding.plan_extension(now)
         return failed
@@ -645,28 +762,34 @@ class Holdings:
             each for each in self._held.values() if not each.is_leaving and now >= each.extend_at
         ]
         try:
-            self._extend(due)
+            self._extend(due, self.host({each.address for each in due}))
         except KernelError:
             for each in due:
                 each.extend_at = now + EXTEND_RETRY_S
+        announce_at = self._announcer.next_at()
+        # In a flood we come here thousands of times a second, and whoever holds the helper up while
+        # its alarm is set ends it: not for nothing.
+        if announce_at is not None and now >= announce_at:
+            self._announce_due()
+        self._defend()
+        if not self._is_watching:
+            self.conflicts.watch(self._held)
+            self._is_watching = True
+
+    def _announce_due(self) -> None:
         with act_within(ACT_WITHIN_S):
             now = boottime()
             for holding in self._held.values():
                 if now >= holding.deadline:
                     self._announcer.stop(holding.address)
             self._announcer.run(now, MAX_TOGETHER)
-        self._defend()
-        if not self._is_watching:
-            self.conflicts.watch(self._held)
-            self._is_watching = True
 
     def end_over(self, now: float, why: str = "the deadline has passed") -> None:
         """Remove what has outlived its deadline."""
         over = [
             each for each in self._held.values() if now >= each.deadline and now >= each.retry_at
         ]
-        for holding in over:
-            self._end(holding, why)
+        self._end(over, why)
 
     def draw_deadlines_nearer(self, jump_s: float, why: str) -> None:
         """The host was away for so long without any clock that deadlines are counted in."""
@@ -677,43 +800,46 @@ class Holdings:
         self.end_over(boottime(), why)
         left = [each for each in self._held.values() if not each.is_leaving]
         with suppress(KernelError):
-            self._extend(left)
+            self._extend(left, self.host({each.address for each in left}))
         self._end_unlimited(left, why)
-        self._remove_left_overs(why)
+        with suppress(KernelError):
+            self._remove_left_overs(why)
 
     def _remove_left_overs(self, why: str) -> None:
-        """Their deadlines came nearer, too, and nobody knows them."""
+        """Their deadlines came nearer, too, and nobody knows them. What is in doubt stays. Raises
+        KernelError if the kernel does not tell what is there."""
         host = self.host(())
-        for place, interface in self._left_overs(host):
-            owner = self._earlier.get(str(place.address))
-            entry = own("expire", place.address, interface, owner, f"{why}: removing")
-            self._audit.note([entry])
+        for place, owner in self._left_overs(host):
+            if owner is None:
+                continue
+            name = self._kernel.name(place.index)
+            entry = own("expire", place.address, name, owner, f"{why}: removing")
+            self._recorder.note([entry])
             try:
-                was_there = host.delete(place)
+                was_there = host.delete(place.index, place.address, place.prefix)
             except KernelError as error:
                 outcome = f"cannot remove it: {error.reason}"
             else:
-                outcome = "removed" if was_there else "the kernel had removed it"
-            self._audit.note([{**entry, "outcome": outcome}])
+                outcome = REMOVED if was_there else FOUND_GONE
+            self._recorder.note([{**entry, "outcome": outcome}])
 
     def _end_unlimited(self, holdings: list[Holding], why: str) -> None:
         """Those whose deadline came nearer, and whose lifetime did not: none was short enough, or
         setting it failed."""
-        for holding in holdings:
-            if not holding.kernel_until:
-                self._end(holding, why)
+        self._end([each for each in holdings if self._is_held(each) and not each.kernel_until], why)
 
-    def _end(self, holding: Holding, why: str) -> None:
-        self._audit.note([holding.own("expire", f"{why}: removing")])
-        try:
-            was_there = self._take_off(holding)
-        except KernelError as error:
-            holding.retry_at = boottime() + RETRY_REMOVAL_S
-            self._audit.note([holding.own("expire", f"cannot remove it: {error.reason}")])
-        else:
-            self._note_expired(holding)
-            outcome = "removed" if was_there else "the kernel had removed it"
-            self._audit.note([holding.own("expire", outcome)])
+    def _end(self, holdings: Collection[Holding], why: str) -> None:
+        host = self.host({each.address for each in holdings})
+        for holding in holdings:
+            self._recorder.note([holding.own("expire", f"{why}: removing")])
+            try:
+                outcome = self._take_off(holding, host)
+            except KernelError as error:
+                holding.retry_at = boottime() + RETRY_REMOVAL_S
+                self._recorder.note([holding.own("expire", f"cannot remove it: {error.reason}")])
+            else:
+                self._note_expired(holding)
+                self._recorder.note([holding.own("expire", outcome)])
 
     def _note_expired(self, holding: Holding) -> None:
         """For its owner, until that one knows it; as many of each user as he could hold at most."""
@@ -732,9 +858,15 @@ class Holdings:
         self._announcer.start_again(boottime(), None if changes.is_lost else changes.names)
 
     def hear(self) -> None:
-        """Note who else has an address of ours on its link."""
+        """Note who else has an address of ours on its link. Before all interfaces are known nobody
+        can be told from this host itself, and is not: whoever it is claims it again."""
         sightings = self.conflicts.read()
-        ours = self._kernel.mac_addresses() if sightings else set()
+        if sightings:
+            # Of this host, too, changes come first.
+            self.see_links()
+        ours = self.links.mac_addresses()
+        if ours is None:
+            return
         for sighting in sightings:
             holding = self._held.get(sighting.address)
             if (
@@ -756,7 +888,7 @@ class Holdings:
         ][:MAX_TOGETHER]
         if not attacked:
             return
-        self._audit.note(each.conflict() for each in attacked)
+        self._recorder.note(each.conflict() for each in attacked)
         with act_within(ACT_WITHIN_S):
             now = boottime()
             for holding in attacked:
@@ -764,6 +896,11 @@ class Holdings:
                 holding.rivals.answer_at = now + DEFEND_INTERVAL_S
                 if now < holding.deadline:
                     self._announcer.defend(holding.address)
+
+
+def _is_taken(holding: Holding, places: Collection[Found]) -> bool:
+    """Whether another one is in its place."""
+    return any(holding.is_in_way(each) and not holding.is_it(each) for each in places)
 
 
 def _listed(address: Address, interface: str, prefix: int, deadline: float | None) -> Entry:

@@ -9,15 +9,15 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, AF_UNSPEC
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from yaim_helper.protocol import Address
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-RTM_NEWLINK, RTM_DELLINK = 16, 17
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
-NLM_F_REPLACE, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x300, 0x400
+NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x10
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x200, 0x300, 0x400
 
 _HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence number, port."""
@@ -71,9 +71,19 @@ class Found:
     """When it was put there: hundredths of a second since the boot."""
 
     @property
-    def is_left_over(self) -> bool:
-        """Whether it looks like one that the helper put there."""
+    def is_like_ours(self) -> bool:
+        """Whether it has lifetimes as the helper gives them. Others give such, too: a router that
+        withdraws its prefix, say. Whose it is the record tells."""
         return self.valid_s is not None and self.preferred_s == 0
+
+    @property
+    def identity(self) -> "Identity":
+        """The same for as long as it is there; of who puts the address there anew it is another."""
+        return self.address, self.index, self.prefix, self.created
+
+
+Identity: TypeAlias = tuple[Address, int, int, int]
+"""Of what was found: address, interface, prefix length, and when it was put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,11 @@ def all_addresses() -> bytes:
     return _ABOUT.pack(AF_UNSPEC, 0, 0, 0, 0)
 
 
+def all_links() -> bytes:
+    """The body of RTM_GETLINK, to be asked with NLM_F_DUMP."""
+    return _LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
+
+
 def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
     family = AF_INET if address.version == 4 else AF_INET6
     local = _attribute(_IFA_LOCAL, address.packed)
@@ -119,11 +134,14 @@ def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
     return _ABOUT.pack(family, prefix, flags, 0, index) + local + peer
 
 
-def link(body: bytes) -> Link:
-    """What RTM_NEWLINK and RTM_DELLINK tell. Raises MalformedMessage."""
+def link(body: bytes) -> Link | None:
+    """What RTM_NEWLINK and RTM_DELLINK tell. None: it is about a bridge's port, which comes and
+    goes without the link. Raises MalformedMessage."""
     if len(body) < _LINK.size:
         raise MalformedMessage(f"{len(body)} bytes, too few for a link")
-    _, _, index, flags, _ = _LINK.unpack_from(body)
+    family, _, index, flags, _ = _LINK.unpack_from(body)
+    if family != AF_UNSPEC:
+        return None
     values = _attributes(body, _LINK.size)
     name = values.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
     return Link(
@@ -163,7 +181,7 @@ def error_number(body: bytes) -> int:
 
 def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
     """What RTM_NEWADDR tells; of a point-to-point link, the address at our end. None: it is neither
-    IPv4 nor IPv6, or looks as if the helper had put it there and is none of those that are wanted
+    IPv4 nor IPv6, or a single one that looks like the helper's and is none of those that are wanted
     (packed; None: all). Raises MalformedMessage."""
     if len(body) < _ABOUT.size:
         raise MalformedMessage(f"{len(body)} bytes, too few for an address")
@@ -177,7 +195,13 @@ def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
     if len(packed) != size or len(lifetimes) < _LIFETIMES.size:
         raise MalformedMessage(f"an address of {len(packed)}, lifetimes of {len(lifetimes)} bytes")
     preferred, valid, created, _ = _LIFETIMES.unpack_from(lifetimes)
-    if wanted is not None and packed not in wanted and not preferred and valid != _FOREVER:
+    if (
+        wanted is not None
+        and packed not in wanted
+        and not preferred
+        and valid != _FOREVER
+        and prefix == 8 * size
+    ):
         return None
     return Found(make(packed), index, prefix, _finite(valid), _finite(preferred), created)
 

@@ -1,4 +1,4 @@
-"""Standard output of the tools: it may be closed, full, or read by nobody any more."""
+"""Standard output of the tools: it may be closed, full, or read by nobody any more. And a file."""
 
 import os
 import sys
@@ -29,3 +29,10 @@ def discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+def write_anew(file: Path, text: str) -> None:
+    """Not through a link that somebody has put there. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(file, flags, 0o666), "w") as stream:
+        stream.write(text)

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from yaim_helper.ownership import what_others_can_change
 from yaim_helper.protocol import INTERFACE, Add, Address
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -140,11 +141,11 @@ def read_policy(path: Path) -> Policy:
     """Of a file that nobody but root can change. Raises PolicyError, naming everything that is
     wrong."""
     try:
-        real_path = path.resolve(strict=True)
-        for each in (real_path, *real_path.parents, path.absolute().parent):
-            _check_ownership(each)
+        fault = what_others_can_change(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from error
+    if fault is not None:
+        raise PolicyError(fault)
     return read_draft(path)
 
 
@@ -178,19 +179,6 @@ def _unreadable(path: Path, error: Exception) -> PolicyError:
 
 def _is_closed(directory: Path) -> bool:
     return not os.access(directory, os.X_OK, effective_ids=True)
-
-
-def _check_ownership(path: Path) -> None:
-    """Nobody but root can change this file, or exchange what is in this directory."""
-    status = path.stat()
-    if status.st_uid != 0:
-        raise PolicyError(f"{path}: belongs to uid {status.st_uid}, expected root (chown root)")
-    is_sticky = bool(status.st_mode & stat.S_ISVTX) and stat.S_ISDIR(status.st_mode)
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_sticky:
-        raise PolicyError(
-            f"{path}: can be written by others than root (mode {status.st_mode & 0o7777:04o});"
-            " use chmod go-w"
-        )
 
 
 @dataclass(frozen=True, slots=True)

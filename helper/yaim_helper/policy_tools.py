@@ -160,10 +160,11 @@ def _objections_of_host(policy: Policy, interface: str, address: Address) -> Ite
         for place in host.places(address):
             name = socket.if_indextoname(place.index)
             where = f"{address}/{place.prefix} on {name}"
-            if place.is_left_over and any(
+            if place.is_like_ours and any(
                 rule.allows(name, address, place.prefix) for rule in policy.rules
             ):
-                print(f"{where}: it is there now because of the helper")  # noqa: T201
+                text = "it is there now, because of the helper unless the host gives such lifetimes"
+                print(f"{where}: {text}")  # noqa: T201
             else:
                 yield f"{where}: it is on this host already, and not because of the helper"
         if objection := host.objection(address, kernel.interface(interface).index):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yaim_helper.chain import MARKER, segment_number
+from yaim_helper.ownership import what_others_can_change
 
 DEFAULT_USER = "yaim-helper"
 
@@ -78,8 +79,9 @@ def record_directory(path: Path, user: User) -> Iterator[None]:
     """The directory of the record, made and given to the user if that is due. No other helper gets
     it meanwhile. Raises PrivilegesError."""
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        is_new = _made(path)
+        how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        directory = os.open(path, how | os.O_NOFOLLOW if is_new else how)
     except FileExistsError as error:
         raise PrivilegesError(
             f"{path}: is a file; audit-log names a directory: move it away"
@@ -88,7 +90,7 @@ def record_directory(path: Path, user: User) -> Iterator[None]:
         raise PrivilegesError(f"{path}: {error.strerror}{advice(error, path, user)}") from error
     try:
         _lock(path, directory)
-        _give(path, directory, user)
+        _give(path, directory, user, is_new=is_new)
         yield
     finally:
         os.close(directory)
@@ -111,14 +113,34 @@ def _lock(path: Path, directory: int) -> None:
         raise PrivilegesError(f"{path}: another yaim-helper is writing it") from error
 
 
-def _give(path: Path, directory: int, user: User) -> None:
+def _made(path: Path) -> bool:
+    """Whether it was not there. Raises OSError."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    return True
+
+
+def _give(path: Path, directory: int, user: User, *, is_new: bool) -> None:
     """Only what is root's, and only as long as the directory is: later its user could have put
-    there what is not his. Raises PrivilegesError."""
+    there what is not his. Raises PrivilegesError; OSError if it has gone."""
     status = os.fstat(directory)
     if os.geteuid() != 0 or user.uid == 0 or status.st_uid != 0:
         return
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PrivilegesError(f"{path}: can be written by others than root (chmod go-w)")
+    # Else it may be another one, by a link that somebody has put on the way.
+    fault = what_others_can_change(path)
+    if fault and is_new and not os.listdir(directory):
+        # The group of /var/log could have put there another one that is empty, at most.
+        fault = what_others_can_change(path.parent, may_be_groups=True)
+    if fault:
+        raise PrivilegesError(
+            f"{path}: is not given to {user.name} as others can exchange it: {fault}"
+        )
     names = os.listdir(directory)
     for name in names:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -154,7 +176,6 @@ def drop_to(user: User) -> None:
     drops_groups = os.geteuid() == 0
     parent, death_signal = os.getppid(), _death_signal()
     try:
-        resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
         resource.setrlimit(resource.RLIMIT_CORE, _NONE_AT_ALL)
         if may_drop_bounding:
             for bit in range(bounding.bit_length()):
@@ -212,18 +233,27 @@ def verify(user: User, bounding: int, *, has_groups: bool) -> None:
         "CapBnd": f"{bounding:016x}",
         "CapAmb": none,
         "NoNewPrivs": "1",
-        # What is above holds for one thread.
+        # What is above holds for one thread, and for those that it starts from now on.
         "Threads": "1",
         "dumpable": "0",
         "RLIMIT_CORE": str(_NONE_AT_ALL),
-        "RLIMIT_NPROC": str(_NONE_AT_ALL),
     }
     found = {
         **found,
         "dumpable": str(_prctl(_PR_GET_DUMPABLE)),
         "RLIMIT_CORE": str(resource.getrlimit(resource.RLIMIT_CORE)),
-        "RLIMIT_NPROC": str(resource.getrlimit(resource.RLIMIT_NPROC)),
     }
+    _require(expected, found)
+
+
+def start_nothing_more() -> None:
+    """No process, and no thread. Raises PrivilegesError."""
+    resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
+    found = resource.getrlimit(resource.RLIMIT_NPROC)
+    _require({"RLIMIT_NPROC": str(_NONE_AT_ALL)}, {"RLIMIT_NPROC": str(found)})
+
+
+def _require(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     wrong = [
         f"{name} is {found.get(name)!r}, expected {value!r}"
         for name, value in expected.items()

@@ -1,10 +1,13 @@
 """The helper at work: who is connected, what they ask, and in which order all is done.
 
-One thread. Each turn of the loop: see whether the clock jumped; read what has come, make the
-intents durable, act, record the results, reply; then do what the clock asks for. What is held, and
-until when, is holdings.py's.
+One thread, which no disk holds up, nor what somebody passes along: recorder.py and disposal.py have
+others for that. Each turn of the loop: see
+whether the clock jumped; read what has come, hand over the intents; act, as far as no intent has to
+be on the disk first, hand over the results, reply; then do what the clock asks for. What may be
+done when is asked.py's, what is held, and until when, holdings.py's.
 """
 
+import math
 import os
 import signal
 import socket
@@ -13,22 +16,33 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import compress
-from pathlib import Path
 from typing import assert_never
 
 from yaim_helper.addresses import KernelError
-from yaim_helper.audit import AuditLog, boot_id
+from yaim_helper.asked import DISK_HANGS, Asked, overtaken, ready
+from yaim_helper.audit import session
 from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
 from yaim_helper.connections import (
     MAX_BATCH,
+    REST_S,
     Allowance,
     Connection,
+    Ending,
     accepted,
     refuse_descriptors,
     why_no_room,
 )
-from yaim_helper.entries import Owner, hung_up, intent, policy_read, renewals, result, started
+from yaim_helper.disposal import Disposal
+from yaim_helper.entries import (
+    Entry,
+    Owner,
+    hung_up,
+    intent,
+    policy_read,
+    renewals,
+    result,
+    started,
+)
 from yaim_helper.floods import Floods
 from yaim_helper.heads import tell_head
 from yaim_helper.holdings import Holdings, Host
@@ -48,6 +62,7 @@ from yaim_helper.protocol import (
     Reply,
     Request,
 )
+from yaim_helper.recorder import Recorder
 from yaim_helper.service_manager import ServiceManager
 from yaim_helper.sources import Sources
 
@@ -55,19 +70,14 @@ MAX_ACCEPTED = 16
 """Connections in one turn."""
 ACCEPT_EVERY_S = 0.005
 """From one such turn to the next: thousands of connections do not keep the helper busy."""
+MAX_CLUSTERS_OF_USER, MAX_CLUSTERS = 64, 1024
+"""That hold addresses or are connected: one line of the record, and the marker, name them all."""
 HELLO_WITHIN_S = 5.0
 SUMMARY_EVERY_S = 60.0
+WRITTEN_WITHIN_S = 1.0
+"""What is recorded at the start and at the end is waited for, but not for ever."""
 LISTEN_EVERY_S = 0.1
 """From hearing of other holders to listening again: whoever floods us gets no more of our time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """A connection is over; with a reason if that is our doing."""
-
-    reason: str | None
-    what: str = "hung-up"
-    """As what it counts in a flood of such (floods.py)."""
 
 
 @dataclass(slots=True)
@@ -87,21 +97,27 @@ def tell(text: str) -> None:
 
 
 class Server:
-    def __init__(self, listener: socket.socket, policy: Policy, audit: AuditLog) -> None:
+    def __init__(
+        self, listener: socket.socket, policy: Policy, recorder: Recorder, disposal: Disposal
+    ) -> None:
         self._policy = policy
-        self._audit = audit
+        self._recorder = recorder
+        self._disposal = disposal
         self._manager = ServiceManager()
-        self._holdings = Holdings(policy, audit, self._manager.tell_alive)
-        audit.describe_held = self._holdings.describe
+        self._holdings = Holdings(policy, recorder, self._manager.tell_alive)
+        recorder.describe_held = self._describe
+        self._at_start = self._holdings.describe()
         self._told_head = (0, 0)
         """Segment and record whose hash was told last, outside the record."""
         self._allowances = self._allowances_of(policy)
         self._connections: set[Connection] = set()
         self._renewals = _Renewals()
         self._floods = Floods()
-        self._session_name = f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"
+        self._session = session()
         self._is_stopping = False
         self._is_to_reload = False
+        self._does_disk_hang = False
+        """The record's, when that was last looked at."""
         self._jumps = Jumps()
         self._timer = Timer()
         self._clock_set = ClockSet()
@@ -114,6 +130,7 @@ class Server:
         for ear in self._holdings.conflicts.sockets():
             self._sources.add(ear, self._holdings.conflicts)
         self._sources.add(self._holdings.links.socket, self._holdings.links)
+        self._sources.add(recorder, recorder)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Addresses stay, until their deadlines. SIGHUP, which may
@@ -127,8 +144,10 @@ class Server:
         signal.signal(signal.SIGHUP, self._note_reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         self._sources.add(wake_read, wake_read)
-        start = started(VERSION, os.getpid(), os.getuid(), self._audit.earlier)
-        self._audit.note([start, *self._holdings.describe()])
+        who = os.getpid(), os.getuid(), self._session
+        start = started(VERSION, *who, self._recorder.earlier)
+        self._recorder.note([start, *self._at_start])
+        self._recorder.drain(WRITTEN_WITHIN_S)
         self._tell_head()
         self._tell_manager()
         self._manager.tell_ready()
@@ -138,8 +157,12 @@ class Server:
                 self._reload()
             self._tell_manager()
         self._manager.tell_stopping()
+        # A disk that hangs may keep this process from ending, and its sockets from closing.
+        for connection in list(self._connections):
+            self._hang_up(connection, Ending(None))
         self._sum_up()
-        self._audit.note([{"type": "stop", "addresses": len(self._holdings)}])
+        self._recorder.note([{"type": "stop", "addresses": len(self._holdings)}])
+        self._recorder.drain(WRITTEN_WITHIN_S)
         self._tell_head()
 
     def turn(self, timeout_s: float | None = None) -> None:
@@ -157,8 +180,13 @@ class Server:
             if source is self._listener:
                 self._accept()
             elif isinstance(data, Connection):
-                self._serve(data)
-                self._holdings.do_what_is_due()
+                # It may have ended in this turn.
+                if data in self._connections:
+                    self._serve(data)
+                    self._holdings.do_what_is_due()
+            elif data is self._recorder:
+                self._recorder.take_news()
+                self._resume([each for each in self._connections if each.asked])
             elif data is self._holdings.conflicts:
                 self._hear()
             elif data is self._holdings.links:
@@ -168,7 +196,7 @@ class Server:
             elif isinstance(data, socket.socket):
                 data.recv(64)
         self._do_what_is_due()
-        if self._audit.number != self._told_head[0]:
+        if self._recorder.number != self._told_head[0]:
             self._tell_head()
 
     def _stop(self, _signal: int, _frame: object) -> None:
@@ -191,21 +219,21 @@ class Server:
                     " restart it, or put that back"
                 )
         except PolicyError as error:
-            self._audit.note([policy_read(str(error))])
+            self._recorder.note([policy_read(str(error))])
             tell(f"{error}\nthe policy stays as it was")
             return
-        self._audit.use_policy(policy.sha256)
-        self._audit.note([policy_read(None)])
+        self._recorder.use_policy(policy.sha256)
+        self._recorder.note([policy_read(None)])
         tell("\n".join((*policy.warnings, f"{policy.path}: read again")))
         self._policy = policy
         self._allowances = self._allowances_of(policy, old)
         self._holdings.obey(policy)
         for connection in list(self._connections):
             if connection.peer.uid not in policy.users:
-                self._hang_up(connection, _Ending("its user is not in the policy any more"))
+                self._hang_up(connection, Ending("its user is not in the policy any more"))
             elif policy.rules != old.rules:
                 # hello tells the new ones.
-                self._hang_up(connection, _Ending("the rules have changed"))
+                self._hang_up(connection, Ending("the rules have changed"))
 
     def _allowances_of(self, policy: Policy, old: Policy | None = None) -> dict[int, Allowance]:
         """Those of the old policy, if they are the same."""
@@ -217,6 +245,9 @@ class Server:
     # --- connections -----------------------------------------------------------------------
 
     def _accept(self) -> None:
+        if self._disposal.is_full:
+            self._sources.rest(self._listener, boottime() + REST_S)
+            return
         self._sources.rest(self._listener, boottime() + ACCEPT_EVERY_S)
         for _ in range(MAX_ACCEPTED):
             try:
@@ -227,37 +258,42 @@ class Server:
 
     def admit(self, connection: Connection) -> None:
         """A new connection, unless there is no room for it."""
-        reason = why_no_room(connection.peer, self._policy.users, self._connections)
+        reason = why_no_room(
+            connection.peer, self._policy.users, self._connections, self._disposal.waiting()
+        )
         if reason is not None:
             self._tell_of_hanging_up(connection, "hung-up", reason)
-            connection.close()
+            self._disposal.hand_over(connection)
             return
         self._connections.add(connection)
         self._sources.add(connection.socket, connection)
 
-    def _hang_up(self, connection: Connection, ending: _Ending) -> None:
+    def _hang_up(self, connection: Connection, ending: Ending) -> None:
         """End a connection. Its addresses stay: the coordinator may be back before their
         deadlines."""
+        over = [each for each in connection.asked if each.intent and each.reply is None]
+        self._note_results(connection, over)
         if ending.reason is not None:
             self._tell_of_hanging_up(connection, ending.what, ending.reason)
         self._sources.remove(connection.socket)
         self._connections.discard(connection)
-        connection.close()
+        self._disposal.hand_over(connection)
 
     def _tell_of_hanging_up(self, connection: Connection, what: str, reason: str) -> None:
         if self._floods.takes(connection.peer.uid, what):
-            self._audit.note([hung_up(connection.peer, reason)])
+            self._recorder.note([hung_up(connection.peer, reason)])
 
     def _serve(self, connection: Connection) -> None:
-        """Take in what has come on a connection, as much as its user may send; act, and reply."""
+        """Take in what has come on a connection, as much as its user may send; do what may be done,
+        and reply."""
         allowance = self._allowances[connection.peer.uid]
-        began = time.process_time()
-        most = min(MAX_BATCH, allowance.whole(boottime()))
+        began = time.thread_time()
+        most = min(MAX_BATCH, allowance.whole(boottime()), connection.room)
         if most <= 0:
             self._sources.rest(connection.socket, allowance.rest_until())
             return
         requests: list[Request] = []
-        ending: _Ending | None = None
+        ending: Ending | None = None
         while ending is None and len(requests) < most:
             try:
                 requests.append(connection.receive())
@@ -267,65 +303,109 @@ class Server:
             except BlockingIOError:
                 break
             except (EOFError, OSError):
-                ending = _Ending(None)
+                ending = Ending(None)
             except Malformed as error:
-                ending = _Ending(f"malformed: {error}", "malformed")
-        replies = self._handle(connection, requests)
-        # An end counts too: who comes and goes sends as much as who stays.
-        allowance.spend(len(requests) + (ending is not None), time.process_time() - began)
-        try:
-            for request, reply in replies:
-                connection.reply(request, reply)
-        except OSError as error:
-            ending = ending or _Ending(f"does not take its replies: {error.strerror}")
+                ending = Ending(f"malformed: {error}", "malformed")
+        self._take(connection, requests)
         if ending is not None:
-            self._hang_up(connection, ending)
+            self._read_no_more(connection, ending)
+        self._go_on(connection)
+        # An end counts too: who comes and goes sends as much as who stays.
+        allowance.spend(len(requests) + (ending is not None), time.thread_time() - began)
+
+    def _read_no_more(self, connection: Connection, ending: Ending) -> None:
+        connection.ending = connection.ending or ending
+        self._sources.rest(connection.socket, math.inf)
 
     # --- requests --------------------------------------------------------------------------
 
-    def _handle(
-        self, connection: Connection, requests: list[Request]
-    ) -> list[tuple[Request, Reply]]:
-        """Intents first, all in one durable write; then act, one after the other. What is refused
-        whatever is on the host has no effect, and so no intent."""
-        peer, cluster = connection.peer, connection.cluster
-        refusals = [
-            self._holdings.refusal(each) if isinstance(each, Add) else None for each in requests
-        ]
-        intended = [
-            isinstance(request, Add | Remove | Announce) and refusal is None
-            for request, refusal in zip(requests, refusals, strict=True)
-        ]
-        intents = [
-            intent(peer, cluster, request, self._rule_for(request))
-            for request in compress(requests, intended)
-        ]
-        is_on_record = self._audit.try_write(intents, durable=True)
+    def _take(self, connection: Connection, requests: list[Request]) -> None:
+        """What is refused whatever is on the host has no effect, and so no intent."""
+        now = boottime()
+        does_hang = self._recorder.does_disk_hang(now)
+        asked = [Asked(each, now, self._known(each, does_hang)) for each in requests]
+        self._intend(
+            connection,
+            [
+                each
+                for each in asked
+                if each.known is None and isinstance(each.request, Add | Remove | Announce)
+            ],
+        )
+        connection.asked.extend(asked)
+
+    def _intend(self, connection: Connection, asked: list[Asked]) -> None:
+        """Hand over the intents, together. Those of adds wait while the record has to tell what is
+        held: it cannot as long as one is under way, and one always could be."""
+        has_to_tell = self._recorder.has_to_tell_held
+        for each in asked:
+            each.is_deferred = has_to_tell and isinstance(each.request, Add)
+        intended = [each for each in asked if not each.is_deferred]
+        if intended:
+            handed = self._recorder.ask(
+                [
+                    intent(connection.peer, connection.cluster, request, self._rule_for(request))
+                    for request in (each.request for each in intended)
+                ]
+            )
+            for each in intended:
+                each.intent = handed
+
+    def _known(self, request: Request, does_hang: bool) -> Reply | None:
+        refusal = self._holdings.refusal(request) if isinstance(request, Add) else None
+        if refusal is None and does_hang and isinstance(request, Add | Announce):
+            return DISK_HANGS
+        return refusal
+
+    def _resume(self, connections: list[Connection]) -> None:
+        """With what waited."""
+        for connection in connections:
+            began = time.thread_time()
+            deferred = [each for each in connection.asked if each.is_deferred and not each.reply]
+            self._intend(connection, deferred)
+            count = self._go_on(connection)
+            allowance = self._allowances[connection.peer.uid]
+            allowance.spend_more(time.thread_time() - began, count)
+            self._holdings.do_what_is_due()
+
+    def _go_on(self, connection: Connection) -> int:
+        """Do what may be done of what was asked, together, and reply; how much that was."""
+        doing, connection.look_at = ready(connection.asked, boottime())
+        self._do_together(connection, doing)
+        try:
+            connection.reply()
+        except OSError as error:
+            # Who has gone is not told of: only its end has not been read yet.
+            reason = f"does not take its replies: {error.strerror}"
+            self._read_no_more(connection, Ending(None if connection.is_gone() else reason))
+        if connection.ending is not None and all(each.reply for each in connection.asked):
+            self._hang_up(connection, connection.ending)
+        return len(doing)
+
+    def _do_together(self, connection: Connection, doing: list[Asked]) -> None:
         host = self._holdings.host(
-            {each.address for each in requests if isinstance(each, Add | Remove)}
+            {each.request.address for each in doing if isinstance(each.request, Add | Remove)}
         )
-        replies: list[tuple[Request, Reply]] = []
-        for request, refusal in zip(requests, refusals, strict=True):
-            if refusal is not None:
-                reply: Reply = refusal
-            elif isinstance(request, Add | Announce) and not is_on_record:
-                reply = Failed(None, "the audit record cannot be written")
-            else:
-                reply = self._do(connection, request, host)
-            replies.append((request, reply))
+        over: list[Asked] = []
+        for each in doing:
+            each.reply = (
+                each.known or each.obstacle(boottime()) or self._do(connection, each.request, host)
+            )
+            if isinstance(each.reply, Ok):
+                over += overtaken(connection.asked, each)
         went_wrong = self._holdings.settle(host)
-        replies = [
-            (request, Failed(error.errno, error.reason))
-            if (error := went_wrong.get(request.id))
-            else (request, reply)
-            for request, reply in replies
-        ]
-        self._audit.note(
-            result(peer, cluster, request, reply)
-            for (request, reply), has_intent in zip(replies, intended, strict=True)
-            if has_intent or self._is_told(peer.uid, request, reply)
+        for each in doing:
+            if (error := went_wrong.get(each.request.id)) is not None:
+                each.reply = Failed(error.errno, error.reason)
+        self._note_results(connection, [*over, *doing])
+
+    def _note_results(self, connection: Connection, over: list[Asked]) -> None:
+        peer, cluster = connection.peer, connection.cluster
+        self._recorder.note(
+            result(peer, cluster, each.request, each.on_record)
+            for each in over
+            if each.intent or self._is_told(peer.uid, each.request, each.on_record)
         )
-        return replies
 
     def _is_told(self, uid: int, request: Request, reply: Reply) -> bool:
         """Whether the record tells the result of what needed no intent."""
@@ -338,6 +418,17 @@ class Server:
                 return self._floods.takes(uid, "failed")
             case _:
                 assert_never(reply)
+
+    def _describe(self) -> list[Entry] | None:
+        """What is held; None: the kernel does not tell, or an add may come behind it whose intent
+        comes before it."""
+        asked = (each for connection in self._connections for each in connection.asked)
+        if any(a.intent and a.reply is None and isinstance(a.request, Add) for a in asked):
+            return None
+        try:
+            return self._holdings.describe()
+        except KernelError:
+            return None
 
     def _rule_for(self, request: Request) -> int | None:
         rule = self._policy.rule_for(request) if isinstance(request, Add) else None
@@ -379,9 +470,10 @@ class Server:
         deadlines = self._holdings.deadlines()
         if owner in deadlines:
             self._renewals.counts[owner] += 1
-        self._audit.mark(deadlines)
-        sequence, head = self._audit.head
-        return Ok({**reply.fields, "head": {"seq": sequence, "hash": head}})
+        self._recorder.mark(deadlines)
+        head = self._recorder.head
+        told = {"seq": head[0], "hash": head[1]} if head is not None else None
+        return Ok({**reply.fields, "head": told})
 
     def _hello(self, connection: Connection, hello: Hello) -> Reply:
         if hello.version != VERSION:
@@ -392,11 +484,17 @@ class Server:
                     "busy",
                     f"process {other.peer.pid} is connected for cluster {hello.cluster} already",
                 )
-        self._holdings.greet(Owner(connection.peer.uid, hello.cluster))
+        owner = Owner(connection.peer.uid, hello.cluster)
+        others = {*self._holdings.deadlines(), *(each.owner for each in self._connections)}
+        others -= {owner, None}
+        of_user = sum(each is not None and each.uid == owner.uid for each in others)
+        if of_user >= MAX_CLUSTERS_OF_USER or len(others) >= MAX_CLUSTERS:
+            return Refused("limit", f"{of_user} clusters of its user hold addresses already")
+        self._holdings.greet(owner)
         return Ok(
             {
                 "version": VERSION,
-                "session": self._session_name,
+                "session": self._session,
                 "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
                 "rules": [
                     {
@@ -414,17 +512,21 @@ class Server:
     def _next_at(self) -> float:
         """When there is something to do if nothing comes."""
         times = [self._renewals.since + SUMMARY_EVERY_S, self._holdings.next_at()]
-        times += [*self._sources.wake_at(), self._manager.next_at()]
+        times += [*self._sources.wake_at(), self._manager.next_at(), self._disposal.next_at()]
         times += [c.opened_at + HELLO_WITHIN_S for c in self._connections if c.cluster is None]
+        times += [c.look_at for c in self._connections]
         return min(times)
 
     def _do_what_is_due(self) -> None:
         self._holdings.do_what_is_due()
         now = boottime()
+        self._resume([each for each in self._connections if now >= each.look_at])
+        self._see_whether_disk_hangs(now)
+        self._disposal.hurry(now)
         self._sources.wake(now)
         for connection in [c for c in self._connections if c.cluster is None]:
             if now >= connection.opened_at + HELLO_WITHIN_S:
-                self._hang_up(connection, _Ending("did not say hello"))
+                self._hang_up(connection, Ending("did not say hello"))
         if now >= self._renewals.since + SUMMARY_EVERY_S:
             self._sum_up()
 
@@ -434,11 +536,11 @@ class Server:
         What was asked before does not know of it, and may be waiting on any connection: they are
         all ended. The coordinator comes back, and is told the deadlines as they are now.
         """
-        self._audit.note([{"type": "clock", "jump_s": round(jump_s, 6)}])
+        self._recorder.note([{"type": "clock", "jump_s": round(jump_s, 6)}])
         why = f"the clock jumped by {jump_s:.3f} s: the host may have been paused"
         self._holdings.draw_deadlines_nearer(jump_s, why)
         for connection in list(self._connections):
-            self._hang_up(connection, _Ending(why))
+            self._hang_up(connection, Ending(why))
 
     # --- other holders on the link -----------------------------------------------------------
 
@@ -452,25 +554,39 @@ class Server:
 
     def _tell_manager(self) -> None:
         self._manager.tell_alive()
-        self._manager.tell_status(
-            self._holdings.summary()
-            if self._policy.rules
-            else f"refuses every address: {self._policy.path} has no rules"
+        if self._does_disk_hang:
+            self._manager.tell_status(self._hangs)
+        elif self._policy.rules:
+            self._manager.tell_status(self._holdings.summary())
+        else:
+            self._manager.tell_status(f"refuses every address: {self._policy.path} has no rules")
+
+    def _see_whether_disk_hangs(self, now: float) -> None:
+        does_hang = self._recorder.does_disk_hang(now)
+        if does_hang is not self._does_disk_hang:
+            self._does_disk_hang = does_hang
+            tell(self._hangs if does_hang else f"{self._policy.audit_log}: can be written again")
+
+    @property
+    def _hangs(self) -> str:
+        return (
+            f"{self._policy.audit_log}: its disk does not answer: nothing is added until it does;"
+            " what is held is renewed and removed"
         )
 
     # --- the record ------------------------------------------------------------------------
 
     def _sum_up(self) -> None:
-        self._audit.note(self._floods.sum_up())
+        self._recorder.note(self._floods.sum_up())
         deadlines = self._holdings.deadlines()
         if self._renewals.counts and deadlines:
-            self._audit.note([renewals(self._renewals.counts, deadlines)])
+            self._recorder.note([renewals(self._renewals.counts, deadlines)])
         self._renewals = _Renewals()
         self._tell_head()
 
     def _tell_head(self) -> None:
         """To the journal or syslog, if there is one and the head has changed."""
-        sequence, head = self._audit.head
-        if (self._audit.number, sequence) != self._told_head:
-            tell_head(socket.gethostname(), sequence, head)
-            self._told_head = self._audit.number, sequence
+        head = self._recorder.head
+        if head is not None and (self._recorder.number, head[0]) != self._told_head:
+            tell_head(socket.gethostname(), *head)
+            self._told_head = self._recorder.number, head[0]

@@ -1,20 +1,21 @@
 """A timeline as a picture that needs nothing else: SVG 1.1, one row an address, one colour a node.
 
 Surely held is a full bar, possibly held a thin one; below the bars of a row, what nobody held and
-what two held. Draws; judges nothing.
+what two held; behind them, of what not all records tell. Draws; judges nothing.
 """
 
 from collections.abc import Sequence
 from html import escape
 
+from yaim_helper.coverage import Interval
 from yaim_helper.records import Micros, instant, printable
-from yaim_helper.timeline import Interval, OfAddress
+from yaim_helper.timeline import OfAddress
 
 WIDTH, LEFT, RIGHT = 1200, 330, 20
 TOP, ROW, BAR, THIN = 70, 34, 14, 4
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f6000", "#777777")
 """Told apart also by those who see colours differently (Okabe and Ito); then from the start."""
-OVERLAP, UNCOVERED = "#d00000", "#000000"
+OVERLAP, UNCOVERED, UNTOLD = "#d00000", "#000000", "#e4e4e4"
 _STEPS_S = (1e-3, 1e-2, 1e-1, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200)
 _DAY_S = 86400
 MOST_TICKS = 8
@@ -60,6 +61,10 @@ class _Scale:
 
 def _row(row: OfAddress, top: int, scale: _Scale, colours: dict[str, str]) -> list[str]:
     parts = [f'<text x="10" y="{top + 13}">{_text(row.address)}</text>']
+    parts += [
+        _bar(scale, each, top - 4, ROW - 6, UNTOLD, f"not told by all records {_told(each)}")
+        for each in row.untold
+    ]
     for spell in row.spells:
         colour = colours[spell.node]
         told = f"{spell.node} possibly {_told(spell.possible)}; {spell.ended}"
@@ -96,7 +101,7 @@ def _bar(
 
 def _legend(colours: dict[str, str]) -> list[str]:
     parts = []
-    marks = {**colours, "two nodes": OVERLAP, "no node": UNCOVERED}
+    marks = {**colours, "two nodes": OVERLAP, "no node": UNCOVERED, "not told": UNTOLD}
     width = (WIDTH - 20) / len(marks)
     for number, (name, colour) in enumerate(marks.items()):
         x = 10 + number * width
@@ -124,7 +129,8 @@ def _described(rows: Sequence[OfAddress], limits: Interval) -> str:
         f"{row.address}: {len(row.spells)} spells, two nodes for {row.overlap.sure_us / 1e6:.3f} s"
         f" and possibly {row.overlap.possible_us / 1e6:.3f} s more, no node for"
         f" {row.uncovered.sure_us / 1e6:.3f} s and possibly"
-        f" {row.uncovered.possible_us / 1e6:.3f} s more."
+        f" {row.uncovered.possible_us / 1e6:.3f} s more, not told by all records"
+        f" {sum(b - a for a, b in row.untold) / 1e6:.3f} s."
         for row in rows
     ]
     return " ".join((f"{_told(limits)}, UTC.", *told))

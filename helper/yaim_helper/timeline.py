@@ -3,7 +3,9 @@
 Two answers to everything: *surely*, and *possibly*. The record tells when an effect was about to
 come (intent) and when it was there (result); in between nobody knows. What is sure lies within
 the truth, and the truth within what is possible, if the records are whole, the clocks agree and
-nobody else removes or adds these addresses. Reads no files.
+nobody else removes or adds these addresses. Only of the time that the records of all nodes tell of
+(coverage.py) silence proves anything; what two nodes surely held they did at any time. Reads no
+files.
 
 How a spell goes on after the last that is known of it: an address has a finite lifetime in the
 kernel, and is off the interface at most 0.2 s after its latest deadline (PROTOCOL.md); the next
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeAlias
 
+from yaim_helper.coverage import Interval, Intervals, both, merged, without
+from yaim_helper.entries import TAKEN
 from yaim_helper.records import Marker, Micros, Record, earlier_marker
 from yaim_helper.verify import request_key
 
@@ -25,7 +29,6 @@ GRACE_US = 200_000
 """By how much an address may outlive its deadline."""
 FOREVER: Micros = 2**62
 
-Interval: TypeAlias = tuple[Micros, Micros]
 Owner: TypeAlias = tuple[int, str]
 
 
@@ -122,6 +125,8 @@ class History:
         self._is_at_start = False
         """Whether they are the first of a life: what it found, not what it holds."""
         self._intents: dict[tuple[object, ...], deque[Micros]] = {}
+        self._touched: set[str] = set()
+        """Addresses that were told of since the last gap."""
 
     def take(self, record: Record) -> None:
         if record.boot_id != self._boot:
@@ -142,10 +147,11 @@ class History:
             case "renewals":
                 self._renewals(record)
             case "gap":
-                for spell in self._open.values():
+                for address in self._touched & self._open.keys():
                     # It may have been removed, and a removal never waits for the record.
-                    spell.doubt()
-                    spell.is_only_asked_for = False
+                    self._open[address].doubt()
+                    self._open[address].is_only_asked_for = False
+                self._touched.clear()
         self._last_at = record.at
 
     def finish(self, marker: Marker | None) -> None:
@@ -197,10 +203,13 @@ class History:
         listed = self._listed = set() if self._listed is None else self._listed
         for address, interface, prefix, uid, cluster, deadline_ns in record.fields["addresses"]:
             listed.add(address)
-            spell = self._open.get(address)
+            spell = self._told(address)
             if is_at_start:
                 spell = spell or self._begin(address, None, record)
                 spell.removal_at = None
+                if uid is None:
+                    # Another life may have put it there, one that wrote elsewhere.
+                    spell.doubt()
                 if spell.sure_from is None:
                     spell.begin_sure(self._life_began)
                 else:
@@ -235,7 +244,7 @@ class History:
     def _intent(self, record: Record) -> None:
         fields = record.fields
         self._intents.setdefault(request_key(record), deque()).append(record.at)
-        spell = self._open.get(fields.get("address", ""))
+        spell = self._told(fields.get("address", ""))
         if fields["op"] == "add":
             deadline = record.wall(fields["deadline_ns"])
             if spell is not None and spell.bound < record.at and not spell.is_renewal_to_come:
@@ -255,7 +264,7 @@ class History:
         if fields["op"] not in ("add", "remove"):
             return
         asked_at = self._asked_at(record)
-        spell = self._open.get(fields["address"])
+        spell = self._told(fields["address"])
         if fields["op"] == "remove":
             self._removed(record, spell)
             return
@@ -322,13 +331,15 @@ class History:
 
     def _own(self, record: Record) -> None:
         fields = record.fields
-        spell = self._open.get(fields["address"]) or self._begin(fields["address"], None, record)
+        spell = self._told(fields["address"]) or self._begin(fields["address"], None, record)
         spell.is_only_asked_for = False
         outcome = fields["outcome"]
         if fields["op"] == "extend":
             spell.doubt()
             if outcome == "somebody had removed it: put back":
                 spell.begin_sure(record.at)
+            elif outcome == TAKEN:
+                spell.is_renewed = False
         elif outcome.endswith(": removing"):
             spell.removal_at = record.at
         elif outcome == "removed":
@@ -356,6 +367,11 @@ class History:
         self._summed_up_at = record.at
 
     # --- beginnings and ends -------------------------------------------------------------------
+
+    def _told(self, address: str) -> _Spell | None:
+        """The one of which a record tells."""
+        self._touched.add(address)
+        return self._open.get(address)
 
     def _begin(self, address: str, at: Micros | None, record: Record) -> _Spell:
         """None: it may have been there since before what is on record of it."""
@@ -419,31 +435,44 @@ class OfAddress:
     spells: tuple[Spell, ...]
     """Within the time that was looked at."""
     overlap: Times
+    """Sure at any time, possible while it is told."""
     uncovered: Times
+    """While it is told."""
+    untold: Intervals
+    """Of these times not all records tell."""
 
 
-def of_address(address: str, spells: Sequence[Spell], limits: Interval, error: Micros) -> OfAddress:
-    """What is no longer than the error is not counted."""
+def of_address(
+    address: str, spells: Sequence[Spell], limits: Interval, error: Micros, told: Intervals
+) -> OfAddress:
+    """What is no longer than the error is not counted. Of what is told the records of all nodes
+    tell."""
     seen = tuple(
         shown
         for each in sorted(spells, key=lambda each: (each.possible, each.node))
         if (shown := _within(each, limits)) is not None
     )
     pieces = _pieces(seen, limits)
+    of_all = [(part, s, p) for piece, s, p in pieces for part in both([piece], told)]
     return OfAddress(
         address,
         limits,
         seen,
         _times(
             [piece for piece, sure, _ in pieces if sure > 1],
+            [part for part, sure, possible in of_all if sure <= 1 < possible],
             [piece for piece, sure, possible in pieces if sure <= 1 < possible],
             error,
+            told,
         ),
         _times(
-            [piece for piece, _, possible in pieces if not possible],
-            [piece for piece, sure, possible in pieces if not sure and possible],
+            [part for part, _, possible in of_all if not possible],
+            [part for part, sure, possible in of_all if not sure and possible],
+            [],
             error,
+            told,
         ),
+        without(limits, told),
     )
 
 
@@ -469,7 +498,7 @@ def _pieces(spells: Iterable[Spell], limits: Interval) -> list[tuple[Interval, i
         possible.setdefault(spell.node, []).append(spell.possible)
     steps = {limits[0]: (0, 0), limits[1]: (0, 0)}
     for of_nodes, (is_sure, is_possible) in ((sure, (1, 0)), (possible, (0, 1))):
-        for interval in (each for node in of_nodes.values() for each in _merged(node)):
+        for interval in (each for node in of_nodes.values() for each in merged(node)):
             for at, sign in zip(interval, (1, -1), strict=True):
                 s, p = steps.get(at, (0, 0))
                 steps[at] = s + sign * is_sure, p + sign * is_possible
@@ -483,29 +512,36 @@ def _pieces(spells: Iterable[Spell], limits: Interval) -> list[tuple[Interval, i
     return found
 
 
-def _merged(intervals: Iterable[Interval]) -> list[Interval]:
-    found: list[Interval] = []
-    for a, b in sorted(intervals):
-        if found and a <= found[-1][1]:
-            found[-1] = found[-1][0], max(b, found[-1][1])
-        else:
-            found.append((a, b))
-    return found
-
-
-def _times(sure: list[Interval], possible: list[Interval], error: Micros) -> Times:
-    """Sure and possible that touch are one; what is no longer than the error is not counted."""
-    whole = _merged([*sure, *possible])
+def _times(
+    sure: list[Interval],
+    possible: list[Interval],
+    untold: list[Interval],
+    error: Micros,
+    told: Intervals,
+) -> Times:
+    """Sure and possible that touch are one, also where not all records tell; what is no longer than
+    the error is not counted, if that is all of it, and none is where others may tell more."""
+    whole = merged([*sure, *possible, *untold])
+    edges = [at for each in told for at in each]
 
     def is_short(interval: Interval) -> bool:
-        a, b = whole[bisect_right(whole, (interval[0], FOREVER)) - 1]
+        a, b = _around(interval, whole)
         return b - a <= error
 
+    def is_within_error(interval: Interval) -> bool:
+        a, b = _around(interval, whole)
+        return b - a <= error and not any(a <= at <= b for at in edges)
+
+    not_sure = [*possible, *(each for each in sure if is_short(each))]
     return Times(
-        tuple(each for each in _merged(sure) if not is_short(each)),
-        tuple(each for each in _merged(possible) if not is_short(each)),
-        tuple(filter(is_short, whole)),
+        merged(each for each in sure if not is_short(each)),
+        merged(each for each in not_sure if not is_within_error(each)),
+        merged(each for each in (*sure, *possible) if is_within_error(each)),
     )
+
+
+def _around(interval: Interval, whole: Sequence[Interval]) -> Interval:
+    return whole[bisect_right(whole, (interval[0], FOREVER)) - 1]
 
 
 def _length(intervals: Iterable[Interval]) -> Micros:

@@ -94,14 +94,14 @@ Heads: TypeAlias = Mapping[tuple[str, int], frozenset[str]]
 """Of a host and a number, the hashes that are known from elsewhere; the last number of a host is to
 be on its record, too."""
 
-_HEAD = re.compile(r"audit head host=(\S+) seq=(\d{1,19}) (?:hash|sha256)=([0-9a-f]{64})\b")
+HEAD = re.compile(r"audit head host=(\S+) seq=(\d{1,19}) (?:hash|sha256)=([0-9a-f]{64})\b")
 
 
 def read_heads(texts: Iterable[str]) -> Heads:
     """From the lines of a log."""
     found: dict[tuple[str, int], frozenset[str]] = {}
     for text in texts:
-        for host, seq, known in _HEAD.findall(text):
+        for host, seq, known in HEAD.findall(text):
             key = host, int(seq)
             found[key] = found.get(key, frozenset()) | {known}
     return found
@@ -133,6 +133,7 @@ class Verification:
         """Numbers and hashes, for the heads that markers name."""
         self._open: OrderedDict[tuple[object, ...], deque[str]] = OrderedDict()
         """Intents without results yet, and where they are."""
+        self._open_count = 0
         self._boot = ""
         self._ahead = 0
         """By how much the wall clock was ahead of CLOCK_BOOTTIME, in microseconds, at most."""
@@ -201,6 +202,7 @@ class Verification:
         for host, seq in self._last_heads.items():
             if host in self._hosts and seq > last:
                 text = f"{printable(host)} told its head at record {seq}, and {_cut(last)}"
+                text += ", or that line is not its helper's"
                 self._say(Damage.HEAD, str(self._chain), text)
 
     def _check_marker(self, marker: Marker, where: str, last: int) -> None:
@@ -280,7 +282,13 @@ class Verification:
         if len(self._recent) > MAX_REMEMBERED:
             self._recent.popitem(last=False)
         known = self._heads.get((record.host, record.seq), frozenset())
-        if known - {record.hash}:
+        if record.hash in known and len(known) > 1:
+            text = (
+                f"the heads that were told of record {record.seq} contradict each other: one is"
+                " that of this record; another was not told by its helper, or all was written anew"
+            )
+            self._found(Damage.HEAD, text)
+        elif known - {record.hash}:
             text = f"record {record.seq} is not the one whose head was told: written anew"
             self._found(Damage.HEAD, text)
 
@@ -321,24 +329,31 @@ class Verification:
             for place in places:
                 self._without_result(place, "the helper was killed before it told what came of it")
         self._open.clear()
+        self._open_count = 0
         earlier = earlier_marker(record)
         if earlier is not None:
             self._check_marker(earlier, self._place, record.seq - 1)
 
     def _note_intent(self, record: Record) -> None:
-        if len(self._open) == MAX_REMEMBERED:
-            _, places = self._open.popitem(last=False)
-            for place in places:
-                self._without_result(place, f"none came within {MAX_REMEMBERED} requests")
+        if self._open_count == MAX_REMEMBERED:
+            place = self._take_intent(next(iter(self._open)))
+            self._without_result(place, f"none came within {MAX_REMEMBERED} requests")
         self._open.setdefault(request_key(record), deque()).append(record.place)
+        self._open_count += 1
 
     def _note_result(self, record: Record) -> None:
         key = request_key(record)
-        places = self._open.get(key)
-        if places is not None:
-            places.popleft()
-            if not places:
-                del self._open[key]
+        if key in self._open:
+            self._take_intent(key)
+
+    def _take_intent(self, key: tuple[object, ...]) -> str:
+        """Where the first like that is, which does not wait any more."""
+        places = self._open[key]
+        place = places.popleft()
+        if not places:
+            del self._open[key]
+        self._open_count -= 1
+        return place
 
     def _without_result(self, place: str, text: str) -> None:
         self._say(Damage.NO_RESULT, place, text)

@@ -1,5 +1,6 @@
 """Attempts of checks where a file of the system has another content."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,12 @@ from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 SLACK_S = 0.5
 _VERDICTS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
 _PROGRAM = """
-import sys, time
+import json, sys, time
 from yaim.checks.kinds import KINDS
 from yaim.keys import keys_of, required_of
 kind = KINDS[sys.argv[1]]
 (name,) = required_of(kind.settings)
-check = kind.settings(keys_of(kind.settings)[name].read(sys.argv[2]))
+check = kind.settings(keys_of(kind.settings)[name].read(sys.argv[2]), **json.loads(sys.argv[4]))
 started = time.monotonic()
 verdict = kind.attempt(check, float(sys.argv[3]))
 print(time.monotonic() - started, type(verdict).__name__, verdict.reason)
@@ -22,10 +23,16 @@ print(time.monotonic() - started, type(verdict).__name__, verdict.reason)
 
 
 def attempt_where(
-    file: str, text: str, kind: str, target: str, directory: Path, timeout_s: float = 10.0
+    file: str,
+    text: str,
+    kind: str,
+    target: str,
+    directory: Path,
+    timeout_s: float = 10.0,
+    **more: str,
 ) -> Verdict:
-    """An attempt of a check of that kind, with the one key that it needs, which must keep within
-    its bound, in a process for which the file holds the text."""
+    """An attempt of a check of that kind, with the one key that it needs, and more, which must keep
+    within its bound, in a process for which the file holds the text."""
     other = directory / "other"
     other.write_text(text)
     told = subprocess.run(
@@ -33,6 +40,7 @@ def attempt_where(
             *("unshare", "--mount", "--propagation", "private"),
             *("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", str(other), file),
             *(sys.executable, "-P", "-c", _PROGRAM, kind, target, str(timeout_s)),
+            json.dumps(more),
         ),
         capture_output=True,
         text=True,

@@ -8,7 +8,18 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.checks.patroni_cluster import Node, frozen, running, wait_until
-from tests.checks.web_server import refusing, response, sends, serving
+from tests.checks.web_server import (
+    OK,
+    Reads,
+    reads_all,
+    reads_nothing,
+    redirect,
+    refusing,
+    resets_behind,
+    response,
+    sends,
+    serving,
+)
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.patroni import PatroniCheck, check_patroni
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -186,11 +197,60 @@ def test_what_is_not_patroni_is_unhealthy(body: bytes) -> None:
         assert attempt(PatroniCheck(server.url[:-1])) == told
 
 
+def test_a_status_counts_though_the_connection_is_reset_behind_it() -> None:
+    status = b'{"role": "replica", "state": "running"}'
+    for _ in range(10):
+        for content in (response(status), OK + b"\r\n" + status):
+            with serving(resets_behind(content)) as server:
+                assert attempt(PatroniCheck(server.url[:-1])) == REPLICA
+        with serving(resets_behind(OK + b"\r\n" + status[:-9])) as server:
+            reset = CannotTell(f"127.0.0.1:{server.port}: Connection reset by peer")
+            assert attempt(PatroniCheck(server.url[:-1])) == reset
+
+
+@pytest.mark.parametrize("reads", [reads_all, reads_nothing])
+def test_a_status_whose_headers_or_body_break_off_is_none(reads: Reads) -> None:
+    status = b'{"state": "running", "role": "primary"}'
+    whole = response(status)
+    for cut, reason in {
+        len("HTTP/1.1 200"): "the answer broke off before the end of its headers",
+        whole.index(status) - 2: "the answer broke off before the end of its headers",
+        len(whole) - 9: "the answer broke off",
+    }.items():
+        with serving(sends(whole[:cut]), reads=reads) as server:
+            check = PatroniCheck(url=server.url, role="primary")
+            found = {attempt(check) for _ in range(10)}
+            assert found == {CannotTell(f"127.0.0.1:{server.port}: {reason}")}
+
+
 def test_a_leader_that_has_not_been_promoted_yet_is_no_primary() -> None:
     status = b'{"role": "replica", "state": "running"}'
     with serving(sends(response(status))) as server:
         told = "role replica, state running, expected role primary, state running"
         assert attempt(PatroniCheck(server.url[:-1], "primary")) == Unhealthy(told)
+
+
+def test_another_server_is_not_asked_for_the_status() -> None:
+    """Nor is it sent the password."""
+    status = b'{"role": "primary", "state": "running"}'
+    with (
+        serving(sends(response(status))) as other,
+        serving(sends(redirect(other.url))) as server,
+    ):
+        check = PatroniCheck(server.url.rstrip("/"), user="monitor", password="geheim")
+        told = f"HTTP 302 to another server, 127.0.0.1:{other.port}, expected HTTP 200"
+        assert attempt(check) == Unhealthy(told)
+        assert other.requests == []
+
+
+def test_a_status_that_is_too_long_is_not_read() -> None:
+    """What JSON costs may be thirty times its length."""
+    status = b'{"role": "primary", "state": "running", "x": [%s0]}'
+    with serving(sends(response(status % (b"0, " * 1000)))) as server:
+        assert attempt(PatroniCheck(server.url.rstrip("/"))) == PRIMARY[0]
+    with serving(sends(response(status % (b"0, " * 50_000)))) as server:
+        told = "HTTP 200 from /health, expected Patroni's status with it"
+        assert attempt(PatroniCheck(server.url.rstrip("/"))) == Unhealthy(told)
 
 
 def test_the_reason_is_short_and_can_be_printed_whatever_the_status_is() -> None:

@@ -31,7 +31,7 @@ from tests.checks.postgres_server import (
     wait_until,
     with_tls,
 )
-from tests.checks.web_server import Answer, drips, sends, serving
+from tests.checks.web_server import Answer, drips, floods, sends, serving
 from tests.checks.web_server import Server as WebServer
 from yaim.checks.libpq import LibpqError, Session, connect, parse
 from yaim.checks.libpq_keys import conn_url, mask_conn_url
@@ -709,6 +709,206 @@ def test_a_long_reason_is_cut() -> None:
     with serving(sends(failure("28P01", b"x" * 5000))) as stand_in:
         verdict = attempt(PostgresCheck(stand_in_url(stand_in)))
     assert verdict == Unhealthy("x" * 150 + " (28P01)")
+
+
+# --- what a server may cost ----------------------------------------------------------------------
+
+COST = r"""
+import re, sys, time
+from pathlib import Path
+from yaim.checks.kinds import KINDS
+def most_kib():
+    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+kind, usual, url, timeout_s = KINDS[sys.argv[1]], sys.argv[2], sys.argv[3], float(sys.argv[4])
+kind.attempt(kind.settings(usual), 30.0)
+before, started = most_kib(), time.monotonic()
+verdict = kind.attempt(kind.settings(url), timeout_s)
+print(most_kib() - before, time.monotonic() - started, type(verdict).__name__, verdict.reason)
+"""
+AFFORDABLE_KIB = 16 * 1024
+BLOCK = b"x" * 65536
+BEFORE_LOGIN = "it sent more than 128 KiB before it let us in"
+TOO_LONG_RESULT = "its result is longer than 1 MiB (54000)"
+NO_END = "no answer within"
+
+
+def cost(server: WebServer, sslmode: str = "disable", kind: str = "postgres") -> tuple[int, str]:
+    """Of an attempt, more than of a usual one: KiB of memory; and what it has found in time."""
+    url = stand_in_url(server).replace("disable", sslmode)
+    if kind == "pgbouncer":
+        url = url.replace("/d?", "/?")
+    timeout_s = 3.0
+    with serving(sends(failure("28P01", b"no"))) as usual:
+        told = subprocess.run(
+            (
+                *(sys.executable, "-P", "-c", COST, kind),
+                *(stand_in_url(usual).replace("/d?", "/?"), url, str(timeout_s)),
+            ),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+    memory_kib, seconds, _, reason = told.strip().split(" ", 3)
+    assert float(seconds) < timeout_s + SLACK_S
+    return int(memory_kib), reason
+
+
+def begun(kind: bytes, size: int, content: bytes = b"") -> bytes:
+    """The beginning of a message that says it is that long."""
+    return kind + struct.pack("!i", size) + content
+
+
+def parameters() -> bytes:
+    """ParameterStatus, each with another name: libpq compares each with all others."""
+    return b"".join(message(b"S", b"%x\0\0" % number) for number in range(300_000))
+
+
+COLUMN = message(b"T", b"\0\1a\0" + b"\0" * 18)
+EXPENSIVE: dict[str, tuple[Callable[[], Answer], str]] = {
+    "an error of 250 MB in place of a login": (
+        lambda: floods(begun(b"E", 250_000_000, b"SFATAL\0C28P01\0M"), BLOCK, 4000),
+        "SFATAL",
+    ),
+    "an error of 250 MB": (
+        lambda: floods(WELCOME + begun(b"E", 250_000_000, b"SFATAL\0C28P01\0M"), BLOCK, 4000),
+        BEFORE_LOGIN,
+    ),
+    "a notice of 805 MB": (
+        lambda: floods(WELCOME + begun(b"N", 805_000_000, b"SNOTICE\0M"), BLOCK, 13_000),
+        BEFORE_LOGIN,
+    ),
+    "notices": (lambda: floods(WELCOME, NOTICE * 2000), BEFORE_LOGIN),
+    "parameters": (lambda: floods(WELCOME, parameters(), 20), BEFORE_LOGIN),
+    "requests for the password": (
+        lambda: floods(b"", message(b"R", b"\0\0\0\3") * 5000),
+        "",
+    ),
+    "an error of 250 MB for the query": (
+        lambda: floods(
+            WELCOME + READY + begun(b"E", 250_000_000, b"SERROR\0C42601\0M"), BLOCK, 4000
+        ),
+        TOO_LONG_RESULT,
+    ),
+    "a notice of 805 MB for the query": (
+        lambda: floods(WELCOME + READY + begun(b"N", 805_000_000, b"SNOTICE\0M"), BLOCK, 13_000),
+        TOO_LONG_RESULT,
+    ),
+    "a row of 805 MB": (
+        lambda: floods(WELCOME + READY + COLUMN + begun(b"D", 805_000_000), BLOCK, 13_000),
+        TOO_LONG_RESULT,
+    ),
+    "a parameter of 805 MB": (
+        lambda: floods(WELCOME + READY + begun(b"S", 805_000_000, b"a\0"), BLOCK, 13_000),
+        "lost synchronization with server",
+    ),
+    "notifications": (
+        lambda: floods(WELCOME + READY, message(b"A", b"\0\0\0\0a\0\0") * 5000),
+        TOO_LONG_RESULT,
+    ),
+    "parameters for the query": (lambda: floods(WELCOME + READY, parameters(), 20), NO_END),
+}
+
+
+@pytest.mark.parametrize("kind", ["postgres", "pgbouncer"])
+@pytest.mark.parametrize("what", EXPENSIVE)
+def test_a_server_costs_little_memory_and_no_more_time_than_it_may(what: str, kind: str) -> None:
+    answer, told = EXPENSIVE[what]
+    with serving(answer()) as server:
+        memory_kib, reason = cost(server, kind=kind)
+    assert memory_kib < AFFORDABLE_KIB
+    assert told in reason or NO_END in reason
+
+
+def over_tls(certificates: Certificates, start: bytes) -> Answer:
+    def answer(connection: socket.socket, server: WebServer) -> None:
+        server.shut_down_at_the_end(connection)
+        connection.sendall(b"S")
+        with certificates.server().wrap_socket(connection, server_side=True) as encrypted:
+            encrypted.recv(65536)
+            encrypted.sendall(start)
+            for _ in range(4000):
+                encrypted.sendall(BLOCK)
+
+    return answer
+
+
+def test_a_notice_of_805_mb_costs_little_over_tls_too(certificates: Certificates) -> None:
+    start = WELCOME + begun(b"N", 805_000_000, b"SNOTICE\0M")
+    with serving(over_tls(certificates, start)) as server:
+        memory_kib, reason = cost(server, "require")
+    assert memory_kib < AFFORDABLE_KIB
+    assert reason == BEFORE_LOGIN
+
+
+def asks_for_iterations(number: bytes) -> Answer:
+    """SCRAM-SHA-256, with a byte at a time."""
+
+    def answer(connection: socket.socket, server: WebServer) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(message(b"R", struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0"))
+        nonce = connection.recv(65536).partition(b"r=")[2]
+        first = b"r=" + nonce + b"1,s=AAAAAAAAAAAAAAAAAAAAAA==,i=" + number
+        for byte in message(b"R", struct.pack("!i", 11) + first):
+            connection.sendall(bytes([byte]))
+        connection.recv(65536)
+        connection.sendall(failure("28P01", b"no"))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(b"2147483647", b" +02147483647", b"1000000", b"-2147483649", b"1e9"),
+        *(b" " * 1000 + b"2147483647", b"\t" * 1800 + b"2147483647", b"0" * 1500 + b"2147483647"),
+    ],
+    ids=lambda each: each.strip().decode()[-12:] + f"-{len(each)}",
+)
+def test_the_password_is_not_hashed_as_often_as_a_server_likes(number: bytes) -> None:
+    with serving(asks_for_iterations(number)) as server:
+        _, reason = cost(server)
+    assert reason == "it asks for a million SCRAM iterations or more"
+
+
+def test_the_password_is_hashed_as_often_as_servers_are_configured_to_have_it() -> None:
+    with serving(asks_for_iterations(b"100000")) as server:
+        assert attempt(PostgresCheck(stand_in_url(server))) == Unhealthy("no (28P01)")
+
+
+def test_an_error_that_is_as_long_as_a_login_may_be_is_told() -> None:
+    with serving(sends(WELCOME + failure("28P01", b"x" * 100_000))) as server:
+        assert attempt(PostgresCheck(stand_in_url(server))) == Unhealthy("x" * 150 + " (28P01)")
+
+
+def test_each_of_several_servers_may_send_as_much() -> None:
+    not_now = sends(failure("57P03", b"x" * 100_000))
+    with serving(not_now) as one, serving(not_now) as two, serving(not_now) as three:
+        hosts = ",".join(f"127.0.0.1:{each.port}" for each in (one, two, three))
+        check = PostgresCheck(f"postgresql://u:p@{hosts}/d?sslmode=disable")
+        assert "128 KiB" not in attempt(check).reason
+
+
+IMPLEMENTATION = """
+import sys
+sys.path.insert(0, sys.argv[1])
+if len(sys.argv) > 2:
+    sys.modules[sys.argv[2]] = None
+from yaim.checks import libpq
+print(libpq.missing() is None)
+"""
+
+
+def test_a_libpq_that_lets_other_threads_work_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    """psycopg's compiled implementations keep the interpreter's lock while libpq works."""
+    compiled = tmp_path / "psycopg_c"
+    compiled.mkdir()
+    (compiled / "__init__.py").touch()
+    (compiled / "pq.py").write_text("print('compiled')\nraise ImportError\n")
+    for more, expected in (((), "True\n"), (("psycopg.pq.pq_ctypes",), "compiled\nFalse\n")):
+        command = (sys.executable, "-c", IMPLEMENTATION, str(tmp_path), *more)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == expected
 
 
 # --- several hosts, names, the environment -------------------------------------------------------

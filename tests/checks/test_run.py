@@ -24,7 +24,7 @@ NEVER_S = 3600.0
 
 WELL = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 ILL = b"HTTP/1.1 503 Oh no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-BROKEN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n"
+BROKEN = b""
 """Breaks off: cannot tell."""
 SILENT = None
 

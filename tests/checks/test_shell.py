@@ -171,8 +171,14 @@ def test_a_command_that_is_too_long_cannot_tell() -> None:
     ],
 )
 def test_a_command_that_does_not_end_cannot_tell_in_time(command: str | tuple[str, ...]) -> None:
-    """And nothing of it is left, which is asserted after each test here."""
-    assert attempt(command, IMPATIENT_S) == NO_END
+    """And nothing of it is left, which is asserted after each test here. In time in one of three
+    tries: a busy machine may hold up any."""
+    for _ in range(3):
+        started = time.monotonic()
+        assert check_shell(ShellCheck(command), IMPATIENT_S, USER) == NO_END
+        if time.monotonic() - started < IMPATIENT_S + SLACK_S:
+            return
+    pytest.fail("never in time")
 
 
 def test_of_a_command_that_does_not_end_the_first_line_so_far_is_told() -> None:

@@ -152,6 +152,26 @@ def resets(connection: socket.socket, server: Server) -> None:
     connection.close()
 
 
+def sends_and_resets(content: bytes) -> Answer:
+    def answer(connection: socket.socket, _: Server) -> None:
+        connection.sendall(content)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        connection.close()
+
+    return answer
+
+
+def reads_nothing_and_sends(content: bytes) -> Answer:
+    """The kernel resets the connection, as there is something that was not read."""
+
+    def answer(connection: socket.socket, _: Server) -> None:
+        connection.recv(65536, socket.MSG_PEEK)
+        connection.sendall(content)
+        connection.close()
+
+    return answer
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     def resources() -> tuple[set[int | None], set[str]]:
@@ -317,6 +337,21 @@ def test_a_connection_that_is_reset_cannot_tell() -> None:
     with serving(resets) as server:
         reset = CannotTell(f"{server.address}: Connection reset by peer")
         assert attempt(TcpCheck(server.address, expect="up")) == reset
+
+
+@pytest.mark.parametrize("resets_behind", [sends_and_resets, reads_nothing_and_sends])
+@pytest.mark.parametrize("question", ["PING\r\n", "PING\r\n" * 1_000_000], ids=["short", "long"])
+def test_an_answer_counts_though_the_connection_is_reset_behind_it(
+    resets_behind: Callable[[bytes], Answer], question: str
+) -> None:
+    """Which of connecting, sending and reading fails then is chance, but for a long text."""
+    for _ in range(10):
+        with serving(resets_behind(b"+PONG\r\n")) as server:
+            assert attempt(TcpCheck(server.address, question, "+PONG")) == EXPECTED
+        with serving(resets_behind(b"-LOADING\r\n")) as server:
+            reset = ("Connection reset by peer", "Broken pipe")
+            verdict = attempt(TcpCheck(server.address, question, "+PONG"))
+            assert verdict in [CannotTell(f"{server.address}: {each}") for each in reset]
 
 
 @pytest.mark.parametrize("answer", [resets, sends_and_ends(b"")])

@@ -11,13 +11,37 @@ from contextlib import ExitStack, closing, contextmanager
 PATIENT_S = 30.0
 OK = b"HTTP/1.1 200 OK\r\n"
 Answer = Callable[[socket.socket, "Server"], None]
+Reads = Callable[[socket.socket], bytes]
+"""How a server takes a request."""
+
+
+def reads_all(connection: socket.socket) -> bytes:
+    return connection.recv(65536)
+
+
+def reads_a_part(connection: socket.socket) -> bytes:
+    """Its kernel resets the connection, when that is closed, in place of ending it."""
+    return connection.recv(10)
+
+
+def reads_nothing(connection: socket.socket) -> bytes:
+    """As those do that inetd starts: it waits for the request to be there, and leaves it."""
+    return connection.recv(65536, socket.MSG_PEEK)
+
+
+def does_not_wait(_: socket.socket) -> bytes:
+    """Whether the request comes before it has answered, before it has closed or later is chance."""
+    return b""
 
 
 class Server:
     """Reads a request from each connection and answers it, in a thread for each."""
 
-    def __init__(self, answer: Answer, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, answer: Answer, host: str, port: int, tls: ssl.SSLContext | None, reads: Reads
+    ) -> None:
         self._answer = answer
+        self._reads = reads
         self._tls = tls
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family)
@@ -44,7 +68,7 @@ class Server:
         plain.settimeout(PATIENT_S)
         try:
             with plain, self._encrypted(plain) as connection:
-                self.requests.append(connection.recv(65536))
+                self.requests.append(self._reads(connection))
                 self._answer(connection, self)
         except OSError:
             pass  # the client has gone, or does not like our certificate
@@ -71,15 +95,31 @@ class Server:
 
 @contextmanager
 def serving(
-    answer: Answer, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    answer: Answer,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+    reads: Reads = reads_all,
 ) -> Iterator[Server]:
-    with closing(Server(answer, host, port, tls)) as server:
+    with closing(Server(answer, host, port, tls, reads)) as server:
         yield server
 
 
 def sends(content: bytes) -> Answer:
     def answer(connection: socket.socket, _: Server) -> None:
         connection.sendall(content)
+
+    return answer
+
+
+def resets_behind(content: bytes) -> Answer:
+    """Whatever has been read. All of it has left when the reset does."""
+
+    def answer(connection: socket.socket, _: Server) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(content)
+        linger_not = b"\x01\0\0\0\0\0\0\0"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
 
     return answer
 

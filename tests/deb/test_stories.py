@@ -312,6 +312,64 @@ def test_a_helper_that_could_not_start_anew_is_left_at_work(
         story.on_both(lambda host: host.shell("cp -p /root/helper.yml /etc/yaim"))
 
 
+def test_a_coordinator_that_could_not_start_anew_is_left_at_work(
+    story: Story, packages: Packages
+) -> None:
+    """Of two clusters, each by its own file. That of the second one only the unit's user cannot
+    use."""
+    said = dict[str, str]()
+
+    def begin_second_cluster(host: Host) -> None:
+        host.shell(
+            "sed 's/dcs-clustername: pg/dcs-clustername: web/' /etc/yaim/yaim.yml"
+            " >/etc/yaim/web.yml\n"
+            "echo geheim >/root/password\n"
+            "systemctl enable --quiet --now yaim@web"
+        )
+
+    def reinstall_with(host: Host, file: str, wrong: str) -> None:
+        host.shell(f"cp -p /etc/yaim/{file} /root; printf '{wrong}' >>/etc/yaim/{file}")
+        said[host.name] = install(host, packages.present, "--reinstall")
+
+    def cannot_be_read(host: Host) -> None:
+        wrong = "postgres-user: yaim\\npostgres-password-file: /root/password\\n"
+        reinstall_with(host, "web.yml", wrong)
+        host.run("yaim", "config", "check", "--config=/etc/yaim/web.yml")
+
+    def mend(host: Host, file: str, unit: str) -> None:
+        host.shell(f"cp -p /root/{file} /etc/yaim; systemctl restart {unit}")
+
+    story.on_both(begin_second_cluster)
+    began = story.pids("yaim", "yaim@web")
+    with story.nothing_is_to_be_seen("reinstallation, yaim.yml is wrong"):
+        story.on_both(lambda host: reinstall_with(host, "yaim.yml", "sense: none\\n"))
+    first = story.pids("yaim", "yaim@web")
+    for name in RELEASES:
+        assert first[name, "yaim"] == began[name, "yaim"]
+        assert first[name, "yaim@web"] not in (0, began[name, "yaim@web"])
+        assert "/etc/yaim/yaim.yml:6: sense" in said[name]
+        assert (
+            "yaim.service is not restarted, its old version goes on: /etc/yaim/yaim.yml is wrong;"
+            " correct it, then: systemctl restart yaim\n"
+        ) in said[name]
+        assert "yaim@web.service is not" not in said[name]
+    with story.nothing_is_to_be_seen("reinstallation, that of a second cluster is wrong"):
+        story.on_both(lambda host: mend(host, "yaim.yml", "yaim"))
+        second = story.pids("yaim")
+        story.on_both(cannot_be_read)
+    assert_new({**began, **second}, story.pids("yaim"))
+    for name in RELEASES:
+        assert story.pids("yaim@web")[name, "yaim@web"] == first[name, "yaim@web"]
+        assert "/root/password" in said[name]
+        assert "yaim@web.service is not restarted" in said[name]
+        assert "systemctl restart yaim@web\n" in said[name]
+    story.on_both(lambda host: mend(host, "web.yml", "yaim@web"))
+    assert_new(first, story.pids("yaim@web"))
+    story.on_both(
+        lambda host: host.shell("systemctl disable --quiet --now yaim@web; rm /etc/yaim/web.yml")
+    )
+
+
 @EACH
 def test_a_removal_releases_the_addresses(story: Story, packages: Packages, name: str) -> None:
     host = story[name]

@@ -18,8 +18,8 @@ TESTS=(
     python3-setproctitle python3-yaml python3-requests
     python3-psycopg # only for the checks postgres and pgbouncer
     # what its tests need
-    python3-pytest python3-pytest-timeout python3-hypothesis faketime man-db openssl procps pgbouncer
-    patroni python3-etcd # which is how Patroni speaks to etcd
+    python3-pytest python3-pytest-timeout python3-hypothesis faketime man-db openssl procps e2fsprogs
+    pgbouncer patroni python3-etcd # which is how Patroni speaks to etcd
 )
 HOST=(systemd systemd-sysv dbus iputils-ping curl e2fsprogs apparmor)
 # What yaim's package depends on is not on a host, but lies in apt's cache: apt installs it without a

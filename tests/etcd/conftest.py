@@ -85,6 +85,10 @@ class EtcdServer:
         finally:
             client.close()
 
+    def add_options(self, *options: str) -> None:
+        """From its next start on."""
+        self._options += options
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -110,6 +114,47 @@ class EtcdServer:
             capture_output=True,
             text=True,
         ).stdout
+
+
+class GrpcProxy:
+    """etcd's own, in front of a server."""
+
+    def __init__(self, server: EtcdServer, directory: Path) -> None:
+        self.url = "http://127.0.0.1:23790"
+        with (directory / "proxy.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                (
+                    *DIES_WITH_US,
+                    *("etcd", "grpc-proxy", "start"),
+                    f"--endpoints={server.url.removeprefix('http://')}",
+                    f"--listen-addr={self.url.removeprefix('http://')}",
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._answers, 20.0, "the proxy to answer")
+
+    def _answers(self) -> bool:
+        client = EtcdClient(EtcdAccess((self.url,)), 1.0)
+        try:
+            client.read_all(b"a", b"b")
+        except EtcdError:
+            return False
+        finally:
+            client.close()
+        return True
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def grpc_proxy(etcd: "EtcdServer", tmp_path: Path) -> Iterator[GrpcProxy]:
+    proxy = GrpcProxy(etcd, tmp_path)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

@@ -222,6 +222,12 @@ def test_authentication_that_is_switched_on_where_client_certificates_have_names
         etcd.close()
 
 
+def test_everybody_may_ask_for_alarms(secured: EtcdServer) -> None:
+    client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password="secret"), TIMEOUT_S)
+    assert client.alarms() == frozenset()
+    client.close()
+
+
 def test_a_wrong_password_is_told(secured: EtcdServer) -> None:
     client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password="wrong"), TIMEOUT_S)
     with pytest.raises(EtcdError, match=r"authentication failed.*: check etcd-user"):

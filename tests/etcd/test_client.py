@@ -236,3 +236,51 @@ def test_tls_with_certificates_on_both_sides(tmp_path: Path, certificates: Certi
             stranger.close()
     finally:
         server.close()
+
+
+def test_several_ranges_are_read_as_of_one_revision(
+    client: EtcdClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever changes in between, and into how many pages a range is split."""
+    for number in range(40):
+        client.put(f"a/{number:02}".encode(), b"x" * 100)
+    client.put(b"b/1", b"one")
+    asked: list[int] = []
+    read_page = client._read_page
+
+    def read_and_change(range_: tuple[bytes, bytes], most: int, revision: int) -> object:
+        answer = read_page(range_, most, revision)
+        asked.append(len(answer.kvs))
+        client.put(b"a/39", b"changed")
+        client.put(b"b/1", b"changed")
+        return answer
+
+    monkeypatch.setattr(client, "_read_page", read_and_change)
+    for is_wary, pages in ((False, [16, 24, 1]), (False, [40, 1]), (True, [16, 16, 8, 1])):
+        client.put(b"a/39", b"x" * 100)
+        client.put(b"b/1", b"one")
+        client._had_too_much = is_wary
+        asked.clear()
+        pairs, revision = client.read_ranges((b"a/", b"a0"), (b"b/", b"b0"))
+        assert asked == pages
+        assert (pairs[b"a/39"].value, pairs[b"b/1"].value) == (b"x" * 100, b"one")
+        assert len(pairs) == 41 and max(pair.mod_revision for pair in pairs.values()) == revision
+
+
+def test_as_long_as_there_is_much_it_is_read_in_small_pages(
+    client: EtcdClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yaim.etcd.client.MAX_BYTES", 2000)
+    for number in range(20):
+        client.put(f"a/{number:02}".encode(), b"x" * 100)
+    for _ in range(2):
+        with pytest.raises(EtcdError, match="reading a/: there are more than 2000 bytes"):
+            client.read_all(b"a/", b"a0")
+    assert client._had_too_much
+    client.delete(b"a/01")
+    assert len(client.read_all(b"a/", b"a0")[0]) == 19
+    assert client._had_too_much
+    for number in range(12):
+        client.delete(f"a/{number:02}".encode())
+    assert len(client.read_all(b"a/", b"a0")[0]) == 8
+    assert not client._had_too_much

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from tests.etcd.conftest import PATIENT_S, EtcdServer
-from yaim.etcd.access import EtcdAccess, EtcdError
+from tests.etcd.conftest import PATIENT_S, EtcdServer, GrpcProxy
+from yaim.etcd.access import EtcdAccess, EtcdError, EtcdUnreachable
 from yaim.etcd.client import EtcdClient
+from yaim.etcd.connection import BREAKS_KEEPALIVES_OFF
+from yaim.etcd.endpoints import Endpoints
 from yaim.lab.relay import Relay
 from yaim.lab.wait import wait_until
 
@@ -129,6 +131,24 @@ def test_a_slow_connection_that_answers_stays_in_use(
     client.close()
 
 
+def test_that_the_only_endpoint_is_left_again_and_again_is_told_rarely(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An etcd grpc-proxy was left every 1.5 s, with a line in the log each time."""
+    caplog.set_level(logging.INFO)
+    endpoints = Endpoints(1.0, 1.0)
+    for _ in range(3):
+        endpoints._tell_leaving("http://etcd1:2379", "it is a proxy")
+    endpoints._tell_leaving("http://etcd1:2379", "it does not answer")
+    monkeypatch.setattr("yaim.etcd.endpoints.TELL_AGAIN_AFTER_S", 0.0)
+    endpoints._tell_leaving("http://etcd1:2379", "it is a proxy")
+    assert [each.message.rpartition(": ")[2] for each in caplog.records] == [
+        "it is a proxy",
+        "it does not answer",
+        "it is a proxy",
+    ]
+
+
 def test_a_watch_ends_when_its_endpoint_is_left(relays: tuple[Relay, Relay]) -> None:
     """It would otherwise be silent for ever."""
     client = EtcdClient(EtcdAccess(tuple(url(relay) for relay in relays)), FAR_S)
@@ -170,6 +190,7 @@ import sys
 from pathlib import Path
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
+from yaim.etcd.endpoints import Endpoints
 
 hosts = Path("/etc/hosts")
 client = EtcdClient(EtcdAccess(("http://etcd.yaim.test:2379",)), 20.0)
@@ -243,6 +264,34 @@ def test_a_look_at_all_endpoints_does_not_change_which_cluster_is_used(
         client.close()
     finally:
         other.close()
+
+
+def test_etcds_grpc_proxy_is_refused_before_a_lease_is_granted(
+    etcd: EtcdServer, grpc_proxy: GrpcProxy
+) -> None:
+    """Found in use: everything was claimed, and then no keepalive was ever answered."""
+    client = EtcdClient(EtcdAccess((grpc_proxy.url,)), PATIENT_S)
+    client.read_all(b"a", b"b")
+    with pytest.raises(EtcdUnreachable) as caught:
+        client.grant(5)
+    assert str(caught.value) == f"{grpc_proxy.url}: {BREAKS_KEEPALIVES_OFF}"
+    with pytest.raises(EtcdUnreachable) as caught:
+        client.keep(1)
+    assert str(caught.value) == f"{grpc_proxy.url}: {BREAKS_KEEPALIVES_OFF}"
+    assert etcd.ctl("lease", "list").split() == ["found", "0", "leases"]
+    assert client.survey() == {grpc_proxy.url: BREAKS_KEEPALIVES_OFF}
+    client.close()
+
+
+def test_beside_a_grpc_proxy_a_member_is_used(etcd: EtcdServer, grpc_proxy: GrpcProxy) -> None:
+    for _ in range(5):
+        client = EtcdClient(EtcdAccess((grpc_proxy.url, etcd.url)), PATIENT_S)
+        client.read_all(b"a", b"b")
+        lease = client.grant(60)
+        for _ in range(20):
+            assert client.keep(lease.id).ttl_s == 60
+        assert client.survey() == {grpc_proxy.url: BREAKS_KEEPALIVES_OFF}
+        client.close()
 
 
 def test_new_endpoints_are_used_once_they_answer(

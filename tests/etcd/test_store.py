@@ -47,10 +47,17 @@ from yaim.core.model import (
     Revision,
     frozen_mapping,
 )
-from yaim.etcd.access import EtcdAccess
+from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient
-from yaim.etcd.schema import Keys
-from yaim.etcd.store import WATCH_LATE_S, EtcdAction, EtcdStore
+from yaim.etcd.schema import MAX_BYTES, Keys
+from yaim.etcd.store import (
+    MAX_OPS,
+    VIEW_EVERY_S,
+    VIEWS_AT_ONCE,
+    WATCH_LATE_S,
+    EtcdAction,
+    EtcdStore,
+)
 from yaim.lab.wait import wait_until
 
 A, B = ip_address("192.0.2.10"), ip_address("192.0.2.11")
@@ -80,6 +87,8 @@ class Desk:
         self.client = kind(EtcdAccess((url,)), PATIENT_S)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._view: ClusterView | None = None
+        self.views = 0
+        """That the watch has told."""
         self.store = EtcdStore(self.client, keys, node, self._events.put)
 
     def wait_for(self, kind: type[Kind], is_it: Callable[[Kind], bool] = lambda _: True) -> Kind:
@@ -88,6 +97,7 @@ class Desk:
             event = self._events.get(timeout=2 * PATIENT_S)
             if isinstance(event, ClusterChanged):
                 self._view = event.view
+                self.views += 1
             if isinstance(event, kind) and is_it(event):
                 return event
 
@@ -116,6 +126,7 @@ class Member:
         for address in pool:
             desk.client.put(desk.keys.pool_entry(address), b"")
         self.desk = desk
+        self.marks: tuple[Mark, ...] = ()
         self.lease = desk.ask(GrantLease(60), LeaseKept).lease
         action = AdvertiseNode(1, advertisement(), self.lease, Revision(0), ())
         self.advertised = desk.ask(action, NodeAdvertised).node.revision
@@ -157,7 +168,7 @@ def test_a_claim_gets_what_is_in_the_pool_and_unmarked(desk: Desk, keys: Keys) -
     )
     view = desk.ask(ReadCluster(), ClusterRead).view
     assert view.marks[A] == Mark(A, ME, me.lease, revision)
-    assert view.marks[B].holder == "db2"
+    assert view.stray_marks[B].holder == "db2"
 
 
 def test_a_claim_with_an_outdated_advertisement_gets_nothing(desk: Desk, keys: Keys) -> None:
@@ -215,7 +226,7 @@ def test_a_released_mark_is_gone_and_anothers_is_left_alone(desk: Desk, keys: Ke
     released = desk.ask(ReleaseMarks(4, marks, me.advertised), MarksReleased)
     assert released.addresses == frozenset({A})
     view = desk.ask(ReadCluster(), ClusterRead).view
-    assert {a: m.holder for a, m in view.marks.items()} == {B: "db2"}
+    assert {a: m.holder for a, m in view.stray_marks.items()} == {B: "db2"}
 
 
 def test_a_release_that_was_sent_before_the_advertisement_was_rewritten_does_nothing(
@@ -235,8 +246,9 @@ def test_withdrawing_deletes_advertisement_and_marks(desk: Desk, keys: Keys) -> 
     me = Member(desk, (A, B))
     marks = me.claim(A, B).marks
     action = WithdrawNode(5, me.lease, me.advertised, marks)
-    assert desk.ask(action, NodeWithdrawn) == NodeWithdrawn(5)
+    withdrawn = desk.ask(action, NodeWithdrawn)
     view = desk.ask(ReadCluster(), ClusterRead).view
+    assert withdrawn == NodeWithdrawn(5, view.revision)
     assert (view.nodes, view.marks, set(view.pool)) == ({}, {}, {A, B})
 
 
@@ -259,6 +271,135 @@ def test_three_hundred_addresses_are_claimed_and_released(desk: Desk, keys: Keys
     unhealthy = replace(advertisement("HTTP 503"), is_healthy=False)
     desk.ask(AdvertiseNode(3, unhealthy, me.lease, me.advertised, marks), NodeAdvertised)
     assert desk.ask(ReadCluster(), ClusterRead).view.marks == {}
+
+
+class ChangedMeanwhile(EtcdClient):
+    """Somebody changes the advertisement after the first transaction with many releases."""
+
+    change: Callable[[], object] | None = None
+
+    def transact(self, request: Any) -> Any:
+        answer = super().transact(request)
+        if self.change is not None and len(request.success) > 1:
+            change, self.change = self.change, None
+            change()
+        return answer
+
+
+@pytest.mark.parametrize("kind", [AdvertiseNode, WithdrawNode, ReleaseMarks])
+def test_after_a_transaction_that_finds_another_advertisement_nothing_more_is_released(
+    etcd: EtcdServer, keys: Keys, kind: type[EtcdAction]
+) -> None:
+    desk = Desk(etcd.url, keys, kind=ChangedMeanwhile)
+    assert isinstance(desk.client, ChangedMeanwhile)
+    pool = tuple(ip_address(f"198.51.{n // 256}.{n % 256}") for n in range(300))
+    me = Member(desk, pool)
+    marks = me.claim(*pool).marks
+    desk.client.change = lambda: desk.client.put(keys.node(ME), b"{}", me.lease)
+    if kind is AdvertiseNode:
+        unhealthy = replace(advertisement("HTTP 503"), is_healthy=False)
+        desk.ask(AdvertiseNode(3, unhealthy, me.lease, me.advertised, marks), NodeNotAdvertised)
+    elif kind is WithdrawNode:
+        desk.ask(WithdrawNode(3, me.lease, me.advertised, marks), WriteFailed)
+    else:
+        answer = desk.ask(ReleaseMarks(3, marks, me.advertised), MarksReleased)
+        assert answer.addresses == {mark.address for mark in marks[:MAX_OPS]}
+    view = desk.ask(ReadCluster(), ClusterRead).view
+    assert set(view.marks.values()) == set(marks[MAX_OPS:])
+    assert view.nodes[ME].advertisement.reason == "its advertisement cannot be read"
+    desk.client.close()
+
+
+@pytest.mark.parametrize("kind", [ClaimMarks, AdvertiseNode, ReleaseMarks])
+def test_of_several_transactions_of_which_one_is_not_answered_a_read_tells_what_is_done(
+    etcd: EtcdServer, keys: Keys, kind: type[EtcdAction]
+) -> None:
+    def fail() -> None:
+        raise EtcdError("no answer in time")
+
+    desk = Desk(etcd.url, keys, kind=ChangedMeanwhile)
+    assert isinstance(desk.client, ChangedMeanwhile)
+    pool = tuple(ip_address(f"198.51.{n // 256}.{n % 256}") for n in range(300))
+    me = Member(desk, pool)
+    marks = () if kind is ClaimMarks else me.claim(*pool).marks
+    desk.client.change = fail
+    action: EtcdAction = ClaimMarks(3, pool, me.lease, me.advertised)
+    if kind is AdvertiseNode:
+        action = AdvertiseNode(3, advertisement("HTTP 503"), me.lease, me.advertised, marks)
+    elif kind is ReleaseMarks:
+        action = ReleaseMarks(3, marks, me.advertised)
+    assert desk.ask(action, WriteFailed) == WriteFailed(3, "no answer in time")
+    view = desk.ask(ReadCluster(), ClusterRead).view
+    there = pool[:MAX_OPS] if kind is ClaimMarks else pool[MAX_OPS:]
+    assert set(view.marks) == set(there)
+    assert {mark.lease for mark in view.marks.values()} == {me.lease}
+    assert view.nodes[ME].revision == me.advertised
+    desk.client.close()
+
+
+@pytest.fixture
+def full(etcd: EtcdServer, desk: Desk) -> Member:
+    """A node that holds two addresses in an etcd that is full to its last byte."""
+    me = Member(desk, (A, B))
+    me.marks = me.claim(A, B).marks
+    etcd.stop()
+    etcd.add_options("--quota-backend-bytes=1")
+    etcd.start()
+    desk.ask(ReadCluster(), ClusterRead)
+    return me
+
+
+def test_a_full_etcd_takes_keepalives_and_reads_and_no_new_lease(full: Member) -> None:
+    desk = full.desk
+    assert "etcd is full" in desk.ask(GrantLease(10), LeaseFailed).reason
+    assert desk.ask(KeepLease(full.lease), LeaseKept).lease == full.lease
+    assert set(desk.ask(ReadCluster(), ClusterRead).view.marks) == {A, B}
+
+
+def test_a_full_etcd_takes_what_is_in_a_nested_transaction(full: Member) -> None:
+    desk, unhealthy = full.desk, replace(advertisement("HTTP 503"), is_healthy=False)
+    desk.ask(GrantLease(10), LeaseFailed)
+    action = AdvertiseNode(3, unhealthy, full.lease, full.advertised, full.marks[:1])
+    full.advertised = desk.ask(action, NodeAdvertised).node.revision
+    assert full.claim(A).marks[0].address == A
+    released = desk.ask(ReleaseMarks(4, full.marks[1:], full.advertised), MarksReleased)
+    assert released.addresses == {B}
+    desk.ask(WithdrawNode(5, full.lease, full.advertised, ()), NodeWithdrawn)
+
+
+class Counted(EtcdClient):
+    """As if etcd counted every write, as it does a put."""
+
+    is_full = False
+
+    def transact(self, request: Any) -> Any:
+        if self.is_full:
+            self.put(b"/service/other", b"")
+        return super().transact(request)
+
+
+def test_what_is_refused_for_want_of_space_is_told_from_other_failures(
+    etcd: EtcdServer, keys: Keys
+) -> None:
+    desk = Desk(etcd.url, keys, kind=Counted)
+    assert isinstance(desk.client, Counted)
+    me = Member(desk, (A, B))
+    marks = me.claim(A, B).marks
+    etcd.stop()
+    etcd.add_options("--quota-backend-bytes=1")
+    etcd.start()
+    desk.ask(ReadCluster(), ClusterRead)
+    desk.client.is_full = True
+    for action in (
+        AdvertiseNode(3, advertisement("HTTP 204"), me.lease, me.advertised, ()),
+        ClaimMarks(4, (A,), me.lease, me.advertised),
+        ReleaseMarks(5, marks, me.advertised),
+        WithdrawNode(6, me.lease, me.advertised, marks),
+    ):
+        answer = desk.ask(action, WriteFailed)
+        assert answer.request == action.request
+        assert answer.is_full and "etcd is full (`etcdctl alarm list`)" in answer.reason
+    desk.client.close()
 
 
 def test_without_etcd_every_request_is_answered_with_its_failure(
@@ -337,8 +478,7 @@ def test_a_watch_that_tells_what_is_read_stays(etcd: EtcdServer, keys: Keys) -> 
     wait_until(lambda: watches(desk) == 2, PATIENT_S, "the watch")
     for _ in range(4):
         etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
-        read = desk.ask(ReadCluster(), ClusterRead).view.revision
-        desk.view_where(lambda view, read=read: view.revision >= read)  # type: ignore[misc]
+        desk.ask(ReadCluster(), ClusterRead)
         time.sleep(WATCH_LATE_S / 2)
     assert watches(desk) == 2
     desk.client.close()
@@ -356,3 +496,99 @@ def test_a_compaction_does_not_hide_changes(desk: Desk, etcd: EtcdServer) -> Non
     etcd.ctl("compact", "5")
     etcd.ctl("put", "/service/yaim/ips/192.0.2.10", "")
     assert A in desk.view_where(lambda view: bool(view.pool)).pool
+
+
+# --- what others put there -----------------------------------------------------------------------
+
+
+def test_a_mark_without_a_lease_is_deleted_if_it_is_the_one_that_was_seen(
+    desk: Desk, keys: Keys
+) -> None:
+    me = Member(desk, (A, B))
+    marks = me.claim(A).marks
+    desk.ask(ReleaseMarks(3, marks, me.advertised), MarksReleased)
+    for address in (A, B):
+        desk.client.put(keys.mark(address), b"nobody")
+    seen = desk.view_where(lambda view: len(view.stray_marks) == 2).stray_marks
+    assert not any(mark.is_over_another for mark in seen.values())
+    desk.client.put(keys.mark(B), b"nobody")
+    released = desk.ask(ReleaseMarks(4, tuple(seen.values()), me.advertised), MarksReleased)
+    assert released.addresses == {A}
+    assert me.claim(A, B).lost == {B}
+
+
+def test_what_was_put_over_a_mark_its_holder_neither_has_nor_deletes(
+    desk: Desk, keys: Keys
+) -> None:
+    me = Member(desk, (A, B))
+    marks = me.claim(A, B).marks
+    desk.client.put(keys.mark(A), b"nobody")
+    desk.client.put(keys.mark(B), str(ME).encode(), me.lease)
+    seen = desk.view_where(lambda view: len(view.stray_marks) == 2)
+    assert not seen.marks
+    assert all(mark.is_over_another for mark in seen.stray_marks.values())
+    assert not desk.ask(ReleaseMarks(3, marks, me.advertised), MarksReleased).addresses
+    assert me.claim(A, B).lost == {A, B}
+
+
+def test_puts_to_a_key_that_is_not_yaims_are_no_views(desk: Desk, keys: Keys) -> None:
+    """Red team: each was one, and was placed."""
+    desk.wait_for(ClusterChanged)
+    for _ in range(200):
+        desk.client.put(keys.prefix.encode() + b"control/x", b"")
+    desk.client.put(keys.pool_entry(A), b"")
+    told = desk.wait_for(ClusterChanged)
+    assert A in told.view.pool
+    assert desk.views < 5
+
+
+def test_many_changes_in_quick_succession_are_few_views_and_the_last_is_told(
+    desk: Desk, keys: Keys
+) -> None:
+    desk.wait_for(ClusterChanged)
+    pool = [ip_address("198.51.0.0") + number + 1 for number in range(1000)]
+    began = time.monotonic()
+    for start in range(0, len(pool), 100):
+        for address in pool[start : start + 100]:
+            desk.client.put(keys.pool_entry(address), b"")
+    desk.view_where(lambda view: len(view.pool) == len(pool))
+    most = VIEWS_AT_ONCE + (time.monotonic() - began) / VIEW_EVERY_S
+    assert desk.views <= most + 2
+
+
+def test_more_keys_than_are_read_are_told_in_plain_words(
+    desk: Desk, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yaim.etcd.client.MAX_KEYS", 3)
+    for number in range(4):
+        desk.client.put(f"{keys.prefix}ips/x{number}".encode(), b"")
+    for _ in range(2):  # the second time by their number only
+        failed = desk.ask(ReadCluster(), ClusterReadFailed)
+        said = "reading /service/yaim/ips/ and /service/yaim/nodes/: there are more than 3 keys"
+        assert said in failed.reason
+    desk.client.delete(f"{keys.prefix}ips/x1".encode())
+    assert len(desk.ask(ReadCluster(), ClusterRead).view.wrong) == 3
+
+
+def test_more_bytes_than_are_read_are_told_in_plain_words_and_cost_no_keepalive(
+    desk: Desk, keys: Keys
+) -> None:
+    me = Member(desk)
+    for number in range(17):
+        desk.client.put(f"{keys.prefix}ips/x{number:02}".encode(), b"x" * 1_040_000)
+    for _ in range(2):  # the second time in small pages
+        failed = desk.ask(ReadCluster(), ClusterReadFailed)
+        assert f"there are more than {MAX_BYTES} bytes: delete what is not yaim's" in failed.reason
+        assert desk.ask(KeepLease(me.lease), LeaseKept).lease == me.lease
+    desk.client.delete(f"{keys.prefix}ips/x01".encode())
+    for _ in range(2):
+        view = desk.ask(ReadCluster(), ClusterRead).view
+        assert (len(view.wrong), len(view.nodes)) == (16, 1)
+
+
+def test_what_is_not_yaims_below_the_prefix_is_not_read(desk: Desk, keys: Keys) -> None:
+    """Red team: 17 keys of 1 MiB, and no node could read its own any more."""
+    Member(desk)
+    for number in range(17):
+        desk.client.put(f"{keys.prefix}control/x{number}".encode(), b"x" * 1_040_000)
+    assert desk.ask(ReadCluster(), ClusterRead).view.nodes.keys() == {ME}

@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
@@ -20,9 +21,11 @@ from typing import Any
 from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
 from yaim_helper.connections import Connection
+from yaim_helper.disposal import Disposal
 from yaim_helper.entries import Peer
 from yaim_helper.policy import read_policy
 from yaim_helper.protocol import VERSION
+from yaim_helper.recorder import Recorder
 from yaim_helper.server import Server
 
 from tests.fuzz.packets import Bytes, packet_from
@@ -32,6 +35,7 @@ DIRECTORY = Path("/run/yaim-fuzz")
 NETWORKS = tuple(map(ip_network, ("192.0.2.0/24", "2001:db8::/64")))
 MAX_ADDRESSES = 6
 CLIENTS = 3
+WRITTEN_WITHIN_S = 20.0
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _CODES = {"version", "busy", "not-allowed", "limit", "foreign", "primary", "expired"}
 _NUMBERS = (1, 2, 10, 11, 12, 254, 255, 0)
@@ -67,6 +71,8 @@ class Client:
 @dataclass
 class Session:
     server: Server
+    recorder: Recorder
+    disposal: Disposal
     record: Path
     fds: int
     clients: list[Client | None] = field(default_factory=lambda: [None] * CLIENTS)
@@ -153,8 +159,15 @@ class Session:
             self._turn()
 
     def _turn(self) -> None:
+        """And wait for the disk: what comes of an input depends on nothing else."""
         self.server.turn(0)
+        self.recorder.drain(WRITTEN_WITHIN_S)
+        while any(each.asked for each in self.server._connections):
+            self.server.turn(0)
+            self.recorder.drain(WRITTEN_WITHIN_S)
         self._read_replies()
+        while self.disposal.waiting():
+            time.sleep(0.0001)
 
     def _read_replies(self) -> None:
         for number, client in enumerate(self.clients):
@@ -294,9 +307,11 @@ def new_session() -> Session:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(DIRECTORY / "helper.sock"))
     listener.listen()
-    audit = AuditLog(policy.audit_log, policy.sha256)
-    server = Server(listener, policy, audit)
+    recorder = Recorder(AuditLog(policy.audit_log, policy.sha256), policy.sha256)
+    disposal = Disposal()
+    server = Server(listener, policy, recorder, disposal)
     # The record's files are opened when they are first written.
-    audit.note([{"type": "start", "version": VERSION, "pid": os.getpid()}])
-    audit.mark({})
-    return Session(server, record, _descriptors())
+    recorder.note([{"type": "start", "version": VERSION, "pid": os.getpid()}])
+    recorder.mark({})
+    recorder.drain(WRITTEN_WITHIN_S)
+    return Session(server, recorder, disposal, record, _descriptors())

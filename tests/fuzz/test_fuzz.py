@@ -6,14 +6,15 @@ Without atheris, so without its guidance; each run is the same but for the clock
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.fuzz import targets
+from tests.fuzz import etcd_keys, targets
 from tests.fuzz.packets import kept
+from yaim.core import bounds
 
-REPLAYED, SERVED = 100_000, 1_500
+REPLAYED, SERVED, STOOD = 100_000, 1_500, 2_000
 
 
 def inputs(target: str, count: int) -> Iterator[bytes]:
@@ -50,6 +51,24 @@ def test_the_server_stays_within_its_policy_whatever_is_sent() -> None:
     command = (sys.executable, "-m", "tests.fuzz.test_fuzz")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("check", etcd_keys.CHECKS)
+def test_whatever_stands_in_etcd_is_read_shown_and_acted_on(
+    check: Callable[[etcd_keys.Outcome], None],
+) -> None:
+    for each in inputs("etcd", STOOD):
+        check(etcd_keys.outcome(each))
+
+
+def test_whatever_stands_in_etcd_is_cut_the_same_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With bounds that these inputs reach."""
+    for name in ("MOST_ADDRESSES", "MOST_NETWORKS", "MOST_INTERFACES"):
+        monkeypatch.setattr(bounds, name, 1)
+    for name in ("MOST_WHERE", "MOST_REASON", "MOST_INTERFACE"):
+        monkeypatch.setattr(bounds, name, 8)
+    for each in inputs("etcd", STOOD):
+        etcd_keys.etcd(each)
 
 
 def serve() -> None:

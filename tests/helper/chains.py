@@ -60,15 +60,28 @@ class Writer:
         self.lines.append(line)
         return self
 
-    def start(self, at: float, *held: str, earlier: Any = None, more: bool = False) -> "Writer":
+    def start(
+        self,
+        at: float,
+        *held: str,
+        earlier: Any = None,
+        more: bool = False,
+        is_known: bool = True,
+    ) -> "Writer":
         self.write(at, "start", version="1", pid=7, uid=0, earlier=earlier)
-        return self.held(at, *held, more=more)
+        return self.held(at, *held, more=more, is_known=is_known)
 
     def held(
-        self, at: float, *addresses: str, more: bool = False, deadline: float | None = None
+        self,
+        at: float,
+        *addresses: str,
+        more: bool = False,
+        deadline: float | None = None,
+        is_known: bool = True,
     ) -> "Writer":
+        """What is not known to be what an earlier life left may be such all the same."""
         until = None if deadline is None else self.ns(deadline)
-        owner = (None, None) if deadline is None else (self.uid, self.cluster)
+        owner = (self.uid, self.cluster) if is_known else (None, None)
         listed = [[each, "eth0", 32, *owner, until] for each in addresses]
         return self.write(at, "held", addresses=listed, more=more)
 

@@ -46,6 +46,18 @@ def wait_for(condition: Callable[[], T], what: str, within_s: float = 20.0) -> T
     return result
 
 
+def add_many_links(namespace: Namespace, pairs: int, state: str = "down") -> None:
+    """veth pairs. The end of a namespace with 60 bridges would hold up the kernel's routing lock,
+    and thereby all other tests, for a second; with these it is some milliseconds."""
+    namespace.run(
+        *("sh", "-ec"),
+        f"for n in $(seq {pairs}); do\n"
+        "    ip link add many$n type veth peer name other$n\n"
+        f"    ip link set many$n {state}; ip link set other$n {state}\n"
+        "done",
+    )
+
+
 @contextmanager
 def new_network() -> Iterator[Namespace]:
     """A network namespace with both ends of a veth pair, up, without addresses."""
@@ -132,9 +144,9 @@ class Watch:
     def still_there(self, addresses: set[Address], at: float) -> set[Address]:
         """Those that are not gone at this time (of CLOCK_BOOTTIME); waits for it no longer than
         until all are gone."""
-        while (left := self.present() & addresses) and (wait_s := at - boottime()) > 0:
+        while self.present() & addresses and (wait_s := at - boottime()) > 0:
             select.select([self.socket], [], [], wait_s)
-        return left
+        return self.present() & addresses
 
     def _read(self) -> None:
         """netlink(7), rtnetlink(7): nlmsghdr, ifaddrmsg, attributes."""
@@ -239,9 +251,9 @@ def capturing(namespace: Namespace) -> Iterator[Capture]:
 
 
 @contextmanager
-def small_disk(directory: Path) -> Iterator[Path]:
+def small_disk(directory: Path, limits: str = "size=64k") -> Iterator[Path]:
     """A file system of 64 KiB at a directory; seen through the path that is given back only."""
-    mount = 'mount -t tmpfs -o size=64k,mode=755 tmpfs "$0"; echo; exec cat'
+    mount = f'mount -t tmpfs -o {limits},mode=755 tmpfs "$0"; echo; exec cat'
     with subprocess.Popen(
         (*DIES_WITH_US, "unshare", "--mount", "sh", "-ec", mount, str(directory)),
         stdin=subprocess.PIPE,

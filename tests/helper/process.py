@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -12,6 +13,10 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from yaim_helper.audit import boot_id
+from yaim_helper.chain import GENESIS, seal, segment_name
+from yaim_helper.clock import STAMPS_LATE_S
 
 from tests.helper.network import INTERFACE, boottime, state, wait_for
 from yaim.lab.namespaces import Namespace
@@ -113,7 +118,8 @@ class Client:
         reply = self.ask("renew", deadline_ns=deadline_ns)
         if reply["result"] == "ok":
             head = reply.pop("head")
-            assert head.keys() == {"seq", "hash"}, head
+            # There is none while the record is behind.
+            assert head is None or head.keys() == {"seq", "hash"}, head
         return reply
 
     def list(self, after: str = "") -> Message:
@@ -141,6 +147,28 @@ def add(
 def deadline_in(seconds: float) -> int:
     """In whole microseconds, which the helper's arithmetic keeps exactly."""
     return round((boottime() + seconds) * 1e6) * 1000
+
+
+DEPRECATED = ("valid_lft", "900", "preferred_lft", "0")
+"""Lifetimes like those of the helper's addresses."""
+
+
+def leave(namespace: Namespace, directory: Path, *places: str, **changed: Any) -> None:
+    """What an earlier life of the helper of this directory has left: on the interface, and on
+    record, in which some keys may be changed. The record goes on for so long that it surely tells
+    of all that was put there before."""
+    lines = [f"address add {each} dev {INTERFACE} {' '.join(DEPRECATED)}" for each in places]
+    namespace.run("sh", "-ec", "printf '%s\n' \"$@\" | ip -batch -", "sh", *lines)
+    rows = []
+    for place in places:
+        address, _, prefix = place.partition("/")
+        rows.append([address, INTERFACE, int(prefix), 0, "test", deadline_in(900)])
+    record = {"type": "held", "seq": 1, "boot_id": boot_id(), "addresses": rows, "more": False}
+    record["boottime_ns"] = deadline_in(STAMPS_LATE_S + 1)
+    line, _ = seal(record | changed, GENESIS)
+    audit_log = directory / "audit"
+    audit_log.mkdir()
+    (audit_log / segment_name(1)).write_bytes(line)
 
 
 OK_ABSENT: Message = {"result": "ok", "was": "absent"}
@@ -174,12 +202,31 @@ class Helper:
         return client
 
     def records(self) -> list[Message]:
+        self.wait_until_written()
         return read_records(self.audit_log)
+
+    def wait_until_written(self) -> None:
+        """What it has replied to: that is handed to another thread of it before."""
+        if self.process.poll() is None:
+            wait_for(self._is_at_rest, "the helper has written its record")
+
+    def _is_at_rest(self) -> bool:
+        # One thread may wait for the other, and be awake when that is looked at.
+        found = [self._threads() for _ in range(2)]
+        return found[0] == found[1] and not any(each[0] in ("R", "D") for each in found[0])
+
+    def _threads(self) -> list[tuple[str, ...]]:
+        """Of each, the state and how often it has waited or was made to (proc_pid_status(5))."""
+        texts = [(each / "status").read_text() for each in Path(f"/proc/{self.pid}/task").iterdir()]
+        return [
+            tuple(re.findall(r"^(?:State|\w+_ctxt_switches):\s*(\w+)", text, re.MULTILINE))
+            for text in texts
+        ]
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """While it waits, not in the middle of its work."""
-        wait_for(lambda: state(self.pid) == "S", "the helper waits")
+        wait_for(self._is_at_rest, "the helper waits")
         os.kill(self.pid, signal.SIGSTOP)
         wait_for(lambda: state(self.pid) == "T", "the helper stops")
         try:
@@ -293,21 +340,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running(namespace: Namespace, directory: Path, **options: Any) -> Iterator[Helper]:
-    """As `started`; it listens."""
+    """As `started`; it is ready."""
     with started(namespace, directory, **options) as helper:
         wait_until_ready(helper)
         yield helper
 
 
 def wait_until_ready(helper: Helper) -> None:
-    """Until it listens: what is sent from then on is answered."""
+    """Until it listens, and heeds SIGHUP: before that it is reading its file."""
 
-    def listens() -> bool:
+    def is_ready() -> bool:
         assert helper.process.poll() is None, helper.log.read_text()
+        status = Path(f"/proc/{helper.pid}/status").read_text()
+        (caught,) = re.findall(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
+        if not int(caught, 16) >> signal.SIGHUP - 1 & 1:
+            return False
         try:
             helper.connect().__exit__()
         except OSError:
             return False
         return True
 
-    wait_for(listens, "the helper listens")
+    wait_for(is_ready, "the helper is ready")

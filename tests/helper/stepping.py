@@ -1,12 +1,12 @@
 """Helpers that stop themselves in the middle of their work, each in front of another line of it.
 
 Run as a program: python -I stepping.py DIRECTORY [NAME ...]. For each name, a number, it forks a
-process that is a helper with DIRECTORY/NAME/helper.yml. From where that records its first intents
-(nothing has been done for them then) until it waits for more, it counts the lines of server.py and
-holdings.py that it comes to for the first time. In front of the NAMEth it writes to
-DIRECTORY/NAME/where which line that is, and stops itself with SIGSTOP; if there are not so many it
-writes nothing there and goes on as any helper. One that is held up while it starts may have to end
-itself (act_within); it is started again.
+process that is a helper with DIRECTORY/NAME/helper.yml. From where that hands over its first
+intents (nothing has been done for them then) until it has recorded what came of them and waits for
+more, it counts the lines of server.py and holdings.py that it comes to for the first time. In front
+of the NAMEth it writes to DIRECTORY/NAME/where which line that is, and stops itself with SIGSTOP;
+if there are not so many it writes nothing there and goes on as any helper. One that
+is held up while it starts may have to end itself (act_within); it is started again.
 """
 
 import ctypes
@@ -31,16 +31,18 @@ class Stepper:
         self._step = step
         self._where = where
         self._has_begun = False
+        self._is_done = False
         self._lines: set[tuple[str, int]] = set()
 
     def trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
         directory, _, file = frame.f_code.co_filename.rpartition("/")
         is_helpers = directory.endswith("/yaim_helper")
         if event == "call":
-            if is_helpers and file == "audit.py" and frame.f_code.co_name == "write":
-                given = frame.f_locals
-                self._has_begun |= bool(given.get("durable") and given.get("records"))
-            if file == "selectors.py" and self._has_begun:
+            what = file, frame.f_code.co_name
+            self._has_begun |= is_helpers and what == ("recorder.py", "ask")
+            if self._has_begun and what == ("server.py", "_note_results"):
+                self._is_done |= bool(frame.f_locals["over"])
+            if file == "selectors.py" and self._is_done:
                 sys.settrace(None)
                 self._step = 0
                 return None

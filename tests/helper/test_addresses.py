@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -31,6 +31,7 @@ from yaim_helper.addresses import (
     last_extension_s,
     lifetime_s,
 )
+from yaim_helper.clock import STAMPS_LATE_S, since_stamp_s
 from yaim_helper.netlink import Found
 
 from tests.helper.network import (
@@ -74,10 +75,10 @@ def assignment(
     prefix: int = 0,
     label: str = "",
     lifetime_s: int = 30,
+    is_there: bool = False,
 ) -> Assignment:
-    return Assignment(
-        kernel.interface(interface), address, prefix or address.max_prefixlen, label, lifetime_s
-    )
+    place = kernel.interface(interface), address, prefix or address.max_prefixlen
+    return Assignment(*place, label, lifetime_s, is_there)
 
 
 def at_and_left(kernel: Kernel, address: Address, lifetime_s: int, began: float) -> Found:
@@ -163,7 +164,7 @@ def test_what_is_put_is_read_back(kernel: Kernel, address: Address, prefix: int)
     assert kernel.put([one]) == {}
     read = at_and_left(kernel, address, 30, began)
     assert read == Found(address, one.interface.index, prefix, read.valid_s, 0, read.created)
-    assert read.is_left_over
+    assert read.is_like_ours
 
 
 def test_an_address_is_read_back_in_all_its_places(network: Namespace, kernel: Kernel) -> None:
@@ -183,11 +184,27 @@ def test_when_an_address_was_created_tells_a_new_one_from_one_set_anew(
     kernel.put([one])
     created = at(kernel, address).created
     sleep(0.03)
-    kernel.put([one])
+    assert kernel.put([replace(one, is_there=True)]) == {}
     assert at(kernel, address).created == created
     network.run("ip", "address", "delete", f"{address}/{one.prefix}", "dev", INTERFACE)
     kernel.put([one])
     assert created < at(kernel, address).created <= boottime() * 100
+
+
+def test_how_long_ago_an_address_was_put_there_is_known_to_within_two_seconds(
+    network: Namespace, kernel: Kernel
+) -> None:
+    one = assignment(kernel, V4)
+    before = monotonic()
+    kernel.put([one])
+    after = monotonic()
+    stamp = at(kernel, one.address).created
+    found = monotonic() - since_stamp_s(stamp)
+    assert before - STAMPS_LATE_S < found < after + 0.1
+    # There are 2**32 stamps; one that is a little ahead is no old one.
+    ahead_s = since_stamp_s(stamp + 50) - since_stamp_s(stamp)
+    assert -0.6 < ahead_s < -0.4
+    assert abs(since_stamp_s((stamp - 100) % 2**32) - since_stamp_s(stamp) - 1) < 0.1
 
 
 def test_an_address_without_end_is_read_back_as_such(network: Namespace, kernel: Kernel) -> None:
@@ -197,7 +214,7 @@ def test_an_address_without_end_is_read_back_as_such(network: Namespace, kernel:
     for address, prefix in ((V4, 24), (V6, 64)):
         read = at(kernel, address)
         assert read == Found(address, index, prefix, None, None, read.created)
-        assert not read.is_left_over
+        assert not read.is_like_ours
 
 
 def test_a_preferred_address_with_an_end_is_not_the_helpers(
@@ -208,7 +225,7 @@ def test_a_preferred_address_with_an_end_is_not_the_helpers(
     began = boottime()
     network.run("ip", "address", "add", f"{V4}/24", "dev", INTERFACE, *lifetimes)
     read = at_and_left(kernel, V4, 500, began)
-    assert not read.is_left_over
+    assert not read.is_like_ours
 
 
 @pytest.mark.parametrize("address", [V4, V6])
@@ -218,7 +235,7 @@ def test_putting_an_address_anew_sets_its_lifetime(
 ) -> None:
     kernel.put([assignment(kernel, address, lifetime_s=30)])
     began = boottime()
-    assert kernel.put([assignment(kernel, address, lifetime_s=anew_s)]) == {}
+    assert kernel.put([assignment(kernel, address, lifetime_s=anew_s, is_there=True)]) == {}
     at_and_left(kernel, address, anew_s, began)
 
 
@@ -309,7 +326,10 @@ def test_as_many_as_allowed_are_put_together(network: Namespace, kernel: Kernel)
     addresses += [ip_address(f"2001:db8::{number:x}") for number in range(1, half + 1)]
     interface = kernel.interface(INTERFACE)
     for lifetime in (30, 60):
-        everything = [Assignment(interface, a, a.max_prefixlen, "", lifetime) for a in addresses]
+        is_there = lifetime == 60
+        everything = [
+            Assignment(interface, a, a.max_prefixlen, "", lifetime, is_there) for a in addresses
+        ]
         began = boottime()
         assert kernel.put(everything) == {}
         read = [each for each in kernel.addresses() if each.address in addresses]
@@ -337,6 +357,97 @@ def test_whether_secondaries_are_promoted_is_the_sysctls_to_say(
 
 
 BOTH_CONF = ("all", INTERFACE)
+
+
+def test_that_ipv6_is_switched_off_is_told_plainly(network: Namespace, kernel: Kernel) -> None:
+    """It was `Permission denied`."""
+    network.run("sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.disable_ipv6=1")
+    failed = kernel.put([assignment(kernel, V4), assignment(kernel, V6)])
+    sysctl = f"sysctl net.ipv6.conf.{INTERFACE}.disable_ipv6"
+    assert {address: error.reason for address, error in failed.items()} == {
+        V6: f"IPv6 is switched off on {INTERFACE} ({sysctl})"
+    }
+    network.run("sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.disable_ipv6=0")
+    assert kernel.put([assignment(kernel, V6)]) == {}
+
+
+def test_what_else_hinders_an_ipv6_address_is_told_as_the_kernel_has_it(kernel: Kernel) -> None:
+    gone = Interface("nosuch", 999, b"", is_up=True, has_neighbours=True)
+    failed = kernel.put([Assignment(gone, V6, 128, "", 30)])
+    assert (failed[V6].errno, failed[V6].reason) == (errno.ENODEV, "No such device")
+
+
+# --- what the kernel takes for the same address ------------------------------------------------
+
+
+def lifetimes(kernel: Kernel, address: Address) -> dict[tuple[int, int], int | None]:
+    """By interface and prefix length."""
+    return {(a.index, a.prefix): a.valid_s for a in kernel.addresses() if a.address == address}
+
+
+@pytest.mark.parametrize(
+    ("host", "ours", "is_the_same"),
+    [
+        ((V4, 32, INTERFACE), (V4, 32), True),
+        ((V4, 24, INTERFACE), (V4, 32), False),
+        ((V4, 32, INTERFACE), (V4, 24), False),
+        ((V4, 32, PEER), (V4, 32), False),
+        ((V6, 128, INTERFACE), (V6, 128), True),
+        ((V6, 64, INTERFACE), (V6, 128), True),
+        ((V6, 128, INTERFACE), (V6, 64), True),
+        ((V6, 128, PEER), (V6, 128), False),
+    ],
+)
+def test_of_ipv6_an_interface_has_an_address_once_whatever_its_prefix_length(
+    network: Namespace,
+    kernel: Kernel,
+    host: tuple[Address, int, str],
+    ours: tuple[Address, int],
+    is_the_same: bool,
+) -> None:
+    address, prefix, name = host
+    there = kernel.interface(name).index, prefix
+    network.run("ip", "address", "add", f"{address}/{prefix}", "dev", name)
+    one = assignment(kernel, ours[0], prefix=ours[1])
+    failed = told(kernel.put([one]))
+    if is_the_same:
+        assert failed == {address: (errno.EEXIST, "File exists")}
+        assert lifetimes(kernel, address) == {there: None}
+        # Who says that it is there changes what is the host's, as it is there.
+        assert kernel.put([replace(one, is_there=True)]) == {}
+        assert lifetimes(kernel, address).keys() == {there}
+        assert lifetimes(kernel, address)[there] is not None
+    else:
+        assert failed == {}
+        assert kernel.put([replace(one, is_there=True)]) == {}
+        assert lifetimes(kernel, address)[there] is None
+        assert len(lifetimes(kernel, address)) == 2
+
+
+@pytest.mark.parametrize("how", ["add", "replace", "change"])
+@pytest.mark.parametrize(
+    ("address", "prefix", "becomes"),
+    [(V4, 32, "same"), (V4, 24, "second"), (V6, 128, "same"), (V6, 64, "same")],
+)
+def test_what_the_host_makes_of_an_address_of_the_helpers(
+    network: Namespace, kernel: Kernel, how: str, address: Address, prefix: int, becomes: str
+) -> None:
+    """`ip address add` fails where it is there; the others give it other lifetimes, and leave when
+    it was put there and its prefix length as they were."""
+    kernel.put([assignment(kernel, address)])
+    (before,) = [each for each in kernel.addresses() if each.address == address]
+    with Path(os.devnull).open("wb") as nowhere:
+        done = network.start(
+            ("ip", "address", how, f"{address}/{prefix}", "dev", INTERFACE), nowhere
+        ).wait(20)
+    after = [each for each in kernel.addresses() if each.address == address]
+    if becomes == "same":
+        assert {each.identity for each in after} == {before.identity}
+        assert (done == 0) is (how != "add")
+        assert after[0].is_like_ours is (how == "add")
+    else:
+        assert (done, len(after)) == (0, 2)
+        assert [each.is_like_ours for each in after if each.identity == before.identity] == [True]
 
 
 # --- the arithmetic ----------------------------------------------------------------------------
@@ -382,7 +493,7 @@ def test_there_is_always_a_tenth_of_a_second_to_act(life_s: float, part: float) 
 @given(LIVES)
 def test_the_last_extension_is_as_late_as_one_second_allows(life_s: float) -> None:
     last_s = last_extension_s(life_s)
-    assert lifetime_s(last_s + A_BIT, life_s) == 1
+    assert lifetime_s(last_s, life_s) == 1
     assert lifetime_s(last_s - A_BIT, life_s) == 0
 
 
@@ -459,11 +570,14 @@ class Node:
     interface: Interface
     shift_s: float
     """How long before the kernel would remove an address the third party acts."""
+    _has_put: set[str] = field(default_factory=set)
 
     def put(self, address: str, lifetime: int) -> None:
         it = ip_address(address)
-        assignment = Assignment(self.interface, it, it.max_prefixlen, "", lifetime)
+        place = self.interface, it, it.max_prefixlen
+        assignment = Assignment(*place, "", lifetime, address in self._has_put)
         assert self.kernel.put([assignment]) == {}
+        self._has_put.add(address)
 
     def disturb(self) -> None:
         for address in ("198.51.100.1", "2001:db8:1::1"):

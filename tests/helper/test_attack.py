@@ -6,9 +6,8 @@ import json
 import os
 import resource
 import socket
-import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.helper.network import boottime, present, wait_for
@@ -21,11 +20,9 @@ from tests.helper.process import (
     add,
     being,
     deadline_in,
-    handed_in,
     policy,
     refused,
     running,
-    started,
 )
 from yaim.lab.namespaces import Namespace
 
@@ -114,6 +111,12 @@ def descriptors(helper: Helper) -> int:
     return len(list(Path(f"/proc/{helper.pid}/fd").iterdir()))
 
 
+def settled(helper: Helper) -> int:
+    """Its file descriptors, when those of who has gone are closed."""
+    helper.wait_until_written()
+    return descriptors(helper)
+
+
 def rss_kib(helper: Helper) -> int:
     status = Path(f"/proc/{helper.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0])
@@ -164,7 +167,7 @@ def other_user(helper: Helper) -> Client:
 def test_nothing_malformed_has_an_effect_and_all_of_it_is_on_record(
     network: Namespace, helper: Helper, client: Client
 ) -> None:
-    before = descriptors(helper)
+    before = settled(helper)
     for name, packet in MALFORMED.items():
         with helper.greeted("bad") as bad:
             bad.socket.send(packet)
@@ -215,100 +218,6 @@ def test_a_replayed_command_is_not_done_again(network: Namespace, helper: Helper
     assert present(network) == []
 
 
-# --- what is passed along ------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def connected_before(network: Namespace, directory: Path) -> Iterator[tuple[Helper, list[Client]]]:
-    """Connections that were begun before the helper: there the kernel takes what is passed along,
-    as before Linux 6.16 on each."""
-    path = directory / "handed-in.sock"
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        listener.bind(str(path))
-        listener.listen()
-        clients = [stack.enter_context(Client(path)) for _ in range(6)]
-        helper = stack.enter_context(started(network, directory, **handed_in(listener)))
-        for number, client in enumerate(clients):
-            assert client.hello(str(number))["result"] == "ok"
-        yield helper, clients
-
-
-def lingering() -> int:
-    """A file descriptor of a connection that, when it is closed, waits for its peer to read, which
-    it never does; the only one."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        sender = socket.create_connection(listener.getsockname())
-        reader, _ = listener.accept()
-        reader.detach()
-    sender.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sender.send(bytes(65536))
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("2i", 1, 3600))
-    return sender.detach()
-
-
-def pass_along(client: Client, packet: bytes, fds: Sequence[int]) -> None:
-    """And have them no more."""
-    socket.send_fds(client.socket, [packet], list(fds))
-    for fd in set(fds):
-        # Not the last: it does not wait.
-        os.close(fd)
-
-
-def test_file_descriptors_do_not_stay(network: Namespace, tmp_path: Path) -> None:
-    with connected_before(network, tmp_path) as (helper, clients):
-        assert clients[5].add(V4) == OK_ABSENT
-        before = descriptors(helper)
-        for number, client in zip((1, 2, 10, 252, 253), clients, strict=False):
-            pass_along(client, b'{"op": "list", "after": "", "id": 2}', [os.dup(0)] * number)
-            assert client.is_hung_up()
-        assert clients[5].add(V4) == OK_PRESENT
-        assert descriptors(helper) == before - 5
-        reasons = [each["reason"] for each in helper.records() if each["type"] == "hung-up"]
-    assert reasons == ["malformed: too long, or with file descriptors"] * 5
-
-
-def test_nobody_waits_for_a_socket_that_is_passed_along(network: Namespace, tmp_path: Path) -> None:
-    """Its sender could keep the helper waiting for an hour."""
-    packet = b'{"op": "list", "after": "", "id": 2}'
-    with connected_before(network, tmp_path) as (helper, clients):
-        assert clients[5].add(V4) == OK_ABSENT
-        before = descriptors(helper)
-        pass_along(clients[0], packet, [lingering()])
-        with helper.stopped():
-            for _ in range(2):
-                clients[1].socket.send(b"malformed")
-            for kind_ in (b"", packet, b"x" * 2000):
-                pass_along(clients[1], kind_, [lingering(), os.dup(0)])
-        assert [each.is_hung_up() for each in clients[:2]] == [True, True]
-        assert clients[5].add(V4) == OK_PRESENT
-        assert descriptors(helper) == before - 2
-
-
-def test_file_descriptors_are_refused_or_let_go(helper: Helper, client: Client) -> None:
-    """Refused to the sender since Linux 6.16."""
-    before = descriptors(helper)
-    try:
-        pass_along(client, b'{"op": "list", "after": "", "id": 2}', [os.dup(0)])
-    except PermissionError:
-        assert client.list()["result"] == "ok"
-        assert descriptors(helper) == before
-    else:
-        assert client.is_hung_up()
-        assert descriptors(helper) == before - 1
-
-
-def test_credentials_that_are_passed_along_do_not_count(helper: Helper, client: Client) -> None:
-    theirs = struct.pack("3i", os.getpid(), OTHER, OTHER)
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, theirs)]
-    client.socket.sendmsg([written()], ancillary)
-    assert client.receive(2) == OK_ABSENT
-    recorded = [each["peer"]["uid"] for each in helper.records() if each.get("op") == "add"]
-    assert recorded == [0, 0]
-
-
 # --- connections ---------------------------------------------------------------------------------
 
 
@@ -323,7 +232,7 @@ def test_a_user_cannot_shut_out_another(network: Namespace, tmp_path: Path) -> N
 
 def test_thousands_of_connections_one_after_the_other_leave_nothing(helper: Helper) -> None:
     with helper.greeted() as client:
-        before = descriptors(helper)
+        before = settled(helper)
         for number in range(2000):
             with helper.connect() as another:
                 if number == 200:
@@ -340,7 +249,7 @@ def test_hundreds_of_connections_at_once_leave_nothing(helper: Helper) -> None:
     count = min(2000, hard - 200)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(count + 200, 1024), hard))
     with helper.greeted() as client:
-        before = descriptors(helper)
+        before = settled(helper)
         with contextlib.ExitStack() as stack:
             for _ in range(count):
                 stack.enter_context(helper.connect())
@@ -352,7 +261,7 @@ def test_hundreds_of_connections_at_once_leave_nothing(helper: Helper) -> None:
 
 def test_without_file_descriptors_the_helper_goes_on(network: Namespace, tmp_path: Path) -> None:
     with running(network, tmp_path) as helper, helper.greeted():
-        enough = descriptors(helper) + 3
+        enough = settled(helper) + 3
     around = ("prlimit", f"--nofile={enough}:{enough}", "--")
     with running(network, tmp_path, around=around) as helper, contextlib.ExitStack() as stack:
         client = stack.enter_context(helper.greeted())
@@ -518,7 +427,7 @@ def test_twenty_thousand_commands_leave_nothing_in_memory(
 ) -> None:
     config = policy(tmp_path / "audit", rate=1_000_000)
     with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
-        before = descriptors(helper)
+        before = settled(helper)
         for batch in range(400):
             if batch == 100:
                 rss_before = rss_kib(helper)

@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from yaim_helper.audit import AuditError, AuditLog, Past, boot_id
+from yaim_helper.audit import AuditError, AuditLog, Past, boot_id, now, session
 from yaim_helper.chain import GENESIS, MARKER, canonical, record_hash, seal, segment_name
-from yaim_helper.entries import Owner
+from yaim_helper.entries import TAKEN, Owner
 
 from tests.helper.network import filled, small_disk
 from tests.helper.process import read_records
@@ -173,12 +173,14 @@ def test_records_that_are_written_together_are_numbered_and_chained(tmp_path: Pa
         write(log, "one", "two")
         write(log)
         assert log.try_write([note("three")], durable=False)
-        log.use_policy("1" * 64)
-        log.note([note("four")])
+        then = {"time": "2027-01-15T08:00:00.000000+00:00", "boottime_ns": 1, "policy": "1" * 64}
+        assert log.try_write([note("four")], durable=False, stamp=then)
     texts = ("one", "two", "three", "four")
     assert lines(tmp_path) == [(n, note(text)) for n, text in enumerate(texts, start=1)]
     assert_chained(tmp_path)
-    assert [each["policy"][0] for each in read_records(tmp_path)] == ["0", "0", "0", "1"]
+    *_, three, four = read_records(tmp_path)
+    assert three["policy"] == POLICY
+    assert {key: four[key] for key in then} == then
 
 
 # --- segments ----------------------------------------------------------------------------------
@@ -237,8 +239,24 @@ def test_a_segment_is_on_the_disk_before_the_next_is_begun(
     with opened(tmp_path, segment_bytes=1000) as log:
         monkeypatch.setattr(os, "fdatasync", sync)
         while not (tmp_path / segment_name(2)).exists():
-            log.note([note("more")])
+            log.try_write([note("more")], durable=False)
     assert synced == [(tmp_path / SEGMENT, 1)]
+
+
+def test_a_segment_that_does_not_get_to_the_disk_is_not_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of that once, and whoever has written there has to know."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with opened(tmp_path, segment_bytes=1) as log:
+        write(log, "one")
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(AuditError, match="Input/output error"):
+            log.write([note("two")], durable=False)
+        assert log.number == 1
 
 
 def test_a_torn_last_line_is_ended_and_told(tmp_path: Path) -> None:
@@ -339,20 +357,26 @@ def test_a_file_instead_of_the_directory_is_refused(tmp_path: Path) -> None:
 
 def told(*records: dict[str, Any]) -> bytes:
     prev, found = GENESIS, b""
+    common = {"boot_id": boot_id(), "boottime_ns": 0}
     for number, record in enumerate(records, start=1):
-        line, prev = seal({"seq": number, **record}, prev)
+        line, prev = seal({**common, "seq": number, **record}, prev)
         found += line
     return found
 
 
 def result(op: str, address: str, cluster: str, outcome: str = "ok") -> dict[str, Any]:
-    peer = {"uid": 7}
-    fields = {"op": op, "address": address, "cluster": cluster, "outcome": outcome}
-    return {"type": "result", "peer": peer, **fields}
+    return asked("result", op, address, cluster) | {"outcome": outcome}
 
 
-def own(address: str, outcome: str) -> dict[str, Any]:
-    return {"type": "own", "op": "expire", "address": address, "outcome": outcome}
+def asked(kind: str, op: str, address: str, cluster: str) -> dict[str, Any]:
+    fields = {"op": op, "address": address, "cluster": cluster}
+    place = {"interface": "eth0", "prefix": 32} if op == "add" else {}
+    return {"type": kind, "peer": {"uid": 7, "pid": 9}, "id": 5, **fields, **place}
+
+
+def own(address: str, outcome: str, interface: str = "eth0") -> dict[str, Any]:
+    fields = {"op": "expire", "address": address, "interface": interface}
+    return {"type": "own", **fields, "outcome": outcome}
 
 
 def held(*addresses: list[Any], more: bool = False) -> dict[str, Any]:
@@ -360,8 +384,17 @@ def held(*addresses: list[Any], more: bool = False) -> dict[str, Any]:
 
 
 def intent(op: str, address: str, cluster: str) -> dict[str, Any]:
-    fields = {"op": op, "address": address, "cluster": cluster}
-    return {"type": "intent", "peer": {"uid": 7}, **fields}
+    return asked("intent", op, address, cluster)
+
+
+def owners(log: AuditLog) -> dict[str, Owner | None]:
+    """By address, of what is at one place of eth0."""
+    found = {}
+    for address, spots in log.past.places.items():
+        for spot, owner in spots.items():
+            assert spot == ("eth0", 32)
+            found[address] = owner
+    return found
 
 
 A, B = Owner(7, "a"), Owner(7, "b")
@@ -369,7 +402,7 @@ X = "192.0.2.1"
 
 
 @pytest.mark.parametrize(
-    ("records", "owners"),
+    ("records", "expected"),
     [
         ([result("add", "192.0.2.1", "a")], {"192.0.2.1": A}),
         ([result("add", "192.0.2.1", "a", "refused")], {}),
@@ -378,9 +411,11 @@ X = "192.0.2.1"
         ([result("remove", "192.0.2.1", "b")], {}),
         ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "removed")], {}),
         ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "the kernel had removed it")], {}),
+        ([result("add", "192.0.2.1", "a"), own("192.0.2.1", TAKEN)], {}),
+        ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "removed", "eth1")], {"192.0.2.1": A}),
         ([result("add", "192.0.2.1", "a"), own("192.0.2.1", "x: removing")], {"192.0.2.1": A}),
         ([held(["192.0.2.1", "eth0", 32, 7, "b", 5])], {"192.0.2.1": B}),
-        ([held(["192.0.2.1", "eth0", 32, None, None, None])], {}),
+        ([held(["192.0.2.1", "eth0", 32, None, None, None])], {"192.0.2.1": None}),
         # What the next life found was not told: what is known holds.
         ([result("add", "192.0.2.1", "a"), {"type": "start"}], {"192.0.2.1": A}),
         ([result("add", "192.0.2.1", "a"), {"type": "start"}, held()], {}),
@@ -388,20 +423,29 @@ X = "192.0.2.1"
     ],
 )
 def test_who_held_what_is_told_by_the_last_segment(
-    tmp_path: Path, records: list[dict[str, Any]], owners: dict[str, Owner]
+    tmp_path: Path, records: list[dict[str, Any]], expected: dict[str, Owner | None]
 ) -> None:
     (tmp_path / SEGMENT).write_bytes(told(*records))
     with opened(tmp_path) as log:
-        assert log.owners == owners
+        assert owners(log) == expected
         assert log.head[0] == len(records)
 
 
 @pytest.mark.parametrize(
-    ("records", "owners"),
+    ("records", "expected"),
     [
         ([intent("add", X, "a")], {X: A}),
         ([intent("add", X, "a"), result("add", X, "a", "refused")], {}),
-        ([intent("add", X, "a"), result("add", X, "a", "failed")], {}),
+        # It may be there.
+        ([intent("add", X, "a"), result("add", X, "a", "failed")], {X: A}),
+        (
+            [intent("add", X, "a"), intent("remove", X, "a"), result("remove", X, "a", "failed")],
+            {X: A},
+        ),
+        ([intent("add", X, "a"), result("remove", X, "a")], {}),
+        ([result("add", X, "a", "refused")], {}),
+        ([result("remove", X, "a", "failed")], {}),
+        ([held([X, "eth0", 32, None, None, None]), intent("add", X, "a")], {X: None}),
         ([intent("add", X, "a"), result("add", X, "a"), result("add", X, "a", "refused")], {X: A}),
         ([intent("add", X, "a"), intent("add", X, "a"), result("add", X, "a", "refused")], {}),
         ([result("add", X, "a"), intent("add", X, "b")], {X: A}),
@@ -425,23 +469,168 @@ def test_who_held_what_is_told_by_the_last_segment(
     ],
 )
 def test_an_intent_tells_for_whom_an_address_is_until_the_result_does(
-    tmp_path: Path, records: list[dict[str, Any]], owners: dict[str, Owner]
+    tmp_path: Path, records: list[dict[str, Any]], expected: dict[str, Owner | None]
 ) -> None:
     (tmp_path / SEGMENT).write_bytes(told(*records))
     with opened(tmp_path) as log:
-        assert log.owners == owners
+        assert owners(log) == expected
+
+
+LATER = {"id": 6}
+OTHERS = {"peer": {"uid": 7, "pid": 10}}
+GONE = own(X, "the kernel had removed it")
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([result("add", X, "a"), intent("add", X, "a"), GONE], {X: A}),
+        ([result("add", X, "a"), intent("add", X, "a"), GONE, {"type": "start"}, GONE], {}),
+        (
+            [
+                intent("add", X, "a"),
+                intent("add", X, "a") | LATER,
+                result("add", X, "a", "refused"),
+            ],
+            {X: A},
+        ),
+        ([intent("add", X, "a"), intent("add", X, "b"), result("add", X, "b", "refused")], {X: A}),
+        # It ends what was asked before it, and nothing else.
+        ([intent("add", X, "a"), result("remove", X, "a") | LATER], {}),
+        ([intent("add", X, "a") | LATER, result("remove", X, "a")], {X: A}),
+        ([intent("add", X, "a"), result("remove", X, "a") | LATER | OTHERS], {X: A}),
+        # None is awaited where that is told.
+        ([intent("add", X, "a"), held([X, "eth0", 32, 7, "a", 5]), GONE], {}),
+    ],
+)
+def test_a_place_that_an_add_without_a_result_may_fill_is_told_whatever_happens_meanwhile(
+    tmp_path: Path, records: list[dict[str, Any]], expected: dict[str, Owner | None]
+) -> None:
+    (tmp_path / SEGMENT).write_bytes(told(*records))
+    with opened(tmp_path) as log:
+        assert owners(log) == expected
+
+
+def test_an_address_that_may_be_in_two_places_is_told_with_both(tmp_path: Path) -> None:
+    """The helper may be killed while it moves it to another prefix length."""
+    moved = intent("add", X, "a") | {"prefix": 24}
+    for further, spots in (
+        ([], {("eth0", 32): A, ("eth0", 24): A}),
+        ([moved | {"type": "result", "outcome": "ok"}], {("eth0", 24): A}),
+        (
+            [intent("add", X, "a") | LATER, moved | {"type": "result", "outcome": "ok"}],
+            {("eth0", 32): A, ("eth0", 24): A},
+        ),
+        ([moved | {"type": "result", "outcome": "refused"}], {("eth0", 32): A}),
+        ([intent("remove", X, "a"), result("remove", X, "a", "failed")], 2),
+        ([intent("remove", X, "a"), result("remove", X, "a")], 0),
+    ):
+        (tmp_path / SEGMENT).write_bytes(told(result("add", X, "a"), moved, *further))
+        with opened(tmp_path) as log:
+            places = log.past.places[X]
+            assert (places if isinstance(spots, dict) else len(places)) == spots
+
+
+def test_what_another_boot_or_network_namespace_had_is_not_here(tmp_path: Path) -> None:
+    row = [X, "eth0", 32, 7, "a", 5]
+    elsewhere = {"type": "start", "session": "elsewhere"}
+    here = {"type": "start", "session": session()}
+    earlier = {"boot_id": "another"}
+    for records, expected, is_whole in (
+        ([held(row)], {X: A}, True),
+        ([held(row) | earlier], {}, False),
+        ([held(row) | earlier, {"type": "start"}], {}, False),
+        ([held(row) | earlier, result("add", X, "b") | earlier, held()], {}, True),
+        ([held(row) | earlier, {"type": "start"}, held(row)], {X: A}, True),
+        ([elsewhere, held(row)], {}, False),
+        ([held(row), elsewhere, held(), result("add", "192.0.2.2", "b")], {X: A}, True),
+        ([elsewhere, held(row), here, intent("add", X, "b")], {X: B}, False),
+        ([elsewhere, held(row), here, held()], {}, True),
+    ):
+        (tmp_path / SEGMENT).write_bytes(told(*records))
+        with opened(tmp_path) as log:
+            assert (owners(log), log.past.is_whole) == (expected, is_whole)
+
+
+def test_until_when_a_record_tells_all_and_when_its_last_was_made(tmp_path: Path) -> None:
+    """What is put on an interface after that was put there by a life that wrote elsewhere."""
+
+    def at(second: int, record: dict[str, Any]) -> dict[str, Any]:
+        return record | {"boottime_ns": second * 10**9}
+
+    start, gap = {"type": "start", "session": session()}, {"type": "gap", "missed": 1}
+    begun = [at(1, start), at(2, held())]
+    added = at(3, result("add", X, "a"))
+    for records, known_until, last_at in (
+        ([], 0, 0),
+        ([at(1, start)], 0, 1),
+        (begun, 2, 2),
+        ([*begun, added], 3, 3),
+        # Without what was found there then.
+        ([*begun, added, at(9, start), at(10, note("one"))], 3, 10),
+        ([*begun, added, at(9, start), at(10, held(more=True))], 3, 10),
+        ([*begun, added, at(9, start), at(10, held()), at(11, note("one"))], 11, 11),
+        # A start may be among what could not be written.
+        ([*begun, added, at(9, gap), at(10, note("one"))], 3, 10),
+        ([*begun, added, at(9, gap), at(10, held())], 10, 10),
+        ([*begun, at(9, start | {"session": "elsewhere"}), at(10, held())], 2, 2),
+        ([*begun, at(9, note("one") | {"boot_id": "another"})], 0, 0),
+        ([*begun, note("one") | {"boottime_ns": "9"}], 2, 2),
+    ):
+        (tmp_path / SEGMENT).write_bytes(told(*records))
+        with opened(tmp_path) as log:
+            assert (log.past.known_until, log.past.last_at) == (known_until, last_at)
+
+
+def test_an_add_without_its_result_may_be_done_after_the_last_record(tmp_path: Path) -> None:
+    for records, is_awaited in (
+        ([intent("add", X, "a")], True),
+        ([intent("add", X, "a"), result("add", X, "a")], False),
+        ([], False),
+    ):
+        (tmp_path / SEGMENT).write_bytes(told(*records))
+        with opened(tmp_path) as log:
+            assert log.past.is_awaited(X, ("eth0", 32)) is is_awaited
+            assert not log.past.is_awaited(X, ("eth1", 32))
+
+
+def test_segments_of_another_boot_are_not_read_for_more(tmp_path: Path) -> None:
+    (tmp_path / SEGMENT).write_bytes(told(held([X, "eth0", 32, 7, "a", 5])))
+    (tmp_path / segment_name(2)).write_bytes(told(note("one") | {"boot_id": "another"}))
+    with opened(tmp_path) as log:
+        assert (owners(log), log.past.is_whole) == ({}, False)
+
+
+@pytest.mark.parametrize(
+    ("marker", "is_whole"),
+    [
+        ({"boot_id": boot_id(), "seq": 2}, True),
+        ({"boot_id": boot_id(), "seq": 3}, False),
+        ({"boot_id": "another", "seq": 3}, True),
+        ({"boot_id": boot_id(), "seq": "3"}, True),
+        ({}, True),
+        ([], True),
+    ],
+)
+def test_a_record_that_the_marker_is_ahead_of_does_not_tell_all(
+    tmp_path: Path, marker: Any, is_whole: bool
+) -> None:
+    (tmp_path / SEGMENT).write_bytes(told(held(), note("two")))
+    (tmp_path / MARKER).write_text(json.dumps(marker))
+    with opened(tmp_path) as log:
+        assert log.past.is_whole is is_whole
 
 
 def test_what_is_held_counts_when_all_of_it_is_told(tmp_path: Path) -> None:
     one, two = ["192.0.2.1", "eth0", 32, 7, "a", 5], ["192.0.2.2", "eth0", 32, 7, "b", 5]
-    for records, owners in (
+    for records, expected in (
         ([result("add", "192.0.2.3", "a"), held(one, more=True)], {"192.0.2.3": A}),
         ([held(one, more=True), held(two)], {"192.0.2.1": A, "192.0.2.2": B}),
         ([held(one, more=True), note("torn before"), held(two)], {"192.0.2.2": B}),
     ):
         (tmp_path / SEGMENT).write_bytes(told(*records))
         with opened(tmp_path) as log:
-            assert log.owners == owners
+            assert owners(log) == expected
 
 
 def test_segments_without_a_beginning_are_read_with_those_before_them(tmp_path: Path) -> None:
@@ -453,7 +642,7 @@ def test_segments_without_a_beginning_are_read_with_those_before_them(tmp_path: 
         for number, segment in enumerate([one + two, *begun], start=1):
             (tmp_path / segment_name(number)).write_bytes(segment)
         with opened(tmp_path) as log:
-            assert log.owners == {"192.0.2.1": B}
+            assert owners(log) == {"192.0.2.1": B}
             log.describe_held = lambda: [held(row)]
             write(log, "after")
             assert log.number == 3
@@ -480,7 +669,7 @@ def test_no_more_than_two_segments_worth_is_read_at_the_start(tmp_path: Path) ->
     (tmp_path / SEGMENT).write_bytes(told(held(), result("add", X, "a")))
     (tmp_path / segment_name(2)).write_bytes(bytes(9 << 20) + b"\n")
     with opened(tmp_path) as log:
-        assert log.owners == {}
+        assert owners(log) == {}
 
 
 def test_the_last_segment_is_read_quickly(tmp_path: Path) -> None:
@@ -492,13 +681,13 @@ def test_the_last_segment_is_read_quickly(tmp_path: Path) -> None:
     assert (tmp_path / SEGMENT).stat().st_size > 4 << 20
     began = time.process_time()
     with opened(tmp_path) as log:
-        assert log.owners == {X: A}
+        assert owners(log) == {X: A}
     assert time.process_time() - began < 0.5
 
 
 @given(st.binary() | st.lists(st.sampled_from(told(held(), own("x", "y"))), max_size=80).map(bytes))
 def test_arbitrary_bytes_are_a_past(segment: bytes) -> None:
-    past = Past()
+    past = Past(boot_id(), session())
     past.read(segment)
     assert past.sequence == 0 or past.torn in segment
 
@@ -513,7 +702,7 @@ def test_records_that_only_look_like_some_are_not_believed() -> None:
         b'{"hash":1,"prev":5}\n',
         b"[" * 5000 + b"\n",
     ):
-        past = Past()
+        past = Past(boot_id(), session())
         past.read(good + bad)
         assert (past.sequence, past.torn) == (1, bad)
 
@@ -526,8 +715,8 @@ def test_the_marker_tells_the_latest_deadlines_to_the_next_life(tmp_path: Path) 
     with opened(tmp_path) as log:
         assert log.earlier is None
         write(log, "one")
-        log.mark(deadlines)
-        log.mark({A: 5.5})
+        log.mark(deadlines, now())
+        log.mark({A: 5.5}, now())
         head = log.head
     text = (tmp_path / MARKER).read_bytes()
     assert len(text) % 512 == 0
@@ -550,9 +739,20 @@ def test_a_marker_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         write(log, "one")
         with room_for(tmp_path / MARKER, 0):
-            log.mark({})
+            log.mark({}, now())
         write(log, "two")
     assert (tmp_path / MARKER).read_bytes() == b""
+
+
+def test_a_marker_does_not_vouch_for_a_record_that_lacks_some(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        write(log, "one")
+        log.miss(1)
+        log.mark({A: 5.5}, now())
+        assert (tmp_path / MARKER).read_bytes() == b""
+        write(log, "two")
+        log.mark({A: 5.5}, now())
+    assert b'"deadline_ns":5500000000' in (tmp_path / MARKER).read_bytes()
 
 
 # --- when it cannot be written -----------------------------------------------------------------
@@ -680,6 +880,29 @@ def test_a_segment_whose_beginning_does_not_fit_gets_it_later(tmp_path: Path) ->
     assert_chained(tmp_path)
 
 
+def test_whose_an_address_is_stays_on_record_when_there_is_no_room_for_a_further_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment grows, and the next life reads the end of it only: another user could remove
+    the address then."""
+    size = 4000
+    monkeypatch.setattr("yaim_helper.audit._MOST_READ", 2 * size)
+    with small_disk(tmp_path, "nr_inodes=4") as disk:
+        path = disk / "audit"
+        with opened(path, segment_bytes=size) as log:
+            log.describe_held = lambda: [held([X, "eth0", 32, A.uid, A.cluster, 9])]
+            log.write([held([X, "eth0", 32, A.uid, A.cluster, 9])], durable=True)
+            for number in range(100):
+                write(log, f"filler {number}")
+        assert [each.name for each in sorted(path.iterdir())] == [SEGMENT, MARKER]
+        assert (path / SEGMENT).stat().st_size > 4 * size
+        kinds = [record["type"] for record in read_records(path)]
+        assert 3 < kinds.count("held") < 30, "not with each record"
+        with opened(path, segment_bytes=size) as log:
+            assert owners(log) == {X: A}
+            assert log.past.is_whole
+
+
 def test_there_is_no_record_on_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
     with small_disk(tmp_path) as disk:
         path = disk / "audit"
@@ -745,6 +968,20 @@ def test_a_segment_that_is_cut_or_added_to_is_left_alone(tmp_path: Path, change:
     assert path.stat().st_size == size + change
 
 
+def test_who_reads_on_behind_a_segment_that_was_lost_does_not_know_all(tmp_path: Path) -> None:
+    """What it told of may be there still."""
+    with opened(tmp_path) as log:
+        log.write([held()], durable=True)
+        size = (tmp_path / SEGMENT).stat().st_size
+        log.write([intent("add", X, "a")], durable=True)
+        os.truncate(tmp_path / SEGMENT, size)
+        log.describe_held = lambda: None
+        write(log, "killed soon after")
+        assert log.number == 2
+    with opened(tmp_path) as log:
+        assert (owners(log), log.past.is_whole) == ({}, False)
+
+
 def test_a_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     with opened(path) as log:
@@ -753,7 +990,7 @@ def test_a_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:
         write(log, "two")
         with pytest.raises(AuditError, match="another yaim-helper is writing it"):
             AuditLog(path, POLICY)
-        log.mark({})
+        log.mark({}, now())
     assert lost(path) == "its directory is gone"
     assert (path / MARKER).read_bytes().startswith(b"{")
     first, *others = [
@@ -774,11 +1011,11 @@ def test_a_directory_whose_marker_cannot_be_opened_is_tried_again(tmp_path: Path
         for _ in range(2):
             with pytest.raises(AuditError, match="Is a directory"):
                 write(log, "two")
-            log.mark({})
+            log.mark({}, now())
         assert {*Path("/proc/self/fd").iterdir()} == before
         (path / MARKER).rmdir()
         write(log, "three")
-        log.mark({})
+        log.mark({}, now())
     assert (path / MARKER).read_bytes().startswith(b"{")
     assert [each["type"] for each in read_sound(path / segment_name(2))] == [
         *("segment", "lost", "gap", "note")
@@ -795,7 +1032,7 @@ def test_a_segment_and_a_marker_that_are_gone_are_made_again(tmp_path: Path) -> 
             write(log, "two")
         (tmp_path / MARKER).rmdir()
         write(log, "three")
-        log.mark({})
+        log.mark({}, now())
     assert (tmp_path / MARKER).read_bytes().startswith(b"{")
     assert [each["type"] for each in read_sound(tmp_path / segment_name(2))] == [
         *("segment", "lost", "gap", "note")
@@ -855,8 +1092,8 @@ def test_what_is_not_written_is_told_to_whoever_runs_the_helper(
     with opened(tmp_path) as log:
         write(log, "one")
         with room_for(tmp_path / SEGMENT, 0):
-            log.note([note("lost")])
-            log.note([note("lost")])
+            log.try_write([note("lost")], durable=False)
+            log.try_write([note("lost")], durable=False)
     assert capsys.readouterr().err == (
         f"yaim-helper: {tmp_path}: File too large: nothing is added until the record can be"
         " written; make room\n"

@@ -5,7 +5,7 @@ import os
 import resource
 import select
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,18 @@ import pytest
 from yaim_helper.clock import LEAST_JUMP_S, ClockSet, Jumps, Timer
 
 from tests.helper.network import INTERFACE, boottime, capturing, present, shown
-from tests.helper.process import OK_ABSENT, Client, Helper, add, deadline_in, essence, running
+from tests.helper.process import (
+    DEPRECATED,
+    OK_ABSENT,
+    Client,
+    Helper,
+    add,
+    deadline_in,
+    essence,
+    leave,
+    refused,
+    running,
+)
 from yaim.lab.namespaces import Namespace
 
 V4, V6 = "192.0.2.10", "2001:db8::10"
@@ -156,6 +167,12 @@ class Paused:
 
 @pytest.fixture
 def paused(network: Namespace, tmp_path: Path) -> Iterator[Paused]:
+    with paused_in(network, tmp_path) as paused:
+        yield paused
+
+
+@contextmanager
+def paused_in(network: Namespace, tmp_path: Path) -> Iterator[Paused]:
     offset = tmp_path / "offset"
     offset.write_text("+0\n")
     faketime = {
@@ -164,6 +181,8 @@ def paused(network: Namespace, tmp_path: Path) -> Iterator[Paused]:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
+        # Else a thread that waits on the monotonic clock waits too long.
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }
     around = ("env", *(f"{name}={value}" for name, value in faketime.items()))
     with running(network, tmp_path, around=around) as helper:
@@ -242,18 +261,37 @@ def test_what_has_no_lifetime_short_enough_after_a_pause_is_removed(
 
 
 def test_what_an_earlier_life_left_does_not_outlive_a_pause(
-    network: Namespace, paused: Paused
+    network: Namespace, tmp_path: Path
 ) -> None:
-    left = ("valid_lft", "900", "preferred_lft", "0")
-    network.run("ip", "address", "add", f"{V4}/32", "dev", INTERFACE, *left)
-    with paused.helper.greeted() as client:
+    leave(network, tmp_path, f"{V4}/32")
+    with paused_in(network, tmp_path) as paused, paused.helper.greeted() as client:
         paused.set_clock(20)
         wake(client)
         assert client.is_hung_up()
     assert present(network) == []
     told = [each for each in paused.helper.records() if each["type"] == "own"]
-    assert [(each["uid"], each["cluster"]) for each in told] == [(None, None)] * 2
+    assert [(each["uid"], each["cluster"]) for each in told] == [(0, "test")] * 2
     assert [each["outcome"] for each in told][1:] == ["removed"]
+
+
+def test_what_the_host_has_deprecated_stays_when_the_clock_is_set(
+    network: Namespace, tmp_path: Path
+) -> None:
+    """As an address of a router that has withdrawn its prefix, in a network that is allowed."""
+    before, after = f"{V6}/128", f"{V4}/32"
+    network.run("ip", "address", "add", before, "dev", INTERFACE, *DEPRECATED)
+    with paused_in(network, tmp_path) as paused:
+        network.run("ip", "address", "add", after, "dev", INTERFACE, *DEPRECATED)
+        with paused.helper.greeted() as client:
+            paused.set_clock(0.2)
+            wake(client)
+            assert client.is_hung_up()
+        with paused.helper.greeted() as client:
+            assert client.list()["addresses"] == []
+            assert [refused(client.add(each)) for each in (V4, V6)] == ["foreign"] * 2
+        assert paused.jumps() == [pytest.approx(0.2, abs=LEAST_JUMP_S)]
+    assert present(network) == [f"{INTERFACE} {after}", f"{INTERFACE} {before}"]
+    assert paused.own_doings() == []
 
 
 def test_a_clock_that_is_set_back_changes_nothing(network: Namespace, paused: Paused) -> None:

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from yaim_helper.asked import Asked
 from yaim_helper.clock import boottime as now
 from yaim_helper.connections import (
     MAX_CONNECTIONS,
@@ -15,6 +16,7 @@ from yaim_helper.connections import (
 )
 from yaim_helper.entries import Peer
 from yaim_helper.floods import MAX_USERS, TOLD_ONE_BY_ONE, Floods
+from yaim_helper.protocol import List, Ok
 from yaim_helper.sources import Sources
 
 from tests.helper.network import boottime
@@ -118,6 +120,27 @@ def test_what_is_removed_while_it_rests_does_not_come_back(
         sources.remove(each)
     sources.wake(2.0)
     assert sources.ready(0) == []
+
+
+# --- what is replied -----------------------------------------------------------------------------
+
+
+def test_who_does_not_take_a_reply_gets_no_more_and_what_was_asked_goes_on(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """An add that waits for the disk is over only when it is done, or not done."""
+    at = now()
+    first, second = (Asked(List(number, None), at, reply=Ok({})) for number in (1, 2))
+    second.reply = None
+    here = connection(1, pair[0])
+    here.asked.extend((first, second))
+    pair[1].close()
+    with pytest.raises(BrokenPipeError):
+        here.reply()
+    assert list(here.asked) == [second] and not here.takes_replies
+    second.reply = Ok({})
+    here.reply()
+    assert not here.asked
 
 
 # --- what is told --------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from yaim_helper.announce import BURST_S
 from yaim_helper.links import Changes, Links
 from yaim_helper.netlink import (
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     Link,
@@ -26,7 +28,14 @@ from yaim_helper.netlink import (
     messages,
 )
 
-from tests.helper.network import INTERFACE, PEER, capturing, new_network, wait_for
+from tests.helper.network import (
+    INTERFACE,
+    PEER,
+    add_many_links,
+    capturing,
+    new_network,
+    wait_for,
+)
 from tests.helper.process import (
     OK_ABSENT,
     OK_PRESENT,
@@ -56,9 +65,20 @@ def links(network: Namespace) -> Iterator[Links]:
 
 
 def settled(links: Links) -> None:
-    """Nothing more is told of what was done before."""
-    while links.read().names:
+    """Nothing more is told of what was done before, and all links are known."""
+    while links.read().names or links.mac_addresses() is None:
         time.sleep(0.01)
+
+
+def known(links: Links) -> frozenset[bytes] | None:
+    links.read()
+    return links.mac_addresses()
+
+
+def macs(network: Namespace) -> frozenset[bytes]:
+    """As `ip` shows them."""
+    shown = json.loads(network.run("ip", "-json", "link", "show"))
+    return frozenset(bytes.fromhex(each["address"].replace(":", "")) for each in shown)
 
 
 def wait_until_seen(links: Links, interface: str) -> None:
@@ -107,9 +127,8 @@ def test_another_mac_address_is_seen(network: Namespace, links: Links) -> None:
     wait_until_seen(links, INTERFACE)
 
 
-def test_what_does_not_matter_is_not_seen_twice(network: Namespace, links: Links) -> None:
-    network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
-    wait_until_seen(links, INTERFACE)  # nothing was known of it
+def test_what_does_not_matter_is_not_seen(network: Namespace, links: Links) -> None:
+    settled(links)
     network.run("ip", "link", "set", INTERFACE, "mtu", "1401")
     network.run("ip", "link", "set", PEER, "address", "02:00:00:00:00:99")
     seen: set[str] = set()
@@ -129,9 +148,9 @@ def test_an_interface_that_is_deleted_is_forgotten(network: Namespace, links: Li
 
     def is_forgotten() -> bool:
         assert links.read() == Changes()
-        return not links._known
+        return [each.name for each in links._known.values()] == ["lo"]
 
-    wait_for(is_forgotten, "it is forgotten")
+    wait_for(is_forgotten, "it is forgotten, and its other end")
 
 
 def test_an_overrun_says_that_anything_may_have_changed(network: Namespace, links: Links) -> None:
@@ -214,7 +233,7 @@ def test_another_way_to_the_same_mac_address_is_seen(
 @given(st.binary(max_size=80))
 def test_arbitrary_bytes_are_a_link_or_malformed(body: bytes) -> None:
     try:
-        assert isinstance(link(body), Link)
+        assert isinstance(link(body), Link | None)
     except MalformedMessage:
         pass
 
@@ -223,13 +242,87 @@ def test_a_link_is_read_as_ip_shows_it(network: Namespace, links: Links) -> None
     with network.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as told:
         told.bind((0, 1))
         network.run("ip", "link", "set", INTERFACE, "mtu", "1400")
-        links_told = [link(each.body) for each in messages(told.recv(1 << 16))]
         index = socket.if_nametoindex(INTERFACE)
+        expected = Link(index, INTERFACE, bytes.fromhex("020000000001"), is_usable=True)
+        links_told: list[Link | None] = []
         # The kernel may still be telling that the other end has come up.
-        while links_told[-1].index != index:
+        while expected not in links_told:
             links_told += [link(each.body) for each in messages(told.recv(1 << 16))]
-    mac = bytes.fromhex("020000000001")
-    assert Link(index, INTERFACE, mac, is_usable=True) in links_told
+
+
+# --- the MAC addresses of this host --------------------------------------------------------------
+
+
+def test_the_mac_addresses_of_all_interfaces_are_known_from_the_start(network: Namespace) -> None:
+    many = 60
+    add_many_links(network, many // 2)
+    with network.entered():
+        links = Links()
+    assert links.mac_addresses() is None, "the kernel has been asked, and not heard yet"
+    assert links.read() == Changes(), "what was there before is no change"
+    assert links.mac_addresses() == macs(network) and len(macs(network)) == many + 3
+    links.socket.close()
+
+
+def test_mac_addresses_that_come_and_go_are_kept_true(network: Namespace, links: Links) -> None:
+    settled(links)
+    for command in (
+        f"ip link set {INTERFACE} address 02:00:00:00:00:77",
+        "ip link add br0 type bridge",
+        f"ip link set {PEER} master br0",
+        f"ip link set {PEER} nomaster",
+        "ip link delete br0",
+        f"ip link set {INTERFACE} name other",
+    ):
+        network.run("sh", "-ec", command)
+        wait_for(lambda: known(links) == macs(network), command)
+
+
+def test_after_an_overrun_the_mac_addresses_are_asked_for_anew(
+    network: Namespace, links: Links
+) -> None:
+    settled(links)
+    room = links.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    links.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    for number in range(50):
+        network.run("ip", "link", "set", INTERFACE, "address", f"02:00:00:00:01:{number:02x}")
+    links.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
+    assert links.read().is_lost
+    assert links.mac_addresses() is None
+    assert links.read().is_lost, "what came before it"
+    wait_for(lambda: known(links), "all")
+    assert links.mac_addresses() == macs(network)
+
+
+def dump_end(flags: int, error: int) -> bytes:
+    """NLMSG_DONE."""
+    return struct.pack("=IHHIIi", 20, NLMSG_DONE, flags, 1, 0, error)
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "is_known"),
+    [(2, 0, True), (2 | NLM_F_DUMP_INTR, 0, False), (2, -12, False)],
+    ids=["whole", "torn", "failed"],
+)
+def test_only_a_whole_answer_tells_all_mac_addresses(
+    links: Links, flags: int, error: int, is_known: bool
+) -> None:
+    links._changed(dump_end(flags, error))
+    assert (links.mac_addresses() is not None) == is_known
+    settled(links)
+    assert links.mac_addresses() is not None, "it was asked for again"
+
+
+def test_a_kernel_that_cannot_be_asked_for_the_links_is_asked_again(links: Links) -> None:
+    settled(links)
+    links._knows_all = False
+    readable = links.socket
+    links.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    links.socket.close()
+    links._ask()
+    assert links.mac_addresses() is None and not links._is_asked
+    links.socket = readable
+    settled(links)
 
 
 # --- announcing then ---------------------------------------------------------------------------

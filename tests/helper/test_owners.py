@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from yaim_helper.chain import canonical
+from yaim_helper.entries import Owner, latest, renewals
+from yaim_helper.records import MAX_LINE_BYTES, open_chain
+from yaim_helper.server import MAX_CLUSTERS, MAX_CLUSTERS_OF_USER
+from yaim_helper.verify import Finding, Verification
 
 from tests.helper.network import INTERFACE, capturing, present
 from tests.helper.process import (
@@ -113,6 +118,49 @@ def test_an_owner_cannot_announce_what_another_holds(
         capture.announced()
         assert [refused(two.ask("announce", address=each)) for each in ONES] == ["foreign"] * 2
         assert [one.ask("announce", address=each)["result"] for each in ONES] == ["ok"] * 2
+
+
+def test_a_user_cannot_have_so_many_clusters_that_the_record_cannot_be_read(
+    network: Namespace, tmp_path: Path
+) -> None:
+    """Each name is in every line of renewals and in the marker, and takes twice its room there."""
+    config = policy(tmp_path / "audit", users=(0, NOBODY), limit=200)
+    tmp_path.chmod(0o755)
+    with running(network, tmp_path, config=config) as helper:
+        helper.socket.chmod(0o666)
+        for number in range(1, MAX_CLUSTERS_OF_USER + 4):
+            with helper.connect() as client:
+                reply = client.hello(f"{number:03}".ljust(255, '"'))
+                if reply["result"] != "ok":
+                    break
+                assert client.add(f"192.0.2.{number}") == OK_ABSENT
+                client.renew(deadline_in(60))
+        assert number == MAX_CLUSTERS_OF_USER + 1
+        assert (
+            reply["reason"] == f"{MAX_CLUSTERS_OF_USER} clusters of its user hold addresses already"
+        )
+        assert refused(reply) == "limit"
+        with helper.greeted("001".ljust(255, '"')), connected(helper.socket, NOBODY, "another"):
+            pass
+        assert helper.end() == 0
+        (told,) = [each for each in helper.records() if each["type"] == "renewals"]
+        assert len(told["owners"]) == MAX_CLUSTERS_OF_USER
+        assert verified(helper.audit_log) == []
+
+
+def test_the_longest_line_of_the_record_can_be_read() -> None:
+    owners = [Owner(2**32 - 1 - n, f"{n:04}".ljust(255, '"')) for n in range(MAX_CLUSTERS)]
+    deadlines = dict.fromkeys(owners, 9e9)
+    line = renewals(dict.fromkeys(owners, 10**9), deadlines)
+    marker = {"earlier": {"owners": latest(deadlines)}}
+    assert all(len(canonical(each)) < MAX_LINE_BYTES * 0.7 for each in (line, marker))
+
+
+def verified(audit_log: Path) -> list[Finding]:
+    findings: list[Finding] = []
+    for _ in Verification(open_chain(audit_log), findings.append).records():
+        pass
+    return findings
 
 
 def test_what_an_owner_has_given_up_another_may_have(

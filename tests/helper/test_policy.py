@@ -374,6 +374,18 @@ def test_a_link_into_a_directory_that_others_can_write_is_refused(tmp_path: Path
     assert f"{theirs}: can be written by others" in refusal(tmp_path / "helper.yml")
 
 
+def test_a_link_that_leads_through_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    """It ends in a directory of root's, as long as he wants that."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (tmp_path / "real.yml").write_text(GOOD)
+    (theirs / "link.yml").symlink_to(tmp_path / "real.yml")
+    os.chown(theirs, 65534, -1)
+    (tmp_path / "helper.yml").symlink_to(theirs / "link.yml")
+    told = f"{theirs}: belongs to uid 65534, expected root (chown root)"
+    assert refusal(tmp_path / "helper.yml") == told
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "helper.yml"
     assert refusal(path) == f"{path}: cannot be read: No such file or directory"

@@ -252,7 +252,8 @@ def test_what_the_helper_has_put_there_is_told(
     assert Tool(network, capsys).explain(file, "192.0.2.10", INTERFACE) == (
         FINE,
         [
-            "192.0.2.10/32 on veth0: it is there now because of the helper",
+            "192.0.2.10/32 on veth0: it is there now, because of the helper unless the host gives"
+            " such lifetimes",
             "192.0.2.10/32 on veth0: allowed by rule 1 (FILE:6)",
         ],
     )

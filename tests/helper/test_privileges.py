@@ -35,6 +35,7 @@ from tests.helper.process import (
     policy,
     running,
     started,
+    wait_until_ready,
 )
 from yaim.lab.namespaces import DIES_WITH_US, Namespace
 
@@ -60,7 +61,6 @@ DROPPED = {
     "CapBnd": NONE,
     "CapAmb": NONE,
     "NoNewPrivs": "1",
-    "Threads": "1",
 }
 AS_SYSTEMD = (
     "setpriv",
@@ -85,7 +85,15 @@ def directory() -> Iterator[Path]:
 
 
 def status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    """The same of its two threads, when it is at work: else they would not have the same power."""
+    tasks = sorted(Path(f"/proc/{pid}/task").iterdir())
+    one, *others = [(each / "status").read_text().splitlines() for each in tasks]
+    whole = of(one)
+    assert [of(each) for each in others] == [whole] * len(others)
+    return whole
+
+
+def of(lines: list[str]) -> dict[str, str]:
     whole = {name: " ".join(value.split()) for name, value in (x.split(":", 1) for x in lines)}
     return {name: whole[name] for name in DROPPED}
 
@@ -170,9 +178,9 @@ def test_it_is_one_process_for_all_its_life(network: Namespace, directory: Path)
     with at_work(network, directory, user=USER) as helper:
         assert limit(helper.pid, "Max processes") == ["0", "0"]
         works(network, helper)
-        tasks = Path(f"/proc/{helper.pid}/task")
-        assert [task.name for task in tasks.iterdir()] == [str(helper.pid)]
-        assert (tasks / str(helper.pid) / "children").read_text() == ""
+        # One of its threads writes the record, one closes connections.
+        tasks = list(Path(f"/proc/{helper.pid}/task").iterdir())
+        assert [(task / "children").read_text() for task in tasks] == [""] * 3
 
 
 def test_its_record_becomes_the_users_with_all_that_is_in_it(
@@ -250,6 +258,29 @@ def test_started_as_systemd_does_it_needs_nothing_more(network: Namespace, direc
             assert limit(helper.pid, "Max processes") == ["0", "0"]
             works(network, helper)
     assert {each.stat().st_uid for each in helper.audit_log.iterdir()} == {UID}
+
+
+def test_as_a_user_it_makes_its_socket_where_that_user_may(
+    network: Namespace, directory: Path
+) -> None:
+    """With the directory for it. That what is there is root's is asked of root only."""
+    record = record_of(directory, UID)
+    theirs = directory / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, UID, -1)
+    config, path = directory / "helper.yml", theirs / "new" / "helper.sock"
+    config.write_text(f"users: [{USER}]\nrules: []\naudit-log: {record}\n")
+    files = (f"--config={config}", f"--socket={path}")
+    with (directory / "log").open("wb") as log:
+        command = (*AS_SYSTEMD, "--", sys.executable, "-I", "-m", "yaim_helper", *files)
+        process = network.start(command, log)
+        try:
+            wait_until_ready(Helper(process, path, record, directory / "log"))
+            assert path.stat().st_uid == UID
+            assert path.stat().st_mode & 0o777 == 0o660
+        finally:
+            process.terminate()
+            process.wait(ANSWER_WITHIN_S)
 
 
 IN_A_SANDBOX = """
@@ -469,6 +500,44 @@ def test_a_directory_that_others_can_write_is_not_given_away(directory: Path) ->
     assert str(error.value) == f"{record}: can be written by others than root (chmod go-w)"
 
 
+def test_a_directory_that_others_can_exchange_is_not_given_away(directory: Path) -> None:
+    """By a link, for one that is root's and empty."""
+    theirs = directory / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, UID, -1)
+    roots = record_of(directory, 0)
+    (theirs / "audit").symlink_to(roots)
+    with (
+        pytest.raises(PrivilegesError) as error,
+        record_directory(theirs / "audit", nobody()),
+    ):
+        pass
+    assert str(error.value) == (
+        f"{theirs / 'audit'}: is not given to {USER} as others can exchange it:"
+        f" {theirs}: belongs to uid {UID}, expected root (chown root)"
+    )
+    assert roots.stat().st_uid == 0
+
+
+def test_a_record_may_be_made_where_a_group_can_write(directory: Path) -> None:
+    """As in /var/log in Ubuntu; but what is there is not given away: it may be any of root's."""
+    shared = directory / "log"
+    shared.mkdir()
+    shared.chmod(0o775)
+    for _ in range(2):
+        with record_directory(shared / "audit", nobody()):
+            pass
+        assert (shared / "audit").stat().st_uid == UID
+    roots = shared / "other"
+    roots.mkdir()
+    (shared / "link").symlink_to(directory)
+    for each in (roots, shared / "link" / "log" / "other"):
+        fault = pytest.raises(PrivilegesError, match="others can exchange it")
+        with fault, record_directory(each, nobody()):
+            pass
+    assert roots.stat().st_uid == 0
+
+
 def test_what_is_in_a_directory_of_the_user_is_not_given_to_him(directory: Path) -> None:
     """He could have put there what is not his."""
     record = record_of(directory, UID)
@@ -512,13 +581,21 @@ def test_root_that_may_not_give_away_files_says_so(network: Namespace, directory
     )
 
 
+def test_where_it_may_have_no_second_thread_it_says_so(network: Namespace, directory: Path) -> None:
+    assert refusal(network, directory, user=USER, around=("prlimit", "--nproc=0")) == (
+        EX_CANNOT_START,
+        "yaim-helper: can't start new thread: two are needed besides the first\n",
+    )
+
+
 # --- what it could do if it were taken over -------------------------------------------------------
 
 
 TRIED = """
 import os, resource, socket, sys
-from yaim_helper.privileges import User, drop_to
+from yaim_helper.privileges import User, drop_to, start_nothing_more
 drop_to(User("user", int(sys.argv[1]), int(sys.argv[2])))
+start_nothing_more()
 try:
     eval(sys.argv[3])
     told = "done"

@@ -65,6 +65,7 @@ REQUESTS: dict[str, Request] = {
 }
 
 HEAD = {"seq": 7, "hash": "0" * 64}
+COPY = {"address": "192.0.2.10", "interface": "eth0", "prefix": 24}
 
 SENT: dict[str, tuple[int, Reply]] = {
     "added": (2, Ok({"was": "absent"})),
@@ -78,9 +79,14 @@ SENT: dict[str, tuple[int, Reply]] = {
     "add failed": (2, Failed(19, "no such device")),
     "removed": (4, Ok({"was": "present"})),
     "was not there": (4, Ok({"was": "absent"})),
+    "removed, beside a copy of the host's own": (4, Ok({"was": "present", "copies": [COPY]})),
     "remove failed": (4, Failed(None, "unknown")),
     "renewed": (5, Ok({"missing": [], "head": HEAD})),
     "renewed but for one": (5, Ok({"missing": ["192.0.2.10"], "head": HEAD})),
+    "renewed, beside a copy of the host's own": (
+        5,
+        Ok({"missing": [], "head": HEAD, "copies": [COPY]}),
+    ),
 }
 
 

@@ -84,7 +84,7 @@ def test_the_types_are_those_that_are_documented() -> None:
         (("--outcome", "refused", "--outcome", "ok"), [4, 6]),
         (("--type", "held", "--type", "intent"), [2, 3, 5]),
         (("--cluster", "other"), [5, 6]),
-        (("--cluster", "c", "--cluster", "other"), [3, 4, 5, 6, 7]),
+        (("--cluster", "c", "--cluster", "other"), [2, 3, 4, 5, 6, 7]),
         (("--cluster", "nobody"), []),
     ],
 )

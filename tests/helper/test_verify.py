@@ -148,7 +148,7 @@ def test_each_cut_tail_is_found_by_a_head(tmp_path: Path, capsys: Any) -> None:
         assert status == Damage.HEAD
         assert out.splitlines()[-2] == (
             f"{writer.directory}: head mismatch: db1 told its head at record {writer.seq}, and the"
-            f" record ends with {left} there: its tail was cut"
+            f" record ends with {left} there: its tail was cut, or that line is not its helper's"
         )
     assert run(capsys, "verify", "--heads", heads, writer.save())[0] == 0
 
@@ -385,7 +385,12 @@ def test_a_marker_that_is_none_cannot_be_read(tmp_path: Path, text: bytes) -> No
 def test_two_heads_of_one_record_cannot_both_be_true(tmp_path: Path) -> None:
     writer = written(tmp_path / "db1")
     told = [f"audit head host=db1 seq={writer.seq} hash={each}" for each in (writer.hash, "f" * 64)]
-    assert kinds(writer.directory, heads=read_heads(told)) == [Damage.HEAD]
+    (wrong,) = found(writer.directory, heads=read_heads(told))
+    assert (wrong.damage, wrong.text) == (
+        Damage.HEAD,
+        f"the heads that were told of record {writer.seq} contradict each other: one is that of"
+        " this record; another was not told by its helper, or all was written anew",
+    )
 
 
 def test_old_heads_are_remembered_only_so_far(tmp_path: Path) -> None:
@@ -430,6 +435,17 @@ def test_intents_that_wait_for_ever_are_not_all_remembered(tmp_path: Path) -> No
     told = found(writer.save())
     assert len(told) == MAX_REMEMBERED + 1
     assert told[0].text == f"none came within {MAX_REMEMBERED} requests"
+
+
+def test_equal_intents_that_wait_for_ever_are_not_all_remembered(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "db1").start(1.0)
+    for _ in range(MAX_REMEMBERED + 1):
+        writer.intent(2.0, "remove", A)
+        writer.ids -= 1
+    told = found(writer.save())
+    assert len(told) == MAX_REMEMBERED + 1
+    assert told[0].text == f"none came within {MAX_REMEMBERED} requests"
+    assert told[1].text == "the record ends before it tells what came of it"
 
 
 def test_a_segment_that_the_helper_could_not_go_on_with_is_a_gap(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Prints what was done, and for the first failing seed the smallest story found. E
 import argparse
 import os
 import sys
+from functools import partial
 from multiprocessing import Pool
 
 from tests.sim.faults import draw
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--mutations", action="store_true", help="show that the checker bites")
     arguments = parser.parse_args()
     if arguments.mutations:
-        return show_mutations(arguments.seeds)
+        return show_mutations(arguments.seeds, arguments.processes)
     tally = play_many(arguments.first, arguments.seeds, arguments.processes)
     print("\n".join(tally.lines()))
     if not tally.failed:
@@ -36,13 +37,16 @@ def main() -> int:
     return 1
 
 
-def show_mutations(max_seeds: int) -> int:
-    print("seeds  mutation: what broke")
+def show_mutations(max_seeds: int, processes: int) -> int:
+    """What a search finds, whatever seeds are known."""
+    print("seed  mutation: what broke")
     missed = 0
-    for mutation in MUTATIONS:
-        caught = catch(mutation, max_seeds)
-        missed += caught.invariant is None
-        print(f"{caught.seeds:5}  {caught.mutation}: {caught.invariant or 'NOT CAUGHT'}")
+    search = partial(catch, max_seeds=max_seeds, is_searched=True)
+    with Pool(processes) as pool:
+        for caught in pool.imap(search, MUTATIONS):
+            missed += caught.invariant is None
+            told = caught.invariant or "NOT CAUGHT"
+            print(f"{caught.seed:4}  {caught.mutation}: {told}", flush=True)
     return 1 if missed else 0
 
 

@@ -1,15 +1,18 @@
 """The invariants, looked at whenever something could break them.
 
 A host is excused for a while, and told apart in the count, where yaim promises nothing: its virtual
-machine was paused, or somebody revoked its lease by hand. When all leases are lost at once, only an
-address is excused that was taken by a node that could not know it.
+machine was paused, somebody revoked its lease by hand, or its kernel held its routing lock until
+its lease had ended. When all leases are lost at once, only an address is excused that was taken by
+a node that could not know it.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from tests.sim.helper import INTERFACES
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -22,7 +25,8 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.deadline import HELPER_GRACE_S
-from yaim.core.model import Address, Boottime, Mark, NodeName, PoolEntry
+from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
+from yaim.core.state import Phase
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -50,7 +54,17 @@ SPINS = "a core has its rests"
 RESTLESS = "no move left to make"
 NOT_BACK = "what was held is back where it was after all leases were lost"
 STILL_WAITING = "a wait has its end"
+NOT_KEPT = "what is held stays while its entry is wrong"
+NOT_GIVEN_UP = "who cannot serve gives up all of it, also when etcd is full"
 NOT_HANDED_OVER = "who cannot serve hands over"
+ELSEWHERE = "no add of what a live node has for another reason"
+NOT_TOLD = "a node says what it has for another reason"
+NOT_TRIED = "what every node refused is taken when one does not any more"
+STORM = "what is refused is tried every few seconds and not more often"
+NOT_AGREED = "nodes of different versions come to the same answer"
+NOT_OURS = "a node keeps its lease, whatever is put under its name"
+COVERED = "nobody has an address whose mark was covered, until that is deleted by hand"
+NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
 MAX_STEPS = 50_000
@@ -66,6 +80,8 @@ class Checker:
         """Where each address is."""
         self._hastily_taken: dict[Address, float] = {}
         """By a node that did not know of a loss of leases; until when others may have it."""
+        self._said: dict[tuple[NodeName, Address], float] = {}
+        """What nodes say in etcd that they have for another reason, and since when."""
         self.losses_until = 0.0
         """Until then a loss of all leases is not over."""
         self.moves = 0
@@ -94,6 +110,10 @@ class Checker:
         now = self._world.timeline.now
         until = max(host.excused_until for host in on)
         until = max(until, self._hastily_taken.get(address, 0.0))
+        held_up_until = max(host.held_up_until for host in on)
+        if until <= now < held_up_until:
+            self.counts["overlap, held up by a kernel"] += 1
+        until = max(until, held_up_until)
         if now < self.losses_until:
             self.counts["overlap after a loss"] += 1
         if until <= now:
@@ -117,9 +137,21 @@ class Checker:
         elif self._world.timeline.now < self.losses_until:
             self.counts["marks after a loss"] += 1
         node = self._world.etcd.nodes.get(mark.holder)
-        anywhere = PoolEntry(mark.address)
-        if node is None or node.lease != mark.lease or not node.can_hold(anywhere):
+        if node is not None and mark.address in node.advertisement.refused:
+            self.counts["tried although it was refused"] += 1
+            willing = replace(node.advertisement, refused=frozenset[Address]())
+            node = replace(node, advertisement=willing)
+        offers = node is not None and any(
+            node.can_hold(PoolEntry(mark.address, interface)) for interface in INTERFACES
+        )
+        offers = offers and node is not None and node.advertisement.takes
+        if node is None or node.lease != mark.lease or not offers:
             raise Broken(NO_RIGHT, f"{mark.holder} gets the mark of {mark.address}: it is {node}")
+
+    def etcd_changed(self, nodes: Mapping[NodeName, Node]) -> None:
+        now = self._world.timeline.now
+        said = [(name, a) for name, node in nodes.items() for a in node.advertisement.present]
+        self._said = {each: self._said.get(each, now) for each in said}
 
     def mark_deleted(self, mark: Mark) -> None:
         """Whoever held the mark does not have the address any more: others may take it now."""
@@ -132,11 +164,24 @@ class Checker:
         if self._is_excused(host):
             self.counts["excused deletion"] += 1
             return
+        if self._world.timeline.now < host.held_up_until:
+            # Its lease has ended: what it releases itself _check_release has looked at.
+            self.counts["deletion, held up by a kernel"] += 1
+            return
         raise Broken(MARK_GONE, f"{mark.address} is on {host.name}, and its mark is deleted")
+
+    def cover_gone(self) -> None:
+        """What was put over a mark goes, with its lease or by hand. Whoever has not seen that his
+        mark was covered may have the address, and now somebody else may take it."""
+        now = self._world.timeline.now
+        for host in self._world.hosts.values():
+            if now < host.unmarked_until:
+                host.excused_until = max(host.excused_until, host.unmarked_until)
 
     def _is_excused(self, host: "Host") -> bool:
         """Whether it may have what it has no mark of."""
-        return self._world.timeline.now < max(host.excused_until, host.bereft_until)
+        until = max(host.excused_until, host.bereft_until, host.unmarked_until)
+        return self._world.timeline.now < until
 
     def all_leases_are_lost(self) -> None:
         """They go now. Until the deadline that it has, a host may think that it has its lease; a
@@ -163,6 +208,7 @@ class Checker:
         self.counts[type(action).__name__] += 1
         if isinstance(action, AddAddress):
             self._check_mark(host, action)
+            self._check_nowhere_else(host, action.address)
             self._check_deadline(host, action.deadline)
         elif isinstance(action, RenewAddresses):
             self._check_deadline(host, action.deadline)
@@ -180,6 +226,19 @@ class Checker:
         is_ours = is_ours and (mark.holder, mark.lease) == (host.name, lease.id)  # type: ignore[union-attr]
         if not is_ours and not self._is_excused(host):
             raise Broken(NO_MARK, f"{host.name} adds {add.address}, and its mark is {mark}")
+
+    def _check_nowhere_else(self, host: "Host", address: Address) -> None:
+        """What another node has, as this one knows, it only puts back where it had it."""
+        before = host.before.local.get(address) if host.before is not None else None
+        if address in host.kernel.ours or (before and before.phase is not Phase.ABSENT):
+            return
+        self.counts["new address"] += 1
+        view = host.state.view if host.state is not None else None
+        known = present_on(address, view.nodes) if view is not None else ()
+        long_ago = host.knows_all_before()
+        said = [who for (who, what), at in self._said.items() if what == address and at < long_ago]
+        for name in (*(name for name, _ in known), *said):
+            raise Broken(ELSEWHERE, f"{host.name} adds {address}, which {name} says it has")
 
     def _check_deadline(self, host: "Host", deadline: Boottime) -> None:
         now = self._world.timeline.now
@@ -207,6 +266,8 @@ class Checker:
     def _why_unsure(self, host: "Host", address: Address) -> str | None:
         if address in host.kernel.ours:
             return "which is on its interface"
+        if address in host.kernel.under_way:
+            return "which a request that waits in its kernel puts there"
         helper, now = host.helper, host.clock()
         if helper is None:
             return None
@@ -228,6 +289,7 @@ def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
     may_hold = {}
     for address, entry in world.etcd.pool.items():
         able = frozenset(world.hosts) - entry.exclude
+        able -= {node.name for node in nodes if node.advertisement.schema < entry.schema}
         mark = world.etcd.marks.get(address)
         if not able <= waiting:
             able -= waiting

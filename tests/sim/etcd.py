@@ -3,10 +3,14 @@
 No TTL below a minimum. What has expired goes at the next scan, twice a second; until then a
 keepalive of it is not answered, and it can still bear keys. A new leader starts every lease at its
 full TTL, and a little more. Without a leader nothing is answered and nothing expires.
+
+Full (NOSPACE), it grants no lease. What else it refuses depends: see Refuses. Some of the writes
+that it refuses are done all the same (server/etcdserver/apply, quotaApplierV3).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 from math import inf
 from typing import TypeAlias, assert_never
 
@@ -24,6 +28,7 @@ from yaim.core.actions import (
 from yaim.core.events import (
     ClusterRead,
     Event,
+    LeaseFailed,
     LeaseGone,
     LeaseKept,
     LeaseRevoked,
@@ -36,6 +41,7 @@ from yaim.core.events import (
 )
 from yaim.core.model import (
     Address,
+    Advertisement,
     Boottime,
     ClusterView,
     LeaseId,
@@ -51,7 +57,13 @@ from yaim.core.model import (
 SCAN_EVERY_S = 0.5
 EXTENDED_S = 1.0
 """What a new leader adds to each TTL: an election timeout."""
+DONE_ONE_IN = 5
+"""Of the writes that a full etcd refuses, the first among them. Fewer really, but enough to see
+what comes of it."""
 NO_LEASE = LeaseId(0)
+NOBODY = NodeName("nobody")
+WITHOUT_END_S = 1_000_000
+"""The TTL of a lease of somebody else's."""
 
 EtcdAction: TypeAlias = (
     ReadCluster
@@ -63,6 +75,17 @@ EtcdAction: TypeAlias = (
     | ClaimMarks
     | ReleaseMarks
 )
+
+
+class Refuses(Enum):
+    """What a full etcd refuses, besides leases."""
+
+    NOTHING = "nothing"
+    """What stands in nested transactions takes no space."""
+    PUTS = "puts"
+    """Should that be mended one day."""
+    WRITES = "writes"
+    """Before 3.4.20 and 3.5.7: every transaction, when it is full to its last byte."""
 
 
 @dataclass(slots=True)
@@ -79,21 +102,30 @@ class ModelEtcd:
         on_change: Callable[[ClusterView], None],
         on_mark_made: Callable[[Mark], None],
         on_mark_deleted: Callable[[Mark], None],
+        on_cover_gone: Callable[[], None],
     ) -> None:
         self._timeline = timeline
         self._min_ttl_s = min_ttl_s
         self._on_change = on_change
         self._on_mark_made = on_mark_made
         self._on_mark_deleted = on_mark_deleted
+        self._on_cover_gone = on_cover_gone
         self.revision = 1
         self.pool: dict[Address, PoolEntry] = {}
         self.wrong: tuple[WrongEntry, ...] = ()
         self.nodes: dict[NodeName, Node] = {}
         self.marks: dict[Address, Mark] = {}
+        self.stray_nodes: dict[NodeName, Node] = {}
+        self.stray_marks: dict[Address, Mark] = {}
+        """Without a lease, or put over another one."""
         self.leases: dict[LeaseId, ModelLease] = {}
         self._last_lease = 0x100
         self.down_until = 0.0
         """Without a leader, or frozen, until then."""
+        self._full_until = 0.0
+        self._refuses = Refuses.NOTHING
+        self._refused = 0
+        """Writes, since it is full."""
         self._view: ClusterView | None = None
         self._scan()
 
@@ -114,6 +146,8 @@ class ModelEtcd:
                 frozen_mapping(self.nodes),
                 frozen_mapping(self.marks),
                 self.wrong,
+                frozen_mapping(self.stray_nodes),
+                frozen_mapping(self.stray_marks),
             )
         return self._view
 
@@ -127,6 +161,23 @@ class ModelEtcd:
     def freeze(self, seconds: float) -> None:
         """All of it, as with SIGSTOP: it goes on with what it had, and the same leader."""
         self.down_until = max(self.down_until, self._timeline.now + seconds)
+
+    def fill(self, seconds: float, refuses: Refuses) -> None:
+        """No space for so long."""
+        self._full_until = self._timeline.now + seconds
+        self._refuses = refuses
+        self._refused = 0
+
+    def _why_full(self, action: EtcdAction) -> str | None:
+        """Why the request is refused, if it is because there is no space."""
+        refused: tuple[type[EtcdAction], ...] = (GrantLease,)
+        if self._refuses is not Refuses.NOTHING:
+            refused += (AdvertiseNode, ClaimMarks)
+        if self._refuses is Refuses.WRITES:
+            refused += (WithdrawNode, ReleaseMarks)
+        if self._timeline.now < self._full_until and isinstance(action, refused):
+            return "database space exceeded"
+        return None
 
     def elect_now(self) -> None:
         self.down_until = self._timeline.now
@@ -144,6 +195,7 @@ class ModelEtcd:
         started with."""
         lost = some or tuple(self.leases)
         self._delete([mark for mark in self.marks.values() if mark.lease in lost])
+        self._uncover(lost)
         self.nodes = {name: node for name, node in self.nodes.items() if node.lease not in lost}
         for lease in lost:
             del self.leases[lease]
@@ -153,6 +205,8 @@ class ModelEtcd:
         """A new etcd in which somebody has put the same pool: revisions start anew."""
         self.lose_leases()
         self.marks.clear()
+        self.stray_nodes.clear()
+        self.stray_marks.clear()
         self.revision = len(self.pool)
         self._changed()
 
@@ -170,6 +224,12 @@ class ModelEtcd:
         self.pool[entry.address] = entry
         self._changed()
 
+    def mend_entries(self) -> None:
+        """Those that no node can hold as they are."""
+        for entry in list(self.pool.values()):
+            if entry.fault or entry.interface == "eth9":
+                self.put_entry(replace(entry, fault="", interface=None))
+
     def delete_entry(self, address: Address) -> None:
         if self.pool.pop(address, None) is not None:
             self._changed()
@@ -178,20 +238,61 @@ class ModelEtcd:
         self.wrong = wrong
         self._changed()
 
-    def put_stray_mark(self, address: Address) -> None:
-        """A mark without a lease, of a node that there is not."""
-        if address not in self.marks:
-            self._mark(address, NodeName("nobody"), NO_LEASE)
+    def put_mark(
+        self, address: Address, holder: NodeName = NOBODY, lease: LeaseId = NO_LEASE
+    ) -> None:
+        """A mark; perhaps over another one. Without a lease, or a live one."""
+        is_over_another = address in self.marks or address in self.stray_marks
+        mark = Mark(address, holder, lease, Revision(self.revision + 1), is_over_another)
+        self.marks.pop(address, None)
+        self.stray_marks.pop(address, None)
+        if is_over_another or not lease:
+            self.stray_marks[address] = mark
+        else:
+            self.marks[address] = mark
+        self._changed()
+
+    def delete_stray_mark(self, address: Address) -> None:
+        if self.stray_marks.pop(address, None) is not None:
             self._changed()
 
-    def delete_stray_marks(self) -> None:
-        self._delete([mark for mark in self.marks.values() if mark.lease == NO_LEASE])
+    def put_stray_node(self, name: NodeName, advertisement: Advertisement) -> None:
+        """An advertisement without a lease; perhaps over another one."""
+        self.nodes.pop(name, None)
+        revision = Revision(self.revision + 1)
+        self.stray_nodes[name] = Node(name, advertisement, NO_LEASE, revision)
+        self._changed()
+
+    def delete_stray_nodes(self) -> None:
+        self.stray_nodes.clear()
+        self._changed()
+
+    def copy_node(self, name: NodeName, ttl_s: int, session: str | None = None) -> None:
+        """What it advertises somebody puts under another lease, perhaps as if another host did."""
+        self._last_lease += 1
+        number = LeaseId(self._last_lease)
+        self.leases[number] = ModelLease(ttl_s, self._timeline.now + ttl_s)
+        revision = Revision(self.revision + 1)
+        told = self.nodes[name].advertisement
+        told = replace(told, session=told.session if session is None else session)
+        self.nodes[name] = Node(name, told, number, revision)
         self._changed()
 
     # --- requests --------------------------------------------------------------------------
 
     def do(self, action: EtcdAction, me: NodeName, sent_at: Boottime) -> Event | None:
         """Carry out a request; its answer, None if it has to wait."""
+        why_full = self._why_full(action)
+        if why_full is None:
+            return self._do(action, me, sent_at)
+        if isinstance(action, GrantLease | KeepLease | RevokeLease | ReadCluster):
+            return LeaseFailed(why_full)
+        self._refused += 1
+        if self._refused % DONE_ONE_IN == 1:
+            self._do(action, me, sent_at)
+        return WriteFailed(action.request, why_full, is_full=True)
+
+    def _do(self, action: EtcdAction, me: NodeName, sent_at: Boottime) -> Event | None:
         match action:
             case ReadCluster():
                 return ClusterRead(self.view())
@@ -219,10 +320,10 @@ class ModelEtcd:
             case WithdrawNode():
                 if not self._stands(me, action.advertised):
                     return WriteFailed(action.request, "our advertisement was changed")
-                node = self.nodes.pop(me, None)
+                node = self.nodes.pop(me, None) or self.stray_nodes.pop(me, None)
                 if self._delete(action.release) or node is not None:
                     self._changed()
-                return NodeWithdrawn(action.request)
+                return NodeWithdrawn(action.request, Revision(self.revision))
             case ClaimMarks():
                 return self._claim(action, me)
             case ReleaseMarks():
@@ -244,6 +345,7 @@ class ModelEtcd:
         revision = Revision(self.revision + 1)
         node = Node(me, action.advertisement, action.lease, revision)
         self.nodes[me] = node
+        self.stray_nodes.pop(me, None)
         self._changed()
         return NodeAdvertised(action.request, node)
 
@@ -251,7 +353,8 @@ class ModelEtcd:
         if not self._stands(me, action.advertised):
             lost = frozenset(action.addresses)
             return MarksClaimed(action.request, (), lost, Revision(self.revision))
-        free = [a for a in action.addresses if a in self.pool and a not in self.marks]
+        marked = self.marks.keys() | self.stray_marks.keys()
+        free = [a for a in action.addresses if a in self.pool and a not in marked]
         if free and action.lease not in self.leases:
             return WriteFailed(action.request, "lease not found")
         marks = tuple(self._mark(each, me, action.lease) for each in free)
@@ -262,7 +365,7 @@ class ModelEtcd:
 
     def _stands(self, me: NodeName, revision: Revision) -> bool:
         """Whether the node's advertisement is that of this revision; 0: there is none."""
-        node = self.nodes.get(me)
+        node = self.nodes.get(me) or self.stray_nodes.get(me)
         return revision == (node.revision if node is not None else 0)
 
     # --- changes ---------------------------------------------------------------------------
@@ -278,6 +381,10 @@ class ModelEtcd:
         """Those of the marks that are still the same; told before they are gone."""
         same = []
         for mark in marks:
+            stray = self.stray_marks.get(mark.address)
+            if stray is not None and stray.revision == mark.revision:
+                del self.stray_marks[mark.address]
+                same.append(mark.address)
             known = self.marks.get(mark.address)
             if known is not None and known.revision == mark.revision:
                 self._timeline.tell("etcd", f"the mark of {known.holder} on {mark.address} goes")
@@ -291,10 +398,19 @@ class ModelEtcd:
         marks = [mark for mark in self.marks.values() if mark.lease == number]
         nodes = [name for name, node in self.nodes.items() if node.lease == number]
         self._delete(marks)
+        is_uncovered = self._uncover((number,))
         for name in nodes:
             del self.nodes[name]
-        if marks or nodes:
+        if marks or nodes or is_uncovered:
             self._changed()
+
+    def _uncover(self, lost: tuple[LeaseId, ...]) -> bool:
+        """What stands under these leases over another mark goes with them; whether any does."""
+        gone = [address for address, mark in self.stray_marks.items() if mark.lease in lost]
+        for address in gone:
+            self._on_cover_gone()
+            del self.stray_marks[address]
+        return bool(gone)
 
     def _changed(self) -> None:
         self.revision += 1

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.sim.etcd import NO_LEASE, NOBODY, WITHOUT_END_S, Refuses
 from tests.sim.timeline import address
-from yaim.core.model import PoolEntry, WrongEntry
+from yaim.core.model import Address, LeaseId, NodeName, PoolEntry, WrongEntry
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -184,10 +185,32 @@ def _record_fails(world: "World", fault: Fault) -> None:
     world.timeline.later(fault.seconds, again)
 
 
+def _record_purged(world: "World", fault: Fault) -> None:
+    """While the helper does not run, which knows nothing then of what it has put there."""
+    _helper_killed(world, fault)
+    kernel = world.host(fault.host).kernel
+    kernel.unrecorded |= kernel.ours.keys() | kernel.under_way
+    if fault.number % 2:
+        _coordinator_killed(world, fault)
+
+
+def _disk_hangs(world: "World", fault: Fault) -> None:
+    """The one of the helper's record."""
+    host = world.host(fault.host)
+    host.does_disk_hang = True
+    seconds = fault.seconds * (1.0, 0.1, 0.3)[fault.number % 3]
+    world.timeline.later(seconds, host.disk_answers)
+
+
 def _reloaded(world: "World", fault: Fault) -> None:
     host = world.host(fault.host)
     interval_s = (0.5, 1.0, 2.0)[fault.number % 3]
     host.change_settings(interval_s, has_other_check=fault.number % 2 == 0)
+
+
+def _check_added(world: "World", fault: Fault) -> None:
+    """By SIGHUP; its first answer takes its time."""
+    world.host(fault.host).add_slow_check(fault.seconds)
 
 
 # --- the host -----------------------------------------------------------------------------------
@@ -223,30 +246,44 @@ def _clock_set(world: "World", fault: Fault) -> None:
 def _link_down(world: "World", fault: Fault) -> None:
     """Without a carrier, or set down as well."""
     host = world.host(fault.host)
-    host.set_link(is_up=False, is_interface_up=fault.number % 2 == 0)
+    interface = ("eth0", "eth0", "eth1")[fault.number // 2 % 3]
+    host.set_link(interface, is_up=False, is_interface_up=fault.number % 2 == 0)
 
     def again() -> None:
         if not world.is_healed:
-            host.set_link(is_up=True, is_interface_up=True)
+            host.set_link(interface, is_up=True, is_interface_up=True)
 
     world.timeline.later(fault.seconds, again)
+
+
+def _routing_lock_held(world: "World", fault: Fault) -> None:
+    """RTNL: no address comes or goes meanwhile, whoever wants it, nor by the end of its
+    lifetime."""
+    world.host(fault.host).hold_routing_lock(fault.seconds)
 
 
 def _address_deleted(world: "World", fault: Fault) -> None:
     """By hand: ip address delete."""
     kernel = world.host(fault.host).kernel
     ours = sorted(kernel.ours)
-    if ours:
+    if ours and not kernel.is_held:
         kernel.delete(ours[fault.number % len(ours)])
 
 
 def _address_foreign(world: "World", fault: Fault) -> None:
-    """Somebody has added it by hand, with another prefix length."""
+    """Somebody has added it by hand, with another prefix length, and removes it again."""
     entry = world.entry(fault.number)
-    foreign = world.host(fault.host).kernel.foreign
+    kernel = world.host(fault.host).kernel
     if entry is not None:
-        foreign.add(entry)
-        world.timeline.later(fault.seconds, lambda: foreign.discard(entry))
+        kernel.add_foreign(entry)
+
+        def again() -> None:
+            if not world.is_healed:
+                kernel.delete_foreign(entry)
+
+        if fault.number % 2:
+            world.timeline.later(fault.seconds / 2, lambda: kernel.fade(entry))
+        world.timeline.later(fault.seconds, again)
 
 
 # --- its service --------------------------------------------------------------------------------
@@ -301,6 +338,11 @@ def _watch_cut(world: "World", fault: Fault) -> None:
     world.host(fault.host).wire.watch_cut_until = world.timeline.now + fault.seconds
 
 
+def _blind(world: "World", fault: Fault) -> None:
+    """It can read nothing, as there is too much, and keeps its lease."""
+    world.host(fault.host).blind(fault.seconds * (1, 3)[fault.number % 2])
+
+
 def _slow(world: "World", fault: Fault) -> None:
     world.host(fault.host).wire.slow_until = world.timeline.now + fault.seconds
 
@@ -318,6 +360,10 @@ def _leader_lost(world: "World", fault: Fault) -> None:
 
 def _etcd_frozen(world: "World", fault: Fault) -> None:
     world.etcd.freeze(fault.seconds)
+
+
+def _etcd_full(world: "World", fault: Fault) -> None:
+    world.etcd.fill(fault.seconds, tuple(Refuses)[fault.number % 3])
 
 
 def _leader_moved(world: "World", fault: Fault) -> None:
@@ -369,18 +415,112 @@ def _entry_changed(world: "World", fault: Fault) -> None:
         world.etcd.put_entry(PoolEntry(entry, exclude=exclude or frozenset(), prefer=prefer))
 
 
+def _entry_moved(world: "World", fault: Fault) -> None:
+    """To another interface, or with another prefix length; to one that no node has; or so that no
+    node understands it."""
+    entry = world.entry(fault.number)
+    if entry is not None:
+        interface = (None, "eth0", "eth1", "eth1", "eth9")[fault.number % 5]
+        prefix = (None, 24)[fault.number // 5 % 2]
+        typo = "a trailing comma" if fault.number // 10 % 3 == 0 else ""
+        world.etcd.put_entry(PoolEntry(entry, interface, prefix, fault=typo))
+
+
+def _settings_moved(world: "World", fault: Fault) -> None:
+    """Another interface or netmask in yaim.yml, and SIGHUP."""
+    host = world.host(fault.host)
+    interface, netmask = ("eth0", "eth1")[fault.number % 2], (32, 24)[fault.number // 2 % 2]
+    host.settings = replace(host.settings, interface=interface, prefix_length_4=netmask)
+    host.reload()
+
+
+def _interface_fails(world: "World", fault: Fault) -> None:
+    """What is to go there from another one."""
+    host = world.host(fault.host)
+    host.fails_at = ("eth0", "eth1", "eth1")[fault.number % 3]
+
+    def again() -> None:
+        host.fails_at = ""
+
+    world.timeline.later(fault.seconds, again)
+
+
+def _entry_newer(world: "World", fault: Fault) -> None:
+    """With an option that older nodes do not know."""
+    entry = world.entry(fault.number)
+    if entry is not None:
+        world.etcd.put_entry(replace(world.etcd.pool[entry], schema=2))
+
+
+def _other_version(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.change_version(is_older=not host.is_older)
+
+
 def _entry_wrong(world: "World", fault: Fault) -> None:
     world.etcd.put_wrong(WrongEntry("192.0.2.010", "not in canonical form"))
 
 
 def _stray_mark(world: "World", fault: Fault) -> None:
-    world.etcd.put_stray_mark(address(100 + fault.number % 100))
+    """Without a lease; of what nobody holds, or put over a holder's, or in its place. One put over
+    another perhaps under a live lease: in the name of another node, or of the holder."""
+    covered = world.entry(fault.number) if fault.number % 3 else None
+    it = covered or address(100 + fault.number % 100)
+    mark = world.etcd.marks.get(it)
+    node = world.etcd.nodes.get(world.host(fault.host).name)
+    if mark is not None and fault.number % 5 == 0:
+        replace_mark(world, it)
+    elif mark is None or node is None or fault.number % 2:
+        cover(world, it)
+    else:
+        cover(world, it, node.name, node.lease)
+
+
+def cover(
+    world: "World", it: Address, holder: NodeName = NOBODY, lease: LeaseId = NO_LEASE
+) -> None:
+    """Somebody puts a mark, perhaps over another one."""
+    mark = world.etcd.marks.get(it)
+    if mark is not None:
+        world.hosts[mark.holder].is_covered()
+    world.etcd.put_mark(it, holder, lease)
+
+
+def replace_mark(world: "World", it: Address) -> None:
+    """Somebody deletes it, and then puts one without a lease there."""
+    host = world.hosts[world.etcd.marks[it].holder]
+    cover(world, it)
+    world.etcd.delete_stray_mark(it)
+    world.etcd.put_mark(it)
+    if world.timeline.now < host.wire.blind_until:
+        # That nobody promises.
+        host.excused_until = max(host.excused_until, host.unmarked_until)
+
+
+def _stray_node(world: "World", fault: Fault) -> None:
+    """Without a lease: of a node that there is not, or put over a node's."""
+    nodes = world.etcd.nodes
+    if nodes:
+        names = sorted(nodes)
+        name = names[fault.number // 3 % len(names)]
+        put_as = name if fault.number % 3 == 0 else NodeName(f"n0{fault.number % 2}")
+        world.etcd.put_stray_node(put_as, nodes[name].advertisement)
+
+
+def _node_copied(world: "World", fault: Fault) -> None:
+    """To a lease that nobody keeps, or that has no end; perhaps as if another host did."""
+    name = world.host(fault.host).name
+    if name in world.etcd.nodes:
+        ttl_s = (world.granted_s, WITHOUT_END_S)[fault.number % 2]
+        session = "elsewhere" if fault.number // 2 % 3 == 0 else None
+        world.etcd.copy_node(name, ttl_s, session)
 
 
 KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "coordinator killed": (3, _coordinator_killed),
     "coordinator stopped": (2, _coordinator_stopped),
     "coordinator restarted": (1.5, _coordinator_restarted),
+    "other version": (1.5, _other_version),
     "coordinator frozen": (3, _coordinator_frozen),
     "helper killed": (3, _helper_killed),
     "helper frozen": (3, _helper_frozen),
@@ -389,13 +529,17 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "helper refuses": (1.5, _helper_refuses),
     "network fails": (1, _network_fails),
     "record fails": (0.5, _record_fails),
+    "record purged": (0.7, _record_purged),
+    "disk hangs": (1, _disk_hangs),
     "reloaded": (0.5, _reloaded),
+    "check added": (1, _check_added),
     "powered off": (2, _powered_off),
     "VM paused": (1.5, _paused),
     "clock set": (0.7, _clock_set),
     "link down": (2, _link_down),
+    "routing lock held": (2, _routing_lock_held),
     "address deleted": (1.5, _address_deleted),
-    "address foreign": (1, _address_foreign),
+    "address foreign": (2, _address_foreign),
     "sick": (3, _sick),
     "flapping": (2, _flapping),
     "all flapping": (1, _all_flapping),
@@ -405,11 +549,13 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "requests cut": (2, _requests_cut),
     "answers cut": (2, _answers_cut),
     "watch cut": (2, _watch_cut),
+    "blind": (1.5, _blind),
     "slow": (2, _slow),
     "lossy": (2, _lossy),
     "leader lost": (2, _leader_lost),
     "leader moved": (1, _leader_moved),
     "etcd frozen": (1.5, _etcd_frozen),
+    "etcd full": (1.5, _etcd_full),
     "all slow": (1, _all_slow),
     "lease revoked": (0.3, _lease_revoked),
     "leases revoked": (0.7, _leases_revoked),
@@ -417,7 +563,13 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "entry added": (2, _entry_added),
     "entry deleted": (1, _entry_deleted),
     "entry changed": (1.5, _entry_changed),
+    "entry moved": (1.5, _entry_moved),
+    "settings moved": (0.7, _settings_moved),
+    "interface fails": (0.7, _interface_fails),
+    "entry newer": (0.7, _entry_newer),
     "entry wrong": (0.5, _entry_wrong),
-    "stray mark": (0.5, _stray_mark),
+    "stray mark": (1, _stray_mark),
+    "stray node": (0.5, _stray_node),
+    "node copied": (0.7, _node_copied),
 }
 """How often, against the others, and what happens."""

@@ -3,13 +3,17 @@ told (audit, announcements). Lifetimes and their extension are reckoned by the h
 """
 
 from collections import deque
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from yaim_helper.addresses import EARLY_S, Interface, lifetime_s
+from yaim_helper.asked import DISK_HANGS, Asked, overtaken, ready
 from yaim_helper.entries import Owner
 from yaim_helper.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
+from yaim_helper.protocol import Add, Ok, Remove, Renew, Request
+from yaim_helper.recorder import HANGS_AFTER_S, Handed
 
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
 from yaim.core.events import (
@@ -22,18 +26,24 @@ from yaim.core.events import (
     Event,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, address_order
+from yaim.core.model import Address, Boottime, Place, address_order, frozen_mapping
+from yaim.core.refusals import Cause
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
 
 HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
-_INTERFACE = Interface("eth0", 1, b"", is_up=True, has_neighbours=True)
-NETWORKS = (("eth0", (ip_network("192.0.2.0/24"),)),)
+INTERFACES = ("eth0", "eth1")
+NETWORKS = tuple((name, (ip_network("192.0.2.0/24"),)) for name in INTERFACES)
 _OWNER = Owner(0, "sim")
-_PASSING = ("expired",)
-"""As in yaim/helper_client.py."""
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class AskedOnConnection(Asked):
+    action: HelperAction
+    connection: int
+    event: Event | None = None
 
 
 class ModelHelper:
@@ -45,10 +55,69 @@ class ModelHelper:
         self._expired: set[Address] = set()
         self.inbox: deque[tuple[int, HelperAction]] = deque()
         """Commands that it has not read, with the connection that they came on."""
+        self.is_stuck = False
+        """It waits in the kernel, and cannot be ended there."""
+        self.answers: list[tuple[int, Event]] = []
+        """To what it has done, with the connection; told when it has done all that has come."""
+        self._is_shortening = False
+        """It has drawn deadlines nearer, and not yet done what follows."""
+        self.asked: deque[AskedOnConnection] = deque()
+        """What it has read and not answered yet."""
+        self._look_at = inf
+        self._stuck_at: float | None = None
+        """Since when an intent waits for the record's disk."""
         self.jump_s = 0.0
         """By how much the wall clock has jumped since it last looked."""
 
     # --- commands --------------------------------------------------------------------------
+
+    def take(self, connection: int, action: HelperAction) -> None:
+        now = self._host.clock()
+        handed = Handed([], {}, now, is_on_record=None if self._host.does_disk_hang else True)
+        asked = AskedOnConnection(
+            _request(action), now, intent=handed, action=action, connection=connection
+        )
+        if self._host.does_disk_hang:
+            self._stuck_at = now if self._stuck_at is None else self._stuck_at
+            if isinstance(action, AddAddress) and now >= self._stuck_at + HANGS_AFTER_S:
+                asked.known = DISK_HANGS
+        self.asked.append(asked)
+
+    def disk_answers(self) -> None:
+        self._stuck_at = None
+        for each in self.asked:
+            if each.intent is not None:
+                each.intent.is_on_record = True
+
+    def go_on(self) -> None:
+        now = self._host.clock()
+        while True:
+            doing, self._look_at = ready(self.asked, now)
+            if not doing:
+                break
+            for each in doing:
+                self._do(each)
+        while self.asked and self.asked[0].reply is not None:
+            each = self.asked.popleft()
+            if each.event is not None:
+                self.answers.append((each.connection, each.event))
+
+    def _do(self, asked: AskedOnConnection) -> None:
+        action = asked.action
+        obstacle = asked.known or asked.obstacle(self._host.clock())
+        request = asked.request
+        if isinstance(action, AddAddress) and isinstance(request, Add):
+            nearer = Boottime(request.deadline_ns / 1e9)
+            action = action if request == _request(action) else replace(action, deadline=nearer)
+        if obstacle is not None and isinstance(action, AddAddress):
+            asked.reply = DISK_HANGS
+            asked.event = self._failed(action, DISK_HANGS.reason)
+            return
+        asked.event = self.obey(action)
+        asked.reply = Ok({})
+        for each in overtaken(self.asked, asked):
+            if isinstance(each.action, AddAddress):
+                each.event = self._failed(each.action, "its removal was asked for")
 
     def hello(self) -> HelperReady:
         self._expired.clear()
@@ -57,8 +126,14 @@ class ModelHelper:
             for each in sorted(self.holdings.values(), key=lambda h: address_order(h.address))
             if not each.is_leaving
         )
-        left_over = frozenset(self._host.kernel.ours.keys() - self.holdings.keys())
-        return HelperReady(self._host.session, NETWORKS, held, left_over)
+        kernel = self._host.kernel
+        left_over = frozenset(kernel.ours.keys() - self.holdings.keys() - kernel.unrecorded)
+        places = {a: kernel.places[a] for a in left_over} | {
+            each.address: Place(each.interface.name, each.prefix)
+            for each in self.holdings.values()
+            if not each.is_leaving
+        }
+        return HelperReady(self._host.session, NETWORKS, held, left_over, frozen_mapping(places))
 
     def obey(self, action: HelperAction) -> Event | None:
         # What it reads now may have waited for as long as it was stopped.
@@ -81,6 +156,8 @@ class ModelHelper:
         refusal = None
         if not self._host.can_record:
             return self._failed(add, "the audit record cannot be written")
+        if self._host.refuses_one is not None and self._host.refuses_one[0] == add.address:
+            return self._refused(add, self._host.refuses_one[1])
         # What is held may be allowed no more (the networks of the host have changed).
         is_meant = old is None or self._host.refuses == "not-allowed"
         refuses = self._host.refuses if is_meant else None
@@ -89,24 +166,32 @@ class ModelHelper:
             refusal = refuses
         elif not is_on_time:
             refusal = "expired"
-        elif not self._host.is_interface_up:
-            return self._failed(add, "eth0 is down")
+        elif add.interface not in self._host.interfaces_up:
+            return self._failed(add, f"{add.interface} is down")
         elif refuses is not None:
             refusal = refuses
-        elif add.address in self._host.kernel.foreign and old is None:
+        elif (
+            old is None and add.address in self._host.kernel.foreign | self._host.kernel.unrecorded
+        ):
             refusal = "foreign"
         if refusal is not None:
-            self._host.tell(f"the helper refuses {add.address}: {refusal}")
-            is_lasting = refusal not in _PASSING
-            return AddressRefused(add.request, add.address, refusal, is_lasting)
-        holding = Holding(
-            add.address, _INTERFACE, add.prefix_length, "", _OWNER, add.deadline, life_s
-        )
-        self.holdings[add.address] = holding
-        self._expired.discard(add.address)
+            return self._refused(add, refusal)
         if not self._host.can_change_network:
-            del self.holdings[add.address]
             return self._failed(add, "out of memory")
+        interface = Interface(
+            add.interface, INTERFACES.index(add.interface), b"", is_up=True, has_neighbours=True
+        )
+        holding = Holding(
+            add.address, interface, add.prefix_length, "", _OWNER, add.deadline, life_s
+        )
+        place = Place(add.interface, add.prefix_length)
+        if self._host.kernel.places.get(add.address, place) != place:
+            self._host.tell(f"the helper takes {add.address} elsewhere, to {place}")
+            self._host.kernel.take_off(add.address)
+        self._expired.discard(add.address)
+        if old is not None and place != _place(old) and self._host.cannot_be_at(place):
+            return self._failed(add, "no buffer space available")
+        self.holdings[add.address] = holding
         self._set_lifetime(holding)
         return AddressAdded(add.request, add.address)
 
@@ -118,10 +203,18 @@ class ModelHelper:
             holding.is_leaving = True
         if not self._host.can_change_network and address in self._host.kernel.ours:
             return self._failed(remove, "out of memory")
-        if self._host.kernel.delete(address):
+        if address in self._host.kernel.unrecorded:
+            return self._failed(remove, "it may be what an earlier life has left")
+        if self._host.kernel.take_off(address):
             self._host.tell(f"the helper removes {address}")
         self.holdings.pop(address, None)
         return AddressRemoved(remove.request, address)
+
+    def _refused(self, add: AddAddress, code: str) -> Event:
+        if code == "failed":
+            return self._failed(add, "the disk is full")
+        self._host.tell(f"the helper refuses {add.address}: {code}")
+        return AddressRefused(add.request, add.address, code, Cause.of(code))
 
     def _failed(self, action: AddAddress | RemoveAddress, reason: str) -> Event:
         self._host.tell(f"the helper fails with {action.address}: {reason}")
@@ -151,12 +244,16 @@ class ModelHelper:
 
     def due_at(self) -> float:
         """When it has to do something by itself, on the host's clock."""
-        times = [inf]
+        times = [inf, self._look_at]
         for holding in self.holdings.values():
             times.append(max(holding.deadline, holding.retry_at))
             if not holding.is_leaving:
                 times.append(holding.extend_at)
         return min(times)
+
+    @property
+    def has_jumped(self) -> bool:
+        return self.jump_s > 0 or self._is_shortening
 
     def make_up_for_jump(self) -> None:
         """The host may have been paused for so long. What was asked before does not count."""
@@ -164,12 +261,15 @@ class ModelHelper:
             holding.deadline -= self.jump_s
             holding.kernel_until = 0.0
         self.jump_s = 0.0
+        self._is_shortening = True
         self.inbox.clear()
+        self.asked.clear()
         self.end_over()
         for holding in [each for each in self.holdings.values() if not each.is_leaving]:
             self._set_lifetime(holding)
             if not holding.kernel_until:
                 self._end(holding)
+        self._is_shortening = False
 
     def do_what_is_due(self) -> None:
         self.end_over()
@@ -190,7 +290,7 @@ class ModelHelper:
         if is_there and not self._host.can_change_network:
             holding.retry_at = self._host.clock() + RETRY_REMOVAL_S
             return
-        if self._host.kernel.delete(holding.address):
+        if self._host.kernel.take_off(holding.address):
             self._host.tell(f"the helper removes {holding.address}: its deadline has passed")
         del self.holdings[holding.address]
         self._expired.add(holding.address)
@@ -203,6 +303,23 @@ class ModelHelper:
         if is_longer and self._host.can_change_network:
             if holding.address not in self._host.kernel.ours:
                 self._host.tell(f"the helper adds {holding.address}")
-            self._host.kernel.put(holding.address, lifetime, holding.life_s)
+            self._host.kernel.put(holding.address, _place(holding), lifetime, holding.life_s)
             holding.kernel_until = now + lifetime - EARLY_S
         holding.plan_extension(now)
+
+
+def _place(holding: Holding) -> Place:
+    return Place(holding.interface.name, holding.prefix)
+
+
+def _request(action: HelperAction) -> Request:
+    match action:
+        case AddAddress():
+            deadline_ns = round(action.deadline * 1e9)
+            return Add(0, "eth0", action.address, action.prefix_length, "", deadline_ns)
+        case RemoveAddress():
+            return Remove(0, action.address)
+        case RenewAddresses():
+            return Renew(0, round(action.deadline * 1e9))
+        case _:
+            assert_never(action)

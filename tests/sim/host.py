@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, assert_never
 
-from tests.sim.helper import HelperAction, ModelHelper
-from tests.sim.kernel import ModelKernel
+from tests.sim.helper import INTERFACES, HelperAction, ModelHelper
+from tests.sim.kernel import ModelKernel, Stuck
+from tests.sim.timeline import HEARD_WITHIN_S
+from tests.sim.versions import as_an_older_one_hears, as_an_older_one_sends
 from tests.sim.wire import Wire
 from yaim.core.actions import (
     Action,
@@ -20,6 +22,7 @@ from yaim.core.actions import (
     End,
     GrantLease,
     KeepLease,
+    LookForAddresses,
     ReadCluster,
     ReleaseMarks,
     RemoveAddress,
@@ -29,6 +32,8 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.events import (
+    AddressesObserved,
+    AddressesSeen,
     AddressGone,
     CheckAnswered,
     ClockJumped,
@@ -39,9 +44,9 @@ from yaim.core.events import (
     SettingsChanged,
     StopRequested,
 )
-from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName
+from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName, Place
 from yaim.core.settings import CheckSettings, Settings
-from yaim.core.state import Lease, State
+from yaim.core.state import Lease, Phase, State
 from yaim.core.step import step
 
 if TYPE_CHECKING:
@@ -52,8 +57,12 @@ DRIFT = 0.0005
 ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
 CHECK_EVERY_S = 1.0
+SLOW_CHECK = CheckSettings("slow")
+"""Well, too, but it takes its time."""
 SERVICE, OTHER_CHECK = "service", CheckSettings("disk")
 """The one comes and goes. The other one is always well, and is not always made."""
+FOREIGN_PLACE = Place("eth0", 25)
+"""Where the host's own copies of addresses are; the helper puts nothing there."""
 BETWEEN_S = 0.0005
 """Between two things that happen within a process or over a socket."""
 ROUNDING_S = 1e-7
@@ -63,6 +72,9 @@ DETECTED_WITHIN_S = 0.3
 """From the wall clock's jump after a pause until all is off that has no right to be there."""
 RESTARTED_AFTER_S = 1.0
 """A coordinator that has ended is started again by systemd."""
+HELPER_RESTARTED_AFTER_S = 0.1
+LOOK_TAKES_S = 0.08
+"""yaim/address_look.py, where nobody has the routing lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,12 @@ class Host:
         revoked its lease, and no other."""
         self.bereft_until = 0.0
         """Until then it may have what its mark is gone of: all leases were lost at once."""
+        self.unmarked_until = 0.0
+        """Until then it may have what somebody has covered the mark of; and yet nobody else may."""
+        self._blind_since = 0.0
+        self.held_up_until = 0.0
+        """Until then it may have what is left of its lease's end: its kernel removes nothing in
+        time. What it releases itself has to be gone all the same."""
         self.hasty_until = 0.0
         """Until then it may take at once what others may have still: it does not know that they
         have lost their leases, because it had none, or has learnt of it only after its end."""
@@ -116,20 +134,28 @@ class Host:
         """The lease that it does not yet know to be gone."""
         # The coordinator:
         self.state: State | None = None
+        self.before: State | None = None
+        """Before the last step."""
         self.life = 0
         """Of the coordinator; what is for an earlier one is lost."""
         self.frozen_until = 0.0
+        self.is_older = self._will_be_older = False
+        """Of another version: now, and from its next life on."""
         self._inbox: list[Event] = []
         self._outbox: list[Action] = []
         self._is_step_due = False
         self._wake = 0
         self._settings_at_start = self.settings
+        self._known_own: set[Address] = set()
+        """What the coordinator has seen to be the host's own."""
         self.taken: list[Taken] = []
         # Its service:
         self.sick_until = 0.0
         self.flapping_until = 0.0
         self.flapping_lag_s = 0.0
         """How much later than at others it comes and goes."""
+        self.slow_until = 0.0
+        """A check that takes its time has not answered yet."""
         self.mute_until = 0.0
         """The checks do not answer."""
         # The helper:
@@ -137,12 +163,21 @@ class Host:
         self.helper_frozen_until = 0.0
         self.refuses: str | None = None
         """The code with which the helper refuses every add."""
+        self.refuses_one: tuple[Address, str] | None = None
+        """The code with which it refuses this address, or "failed"."""
         self.can_change_network = True
         self.can_record = True
-        self.is_link_up = self.is_interface_up = True
+        self.does_disk_hang = False
+        """The one of the helper's record."""
+        self.links_up = self.interfaces_up = frozenset(INTERFACES)
+        """Those with a carrier, and those that are set up."""
+        self.fails_at = ""
+        """No address can be put on this interface that was elsewhere before."""
         self._connection = 0
         self._alarm = 0
         self._is_reading_due = False
+        self._stuck: ModelHelper | None = None
+        """A helper's process that is in the kernel; perhaps killed, and yet there."""
 
     def tell(self, what: str) -> None:
         self.world.timeline.tell(self.name, what)
@@ -238,6 +273,42 @@ class Host:
         if self.clock() >= before.deadline - jumped_s:
             self.hasty_until = self.bereft_until
 
+    # --- what somebody puts into etcd, and whether it is seen -------------------------------
+
+    def is_covered(self) -> None:
+        """A mark of its is, now."""
+        seen_at = max(self.world.timeline.now, self.wire.blind_until) + HEARD_WITHIN_S
+        self.unmarked_until = max(self.unmarked_until, seen_at)
+
+    def blind(self, seconds: float) -> None:
+        """It can read nothing for so long."""
+        now = self.world.timeline.now
+        if now >= self.wire.blind_until + HEARD_WITHIN_S:
+            self._blind_since = now
+        self.wire.blind_until = max(self.wire.blind_until, now + seconds)
+        if now < self.unmarked_until:
+            self.is_covered()
+            # Perhaps its mark was not covered, but deleted, and then another one put there.
+            self.excused_until = max(self.excused_until, self.unmarked_until)
+
+    def see(self) -> None:
+        """It can read again."""
+        self.wire.blind_until = self.unmarked_until = self.world.timeline.now
+        self.is_covered()
+
+    def knows_all_before(self) -> float:
+        """When it takes something now: what was told before."""
+        now = self.world.timeline.now
+        is_blind = now < self.wire.blind_until + HEARD_WITHIN_S
+        return (self._blind_since if is_blind else now) - HEARD_WITHIN_S
+
+    def may_have(self, address: Address) -> bool:
+        """Whether the address is here, or may come yet, as people can tell who look at the host and
+        its log."""
+        local = self.state.local.get(address) if self.state is not None else None
+        is_known = local is not None and local.phase is not Phase.ABSENT
+        return is_known or address in self.kernel.ours or address in self.kernel.under_way
+
     # --- the machine -----------------------------------------------------------------------
 
     def start(self) -> None:
@@ -249,7 +320,7 @@ class Host:
 
     def power_off(self) -> None:
         self._end_coordinator()
-        self.helper = None
+        self.helper = self._stuck = None
         self.kernel.clear()
 
     def heal(self) -> None:
@@ -257,19 +328,24 @@ class Host:
         if self._stopped_at is not None:
             self.paused_until = 0.0
             self.resume()
-        self.set_link(is_up=True, is_interface_up=True)
+        for interface in INTERFACES:
+            self.set_link(interface, is_up=True, is_interface_up=True)
+        self.fails_at = ""
         self.wire.heal()
-        self.sick_until = self.flapping_until = self.mute_until = 0.0
-        self.refuses = None
+        self.sick_until = self.flapping_until = self.mute_until = self.slow_until = 0.0
+        self.refuses = self.refuses_one = None
         self.can_change_network = self.can_record = True
-        self.kernel.foreign.clear()
-        self.settings = replace(self.settings, interval_s=1.0)
+        self.kernel.release()
+        for each in sorted(self.kernel.foreign):
+            self.kernel.delete_foreign(each)
+        self.settings = replace(self.settings, interval_s=1.0, interface="eth0", prefix_length_4=32)
         self.helper_frozen_until = 0.0
-        self.thaw_helper()
+        self.disk_answers()
         self.frozen_until = 0.0
         self.thaw_coordinator()
         self.start()
         self.reload()
+        self.change_version(is_older=False)
         # Once more for what was refused before and is answered only now.
         self.world.timeline.later(1.0, self.reload)
 
@@ -288,6 +364,7 @@ class Host:
             return
         self.life += 1
         self.frozen_until = 0.0
+        self.is_older = self._will_be_older
         self._inbox = []
         self._outbox = []
         self._is_step_due = False
@@ -297,6 +374,8 @@ class Host:
         self._step()
         self._connect()
         self._tell_links()
+        self._known_own = set()
+        self.tell_own()
         self._check_service()
         self.wire.watched(self.world.etcd.view())
 
@@ -309,9 +388,22 @@ class Host:
     def restart_coordinator(self) -> None:
         self.post(RestartRequested("got SIGTERM, and a restart is queued"), self.life)
 
+    def change_version(self, *, is_older: bool) -> None:
+        """An upgrade or a downgrade."""
+        self._will_be_older = is_older
+        if self.is_older is not is_older:
+            self.restart_coordinator()
+
     def change_settings(self, interval_s: float, *, has_other_check: bool) -> None:
         checks = (self.settings.checks[0], *((OTHER_CHECK,) if has_other_check else ()))
         self.settings = replace(self.settings, interval_s=interval_s, checks=checks)
+        self.reload()
+
+    def add_slow_check(self, seconds: float) -> None:
+        """It answers only after so long."""
+        self.slow_until = self.world.timeline.now + seconds
+        checks = tuple(each for each in self.settings.checks if each != SLOW_CHECK)
+        self.settings = replace(self.settings, checks=(*checks, SLOW_CHECK))
         self.reload()
 
     def end_wait(self) -> None:
@@ -372,10 +464,12 @@ class Host:
         if state is None:
             return
         events, self._inbox = tuple(self._inbox), []
+        if self.is_older:
+            events = tuple(as_an_older_one_hears(event, self.name) for event in events)
         self._is_step_due = False
         now = self.clock()
         taken = step(state, events, now)
-        self.state = taken.state
+        self.before, self.state = state, taken.state
         self._note_loss(state.lease, events)
         self.world.checker.stepped(self)
         if self.world.is_recorded:
@@ -392,7 +486,7 @@ class Host:
             elif isinstance(action, End):
                 self._end(action)
             else:
-                self._outbox.append(action)
+                self._outbox.append(as_an_older_one_sends(action) if self.is_older else action)
                 if self.world.timeline.is_told:
                     self._tell_action(action)
         if self._outbox:
@@ -402,7 +496,7 @@ class Host:
     def _tell_action(self, action: Action) -> None:
         """In short, without what repeats itself."""
         match action:
-            case ReadCluster() | KeepLease() | RenewAddresses():
+            case ReadCluster() | KeepLease() | RenewAddresses() | LookForAddresses():
                 pass
             case AddAddress():
                 left_s = action.deadline - self.clock()
@@ -441,6 +535,8 @@ class Host:
         match action:
             case AddAddress() | RemoveAddress() | RenewAddresses():
                 self._command(action)
+            case LookForAddresses():
+                self._look()
             case (
                 ReadCluster()
                 | GrantLease()
@@ -468,6 +564,8 @@ class Host:
         if now >= self.mute_until:
             valid_until = Boottime(self.clock() + 2 * CHECK_EVERY_S + 0.5)
             for check in self.settings.checks:
+                if check == SLOW_CHECK and now < self.slow_until:
+                    continue
                 is_well = is_healthy or check.name != SERVICE
                 self.post(CheckAnswered(check.name, is_well, "checked", valid_until), life)
         every_s = 0.35 if now < self.flapping_until else CHECK_EVERY_S
@@ -485,9 +583,21 @@ class Host:
         return self.world.timeline.now < self.helper_frozen_until
 
     def start_helper(self) -> None:
-        if self.helper is None:
+        if self._stuck is not None and self.helper is not self._stuck:
+            # Not before the one before it has ended, as the kernel lets nobody end.
+            self.kernel.when_free(HELPER_RESTARTED_AFTER_S, self.start_helper)
+        elif self.helper is None and self.does_disk_hang:
+            # It waits for what it has to read there.
+            self.deliver(0.1, self.start_helper)
+        elif self.helper is None:
             self.helper = ModelHelper(self)
             self.helper_frozen_until = 0.0
+
+    def disk_answers(self) -> None:
+        self.does_disk_hang = False
+        if self.helper is not None:
+            self.helper.disk_answers()
+        self.thaw_helper()
 
     def crash_helper(self) -> None:
         self.helper = None
@@ -502,6 +612,21 @@ class Host:
         if self.helper is not None and not self.is_helper_frozen:
             self._run_helper(self.helper)
 
+    def end_stuck(self, helper: ModelHelper | None, *, is_alarm_over: bool) -> None:
+        """What a helper has asked of the kernel is done, and it runs on, or the alarm ends it."""
+        if helper is None or helper is not self._stuck:
+            return
+        self._stuck = None
+        helper.is_stuck = False
+        if helper is not self.helper:
+            return
+        if is_alarm_over:
+            self.tell("the helper's alarm ends it")
+            self.crash_helper()
+            self.deliver(HELPER_RESTARTED_AFTER_S, self.start_helper)
+        else:
+            self.thaw_helper()
+
     def _lose_helper(self, reason: str) -> None:
         self.post(HelperLost(reason), self.life)
         self._connect()
@@ -515,11 +640,13 @@ class Host:
             if life != self.life or connection != self._connection:
                 return
             helper = self.helper
-            if helper is None or self.is_helper_frozen or self.is_frozen:
-                self.at(self.clock() + RECONNECT_EVERY_S, try_it)
-                return
-            self._run_helper(helper)
-            self.post(helper.hello(), life)
+            if helper is not None and not self.is_helper_frozen and not self.is_frozen:
+                self._run_helper(helper)
+                # What waits is of an earlier connection, which is not over before.
+                if not helper.is_stuck and not helper.asked:
+                    self.post(helper.hello(), life)
+                    return
+            self.at(self.clock() + RECONNECT_EVERY_S, try_it)
 
         self.at(self.clock() + BETWEEN_S, try_it)
 
@@ -527,19 +654,24 @@ class Host:
         helper = self.helper
         if helper is None:
             return
-        connection, life = self._connection, self.life
-        helper.inbox.append((connection, action))
+        helper.inbox.append((self._connection, action))
         if not self._is_reading_due:
             self._is_reading_due = True
             self.at(self.clock() + self.random.choice((0.0005, 0.004)), self._read_commands)
-        if self.is_helper_frozen:
+        if self.is_helper_frozen or helper.is_stuck:
+            self._await_answer()
 
-            def overdue() -> None:
-                is_waiting = connection == self._connection and life == self.life
-                if is_waiting and self.is_helper_frozen and not self.is_frozen:
-                    self._lose_helper("no answer")
+    def _await_answer(self) -> None:
+        """The helper does not answer now."""
+        connection, life = self._connection, self.life
 
-            self.at(self.clock() + ANSWER_WITHIN_S, overdue)
+        def overdue() -> None:
+            is_waiting = connection == self._connection and life == self.life
+            is_silent = self.is_helper_frozen or (self.helper is not None and self.helper.is_stuck)
+            if is_waiting and is_silent and not self.is_frozen:
+                self._lose_helper("no answer")
+
+        self.at(self.clock() + ANSWER_WITHIN_S, overdue)
 
     def _read_commands(self) -> None:
         self._is_reading_due = False
@@ -548,26 +680,27 @@ class Host:
 
     def _run_helper(self, helper: ModelHelper) -> None:
         """It looks at the clock, reads what has come, also from a connection that is gone by now,
-        and does what its clock asks for."""
-        if helper.jump_s:
-            helper.make_up_for_jump()
-            self._lose_helper("it hung up: the clock jumped")
-        answers = []
-        while helper.inbox:
-            connection, action = helper.inbox.popleft()
-            answer = helper.obey(action)
-            if answer is not None and connection == self._connection:
-                answers.append(answer)
-        if answers:
-            life, connection = self.life, self._connection
+        and does what its clock asks for; unless the kernel does not let it go."""
+        if helper.is_stuck:
+            return
+        try:
+            self._take_turn(helper)
+        except Stuck:
+            helper.is_stuck = True
+            self._stuck = helper
+            if helper.inbox or helper.asked:
+                self._await_answer()
+            return
+        if helper.answers:
+            life, answers = self.life, helper.answers
+            helper.answers = []
 
             def answered() -> None:
-                if connection == self._connection:
-                    for answer in answers:
+                for connection, answer in answers:
+                    if connection == self._connection:
                         self.post(answer, life)
 
             self.at(self.clock() + BETWEEN_S, answered)
-        helper.do_what_is_due()
         self._alarm += 1
         due_at = helper.due_at()
         if due_at != float("inf"):
@@ -575,25 +708,75 @@ class Host:
             # It is woken a little late.
             self.at(due_at + 1e-4, lambda: self._rang(alarm, helper))
 
+    def _take_turn(self, helper: ModelHelper) -> None:
+        """What is begun and gets stuck is begun again afterwards. Raises Stuck."""
+        if helper.has_jumped:
+            helper.make_up_for_jump()
+            self._lose_helper("it hung up: the clock jumped")
+        while helper.inbox:
+            helper.take(*helper.inbox.popleft())
+        helper.go_on()
+        helper.do_what_is_due()
+
     def _rang(self, alarm: int, helper: ModelHelper) -> None:
         if alarm == self._alarm and helper is self.helper and not self.is_helper_frozen:
             self._run_helper(helper)
 
     # --- what the kernel tells -------------------------------------------------------------
 
-    def address_is_gone(self, address: Address) -> None:
-        """From the interface, for whatever reason."""
-        self.post_after(NOTICED_AFTER_S, AddressGone(address))
+    def hold_routing_lock(self, seconds: float) -> None:
+        """Somebody removes a thousand links."""
+        self.kernel.hold(seconds)
+        # An address may be put there at the end, for as long as a lease lasts.
+        until = self.world.timeline.now + seconds + self.world.granted_s + 1.0
+        self.held_up_until = max(self.held_up_until, until)
 
-    def set_link(self, *, is_up: bool, is_interface_up: bool) -> None:
-        self.is_interface_up = is_interface_up
-        if is_up != self.is_link_up:
-            self.is_link_up = is_up
+    def _look(self) -> None:
+        """It has its turn when all have had theirs who have waited for the lock."""
+        life = self.life
+
+        def look() -> None:
+            if self.kernel.is_held:
+                self.kernel.when_free(LOOK_TAKES_S, look)
+            else:
+                see()
+
+        def see() -> None:
+            self.post(AddressesSeen(frozenset(self.kernel.ours)), life)
+
+        self.kernel.when_free(LOOK_TAKES_S, look)
+
+    def address_is_gone(self, address: Address, place: Place) -> None:
+        """From the interface, for whatever reason."""
+        self.post_after(NOTICED_AFTER_S, AddressGone(address, place))
+
+    def foreign_is_gone(self, address: Address) -> None:
+        self.address_is_gone(address, FOREIGN_PLACE)
+
+    def cannot_be_at(self, place: Place) -> bool:
+        return place.interface == self.fails_at
+
+    def set_link(self, interface: str, *, is_up: bool, is_interface_up: bool) -> None:
+        one = {interface}
+        self.interfaces_up = self.interfaces_up - one | (one if is_interface_up else set())
+        links_up = self.links_up - one | (one if is_up else set())
+        if links_up != self.links_up:
+            self.links_up = links_up
             self._tell_links()
 
     def _tell_links(self) -> None:
-        up = frozenset({"lo", "eth0"} if self.is_link_up else {"lo"})
-        self.post_after(NOTICED_AFTER_S, LinksObserved(up))
+        self.post_after(NOTICED_AFTER_S, LinksObserved(self.links_up | {"lo"}))
+
+    def tell_own(self) -> None:
+        """What is there and not the helper's."""
+        kernel = self.kernel
+        self._known_own &= kernel.foreign
+        self._known_own |= kernel.foreign - kernel.faded
+        own = dict.fromkeys(sorted(self._known_own), (FOREIGN_PLACE,))
+        others = {address: (place,) for address, place in kernel.places.items()}
+        for address in kernel.foreign - self._known_own:
+            others[address] = (*others.get(address, ()), FOREIGN_PLACE)
+        self.post_after(NOTICED_AFTER_S, AddressesObserved(own, others))
 
     def set_clock_forward(self, by_s: float) -> None:
         """The wall clock. Perhaps it makes good for a pause: then it is noticed now."""
@@ -614,6 +797,8 @@ class Host:
         helper = self.helper
         is_helper_running = (
             helper is not None
+            and not helper.is_stuck
+            and not self.kernel.is_held
             and not self.is_helper_frozen
             and self.kernel.ours.keys() <= helper.holdings.keys()
         )

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from math import inf
 from queue import SimpleQueue
 from random import Random
 from typing import TypeVar, assert_never
@@ -21,7 +22,7 @@ from typing import TypeVar, assert_never
 import pytest
 
 from tests.etcd.conftest import BY_DEFAULT, EtcdServer
-from tests.sim.etcd import EXTENDED_S, SCAN_EVERY_S, ModelEtcd
+from tests.sim.etcd import EXTENDED_S, NO_LEASE, NOBODY, SCAN_EVERY_S, ModelEtcd, Refuses
 from tests.sim.first import going_first
 from tests.sim.timeline import Timeline, address
 from yaim.boottime import boottime
@@ -39,6 +40,7 @@ from yaim.core.events import (
     ClusterChanged,
     ClusterRead,
     Event,
+    LeaseFailed,
     LeaseGone,
     LeaseKept,
     LeaseRevoked,
@@ -182,7 +184,7 @@ class Both:
     def __post_init__(self) -> None:
         self.began = time.monotonic()
         self.timeline = Timeline(is_told=False)
-        self.model = ModelEtcd(self.timeline, MIN_TTL_S, *[lambda _: None] * 3)
+        self.model = ModelEtcd(self.timeline, MIN_TTL_S, *[lambda *_: None] * 4)
         self.offset = self.real.view().revision - self.model.revision
         """Of the real revisions to the model's."""
 
@@ -244,6 +246,8 @@ class Both:
             frozen_mapping({name: self._node(node) for name, node in view.nodes.items()}),
             frozen_mapping({each: self._mark(mark) for each, mark in view.marks.items()}),
             view.wrong,
+            frozen_mapping({name: self._node(node) for name, node in view.stray_nodes.items()}),
+            frozen_mapping({each: self._mark(mark) for each, mark in view.stray_marks.items()}),
         )
 
     def _in_real(self, action: EtcdAction) -> EtcdAction:
@@ -291,7 +295,7 @@ class Both:
                 return NodeAdvertised(request, self._node(node))
             case MarksClaimed(request, marks, lost, revision):
                 return MarksClaimed(request, self._marks(marks), lost, self._revision(revision))
-            case MarksReleased(revision=revision):
+            case MarksReleased(revision=revision) | NodeWithdrawn(revision=revision):
                 return replace(answer, revision=self._revision(revision))
             case _:
                 return answer
@@ -335,7 +339,8 @@ class Author:
                 self._leases[node].append(answer.lease)
         view = self._model.view()
         self._revisions += [each.revision for each in view.nodes.values()]
-        self._marks += [mark for mark in view.marks.values() if mark not in self._marks]
+        marks = (*view.marks.values(), *view.stray_marks.values())
+        self._marks += [mark for mark in marks if mark not in self._marks]
         self._both.compare_views()
 
     def _action(self, node: NodeName) -> EtcdAction:
@@ -385,6 +390,9 @@ class Author:
         for mark in self._model.marks.values():
             if mark.holder == node and self._random.random() < 0.5:
                 chosen[mark.address] = mark
+        for mark in self._model.stray_marks.values():
+            if self._random.random() < 0.3:
+                chosen[mark.address] = mark
         return tuple(chosen.values())
 
     def _advertisement(self, node: NodeName) -> Advertisement:
@@ -419,15 +427,21 @@ class Author:
                     model.put_wrong(WRONG)
                     real.client.put(key, b"")
             case _:
-                if each not in model.marks:
-                    real.client.put(real.keys.mark(each), b"nobody")
-                model.put_stray_mark(each)
+                holder, lease = NOBODY, NO_LEASE
+                if model.leases and self._random.random() < 0.5:
+                    holder = self._random.choice(NODES)
+                    lease = self._random.choice(sorted(model.leases))
+                real.client.put(real.keys.mark(each), holder.encode(), self._both.leases[lease])
+                model.put_mark(each, holder, lease)
 
     def end(self) -> None:
         """All leases, in both worlds: what is left of this sequence bothers no other one."""
         for node, leases in self._leases.items():
             for lease in leases:
                 self._both.ask(node, RevokeLease(lease))
+        # What a node has read before its watch could tell it, that does not tell: this it does.
+        self._model.put_entry(PoolEntry(ADDRESSES[0]))
+        self._both.real.put_entry(PoolEntry(ADDRESSES[0]))
         self._both.compare_views()
 
 
@@ -457,6 +471,51 @@ def test_random_requests_are_answered_alike(real: RealEtcd) -> None:
         author.end()
         both.compare_watches()
     assert answers == ANSWERS, "not every kind of answer was seen"
+
+
+def test_an_etcd_that_is_full_answers_alike(real: RealEtcd) -> None:
+    """Of what is told: that it was refused for want of space."""
+    both = Both(real)
+    name = NODES[0]
+    for each in ADDRESSES[:2]:
+        both.model.put_entry(PoolEntry(each))
+        real.put_entry(PoolEntry(each))
+    lease = Advertised.under(both, name, 60).lease
+    with full(real):
+        both.model.fill(inf, Refuses.NOTHING)
+        refused = both.model.do(GrantLease(60), name, Boottime(0.0))
+        told = real.nodes[name].ask(GrantLease(60))
+        assert isinstance(refused, LeaseFailed) and isinstance(told, LeaseFailed)
+        assert refused.reason in told.reason
+        assert isinstance(both.ask(name, KeepLease(lease)), LeaseKept)
+        revision = both.model.nodes[name].revision
+        claimed = both.ask(name, ClaimMarks(2, ADDRESSES[:2], lease, revision))
+        assert isinstance(claimed, MarksClaimed) and len(claimed.marks) == 2
+        ill = replace(both.model.nodes[name].advertisement, is_healthy=False)
+        told = both.ask(name, AdvertiseNode(3, ill, lease, revision, claimed.marks[:1]))
+        assert isinstance(told, NodeAdvertised)
+        both.ask(name, ReleaseMarks(4, claimed.marks[1:], told.node.revision))
+        assert both.ask(name, WithdrawNode(5, lease, told.node.revision, ())) == NodeWithdrawn(
+            5, both.model.view().revision
+        )
+        both.compare_views()
+        both.ask(name, RevokeLease(lease))
+
+
+@contextmanager
+def full(real: RealEtcd) -> Iterator[None]:
+    """More is in it than it may hold."""
+    quota = "--quota-backend-bytes=1"
+    try:
+        real.server.stop()
+        real.server.add_options(quota)
+        real.server.start()
+        yield
+    finally:
+        real.server.stop()
+        real.server.add_options("--quota-backend-bytes=0")
+        real.server.start()
+        real.server.ctl("alarm", "disarm")
 
 
 # --- leases in time --------------------------------------------------------------------------

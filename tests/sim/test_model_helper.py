@@ -396,9 +396,9 @@ class Rig:
         self.look()
 
     def _turn_interface(self) -> None:
-        is_up = not self._model.is_interface_up
+        is_up = "eth0" not in self._model.interfaces_up
         with self._together():
-            self._model.set_link(is_up=is_up, is_interface_up=is_up)
+            self._model.set_link("eth0", is_up=is_up, is_interface_up=is_up)
             self._network.run("ip", "link", "set", INTERFACE, "up" if is_up else "down")
         self.seen.add("interface turned")
 

@@ -6,6 +6,10 @@ from ipaddress import IPv4Address
 
 from yaim.core.model import Address
 
+HEARD_WITHIN_S = 15.0
+"""What stands in etcd every coordinator that takes addresses has seen after this long: it reads all
+every 5 s, and the network may lose some of that."""
+
 
 class Timeline:
     """Nothing happens but what was put here with `later`, and never two things at once."""

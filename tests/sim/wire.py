@@ -35,6 +35,7 @@ WAIT_S = 0.05
 """What cannot be carried out yet is tried again after this long."""
 STRAY_S = (0.5, 1.2, 2.5)
 """How long a request takes that has gone astray."""
+REFUSED = ClusterReadFailed("more than is read")
 
 
 class Wire:
@@ -46,13 +47,15 @@ class Wire:
         self.requests_cut_until = 0.0
         self.answers_cut_until = 0.0
         self.watch_cut_until = 0.0
+        self.blind_until = 0.0
+        """Reads are refused, and so there is no watch; all else is answered."""
         self.slow_until = 0.0
         self.lossy_until = 0.0
         self._is_watch_behind = False
 
     def heal(self) -> None:
         self.requests_cut_until = self.answers_cut_until = self.watch_cut_until = 0.0
-        self.slow_until = self.lossy_until = 0.0
+        self.slow_until = self.lossy_until = self.blind_until = 0.0
 
     def forget(self) -> None:
         """The coordinator is gone; what it has sent is on its way."""
@@ -65,7 +68,7 @@ class Wire:
         """etcd has changed. A watch that breaks is begun anew, with what is there then."""
         if self._is_watch_behind:
             return
-        if self._timeline.now < self.watch_cut_until or self._is_lost():
+        if self._is_watch_cut() or self._is_lost():
             self._is_watch_behind = True
             self._timeline.later(WAIT_S, self._catch_up)
             return
@@ -73,7 +76,7 @@ class Wire:
 
     def _catch_up(self) -> None:
         world = self._host.world
-        if self._timeline.now < self.watch_cut_until or not world.etcd.is_up or self._is_cut():
+        if self._is_watch_cut() or not world.etcd.is_up or self._is_cut():
             self._timeline.later(WAIT_S, self._catch_up)
             return
         self._is_watch_behind = False
@@ -115,7 +118,8 @@ class Wire:
                     return
                 timeline.later(WAIT_S, arrive)
                 return
-            answer = etcd.do(action, host.name, sent_at)
+            is_refused = isinstance(action, ReadCluster) and timeline.now < self.blind_until
+            answer = REFUSED if is_refused else etcd.do(action, host.name, sent_at)
             if answer is None:
                 timeline.later(WAIT_S, arrive)
                 return
@@ -127,6 +131,9 @@ class Wire:
         if timeline.now >= self.requests_cut_until and not self._is_lost():
             timeline.later(self._delay_s(), arrive)
         host.at(sent_at + host.world.etcd_timeout_s, lambda: finish(unanswered(action)))
+
+    def _is_watch_cut(self) -> bool:
+        return self._timeline.now < max(self.watch_cut_until, self.blind_until)
 
     def _is_cut(self) -> bool:
         return self._timeline.now < max(self.requests_cut_until, self.answers_cut_until)

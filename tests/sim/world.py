@@ -4,15 +4,19 @@ Everything that happens follows from the scenario. Each host draws its chances f
 its own, so that a fault left out changes little for the others.
 """
 
+from collections.abc import Mapping
 from random import Random
 
 from tests.sim.check import Checker, eligible, why_not_even
-from tests.sim.etcd import ModelEtcd
+from tests.sim.etcd import WITHOUT_END_S, ModelEtcd, Refuses
 from tests.sim.faults import Fault, Scenario, apply
 from tests.sim.host import Host
 from tests.sim.timeline import Timeline, address
-from yaim.core.model import Address, ClusterView, NodeName, PoolEntry
+from yaim.core.model import Address, ClusterView, NodeName, Place, PoolEntry
+from yaim.core.placement import schema_of
 
+LOOKS_AGAIN_S = 0.5
+"""Who waits until no node has an address."""
 ETCD_TIMEOUT_PER_TTL = 1 / 3
 """As in yaim/configured.py."""
 
@@ -39,6 +43,7 @@ class World:
             self._etcd_changed,
             self.checker.mark_made,
             self.checker.mark_deleted,
+            self.checker.cover_gone,
         )
         for number in range(scenario.addresses):
             self.etcd.put_entry(PoolEntry(address(10 + number)))
@@ -59,6 +64,7 @@ class World:
         return pool[number % len(pool)] if pool else None
 
     def _etcd_changed(self, view: ClusterView) -> None:
+        self.checker.etcd_changed(view.nodes)
         for host in self.hosts.values():
             host.wire.watched(view)
 
@@ -72,10 +78,30 @@ class World:
         self.loss = 0.0
         if not self.etcd.is_up:
             self.etcd.elect_now()
+        self.etcd.fill(0.0, Refuses.NOTHING)
         self.etcd.put_wrong()
-        self.etcd.delete_stray_marks()
+        self.etcd.mend_entries()
         for host in self.hosts.values():
             host.heal()
+        self._revoke_copies()
+        self.uncover()
+
+    def _revoke_copies(self) -> None:
+        """What was copied to a lease without end, and its host has been booted since, looks like
+        another host's; its log says so."""
+        for name, node in list(self.etcd.nodes.items()):
+            has_end = self.etcd.leases[node.lease].ttl_s < WITHOUT_END_S
+            if not has_end and node.advertisement.session != self.hosts[name].session:
+                self.etcd.lose_leases(node.lease)
+
+    def uncover(self) -> None:
+        """People delete what was put over a holder's mark, when no node has the address."""
+        covers = [mark for mark in self.etcd.stray_marks.values() if mark.is_over_another]
+        for mark in covers:
+            if not any(host.may_have(mark.address) for host in self.hosts.values()):
+                self.etcd.delete_stray_mark(mark.address)
+        if covers:
+            self.timeline.later(LOOKS_AGAIN_S, self.uncover)
 
     def who_waits(self) -> tuple[NodeName, ...]:
         """Of those that have become unhealthy again and again."""
@@ -99,12 +125,37 @@ class World:
                 return f"{each} is on {holder[each]}, which may not hold it"
             if mark is None or mark.holder != holder[each]:
                 return f"{each} is on {holder[each]}, and the mark is {mark}"
+            if (why_not := self._why_elsewhere(each, holder[each])) is not None:
+                return why_not
         for name in self.hosts:
             node = self.etcd.nodes.get(name)
             if node is None or not node.advertisement.is_healthy:
                 return f"{name} is not advertised as healthy"
+            if node.advertisement.session != self.hosts[name].session:
+                return f"{name} waits for the lease of its earlier life to end"
             if node.advertisement.down:
                 return f"{name} says that an interface is down"
+            if node.advertisement.present:
+                return f"{name} says that it has {len(node.advertisement.present)} addresses itself"
             if node.advertisement.refused:
                 return f"{name} leaves {len(node.advertisement.refused)} addresses to others"
-        return why_not_even(holder, may_hold)
+        return self._why_not_even(holder, may_hold)
+
+    def _why_not_even(
+        self, holder: Mapping[Address, NodeName], may_hold: Mapping[Address, frozenset[NodeName]]
+    ) -> str | None:
+        """What all understand is even for itself; the rest beside that, which stays for it."""
+        lowest = schema_of(self.etcd.nodes)
+        shared = {a for a in holder if self.etcd.pool[a].schema <= lowest}
+        beside = {a: frozenset({holder[a]}) if a in shared else may_hold[a] for a in holder}
+        return why_not_even(
+            {a: holder[a] for a in shared}, {a: may_hold[a] for a in may_hold if a in shared}
+        ) or why_not_even(holder, beside)
+
+    def _why_elsewhere(self, address: Address, holder: NodeName) -> str | None:
+        """If an address is not where its entry and its holder's settings have it."""
+        entry, settings = self.etcd.pool[address], self.hosts[holder].settings
+        interface = entry.interface or settings.interface
+        should = Place(interface, entry.prefix_length or settings.prefix_length_4)
+        place = self.hosts[holder].kernel.places[address]
+        return f"{address} is on {place}, not on {should}" if place != should else None

@@ -68,7 +68,7 @@ def test_where_all_checks_have_to_be_good_any_that_fails_costs_the_addresses(bui
 
 
 def test_where_any_check_is_enough_all_have_to_fail(build: Build) -> None:
-    lab = build(LabPlan())
+    lab = build(LabPlan(ttl_ms=10_000))
     start_with(lab, **{"healthy-when": "any"})
     node = lab.nodes["n1"]
     watch = Watch(lab)
@@ -81,7 +81,7 @@ def test_where_any_check_is_enough_all_have_to_fail(build: Build) -> None:
 
 
 def test_a_check_that_sighup_adds_or_takes_away_costs_no_address(build: Build) -> None:
-    lab = build(LabPlan())
+    lab = build(LabPlan(ttl_ms=10_000))
     start_with(lab)
     node = lab.nodes["n1"]
     watch = Watch(lab)

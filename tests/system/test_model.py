@@ -258,9 +258,9 @@ def model_happens(what: str, host: Host) -> None:
         case "address leaves":
             etcd.delete_entry(JOINING)
         case "interface down":
-            host.set_link(is_up=False, is_interface_up=False)
+            host.set_link("eth0", is_up=False, is_interface_up=False)
         case "interface up":
-            host.set_link(is_up=True, is_interface_up=True)
+            host.set_link("eth0", is_up=True, is_interface_up=True)
         case "etcd frozen":
             etcd.down_until = inf
         case "etcd thawed":

@@ -52,8 +52,13 @@ def test_the_records_prove_that_no_address_was_ever_on_two_nodes(lab: Lab, capsy
     never_two(lab, watch, 1.0)
     for node in lab.nodes.values():
         assert main(["verify", str(record_of(node))]) in (0, Damage.NO_RESULT)
+    asked_at = time.time()
     status, told = timeline(capsys, lab)
-    assert (status, told["verdict"]) == (0, "proven: never two")
+    assert status == 0
+    names = f"{one.name}, {two.name} and {three.name}"
+    assert told["verdict"].startswith(f"proven: never two, by the records of {names}, from ")
+    told_until = wall(told["told"][-1])[1]
+    assert told_until > asked_at - 10.0
     assert {each["address"] for each in told["addresses"]} == {str(a) for a in lab.plan.pool}
     for address in lab.plan.pool:
         (row,) = (each for each in told["addresses"] if each["address"] == str(address))

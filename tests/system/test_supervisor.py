@@ -349,6 +349,31 @@ def test_a_daemon_runs_in_the_background_until_it_gets_sigterm(host: Host) -> No
     assert "Traceback" not in log
 
 
+HOSTILE = (
+    *("sh", "-c", 'umask 0; ulimit -S -c unlimited; cd /tmp; exec "$@" <&- >&- 2>&-', "sh"),
+    *("env", "--ignore-signal=TERM,INT,HUP,USR1,USR2,CHLD,PIPE,ALRM", "--block-signal"),
+    *("PATH=.:/nonexistent", "PYTHONINSPECT=1", "PYTHONSTARTUP=/nonexistent", "LD_PRELOAD="),
+    *("PYTHONWARNINGS=error", "LANG=tr_TR.UTF-8", "NOTIFY_SOCKET=/nonexistent", "LISTEN_FDS=7"),
+)
+
+
+def test_a_daemon_does_not_depend_on_what_it_was_started_from(host: Host) -> None:
+    """Closed descriptors, whose numbers its socket got; ignored and blocked signals; umask 0."""
+    done = host.machine.run(*HOSTILE, *host.supervise(*DAEMON))
+    assert done.returncode == 0
+    host.wait_until_held()
+    for name, mode in ((PID_FILE, 0o600), (LOG_FILE, 0o644), (SOCKET, 0o660)):
+        assert stat.S_IMODE((host.machine.root / name).stat().st_mode) == mode
+    assert stat.S_IMODE((host.machine.root / SOCKET).parent.stat().st_mode) == 0o755
+    helper = host.status("helper")
+    assert int(helper["SigIgn"], 16) & 1 << signal.SIGTERM - 1 == 0
+    host.kill("coordinator", signal.SIGKILL)
+    host.wait_until_held()
+    host.kill("supervisor", signal.SIGTERM)
+    host.wait_until_nothing_is_left()
+    assert "does not end" not in (host.machine.root / LOG_FILE).read_text()
+
+
 def test_a_daemon_beside_a_supervisor_is_refused_with_a_message(host: Host) -> None:
     host.start()
     done = host.machine.run(*host.supervise(*DAEMON))

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from yaim import __version__
 from yaim.checks.http_codes import Codes, codes
-from yaim.checks.http_failure import BrokenOff, NotUnpacked, verdict
+from yaim.checks.http_failure import BrokenOff, NotUnpacked, is_reset, verdict
 from yaim.checks.time_limit import LimitedAdapter, TimeLimit
 from yaim.checks.tls_files import UnfitFile, file_faults, unfit_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -25,6 +25,7 @@ from yaim.keys import (
     both_or_neither,
     key,
     mask_url,
+    one_of,
     readable_file,
     required,
     text,
@@ -66,6 +67,11 @@ class HttpCheck:
         codes("200"),
     )
     """A redirect (3xx) is followed, unless that is what is expected."""
+    follow: str = key(
+        "where redirects are followed to: same-host (its port as well, or https), or any",
+        one_of("same-host", "any"),
+        "same-host",
+    )
     expected_response: str | None = key("whole body of a healthy service's answer", any_text)
     expected_response_contains: str | None = key(
         "text that a healthy service's answer contains", text()
@@ -84,8 +90,13 @@ class Answer:
 
     code: int
     body: bytes
-    """At most MAX_BODY_BYTES, unpacked."""
+    """At most MAX_BODY_BYTES, unpacked; or as much of it as came."""
     redirects: int = 0
+    failure: Unhealthy | CannotTell | None = None
+    """What ended the body, if that was not its end."""
+    is_short: bool = False
+    """Whether more was announced than came. One that is to go on until the connection is closed
+    may be whole when that is reset."""
 
 
 def check_http(check: HttpCheck, timeout_s: float) -> Verdict:
@@ -98,7 +109,7 @@ def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhe
     """What check_http judges, or why there is nothing to judge. Raises nothing."""
     with TimeLimit(timeout_s) as limit:
         try:
-            answer = _get(check, limit)
+            answer = _get(check, limit, kind)
         except _LedAstray as error:
             return Unhealthy(f"{error}, expected HTTP {check.expected_code.told}")
         except (
@@ -120,6 +131,7 @@ def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhe
 
 
 def judge(check: HttpCheck, answer: Answer) -> Verdict:
+    """What is asked of it counts, and nothing that may have come after that."""
     found = f"HTTP {answer.code}"
     if answer.redirects:
         found += f" after {answer.redirects} redirect{'s' if answer.redirects > 1 else ''}"
@@ -128,12 +140,14 @@ def judge(check: HttpCheck, answer: Answer) -> Verdict:
         told = f": {line!r}" if line else ""
         return Unhealthy(printable(f"{found}, expected {check.expected_code.told}{told}"))
     expected, contained = check.expected_response, check.expected_response_contains
-    if expected is not None and answer.body != expected.encode():
+    if expected is not None and (answer.is_short or answer.body != expected.encode()):
         shown = _shown(expected.encode())
-        return Unhealthy(f"{found}, expected the body {shown}, got {_shown(answer.body)}")
+        told = f"{found}, expected the body {shown}, got {_shown(answer.body)}"
+        return answer.failure or Unhealthy(told)
     if contained is not None and contained.encode() not in answer.body:
         shown = _shown(contained.encode())
-        return Unhealthy(f"{found}, expected {shown} in the body, got {_shown(answer.body)}")
+        told = f"{found}, expected {shown} in the body, got {_shown(answer.body)}"
+        return answer.failure or Unhealthy(told)
     return Healthy(found)
 
 
@@ -141,9 +155,14 @@ def _first_line(check: HttpCheck, body: bytes) -> str:
     """Its beginning; nothing of one with the password in it, which some servers send back."""
     lines = body[:4096].decode("utf-8", "replace").splitlines()
     line = next((each.strip() for each in lines if each.strip()), "")
+    return "" if _has_password(check, line) else printable(line[:60])
+
+
+def _has_password(check: HttpCheck, told: str) -> bool:
+    """In any case: host names are told in lower case."""
     user, password = _user_and_password(check)
     token = b64encode(f"{user}:{password}".encode()).decode()
-    return "" if password and (password in line or token in line) else printable(line[:60])
+    return password != "" and any(each.lower() in told.lower() for each in (password, token))
 
 
 def _shown(body: bytes) -> str:
@@ -158,7 +177,7 @@ class _LedAstray(Exception):
     """A redirect that leads nowhere."""
 
 
-def _get(check: HttpCheck, limit: TimeLimit) -> Answer:
+def _get(check: HttpCheck, limit: TimeLimit, kind: str) -> Answer:
     """Raises _LedAstray, what requests and urllib3 raise, and what http_failure has.
 
     Redirects are followed here: requests would read their bodies whole, however long, and give
@@ -166,24 +185,54 @@ def _get(check: HttpCheck, limit: TimeLimit) -> Answer:
     """
     auth = _auth(check)
     cert = (str(check.cert_file), str(check.key_file)) if check.cert_file is not None else None
-    url = check.url
+    url, request = _prepared(check.url, auth)
     for redirects in range(MAX_REDIRECTS + 1):
         limit.target = _host_and_port(url)
         if url.lower().startswith("https:"):
             _check_tls_files(check)
         with LimitedAdapter(limit).send(
-            requests.Request("GET", url, headers=_HEADERS, auth=auth).prepare(),
+            request,
             stream=True,
             timeout=max(limit.left_s, 0.001),
             verify=str(check.ca_file or _default_ca_file()),
             cert=cert,
         ) as response:
             if not response.is_redirect or response.status_code in check.expected_code:
-                return Answer(response.status_code, _read_body(response, limit), redirects)
+                body = _read_body(response, limit)
+                code, why = response.status_code, body.failure
+                failure = None if why is None else verdict(why, limit.target, kind)
+                return Answer(code, body.content, redirects, failure, body.is_short)
         before, url = url, _target(url, response)
-        if requests.Session().should_strip_auth(before, url):  # type: ignore[no-untyped-call]
+        if not _is_same_server(before, url):
+            if check.follow != "any":
+                raise _LedAstray(_elsewhere(check, response.status_code, url, kind))
+            auth = cert = None
+        elif requests.Session().should_strip_auth(before, url):  # type: ignore[no-untyped-call]
             auth = None
+        url, request = _prepared(url, auth)
     raise _LedAstray(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _prepared(url: str, auth: HTTPBasicAuth | None) -> tuple[str, requests.PreparedRequest]:
+    """A request, and its URL as urllib3 understands it, which is who is asked: of a URL like
+    http://one\\@other/ the standard library makes another host."""
+    request = requests.Request("GET", url, headers=_HEADERS, auth=auth).prepare()
+    return str(request.url), request
+
+
+def _is_same_server(one: str, other: str) -> bool:
+    """Or the same host with TLS, at whatever port: its certificate shows whose answer it is."""
+    a, b = urlsplit(one), urlsplit(other)
+    if a.hostname != b.hostname:
+        return False
+    return (a.scheme, b.scheme) == ("http", "https") or (a.scheme, _port(a)) == (b.scheme, _port(b))
+
+
+def _elsewhere(check: HttpCheck, code: int, url: str, kind: str) -> str:
+    target = _host_and_port(url)
+    place = "" if _has_password(check, target) else f", {target}"
+    advice = " (http-follow: any follows it)" if kind == "http" else ""
+    return printable(f"HTTP {code} to another server{place}{advice}")
 
 
 def _auth(check: HttpCheck) -> HTTPBasicAuth | None:
@@ -200,16 +249,20 @@ def _user_and_password(check: HttpCheck) -> tuple[str, str]:
 
 def _host_and_port(url: str) -> str:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = parts.hostname or "", _port(parts)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _target(of: str, response: requests.Response) -> str:
     """Raises _LedAstray."""
     try:
         target = requests.Session().get_redirect_target(response) or ""
-        return url(urljoin(of, target.replace(" ", "%20")))
+        found, _ = _prepared(url(urljoin(of, target.replace(" ", "%20"))), None)
+        return url(found)
     except ValueError:
         raise _LedAstray(f"HTTP {response.status_code} to what is no URL") from None
 
@@ -227,29 +280,50 @@ def _check_tls_files(check: HttpCheck) -> None:
         raise UnfitFile(f"{error.strerror}: {error.filename}") from None
 
 
-def _read_body(response: requests.Response, limit: TimeLimit) -> bytes:
-    """The body, or as much as is looked at. urllib3 1.26 does not notice one that breaks off; most
-    of its versions unpack without bounds, and read chunks so, which read() leaves to http.client.
+@dataclass(frozen=True, slots=True)
+class _Body:
+    content: bytes
+    failure: Exception | None
+    is_short: bool
+
+
+def _read_body(response: requests.Response, limit: TimeLimit) -> _Body:
+    """The body, or as much as is looked at, or as much as came. urllib3 1.26 does not notice one
+    that breaks off; most of its versions unpack without bounds, and read chunks so, which read()
+    leaves to http.client.
     """
     read = bytearray()
-    while piece := response.raw.read(16384, decode_content=False):
-        read += piece
-        if len(read) > MAX_BODY_BYTES:
-            break
-        if limit.has_passed:
-            raise BrokenOff
-    else:
-        length = response.headers.get("Content-Length", "")
-        has_length = length.isdecimal() and not response.raw.chunked
-        has_body = response.status_code not in _WITHOUT_BODY
-        if has_length and has_body and len(read) < int(length):
-            raise BrokenOff
-    packing = response.headers.get("Content-Encoding", "")
-    return _unpacked(bytes(read), packing)[:MAX_BODY_BYTES]
+    failure: Exception | None = None
+    length = response.headers.get("Content-Length", "")
+    has_body = response.status_code not in _WITHOUT_BODY
+    has_length = has_body and length.isdecimal() and not response.raw.chunked
+    announced = int(length) if has_length else None
+    try:
+        while piece := response.raw.read(16384, decode_content=False):
+            read += piece
+            if len(read) > MAX_BODY_BYTES:
+                break
+            if limit.has_passed:
+                raise BrokenOff
+        else:
+            if announced is not None and len(read) < announced:
+                raise BrokenOff
+            if announced is None and not response.raw.chunked:
+                limit.raise_reset()
+    except (HTTPError, http.client.HTTPException, OSError, BrokenOff) as error:
+        failure = error
+    has_end = announced is not None or response.raw.chunked
+    if failure is not None and has_end and is_reset(failure):
+        # Whether that is seen or kept back is chance.
+        failure = BrokenOff()
+    is_short = failure is not None and (has_end or not is_reset(failure))
+    content, misfit = _unpacked(bytes(read), response.headers.get("Content-Encoding", ""))
+    return _Body(content[:MAX_BODY_BYTES], failure or misfit, is_short or misfit is not None)
 
 
-def _unpacked(body: bytes, encoding: str) -> bytes:
-    """As much as is looked at. What is packed in another way, or more than once, stays as it is."""
+def _unpacked(body: bytes, encoding: str) -> tuple[bytes, Exception | None]:
+    """As much as is looked at, and why it is not all. What is packed in another way, or more than
+    once, stays as it is."""
     formats = _ZLIB_FORMATS.get(encoding.strip().lower(), ()) if body else ()
     for wbits in formats:
         unpacker = zlib.decompressobj(wbits)
@@ -257,9 +331,6 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
             found = unpacker.decompress(body, MAX_BODY_BYTES)
         except zlib.error:
             continue
-        if not unpacker.eof and max(len(found), len(body)) < MAX_BODY_BYTES:
-            raise BrokenOff
-        return found
-    if formats:
-        raise NotUnpacked
-    return body
+        is_cut = not unpacker.eof and max(len(found), len(body)) < MAX_BODY_BYTES
+        return found, BrokenOff() if is_cut else None
+    return body, NotUnpacked() if formats else None

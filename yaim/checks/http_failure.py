@@ -49,6 +49,11 @@ def verdict(error: BaseException, target: str, kind: str) -> Unhealthy | CannotT
     return CannotTell(printable(f"{target}: the answer is not HTTP"))
 
 
+def is_reset(error: BaseException) -> bool:
+    """Whether it was the other side that ended the connection, and not with an orderly end."""
+    return any(isinstance(each, ConnectionError) for each in _chain(error))
+
+
 def _told(error: BaseException) -> str | None:
     match error:
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
@@ -75,7 +80,7 @@ def _told(error: BaseException) -> str | None:
             # requests tells so of certificate files that are not there.
             return str(error)
         case http.client.HTTPException() if type(error) is http.client.HTTPException:
-            # Of too many headers and too many interim answers, in words of its own.
+            # Of too many headers or interim answers, and of headers cut, in words of its own.
             return str(error)
     return None
 

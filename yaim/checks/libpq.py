@@ -1,4 +1,5 @@
-"""One connection to a server that speaks PostgreSQL's protocol, everything bounded in time.
+"""One connection to a server that speaks PostgreSQL's protocol, everything bounded in time, and in
+bytes from the server (relay.py).
 
 libpq through psycopg 3, without psycopg's own connections: those know whole seconds only, and wait
 for the server when a query is given up. Nothing here blocks: libpq never gets a host name to look
@@ -9,19 +10,18 @@ libpq's text for a failed connection has no SQLSTATE and may be in any language;
 """
 
 import ctypes
-import fcntl
 import importlib
+import os
 import re
 import select
 import socket
-import struct
-import termios
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
+from yaim.checks.relay import Relay, TooExpensive, TooMuch
 from yaim.name_lookup import look_up
 from yaim.printable import printable
 
@@ -30,12 +30,18 @@ if TYPE_CHECKING:
     from psycopg import pq
 
 MAX_RESULT_BYTES = 1024 * 1024
+_MAX_LOGIN_BYTES = 128 * 1024
+"""From each server that libpq tries until it has let us in. Most of it may be the chain of
+certificates, of which OpenSSL takes 100 kB."""
+_MAX_QUERY_BYTES = MAX_RESULT_BYTES + 256 * 1024
+"""From the server for one query: its result, and what comes with it, such as notices and TLS."""
 INVALID_PASSWORD = "28P01"
 TOO_LONG = "54000"
 UNSUPPORTED = "0A000"
 _DEFAULT_PORT = "5432"
 _VERBOSE = 2
 """PQERRORS_VERBOSE."""
+_TOO_LONG_RESULT = "its result is longer than 1 MiB"
 _PROBE = "yaim-asks"
 """A value that libpq does not take: it looks at the options, and does not connect."""
 
@@ -45,9 +51,18 @@ def missing() -> str | None:
     """What is expected to be installed; None if all is there. Imports psycopg, which takes a while:
     what needs it here asks this first."""
     global psycopg, pq
+    # While libpq works the compiled implementations let no other thread work: a login can have it
+    # work for long. But they may bring a libpq along where there is none.
+    given = os.environ.get("PSYCOPG_IMPL")
+    os.environ["PSYCOPG_IMPL"] = given or "python"
     try:
-        import psycopg
-        from psycopg import pq
+        try:
+            import psycopg
+            from psycopg import pq
+        except ImportError:
+            os.environ["PSYCOPG_IMPL"] = given or ""
+            import psycopg
+            from psycopg import pq
     except ModuleNotFoundError:
         return (
             "psycopg 3, which it needs, to be installed: apt install python3-psycopg,"
@@ -55,6 +70,9 @@ def missing() -> str | None:
         )
     except ImportError:
         return "libpq, which psycopg needs, to be installed: apt install libpq5"
+    finally:
+        if given is None:
+            del os.environ["PSYCOPG_IMPL"]
     return None
 
 
@@ -84,8 +102,9 @@ class LibpqTimeout(LibpqError):
 class Session:
     """A connection that is open. Made by connect()."""
 
-    def __init__(self, conn: Any, ends_at: float) -> None:
+    def __init__(self, conn: Any, relay: Relay, ends_at: float) -> None:
         self._conn = conn
+        self._relay = relay
         self.ends_at = ends_at
         """Bounds what is done with it from now on, by time.monotonic."""
         self._columns: tuple[str, ...] = ()
@@ -99,6 +118,10 @@ class Session:
     def close(self) -> None:
         """Also happens when nothing refers to it any more."""
         self._conn.finish()
+        self._relay.close()
+
+    def __del__(self) -> None:
+        self.close()
 
     @property
     def server_version(self) -> int:
@@ -108,6 +131,7 @@ class Session:
     def query(self, sql: str) -> list[tuple[str | None, ...]]:
         """The rows of all its statements, as text. Raises LibpqError, also for a result of more
         than MAX_RESULT_BYTES; the session is of no use after that."""
+        self._relay.allow(_MAX_QUERY_BYTES)
         try:
             self._conn.send_query(sql.encode())
             self._conn.set_single_row_mode()
@@ -115,6 +139,8 @@ class Session:
                 if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
                     self._conn.consume_input()
             return self._read_rows()
+        except TooMuch:
+            raise LibpqError(_TOO_LONG_RESULT, TOO_LONG) from None
         except (psycopg.Error, UnicodeError) as error:
             raise LibpqError(_last_line(str(error))) from None
 
@@ -133,7 +159,7 @@ class Session:
                 row = [result.get_value(0, column) for column in range(result.nfields)]
                 size += 16 + sum(len(value or b"") + 16 for value in row)
                 if size > MAX_RESULT_BYTES:
-                    raise LibpqError("its result is longer than 1 MiB", TOO_LONG)
+                    raise LibpqError(_TOO_LONG_RESULT, TOO_LONG)
                 rows.append(tuple(None if v is None else v.decode(errors="replace") for v in row))
             elif result.status in without_rows:
                 names = map(result.fname, range(result.nfields))
@@ -147,17 +173,16 @@ class Session:
 
     def _next_result(self) -> Any:
         """The next row, or end of a statement; None after the last."""
-        unread = 0
         while self._conn.is_busy():
             self._wait(select.POLLIN)
-            unread += _readable_bytes(self._conn.socket)
-            if unread > MAX_RESULT_BYTES:
-                raise LibpqError("its result is longer than 1 MiB", TOO_LONG)
             self._conn.consume_input()
         return self._conn.get_result()
 
     def _wait(self, events: int) -> int:
-        return _wait(self._conn.socket, events, self.ends_at, "logged in, no result of the query")
+        ready = self._relay.wait(self._conn.socket, events, self.ends_at)
+        if not ready:
+            raise LibpqTimeout("logged in, no result of the query")
+        return ready
 
 
 def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Session:
@@ -174,15 +199,21 @@ def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Session:
     options.update(_with_addresses(known, ends_at))
     try:
         with ExitStack() as on_failure:
+            relay = Relay(_MAX_LOGIN_BYTES)
+            on_failure.callback(relay.close)
             conn = pq.PGconn.connect_start(_written(options))
             on_failure.callback(conn.finish)
             _tell_sqlstates(conn)
-            _finish_connecting(conn, ends_at)
+            _finish_connecting(conn, relay, ends_at)
             conn.nonblocking = 1
             on_failure.pop_all()
+    except TooMuch:
+        raise LibpqError("it sent more than 128 KiB before it let us in") from None
+    except TooExpensive:
+        raise LibpqError("it asks for a million SCRAM iterations or more") from None
     except psycopg.Error as error:
         raise LibpqError(_last_line(str(error))) from None
-    return Session(conn, ends_at)
+    return Session(conn, relay, ends_at)
 
 
 def parse(conninfo: str) -> dict[str, str]:
@@ -220,7 +251,8 @@ def effective(options: Mapping[str, str]) -> dict[str, str]:
     return {name: value.decode(errors="replace") for name, value in found.items()}
 
 
-def _finish_connecting(conn: Any, ends_at: float) -> None:
+def _finish_connecting(conn: Any, relay: Relay, ends_at: float) -> None:
+    has_sent_nothing = (pq.ConnStatus.STARTED, pq.ConnStatus.MADE)
     polled = pq.PollingStatus.WRITING
     if conn.status == pq.ConnStatus.BAD:
         polled = pq.PollingStatus.FAILED
@@ -230,23 +262,12 @@ def _finish_connecting(conn: Any, ends_at: float) -> None:
         is_reading = polled == pq.PollingStatus.READING
         is_connected = conn.status != pq.ConnStatus.STARTED
         step = "connected, no answer to the login" if is_connected else "not connected"
-        _wait(conn.socket, select.POLLIN if is_reading else select.POLLOUT, ends_at, step)
+        if conn.status not in has_sent_nothing:
+            relay.step_between(conn.socket)
+        events = select.POLLIN if is_reading else select.POLLOUT
+        if not relay.wait(conn.socket, events, ends_at):
+            raise LibpqTimeout(step)
         polled = conn.connect_poll()
-
-
-def _wait(descriptor: int, events: int, ends_at: float, step: str) -> int:
-    """What the socket is ready for. Raises LibpqTimeout with how far it came."""
-    poll = select.poll()
-    poll.register(descriptor, events)
-    left_s = ends_at - time.monotonic()
-    ready = poll.poll(max(left_s, 0.0) * 1000) if left_s > 0 else []
-    if not ready:
-        raise LibpqTimeout(step)
-    return ready[0][1]
-
-
-def _readable_bytes(descriptor: int) -> int:
-    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0])
 
 
 # --- addresses -----------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ from yaim.keys import (
 )
 from yaim.printable import printable
 
+MAX_STATUS_BYTES = 128 * 1024
+"""Of a status, which lists a primary's replicas as well. What JSON costs is a multiple of it."""
 _PATHS = {"primary": "/primary", "replica": "/replica", "any": "/health"}
 _ROLES = {"primary": ("primary", "master"), "replica": ("replica",)}
 """As the status names them; master until Patroni 3."""
@@ -91,7 +93,7 @@ def check_patroni(check: PatroniCheck, timeout_s: float) -> Verdict:
     if answer.code != 200:
         return Unhealthy(f"{found}, expected 200: {status or 'without a status'}")
     if status is None:
-        return Unhealthy(f"{found}, expected Patroni's status with it")
+        return answer.failure or Unhealthy(f"{found}, expected Patroni's status with it")
     if status.state != "running" or status.role not in _ROLES.get(check.role, (status.role,)):
         wanted = "state running" if check.role == "any" else f"role {check.role}, state running"
         return Unhealthy(f"{status}, expected {wanted}")
@@ -110,6 +112,8 @@ def _request(check: PatroniCheck, path: str) -> HttpCheck:
 
 
 def _status(body: bytes) -> _Status | None:
+    if len(body) > MAX_STATUS_BYTES:
+        return None
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

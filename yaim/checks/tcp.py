@@ -65,11 +65,10 @@ def check_tcp(check: TcpCheck, timeout_s: float) -> Verdict:
     try:
         with _connect(check.address, until) as connection:
             so_far = "connected, nothing received"
-            if check.send is not None:
-                connection.settimeout(_left_s(until))
-                connection.sendall(check.send.encode())
-            if check.expect is not None:
-                _read(connection, check.expect.encode(), answer, until)
+            if check.expect is None:
+                _send(connection, check.send, until)
+            else:
+                _ask(connection, check.send, check.expect.encode(), answer, until)
             _say_goodbye(connection, until)
     except TimeoutError:
         no_answer = f"no answer within {timeout_s:.2g} s"
@@ -113,12 +112,36 @@ def _connect(address: TcpAddress, until: float) -> socket.socket:
             if connection.getsockname()[:2] == found[:2]:
                 # Where nobody listens, and the port is one of those for outgoing connections.
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except ConnectionResetError:
+            # It was connected, and perhaps answered.
+            return connection
         except OSError as error:
             connection.close()
             failure = error
         else:
             return connection
     raise failure
+
+
+def _send(connection: socket.socket, text: str | None, until: float) -> None:
+    if text is not None:
+        connection.settimeout(_left_s(until))
+        connection.sendall(text.encode())
+
+
+def _ask(
+    connection: socket.socket, text: str | None, expected: bytes, answer: bytearray, until: float
+) -> None:
+    """What was to be sent may be answered already by a server that reads no more; what it sent
+    before its kernel reset the connection can be read all the same."""
+    try:
+        _send(connection, text, until)
+    except ConnectionError:
+        _read(connection, expected, answer, until)
+        if expected not in answer:
+            raise
+    else:
+        _read(connection, expected, answer, until)
 
 
 def _read(connection: socket.socket, expected: bytes, answer: bytearray, until: float) -> None:

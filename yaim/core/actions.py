@@ -41,7 +41,7 @@ class RevokeLease:
 class AdvertiseNode:
     """Write the advertisement under the lease and delete `release`, all in one transaction.
 
-    Only if the present advertisement is the one of revision `replaces` (0: there is none).
+    Only if what is advertised under our name is the one of revision `replaces` (0: nothing is).
     Every address of `release` must have been confirmed off the interface before.
     """
 
@@ -80,7 +80,7 @@ class ClaimMarks:
 @dataclass(frozen=True, slots=True)
 class ReleaseMarks:
     """Delete these marks, each if it is still the one that we made, if our advertisement still
-    stands.
+    stands. Those without a lease, which are nobody's, each if it is unchanged.
 
     Every address must have been confirmed off the interface before.
     """
@@ -116,6 +116,13 @@ class RenewAddresses:
     """Hand on a new deadline for all that the helper holds for us."""
 
     deadline: Boottime
+
+
+@dataclass(frozen=True, slots=True)
+class LookForAddresses:
+    """Look which addresses are on this host's interfaces, when nothing that was to be put there is
+    under way in the kernel any more. Answered by AddressesSeen or LookFailed: not before the kernel
+    lets go of its routing lock, which may take long."""
 
 
 class Level(Enum):
@@ -164,6 +171,7 @@ Action: TypeAlias = (
     | AddAddress
     | RemoveAddress
     | RenewAddresses
+    | LookForAddresses
     | Report
     | End
 )

@@ -20,6 +20,13 @@ CLOCK_DRIFT = 0.001
 MIN_TTL_S = 3
 """With less, the kernel's own removal of an address could come after the lease's end."""
 
+MAX_TTL_S = 3600
+"""No configuration asks for more, and the helper takes no deadline that is further away."""
+
+LONGEST_LEAST_TTL_S = 75
+"""No etcd grants a longer TTL than it is asked for and than this: one and a half times the longest
+election timeout (etcd: maxElectionMs in embed/config.go, minTTL in etcdserver/server.go)."""
+
 MIN_LIFE_S = 2.5
 """An address is not added with less than this left; helper/PROTOCOL.md says why so much."""
 

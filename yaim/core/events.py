@@ -4,9 +4,11 @@ A `request` number is that of the action which is being answered; the core ignor
 requests that it has given up on.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from yaim.core.allowlist import Rule
 from yaim.core.model import (
     Address,
     Boottime,
@@ -15,8 +17,11 @@ from yaim.core.model import (
     Mark,
     Network,
     Node,
+    Place,
     Revision,
+    frozen_mapping,
 )
+from yaim.core.refusals import Cause
 from yaim.core.settings import Settings
 
 
@@ -91,16 +96,18 @@ class NodeAdvertised:
 
 @dataclass(frozen=True, slots=True)
 class NodeNotAdvertised:
-    """Somebody else's advertisement stands under our name, or ours was changed."""
+    """Somebody else's advertisement stands under our name, or ours was changed; perhaps when some
+    of the marks that were to be released were so already."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
 class NodeWithdrawn:
-    """Our advertisement and our marks are gone."""
+    """Our advertisement and the marks that were to be released are gone."""
 
     request: int
+    revision: Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,8 @@ class MarksClaimed:
 
 @dataclass(frozen=True, slots=True)
 class MarksReleased:
-    """Of the marks that were to be released, those of these addresses were ours and are deleted."""
+    """Of the marks that were to be released, those of these addresses were ours and are deleted;
+    others may be as they were, or not there any more."""
 
     request: int
     addresses: frozenset[Address]
@@ -128,6 +136,9 @@ class WriteFailed:
 
     request: int
     reason: str
+    is_full: bool = False
+    """etcd has no space left (NOSPACE). It may have been done all the same, but not later than
+    now: the next read tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,10 @@ class HelperReady:
     addresses: tuple[AddressOnInterface, ...]
     left_over: frozenset[Address] = frozenset()
     """What an earlier life of the helper has left on our interfaces."""
+    places: Mapping[Address, Place] = field(default_factory=lambda: frozen_mapping({}))
+    """Where all of these are."""
+    rules: tuple[Rule, ...] = ()
+    """Of its allowlist; none: it does not tell them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +186,7 @@ class AddressRefused:
     request: int
     address: Address
     reason: str
-    is_lasting: bool
-    """Whether it would be refused again (not allowed) or not (too late, too fast)."""
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +218,23 @@ class AddressGone:
     """The kernel tells that the address has left an interface of this host, whoever removed it."""
 
     address: Address
+    place: Place | None = None
+    """Which it has left; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesSeen:
+    """As LookForAddresses asked: all on this host that look like the helper's. Nothing that was
+    asked of the kernel before can put another there."""
+
+    present: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class LookFailed:
+    """The kernel did not tell its addresses."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +243,21 @@ class LinksObserved:
     change."""
 
     up: frozenset[str]
+    down: frozenset[str] | None = None
+    """Those that are there, and not up; None: not told."""
+    altnames: Mapping[str, str] = field(default_factory=lambda: frozen_mapping({}))
+    """Further names to the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesObserved:
+    """What is on this host's interfaces and cannot be the helper's, which gives every address a
+    finite lifetime and no preferred one; told at the start, after LinksObserved, and after each
+    change."""
+
+    own: Mapping[Address, tuple[Place, ...]]
+    others: Mapping[Address, tuple[Place, ...]] = field(default_factory=lambda: frozen_mapping({}))
+    """What looks like the helper's, as of then: a change of these alone is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +310,10 @@ Event: TypeAlias = (
     | AddressRemoved
     | AddressesRenewed
     | AddressGone
+    | AddressesSeen
+    | LookFailed
     | LinksObserved
+    | AddressesObserved
     | ClockJumped
     | SettingsChanged
     | StopRequested

@@ -4,7 +4,7 @@ Values only; nothing here decides or acts. The keys in etcd that these are read 
 in yaim/etcd/schema.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
@@ -12,6 +12,9 @@ from typing import NewType, TypeAlias, TypeVar
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
+
+SCHEMA = 2
+"""The version of the keys and values in etcd that this code knows (yaim/etcd/schema.py)."""
 
 NodeName = NewType("NodeName", str)
 LeaseId = NewType("LeaseId", int)
@@ -26,7 +29,13 @@ Value = TypeVar("Value")
 
 def frozen_mapping(mapping: Mapping[Key, Value]) -> Mapping[Key, Value]:
     """A read-only copy."""
-    return MappingProxyType(dict(mapping))
+    return MappingProxyType(thawed(mapping))
+
+
+def thawed(mapping: Mapping[Key, Value]) -> dict[Key, Value]:
+    """A copy that can be changed. (dict() asks a read-only mapping key by key, and so each address
+    for its hash, which takes a hundred times as long.)"""
+    return mapping.copy() if isinstance(mapping, MappingProxyType) else dict(mapping)
 
 
 def address_order(address: Address) -> tuple[int, int]:
@@ -46,14 +55,31 @@ class PoolEntry:
     """Nodes that must not hold it."""
     prefer: frozenset[NodeName] = frozenset()
     """Nodes to favour when the address needs a holder and several nodes hold equally few."""
+    fault: str = ""
+    """Why its options cannot be understood. What they say is not known then: who holds the address
+    keeps it as it is, and nobody else is given it."""
+    schema: int = 1
+    """The lowest version of the schema (yaim/etcd/schema.py) that a node must know to understand
+    this entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrongEntry:
-    """A key below ips/ that is not an address yaim will hold, and why."""
+    """A key below ips/ that is not an address yaim will hold, or has options that are wrong."""
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where on a host an address is, or is to be."""
+
+    interface: str
+    prefix_length: int
+
+    def __str__(self) -> str:
+        return f"{self.interface}, /{self.prefix_length}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +98,22 @@ class Advertisement:
     """Which boot and network namespace the node's addresses live in; given by its helper."""
     version: str
     down: frozenset[str] = frozenset()
-    """Interfaces that are down or have no carrier."""
+    """Interfaces that are down, have no carrier, or are not there."""
+    missing: frozenset[str] = frozenset()
+    """Those of them that are not there."""
     waits_s: float = 0.0
     """How long it waits, since it has become healthy again, before it takes what others can hold,
     because it becomes unhealthy again and again; 0: it does not wait."""
+    present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
+    """What is on this host for another reason than yaim, and where: nobody is to take it. The
+    holder keeps it."""
+    placement: int = 1
+    """The highest version of the placement (yaim/core/placement.py) that it can compute."""
+    schema: int = 1
+    """The highest version of the schema (yaim/etcd/schema.py) that it knows."""
+    takes: bool = True
+    """Whether it takes anything now. If not, it keeps what it holds: a check that was added has not
+    answered yet, or its helper is being started anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +131,71 @@ class Node:
         return self.advertisement.waits_s > 0
 
     def can_hold(self, entry: PoolEntry) -> bool:
-        """Whether this node may be given the address."""
+        """Whether this node may have the address, as far as the node itself decides that."""
         return self.why_not(entry) is None
 
+    def can_take(self, entry: PoolEntry) -> bool:
+        """Whether it may be given the address now, which it does not hold."""
+        return self.advertisement.takes and self.can_hold(entry)
+
+    def can_keep(self, entry: PoolEntry) -> bool:
+        """Whether this node may go on holding what no node may be given, because of a mistake in
+        the entry, in yaim.yml or in helper.yml, say. Whether it is of use where it is (a link that
+        is down), only the node itself can tell: then it releases the mark. What it refuses it does
+        not hold, or only tries to."""
+        told = self.advertisement
+        is_refused = entry.address in told.refused
+        return told.is_healthy and self.name not in entry.exclude and not is_refused
+
     def why_not(self, entry: PoolEntry) -> str | None:
-        """Why this node may not be given the address; None if it may."""
+        """Why this node may not have the address; None if it may."""
         advertisement = self.advertisement
         if not advertisement.is_healthy:
             return "unhealthy"
         if self.name in entry.exclude:
             return "excluded"
+        if entry.fault:
+            return f"its entry is wrong: {entry.fault}"
+        if advertisement.schema < entry.schema:
+            return "has an older yaim, which does not understand the entry's options"
         interface = entry.interface or advertisement.interface
         if interface in advertisement.down:
-            return f"{interface} is down"
+            return f"{interface} is {'missing' if interface in advertisement.missing else 'down'}"
         networks = advertisement.networks.get(interface, ())
         if not any(entry.address in network for network in networks):
             return f"not allowed on {interface} by the helper"
         if entry.address in advertisement.refused:
             return "refused by the helper (its log says why)"
         return None
+
+
+Presence: TypeAlias = Mapping[Address, tuple[tuple[NodeName, str], ...]]
+"""The live nodes, healthy or not, that have an address for another reason, and where."""
+
+
+def presence(nodes: Mapping[NodeName, Node]) -> Presence:
+    """Of each address that some node has for another reason; nodes in the order of their names."""
+    found: dict[Address, list[tuple[NodeName, str]]] = {}
+    for name in sorted(name for name, node in nodes.items() if node.advertisement.present):
+        for address, where in nodes[name].advertisement.present.items():
+            found.setdefault(address, []).append((name, where))
+    return frozen_mapping({address: tuple(each) for address, each in found.items()})
+
+
+def present_on(
+    address: Address, nodes: Mapping[NodeName, Node]
+) -> tuple[tuple[NodeName, str], ...]:
+    """The same of one address: for many of them each time through all nodes."""
+    return tuple(
+        (name, node.advertisement.present[address])
+        for name, node in sorted(nodes.items())
+        if address in node.advertisement.present
+    )
+
+
+def all_present(nodes: Mapping[NodeName, Node]) -> frozenset[Address]:
+    """What some live node has for another reason."""
+    return frozenset(presence(nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +206,15 @@ class Mark:
     holder: NodeName
     lease: LeaseId
     revision: Revision
-    """Of its creation (etcd's create_revision)."""
+    """Of the last change (etcd's mod_revision), which is its creation: no yaim changes a mark."""
+    is_over_another: bool = False
+    """Somebody has put it by hand over another one, whose holder may have the address yet."""
+
+
+def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:
+    """Whether the mark belongs to the present life of its holder."""
+    node = nodes.get(mark.holder)
+    return node is not None and node.lease == mark.lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +226,26 @@ class ClusterView:
     nodes: Mapping[NodeName, Node] = field(default_factory=lambda: frozen_mapping({}))
     marks: Mapping[Address, Mark] = field(default_factory=lambda: frozen_mapping({}))
     wrong: tuple[WrongEntry, ...] = ()
+    stray_nodes: Mapping[NodeName, Node] = field(default_factory=lambda: frozen_mapping({}))
+    """Advertisements that are no node's: without a lease, or under a name that none can have."""
+    stray_marks: Mapping[Address, Mark] = field(default_factory=lambda: frozen_mapping({}))
+    """Marks that are no node's: without a lease, or put over another one."""
 
     def with_node(self, node: Node) -> "ClusterView":
         """The view after this node's advertisement was written."""
         return replace(
             self,
             revision=max(self.revision, node.revision),
-            nodes=frozen_mapping({**self.nodes, node.name: node}),
+            nodes=frozen_mapping(thawed(self.nodes) | {node.name: node}),
+            stray_nodes=_without(self.stray_nodes, {node.name}),
+        )
+
+    def without_node(self, name: NodeName, revision: Revision) -> "ClusterView":
+        """The view after this node's advertisement was deleted."""
+        return replace(
+            self,
+            revision=max(self.revision, revision),
+            nodes=frozen_mapping({n: node for n, node in self.nodes.items() if n != name}),
         )
 
     def with_marks(self, marks: tuple[Mark, ...], revision: Revision) -> "ClusterView":
@@ -148,7 +253,8 @@ class ClusterView:
         return replace(
             self,
             revision=max(self.revision, revision),
-            marks=frozen_mapping({**self.marks, **{mark.address: mark for mark in marks}}),
+            marks=frozen_mapping(thawed(self.marks) | {mark.address: mark for mark in marks}),
+            stray_marks=_without(self.stray_marks, {mark.address for mark in marks}),
         )
 
     def without_marks(self, addresses: frozenset[Address], revision: Revision) -> "ClusterView":
@@ -156,5 +262,15 @@ class ClusterView:
         return replace(
             self,
             revision=max(self.revision, revision),
-            marks=frozen_mapping({a: m for a, m in self.marks.items() if a not in addresses}),
+            marks=_without(self.marks, addresses),
+            stray_marks=_without(self.stray_marks, addresses),
         )
+
+
+def _without(mapping: Mapping[Key, Value], keys: Collection[Key]) -> Mapping[Key, Value]:
+    if not any(key in mapping for key in keys):
+        return mapping
+    left = thawed(mapping)
+    for key in keys:
+        left.pop(key, None)
+    return frozen_mapping(left)

@@ -2,33 +2,74 @@
 
 Eligible is whoever can hold the address and does not wait. Where all wait that can, eligible is the
 one that holds it, and if none does, all of them: those that flap take the addresses from nobody,
-and least of all from each other, but leave none unheld.
+and least of all from each other, but leave none unheld. Where no node can hold an address as its
+entry has it, because the entry is wrong or names an interface that no helper allows, it stays with
+its holder, which counts it in its load, and is given to nobody else. A mistake takes nothing down,
+and who holds it remembers how it is held; nobody else could know.
+
+What is on some node for another reason than yaim nobody takes: it may stay where it is held, and
+where it is not, no node is eligible. Nor
+is a node for what it does not hold, while it says that it takes nothing.
 
 Every node computes the same answer from the same snapshot, so nodes do not race each other for
 an address. The answer has the most even spread that eligibility allows and, among those, the
 fewest addresses moved. Addresses that nobody holds are placed for free.
 
-Method: keep what is held, give each orphan to its least loaded eligible node, and then, as long
-as a chain of moves makes the spread more even (or as even with fewer moves), make the best one.
-That is a minimum-cost flow with the cost (sum of squared loads, moves): chains are its
-cost-reducing paths. Harvey, Ladner, Lovász, Tamir: "Semi-matchings for bipartite graphs and load
-balancing" (2003) show that a spread with no load-reducing path is optimal for every convex
-measure at once.
+Method: keep what is held, give each orphan to its least loaded eligible node, level with single
+moves from the highest to the lowest, and then, as long as a chain of moves makes the spread more
+even (or as even with fewer moves), make the best one (yaim/core/spread.py).
+
+Nodes of different versions of yaim have to come to the same answer, too: each advertises the
+highest version of this function that it can compute, and all use the lowest that is advertised. A
+change that makes any answer another one is a new version; the old one stays as long as nodes may be
+alive that know no other. A node whose advertisement is not in the snapshot yet makes no difference:
+it holds nothing and is given nothing.
+
+What stands in etcd without a lease is no node's, or under a name that no node can have: it is given
+nothing. To versions before 3 it is a node like any other. Were it left out as long as some node
+counts it in, the two would give the same address to different nodes, and none would take it; and an
+address that both leave where it is today would be released by the one and not claimed by the other.
+So it is left out by all or by none: `counted` (that is version 3). Two nodes never hold an address
+because of that: who holds it, marks decide, and not the placement.
+
+An entry with options of a newer schema is none for a node that does not know that schema. So what
+all nodes understand is placed first, by all of them in the same way, and then the rest, by those
+and among those that understand it. What nobody understands is like any other mistake.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
-from hashlib import blake2b
+from dataclasses import fields
 
-from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry, address_order, frozen_mapping
+from yaim.core import placement_v1
+from yaim.core.eligibility import Eligibility, joined
+from yaim.core.model import (
+    SCHEMA,
+    Address,
+    Advertisement,
+    ClusterView,
+    Mark,
+    Node,
+    NodeName,
+    PoolEntry,
+    address_order,
+    all_present,
+    frozen_mapping,
+    is_in_force,
+    thawed,
+)
+from yaim.core.spread import Spread
 
 Placement = Mapping[Address, NodeName]
 
-
-@lru_cache(maxsize=65536)
-def tie_break(address: Address, node: NodeName) -> bytes:
-    """A stable order of nodes, different for each address."""
-    return blake2b(f"{address} {node}".encode(), digest_size=8).digest()
+VERSION = 3
+"""The highest that this function can compute. 1: placement_v1.py. 2: of all that is advertised.
+3: of what `counted` leaves of it."""
+_COUNTS = tuple(
+    field.name
+    for field in fields(Advertisement)
+    if field.name not in {"missing", "reason", "session", "version"}
+)
+"""What of an advertisement may change a placement."""
 
 
 def place(
@@ -37,126 +78,163 @@ def place(
     marks: Mapping[Address, Mark],
 ) -> Placement:
     """The holder that each address of the pool should have; none where no node is eligible."""
-    held = {mark.address: mark.holder for mark in marks.values() if is_in_force(mark, nodes)}
-    eligible = {
-        entry.address: _eligible(entry, nodes, held.get(entry.address))
-        for entry in sorted(pool.values(), key=lambda entry: address_order(entry.address))
+    lowest, highest = schema_of(nodes), _highest_schema(nodes)
+    higher = {entry.schema for entry in pool.values() if lowest < entry.schema <= highest}
+    if not higher:
+        return _place_shared(pool, nodes, marks)
+    shared = {address: entry for address, entry in pool.items() if entry.schema not in higher}
+    placed = thawed(_place_shared(shared, nodes, marks))
+    for schema in sorted(higher):
+        further = {address: entry for address, entry in pool.items() if entry.schema == schema}
+        knowing = {
+            name: node for name, node in nodes.items() if node.advertisement.schema >= schema
+        }
+        # Whoever knows schema 2 knows placement 2.
+        placed |= _place(further, knowing, marks, placed)
+    return frozen_mapping(placed)
+
+
+def _place_shared(
+    pool: Mapping[Address, PoolEntry],
+    nodes: Mapping[NodeName, Node],
+    marks: Mapping[Address, Mark],
+) -> Placement:
+    """Of entries that all nodes understand, or none."""
+    if version_of(nodes) < 2:
+        return _as_before(pool, nodes, marks)
+    return _place(pool, nodes, marks, {})
+
+
+def counted(view: ClusterView) -> Mapping[NodeName, Node]:
+    """The nodes that count. Whether all know version 3 only those tell that have a lease: else a
+    stray could keep all of them at an old version."""
+    if not view.stray_nodes or version_of(view.nodes) >= 3:
+        return view.nodes
+    return frozen_mapping(thawed(view.stray_nodes) | thawed(view.nodes))
+
+
+def counted_marks(view: ClusterView) -> Mapping[Address, Mark]:
+    """The marks that count: those without a lease, too, where nodes without one do. A mark in force
+    has the lease of its holder. One that was put over another's nodes of older versions take for
+    its holder's: here it counts as that, too, so that all come to the same answer; nobody claims
+    the address anyway, as long as it stands there."""
+    if not view.stray_marks:
+        return view.marks
+    strays = {
+        address: mark
+        for address, mark in view.stray_marks.items()
+        if mark.lease or counted(view) is not view.nodes
     }
-    home = {a: holder for a, holder in held.items() if holder in eligible.get(a, ())}
-    spread = _Spread(eligible, home)
-    for address in sorted(
-        (address for address, names in eligible.items() if names and address not in home),
-        key=lambda address: (len(eligible[address]), address_order(address)),
-    ):
-        spread.put(
-            address,
-            min(
-                eligible[address],
-                key=lambda name: (
-                    spread.loads[name],
-                    name not in pool[address].prefer,
-                    tie_break(address, name),
-                ),
-            ),
-        )
-    while spread.improve():
-        pass
-    return frozen_mapping(spread.holder)
+    return frozen_mapping(strays | thawed(view.marks)) if strays else view.marks
 
 
-def _eligible(
-    entry: PoolEntry, nodes: Mapping[NodeName, Node], holder: NodeName | None
-) -> tuple[NodeName, ...]:
-    able = sorted(name for name, node in nodes.items() if node.can_hold(entry))
-    ready = tuple(name for name in able if not nodes[name].is_waiting)
-    if ready:
-        return ready
-    return (holder,) if holder in able else tuple(able)
+def is_alike(before: ClusterView, view: ClusterView) -> bool:
+    """Whether the placement for both is the same, because nothing that counts is different."""
+    return before is view or (
+        before.pool == view.pool
+        and before.marks == view.marks
+        and before.stray_marks == view.stray_marks
+        and _are_nodes_alike(before.nodes, view.nodes)
+        and _are_nodes_alike(before.stray_nodes, view.stray_nodes)
+    )
 
 
-def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:
-    """Whether the mark belongs to the present life of its holder."""
-    node = nodes.get(mark.holder)
-    return node is not None and node.lease == mark.lease
+def _are_nodes_alike(before: Mapping[NodeName, Node], nodes: Mapping[NodeName, Node]) -> bool:
+    return before is nodes or (
+        before.keys() == nodes.keys()
+        and all(_is_node_alike(before[name], node) for name, node in nodes.items())
+    )
 
 
-class _Spread:
-    """A placement in the making."""
-
-    def __init__(
-        self, eligible: Mapping[Address, tuple[NodeName, ...]], home: Mapping[Address, NodeName]
-    ) -> None:
-        self._eligible = eligible
-        self._home = home
-        self.loads: dict[NodeName, int] = {}
-        for names in eligible.values():
-            for name in names:
-                self.loads.setdefault(name, 0)
-        self.holder: dict[Address, NodeName] = {}
-        self._moved = 0
-        for address, name in home.items():
-            self.put(address, name)
-
-    def put(self, address: Address, name: NodeName) -> None:
-        """Give the address to the node, taking it from where it is."""
-        home = self._home.get(address)
-        before = self.holder.get(address)
-        if before is not None:
-            self.loads[before] -= 1
-            self._moved -= home is not None and before != home
-        self.holder[address] = name
-        self.loads[name] += 1
-        self._moved += home is not None and name != home
-
-    def improve(self) -> bool:
-        """Make the best chain of moves, if there is one that improves anything.
-
-        Of a chain from node u to node v, the sum of squared loads changes by
-        2 * (load(v) - load(u) + 1). Shortest paths by Bellman and Ford: the cost of a step can be
-        -1, an address going home, but no cycle is negative.
-        """
-        if (
-            not self._moved
-            and max(self.loads.values(), default=0) - min(self.loads.values(), default=0) <= 1
-        ):
-            return False
-        steps = self._steps()
-        best = {name: (-load, 0) for name, load in self.loads.items()}
-        came_by: dict[NodeName, tuple[NodeName, Address]] = {}
-        relaxed = True
-        while relaxed:
-            relaxed = False
-            for (source, target), (cost, _, address) in steps.items():
-                through = best[source][0], best[source][1] + cost
-                if through < best[target]:
-                    best[target] = through
-                    came_by[target] = source, address
-                    relaxed = True
-        gain, end = min(
-            ((self.loads[name] + 1 + load, moves), name) for name, (load, moves) in best.items()
-        )
-        if gain >= (0, 0):
-            return False
-        while end in came_by:
-            source, address = came_by[end]
-            self.put(address, end)
-            end = source
+def _is_node_alike(before: Node, node: Node) -> bool:
+    if before is node:
         return True
+    return before.lease == node.lease and all(
+        getattr(before.advertisement, name) == getattr(node.advertisement, name) for name in _COUNTS
+    )
 
-    def _steps(self) -> dict[tuple[NodeName, NodeName], tuple[int, bytes, Address]]:
-        """For each two nodes the address that is cheapest to hand from the one to the other:
-        (moves, tie-break, address)."""
-        steps: dict[tuple[NodeName, NodeName], tuple[int, bytes, Address]] = {}
-        for address, source in self.holder.items():
-            home = self._home.get(address)
-            for target in self._eligible[address]:
-                if target == source:
-                    continue
-                cost = 0 if home is None else (target != home) - (source != home)
-                known = steps.get((source, target))
-                if known is not None and known[0] < cost:
-                    continue
-                step = cost, tie_break(address, target), address
-                if known is None or step[:2] < known[:2]:
-                    steps[source, target] = step
-        return steps
+
+def version_of(nodes: Mapping[NodeName, Node]) -> int:
+    """The version that all of these nodes can compute."""
+    return min((VERSION, *(node.advertisement.placement for node in nodes.values())))
+
+
+def schema_of(nodes: Mapping[NodeName, Node]) -> int:
+    """The version of the schema that all of these nodes know."""
+    return min((SCHEMA, *(node.advertisement.schema for node in nodes.values())))
+
+
+def _highest_schema(nodes: Mapping[NodeName, Node]) -> int:
+    """That a node knows which could hold something by it."""
+    told = (node.advertisement for node in nodes.values())
+    return max((each.schema for each in told if each.is_healthy), default=SCHEMA)
+
+
+def _as_before(
+    pool: Mapping[Address, PoolEntry],
+    nodes: Mapping[NodeName, Node],
+    marks: Mapping[Address, Mark],
+) -> Placement:
+    """As version 1 has it. It knows nothing of what is present on nodes for another reason, so that
+    is placed with the rest, as older nodes do; but none is taken. What no node can hold stays with
+    its holder."""
+    placed = thawed(placement_v1.place(pool, nodes, marks))
+    for address in all_present(nodes) & placed.keys() | pool.keys() - placed.keys():
+        placed.pop(address, None)
+        mark, entry = marks.get(address), pool[address]
+        holder = nodes[mark.holder] if mark is not None and is_in_force(mark, nodes) else None
+        if holder is not None and (holder.can_hold(entry) or holder.can_keep(entry)):
+            placed[address] = holder.name
+    return frozen_mapping(placed)
+
+
+def _place(
+    pool: Mapping[Address, PoolEntry],
+    nodes: Mapping[NodeName, Node],
+    marks: Mapping[Address, Mark],
+    beside: Placement,
+) -> Placement:
+    """`beside`: where other addresses are to be; they count, and stay there."""
+    names = sorted(nodes)
+    in_order = [nodes[name] for name in names]
+    number_of = {name: number for number, name in enumerate(names)}
+    eligibility = Eligibility(in_order)
+    waiting = eligibility.named(frozenset(node.name for node in in_order if node.is_waiting))
+    taking = joined(1 << n for n, node in enumerate(in_order) if node.advertisement.takes)
+    present = all_present(nodes)
+    spread = Spread(len(names))
+    placed: list[Address] = []
+    for entry in sorted(pool.values(), key=lambda entry: address_order(entry.address)):
+        able = eligibility.able(entry)
+        mark = marks.get(entry.address)
+        holder = None
+        if mark is not None:
+            number = number_of.get(mark.holder)
+            if number is not None and in_order[number].lease == mark.lease:
+                holder = number
+        able &= taking if holder is None else taking | 1 << holder
+        if present and entry.address in present:
+            able &= 0 if holder is None else 1 << holder
+        home = holder if holder is not None and able >> holder & 1 else None
+        eligible = able & ~waiting or (able if home is None else 1 << home)
+        if not able and holder is not None and in_order[holder].can_keep(entry):
+            home, eligible = holder, 1 << holder
+        if eligible:
+            placed.append(entry.address)
+            if home is not None and not eligible >> home & 1:
+                home = None
+            preferred = eligibility.named(entry.prefer) if entry.prefer else 0
+            spread.add(eligible, home, _turn(entry.address), preferred)
+    for name in beside.values():
+        if name in number_of:
+            spread.add(1 << number_of[name], number_of[name], 0, 0)
+    spread.complete()
+    return frozen_mapping(
+        {address: names[number] for address, number in zip(placed, spread.holders, strict=False)}
+    )
+
+
+def _turn(address: Address) -> int:
+    """Where among equals the choice for an address begins: elsewhere for each, so that nobody is
+    everyone's first choice (Fibonacci hashing)."""
+    return (int(address) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32

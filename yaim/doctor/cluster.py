@@ -1,6 +1,5 @@
 """etcd, and what stands in it: who may do what, the pool, this node among the others."""
 
-import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,16 @@ from yaim.doctor.finding import Finding, ok, problem, warning
 from yaim.etcd.access import EtcdError, read_secrets
 from yaim.etcd.certificates import expiries, faults, warnings_of
 from yaim.etcd.client import EtcdClient
-from yaim.etcd.connection import EtcdPermissionDenied
+from yaim.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
 from yaim.etcd.diagnose import explain, explain_all
-from yaim.status import status_of
+from yaim.etcd.full import remedy_for
+from yaim.printable import shell_word
+from yaim.status import status_of, strays_of
 
 ETCD, POOL, NODES = "etcd", "pool", "nodes"
 LOOK_WITHIN_S = 2.0
+MOST = 20
+"""Of what is wrong in the same way."""
 
 
 def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
@@ -34,8 +37,13 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         return None, [problem(ETCD, each, remedy) for each in wrong]
     keys, client = configured.keys_of(config), configured.etcd_client_of(config)
     try:
-        view = keys.view(*client.read_all(*keys.all()))
-        may_write(client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode())
+        view = keys.view(*client.read_ranges(*keys.ranges()))
+        try:
+            may_write(client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode())
+        except EtcdFull:
+            pass  # its alarm says so
+        alarms = client.alarms()
+        complaints = client.survey()
     except EtcdPermissionDenied:
         grant = ("role", "grant-permission", "yaim", "--prefix=true", "readwrite", keys.prefix)
         what = f"user {config.etcd_user} may not read and write below {keys.prefix}"
@@ -52,6 +60,14 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         warning(ETCD, f"{endpoint}: {complaint}", "put it right before it is needed")
         for endpoint in access.endpoints
         if (complaint := explain(endpoint, access, LOOK_WITHIN_S)) is not None
+    ]
+    found += [
+        problem(ETCD, f"{endpoint}: {complaint}", "then: systemctl reload yaim")
+        for endpoint, complaint in complaints.items()
+        if complaint == BREAKS_KEEPALIVES_OFF
+    ]
+    found += [
+        problem(ETCD, f"has raised the alarm {each}", remedy_for(each)) for each in sorted(alarms)
     ]
     ours = expiries(access, read_secrets(access))
     found += [warning(ETCD, each, "renew it") for each in warnings_of(ours, datetime.now(UTC))]
@@ -72,9 +88,17 @@ def may_write(client: EtcdClient, *keys: bytes) -> None:
 
 def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
     prefix = configured.keys_of(config).prefix
-    for wrong in view.wrong:
-        remove = etcdctl(config, "del", f"{prefix}ips/{wrong.name}")
-        yield problem(POOL, f"{wrong.name}: {wrong.reason}", f"{remove}, and put it anew")
+    for wrong in view.wrong[:MOST]:
+        key = f"{prefix}ips/{wrong.name}"
+        remedy = f"{etcdctl(config, 'del', key)}, and put it anew"
+        if wrong.name in map(str, view.pool):
+            # Without a moment in which it is not there.
+            remedy = f"{etcdctl(config, 'put', key, '')}, with its options put right"
+        yield problem(POOL, f"{wrong.name}: {wrong.reason}", remedy)
+    if len(view.wrong) > MOST:
+        yield problem(POOL, f"{len(view.wrong) - MOST} more entries are wrong", "yaim status")
+    for key, reason in strays_of(prefix, view)[:MOST]:
+        yield problem(POOL, f"{shell_word(key)} {reason}", etcdctl(config, "del", key))
     if not view.pool:
         add = etcdctl(config, "put", f"{prefix}ips/192.0.2.10", "")
         yield problem(POOL, f"there is no address below {prefix}ips/", f"{add}, with yours")
@@ -85,6 +109,9 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
             if address.holder is None:
                 what = f"{address.address} is held by nobody: {address.reason}"
                 yield warning(POOL, what, "yaim status, and the logs of those nodes")
+            for name, where in address.present:
+                what = f"{address.address} is on {name} already, not by yaim ({where})"
+                yield problem(POOL, what, "remove it there, or take it out of the pool")
 
 
 def _some(view: ClusterView) -> str:
@@ -110,7 +137,9 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
         why = f"{name} is unhealthy: {advertisement.reason}"
         yield problem(NODES, why, "mend the service, then: yaim check")
     for interface in sorted(advertisement.down):
-        yield problem(NODES, f"{interface} is down or without carrier", f"ip link show {interface}")
+        is_missing = interface in advertisement.missing
+        what = "is not there" if is_missing else "is down or without carrier"
+        yield problem(NODES, f"{interface} {what}", f"ip link show {interface}")
     if advertisement.refused:
         refused = ", ".join(map(str, sorted(advertisement.refused, key=address_order)))
         what = f"the helper has refused {refused}"
@@ -134,4 +163,4 @@ def etcdctl(config: Config, *arguments: str) -> str:
     options += [f"{name}={file}" for name, file in files if file is not None]
     if config.etcd_user is not None:
         options.append("--user=root")
-    return shlex.join(("etcdctl", *options, *arguments))
+    return " ".join(map(shell_word, ("etcdctl", *options, *arguments)))

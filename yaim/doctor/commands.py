@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from yaim.checks.command import ENVIRONMENT
+
 WITHIN_S = 10.0
 
 
@@ -34,6 +36,8 @@ def ask(command: Sequence[str], user: pwd.struct_passwd | None = None) -> Told |
             errors="replace",
             timeout=WITHIN_S,
             cwd="/",
+            # Whoever became root by su(1) has his own PATH still.
+            env={**os.environ, "PATH": ENVIRONMENT["PATH"]},
         )
     except subprocess.TimeoutExpired:
         return f"{command[0]} has not answered within {WITHIN_S:g} s"

@@ -5,7 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from yaim.printable import printable
+from yaim.printable import parsable, shortened
+
+MOST = 2000
+"""Characters of a line."""
 
 
 class Verdict(Enum):
@@ -55,9 +58,9 @@ def as_table(findings: Sequence[Finding]) -> str:
     lines = []
     for each in findings:
         what = f"{each.verdict.value:{verdicts}}  {each.point:{points}}  "
-        lines.append(what + printable(each.text, most=None))
+        lines.append(what + shortened(each.text, MOST))
         if each.remedy:
-            lines.append(" " * len(what) + "-> " + printable(each.remedy, most=None))
+            lines.append(" " * len(what) + "-> " + shortened(each.remedy, MOST))
     return "\n".join([*lines, "", _summary(findings)])
 
 
@@ -85,8 +88,8 @@ def as_json(findings: Sequence[Finding]) -> str:
                 {
                     "point": each.point,
                     "verdict": each.verdict.value,
-                    "text": each.text,
-                    "remedy": each.remedy,
+                    "text": parsable(each.text),
+                    "remedy": parsable(each.remedy),
                 }
                 for each in findings
             ],

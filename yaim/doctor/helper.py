@@ -23,6 +23,7 @@ from yaim.config import Config
 from yaim.core.model import PoolEntry
 from yaim.doctor.commands import ask, may
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
+from yaim.interfaces import shown_name
 
 ALLOWLIST, ALLOWED, SOCKET, RECORD = "helper.yml", "allowed here", "helper", "record"
 _EX_CONFIG = 78
@@ -111,7 +112,8 @@ def look_at_allowed(file: Path, config: Config, pool: Iterable[PoolEntry]) -> It
 
 def _explain(file: Path, config: Config, entry: PoolEntry) -> Finding | None:
     """None: it would."""
-    interface = entry.interface or config.interface
+    named = entry.interface or config.interface
+    interface = shown_name(named) or named
     netmask = config.netmask if entry.address.version == 4 else config.netmask6
     prefix = entry.prefix_length or netmask
     arguments = ("policy", "explain", str(entry.address), interface)

@@ -10,6 +10,7 @@ from pathlib import Path
 from yaim.core.model import Address
 from yaim.doctor.commands import ask
 from yaim.doctor.finding import Finding, not_looked_at, ok, problem, warning
+from yaim.interfaces import shown_name, why_missing
 from yaim.kernel_watch import ADDRESS, RTM_NEWADDR, address_of, attributes, messages
 
 INTERFACE, IPV6, ADDRESSES, SERVICES = "interface", "IPv6", "addresses", "services"
@@ -28,20 +29,21 @@ _ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "alias", "genera
 
 
 def look_at_interface(name: str) -> Finding:
-    there = ", ".join(each for _, each in socket.if_nameindex())
+    if why_not := why_missing(name):
+        return problem(INTERFACE, why_not, "set interface in yaim.yml and in helper.yml")
+    shown = shown_name(name) or name
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         try:
-            asked = struct.pack("16sH14x", name.encode(), 0)
+            asked = struct.pack("16sH14x", shown.encode(), 0)
             answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, asked)
         except OSError:
-            what = f"there is no {name} on this host (there are {there})"
-            return problem(INTERFACE, what, "set interface in yaim.yml and in helper.yml")
+            return problem(INTERFACE, f"{name} has just gone", f"ip link show {name}")
     flags = struct.unpack("16xH14x", answer)[0]
     if not flags & _IFF_UP:
         return problem(INTERFACE, f"{name} is down", f"ip link set {name} up")
     if not flags & _IFF_RUNNING:
         return problem(INTERFACE, f"{name} has no carrier", f"is its cable in? ip link show {name}")
-    return ok(INTERFACE, f"{name} is up")
+    return ok(INTERFACE, f"{name} is up" if shown == name else f"{name}, which is {shown}, is up")
 
 
 def look_at_ipv6(root: Path, interface: str, pool: Sequence[Address]) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from yaim.password_file import PasswordFileError, read_password
+
 
 class EtcdError(Exception):
     """etcd could not be reached, did not answer in time, or refused. Says which endpoint, or which
@@ -28,7 +30,7 @@ class EtcdAccess:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     password_file: Path | None = None
-    """Instead of `password`; a line break at its end is not part of it."""
+    """Instead of `password`."""
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -49,9 +51,11 @@ def read_secrets(access: EtcdAccess) -> Secrets:
     password = access.password
     if access.password_file is not None:
         try:
-            password = _read(access.password_file).decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise EtcdError(f"cannot read {access.password_file}: {error}") from error
+            password = read_password(access.password_file)
+        except PasswordFileError as error:
+            raise EtcdError(
+                f"etcd-password-file {access.password_file}: expected {error}"
+            ) from error
     return Secrets(
         password,
         *(

@@ -9,7 +9,7 @@ proved itself, and what was used before stays in use until then.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from time import monotonic
@@ -18,8 +18,18 @@ from typing import Any
 import etcd3.etcdrpc as rpc
 import grpc
 
+from yaim.core.deadline import LONGEST_LEAST_TTL_S
 from yaim.core.model import Boottime
 from yaim.etcd.access import EtcdAccess, EtcdError, EtcdUnreachable, read_secrets
+from yaim.etcd.believable import (
+    faulty_changes,
+    faulty_header,
+    faulty_keepalive,
+    faulty_lease,
+    faulty_read,
+    faulty_transaction,
+    is_token,
+)
 from yaim.etcd.certificates import check_secrets
 from yaim.etcd.connection import (
     ETCD_HAS_ANSWERED,
@@ -29,16 +39,23 @@ from yaim.etcd.connection import (
     EtcdLoginFailed,
     EtcdPermissionDenied,
     EtcdTokenRefused,
+    EtcdTooMuch,
     Way,
     metadata_of,
     plain,
     shown,
+    too_much,
 )
-from yaim.etcd.endpoints import STATUS, Answer, Call, Endpoints
-from yaim.etcd.schema import KeyValue
+from yaim.etcd.endpoints import KEEPS_LEASES, STATUS, Answer, Call, Endpoints
+from yaim.etcd.schema import MAX_BYTES, MAX_KEYS, KeyValue
+from yaim.printable import printable
 
 logger = logging.getLogger(__name__)
 
+PAGE = 16
+"""Keys that are asked for at once beyond those that were there before; twice as many with each
+further page. etcd makes the whole of an answer before it sends it, also of one that is refused for
+its length: reads of 300 MiB cost it 24 GB."""
 LOGIN_REFRESH_S = 1.0
 """How long a request whose password is refused waits for a new one to be found."""
 REFRESH_EVERY_S = 5.0
@@ -46,13 +63,15 @@ REFRESH_PAUSE_S = 0.3
 """At least, between two looks for another way in."""
 LOGIN_PATIENCE_S = 1.0
 """The same as endpoints.PATIENCE_S for a password, which costs etcd some 0.1 s of a processor."""
+LONGEST_TTL_S = 3600
+"""Of a lease of which it is not known what was asked for: the longest ttl of yaim.yml."""
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdLease:
     id: int
     ttl_s: int
-    """As granted."""
+    """As granted; what a keepalive tells beyond that does not count."""
     sent_at: Boottime
     """Just before the request was sent that etcd has answered: the TTL counts from here."""
 
@@ -79,42 +98,150 @@ class EtcdClient:
         """What is read, in small: whoever may do that is in."""
         self._token_lock = threading.Lock()
         self._token: str | None = None
+        self._granted: EtcdLease | None = None
+        """The last."""
+        self._had_too_many = False
+        """At the last read."""
+        self._had_too_much = False
+        """There were so many bytes that no page is longer than PAGE."""
+        self._counts: dict[tuple[bytes, bytes], int] = {}
+        """How many keys there were in a range."""
 
     # --- requests --------------------------------------------------------------------------
 
     def read_all(self, start: bytes, end: bytes) -> tuple[dict[bytes, KeyValue], int]:
-        """A linearizable read of a key range, with its revision."""
-        request = rpc.RangeRequest(key=start, range_end=end)
+        """A linearizable read of a key range, with its revision. Raises EtcdError if there is more
+        than MAX_KEYS or MAX_BYTES."""
+        return self.read_ranges((start, end))
+
+    def read_ranges(self, *ranges: tuple[bytes, bytes]) -> tuple[dict[bytes, KeyValue], int]:
+        """The same of several, as of one revision; what is too much is that in all of them."""
+        if self._had_too_many:
+            # To read as many again and again would cost keepalives.
+            self._require_room_for(sum(self._count(each) for each in ranges), ranges)
+        start, end = ranges[0]
         in_small = rpc.RangeRequest(key=start, range_end=end, limit=1)
         self._proof = Call(lambda c: c.range, in_small, is_repeatable=True)
-        answer = self._call(Call(lambda c: c.range, request, is_repeatable=True)).message
-        return {pair.key: read_pair(pair) for pair in answer.kvs}, answer.header.revision
+        pairs: dict[bytes, KeyValue] = {}
+        revision = size = 0
+        for range_ in ranges:
+            for answer in self._pages(range_, revision):
+                revision = revision or answer.header.revision
+                pairs |= {pair.key: read_pair(pair) for pair in answer.kvs}
+                self._require_room_for(len(pairs), ranges)
+                size += sum(len(pair.key) + len(pair.value) for pair in answer.kvs)
+                if size > MAX_BYTES:
+                    self._had_too_much = True
+                    raise EtcdTooMuch(_too_much(ranges, f"{MAX_BYTES} bytes"))
+        self._had_too_much = self._had_too_much and 2 * size > MAX_BYTES
+        return pairs, revision
 
-    def put(self, key: bytes, value: bytes) -> None:
-        self._call(Call(lambda c: c.put, rpc.PutRequest(key=key, value=value)))
+    def _pages(self, range_: tuple[bytes, bytes], revision: int) -> Iterator[Any]:
+        """All of a range, as of a revision; 0: of the present one, which is that of all pages."""
+        (start, end), count = range_, 0
+        most = PAGE + self._counts.get(range_, 0)
+        while True:
+            most = PAGE if self._had_too_much else min(most, MAX_KEYS + 1)
+            try:
+                answer = self._read_page((start, end), most, revision)
+            except EtcdTooMuch:
+                self._had_too_much = True
+                raise
+            yield answer
+            count += len(answer.kvs)
+            if not answer.more:
+                self._counts[range_] = count
+                return
+            start = max(pair.key for pair in answer.kvs) + b"\0"
+            revision = revision or answer.header.revision
+            most *= 2
+
+    def _read_page(self, range_: tuple[bytes, bytes], most: int, revision: int) -> Any:
+        """The first keys of a range, as of a revision."""
+        start, end = range_
+        request = rpc.RangeRequest(key=start, range_end=end, limit=most, revision=revision)
+        return self._call(
+            Call(
+                lambda c: c.range,
+                request,
+                is_repeatable=True,
+                fault_of=lambda answer: faulty_read(answer, start, end, most, revision),
+            )
+        ).message
+
+    def _count(self, range_: tuple[bytes, bytes]) -> int:
+        request = rpc.RangeRequest(key=range_[0], range_end=range_[1], count_only=True)
+        call = Call(lambda c: c.range, request, is_repeatable=True, fault_of=faulty_header)
+        count: int = self._call(call).message.count
+        return count
+
+    def _require_room_for(self, keys: int, ranges: tuple[tuple[bytes, bytes], ...]) -> None:
+        self._had_too_many = keys > MAX_KEYS
+        if self._had_too_many:
+            raise EtcdError(_too_much(ranges, f"{MAX_KEYS} keys"))
+
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
+        """0: under no lease."""
+        request = rpc.PutRequest(key=key, value=value, lease=lease)
+        self._call(Call(lambda c: c.put, request, fault_of=faulty_header))
 
     def delete(self, key: bytes) -> None:
-        self._call(Call(lambda c: c.delete, rpc.DeleteRangeRequest(key=key)))
+        request = rpc.DeleteRangeRequest(key=key)
+        self._call(Call(lambda c: c.delete, request, fault_of=faulty_header))
 
     def transact(self, request: Any) -> Any:
         """A TxnRequest; its TxnResponse."""
-        return self._call(Call(lambda c: c.transact, request)).message
+        operations = tuple(request.success)
+        return self._call(
+            Call(
+                lambda c: c.transact,
+                request,
+                fault_of=lambda answer: faulty_transaction(answer, operations),
+            )
+        ).message
 
     def grant(self, ttl_s: int) -> EtcdLease:
-        """A new lease. etcd may grant a longer TTL than it is asked for."""
-        answer = self._call(Call(lambda c: c.grant, rpc.LeaseGrantRequest(TTL=ttl_s)))
-        return EtcdLease(answer.message.ID, answer.message.TTL, answer.sent_at)
+        """A new lease. etcd may grant a longer TTL than it is asked for. None is asked for where it
+        could not be kept."""
+        self._call(KEEPS_LEASES)
+        request = rpc.LeaseGrantRequest(TTL=ttl_s)
+        answer = self._call(
+            Call(lambda c: c.grant, request, fault_of=lambda answer: faulty_lease(answer, ttl_s))
+        )
+        granted = EtcdLease(answer.message.ID, answer.message.TTL, answer.sent_at)
+        self._granted = granted
+        return granted
 
     def keep(self, lease: int) -> EtcdLease:
         """Refresh a lease. Raises EtcdLeaseNotFound if it is gone."""
-        request = rpc.LeaseKeepAliveRequest(ID=lease)
-        answer = self._call(Call(lambda c: c.keep, request, is_repeatable=True))
+        granted = self._granted
+        ttl_s = granted.ttl_s if granted is not None and granted.id == lease else LONGEST_TTL_S
+        # An etcd that was started anew with a longer election timeout raises the TTL.
+        longest_s = max(ttl_s, LONGEST_LEAST_TTL_S)
+        answer = self._call(
+            Call(
+                lambda c: c.keep,
+                rpc.LeaseKeepAliveRequest(ID=lease),
+                is_repeatable=True,
+                fault_of=lambda answer: faulty_keepalive(answer, lease, longest_s),
+            )
+        )
         if answer.message.TTL <= 0:
             raise EtcdLeaseNotFound(f"lease {lease:x} is gone")
-        return EtcdLease(lease, answer.message.TTL, answer.sent_at)
+        return EtcdLease(lease, min(answer.message.TTL, ttl_s), answer.sent_at)
 
     def revoke(self, lease: int) -> None:
         self._call(Call(lambda c: c.revoke, rpc.LeaseRevokeRequest(ID=lease)))
+
+    def alarms(self) -> frozenset[str]:
+        """Those that are raised, by etcd's names: NOSPACE, CORRUPT. Everybody may ask."""
+        request = rpc.AlarmRequest(action=rpc.AlarmRequest.GET)
+        answer = self._call(Call(lambda c: c.alarm, request, is_repeatable=True)).message
+        names = rpc.AlarmType.DESCRIPTOR.values_by_number
+        return frozenset(
+            names[each.alarm].name if each.alarm in names else f"alarm {each.alarm}"
+            for each in answer.alarms
+        )
 
     def watch(self, start: bytes, end: bytes, revision: int) -> Iterator[Any]:
         """The WatchResponses for a key range from a revision on, without end.
@@ -136,10 +263,15 @@ class EtcdClient:
                     if answer.canceled:
                         # Which of many reasons is told in words only: a new token never hurts.
                         self._forget_token(token)
-                        reason = answer.cancel_reason or "compacted"
+                        reason = printable(answer.cancel_reason) or "compacted"
                         raise EtcdError(
                             f"{connection.endpoint}: watch of {shown(start)} cancelled: {reason}"
                         )
+                    if complaint := faulty_changes(answer, start, end, revision):
+                        self._endpoints.leave_connection(connection, complaint)
+                        raise EtcdError(f"{connection.endpoint}: {complaint}")
+                    if answer.events:
+                        revision = answer.events[-1].kv.mod_revision
                     yield answer
                 # etcd does not; something between us and it may.
                 raise EtcdError(f"{connection.endpoint}: the watch was ended")
@@ -219,18 +351,34 @@ class EtcdClient:
         return self._way().access
 
     def survey(self) -> dict[str, str]:
-        """Ask each endpoint for its status: what is wrong with those that are not all right."""
+        """Ask each endpoint for its status, and whether it keeps leases: what is wrong with those
+        that are not all right."""
         complaints: dict[str, str] = {}
         way = self._way()
         for endpoint in way.access.endpoints:
             one = replace(way, access=replace(way.access, endpoints=(endpoint,)))
-            try:
-                self._endpoints.call_over(one, STATUS).connection.leave("not needed")
-            except EtcdUnreachable as error:
-                complaints.update(error.complaints)
-            except EtcdError as error:
-                complaints[endpoint] = str(error)
+            complaint = self._complaint_about(one)
+            if complaint is not None:
+                complaints[endpoint] = complaint
         return complaints
+
+    def _complaint_about(self, way: Way) -> str | None:
+        """Of the only endpoint."""
+        token = self._token or NO_TOKEN
+        try:
+            self._endpoints.call_over(way, STATUS).connection.leave("not needed")
+        except EtcdUnreachable as error:
+            return "; ".join(error.complaints.values())
+        except EtcdError as error:
+            return str(error)
+        try:
+            probe = self._endpoints.call_over(way, replace(KEEPS_LEASES, token=token))
+            probe.connection.leave("not needed")
+        except EtcdUnreachable as error:
+            return "; ".join(error.complaints.values())
+        except EtcdError:
+            pass  # a token that is out of date says nothing of the endpoint
+        return None
 
     def _prove(self, way: Way) -> None:
         """Get in this way, and use it from now on. Raises EtcdError if it does not work."""
@@ -266,6 +414,10 @@ class EtcdClient:
                 logger.warning("etcd-user is not needed: authentication is not enabled in etcd")
             return NO_TOKEN
         token: str = answer.message.token
+        if not is_token(token):
+            raise EtcdError(
+                f"{answer.connection.endpoint}: answers a login with a token that is none"
+            )
         return token
 
     def _way(self) -> Way:
@@ -342,3 +494,7 @@ class EtcdClient:
 def read_pair(pair: Any) -> KeyValue:
     """A KeyValue of etcd's API as ours."""
     return KeyValue(pair.value, pair.lease, pair.create_revision, pair.mod_revision)
+
+
+def _too_much(ranges: Iterable[tuple[bytes, bytes]], most: str) -> str:
+    return f"reading {' and '.join(shown(start) for start, _ in ranges)}: {too_much(most)}"

@@ -10,6 +10,9 @@ import etcd3.etcdrpc as rpc
 import grpc
 
 from yaim.etcd.access import EtcdAccess, EtcdError, Secrets
+from yaim.etcd.full import REMEDY_FOR_FULL
+from yaim.etcd.schema import MAX_BYTES
+from yaim.printable import printable
 
 NO_TOKEN = ""
 """In place of a token where etcd wants none."""
@@ -23,11 +26,18 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_BYTES),
 )
 _NOT_CONNECTED = re.compile(
     r"failed to connect to all addresses; last error: .*?: ipv[46]:\S+: "
     r"(?:Failed to connect to remote host: )?(.+)"
+)
+_TOLD_AT_MOST = 500
+"""Characters of what etcd says."""
+CANCELLED_BY_PROXY = "context canceled"
+BREAKS_KEEPALIVES_OFF = (
+    "breaks keepalives off, as etcd's grpc-proxy does, which cannot be used: name etcd's members"
+    " themselves in dcs-endpoints"
 )
 ETCD_HAS_ANSWERED = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -52,6 +62,14 @@ class EtcdLoginFailed(EtcdError):
 
 class EtcdAuthIsOff(EtcdError):
     """etcd does not want us to authenticate."""
+
+
+class EtcdFull(EtcdError):
+    """There is no space left for what is new."""
+
+
+class EtcdTooMuch(EtcdError):
+    """There are more bytes than are read."""
 
 
 class EtcdPermissionDenied(EtcdError):
@@ -93,7 +111,8 @@ class Connection:
         )
         self.watch = rpc.WatchStub(self._channel).Watch
         self.authenticate = rpc.AuthStub(self._channel).Authenticate
-        self.status = rpc.MaintenanceStub(self._channel).Status
+        maintenance = rpc.MaintenanceStub(self._channel)
+        self.status, self.alarm = maintenance.Status, maintenance.Alarm
 
     def leave(self, because: str) -> None:
         """Ends all calls on the channel; they fail for this reason."""
@@ -113,7 +132,7 @@ def plain(error: Any) -> str:
         return "no answer in time"
     if failed := _NOT_CONNECTED.search(text):
         return failed[1]
-    return text or str(code)
+    return printable(text, most=_TOLD_AT_MOST) or str(code)
 
 
 def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) -> EtcdError:
@@ -129,16 +148,23 @@ def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) ->
         return EtcdTokenRefused(said)
     if "authentication failed" in details:
         return EtcdLoginFailed(f"{said}: check etcd-user and etcd-password")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return EtcdTooMuch(f"{endpoint}: {_keys_of(request)}: {too_much(f'{MAX_BYTES} bytes')}")
     if "database space exceeded" in details:
-        return EtcdError(
-            f"{said}: see `etcdctl alarm list`, compact and defragment etcd, or raise its quota"
-        )
+        return EtcdFull(f"{said}: {REMEDY_FOR_FULL}")
     if code is grpc.StatusCode.PERMISSION_DENIED:
         return EtcdPermissionDenied(
             f"{said} ({_keys_of(request)}): the role of etcd-user needs readwrite for all keys of"
             " the cluster"
         )
     return EtcdError(said)
+
+
+def too_much(most: str) -> str:
+    """`most`: that is read at once."""
+    return (
+        f"there are more than {most}: delete what is not yaim's (etcdctl get --prefix --keys-only)"
+    )
 
 
 def _keys_of(request: Any) -> str:

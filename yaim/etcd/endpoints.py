@@ -23,6 +23,8 @@ from yaim.boottime import boottime
 from yaim.core.model import Boottime
 from yaim.etcd.access import EtcdError, EtcdUnreachable
 from yaim.etcd.connection import (
+    BREAKS_KEEPALIVES_OFF,
+    CANCELLED_BY_PROXY,
     ETCD_HAS_ANSWERED,
     NO_TOKEN,
     Connection,
@@ -34,6 +36,7 @@ from yaim.etcd.connection import (
 
 logger = logging.getLogger(__name__)
 
+TELL_AGAIN_AFTER_S = 60.0
 PATIENCE_S = 0.2
 """How long an endpoint may take to answer before another one is asked, too."""
 
@@ -46,10 +49,20 @@ class Call:
     token: str = field(default=NO_TOKEN, repr=False)
     is_repeatable: bool = False
     patience_s: float = PATIENCE_S
+    fault_of: Callable[[Any], str | None] = lambda _: None
+    """What is wrong with an answer: then it is none, and another endpoint is asked."""
 
 
 STATUS = Call(lambda connection: connection.status, rpc.StatusRequest(), is_repeatable=True)
 """A member that has no leader does not answer it."""
+KEEPS_LEASES = Call(
+    lambda connection: connection.keep, rpc.LeaseKeepAliveRequest(ID=0), is_repeatable=True
+)
+"""A keepalive of no lease. etcd answers that there is none; its grpc-proxy does not answer.
+
+That one keeps a lease itself, at times of its own, and answers a client with what etcd answers
+next, be it to a keepalive sent before the client's: no deadline can be counted from that. It is
+known by what it does with a stream of one request, which has ended: it breaks it off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,8 @@ class Endpoints:
         self._cluster = 0
         """The id of the cluster that has answered last; 0: none has."""
         self._cluster_answered_at = 0.0
+        self._told: dict[tuple[str, str], float] = {}
+        """Which endpoint was left and why, and when that was told."""
 
     @property
     def way(self) -> Way | None:
@@ -155,8 +170,25 @@ class Endpoints:
                 self._order.remove(connection.endpoint)
                 self._order.append(connection.endpoint)
         if is_in_use:
-            logger.info("leaves etcd endpoint %s: %s", connection.endpoint, because)
+            self._tell_leaving(connection.endpoint, because)
         connection.leave(because)
+
+    def _tell_leaving(self, endpoint: str, because: str) -> None:
+        """The only endpoint is tried again and again, whatever it does: the same is told rarely."""
+        now = monotonic()
+        with self._lock:
+            self._told = {
+                what: at for what, at in self._told.items() if now < at + TELL_AGAIN_AFTER_S
+            }
+            is_told = (endpoint, because) in self._told
+            if not is_told:
+                self._told[endpoint, because] = now
+        logger.log(
+            logging.DEBUG if is_told else logging.INFO,
+            "leaves etcd endpoint %s: %s",
+            endpoint,
+            because,
+        )
 
     # --- an exchange -----------------------------------------------------------------------
 
@@ -228,7 +260,11 @@ class Endpoints:
         """What is wrong with the endpoint; None: it has answered. Raises what etcd itself says,
         which another endpoint would not say otherwise."""
         if each.code is grpc.StatusCode.OK:
-            return self._not_ours(each.future.result().header.cluster_id)
+            answer = each.future.result()
+            return self._not_ours(answer.header.cluster_id) or call.fault_of(answer)
+        is_keepalive = isinstance(call.request, rpc.LeaseKeepAliveRequest)
+        if is_keepalive and each.details == CANCELLED_BY_PROXY:
+            return BREAKS_KEEPALIVES_OFF
         if each.code in ETCD_HAS_ANSWERED:
             raise refusal(each.connection.endpoint, each.code, each.details, call.request)
         return each.details
@@ -239,10 +275,10 @@ class Endpoints:
             return self._other_cluster(cluster)
 
     def _other_cluster(self, cluster: int) -> str | None:
-        """With the lock held."""
+        """With the lock held. 0: the answer does not say, as that about alarms."""
         before = self._cluster
         forgotten_at = self._cluster_answered_at + self._cluster_memory_s
-        if before in (0, cluster) or monotonic() > forgotten_at:
+        if 0 in (before, cluster) or before == cluster or monotonic() > forgotten_at:
             return None
         return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"
 
@@ -250,6 +286,8 @@ class Endpoints:
         """This is the cluster that is used from now on. Raises EtcdUnreachable if another thread
         has met another one meanwhile."""
         cluster = answer.message.header.cluster_id
+        if not cluster:
+            return
         with self._lock:
             complaint = self._other_cluster(cluster)
             if complaint is None:
@@ -271,7 +309,7 @@ class Endpoints:
         self._drop(answer.connection)
         if is_to_change and before is not None:
             because = f"has not answered, {answer.connection.endpoint} has"
-            logger.info("leaves etcd endpoint %s: %s", before.endpoint, because)
+            self._tell_leaving(before.endpoint, because)
             self.leave_connection(before, because)
 
     def _drop(self, connection: Connection) -> None:

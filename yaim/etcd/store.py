@@ -44,8 +44,8 @@ from yaim.core.events import (
 from yaim.core.model import Address, ClusterView, LeaseId, Mark, Node, NodeName, Revision
 from yaim.etcd.access import EtcdAccess, EtcdError
 from yaim.etcd.client import EtcdClient, EtcdLease, read_pair
-from yaim.etcd.connection import EtcdLeaseNotFound
-from yaim.etcd.schema import Keys, KeyValue, write_advertisement
+from yaim.etcd.connection import EtcdFull, EtcdLeaseNotFound, too_much
+from yaim.etcd.schema import MAX_BYTES, MAX_KEYS, Keys, KeyValue, Reading, write_advertisement
 from yaim.etcd.survey import Survey
 
 MAX_OPS = 125
@@ -57,9 +57,17 @@ WATCH_PAUSE_MAX_S = 2.0
 as it does not last."""
 WATCH_WAITS_S = 5.0
 """When etcd cannot be read, at most, for some other request to succeed."""
+VIEWS_AT_ONCE = 25
+VIEW_EVERY_S, VIEWS_SHARE = 0.02, 0.2
+"""After so many changes in quick succession the next ones are taken in together: a view each 0.02 s
+and for a fifth of the time at most. Meanwhile etcd keeps them, and nothing waits here."""
 WATCH_LATE_S = 1.0
 """A watch that has not told this much later what a read has told is made anew, at the next
 read."""
+
+WATCH_ANSWERS_AT_MOST = 2000
+"""Answers of a watch in one second. A watch that tells more would cost a processor: it is left, and
+what is read has to do meanwhile."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +91,8 @@ class EtcdStore:
         self._mirror = _Mirror(keys)
         self._has_answered = threading.Event()
         """Set by every answer of etcd's: a watch that waits for it need not wait any longer."""
+        self._gone: tuple[LeaseId | None, float] = None, inf
+        """The lease that was last said to be gone, and when."""
         self._lease_actions: SimpleQueue[LeaseAction] = SimpleQueue()
         self._requests: SimpleQueue[Request] = SimpleQueue()
         for name, work in (
@@ -134,6 +144,13 @@ class EtcdStore:
         except EtcdLeaseNotFound:
             if isinstance(action, GrantLease):
                 return LeaseFailed("etcd lost the lease while granting it")
+            gone, since = self._gone
+            if gone == action.lease and self._mirror.was_shown(action.lease, since):
+                # Asked about at once, and again and again, it would keep a processor busy.
+                return LeaseFailed(
+                    f"etcd says that lease {action.lease:x} is gone, and shows what stands under it"
+                )
+            self._gone = action.lease, monotonic()
             return LeaseGone(action.lease)
         except EtcdError as error:
             return LeaseFailed(str(error))
@@ -151,7 +168,8 @@ class EtcdStore:
                 if isinstance(request, ReadCluster):
                     event = ClusterReadFailed(str(error))
                 else:
-                    event = WriteFailed(request.request, str(error))
+                    is_full = isinstance(error, EtcdFull)
+                    event = WriteFailed(request.request, str(error), is_full)
             self._post(event)
 
     def _do(self, request: Request) -> Event:
@@ -173,21 +191,28 @@ class EtcdStore:
         """Also looks whether the watch still tells what happens."""
         if self._mirror.is_watch_behind:
             self._client.leave_endpoint("its watch does not tell what is read")
-        known = self._mirror.revision
-        pairs, revision = self._client.read_all(*self._keys.all())
-        return self._mirror.replace(pairs, revision, is_newer_than=known)
+        known, sent_at = self._mirror.revision, monotonic()
+        pairs, revision = self._client.read_ranges(*self._keys.ranges())
+        return self._mirror.replace(pairs, revision, is_newer_than=known, sent_at=sent_at)
+
+    # More marks than one transaction takes go in several, each under the same guard, with the
+    # advertisement in the last. Should one fail, the answer tells nothing of those before it: what
+    # they may have released the core does not use until a read has told, and what they have claimed
+    # it learns by that read. Until then it has none of that on its interface.
 
     def _advertise(self, request: AdvertiseNode) -> Event:
         key = self._keys.node(self._node)
         same = _compare_mod_revision(key, request.replaces)
         *others, last = _chunks(request.release) or [()]
-        for marks in others:
-            self._transact([same], [self._deletion(mark) for mark in marks])
+        if not self._delete_in_parts(same, others)[2]:
+            return NodeNotAdvertised(request.request)
         put = rpc.RequestOp()
         put.request_put.key = key
         put.request_put.value = write_advertisement(request.advertisement)
         put.request_put.lease = request.lease
-        answer = self._transact([same], [put, *(self._deletion(mark) for mark in last)])
+        # In a nested transaction: etcd counts no space for what is in one, so that it takes this,
+        # and claims, also when it is full.
+        answer = self._transact([same], [_if([], put), *(self._deletion(mark) for mark in last)])
         if not answer.succeeded:
             return NodeNotAdvertised(request.request)
         revision = Revision(answer.header.revision)
@@ -200,26 +225,32 @@ class EtcdStore:
         delete = rpc.RequestOp()
         delete.request_delete_range.key = key
         *others, last = _chunks(request.release) or [()]
-        is_done = True
-        for marks in others:
-            answer = self._transact([same], [self._deletion(mark) for mark in marks])
-            is_done = is_done and answer.succeeded
-        answer = self._transact([same], [delete, *(self._deletion(mark) for mark in last)])
-        if is_done and answer.succeeded:
-            return NodeWithdrawn(request.request)
+        if self._delete_in_parts(same, others)[2]:
+            answer = self._transact([same], [delete, *(self._deletion(mark) for mark in last)])
+            if answer.succeeded:
+                return NodeWithdrawn(request.request, Revision(answer.header.revision))
         return WriteFailed(request.request, "our advertisement was changed")
 
     def _release(self, request: ReleaseMarks) -> Event:
         same = _compare_mod_revision(self._keys.node(self._node), request.advertised)
+        addresses, revision, _ = self._delete_in_parts(same, _chunks(request.marks))
+        return MarksReleased(request.request, addresses, revision)
+
+    def _delete_in_parts(
+        self, same: Any, parts: Iterable[Sequence[Mark]]
+    ) -> tuple[frozenset[Address], Revision, bool]:
+        """Which of the marks were still the same ones, and are deleted; the revision of the last
+        answer; and whether the guard has held for all parts: after one for which it has not,
+        nothing more is asked."""
         released: list[Mark] = []
-        revision = 0
-        for marks in _chunks(request.marks):
+        revision, is_ours = 0, True
+        for marks in parts:
             answer = self._transact([same], [self._deletion(mark) for mark in marks])
-            revision = answer.header.revision
-            if answer.succeeded:
-                released += _done(marks, answer)
-        addresses = frozenset(mark.address for mark in released)
-        return MarksReleased(request.request, addresses, Revision(revision))
+            revision, is_ours = answer.header.revision, answer.succeeded
+            if not is_ours:
+                break
+            released += _done(marks, answer)
+        return frozenset(mark.address for mark in released), Revision(revision), is_ours
 
     def _claim(self, request: ClaimMarks) -> Event:
         advertised = _compare_mod_revision(self._keys.node(self._node), request.advertised)
@@ -239,7 +270,8 @@ class EtcdStore:
         return MarksClaimed(request.request, tuple(marks), lost, Revision(revision))
 
     def _claiming(self, address: Address, lease: LeaseId) -> Any:
-        """Mark the address, if it is in the pool and unmarked."""
+        """Mark the address, if it is in the pool and unmarked. Nothing else ever puts a mark: one
+        whose mod_revision is not its create_revision somebody else has put (schema.py)."""
         unmarked = rpc.Compare(
             key=self._keys.mark(address),
             target=rpc.Compare.CREATE,
@@ -259,14 +291,9 @@ class EtcdStore:
         return _if([unmarked, in_pool], put)
 
     def _deletion(self, mark: Mark) -> Any:
-        """Delete the mark, if it is still the same one."""
+        """Delete the mark, if it is still the same one, and nobody has put another over it."""
         key = self._keys.mark(mark.address)
-        same = rpc.Compare(
-            key=key,
-            target=rpc.Compare.CREATE,
-            result=rpc.Compare.EQUAL,
-            create_revision=mark.revision,
-        )
+        same = _compare_mod_revision(key, mark.revision)
         delete = rpc.RequestOp()
         delete.request_delete_range.key = key
         return _if([same], delete)
@@ -302,10 +329,26 @@ class EtcdStore:
 
     def _watch(self) -> EtcdError:
         """Follow the changes until that is impossible; why it is."""
+        since, answers = monotonic(), 0
         try:
+            next_at = monotonic()
             for answer in self._client.watch(*self._keys.all(), self._mirror.watch_from()):
-                if answer.events:
-                    self._post(ClusterChanged(self._mirror.apply(answer)))
+                answers += 1
+                if monotonic() >= since + 1.0:
+                    since, answers = monotonic(), 0
+                elif answers > WATCH_ANSWERS_AT_MOST:
+                    return EtcdError(
+                        f"more than {WATCH_ANSWERS_AT_MOST} changes in a second below"
+                        f" {self._keys.prefix}: find out who writes there"
+                    )
+                if not self._mirror.apply(answer):
+                    continue
+                began = monotonic()
+                self._post(ClusterChanged(self._mirror.view()))
+                took_s = monotonic() - began
+                next_at = max(next_at, began - VIEWS_AT_ONCE * VIEW_EVERY_S)
+                next_at += max(VIEW_EVERY_S, took_s / VIEWS_SHARE)
+                self._client.is_closed.wait(max(0.0, next_at - monotonic()))
         except EtcdError as error:
             return error
         finally:
@@ -317,17 +360,23 @@ class _Mirror:
     """The cluster's keys as last read, with the changes since. Thread-safe."""
 
     def __init__(self, keys: Keys) -> None:
-        self._keys = keys
         self._lock = threading.Lock()
-        self._pairs: dict[bytes, KeyValue] = {}
+        self._reading = Reading(keys)
         self.revision = 0
+        self._shown: tuple[frozenset[int], float] = frozenset(), 0.0
+        """The leases in the last full read, and when that was sent."""
         self._is_watching = False
         self._awaited = 0
         """A revision that a read has told and the watch has not; 0: there is none."""
         self._awaited_since = inf
 
     def replace(
-        self, pairs: dict[bytes, KeyValue], revision: int, *, is_newer_than: int
+        self,
+        pairs: dict[bytes, KeyValue],
+        revision: int,
+        *,
+        is_newer_than: int,
+        sent_at: float,
     ) -> ClusterView:
         """Take over a full read. `is_newer_than`: our revision before the read was sent.
 
@@ -335,12 +384,18 @@ class _Mirror:
         replaced (data wiped or restored), and the read is the truth all the same.
         """
         with self._lock:
+            self._shown = frozenset(pair.lease for pair in pairs.values()), sent_at
             if revision >= self.revision or revision < is_newer_than:
-                if not self._awaited and pairs != self._pairs:
+                if self._reading.replace(pairs) and not self._awaited:
                     self._awaited, self._awaited_since = revision, monotonic()
-                self._pairs = pairs
                 self.revision = revision
-            return self._keys.view(self._pairs, self.revision)
+            return self._reading.view(self.revision)
+
+    def was_shown(self, lease: int, since: float) -> bool:
+        """Whether a full read that was sent after this has told of something under the lease."""
+        with self._lock:
+            leases, sent_at = self._shown
+            return sent_at > since and lease in leases
 
     def watch_from(self) -> int:
         """The revision from which on the watch has to tell what happens; it begins now."""
@@ -359,21 +414,29 @@ class _Mirror:
             is_late = monotonic() > self._awaited_since + WATCH_LATE_S
             return self._is_watching and self._awaited > 0 and is_late
 
-    def apply(self, answer: Any) -> ClusterView:
-        """Take over the events of a WatchResponse."""
+    def view(self) -> ClusterView:
         with self._lock:
-            known = self.revision
+            return self._reading.view(self.revision)
+
+    def apply(self, answer: Any) -> bool:
+        """Take over the events of a WatchResponse; whether one of them counts. Raises EtcdError if
+        there is too much."""
+        with self._lock:
+            known, is_news = self.revision, False
             if answer.header.revision >= self._awaited:
                 self._awaited = 0
             for event in answer.events:
                 if event.kv.mod_revision <= known:
                     continue
+                is_news = is_news or self._reading.counts(event.kv.key)
                 if event.type == event.DELETE:
-                    self._pairs.pop(event.kv.key, None)
+                    self._reading.delete(event.kv.key)
                 else:
-                    self._pairs[event.kv.key] = read_pair(event.kv)
+                    self._reading.put(event.kv.key, read_pair(event.kv))
                 self.revision = max(self.revision, event.kv.mod_revision)
-            return self._keys.view(self._pairs, self.revision)
+            if self._reading.is_too_much:
+                raise EtcdError(too_much(f"{MAX_KEYS} keys or {MAX_BYTES} bytes"))
+            return is_news
 
 
 def _kept(lease: EtcdLease) -> LeaseKept:

@@ -30,6 +30,7 @@ from yaim.lab.namespaces import LabError, Namespace, is_in_private_network, run
 from yaim.lab.network import LAN, MANAGEMENT, PEERS, Cables, Network
 from yaim.lab.record import Record
 from yaim.lab.wait import wait_until
+from yaim.ownership import what_others_can_change
 
 USER = "nobody"
 """Whom the coordinators run as."""
@@ -47,6 +48,8 @@ HELPER = f"{sys.executable} -I -m yaim_helper --config"
 """How its command line begins: it sets no title."""
 BOTH = (LAN, MANAGEMENT)
 """A node's networks."""
+START_WITHIN_S = 60.0
+"""Until a node's programs say something: 11 s were seen on two processors with a load of 21."""
 
 
 def pool_of(count: int) -> tuple[Address, ...]:
@@ -81,6 +84,8 @@ class LabNode:
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
+        self._said_before = 0
+        """How much of its log is of earlier starts."""
         self.directory.mkdir(mode=0o755)
         self._etcd = etcd
         self._write_files(plan)
@@ -106,6 +111,7 @@ class LabNode:
         helper = {
             "users": [USER],
             "audit-log": str(self.directory / "audit"),
+            "max-addresses": max(64, len(plan.pool) + len(plan.others)),
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
@@ -127,6 +133,7 @@ class LabNode:
     def start(self, *around: str) -> None:
         """`around`: a command in front of it, as env(1)."""
         self._log = (self.directory / "log").open("ab")
+        self._said_before = self._log.tell()
         self._process = self.namespace.start(
             (
                 *around,
@@ -152,6 +159,11 @@ class LabNode:
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether its programs have not come so far yet that they say anything."""
+        return self.is_running and (self.directory / "log").stat().st_size == self._said_before
 
     def supervisor(self) -> int:
         """The process id of its first process."""
@@ -354,7 +366,7 @@ class Lab:
 
     def view(self) -> ClusterView:
         """The cluster as etcd has it."""
-        return self.keys.view(*self.etcd.read_all(*self.keys.all()))
+        return self.keys.view(*self.etcd.read_ranges(*self.keys.ranges()))
 
     def holders(self) -> dict[Address, list[str]]:
         """Address to the nodes that have it, as their kernels tell."""
@@ -375,6 +387,14 @@ class Lab:
             len(nodes) == 1 and nodes[0] in allowed for nodes in holders.values()
         )
 
+    def wait_until_started(self) -> None:
+        """Until the programs of all nodes that were started are at work."""
+        wait_until(
+            lambda: not any(node.is_starting for node in self.nodes.values()),
+            START_WITHIN_S,
+            "all nodes that were started to say something",
+        )
+
     def wait_until_held(
         self,
         addresses: Iterable[Address] | None = None,
@@ -382,8 +402,10 @@ class Lab:
         counts: Sequence[int] | None = None,
         within_s: float = 30.0,
     ) -> None:
-        """Until the addresses (the whole pool) are held and spread like this."""
+        """Until the addresses (the whole pool) are held and spread like this. That a busy machine
+        takes long to start the programs of a node does not count."""
         wanted = tuple(self.plan.pool if addresses is None else addresses)
+        self.wait_until_started()
         wait_until(
             lambda: self.is_held(wanted, by) and (counts is None or self.counts() == list(counts)),
             within_s,
@@ -405,17 +427,22 @@ def even_counts(addresses: int, holders: int, nodes: int) -> list[int]:
 
 
 def sweep() -> None:
-    """Delete what labs that were killed have left."""
+    """Delete what labs that were killed have left; nothing that somebody else calls so."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
-            os.close(_lock(directory))
+            lock = _lock(directory)
         except OSError:
             continue
-        shutil.rmtree(directory, ignore_errors=True)
+        is_ours = os.fstat(lock).st_uid == os.geteuid()
+        os.close(lock)
+        if is_ours:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _new_directory() -> tuple[Path, int]:
     """And its lock, which it has before it has a name that `sweep` of another lab looks for."""
+    if fault := what_others_can_change(Path(tempfile.gettempdir())):
+        raise LabError(f"{fault}, or set TMPDIR to another directory")
     made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
     lock = _lock(made)
     return made.rename(made.with_name(made.name.removeprefix("."))), lock

@@ -91,9 +91,10 @@ def keep(nodes: int, addresses: int, ready_fd: int) -> None:
     """The lab's process: until it is told `down`, or gets a signal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         SOCKET.unlink(missing_ok=True)
+        before = os.umask(0o177)
         listener.bind(str(SOCKET))
+        os.umask(before)
         try:
-            SOCKET.chmod(0o600)
             listener.listen(8)
             with Lab(LabPlan(nodes=nodes, pool=pool_of(addresses))) as lab:
                 for node in lab.nodes.values():

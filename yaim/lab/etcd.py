@@ -314,7 +314,8 @@ class EtcdCluster:
             "PATH": os.environ["PATH"],
             "ETCDCTL_API": "3",
             "ETCDCTL_ENDPOINTS": ",".join(urls),
-            "ETCDCTL_COMMAND_TIMEOUT": "10s",
+            "ETCDCTL_COMMAND_TIMEOUT": "30s",
+            "ETCDCTL_DIAL_TIMEOUT": "20s",  # also for the login; 2 s by itself
         }
         if self.plan.is_secured:
             admin = self._certificates["admin"]

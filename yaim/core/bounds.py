@@ -1,0 +1,120 @@
+"""How much a node tells of itself at most, and how much of that is read of others.
+
+What is written is within these bounds, and so never longer than a value that is read
+(MAX_VALUE_BYTES in yaim/etcd/schema.py): the node and all others compare and place the same. Of
+what is too much the lowest is told, whatever happened when.
+
+What is cut makes no second holder: whoever claims an address has to find it unmarked. Of `refused`
+the others take what is cut for something that the node could hold, and may leave it to the node:
+then nobody holds it. Of `networks` they take it for something that it cannot hold. Of `present`
+they do not know what is cut, and may take it: so there is room for twice the addresses that are
+supported, and what else a node says of its host (MOST in elsewhere.py).
+
+What is longer was written by an older version, or by no node. Where it is read it is cut, too, and
+not refused as a whole: older nodes go on with all of it, and the less is different the more alike
+are their placement and ours. Where they differ each may leave an address to the other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+from yaim.core.model import Advertisement, Network, address_order, frozen_mapping
+
+MOST_ADDRESSES = 4096
+"""That a node refuses; and the same of those that are on its host for another reason."""
+MOST_NETWORKS = 1000
+"""In all."""
+MOST_INTERFACES = 256
+MOST_REASON, MOST_VERSION, MOST_SESSION, MOST_INTERFACE = 1000, 100, 200, 127
+"""Characters."""
+MOST_WHERE, MOST_NAME = 100, 127
+"""Bytes, as JSON: of where an address is, and of an interface's name."""
+SOMEWHERE = "in several places"
+
+
+@lru_cache(maxsize=4096)
+def is_short(text: str, most: int) -> bool:
+    """Whether it has no more bytes than this as JSON, where a character may take twelve."""
+    return most >= sum(
+        1 if " " <= each <= "~" and each not in '"\\' else 12 if each > "\uffff" else 6
+        for each in text
+    )
+
+
+def where_in_short(where: str) -> str:
+    """Of an address that is on a host for another reason."""
+    return where if is_short(where, MOST_WHERE) else SOMEWHERE
+
+
+def bounded(told: Advertisement) -> Advertisement:
+    """As it is written."""
+    networks = _bounded_networks(told.networks, told.interface)
+    refused, present = told.refused, told.present
+    if len(refused) > MOST_ADDRESSES:
+        refused = frozenset(sorted(refused, key=address_order)[:MOST_ADDRESSES])
+    if len(present) > MOST_ADDRESSES:
+        first = sorted(present, key=address_order)[:MOST_ADDRESSES]
+        present = frozen_mapping({address: present[address] for address in first})
+    return replace(
+        told,
+        reason=told.reason[:MOST_REASON],
+        interface=told.interface[:MOST_INTERFACE],
+        networks=networks,
+        refused=refused,
+        session=told.session[:MOST_SESSION],
+        version=told.version[:MOST_VERSION],
+        down=_bounded_names(told.down, networks),
+        missing=_bounded_names(told.missing, networks),
+        present=present,
+    )
+
+
+def cut(told: Advertisement) -> Mapping[str, str]:
+    """What of this others are not told, and how much: for this node's log."""
+    networks = sum(map(len, told.networks.values()))
+    left = sum(map(len, _bounded_networks(told.networks, told.interface).values()))
+    complaints = {}
+    if len(told.refused) > MOST_ADDRESSES:
+        complaints["refused"] = (
+            f"this node refuses {len(told.refused)} addresses of the pool, and tells the others of"
+            f" {MOST_ADDRESSES}, the lowest: what they leave to it of the rest nobody holds; put"
+            " helper.yml or the entries right, or have a smaller pool"
+        )
+    if len(told.present) > MOST_ADDRESSES:
+        complaints["present"] = (
+            f"{len(told.present)} addresses are on this host, not by yaim, and the others are told"
+            f" of {MOST_ADDRESSES}, the lowest: one of them may take the rest; remove them here"
+        )
+    if left < networks:
+        complaints["networks"] = (
+            f"helper.yml allows {networks} networks, counted for each name of an interface, and the"
+            f" others are told of {left}: by the rest this node is given nothing; allow larger ones"
+        )
+    return complaints
+
+
+def _bounded_networks(
+    networks: Mapping[str, tuple[Network, ...]], interface: str
+) -> Mapping[str, tuple[Network, ...]]:
+    """Of the node's own interface first."""
+    is_within = len(networks) <= MOST_INTERFACES and all(is_short(n, MOST_NAME) for n in networks)
+    if is_within and sum(map(len, networks.values())) <= MOST_NETWORKS:
+        return networks
+    told: dict[str, tuple[Network, ...]] = {}
+    left = MOST_NETWORKS
+    names = [name for name in networks if is_short(name, MOST_NAME)]
+    for name in sorted(names, key=lambda name: (name != interface, name))[:MOST_INTERFACES]:
+        told[name] = networks[name][:left]
+        left -= len(told[name])
+    return frozen_mapping(told)
+
+
+def _bounded_names(
+    names: frozenset[str], networks: Mapping[str, tuple[Network, ...]]
+) -> frozenset[str]:
+    """Of interfaces, those first on which something is allowed."""
+    short = [name for name in names if is_short(name, MOST_NAME)]
+    if len(short) == len(names) <= MOST_INTERFACES:
+        return names
+    return frozenset(sorted(short, key=lambda n: (n not in networks, n))[:MOST_INTERFACES])
