@@ -16,7 +16,7 @@ from enum import Enum, auto
 from functools import partial
 from time import monotonic
 
-from yaim_helper.announce import frames
+from yaim_helper.neighbours.announce import frames
 
 from yaim.core.model import Address
 from yaim.lab.cluster import BOTH, Lab, LabNode

@@ -26,8 +26,8 @@ import etcd3.etcdrpc as rpc
 from bench.figures import machine
 from bench.placement import name, node
 from yaim.core.model import Address
-from yaim.etcd.client import EtcdClient
-from yaim.etcd.schema import write_advertisement
+from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.keys import write_advertisement
 from yaim.lab.cluster import Lab, LabPlan, pool_of
 from yaim.lab.namespaces import LabError, enter_private_network
 

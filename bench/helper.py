@@ -3,10 +3,10 @@
     python -m bench.helper [--rounds 5] [--json FILE]
 
 A real helper in a network namespace of its own, its record on disk, asked by the coordinator's own
-client (yaim/helper_client.py). `ip -batch` does the same in the same round, on another interface:
-what the kernel takes, asked by C. Of IPv6 that is most: for each address it goes through all that
-are on the interface. Printed are the medians over the rounds, with the least and the most. The
-exit status is 1 if a median misses its bound.
+client (yaim/managers/helper/client.py). `ip -batch` does the same in the same round, on another
+interface: what the kernel takes, asked by C. Of IPv6 that is most: for each address it goes through
+all that are on the interface. Printed are the medians over the rounds, with the least and the most.
+The exit status is 1 if a median misses its bound.
 """
 
 import argparse
@@ -27,17 +27,17 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-from yaim_helper.addresses import Assignment, Kernel
-from yaim_helper.audit import AuditLog
+from yaim_helper.kernel.addresses import Assignment, Kernel
+from yaim_helper.record.log import AuditLog
 
 from bench.figures import machine
-from yaim.boottime import boottime
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
 from yaim.core.events import AddressAdded, AddressesRenewed, AddressRemoved, Event, HelperReady
 from yaim.core.model import Address, Boottime
-from yaim.helper_client import HelperClient, command, write_request
+from yaim.host.boottime import boottime
 from yaim.lab.namespaces import LabError, Namespace
 from yaim.lab.wait import wait_until
+from yaim.managers.helper.client import HelperClient, command, write_request
 
 COUNT = 1000
 SINGLE = 200

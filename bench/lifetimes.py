@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import product
 
-from yaim_helper.addresses import (
+from yaim_helper.kernel.addresses import (
     GRACE_S,
     Assignment,
     Kernel,

@@ -51,9 +51,9 @@ from yaim.core.model import (
 )
 from yaim.core.placement import VERSION, place
 from yaim.core.settings import Settings
-from yaim.core.state import State
+from yaim.core.state.state import State
 from yaim.core.step import Step, step
-from yaim.etcd.schema import Keys, KeyValue, Reading
+from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
 from yaim.lab.cluster import Lab, LabPlan
 from yaim.lab.namespaces import LabError, enter_private_network
 from yaim.lab.wait import wait_until

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import tests.lab.machine
 from tests import groups
 from tests.groups import ROOT, reached
-from yaim.core.health import Health
-from yaim.etcd.client import EtcdClient
+from yaim.core.state.health import Health
+from yaim.dcs.etcd.client import EtcdClient
 
 SCRIPT = """
 import json, sys
@@ -74,10 +74,10 @@ def those(placements: dict[str, Placement], beginning: str) -> list[Placement]:
         "tests/core/test_step.py",
         "tests/core/test_placement.py",
         "tests/helper/test_protocol.py",
-        "tests/helper/test_policy.py::test_a_wrong_file_is_refused_with_the_line",
-        "tests/etcd/test_schema.py",
+        "tests/helper/policy/test_rules.py::test_a_wrong_file_is_refused_with_the_line",
+        "tests/dcs/etcd/test_keys.py",
         "tests/test_status.py",
-        "tests/test_config.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
+        "tests/config/test_config.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
     ],
 )
 def test_core_protocol_policy_configuration_and_wire_formats_are_quick(
@@ -91,10 +91,10 @@ def test_core_protocol_policy_configuration_and_wire_formats_are_quick(
     [
         "tests/system/",
         "tests/lab/test_lab.py",
-        "tests/helper/test_server.py",
-        "tests/etcd/test_client.py",
+        "tests/helper/serve/test_server.py",
+        "tests/dcs/etcd/test_client.py",
         "tests/checks/test_http.py::test_the_expected_code_is_healthy",
-        "tests/test_cli.py",
+        "tests/cli/test_cli.py",
         "tests/test_groups.py::test_core_protocol",
         "tests/sim/",
     ],
@@ -108,20 +108,20 @@ def test_what_has_processes_or_a_network_or_takes_long_is_not_quick(
 @pytest.mark.parametrize(
     "beginning",
     [
-        "tests/etcd/test_client.py",
-        "tests/etcd/test_store.py",
+        "tests/dcs/etcd/test_client.py",
+        "tests/dcs/etcd/test_store.py",
         "tests/checks/test_postgres.py",
         "tests/checks/test_http.py::test_the_expected_code_is_healthy",
         "tests/checks/test_patroni.py",
         "tests/checks/test_http.py::test_an_answer_costs_little_memory",
-        "tests/helper/test_policy.py::test_a_wrong_file_is_refused_with_the_line",
-        "tests/helper/test_privileges.py",
-        "tests/helper/test_server.py",
-        "tests/helper/test_start.py",
+        "tests/helper/policy/test_rules.py::test_a_wrong_file_is_refused_with_the_line",
+        "tests/helper/serve/test_privileges.py",
+        "tests/helper/serve/test_server.py",
+        "tests/helper/serve/test_start.py",
         "tests/system/test_supervisor.py",
         "tests/system/test_cluster.py::test_a_failing_service_costs_its_node",
         "tests/system/test_cluster.py::test_a_stopped_node_hands_over_at_once",
-        "tests/test_cli.py",
+        "tests/cli/test_cli.py",
     ],
 )
 def test_adapters_the_program_and_a_hand_over_run_with_every_set(
@@ -132,7 +132,7 @@ def test_adapters_the_program_and_a_hand_over_run_with_every_set(
 
 @pytest.mark.parametrize(
     "beginning",
-    ["tests/core/", "tests/bench/", "tests/helper/test_protocol.py", "tests/etcd/test_schema.py"],
+    ["tests/core/", "tests/bench/", "tests/helper/test_protocol.py", "tests/dcs/etcd/test_keys.py"],
 )
 def test_what_is_pure_runs_once(placements: dict[str, Placement], beginning: str) -> None:
     assert not any(each.touches_a_library for each in those(placements, beginning))
@@ -153,7 +153,11 @@ def test_each_module_that_uses_a_library_is_reached_by_tests_with_every_set(
 ) -> None:
     library = [each for each in placements.values() if each.touches_a_library]
     reached_there = frozenset[str]().union(*(each.reached for each in library))
-    assert {"yaim.etcd.connection", "yaim.checks.http", "yaim_helper.policy"} <= adapters()
+    assert {
+        "yaim.dcs.etcd.connection",
+        "yaim.checks.http",
+        "yaim_helper.policy.rules",
+    } <= adapters()
     assert adapters() - reached_there == set()
 
 
@@ -251,7 +255,7 @@ def test_what_is_not_used_is_not_reached() -> None:
         return Health(1, 1)  # type: ignore[arg-type]
 
     found = reached([uses_health])
-    assert "yaim.core.health" in found
+    assert "yaim.core.state.health" in found
     assert "subprocess" not in found
 
 
@@ -290,9 +294,9 @@ def test_what_a_function_imports_within_is_reached() -> None:
 
 
 def test_of_yaims_own_modules_one_step_of_imports_counts() -> None:
-    assert "yaim.etcd.client" in reached([EtcdClient])
-    assert "yaim.etcd.connection" in groups.imports("yaim.etcd.client")
-    assert any(groups.is_of(each, ["grpc"]) for each in groups.imports("yaim.etcd.connection"))
+    assert "yaim.dcs.etcd.client" in reached([EtcdClient])
+    assert "yaim.dcs.etcd.connection" in groups.imports("yaim.dcs.etcd.client")
+    assert any(groups.is_of(each, ["grpc"]) for each in groups.imports("yaim.dcs.etcd.connection"))
     assert groups.imports("subprocess") == frozenset()
 
 

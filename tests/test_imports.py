@@ -114,7 +114,7 @@ def test_the_helper_imports_nothing_of_yaim(module: str) -> None:
     assert {n for n in imported(HELPER[module], module) if is_in(n, ("yaim",))} == set()
 
 
-@pytest.mark.parametrize("module", sorted(reached_from("yaim.coordinator", YAIM)))
+@pytest.mark.parametrize("module", sorted(reached_from("yaim.coordinator.loop", YAIM)))
 def test_a_coordinator_at_work_loads_nothing_more_of_yaim(module: str) -> None:
     """It goes on while a package is installed, and after that if it cannot start anew: what it
     would load then is of another version."""
@@ -122,15 +122,15 @@ def test_a_coordinator_at_work_loads_nothing_more_of_yaim(module: str) -> None:
 
 
 def test_all_modules_of_the_coordinator_are_looked_at() -> None:
-    reached = reached_from("yaim.coordinator", YAIM)
-    assert {"yaim.core.step", "yaim.checks.libpq", "yaim.etcd.diagnose"} <= reached
+    reached = reached_from("yaim.coordinator.loop", YAIM)
+    assert {"yaim.core.step", "yaim.checks.transport.libpq", "yaim.dcs.etcd.diagnose"} <= reached
     assert imported_later("import yaim.a\ndef f():\n import yaim.b", "yaim.c") == {"yaim.b"}
 
 
 def test_all_modules_are_looked_at() -> None:
     assert {"yaim.core.step", "yaim.core.placement", "yaim.core.__init__"} <= CORE.keys()
-    assert {"yaim.cli", "yaim.lab.cluster", *CORE} <= YAIM.keys()
-    assert {"yaim_helper.__main__", "yaim_helper.server"} <= HELPER.keys()
+    assert {"yaim.cli.main", "yaim.lab.cluster", *CORE} <= YAIM.keys()
+    assert {"yaim_helper.__main__", "yaim_helper.serve.server"} <= HELPER.keys()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,10 @@ def test_all_modules_are_looked_at() -> None:
         ("from random import *", {"random.*"}),
         ("import typing, logging", {"logging"}),
         ("def f():\n    import socket", {"socket"}),
-        ("if TYPE_CHECKING:\n    from yaim.config import Config", {"yaim.config.Config"}),
+        (
+            "if TYPE_CHECKING:\n    from yaim.config import Config",
+            {"yaim.config.Config"},
+        ),
         ("from yaim import logs", {"yaim.logs"}),
         ("from .. import logs", {"yaim.logs"}),
         ("from ..logs import start", {"yaim.logs.start"}),
@@ -177,6 +180,10 @@ def test_what_belongs_into_the_core_is_let_through(source: str) -> None:
 
 def test_an_import_across_is_found() -> None:
     across = imported("def f():\n    from yaim_helper import policy", "yaim.lab.cluster")
-    assert {name for name in across if is_in(name, ("yaim_helper",))} == {"yaim_helper.policy"}
-    back = imported("import yaim_helper.audit\nimport yaim.core.model", "yaim_helper.server")
+    assert {name for name in across if is_in(name, ("yaim_helper",))} == {
+        "yaim_helper.policy.rules"
+    }
+    back = imported(
+        "import yaim_helper.protocol\nimport yaim.core.model", "yaim_helper.serve.server"
+    )
     assert {name for name in back if is_in(name, ("yaim",))} == {"yaim.core.model"}

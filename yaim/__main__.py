@@ -5,7 +5,7 @@ import os
 import sys
 from typing import NoReturn
 
-from yaim.cli import main
+from yaim.cli.main import main
 
 
 def run() -> NoReturn:

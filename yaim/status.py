@@ -19,10 +19,9 @@ from yaim.core.model import (
     address_order,
     presence,
 )
-from yaim.etcd.certificates import Expiry, ending
-from yaim.etcd.full import NO_SPACE, remedy_for
-from yaim.printable import parsable, shell_word, shortened
-from yaim.tables import MOST_LAST, columns
+from yaim.dcs.etcd.certificates import Expiry, ending
+from yaim.dcs.etcd.full import NO_SPACE, remedy_for
+from yaim.text import MOST_LAST, columns, parsable, shell_word, shortened
 
 PRESSING_WITHIN = timedelta(days=7)
 _REMOVE = "not by yaim ({}): remove it there"

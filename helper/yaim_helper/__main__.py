@@ -12,12 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-from yaim_helper.addresses import KernelError
-from yaim_helper.audit import AuditError, AuditLog
-from yaim_helper.disposal import Disposal
+from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.ownership import make_directory
-from yaim_helper.policy import Policy, PolicyError, read_policy
-from yaim_helper.privileges import (
+from yaim_helper.policy.rules import Policy, PolicyError, read_policy
+from yaim_helper.record.log import AuditError, AuditLog
+from yaim_helper.record.recorder import Recorder
+from yaim_helper.serve.disposal import Disposal
+from yaim_helper.serve.privileges import (
     DEFAULT_USER,
     PrivilegesError,
     User,
@@ -27,9 +28,8 @@ from yaim_helper.privileges import (
     start_nothing_more,
     user_to_be,
 )
-from yaim_helper.recorder import Recorder
-from yaim_helper.server import Server, tell
-from yaim_helper.service_manager import ServiceManager
+from yaim_helper.serve.sd_notify import ServiceManager
+from yaim_helper.serve.server import Server, tell
 
 EX_CONFIG = 78
 EX_CANNOT_START = 1
@@ -44,11 +44,11 @@ _FIRST_PASSED_FD = 3
 def main() -> int:
     match sys.argv[1:]:
         case ["audit", *rest]:
-            from yaim_helper import audit_tools
+            from yaim_helper.tools import audit as audit_tools
 
             return audit_tools.main(rest)
         case ["policy", *rest]:
-            from yaim_helper import policy_tools
+            from yaim_helper.tools import policy as policy_tools
 
             return policy_tools.main(rest)
         case rest:

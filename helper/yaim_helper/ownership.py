@@ -1,8 +1,8 @@
 """Who can change what is at a path: root alone, or others, too.
 
 Goes the way that the kernel goes (path_resolution(7)): every directory on it and every link counts,
-as whoever can change one of them says what is at its end. What yaim/ownership.py does is the same;
-the two are held against each other.
+as whoever can change one of them says what is at its end. What yaim/host/ownership.py does is
+the same; the two are held against each other.
 """
 
 import errno

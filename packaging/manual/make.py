@@ -4,7 +4,7 @@ All of it is made from what is there for other readers, too: the parsers with th
 yaim.yml.example and helper.yml.example with a comment for each key. What only a man page tells is
 in the pages below. The date is that of SOURCE_DATE_EPOCH: the same source gives the same bytes.
 
-Needs what yaim.cli imports: PyYAML and requests. Source: man(7), groff_man_style(7).
+Needs what yaim.cli.main imports: PyYAML and requests. Source: man(7), groff_man_style(7).
 """
 
 import argparse
@@ -20,10 +20,12 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "helper")]
 
 from yaim_helper import __main__ as helper  # noqa: E402
-from yaim_helper import audit_tools, policy_tools  # noqa: E402
+from yaim_helper.tools import audit as audit_tools  # noqa: E402
+from yaim_helper.tools import policy as policy_tools  # noqa: E402
 
-from yaim import __version__, cli  # noqa: E402
-from yaim.config import KEYS  # noqa: E402
+from yaim import __version__  # noqa: E402
+from yaim.cli import main as cli  # noqa: E402
+from yaim.config.config import KEYS  # noqa: E402
 
 # --- roff ----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
-from yaim_helper.addresses import Kernel
+from yaim_helper.kernel.addresses import Kernel
 
 from bench.lifetimes import MOMENTS, TTLS_S, left_and_lifetime, put
 from yaim.lab.namespaces import LabError, Namespace

@@ -12,7 +12,7 @@ _VERDICTS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
 _PROGRAM = """
 import json, sys, time
 from yaim.checks.kinds import KINDS
-from yaim.keys import keys_of, required_of
+from yaim.config_keys import keys_of, required_of
 kind = KINDS[sys.argv[1]]
 (name,) = required_of(kind.settings)
 check = kind.settings(keys_of(kind.settings)[name].read(sys.argv[2]), **json.loads(sys.argv[4]))

@@ -19,7 +19,7 @@ from tests.checks.postgres_server import (
     give_to_postgres,
     wait_until,
 )
-from yaim.checks.libpq import LibpqError, Session, connect
+from yaim.checks.transport.libpq import LibpqError, Session, connect
 from yaim.lab.namespaces import DIES_WITH_US
 
 ADMIN = "admin"

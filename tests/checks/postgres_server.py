@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from tests.certificates import Certificates
-from yaim.checks.libpq import LibpqError, connect
+from yaim.checks.transport.libpq import LibpqError, connect
 from yaim.lab.namespaces import DIES_WITH_US
 
 PATIENT_S = 60.0

@@ -14,9 +14,9 @@ from tests.checks.postgres_server import PASSWORD, Installation, running
 from yaim.checks.kinds import KINDS
 from yaim.checks.once import check_once
 from yaim.checks.verdict import Healthy
-from yaim.config import Config, Purpose, load
-from yaim.config_checks import KIND_OF, PACE_KEYS
-from yaim.configured import check_plans_of
+from yaim.config.checks import KIND_OF, PACE_KEYS
+from yaim.config.config import Config, Purpose, load
+from yaim.wiring import check_plans_of
 
 PAGE = (Path(__file__).parents[2] / "docs/checks.md").read_text()
 EXAMPLES = re.findall(r"(?s)```yaml\n(.*?)```", PAGE)

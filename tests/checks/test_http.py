@@ -55,9 +55,9 @@ from yaim.checks.http import (
     HttpCheck,
     check_http,
 )
-from yaim.checks.http_codes import codes
+from yaim.checks.transport.http_codes import codes
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, Unfit, keys_of
+from yaim.config_keys import Fault, Unfit, keys_of
 from yaim.lab.certificates import WEAK_RSA_KEY
 
 IMPATIENT_S = 0.3

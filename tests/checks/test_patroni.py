@@ -23,7 +23,7 @@ from tests.checks.web_server import (
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.patroni import PatroniCheck, check_patroni
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, Unfit, keys_of
+from yaim.config_keys import Fault, Unfit, keys_of
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3

@@ -24,10 +24,10 @@ from tests.checks.postgres_server import (
     running,
     wait_until,
 )
-from yaim.checks.libpq import LibpqError, connect
 from yaim.checks.pgbouncer import _HELD_BACK, PgbouncerCheck, check_pgbouncer
+from yaim.checks.transport.libpq import LibpqError, connect
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault
+from yaim.config_keys import Fault
 
 PATIENT_S = 30.0
 IMPATIENT_S = 1.0

@@ -33,16 +33,16 @@ from tests.checks.postgres_server import (
 )
 from tests.checks.web_server import Answer, drips, floods, sends, serving
 from tests.checks.web_server import Server as WebServer
-from yaim.checks.libpq import LibpqError, Session, connect, parse
-from yaim.checks.libpq_keys import conn_url, mask_conn_url
 from yaim.checks.postgres import (
     MaxLag,
     PostgresCheck,
     check_postgres,
     max_lag,
 )
+from yaim.checks.transport.libpq import LibpqError, Session, connect, parse
+from yaim.checks.transport.libpq_keys import conn_url, mask_conn_url
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, Unfit
+from yaim.config_keys import Fault, Unfit
 from yaim.lab.certificates import EC_KEY, RSA_KEY
 
 PATIENT_S = 30.0
@@ -894,7 +894,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 if len(sys.argv) > 2:
     sys.modules[sys.argv[2]] = None
-from yaim.checks import libpq
+from yaim.checks.transport import libpq
 print(libpq.missing() is None)
 """
 
@@ -1313,7 +1313,7 @@ def test_options_that_libpq_does_not_take_are_a_fault(url: str, reason: str) -> 
 WITHOUT_PSYCOPG = """
 import sys
 sys.modules["psycopg"] = None
-from yaim.checks.libpq_keys import conn_url, mask_conn_url
+from yaim.checks.transport.libpq_keys import conn_url, mask_conn_url
 from yaim.checks.postgres import PostgresCheck, check_postgres
 url = conn_url("postgresql://u:geheim@h/db")
 check = PostgresCheck(url)
@@ -1353,7 +1353,12 @@ def test_a_full_server_does_not_count_as_healthy_where_its_role_counts(more: Any
 def test_without_libpq_it_is_said_what_to_install() -> None:
     """psycopg fails in the same way where it is told to use what is not there."""
     told = subprocess.run(
-        (sys.executable, "-P", "-c", "from yaim.checks.libpq import missing; print(missing())"),
+        (
+            sys.executable,
+            "-P",
+            "-c",
+            "from yaim.checks.transport import libpq; print(libpq.missing())",
+        ),
         env={"PSYCOPG_IMPL": "nothing"},
         capture_output=True,
         text=True,

@@ -11,13 +11,13 @@ from queue import SimpleQueue
 
 import pytest
 
-from yaim.boottime import boottime
 from yaim.checks.http import HttpCheck
 from yaim.checks.kinds import KINDS
 from yaim.checks.run import SLACK_S, CheckPlan, CheckRunner, run_check
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy
 from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
+from yaim.host.boottime import boottime
 
 PATIENT_S = 20.0
 NEVER_S = 3600.0

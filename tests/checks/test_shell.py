@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from tests.checks.postgres_server import children
-from yaim.checks.command import KILLED_WITHIN_S
 from yaim.checks.shell import ShellCheck, check_shell, command
+from yaim.checks.transport.command import KILLED_WITHIN_S
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Unfit
+from yaim.config_keys import Unfit
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3
@@ -76,7 +76,7 @@ def resources() -> tuple[set[int | None], set[str], set[int]]:
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Killed processes of a busy machine have longer than usual to end."""
-    monkeypatch.setattr("yaim.checks.command.KILLED_WITHIN_S", PATIENT_S)
+    monkeypatch.setattr("yaim.checks.transport.command.KILLED_WITHIN_S", PATIENT_S)
     threads, descriptors, processes = resources()
     yield
     now = resources()
@@ -421,7 +421,7 @@ def dead(public: Path) -> Iterator[DeadFileSystem]:
 def test_of_a_command_that_cannot_be_killed_no_second_one_is_started(
     dead: DeadFileSystem, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yaim.checks.command.KILLED_WITHIN_S", KILLED_WITHIN_S)
+    monkeypatch.setattr("yaim.checks.transport.command.KILLED_WITHIN_S", KILLED_WITHIN_S)
     start = "" if end else "exec "
     command = f"{start}stat {dead.path}/{LONG}{end.format(asked=dead.asked)}"
     is_background = "until" in end

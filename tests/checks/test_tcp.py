@@ -24,7 +24,7 @@ from yaim.checks.tcp import (
     tcp_address,
 )
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Unfit
+from yaim.config_keys import Unfit
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3

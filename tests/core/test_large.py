@@ -56,7 +56,7 @@ from yaim.core.model import (
 )
 from yaim.core.placement import place
 from yaim.core.settings import Settings
-from yaim.core.state import Local, Phase, State
+from yaim.core.state.state import Local, Phase, State
 from yaim.core.step import Step, step
 
 ADDRESSES, NODES = 1000, 50

@@ -35,7 +35,7 @@ from yaim.core.placement import (
     schema_of,
     version_of,
 )
-from yaim.etcd.schema import Keys, KeyValue
+from yaim.dcs.etcd.keys import Keys, KeyValue
 
 NETWORK = ip_network("192.0.2.0/24")
 

@@ -66,7 +66,7 @@ from yaim.core.model import (
 )
 from yaim.core.placement import place
 from yaim.core.refusals import Cause
-from yaim.core.state import Phase
+from yaim.core.state.state import Phase
 from yaim.core.step import MOVE_RETRY_S
 
 NET = ip_network("192.0.2.0/24")

@@ -87,7 +87,7 @@ from yaim.core.refusals import (
     Refusal,
 )
 from yaim.core.settings import CheckSettings, Settings
-from yaim.core.state import Local, Phase, State
+from yaim.core.state.state import Local, Phase, State
 from yaim.core.step import (
     ADD_RETRY_S,
     EXPIRED_AT_MOST,

@@ -147,7 +147,7 @@ def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, n
         "read /proc/loadavg": "done",
         "see process 1": "ENOENT",
         # As it has to start a thread. Then it forbids itself any other, and processes
-        # (tests/helper/test_privileges.py).
+        # (tests/helper/serve/test_privileges.py).
         "fork": "done",
         "kill 1": "EPERM",
         **NO_WAY_OUT,

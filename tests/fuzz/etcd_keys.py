@@ -15,7 +15,6 @@ from time import thread_time
 from typing import Any
 
 from tests.fuzz.packets import Bytes, spliced
-from yaim import logs
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -51,9 +50,10 @@ from yaim.core.model import (
 )
 from yaim.core.placement import VERSION, version_of
 from yaim.core.settings import Settings
-from yaim.core.state import State
+from yaim.core.state.state import State
 from yaim.core.step import step
-from yaim.etcd.schema import MAX_VALUE_BYTES, Keys, KeyValue, Reading, write_advertisement
+from yaim.dcs.etcd.keys import MAX_VALUE_BYTES, Keys, KeyValue, Reading, write_advertisement
+from yaim.host import logs
 from yaim.status import as_json, as_table, status_of
 
 ME, LEASE, OTHER = NodeName("n1"), LeaseId(0x11), LeaseId(0x22)
@@ -270,7 +270,7 @@ def _handler() -> logging.Handler:
 
 
 def _logged(text: str) -> str:
-    record = logging.LogRecord("yaim.coordinator", logging.INFO, "", 0, "%s", (text,), None)
+    record = logging.LogRecord("yaim.coordinator.loop", logging.INFO, "", 0, "%s", (text,), None)
     handler = _handler()
     filtered = handler.filter(record)
     return handler.format(filtered if isinstance(filtered, logging.LogRecord) else record)

@@ -18,15 +18,15 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-from yaim_helper.audit import AuditLog
 from yaim_helper.clock import boottime
-from yaim_helper.connections import Connection
-from yaim_helper.disposal import Disposal
-from yaim_helper.entries import Peer
-from yaim_helper.policy import read_policy
+from yaim_helper.policy.rules import read_policy
 from yaim_helper.protocol import VERSION
-from yaim_helper.recorder import Recorder
-from yaim_helper.server import Server
+from yaim_helper.record.entries import Peer
+from yaim_helper.record.log import AuditLog
+from yaim_helper.record.recorder import Recorder
+from yaim_helper.serve.connections import Connection
+from yaim_helper.serve.disposal import Disposal
+from yaim_helper.serve.server import Server
 
 from tests.fuzz.packets import Bytes, packet_from
 

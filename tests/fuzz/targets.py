@@ -7,8 +7,8 @@ import json
 import struct
 from ipaddress import ip_address
 
-from yaim_helper.announce import internet_checksum
-from yaim_helper.conflicts import advertisement_claim, arp_claim
+from yaim_helper.neighbours.announce import internet_checksum
+from yaim_helper.neighbours.conflicts import advertisement_claim, arp_claim
 from yaim_helper.protocol import Malformed, Refused, Request, read_request, write_reply
 
 from tests.fuzz.oracle import meaning

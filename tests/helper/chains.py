@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yaim_helper.audit_tools import main
-from yaim_helper.chain import GENESIS, MARKER, canonical, seal, segment_name
-from yaim_helper.records import instant
+from yaim_helper.record.chain import GENESIS, MARKER, canonical, seal, segment_name
+from yaim_helper.tools.audit import main
+from yaim_helper.tools.records import instant
 
 EPOCH_US = 1_800_000_000_000_000
 """When the first boot of all hosts began."""

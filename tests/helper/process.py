@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from yaim_helper.audit import boot_id
-from yaim_helper.chain import GENESIS, seal, segment_name
 from yaim_helper.clock import STAMPS_LATE_S
+from yaim_helper.record.chain import GENESIS, seal, segment_name
+from yaim_helper.record.log import boot_id
 
 from tests.helper.network import INTERFACE, boottime, state, wait_for
 from yaim.lab.namespaces import Namespace

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from yaim_helper.chain import canonical
-from yaim_helper.entries import Owner, latest, renewals
-from yaim_helper.records import MAX_LINE_BYTES, open_chain
-from yaim_helper.server import MAX_CLUSTERS, MAX_CLUSTERS_OF_USER
-from yaim_helper.verify import Finding, Verification
+from yaim_helper.record.chain import canonical
+from yaim_helper.record.entries import Owner, latest, renewals
+from yaim_helper.serve.server import MAX_CLUSTERS, MAX_CLUSTERS_OF_USER
+from yaim_helper.tools.records import MAX_LINE_BYTES, open_chain
+from yaim_helper.tools.verify import Finding, Verification
 
 from tests.helper.network import INTERFACE, capturing, present
 from tests.helper.process import (

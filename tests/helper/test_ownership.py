@@ -9,11 +9,11 @@ from types import ModuleType
 import pytest
 import yaim_helper.ownership
 
-import yaim.ownership
+import yaim.host.ownership
 
 NOBODY = 65534
 BOTH = pytest.mark.parametrize(
-    "ownership", [yaim.ownership, yaim_helper.ownership], ids=lambda each: each.__name__
+    "ownership", [yaim.host.ownership, yaim_helper.ownership], ids=lambda each: each.__name__
 )
 
 

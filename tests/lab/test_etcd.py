@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from yaim.etcd.schema import Keys
+from yaim.dcs.etcd.keys import Keys
 from yaim.lab.cluster import CLUSTER, NAMESPACE
 from yaim.lab.etcd import ACCOUNTS, CHANGE_PASSWORD
 

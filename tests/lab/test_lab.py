@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_cli import AS_NOBODY
 from tests.lab.machine import Machine, machine_in
-from tests.test_cli import AS_NOBODY
 from yaim.lab import control
 from yaim.lab.cluster import Lab, LabPlan, sweep
 from yaim.lab.namespaces import Namespace

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from yaim_helper import __main__ as helper
-from yaim_helper import audit_tools, policy_tools
+from yaim_helper.tools import audit as audit_tools
+from yaim_helper.tools import policy as policy_tools
 
-from yaim import cli
-from yaim.config import KEYS
+from yaim.cli import main as cli
+from yaim.config.config import KEYS
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("yaim.1", "yaim-helper.8", "yaim.yml.5", "helper.yml.5")

@@ -26,7 +26,7 @@ from yaim.core.actions import (
 )
 from yaim.core.deadline import HELPER_GRACE_S
 from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
-from yaim.core.state import Phase
+from yaim.core.state.state import Phase
 
 if TYPE_CHECKING:
     from tests.sim.host import Host

@@ -8,12 +8,12 @@ from ipaddress import ip_network
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
-from yaim_helper.addresses import EARLY_S, Interface, lifetime_s
-from yaim_helper.asked import DISK_HANGS, Asked, overtaken, ready
-from yaim_helper.entries import Owner
-from yaim_helper.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
+from yaim_helper.held.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
+from yaim_helper.kernel.addresses import EARLY_S, Interface, lifetime_s
 from yaim_helper.protocol import Add, Ok, Remove, Renew, Request
-from yaim_helper.recorder import HANGS_AFTER_S, Handed
+from yaim_helper.record.entries import Owner
+from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
+from yaim_helper.serve.asked import DISK_HANGS, Asked, overtaken, ready
 
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
 from yaim.core.events import (

@@ -46,7 +46,7 @@ from yaim.core.events import (
 )
 from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName, Place
 from yaim.core.settings import CheckSettings, Settings
-from yaim.core.state import Lease, Phase, State
+from yaim.core.state.state import Lease, Phase, State
 from yaim.core.step import step
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ RESTARTED_AFTER_S = 1.0
 """A coordinator that has ended is started again by systemd."""
 HELPER_RESTARTED_AFTER_S = 0.1
 LOOK_TAKES_S = 0.08
-"""yaim/address_look.py, where nobody has the routing lock."""
+"""yaim/host/address_look.py, where nobody has the routing lock."""
 
 
 @dataclass(frozen=True, slots=True)

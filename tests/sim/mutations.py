@@ -19,8 +19,8 @@ DEADLINE = "yaim.core.deadline"
 PLACEMENT = "yaim.core.placement"
 MODEL = "yaim.core.model"
 SPREAD = "yaim.core.spread"
-ADDRESSES = "yaim_helper.addresses"
-ASKED = "yaim_helper.asked"
+ADDRESSES = "yaim_helper.kernel.addresses"
+ASKED = "yaim_helper.serve.asked"
 MODEL_HELPER = "tests.sim.helper"
 MODEL_HOST = "tests.sim.host"
 MODEL_ETCD = "tests.sim.etcd"
@@ -71,7 +71,7 @@ def _in(
 # - the helper renews what is past its deadline: since nothing is believed gone by the clock alone, its
 #   removal is asked for before anything else is, of a helper that was stopped, too.
 # These need a rarer schedule than is drawn. A coordinator that comes back is welcome while adds of the
-# connection before it wait for the disk: tests/helper/test_disk.py holds on to that; to the others
+# connection before it wait for the disk: tests/helper/record/test_disk.py holds on to that; to the others
 # tests/core/test_step.py does:
 # - no guard on a release, adding before the own advertisement is written (a request of an earlier
 #   life would have to arrive late and hit a mark in use again, or just before the first one of the

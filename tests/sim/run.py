@@ -39,7 +39,7 @@ from tests.sim.timeline import address
 from tests.sim.world import World
 from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
 from yaim.core.placement import Placement
-from yaim.core.state import State
+from yaim.core.state.state import State
 from yaim.core.step import NAME_PATIENCE_S, READ_EVERY_S, step
 
 Pool: TypeAlias = Mapping[Address, PoolEntry]

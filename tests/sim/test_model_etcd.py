@@ -21,11 +21,10 @@ from typing import TypeVar, assert_never
 
 import pytest
 
-from tests.etcd.conftest import BY_DEFAULT, EtcdServer
+from tests.dcs.etcd.conftest import BY_DEFAULT, EtcdServer
 from tests.sim.etcd import EXTENDED_S, NO_LEASE, NOBODY, SCAN_EVERY_S, ModelEtcd, Refuses
 from tests.sim.first import going_first
 from tests.sim.timeline import Timeline, address
-from yaim.boottime import boottime
 from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
@@ -65,10 +64,11 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.etcd.access import EtcdAccess
-from yaim.etcd.client import EtcdClient
-from yaim.etcd.schema import Keys
-from yaim.etcd.store import EtcdAction, EtcdStore
+from yaim.dcs.etcd.access import EtcdAccess
+from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.keys import Keys
+from yaim.dcs.etcd.store import EtcdAction, EtcdStore
+from yaim.host.boottime import boottime
 
 SEQUENCES = 30
 OPERATIONS = 40

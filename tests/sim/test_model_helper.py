@@ -27,7 +27,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from yaim_helper.addresses import GRACE_S
+from yaim_helper.kernel.addresses import GRACE_S
 
 from tests.helper.network import INTERFACE, new_network, present
 from tests.helper.process import Helper, running
@@ -37,7 +37,6 @@ from tests.sim.helper import HelperAction
 from tests.sim.host import Host
 from tests.sim.timeline import address
 from tests.sim.world import World
-from yaim.boottime import boottime
 from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
 from yaim.core.events import (
     AddressesRenewed,
@@ -48,7 +47,8 @@ from yaim.core.events import (
     HelperReady,
 )
 from yaim.core.model import Address, Boottime
-from yaim.helper_client import command, read_answer
+from yaim.host.boottime import boottime
+from yaim.managers.helper.client import command, read_answer
 
 RIGS = 10
 OPERATIONS = 16

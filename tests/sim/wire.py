@@ -1,7 +1,7 @@
 """Between a host and etcd: slow, lossy, and cut one way or both.
 
-As in yaim/etcd/store.py: lease requests on their own, reads and writes one after the other, each
-given up after a time; whether it is done nonetheless, and when, is then anybody's guess.
+As in yaim/dcs/etcd/store.py: lease requests on their own, reads and writes one after the other,
+each given up after a time; whether it is done nonetheless, and when, is then anybody's guess.
 """
 
 from collections import deque

@@ -16,7 +16,7 @@ import pytest
 
 from tests.system.conftest import is_answered
 from tests.system.watch import Watch
-from yaim.etcd.access import EtcdError
+from yaim.dcs.etcd.access import EtcdError
 from yaim.lab.cluster import USER, Lab, LabPlan, pool_of
 from yaim.lab.etcd import CHANGE_PASSWORD, EtcdMember, EtcdPlan, put_in_place
 from yaim.lab.namespaces import LabError

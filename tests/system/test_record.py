@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
-from yaim_helper.audit_tools import main
-from yaim_helper.verify import Damage
+from yaim_helper.tools.audit import main
+from yaim_helper.tools.verify import Damage
 
 from tests.system.watch import Watch, never_two
 from yaim.core.model import Address

@@ -14,12 +14,12 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_auth_from_url
 from urllib3.exceptions import HTTPError
 
 from yaim import __version__
-from yaim.checks.http_codes import Codes, codes
-from yaim.checks.http_failure import BrokenOff, NotUnpacked, is_reset, verdict
-from yaim.checks.time_limit import LimitedAdapter, TimeLimit
-from yaim.checks.tls_files import UnfitFile, file_faults, unfit_files
+from yaim.checks.transport.http_codes import Codes, codes
+from yaim.checks.transport.http_failure import BrokenOff, NotUnpacked, is_reset, verdict
+from yaim.checks.transport.time_limit import LimitedAdapter, TimeLimit
+from yaim.checks.transport.tls_files import UnfitFile, file_faults, unfit_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import (
+from yaim.config_keys import (
     Fault,
     any_text,
     both_or_neither,
@@ -31,7 +31,7 @@ from yaim.keys import (
     text,
     url,
 )
-from yaim.printable import printable
+from yaim.text import printable
 
 MAX_BODY_BYTES = 1024 * 1024
 """What comes after is not looked at."""

@@ -1,7 +1,7 @@
 """The kinds of checks there are: the one place where a new one is entered.
 
 A kind is a file of its own here with a dataclass of its keys, whose names in the configuration
-begin with the kind's (yaim/keys.py), and a function that makes one attempt.
+begin with the kind's (yaim/config_keys.py), and a function that makes one attempt.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpCheck, check_tcp
 from yaim.checks.verdict import Verdict
-from yaim.keys import Fault
+from yaim.config_keys import Fault
 
 
 class CheckKeys(Protocol):

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from yaim.checks.run import CheckPlan, Result, run_check
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.tables import columns
+from yaim.text import columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from yaim.checks.http import Answer, HttpCheck, get
-from yaim.checks.tls_files import file_faults
+from yaim.checks.transport.tls_files import file_faults
 from yaim.checks.verdict import Healthy, Unhealthy, Verdict
-from yaim.keys import (
+from yaim.config_keys import (
     Fault,
     Unfit,
     any_text,
@@ -26,7 +26,7 @@ from yaim.keys import (
     text,
     url,
 )
-from yaim.printable import printable
+from yaim.text import printable
 
 MAX_STATUS_BYTES = 128 * 1024
 """Of a status, which lists a primary's replicas as well. What JSON costs is a multiple of it."""

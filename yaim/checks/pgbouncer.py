@@ -30,13 +30,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from yaim.checks.libpq import LibpqError, Session, connect, effective, missing, parse
-from yaim.checks.libpq_keys import LibpqKeys, conn_url, mask_conn_url
 from yaim.checks.postgres import Bounded, Rows, judge_error, judge_query
+from yaim.checks.transport.libpq import LibpqError, Session, connect, effective, missing, parse
+from yaim.checks.transport.libpq_keys import LibpqKeys, conn_url, mask_conn_url
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, any_text, key, one_of, required, text
-from yaim.pending import Pending
-from yaim.printable import printable
+from yaim.config_keys import Fault, any_text, key, one_of, required, text
+from yaim.host.pending import Pending
+from yaim.text import printable
 
 _WAITS_S = 60.0
 """How long a query that was given up goes on, at most."""

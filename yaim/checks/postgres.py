@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from yaim.checks.libpq import LibpqError, Session, connect
-from yaim.checks.libpq_keys import LibpqKeys
+from yaim.checks.transport.libpq import LibpqError, Session, connect
+from yaim.checks.transport.libpq_keys import LibpqKeys
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, Unfit, any_text, key, one_of, text
+from yaim.config_keys import Fault, Unfit, any_text, key, one_of, text
 
 TOO_MANY_CONNECTIONS = "53300"
 NO_ANSWERS = re.compile(r"57P0[123]|57014|08...|40001|40P01")

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from yaim.boottime import boottime
 from yaim.checks.kinds import CheckKeys, Kind
 from yaim.checks.verdict import CannotTell, Healthy, Verdict
 from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
-from yaim.printable import printable
+from yaim.host.boottime import boottime
+from yaim.text import printable
 
 logger = logging.getLogger(__name__)
 

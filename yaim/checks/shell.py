@@ -10,10 +10,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from yaim.checks.command import Command, Ended, Process, StatusLost
+from yaim.checks.transport.command import Command, Ended, Process, StatusLost
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, Unfit, required, text
-from yaim.printable import printable
+from yaim.config_keys import Fault, Unfit, required, text
+from yaim.text import printable
 
 USER_INSTEAD_OF_ROOT = "yaim"
 """Where the coordinator runs as root, commands do not."""
@@ -34,7 +34,8 @@ def command(value: Any) -> str | tuple[str, ...]:
 class ShellCheck:
     """The command runs as the user that the coordinator runs as (as `yaim` if that is root), which
     it cannot change (no_new_privs: sudo does not work), in the directory /, with PATH and LANG as
-    in yaim/checks/command.py and no other variables, an empty standard input and umask 022."""
+    in yaim/checks/transport/command.py and no other variables, an empty standard input and
+    umask 022."""
 
     command: str | tuple[str, ...] = required(
         "command that ends with status 0 if the service is healthy: text for /bin/sh -c, or a list",

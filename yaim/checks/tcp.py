@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.keys import Fault, Unfit, key, required, text, whole
-from yaim.name_lookup import look_up
-from yaim.printable import printable
+from yaim.config_keys import Fault, Unfit, key, required, text, whole
+from yaim.host.name_lookup import look_up
+from yaim.text import printable
 
 MAX_ANSWER_BYTES = 64 * 1024
 """What comes after is not looked at."""

@@ -1,7 +1,7 @@
 """How much a node tells of itself at most, and how much of that is read of others.
 
 What is written is within these bounds, and so never longer than a value that is read
-(MAX_VALUE_BYTES in yaim/etcd/schema.py): the node and all others compare and place the same. Of
+(MAX_VALUE_BYTES in yaim/dcs/etcd/keys.py): the node and all others compare and place the same. Of
 what is too much the lowest is told, whatever happened when.
 
 What is cut makes no second holder: whoever claims an address has to find it unmarked. Of `refused`

@@ -33,7 +33,7 @@ from collections.abc import Iterable
 
 from yaim.core.actions import ReleaseMarks, WithdrawNode
 from yaim.core.model import Node, PoolEntry
-from yaim.core.state import Full, Write
+from yaim.core.state.state import Full, Write
 
 
 def after_refusal(before: Full | None, write: Write) -> Full:

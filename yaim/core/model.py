@@ -1,7 +1,7 @@
 """What a node knows of its cluster: the pool, the nodes and who holds what.
 
 Values only; nothing here decides or acts. The keys in etcd that these are read from are described
-in yaim/etcd/schema.py.
+in yaim/dcs/etcd/keys.py.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 SCHEMA = 2
-"""The version of the keys and values in etcd that this code knows (yaim/etcd/schema.py)."""
+"""The version of the keys and values in etcd that this code knows (yaim/dcs/etcd/keys.py)."""
 
 NodeName = NewType("NodeName", str)
 LeaseId = NewType("LeaseId", int)
@@ -59,7 +59,7 @@ class PoolEntry:
     """Why its options cannot be understood. What they say is not known then: who holds the address
     keeps it as it is, and nobody else is given it."""
     schema: int = 1
-    """The lowest version of the schema (yaim/etcd/schema.py) that a node must know to understand
+    """The lowest version of the schema (yaim/dcs/etcd/keys.py) that a node must know to understand
     this entry."""
 
 
@@ -110,7 +110,7 @@ class Advertisement:
     placement: int = 1
     """The highest version of the placement (yaim/core/placement.py) that it can compute."""
     schema: int = 1
-    """The highest version of the schema (yaim/etcd/schema.py) that it knows."""
+    """The highest version of the schema (yaim/dcs/etcd/keys.py) that it knows."""
     takes: bool = True
     """Whether it takes anything now. If not, it keeps what it holds: a check that was added has not
     answered yet, or its helper is being started anew."""

@@ -6,7 +6,7 @@ removed, a network driver that resets): the helper's removal waits then, and so 
 own at the end of a lifetime. As long as an address may be on the interface its lease and mark are
 kept.
 
-So it is looked for (LookForAddresses, yaim/address_look.py):
+So it is looked for (LookForAddresses, yaim/host/address_look.py):
 1. What the look finds stays as it is, and is looked for again.
 2. What it does not find is gone, and does not come back. Nobody but the helper puts it there, and
    the helper does so only with a deadline that is a second away or more. If it has read its clock

@@ -95,7 +95,6 @@ from yaim.core.events import (
     WriteFailed,
 )
 from yaim.core.full_etcd import after_refusal, can_hold_any, refuses_deletions, takes_deletions
-from yaim.core.health import OVERDUE, Checked, Health, after_answer, at, judge
 from yaim.core.links import all_names, networks_by_all_names
 from yaim.core.model import (
     SCHEMA,
@@ -129,7 +128,8 @@ from yaim.core.refusals import (
     sooner,
 )
 from yaim.core.settings import CheckSettings
-from yaim.core.state import (
+from yaim.core.state.health import OVERDUE, Checked, Health, after_answer, at, judge
+from yaim.core.state.state import (
     NEVER,
     Call,
     Helper,

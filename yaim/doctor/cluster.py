@@ -6,18 +6,18 @@ from pathlib import Path
 
 import etcd3.etcdrpc as rpc
 
-from yaim import configured
-from yaim.config import Config
+from yaim import wiring as configured
+from yaim.config.config import Config
 from yaim.core.model import ClusterView, NodeName, address_order
+from yaim.dcs.etcd.access import EtcdError, read_secrets
+from yaim.dcs.etcd.certificates import expiries, faults, warnings_of
+from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
+from yaim.dcs.etcd.diagnose import explain, explain_all
+from yaim.dcs.etcd.full import remedy_for
 from yaim.doctor.finding import Finding, ok, problem, warning
-from yaim.etcd.access import EtcdError, read_secrets
-from yaim.etcd.certificates import expiries, faults, warnings_of
-from yaim.etcd.client import EtcdClient
-from yaim.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
-from yaim.etcd.diagnose import explain, explain_all
-from yaim.etcd.full import remedy_for
-from yaim.printable import shell_word
 from yaim.status import status_of, strays_of
+from yaim.text import shell_word
 
 ETCD, POOL, NODES = "etcd", "pool", "nodes"
 LOOK_WITHIN_S = 2.0

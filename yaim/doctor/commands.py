@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaim.checks.command import ENVIRONMENT
+from yaim.checks.transport.command import ENVIRONMENT
 
 WITHIN_S = 10.0
 

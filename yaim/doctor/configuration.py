@@ -7,11 +7,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from yaim.config import Config
-from yaim.config_file import ConfigError
+from yaim.config.config import Config
+from yaim.config.file import ConfigError
+from yaim.config_keys import MASK
 from yaim.doctor.commands import account, may
 from yaim.doctor.finding import Finding, needs_root, ok, problem
-from yaim.keys import MASK
 
 CONFIGURATION, ACCESS, USERS, LIBRARIES = "configuration", "file modes", "users", "libraries"
 _DEBIAN_PACKAGES = {
@@ -109,7 +109,7 @@ def look_at_libraries(config: Config | None) -> Iterator[Finding]:
         "pgbouncer",
     }
     if wants_libpq:
-        from yaim.checks import libpq
+        from yaim.checks.transport import libpq
 
         if (expected := libpq.missing()) is not None:
             yield problem(LIBRARIES, f"expected {expected}", "apt install python3-psycopg libpq5")

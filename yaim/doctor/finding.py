@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from yaim.printable import parsable, shortened
+from yaim.text import parsable, shortened
 
 MOST = 2000
 """Characters of a line."""

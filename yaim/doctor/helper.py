@@ -19,11 +19,11 @@ from pathlib import Path
 
 import yaml
 
-from yaim.config import Config
+from yaim.config.config import Config
 from yaim.core.model import PoolEntry
 from yaim.doctor.commands import ask, may
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
-from yaim.interfaces import shown_name
+from yaim.host.interfaces import shown_name
 
 ALLOWLIST, ALLOWED, SOCKET, RECORD = "helper.yml", "allowed here", "helper", "record"
 _EX_CONFIG = 78

@@ -10,8 +10,8 @@ from pathlib import Path
 from yaim.core.model import Address
 from yaim.doctor.commands import ask
 from yaim.doctor.finding import Finding, not_looked_at, ok, problem, warning
-from yaim.interfaces import shown_name, why_missing
-from yaim.kernel_watch import ADDRESS, RTM_NEWADDR, address_of, attributes, messages
+from yaim.host.interfaces import shown_name, why_missing
+from yaim.host.kernel_watch import ADDRESS, RTM_NEWADDR, address_of, attributes, messages
 
 INTERFACE, IPV6, ADDRESSES, SERVICES = "interface", "IPv6", "addresses", "services"
 _SIOCGIFFLAGS = 0x8913

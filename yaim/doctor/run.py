@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yaim.checks.once import check_once, is_healthy
-from yaim.config import Config, Purpose
-from yaim.config_file import ConfigError
+from yaim.config.config import Config, Purpose
+from yaim.config.file import ConfigError
 from yaim.core.model import Address, ClusterView, NodeName, address_order
 from yaim.doctor import configuration, conflicts, helper, host
 from yaim.doctor.commands import account, being
@@ -187,7 +187,7 @@ class _Examination:
             self._look(CHECKS, lambda: self._checks(checks))
 
     def _checks(self, checks: Config) -> Iterable[Finding]:
-        from yaim.configured import check_plans_of
+        from yaim.wiring import check_plans_of
 
         # Another user may be allowed less, or more.
         is_other = os.geteuid() == 0 and self._user is not None and self._user.pw_uid != 0

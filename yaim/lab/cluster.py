@@ -22,15 +22,15 @@ from typing import IO
 import yaml
 
 from yaim.core.model import Address, ClusterView
-from yaim.etcd.client import EtcdClient
-from yaim.etcd.schema import Keys
+from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.keys import Keys
+from yaim.host.ownership import what_others_can_change
 from yaim.lab import host, service
 from yaim.lab.etcd import EtcdCluster, EtcdMember, EtcdPlan
 from yaim.lab.namespaces import LabError, Namespace, is_in_private_network, run
 from yaim.lab.network import LAN, MANAGEMENT, PEERS, Cables, Network
 from yaim.lab.record import Record
 from yaim.lab.wait import wait_until
-from yaim.ownership import what_others_can_change
 
 USER = "nobody"
 """Whom the coordinators run as."""

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.request import urlopen
 
-from yaim.etcd.access import EtcdAccess
+from yaim.dcs.etcd.access import EtcdAccess
 from yaim.lab.certificates import Authority, Certificate
 from yaim.lab.namespaces import LabError, Namespace, run
 from yaim.lab.network import MANAGEMENT, PEERS, Cables

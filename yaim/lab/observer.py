@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from yaim.core.model import Address
-from yaim.kernel_watch import (
+from yaim.host.kernel_watch import (
     ADDRESS,
     RTM_DELADDR,
     RTM_NEWADDR,

@@ -1,0 +1,313 @@
+"""Addresses on interfaces, over netlink. The only file that changes the network.
+
+Every address is put there with a finite lifetime, which is read back. No preferred lifetime: that
+keeps the host from choosing the address as a source.
+
+What the kernel takes for the same address (seen on Linux 6.18): of IPv4 the one on the same
+interface with the same prefix length, of IPv6 the one on the same interface, whatever its prefix
+length, which then stays as it was. So who sets a lifetime has to have looked whose address that
+is. Who puts a new one there need not: the kernel refuses if there is one.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+
+from yaim_helper.kernel.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLMSG_ERROR,
+    RTM_DELADDR,
+    RTM_GETADDR,
+    RTM_NEWADDR,
+    Found,
+    MalformedMessage,
+    Message,
+    all_addresses,
+    error_number,
+    found,
+    message,
+    messages,
+    new_address,
+    old_address,
+)
+from yaim_helper.protocol import Address
+
+GRACE_S = 0.2
+"""How long after its deadline an address may still be there (helper/PROTOCOL.md)."""
+ACT_WITHIN_S = GRACE_S / 2
+"""The part of the grace that is kept for the time from reading the clock to the effect."""
+EARLY_S = 0.02
+"""How much before its lifetime's end the kernel may remove an address
+(ADDRCONF_TIMER_FUZZ_MINUS)."""
+MAX_TOGETHER = 16
+"""Addresses set together: done within a small part of ACT_WITHIN_S. For each IPv6 address the
+kernel goes through all multicast groups of its interface (ipv6_find_idev), and each address has a
+group: among 1000 one takes 0.4 ms."""
+
+_ROUNDING_S = 1e-7
+_RECEIVE_BYTES = 1 << 16
+"""Twice as many as the kernel puts into one datagram (netlink_dump in net/netlink/af_netlink.c)."""
+_MAX_NAME_BYTES = 15
+_SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
+_IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
+_ARPHRD_ETHER = 1
+_CONF = Path("/proc/sys/net/ipv4/conf")
+_CONF_6 = Path("/proc/sys/net/ipv6/conf")
+
+
+class KernelError(Exception):
+    """The kernel refused, or did something else than it was asked."""
+
+    def __init__(self, errno: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.errno = errno
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    name: str
+    index: int
+    mac: bytes
+    is_up: bool
+    has_neighbours: bool
+    """Whether it is an Ethernet on which ARP and neighbour discovery are spoken."""
+
+    def makes(self, address: Address) -> bool:
+        """Whether a router's prefix has the kernel make that address of the MAC address (RFC 4291
+        appendix A). If it is there already, the kernel sets its lifetime as the router says: so can
+        anybody on the link (addrconf_prefix_rcv_add_addr in Linux)."""
+        if address.version == 4 or not self.has_neighbours:
+            return False
+        universal = bytes((self.mac[0] ^ 2,))
+        return address.packed[8:] == universal + self.mac[1:3] + b"\xff\xfe" + self.mac[3:]
+
+
+def lateness_s(life_s: float) -> float:
+    """By how much the kernel may be late in removing an address, besides 1/8 of its lifetime;
+    more generous where the deadline was farther away when it was handed over."""
+    return min(max(0.4 * life_s, 1.4), 2.5)
+
+
+def lifetime_s(left_s: float, life_s: float) -> int:
+    """The largest lifetime after which the kernel has surely removed the address when the deadline
+    and the grace have passed; 0: there is none. Seconds to the deadline, now and when it was
+    handed over. The reasons are in helper/PROTOCOL.md."""
+    return max(0, floor((left_s + GRACE_S - ACT_WITHIN_S - lateness_s(life_s)) / 1.125))
+
+
+def last_extension_s(life_s: float) -> float:
+    """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
+    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S
+
+
+@contextmanager
+def act_within(limit_s: float) -> Iterator[None]:
+    """Act before `limit_s` has passed, or never: the kernel ends this process then.
+
+    Even if the process is stopped inside and continued much later: SIGALRM, pending meanwhile, ends
+    it before it runs on (signal(7): the default action). What is done depends on the time? Then
+    read the clock inside.
+    """
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """An address as it is to be on an interface."""
+
+    interface: Interface
+    address: Address
+    prefix: int
+    label: str
+    """Of an IPv4 address, behind the interface's name; may be empty."""
+    lifetime_s: int
+    is_there: bool = False
+    """Whether it is to be there: then its lifetime is set. Else it is put there, or refused by the
+    kernel because of another one that is there."""
+
+    @property
+    def flags(self) -> int:
+        return NLM_F_CREATE | (NLM_F_REPLACE if self.is_there else NLM_F_EXCL)
+
+    def body(self) -> bytes:
+        """Of the request to the kernel."""
+        is_labelled = self.label and self.address.version == 4
+        label = f"{self.interface.name}:{self.label}" if is_labelled else ""
+        return new_address(self.address, self.prefix, self.interface.index, label, self.lifetime_s)
+
+
+class Kernel:
+    """The network namespace that this process is in."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def interface(self, name: str) -> Interface:
+        """Raises KernelError if there is none."""
+        try:
+            (index,) = struct.unpack_from("i", self._ask_about(name, _SIOCGIFINDEX))
+            (flags,) = struct.unpack_from("H", self._ask_about(name, _SIOCGIFFLAGS))
+            hardware, mac = struct.unpack_from("H6s", self._ask_about(name, _SIOCGIFHWADDR))
+        except OSError as error:
+            raise KernelError(error.errno, f"there is no interface {name}") from error
+        return Interface(
+            name,
+            index,
+            mac,
+            is_up=bool(flags & _IFF_UP),
+            has_neighbours=hardware == _ARPHRD_ETHER and not flags & (_IFF_LOOPBACK | _IFF_NOARP),
+        )
+
+    def name(self, index: int) -> str:
+        """Of an interface; of one that has just gone its number."""
+        try:
+            return socket.if_indextoname(index)
+        except OSError:
+            return str(index)
+
+    def _ask_about(self, name: str, request: int) -> bytes:
+        """What netdevice(7) answers, without the name. Raises OSError."""
+        it = os.fsencode(name)
+        if len(it) > _MAX_NAME_BYTES:
+            # The kernel would take its beginning for the name.
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return fcntl.ioctl(self._socket, request, struct.pack("16s24x", it))[16:]
+
+    def promotes_secondaries(self, name: str) -> bool:
+        """Whether an IPv4 address that is removed leaves the others of its network there (sysctl
+        promote_secondaries, for all interfaces or this one)."""
+        for each in ("all", name):
+            try:
+                if int((_CONF / each / "promote_secondaries").read_text()):
+                    return True
+            except (OSError, ValueError):
+                continue
+        return False
+
+    def addresses(self, wanted: Iterable[Address] | None = None) -> list[Found]:
+        """All addresses of this host, or, of single ones that look like the helper's, only these.
+        Raises KernelError."""
+        packed = {each.packed for each in wanted} if wanted is not None else None
+        while (places := self._dump(packed)) is None:
+            continue
+        return places
+
+    def put(self, assignments: Sequence[Assignment]) -> dict[Address, KernelError]:
+        """Add the addresses, MAX_TOGETHER at most, or set the lifetimes of those that are there;
+        what went wrong. Not yet read back."""
+        errors = self._request(RTM_NEWADDR, [(each.flags, each.body()) for each in assignments])
+        return {
+            each.address: self._why(number, each)
+            for each, number in zip(assignments, errors, strict=True)
+            if number
+        }
+
+    def _why(self, number: int, assignment: Assignment) -> KernelError:
+        name = assignment.interface.name
+        if assignment.address.version == 6 and self._has_no_ipv6(name):
+            sysctl = f"sysctl net.ipv6.conf.{name}.disable_ipv6"
+            return KernelError(number, f"IPv6 is switched off on {name} ({sysctl})")
+        return _error(number)
+
+    def _has_no_ipv6(self, name: str) -> bool:
+        try:
+            return int((_CONF_6 / name / "disable_ipv6").read_text()) != 0
+        except (OSError, ValueError):
+            return False
+
+    def delete(self, index: int, address: Address, prefix: int) -> bool:
+        """Whether it was there. Raises KernelError."""
+        (number,) = self._request(RTM_DELADDR, [(0, old_address(address, prefix, index))])
+        if number and number not in _ABSENT:
+            raise _error(number)
+        return not number
+
+    def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Send them, flags and body of each, and then read all answers; for each its error number,
+        0 for none.
+
+        The kernel has done them all, in order, when it has acknowledged the last; of the others
+        it tells only the errors. Each is a system call of its own: should the kernel's routing lock
+        be held, then one waits for it, and the alarm (act_within) ends this process behind it. Of
+        several in one the others would be done as well, however late, each after another wait.
+        """
+        if not requests:
+            return []
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        last = self._sequence
+        packets = [
+            message(kind, flags if number < last else flags | NLM_F_ACK, number, body)
+            for number, (flags, body) in enumerate(requests, start=first)
+        ]
+        errors = [0] * len(requests)
+        with _understood():
+            for packet in packets:
+                self._socket.send(packet)
+            while True:
+                for answer in self._receive():
+                    if answer.kind == NLMSG_ERROR and first <= answer.sequence <= last:
+                        errors[answer.sequence - first] = error_number(answer.body)
+                    if answer.sequence == last:
+                        return errors
+
+    def _dump(self, wanted: Container[bytes] | None) -> list[Found] | None:
+        """None: they changed meanwhile, and some may be missing."""
+        self._sequence += 1
+        places = []
+        is_whole = True
+        with _understood():
+            self._socket.send(message(RTM_GETADDR, NLM_F_DUMP, self._sequence, all_addresses()))
+            while True:
+                for answer in self._receive():
+                    if answer.sequence != self._sequence:
+                        continue
+                    is_whole = is_whole and not answer.flags & NLM_F_DUMP_INTR
+                    if answer.kind == RTM_NEWADDR:
+                        places.append(found(answer.body, wanted))
+                    elif number := error_number(answer.body):
+                        raise _error(number)
+                    else:
+                        return [each for each in places if each is not None] if is_whole else None
+
+    def _receive(self) -> list[Message]:
+        """What is in one datagram."""
+        return list(messages(self._socket.recv(_RECEIVE_BYTES)))
+
+
+_ABSENT = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
+"""No such address; no such interface, so no such address either."""
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except MalformedMessage as error:
+        raise KernelError(None, f"cannot make sense of what the kernel says: {error}") from error
+    except OSError as error:
+        raise KernelError(error.errno, str(error.strerror)) from error
+
+
+def _error(number: int) -> KernelError:
+    return KernelError(number, os.strerror(number))

@@ -1,0 +1,654 @@
+"""Writing the record: helper/AUDIT.md. Lines are only ever appended, to segments in a directory.
+
+An intent before each effect, made durable first; a result after it. Whoever is to have an effect
+that adds power asks for the intent and goes no further if it cannot be written. Removing goes
+ahead all the same, and a later `gap` record tells how many records are missing. Each call may take
+as long as the disk does: recorder.py makes them.
+
+What earlier lives wrote is read once, at the start, and not believed further than it can be.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from yaim_helper.record import entries
+from yaim_helper.record.chain import (
+    GENESIS,
+    MARKER,
+    VERSION,
+    canonical,
+    is_sealed,
+    seal,
+    segment_name,
+    segment_number,
+)
+from yaim_helper.record.entries import Entry, Owner, latest, segment_lost
+
+COMPLAIN_EVERY_S = 60.0
+SEGMENT_BYTES = 4 << 20
+"""After so many a segment is followed by the next; it may be longer by what is written together."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_APPENDED = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""Not blocking: what is no file after all must not hold us up."""
+_MOST_READ = 2 * SEGMENT_BYTES
+"""At the start."""
+_MARKER_STEP, _MOST_MARKED = 512, 1 << 20
+_SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+class AuditError(Exception):
+    """The record cannot be written."""
+
+
+Spot: TypeAlias = tuple[str, int]
+"""Interface and prefix length."""
+
+
+RequestKey: TypeAlias = tuple[int, Owner, int]
+"""Process that asked, for whom, and id."""
+
+
+@dataclass(slots=True)
+class Past:
+    """What the last segments tell."""
+
+    boot_id: str
+    session: str
+    """Boot and network namespace that are asked about: what was put elsewhere is not there."""
+    sequence: int = 0
+    head: str = GENESIS
+    """The hash of the last record."""
+    places: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
+    """Where addresses may be, by their texts, because the helper has put them there, and for whom;
+    None: as far as an earlier life knew."""
+    torn: bytes = b""
+    """What stands in the last segment behind the last line that is a record."""
+    is_whole: bool = False
+    """Whether what was read begins with all that was there then because of the helper, so that
+    earlier segments tell no more, and nothing is there that is not told."""
+    last_at: float = 0.0
+    """When the last record was made of those that are about here, by CLOCK_BOOTTIME; 0: there is
+    none. What was put on an interface after that no life has put there that wrote here."""
+    known_until: float = 0.0
+    """The same, of those that what was found at their life's start is told before. What was put on
+    an interface after that another life may have put there, one that wrote elsewhere."""
+    is_of_another_boot: bool = False
+    """Whether some of it was, so that earlier segments are, too."""
+    _is_here: bool = True
+    """Whether the life that is told of was in this network namespace."""
+    _is_found_told: bool = False
+    """Whether what the life that is told of found at its start is; not known after a `gap`."""
+    _listed: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
+    """What the `held` records that belong together tell, so far."""
+    _unsettled: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
+    """Places about which an intent was told last, and whose they were before it."""
+    _awaited: dict[str, dict[RequestKey, Spot]] = field(default_factory=dict)
+    """Adds without results: whatever is told meanwhile, they may be done yet."""
+
+    def read(self, segment: bytes) -> None:
+        """Damage is no reason to stop: `verify` is who finds it."""
+        self.torn = b""
+        bad: list[bytes] = []
+        *lines, tail = segment.split(b"\n")
+        for line in lines:
+            if self._take(line):
+                bad.clear()
+            else:
+                bad.append(line + b"\n")
+        if not tail or not self._take(tail):
+            self.torn = b"".join((*bad, tail))
+
+    def _take(self, line: bytes) -> bool:
+        """Whether it is a record, by its own hash."""
+        try:
+            record = json.loads(line)
+            is_ours = is_sealed(line, record["prev"], record["hash"])
+            if not is_ours or type(record["seq"]) is not int:
+                return False
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
+        if record["prev"] != self.head:
+            # What is missing in between may have told of more.
+            self.is_whole = False
+        self.sequence, self.head = record["seq"], record["hash"]
+        try:
+            self._follow(record)
+        except (KeyError, TypeError, ValueError):
+            # Not one of ours, for all its hash.
+            return True
+        return True
+
+    def _follow(self, record: Entry) -> None:
+        """What is where after this record. Raises KeyError, TypeError, ValueError."""
+        kind = record["type"]
+        if record["boot_id"] != self.boot_id:
+            self.is_of_another_boot, self.is_whole = True, False
+            self.last_at = self.known_until = 0.0
+            for each in (self.places, self._listed, self._unsettled, self._awaited):
+                each.clear()
+            return
+        if kind == "start":
+            # Those of older versions do not tell.
+            self._is_here = record.get("session", self.session) == self.session
+            self._awaited.clear()
+        if not self._is_here:
+            return
+        if kind in ("start", "gap"):
+            self._is_found_told = False
+        if kind == "held":
+            self._follow_held(record)
+        self.last_at = record["boottime_ns"] / 1e9
+        if self._is_found_told:
+            self.known_until = self.last_at
+        if kind == "held":
+            return
+        self._listed = {}
+        if record.get("op") == "add" and kind in ("intent", "result"):
+            key = _request_of(record)
+            awaited = self._awaited.setdefault(record["address"], {})
+            awaited.pop(key, None)
+            if kind == "intent":
+                awaited[key] = _spot_of(record)
+        match kind, record.get("op"), record.get("outcome"):
+            case "intent", "add", _:
+                self._follow_add(record["address"], _spot_of(record), _owner_of(record))
+            case "intent", "remove", _:
+                self._follow_removal(record["address"], _owner_of(record))
+            case "result", "add", "ok":
+                self._drop(record["address"], lambda *_: True)
+                self._unsettled.get(record["address"], {}).pop(_spot_of(record), None)
+                spots = self.places.setdefault(record["address"], {})
+                spots[_spot_of(record)] = _owner_of(record)
+            case "result", "add", "refused":
+                self._restore(record["address"], [_spot_of(record)])
+            case "result", "remove", "refused" | "failed":
+                unsettled = self._unsettled.get(record["address"], {})
+                held = [spot for spot, owner in unsettled.items() if owner is not None]
+                self._restore(record["address"], held)
+            case "result", "remove", "ok":
+                owner = _owner_of(record)
+                # What was asked before it is over, what was asked behind it may be to come.
+                *asker, number = _request_of(record)
+                awaited = self._awaited.get(record["address"], {})
+                for key in [key for key in awaited if [*key[:2]] == asker and key[2] <= number]:
+                    del awaited[key]
+                self._drop(record["address"], lambda _, known: known == owner)
+            case "own", _, "removed" | "the kernel had removed it" | entries.TAKEN:
+                interface = record["interface"]
+                self._drop(record["address"], lambda spot, _: spot[0] == interface)
+            case _:
+                pass
+
+    def _follow_held(self, record: Entry) -> None:
+        for address, interface, prefix, uid, cluster, _ in record["addresses"]:
+            owner = Owner(uid, cluster) if uid is not None else None
+            self._listed.setdefault(address, {})[interface, prefix] = owner
+        if not record["more"]:
+            self.places, self._listed = self._listed, {}
+            # Nothing is awaited where that is told.
+            self._unsettled.clear()
+            self._awaited.clear()
+            self.is_whole = self._is_found_told = True
+
+    def _follow_add(self, address: str, spot: Spot, owner: Owner) -> None:
+        """The helper may be killed, or the record full, before the result; and of what has failed
+        it may be there."""
+        spots = self.places.setdefault(address, {})
+        unsettled = self._unsettled.setdefault(address, {})
+        if spot not in spots or (spot in unsettled and spots[spot] != owner):
+            unsettled[spot] = spots.get(spot)
+            spots[spot] = owner
+
+    def _follow_removal(self, address: str, owner: Owner) -> None:
+        for spot, known in self.places.get(address, {}).items():
+            if known == owner:
+                self._unsettled.setdefault(address, {}).setdefault(spot, owner)
+
+    def _restore(self, address: str, spots: Iterable[Spot]) -> None:
+        """Nothing was done there."""
+        unsettled = self._unsettled.get(address, {})
+        for spot in [each for each in spots if each in unsettled]:
+            if (owner := self._awaited_for(address, spot)) is not None:
+                self.places[address][spot] = owner
+                continue
+            before = unsettled.pop(spot)
+            if before is None:
+                del self.places[address][spot]
+            else:
+                self.places[address][spot] = before
+
+    def _drop(self, address: str, is_gone: Callable[[Spot, Owner | None], bool]) -> None:
+        spots = self.places.get(address, {})
+        for spot, owner in list(spots.items()):
+            if is_gone(spot, owner) and self._awaited_for(address, spot) is None:
+                del spots[spot]
+                self._unsettled.get(address, {}).pop(spot, None)
+
+    def is_awaited(self, address: str, spot: Spot) -> bool:
+        """Whether an add of it may have been done after the last record."""
+        return self._awaited_for(address, spot) is not None
+
+    def _awaited_for(self, address: str, spot: Spot) -> Owner | None:
+        awaited = self._awaited.get(address, {})
+        return next((owner for (_, owner, _), its in awaited.items() if its == spot), None)
+
+
+def _spot_of(record: Entry) -> Spot:
+    return record["interface"], record["prefix"]
+
+
+def _request_of(record: Entry) -> RequestKey:
+    return record["peer"]["pid"], _owner_of(record), record["id"]
+
+
+def _owner_of(record: Entry) -> Owner:
+    return Owner(record["peer"]["uid"], record["cluster"])
+
+
+class AuditLog:
+    """An open record. Not thread-safe."""
+
+    def __init__(
+        self, directory: Path, policy_sha256: str, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        """Raises AuditError."""
+        self._path = directory
+        self._segment_bytes = segment_bytes
+        self._common = {
+            "v": VERSION,
+            "boot_id": boot_id(),
+            "host": socket.gethostname(),
+            "policy": policy_sha256,
+        }
+        self.describe_held: Callable[[], Iterable[Entry] | None] = tuple
+        """What each further segment begins with: `held` records; None: that cannot be told now."""
+        self._owes_held = False
+        """Whether the segment had to begin without, or has become too long since."""
+        self._held_at = 0
+        """Where in the segment that stands, as far as this life knows."""
+        self._complain_at = 0.0
+        self._missed = 0
+        self._lost: str | None = None
+        """What has happened to the segment, if it is not to be written any more."""
+        self._before = 0
+        self._why: str | None = None
+        """The segment before, and what has happened to it."""
+        self._marker_size = 0
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            self._directory = _locked(directory)
+            numbers = self._numbers()
+            self._number = numbers[-1] if numbers else 0
+            self._file = self._opened() if self._number else -1
+            past = self._past(numbers)
+            self._marker, self.earlier = self._opened_marker(self._directory)
+        except FileExistsError as error:
+            raise AuditError(
+                f"{directory}: is a file; audit-log names a directory: move it away"
+            ) from error
+        except BlockingIOError as error:
+            raise AuditError(f"{directory}: another yaim-helper is writing it") from error
+        except OSError as error:
+            name = error.filename if isinstance(error.filename, str) else ""
+            raise AuditError(f"{directory / name}: {error.strerror}") from error
+        self._sequence, self._head = past.sequence, past.head
+        if _is_cut(past, self.earlier):
+            past.is_whole = False
+        self.past = past
+        """As it was when this was opened."""
+        self._torn = past.torn
+        """What stands in the segment behind its last record."""
+        self._size = os.fstat(self._file).st_size if self._number else 0
+        self._is_ended = not self._size or os.pread(self._file, 1, self._size - 1) == b"\n"
+        self._is_new = self._size == len(self._torn)
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last record."""
+        return self._sequence, self._head
+
+    @property
+    def number(self) -> int:
+        """Of the segment; 0: there is none yet."""
+        return self._number
+
+    @property
+    def wants_held(self) -> bool:
+        """Whether the next records should come with what is held."""
+        return self._owes_held or self._is_full
+
+    def is_too_long_with(self, more: int) -> bool:
+        """Whether with so many bytes more what is held would be so far back in the segment that the
+        next start might not find it (_MOST_READ)."""
+        return self._size - self._held_at + more >= self._segment_bytes + self._segment_bytes // 4
+
+    @property
+    def _is_full(self) -> bool:
+        return self._size >= self._segment_bytes
+
+    def miss(self, count: int) -> None:
+        """So many records were not handed over."""
+        self._missed += count
+
+    def write(
+        self, records: Iterable[Mapping[str, Any]], *, durable: bool, stamp: Entry | None = None
+    ) -> None:
+        """Append the records, with the time and policy of the stamp, else as of now. Raises
+        AuditError: not all are written, or perhaps not durably; what is missing counts as missed.
+        """
+        records = list(records)
+        if not records:
+            return
+        try:
+            self._go_on()
+            self._append(records, stamp or now())
+            if durable:
+                os.fdatasync(self._file)
+        except OSError as error:
+            self._missed += len(records)
+            raise AuditError(f"{self._path}: {error.strerror}") from error
+
+    def try_write(
+        self, records: Iterable[Mapping[str, Any]], *, durable: bool, stamp: Entry | None = None
+    ) -> bool:
+        """`write`, for what has happened all the same if it cannot be written."""
+        try:
+            self.write(records, durable=durable, stamp=stamp)
+        except AuditError as error:
+            self._complain(str(error))
+            return False
+        return True
+
+    def _complain(self, what: str) -> None:
+        """To whoever runs the helper, once a minute at most: nobody fills their log that way."""
+        now = time.monotonic()
+        if now < self._complain_at:
+            return
+        self._complain_at = now + COMPLAIN_EVERY_S
+        text = f"{what}: nothing is added until the record can be written; make room"
+        with suppress(OSError):
+            print(f"yaim-helper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def mark(self, deadlines: Mapping[Owner, float], stamp: Entry) -> None:
+        """The latest deadlines as of then, in the marker. It is handed to the disk and not waited
+        for, and nothing depends on it."""
+        if self._missed:
+            # It would vouch for what is missing.
+            return
+        sequence, head = self.head
+        whole = {**self._common, **stamp, "seq": sequence, "hash": head}
+        whole["owners"] = latest(deadlines)
+        text = canonical(whole)
+        steps = -(-(len(text) + 1) // _MARKER_STEP)
+        padded = text.ljust(max(steps * _MARKER_STEP, self._marker_size) - 1) + b"\n"
+        try:
+            os.pwrite(self._marker, padded, 0)
+        except OSError:
+            return
+        self._marker_size = len(padded)
+        _sync_file_range(self._marker, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def _append(self, records: list[Mapping[str, Any]], stamp: Entry) -> None:
+        """Raises OSError. What is missing but for these records counts as missed. What is told
+        besides them bears the same stamp."""
+        first: list[Mapping[str, Any]] = []
+        if self._torn:
+            torn = self._torn.removesuffix(b"\n")
+            told = {"torn_bytes": len(torn), "torn_sha256": sha256(torn).hexdigest()}
+            first.append({"type": "recovery", **told})
+        if self._is_new:
+            first += self._beginning()
+        wants_held = self._owes_held or (self._is_new and self._number > 1)
+        held = self.describe_held() if wants_held else ()
+        first += held or ()
+        if self._missed:
+            first.append({"type": "gap", "missed": self._missed})
+        lines, hashes = self._sealed([*first, *records], stamp)
+        start = b"" if self._is_ended else b"\n"
+        text = start + b"".join(lines)
+        if held and wants_held:
+            self._held_at = self._size
+        written = os.write(self._file, text)
+        self._size += written
+        if written == len(text):
+            self._has_written(len(lines), hashes)
+            self._torn, self._is_ended, self._missed = b"", True, 0
+            self._is_new, self._owes_held = False, held is None
+            return
+        whole, behind = 0, len(start)
+        # A record is whole also without its line break.
+        while whole < len(lines) and written >= behind + len(lines[whole]) - 1:
+            behind += len(lines[whole])
+            whole += 1
+        self._has_written(whole, hashes)
+        if whole:
+            self._torn = b""
+        self._torn += text[behind if whole else 0 : written]
+        self._is_ended = written > 0 and text[written - 1 : written] == b"\n"
+        if whole >= len(first):
+            self._missed = 0
+            self._is_new, self._owes_held = False, held is None
+        self._missed -= max(0, whole - len(first))
+        raise OSError(0, f"wrote only {written} of {len(text)} bytes: is the disk full?")
+
+    def _sealed(
+        self, records: Iterable[Mapping[str, Any]], stamp: Entry
+    ) -> tuple[list[bytes], list[str]]:
+        lines, hashes, head = [], [], self._head
+        for number, record in enumerate(records, start=self._sequence + 1):
+            line, head = seal({**self._common, **record, **stamp, "seq": number}, head)
+            lines.append(line)
+            hashes.append(head)
+        return lines, hashes
+
+    def _has_written(self, count: int, hashes: list[str]) -> None:
+        if count:
+            self._sequence += count
+            self._head = hashes[count - 1]
+
+    # --- segments ----------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """See to a segment that can be appended to. Raises OSError."""
+        lost = self._lost or self._loss()
+        if lost is not None:
+            self._lost = lost
+            self._reopen()
+            self._change_segment()
+        elif not self._number:
+            self._change_segment()
+        elif (
+            self._is_full and not self._torn and self._is_ended and self.describe_held() is not None
+        ):
+            # What is on the disk of the next segment follows from all that is in this one. Of the
+            # kernel's errors each is told once: it must not get lost here.
+            os.fdatasync(self._file)
+            try:
+                self._change_segment()
+            except OSError:
+                # Better a segment that is too long than none: files may be what there is no room
+                # for. The next life reads the end of it only.
+                if self._size >= self._held_at + self._segment_bytes // 2:
+                    self._owes_held = True
+
+    def _loss(self) -> str | None:
+        """What somebody has done to the segment since we wrote it; None: nothing."""
+        if not self._is_in_place():
+            return "its directory is gone"
+        if not self._number:
+            return None
+        try:
+            found = os.stat(segment_name(self._number), dir_fd=self._directory)
+        except OSError:
+            return "it is gone"
+        if not os.path.samestat(found, os.fstat(self._file)):
+            return "another file is in its place"
+        if found.st_size != self._size:
+            return f"it has {found.st_size} bytes instead of {self._size}"
+        return None
+
+    def _is_in_place(self) -> bool:
+        """The directory."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._directory))
+        except OSError:
+            return False
+
+    def _reopen(self) -> None:
+        """The directory, made anew if it is gone, and the marker, which may have gone, too. Raises
+        OSError: then they are as before."""
+        directory = self._directory
+        if not self._is_in_place():
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            directory = _locked(self._path)
+        try:
+            marker, _ = self._opened_marker(directory)
+        except OSError:
+            if directory != self._directory:
+                os.close(directory)
+            raise
+        os.close(self._marker)
+        self._marker = marker
+        if directory != self._directory:
+            os.close(self._directory)
+            self._directory = directory
+
+    def _change_segment(self) -> None:
+        """To a new one. Raises OSError: then the one before is the last still."""
+        number = max([self._number, *self._numbers()]) + 1
+        file = self._made(number)
+        if self._number:
+            os.close(self._file)
+        self._before, self._number, self._file = self._number, number, file
+        self._why, self._lost = self._lost, None
+        self._torn, self._is_ended, self._size, self._is_new = b"", True, 0, True
+        self._held_at = 0
+
+    def _beginning(self) -> Iterable[Mapping[str, Any]]:
+        """Of a segment: what a reader needs who has no other."""
+        if self._number > 1:
+            yield {"type": "segment", "number": self._number}
+        if self._why is not None:
+            yield segment_lost(self._before, self._why)
+
+    def _made(self, number: int) -> int:
+        """A new segment; its name is on the disk."""
+        file = os.open(
+            segment_name(number),
+            _APPENDED | os.O_CREAT | os.O_EXCL,
+            0o600,
+            dir_fd=self._directory,
+        )
+        try:
+            os.fsync(self._directory)
+        except OSError:
+            os.close(file)
+            with suppress(OSError):
+                os.unlink(segment_name(number), dir_fd=self._directory)
+            raise
+        return file
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def _numbers(self) -> list[int]:
+        """Of the segments that there are, in order."""
+        names = os.listdir(self._directory)  # noqa: PTH208
+        return sorted(filter(None, map(segment_number, names)))
+
+    def _opened(self) -> int:
+        """The last segment."""
+        file = os.open(segment_name(self._number), _APPENDED, dir_fd=self._directory)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise OSError(0, "is not a file", segment_name(self._number))
+        return file
+
+    def _past(self, numbers: list[int]) -> Past:
+        """As the last segment tells it; as those before it do, where it has no beginning yet."""
+        here = boot_id(), session()
+        past, texts, left = Past(*here), list[bytes](), _MOST_READ
+        while numbers and left and not (past.is_whole or past.is_of_another_boot):
+            text = self._end_of(numbers.pop(), left)
+            texts.insert(0, text)
+            left -= len(text)
+            past = Past(*here)
+            for each in texts:
+                past.read(each)
+        return past
+
+    def _end_of(self, number: int, most: int) -> bytes:
+        """Of a segment; nothing if it cannot be read."""
+        try:
+            file = os.open(segment_name(number), _READ, dir_fd=self._directory)
+            with os.fdopen(file, "rb", buffering=0):
+                return os.pread(file, most, max(0, os.fstat(file).st_size - most))
+        except OSError:
+            return b""
+
+    def _opened_marker(self, directory: int) -> tuple[int, Any]:
+        """And what an earlier life has left in it; None: nothing that can be read."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        file = os.open(MARKER, flags, 0o600, dir_fd=directory)
+        found = os.pread(file, _MOST_MARKED, 0)
+        self._marker_size = len(found)
+        try:
+            earlier = json.loads(found)
+            json.dumps(earlier, allow_nan=False)
+        except (ValueError, RecursionError):
+            earlier = None
+        return file, earlier if isinstance(earlier, dict) else None
+
+
+def _locked(directory: Path) -> int:
+    """Two helpers would each remove what the other renews."""
+    opened = os.open(directory, _DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _is_cut(past: Past, marker: Any) -> bool:
+    """Whether the marker tells of a later record of this boot than there is."""
+    if marker is None or marker.get("boot_id") != past.boot_id:
+        return False
+    seq = marker.get("seq")
+    return type(seq) is int and seq > past.sequence
+
+
+def now() -> Entry:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    }
+
+
+def boot_id() -> str:
+    """Of this boot of the host (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def session() -> str:
+    """Boot and network namespace (helper/PROTOCOL.md)."""
+    return f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"

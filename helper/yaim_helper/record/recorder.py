@@ -1,0 +1,238 @@
+"""The record's own thread: the server hands over what is to be recorded, and waits for no disk.
+
+What both may count on, also when the disk hangs for minutes:
+- All gets into the record in the order in which it was handed over, with the time of that; the
+  marker as well: what it tells is never on the disk before what was handed over before it.
+- What is `ask`ed for is durable before it says so. So is all that was handed over before.
+- There is an end to what waits. What is handed over beyond that is left out, and counted in a
+  `gap` in its place.
+- Nothing that waits survives this process: what a disk that hangs had not taken when the helper was
+  killed is missing (helper/AUDIT.md says what can be proven then).
+- This process ends with the thread: a helper whose record nobody writes is none.
+"""
+
+import os
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from yaim_helper import threads
+from yaim_helper.clock import boottime
+from yaim_helper.record.entries import Entry, Owner
+from yaim_helper.record.log import SEGMENT_BYTES, AuditLog, now
+
+MAX_WAITING = SEGMENT_BYTES
+"""Bytes that are handed over and not written yet. All may get into a segment that was nearly full:
+as much as that is read back at a start."""
+SEALED_BYTES = 512
+"""What each record bears besides its own (audit.py), and more than what is kept for a marker."""
+HANGS_AFTER_S = 1.0
+"""What was handed over so long ago and is not written: the disk hangs, and nothing is added."""
+BEHIND_AFTER_S = 0.1
+"""Then no head is told: it would vouch for it that nothing has happened since (coverage.py)."""
+DESCRIBE_EVERY_S = 1.0
+"""What is held, for the beginning of a segment that cannot be made."""
+
+
+@dataclass(eq=False, slots=True)
+class Handed:
+    """What was handed over together."""
+
+    records: list[Entry]
+    stamp: Entry
+    """When, and by which policy."""
+    at: float
+    is_to_last: bool = False
+    size: int = 0
+    """In bytes, about."""
+    deadlines: Mapping[Owner, float] | None = None
+    """For the marker; taken away when later ones are handed over."""
+    held: list[Entry] | None = None
+    """What was held then, if the record wants to know."""
+    missed: int = 0
+    """Records that were left out before these."""
+    is_on_record: bool | None = None
+    """None: that is not known yet. Set by the record's thread, last of all."""
+
+
+class Recorder:
+    """Used by one thread; readable when there is news of what was asked for."""
+
+    def __init__(self, log: AuditLog, policy_sha256: str) -> None:
+        """Starts a thread. Raises RuntimeError if it may not."""
+        self._log = log
+        self._policy_sha256 = policy_sha256
+        self.earlier, self.past = log.earlier, log.past
+        self.describe_held: Callable[[], list[Entry] | None] = list
+        """What each further segment begins with: `held` records."""
+        self._describe_at = 0.0
+        self._described = self._marked = Handed([], {}, 0.0, is_on_record=True)
+        """With what was held, and with deadlines, the last that were handed over."""
+        self._queue: SimpleQueue[Handed | threading.Event | None] = SimpleQueue()
+        self._waiting: deque[Handed] = deque()
+        """With some at the front that are written."""
+        self._size = 0
+        """Of all of them."""
+        self._missed = 0
+        self._written = log.number, *log.head
+        self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        log.describe_held = lambda: self._held
+        self._held: list[Entry] | None = None
+        """As the log may know it."""
+        threads.start("record", self._work)
+
+    def fileno(self) -> int:
+        return self._news
+
+    def take_news(self) -> None:
+        os.eventfd_read(self._news)
+
+    @property
+    def head(self) -> tuple[int, str] | None:
+        """Number and hash of the last record; None: there are others which are not written yet."""
+        return self._written[1:] if self.waits_s(boottime()) < BEHIND_AFTER_S else None
+
+    @property
+    def number(self) -> int:
+        """Of its segment; 0: there is none yet."""
+        return self._written[0]
+
+    def use_policy(self, policy_sha256: str) -> None:
+        """What is recorded from now on was decided by this policy."""
+        self._policy_sha256 = policy_sha256
+
+    def note(self, records: Iterable[Entry]) -> None:
+        """What has happened; it has happened all the same if that cannot be written."""
+        records = list(records)
+        if records:
+            self._hand_over(self._stamped(records))
+
+    def ask(self, records: list[Entry]) -> Handed:
+        """To be made durable: whether it is, `is_on_record` tells, soon."""
+        handed = self._stamped(records)
+        handed.is_to_last = True
+        self._hand_over(handed)
+        return handed
+
+    def mark(self, deadlines: Mapping[Owner, float]) -> None:
+        """The latest deadlines, in the marker. Nothing depends on it."""
+        handed = self._stamped([])
+        handed.deadlines = deadlines
+        # However often somebody renews, there is room for records.
+        if self._hand_over(handed, MAX_WAITING // 2):
+            self._marked.deadlines, self._marked = None, handed
+
+    def waits_s(self, now: float) -> float:
+        """For how long what waits longest has been waiting."""
+        self._forget_written()
+        return now - self._waiting[0].at if self._waiting else 0.0
+
+    def does_disk_hang(self, now: float) -> bool:
+        return self.waits_s(now) >= HANGS_AFTER_S
+
+    @property
+    def has_to_tell_held(self) -> bool:
+        """Whether what is held has to be told before much else is."""
+        self._forget_written()
+        return self._log.is_too_long_with(self._size)
+
+    def drain(self, within_s: float) -> bool:
+        """Wait until all is written, for so long at most; whether it is."""
+        is_written = threading.Event()
+        self._queue.put(is_written)
+        return is_written.wait(within_s)
+
+    def close(self) -> None:
+        """The thread ends when all is written."""
+        self._queue.put(None)
+
+    def _stamped(self, records: list[Entry]) -> Handed:
+        size = sum(len(repr(each)) + SEALED_BYTES for each in records) or SEALED_BYTES
+        return Handed(records, {**now(), "policy": self._policy_sha256}, boottime(), size=size)
+
+    def _hand_over(self, handed: Handed, most: int = MAX_WAITING) -> bool:
+        """Whether there is room for it."""
+        self._forget_written()
+        if self._size + handed.size > most:
+            self._missed += len(handed.records)
+            handed.is_on_record = False
+            return False
+        handed.missed, self._missed = self._missed, 0
+        if self._log.wants_held and handed.records and handed.at >= self._describe_at:
+            self._describe(handed)
+        self._size += handed.size
+        self._waiting.append(handed)
+        self._queue.put(handed)
+        return True
+
+    def _describe(self, handed: Handed) -> None:
+        """What is held now, unless that waits already: all of it may be much."""
+        if self._described.is_on_record is None:
+            return
+        handed.held = self.describe_held()
+        if handed.held is not None:
+            self._describe_at = handed.at + DESCRIBE_EVERY_S
+            self._described = handed
+
+    def _forget_written(self) -> None:
+        while self._waiting and self._waiting[0].is_on_record is not None:
+            self._size -= self._waiting.popleft().size
+
+    # --- the record's thread -------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            self._write_all()
+        except BaseException as error:
+            _end_at_once(error)
+
+    def _write_all(self) -> None:
+        while (first := self._queue.get()) is not None:
+            together: list[Handed | threading.Event | None] = [first]
+            try:
+                while together[-1] is not None:
+                    together.append(self._queue.get_nowait())
+            except Empty:
+                pass
+            self._write([each for each in together if isinstance(each, Handed)])
+            for each in together:
+                if isinstance(each, threading.Event):
+                    each.set()
+            if together[-1] is None:
+                return
+
+    def _write(self, together: list[Handed]) -> None:
+        """One by one, and all durable with the last that is to be; then the last marker."""
+        durable = [each for each in together if each.is_to_last]
+        last = durable[-1] if durable else None
+        is_written = [self._append(each, durable=each is last) for each in together]
+        marks = [(found, each.stamp) for each in together if (found := each.deadlines) is not None]
+        for mark in marks[-1:]:
+            self._log.mark(*mark)
+        is_durable = last is None or is_written[together.index(last)]
+        number = self.number
+        self._written = self._log.number, *self._log.head
+        for each, is_in in zip(together, is_written, strict=True):
+            each.is_on_record = is_in and (is_durable or not each.is_to_last)
+        if durable or self.number != number:
+            os.eventfd_write(self._news, 1)
+
+    def _append(self, handed: Handed, *, durable: bool) -> bool:
+        self._held = handed.held
+        self._log.miss(handed.missed)
+        return self._log.try_write(handed.records, durable=durable, stamp=handed.stamp)
+
+
+def _end_at_once(error: BaseException) -> None:
+    """All threads: whoever runs the helper is told, and starts it anew."""
+    try:
+        *_, where = traceback.extract_tb(error.__traceback__)
+        what = f"{error!r} in {where.filename}, line {where.lineno}"
+        text = f"the record's thread has failed, and this ends with it: {what}"
+        print(f"yaim-helper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    finally:
+        os._exit(1)

@@ -1,0 +1,111 @@
+"""What was asked on a connection, in order, and what of it may be done now.
+
+An add is never done without its intent on the disk. It waits for that, GIVE_UP_AFTER_S at most. Who
+was told then that it failed does not get it later: what has a reply is over. What takes an address
+away, or keeps one, needs no disk: it waits behind adds that were asked before it for as long as a
+disk may take that is well, and then overtakes them. An add is over when the removal of its address
+overtakes it, and nearer when a renewal to a nearer deadline does; nothing else of what they do is
+other before the add than behind it.
+
+Does nothing. Decides nothing about addresses.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import TypeVar
+
+from yaim_helper.protocol import Add, Announce, Failed, List, Refused, Remove, Renew, Reply, Request
+from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
+
+OVERTAKE_AFTER_S = 0.1
+GIVE_UP_AFTER_S = HANGS_AFTER_S
+"""A coordinator waits 2 s for its replies, and then no more for any."""
+
+NOT_WRITTEN = Failed(None, "the audit record cannot be written")
+DISK_HANGS = Failed(None, "the disk of the audit record does not answer")
+OVERTAKEN = Failed(None, "its removal was asked for while it waited for the disk")
+HUNG_UP = Failed(None, "its connection was ended while it waited for the disk")
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """A request. Over as soon as it has a reply."""
+
+    request: Request
+    at: float
+    known: Reply | None = None
+    """The reply, if it needs no doing."""
+    intent: Handed | None = None
+    """On its way into the record, if it needs one."""
+    is_deferred: bool = False
+    """It needs an intent, which is not handed over yet."""
+    reply: Reply | None = None
+
+    def waits(self, now: float) -> bool:
+        """For the disk, or for the record's next segment."""
+        if not isinstance(self.request, Add | Announce) or now >= self.at + GIVE_UP_AFTER_S:
+            return False
+        return self.is_deferred or (self.intent is not None and self.intent.is_on_record is None)
+
+    def obstacle(self, now: float) -> Failed | None:
+        """Why an add or an announcement is not done, now that it does not wait any more."""
+        if self.is_deferred:
+            return DISK_HANGS
+        if self.intent is None or not isinstance(self.request, Add | Announce):
+            return None
+        is_on_record = self.intent.is_on_record
+        if is_on_record and now < self.at + GIVE_UP_AFTER_S:
+            return None
+        return NOT_WRITTEN if is_on_record is False else DISK_HANGS
+
+    @property
+    def on_record(self) -> Reply:
+        """The reply as the record tells it, where `failed` leaves open what was done."""
+        reply = self.reply or HUNG_UP
+        is_not_done = reply in (NOT_WRITTEN, DISK_HANGS, OVERTAKEN, HUNG_UP)
+        return Refused("record", reply.reason) if is_not_done else reply  # type: ignore[union-attr]
+
+
+A = TypeVar("A", bound=Asked)
+
+
+def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
+    """What may be done now, in this order; and when there may be more, if nothing comes before.
+    After one that may be about all addresses it is others' turn."""
+    found: list[A] = []
+    first: A | None = None
+    for each in asked:
+        if each.reply is not None:
+            continue
+        if each.known is None and each.waits(now):
+            first = first or each
+        elif first is None or (
+            now >= first.at + OVERTAKE_AFTER_S and not isinstance(each.request, List)
+        ):
+            found.append(each)
+            if isinstance(each.request, Renew | List):
+                if each is not asked[-1]:
+                    return found, now
+                break
+    if first is None:
+        return found, math.inf
+    overtaken_at = first.at + OVERTAKE_AFTER_S
+    return found, overtaken_at if now < overtaken_at else first.at + GIVE_UP_AFTER_S
+
+
+def overtaken(asked: Iterable[A], it: A) -> list[A]:
+    """What is over because this removal or renewal was done; what is left waiting is changed."""
+    over = []
+    for each in takewhile(lambda each: each is not it, asked):
+        if each.reply is not None or not isinstance(each.request, Add):
+            continue
+        match it.request:
+            case Remove(_, address) if address == each.request.address:
+                each.reply = OVERTAKEN
+                over.append(each)
+            case Renew(_, deadline_ns) if deadline_ns < each.request.deadline_ns:
+                each.request = replace(each.request, deadline_ns=deadline_ns)
+    return over

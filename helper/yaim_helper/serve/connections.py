@@ -1,0 +1,207 @@
+"""Those who ask: a connection each, what comes on it, and how much of it.
+
+Decides nothing about addresses. What a client passes along besides its words is not taken: such a
+packet is looked at (MSG_PEEK), stays where it is, and is over with its connection (disposal.py).
+"""
+
+import math
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from yaim_helper.clock import boottime
+from yaim_helper.protocol import (
+    MAX_REQUEST_BYTES,
+    Hello,
+    Malformed,
+    Request,
+    read_request,
+    write_reply,
+)
+from yaim_helper.record.entries import Owner, Peer
+from yaim_helper.serve.asked import Asked
+
+MAX_BATCH = 64
+"""Requests of one connection that are taken in one turn."""
+MAX_UNDER_WAY = 128
+"""Without replies yet: whoever has sent so many is not read for a while."""
+MAX_CONNECTIONS_OF_USER = 8
+MAX_CONNECTIONS = 64
+WEIGHT = 2
+"""Nobody keeps the helper busy for more than one second in so many, if others have work for it."""
+REST_S = 0.05
+"""Who has sent too much is not read for at least so long: then what has come is taken together."""
+
+_SO_PASSRIGHTS = 83
+"""include/uapi/asm-generic/socket.h, since Linux 6.16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A connection is over; with a reason if that is our doing."""
+
+    reason: str | None
+    what: str = "hung-up"
+    """As what it counts in a flood of such (floods.py)."""
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    socket: socket.socket
+    peer: Peer
+    opened_at: float
+    cluster: str | None = None
+    """Set by its hello."""
+    last_id: int = -1
+    asked: deque[Asked] = field(default_factory=deque)
+    """What no reply was sent to yet, in order."""
+    look_at: float = math.inf
+    """When more of that can be done, if nothing comes before."""
+    ending: Ending | None = None
+    """Nothing more is read; it ends when all that was asked before is done."""
+    takes_replies: bool = True
+    is_closed: bool = False
+    """Set by another thread (disposal.py)."""
+
+    @property
+    def room(self) -> int:
+        """How many further requests may be taken in. What was asked behind a hello that was refused
+        is over before there is another."""
+        return MAX_UNDER_WAY - len(self.asked) if self.cluster or not self.asked else 0
+
+    @property
+    def owner(self) -> Owner | None:
+        """None before its hello, and if that was refused."""
+        return Owner(self.peer.uid, self.cluster) if self.cluster is not None else None
+
+    def receive(self) -> Request:
+        """Raises BlockingIOError: nothing has come; EOFError; OSError; Malformed."""
+        packet, flags = _received(self.socket, MAX_REQUEST_BYTES + 1, socket.MSG_PEEK)
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise Malformed("too long, or with file descriptors")
+        if not packet:
+            raise EOFError
+        # It is the first still: nobody else reads here.
+        _received(self.socket, 1, 0)
+        request = read_request(packet)
+        if request.id <= self.last_id:
+            raise Malformed("its id is not larger than the one before")
+        if isinstance(request, Hello) is not (self.cluster is None):
+            raise Malformed("hello comes first, and once")
+        self.last_id = request.id
+        if isinstance(request, Hello):
+            self.cluster = request.cluster
+        return request
+
+    def reply(self) -> None:
+        """To what has a reply, up to what has none yet. Raises OSError, also if the peer does not
+        take its replies: then it gets no more."""
+        try:
+            while self.asked and (reply := self.asked[0].reply) is not None:
+                request = self.asked.popleft().request
+                if self.takes_replies:
+                    self.socket.send(write_reply(request.id, reply))
+        except OSError:
+            self.takes_replies = False
+            raise
+
+    def is_gone(self) -> bool:
+        """Whether the peer has closed its end, and not only stopped receiving."""
+        hang_up = select.poll()
+        hang_up.register(self.socket, 0)
+        return any(events & select.POLLHUP for _, events in hang_up.poll(0))
+
+    def shut_down(self) -> bool:
+        """The peer sees its end; what it has sent and was not read stays unread. Whether there is
+        nothing of that: then nothing is dropped with the connection."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+            # With each packet, also an empty one, comes who sent it; with the end does not.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            packet, flags = _received(self.socket, 1, socket.MSG_PEEK)
+            return not packet and not flags & socket.MSG_CTRUNC
+        return False
+
+
+def refuse_descriptors(to: socket.socket) -> None:
+    """Who passes file descriptors along to this socket, or to a connection that this listener will
+    have, gets an error, where the kernel can do that (since Linux 6.16)."""
+    with suppress(OSError):
+        to.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+
+
+def accepted(listener: socket.socket) -> Connection:
+    """Raises OSError; BlockingIOError: there is none."""
+    connection, _ = listener.accept()
+    connection.setblocking(False)
+    # It may have been begun before its listener refused them.
+    refuse_descriptors(connection)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return Connection(connection, Peer(*struct.unpack("3i", credentials)), boottime())
+
+
+def why_no_room(
+    peer: Peer,
+    users: Collection[int],
+    others: Collection[Connection],
+    waiting: Collection[Connection] = (),
+) -> str | None:
+    """Why there may be no further connection of this peer; None: there may. `waiting`: those that
+    are not closed yet."""
+    if peer.uid not in users:
+        return "its user is not in the policy"
+    its = sum(each.peer.uid == peer.uid for each in (*others, *waiting))
+    if its >= MAX_CONNECTIONS_OF_USER:
+        return f"its user has {MAX_CONNECTIONS_OF_USER} connections already"
+    if len(others) >= MAX_CONNECTIONS:
+        return f"there are {MAX_CONNECTIONS} connections already"
+    return None
+
+
+def _received(from_: socket.socket, size: int, how: int) -> tuple[bytes, int]:
+    """The next packet, or so much of it, and flags. Raises OSError.
+
+    There is no room for what came along with it: with MSG_PEEK that only sets MSG_CTRUNC, as the
+    kernel gives back references that it has just taken, and none is the last (unix_peek_fds and
+    scm_recv in Linux).
+
+    Of a peer that is gone without having read all replies, the kernel says so first, once, and then
+    gives what it had sent.
+    """
+    try:
+        packet, _, flags, _ = from_.recvmsg(size, 0, how)
+    except ConnectionResetError:
+        return _received(from_, size, how)
+    return packet, flags
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How much a user may send without waiting (a token bucket)."""
+
+    per_second: int
+    left: float
+    at: float
+
+    def whole(self, now: float) -> int:
+        """Packets that may be read now."""
+        self.left = min(self.per_second, self.left + (now - self.at) * self.per_second)
+        self.at = now
+        return int(self.left)
+
+    def spend(self, count: int, took_s: float = 0.0) -> None:
+        """So many packets, or as many as may be sent in WEIGHT times the processor time that they
+        took."""
+        self.left -= max(count, took_s * self.per_second * WEIGHT)
+
+    def spend_more(self, took_s: float, count: int) -> None:
+        """For packets that were read before, and so have paid for a part of it."""
+        self.left -= max(0.0, took_s * self.per_second * WEIGHT - count)
+
+    def rest_until(self) -> float:
+        """When there is a whole one again, and it is worth looking."""
+        return self.at + max(REST_S, (1 - self.left) / self.per_second)

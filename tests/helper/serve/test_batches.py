@@ -1,0 +1,870 @@
+"""Requests that arrive together: put on the interface together, and yet in order."""
+
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from yaim_helper.held.holdings import (
+    EXTEND_RETRY_S,
+    RETRY_REMOVAL_S,
+    WOKEN_WITHIN_S,
+    Holdings,
+    Host,
+)
+from yaim_helper.kernel.addresses import (
+    ACT_WITHIN_S,
+    Assignment,
+    Kernel,
+    KernelError,
+    last_extension_s,
+    lifetime_s,
+)
+from yaim_helper.kernel.links import Links
+from yaim_helper.neighbours.announce import frames
+from yaim_helper.neighbours.conflicts import Conflicts, Sighting
+from yaim_helper.policy.rules import read_policy
+from yaim_helper.protocol import Add, Failed, Ok, Refused
+from yaim_helper.record.entries import Owner
+from yaim_helper.record.log import AuditLog
+from yaim_helper.record.recorder import Recorder
+
+from tests.helper.network import (
+    INTERFACE,
+    PEER,
+    Address,
+    add_many_links,
+    boottime,
+    capturing,
+    present,
+    shown,
+    wait_for,
+)
+from tests.helper.process import (
+    OK_ABSENT,
+    OK_PRESENT,
+    Client,
+    Helper,
+    Message,
+    add,
+    deadline_in,
+    leave,
+    policy,
+    read_records,
+    refused,
+    running,
+)
+from yaim.lab.namespaces import Namespace
+
+V4, V6 = "192.0.2.10", "2001:db8::10"
+OWNER = Owner(0, "test")
+SHORT_S = 3.5
+"""A deadline that is a second farther away than it has to be, and soon over."""
+RIVAL = bytes.fromhex("0200000000aa")
+
+
+def together(helper: Helper, client: Client, *requests: tuple[str, Message]) -> list[Message]:
+    """The replies to what the helper finds waiting for it all at once."""
+    with helper.stopped():
+        asked = [client.send(op, **fields) for op, fields in requests]
+    return [client.receive(each) for each in asked]
+
+
+def on_interface(*addresses: str, prefix: int = 32) -> list[str]:
+    return sorted(f"{INTERFACE} {each}/{128 if ':' in each else prefix}" for each in addresses)
+
+
+def test_what_depends_on_each_other_is_done_in_order(
+    network: Namespace, helper: Helper, client: Client
+) -> None:
+    far = deadline_in(60)
+    replies = together(
+        helper,
+        client,
+        ("remove", {"address": V4}),
+        ("add", add(V4)),
+        ("add", add(V6)),
+        ("add", add(V4)),
+        ("remove", {"address": V4}),
+        ("announce", {"address": V6}),
+        ("announce", {"address": V4}),
+        ("add", add(V4)),
+        ("renew", {"deadline_ns": far}),
+        ("add", add("192.0.2.11", deadline_ns=far)),
+        ("list", {"after": ""}),
+        ("remove", {"address": V6}),
+        ("list", {"after": "192.0.2.10"}),
+    )
+    assert replies[:4] == [OK_ABSENT, OK_ABSENT, OK_ABSENT, OK_PRESENT]
+    assert replies[4:6] == [OK_PRESENT, {"result": "ok"}]
+    assert refused(replies[6]) == "foreign"
+    assert (replies[7], replies[8]["missing"], replies[9]) == (OK_ABSENT, [], OK_ABSENT)
+    assert {each["address"]: each["deadline_ns"] for each in replies[10]["addresses"]} == {
+        V4: far,
+        V6: far,
+        "192.0.2.11": far,
+    }
+    assert replies[11] == OK_PRESENT
+    assert [each["address"] for each in replies[12]["addresses"]] == ["192.0.2.11"]
+    assert present(network) == on_interface(V4, "192.0.2.11")
+
+
+def test_of_adds_together_only_those_fail_that_the_kernel_refuses(
+    network: Namespace, helper: Helper, client: Client
+) -> None:
+    """Of two for the same address, too."""
+    replies = together(
+        helper,
+        client,
+        ("add", add("192.0.2.1")),
+        ("add", add("192.0.2.2", label="thirteenchars")),
+        ("add", add("192.0.2.3", label="thirteenchars")),
+        ("add", add("192.0.2.3")),
+        ("add", add("192.0.2.4")),
+    )
+    failed = {"result": "failed", "errno": 34, "reason": "Numerical result out of range"}
+    assert replies == [OK_ABSENT, failed, failed, OK_ABSENT, OK_ABSENT]
+    there = ["192.0.2.1", "192.0.2.3", "192.0.2.4"]
+    assert [each["address"] for each in client.list()["addresses"]] == there
+    assert present(network) == on_interface(*there)
+    results = [each for each in helper.records() if each["type"] == "result" and "address" in each]
+    assert [each["outcome"] for each in results] == ["ok", "failed", "failed", "ok", "ok"]
+
+
+def test_what_cannot_be_put_on_the_interface_takes_no_place(
+    network: Namespace, tmp_path: Path
+) -> None:
+    config = policy(tmp_path / "audit", limit=2)
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        replies = together(
+            helper,
+            client,
+            ("add", add("192.0.2.1")),
+            ("add", add("192.0.2.2", label="thirteenchars")),
+            ("add", add("192.0.2.3")),
+            ("add", add("192.0.2.4")),
+        )
+        assert [each["result"] for each in replies] == ["ok", "failed", "ok", "refused"]
+        assert refused(replies[3]) == "limit"
+        assert present(network) == on_interface("192.0.2.1", "192.0.2.3")
+
+
+@pytest.mark.parametrize("is_host_there", [False, True])
+def test_the_first_of_a_network_is_refused_also_among_others(
+    network: Namespace, tmp_path: Path, is_host_there: bool
+) -> None:
+    config = policy(tmp_path / "audit", prefixes=(24,))
+    for name in ("all", INTERFACE):
+        network.run("sysctl", "-qw", f"net.ipv4.conf.{name}.promote_secondaries=0")
+    if is_host_there:
+        network.run("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        first, second = together(
+            helper,
+            client,
+            ("add", add("192.0.2.1", prefix=24)),
+            ("add", add("192.0.2.2", prefix=24)),
+        )
+    if is_host_there:
+        assert (first, second) == (OK_ABSENT, OK_ABSENT)
+    else:
+        assert (refused(first), refused(second)) == ("primary", "primary")
+
+
+def test_what_is_gone_is_not_put_back_as_the_first_of_its_network(
+    network: Namespace, tmp_path: Path
+) -> None:
+    """It would take all others along when it is removed."""
+    config = policy(tmp_path / "audit", prefixes=(24,))
+    for name in ("all", INTERFACE):
+        network.run("sysctl", "-qw", f"net.ipv4.conf.{name}.promote_secondaries=0")
+    hosts = ("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    network.run(*hosts)
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        assert client.add(V4, prefix=24) == OK_ABSENT
+        assert client.add(V6) == OK_ABSENT
+        # With it the kernel removes the others of its network.
+        network.run("ip", "address", "delete", "192.0.2.200/24", "dev", INTERFACE)
+        for _ in range(2):
+            assert client.renew(deadline_in(60)) == {"result": "ok", "missing": [V4]}
+        assert present(network) == on_interface(V6)
+        network.run(*hosts)
+        assert client.renew(deadline_in(60)) == {"result": "ok", "missing": []}
+        assert present(network) == on_interface(V4, "192.0.2.200", prefix=24) + on_interface(V6)
+
+
+def test_what_an_earlier_life_left_elsewhere_moves_to_where_it_is_added(
+    network: Namespace, tmp_path: Path
+) -> None:
+    config = policy(tmp_path / "audit", prefixes=(24, 32))
+    leave(network, tmp_path, f"{V4}/24", f"{V4}/32")
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        replies = together(
+            helper, client, ("add", add(V4)), ("add", add(V4)), ("remove", {"address": V4})
+        )
+        assert replies == [OK_PRESENT] * 3
+        assert present(network) == []
+
+
+def test_more_adds_than_are_taken_in_one_turn_are_all_done(
+    network: Namespace, tmp_path: Path
+) -> None:
+    config = policy(tmp_path / "audit", limit=300)
+    addresses = [f"192.0.2.{n}" for n in range(1, 91)] + [f"2001:db8::{n:x}" for n in range(1, 61)]
+    with running(network, tmp_path, config=config) as helper, helper.greeted() as client:
+        asked = [client.send("add", **add(each)) for each in addresses]
+        assert [client.receive(each) for each in asked] == [OK_ABSENT] * len(addresses)
+        shown = json.loads(network.run("ip", "-json", "address", "show", "dev", INTERFACE))
+        there = {each["local"]: each["preferred_life_time"] for each in shown[0]["addr_info"]}
+        assert there == dict.fromkeys(addresses, 0)
+
+
+# --- between the steps -------------------------------------------------------------------------
+
+
+@contextmanager
+def holdings_in(network: Namespace, directory: Path) -> Iterator[Holdings]:
+    """And the test is in the network namespace, too."""
+    file = directory / "helper.yml"
+    file.write_text(policy(directory / "audit"))
+    read = read_policy(file)
+    with network.entered():
+        recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
+        yield Holdings(read, recorder, lambda: None)
+        recorder.close()
+
+
+@pytest.fixture
+def holdings(network: Namespace, tmp_path: Path) -> Iterator[Holdings]:
+    with holdings_in(network, tmp_path) as holdings:
+        yield holdings
+
+
+@dataclass
+class Clock:
+    """What the helper's own code takes for CLOCK_BOOTTIME, where a test has this; it stands still.
+    The kernel's goes on."""
+
+    now: float
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(boottime())
+    monkeypatch.setattr("yaim_helper.held.holdings.boottime", lambda: clock.now)
+    return clock
+
+
+def added(holdings: Holdings, host: Host, number: int, in_s: float = 30.0) -> Address:
+    """Not yet on the interface."""
+    address = IPv4Address("192.0.2.0") + number
+    add = Add(number, INTERFACE, address, 32, "", deadline_in(in_s))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "absent"})
+    return address
+
+
+def test_what_no_rule_allows_is_not_held(network: Namespace, holdings: Holdings) -> None:
+    """Whoever asks."""
+    add = Add(1, INTERFACE, IPv4Address("198.51.100.1"), 32, "", deadline_in(30))
+    host = holdings.host({add.address})
+    reply = holdings.add(OWNER, add, host)
+    assert isinstance(reply, Refused)
+    assert reply.code == "not-allowed"
+    assert (holdings.settle(host), len(holdings), present(network)) == ({}, 0, [])
+
+
+def test_a_deadline_may_be_an_hour_away_and_no_more(holdings: Holdings, clock: Clock) -> None:
+    def is_refused(away_s: float) -> bool:
+        deadline_ns = int((clock.now + away_s) * 1e9)
+        address = IPv4Address("192.0.2.1")
+        refusal = holdings.refusal(Add(1, INTERFACE, address, 32, "", deadline_ns))
+        assert refusal is None or refusal.code == "expired"
+        return refusal is not None
+
+    assert [is_refused(away_s) for away_s in (3599.9, 3600.1)] == [False, True]
+
+
+def reasons(failed: dict[int, KernelError]) -> dict[int, str]:
+    return {number: error.reason for number, error in failed.items()}
+
+
+def test_nothing_is_put_there_before_it_is_settled(network: Namespace, holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    for number in (1, 2):
+        added(holdings, host, number)
+    assert present(network) == []
+    assert holdings.settle(host) == {}
+    assert present(network) == on_interface("192.0.2.1", "192.0.2.2")
+
+
+def test_an_add_whose_deadline_came_too_near_meanwhile_has_failed(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    life_s = last_extension_s(2.5) + 1.0
+    added(holdings, host, 1, life_s)
+    added(holdings, host, 2)
+    until = boottime() + life_s
+    wait_for(lambda: not lifetime_s(until - boottime(), life_s), "no lifetime is short enough")
+    assert reasons(holdings.settle(host)) == {1: "the deadline came too near meanwhile"}
+    assert present(network) == on_interface("192.0.2.2")
+    assert len(holdings) == 1
+
+
+def test_an_add_that_somebody_undoes_before_it_is_read_back_has_failed(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    for number in (1, 2):
+        added(holdings, host, number)
+    holdings.put_waiting(host)
+    network.run("ip", "address", "delete", "192.0.2.1/32", "dev", INTERFACE)
+    assert reasons(holdings.settle(host)) == {
+        1: "the address is not on the interface as it should be"
+    }
+    assert len(holdings) == 1
+
+
+def test_an_add_that_was_removed_since_is_not_read_back(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.put_waiting(host)
+    assert holdings.remove(OWNER, address, host) == Ok({"was": "present"})
+    assert holdings.settle(host) == {}
+    assert present(network) == []
+
+
+def test_an_add_that_somebody_makes_permanent_is_taken_off(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.put_waiting(host)
+    network.run("ip", "address", "change", "192.0.2.1/32", "dev", INTERFACE)
+    assert list(holdings.settle(host)) == [1]
+    assert present(network) == []
+
+
+def test_what_is_removed_after_its_deadline_is_not_missing(holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    one, two = (added(holdings, host, number) for number in (1, 2))
+    holdings.settle(host)
+    holdings.end_over(boottime() + 100)
+    assert holdings.remove(OWNER, one, holdings.host({one})) == Ok({"was": "absent"})
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": [str(two)]})
+
+
+def test_a_nearer_deadline_makes_the_lifetime_shorter(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1, 600)
+    holdings.settle(host)
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": []})
+    assert [each["valid_life_time"] <= 30 for each in shown(network)] == [True]
+
+
+def test_nothing_is_announced_after_its_deadline(network: Namespace, holdings: Holdings) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1, SHORT_S)
+    assert holdings.settle(host) == {}
+    deadline = holdings.deadlines()[OWNER]
+    with capturing(network) as capture:
+        wait_for(lambda: boottime() > deadline, "the deadline has passed")
+        capture.frames()
+        assert holdings.announce(OWNER, address) == Ok({})
+        assert capture.announced() == []
+
+
+def test_what_cannot_be_removed_at_its_deadline_is_tried_again(
+    network: Namespace, holdings: Holdings, clock: Clock
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.settle(host)
+    os.seteuid(65534)
+    try:
+        holdings.draw_deadlines_nearer(100, "the host was paused")
+    finally:
+        os.seteuid(0)
+    clock.now += 0.99 * RETRY_REMOVAL_S
+    holdings.do_what_is_due()
+    assert present(network) == on_interface("192.0.2.1")
+    clock.now = holdings.next_at()
+    holdings.do_what_is_due()
+    assert present(network) == []
+
+
+def test_nothing_is_defended_after_its_deadline(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk hangs just then."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1, SHORT_S)
+    assert holdings.settle(host) == {}
+    deadline = holdings.deadlines()[OWNER]
+    holdings.do_what_is_due()
+    claim, _ = frames(RIVAL, address)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3)) as neighbour:
+        neighbour.bind((PEER, 0))
+        neighbour.send(claim)
+        assert select.select(holdings.conflicts.sockets(), [], [], 20.0)[0]
+    holdings.hear()
+
+    def hang(*_: object) -> None:
+        wait_for(lambda: boottime() > deadline, "the deadline has passed")
+        capture.frames()
+
+    with capturing(network) as capture:
+        monkeypatch.setattr(Recorder, "note", hang)
+        holdings.do_what_is_due()
+        assert capture.announced() == []
+
+
+def test_claims_that_are_heard_cost_the_same_however_many_interfaces_there_are(
+    network: Namespace, holdings: Holdings
+) -> None:
+    """Found in a review: anybody on the link could have all interfaces listed ten times a
+    second."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1, 600)
+    holdings.settle(host)
+    holdings.do_what_is_due()
+    claim, _ = frames(RIVAL, address)
+
+    def cost_s() -> float:
+        """Of this process's and the kernel's time, for a hundred batches."""
+        while holdings.links.read().names or holdings.links.mac_addresses() is None:
+            time.sleep(0.01)
+        heard_s = 0.0
+        for _ in range(100):
+            neighbour.send(claim)
+            assert select.select(holdings.conflicts.sockets(), [], [], 20.0)[0]
+            began = time.process_time()
+            holdings.hear()
+            heard_s += time.process_time() - began
+        return heard_s
+
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3)) as neighbour:
+        neighbour.bind((PEER, 0))
+        cost_s()
+        few_s = min(cost_s() for _ in range(3))
+        add_many_links(network, pairs=100)
+        many_s = min(cost_s() for _ in range(3))
+    # Listing them took 17 us for each of them, in each batch.
+    assert (many_s - few_s) / 100 / 200 < 5e-6
+    assert holdings._held[address].rivals.seen == 700
+
+
+def test_claims_do_not_count_before_all_interfaces_are_known(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be this host's own."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    monkeypatch.setattr(Conflicts, "read", lambda _: [Sighting(address, INTERFACE, RIVAL)])
+    for known, seen in ((None, 0), (frozenset({RIVAL}), 0), (frozenset(), 1)):
+        monkeypatch.setattr(Links, "mac_addresses", lambda _, known=known: known)
+        holdings.hear()
+        assert holdings._held[address].rivals.seen == seen
+
+
+def test_an_add_that_goes_wrong_leaves_what_was_held_before(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    near_s = last_extension_s(30) + 1.5
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 32, "", deadline_in(near_s))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    os.seteuid(65534)
+    try:
+        failed = holdings.settle(host)
+    finally:
+        os.seteuid(0)
+    assert list(failed) == [2]
+    assert present(network) == on_interface("192.0.2.1")
+    assert holdings.deadlines()[OWNER] > boottime() + near_s
+
+
+def test_an_add_that_goes_wrong_is_announced_as_before(
+    network: Namespace, holdings: Holdings
+) -> None:
+    """What was held is on the interface still."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 32, "thirteenchars", deadline_in(600))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    assert reasons(holdings.settle(host)) == {2: "Numerical result out of range"}
+    with capturing(network) as capture:
+        wait_for(lambda: holdings.next_at() <= boottime(), "it is to be announced again")
+        holdings.do_what_is_due()
+        wait_for(lambda: capture.frames(), "it is announced")
+
+
+# --- the host puts there its own ------------------------------------------------------------------
+
+
+TAKEN = "the host has it now: left alone"
+
+
+def host_takes(network: Namespace) -> None:
+    """V4 is on the interface, and the host's now."""
+    network.run("ip", "address", "replace", f"{V4}/32", "dev", INTERFACE)
+
+
+def is_permanent(network: Namespace) -> bool:
+    (it,) = shown(network)
+    return bool(it["valid_life_time"] == 2**32 - 1)
+
+
+@pytest.mark.parametrize("is_extended", [True, False])
+def test_what_is_the_hosts_by_its_deadline_stays(
+    network: Namespace, holdings: Holdings, clock: Clock, tmp_path: Path, is_extended: bool
+) -> None:
+    """Also if it is time to give it another lifetime before."""
+    host = holdings.host({ip_address(V4)})
+    added(holdings, host, 10)
+    holdings.settle(host)
+    host_takes(network)
+    if is_extended:
+        clock.now = holdings._held[ip_address(V4)].extend_at
+        holdings.do_what_is_due()
+    holdings.end_over(boottime() + 100)
+    assert is_permanent(network)
+    ending = [] if is_extended else [(V4, "the deadline has passed: removing")]
+    assert record_of(holdings, tmp_path) == [*ending, (V4, TAKEN)]
+    copy = {"address": V4, "interface": INTERFACE, "prefix": 32}
+    told = Ok({"missing": [V4], "copies": [copy]})
+    assert holdings.renew(OWNER, boottime() + 30) == told
+
+
+def test_what_is_the_hosts_stays_after_a_pause(network: Namespace, holdings: Holdings) -> None:
+    host = holdings.host({ip_address(V4)})
+    added(holdings, host, 10, 600)
+    holdings.settle(host)
+    host_takes(network)
+    holdings.draw_deadlines_nearer(100, "the host was paused")
+    assert is_permanent(network)
+    assert len(holdings) == 0
+
+
+@pytest.mark.parametrize("how", ["add", "renew"])
+def test_what_the_host_puts_there_after_a_look_is_not_changed(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The helper has seen that nothing is there: then it puts its own there, or nothing."""
+    put = Kernel.put
+
+    def put_late(kernel: Kernel, assignments: list[Assignment]) -> dict[Address, KernelError]:
+        network.run("ip", "address", "add", f"{V4}/32", "dev", INTERFACE)
+        return put(kernel, assignments)
+
+    if how == "renew":
+        host = holdings.host({ip_address(V4)})
+        added(holdings, host, 10)
+        holdings.settle(host)
+        network.run("ip", "address", "delete", f"{V4}/32", "dev", INTERFACE)
+        time.sleep(0.02)
+        monkeypatch.setattr(Kernel, "put", put_late)
+        reply = holdings.renew(OWNER, boottime() + 60)
+        assert isinstance(reply, Ok)
+        assert reply.fields["missing"] == [V4]
+    else:
+        monkeypatch.setattr(Kernel, "put", put_late)
+        host = holdings.host({ip_address(V4)})
+        added(holdings, host, 10)
+        assert reasons(holdings.settle(host)) == {10: "File exists"}
+    assert is_permanent(network)
+    assert len(holdings) == 0
+
+
+def test_what_the_host_changes_before_it_is_read_back_is_given_up(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address(V4)})
+    address = added(holdings, host, 10)
+    holdings.settle(host)
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 32, "", deadline_in(600))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    holdings.put_waiting(host)
+    host_takes(network)
+    assert list(holdings.settle(host)) == [2]
+    assert is_permanent(network)
+    assert len(holdings) == 0
+
+
+def test_what_goes_between_a_look_and_its_removal_was_gone(
+    network: Namespace, holdings: Holdings
+) -> None:
+    host = holdings.host({ip_address(V4)})
+    address = added(holdings, host, 10)
+    holdings.settle(host)
+    assert [each.prefix for each in host.places(address)] == [32]
+    network.run("ip", "address", "delete", f"{V4}/32", "dev", INTERFACE)
+    assert holdings.remove(OWNER, address, host) == Ok({"was": "absent"})
+
+
+def test_an_interface_that_has_just_gone_is_told_by_its_number(holdings: Holdings) -> None:
+    assert Kernel().name(4711) == "4711"
+
+
+# --- the kernel does not answer ------------------------------------------------------------------
+
+
+def fail(*_: object) -> NoReturn:
+    raise KernelError(errno.ENOBUFS, "No buffer space available")
+
+
+def own_doings(audit_log: Path) -> list[tuple[str, str]]:
+    """Of the helper itself: of which address, and what came of it."""
+    return [
+        (each["address"], each["outcome"])
+        for each in read_records(audit_log)
+        if each["type"] == "own"
+    ]
+
+
+def record_of(holdings: Holdings, tmp_path: Path) -> list[tuple[str, str]]:
+    """The same, when all is written."""
+    assert holdings._recorder.drain(20.0)
+    return own_doings(tmp_path / "audit")
+
+
+def test_a_batch_that_does_not_get_to_the_kernel_has_failed(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    for number in (1, 2):
+        added(holdings, host, number)
+    monkeypatch.setattr(Kernel, "put", fail)
+    told = "No buffer space available"
+    assert reasons(holdings.settle(host)) == {1: told, 2: told}
+    assert (len(holdings), present(network)) == (0, [])
+
+
+@pytest.mark.parametrize("is_removable", [True, False])
+def test_an_add_that_cannot_be_read_back_is_taken_off(
+    network: Namespace,
+    holdings: Holdings,
+    monkeypatch: pytest.MonkeyPatch,
+    is_removable: bool,
+) -> None:
+    """At its deadline at the latest."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.put_waiting(host)
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernel, "addresses", fail)
+        if not is_removable:
+            patched.setattr(Kernel, "delete", fail)
+        assert reasons(holdings.settle(host)) == {1: "No buffer space available"}
+    assert len(holdings) == (0 if is_removable else 1)
+    holdings.end_over(boottime() + 100)
+    assert (len(holdings), present(network)) == (0, [])
+
+
+def test_an_extension_that_the_kernel_does_not_confirm_is_tried_again(
+    network: Namespace, holdings: Holdings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.settle(host)
+    (before,) = holdings._held.values()
+    clock.now = before.extend_at
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernel, "addresses", fail)
+        holdings.do_what_is_due()
+    assert clock.now < before.extend_at <= clock.now + EXTEND_RETRY_S
+    clock.now = before.extend_at
+    holdings.do_what_is_due()
+    assert before.extend_at > clock.now + EXTEND_RETRY_S
+    assert present(network) == on_interface("192.0.2.1")
+
+
+def test_the_last_extension_is_one_also_for_who_is_woken_a_little_late(
+    holdings: Holdings, clock: Clock
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    clock.now = boottime()
+    added(holdings, host, 1, 2.75)
+    holdings.settle(host)
+    (it,) = holdings._held.values()
+    assert clock.now < it.extend_at < it.kernel_until
+    clock.now = it.extend_at + 0.9 * WOKEN_WITHIN_S
+    holdings.do_what_is_due()
+    assert it.kernel_until > clock.now + 0.9
+
+
+def test_a_deadline_is_not_drawn_nearer_without_its_lifetime(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the helper be killed then, nobody would remove the address in time."""
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1, 600)
+    holdings.settle(host)
+    with monkeypatch.context() as patched:
+        for name in ("put", "addresses"):
+            patched.setattr(Kernel, name, fail)
+        with pytest.raises(KernelError):
+            holdings.renew(OWNER, boottime() + 30)
+    assert present(network) == []
+
+
+def test_why_extensions_fail_is_told_once(
+    holdings: Holdings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1")})
+    address = added(holdings, host, 1)
+    holdings.settle(host)
+    with monkeypatch.context() as patched:
+        for _ in range(3):
+            patched.setattr(Kernel, "put", fail)
+            for _ in range(3):
+                assert holdings.renew(OWNER, boottime() + 60) == Ok({"missing": []})
+            patched.undo()
+            assert holdings.renew(OWNER, boottime() + 60) == Ok({"missing": []})
+    told = (str(address), "failed: No buffer space available")
+    assert record_of(holdings, tmp_path) == [told] * 3
+
+
+def test_a_slow_machine_does_not_end_a_test(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper would have ended itself. pytest's own alarm stays set."""
+    put = Kernel.put
+
+    def slow(kernel: Kernel, assignments: list[Assignment]) -> dict[Address, KernelError]:
+        time.sleep(2 * ACT_WITHIN_S)
+        return put(kernel, assignments)
+
+    monkeypatch.setattr(Kernel, "put", slow)
+    host = holdings.host({ip_address("192.0.2.1")})
+    added(holdings, host, 1)
+    holdings.settle(host)
+    assert present(network) == on_interface("192.0.2.1")
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 2 * ACT_WITHIN_S
+
+
+def test_what_the_kernel_does_not_tell_of_after_a_pause_goes(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = holdings.host({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+    added(holdings, host, 1)
+    added(holdings, host, 2, 600)
+    holdings.settle(host)
+    monkeypatch.setattr(Kernel, "addresses", fail)
+    holdings.draw_deadlines_nearer(100, "the host was paused")
+    monkeypatch.undo()
+    assert present(network) == []
+
+
+@pytest.mark.parametrize(
+    ("delete", "outcome"),
+    [
+        (None, "removed"),
+        (lambda *_: False, "the kernel had removed it"),
+        (fail, "cannot remove it: No buffer space available"),
+    ],
+)
+def test_what_an_earlier_life_left_does_not_outlive_a_pause(
+    network: Namespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    delete: Any,
+    outcome: str,
+) -> None:
+    """Nobody knows until when it may stay."""
+    leave(network, tmp_path, f"{V4}/32")
+    network.run("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    with holdings_in(network, tmp_path) as holdings:
+        if delete is not None:
+            monkeypatch.setattr(Kernel, "delete", delete)
+        holdings.draw_deadlines_nearer(100, "the host was paused")
+        monkeypatch.undo()
+        told = record_of(holdings, tmp_path)
+    assert told == [
+        (V4, "the host was paused: removing"),
+        (V4, outcome),
+    ]
+    is_there = delete is not None
+    assert present(network) == sorted(
+        [*on_interface("192.0.2.200", prefix=24), *(on_interface(V4) if is_there else ())]
+    )
+
+
+# --- what is held --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_no_more_is_told_as_expired_than_a_user_could_hold(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Of each user, whatever becomes of the others."""
+    monkeypatch.setattr(holdings, "policy", replace(holdings.policy, max_addresses=2))
+    another = Owner(65534, "test")
+    for number in range(1, others + 1):
+        address = IPv4Address("192.0.2.100") + number
+        host = holdings.host({address})
+        add = Add(number, INTERFACE, address, 32, "", deadline_in(30))
+        assert holdings.add(another, add, host) == Ok({"was": "absent"})
+        holdings.settle(host)
+        holdings.end_over(boottime() + 100)
+    expired = []
+    for number in range(1, 5):
+        host = holdings.host({IPv4Address("192.0.2.0") + number})
+        expired.append(str(added(holdings, host, number)))
+        holdings.settle(host)
+        holdings.end_over(boottime() + 100)
+    assert holdings.renew(OWNER, boottime() + 30) == Ok({"missing": expired[-2:]})
+    missing = ["192.0.2.101"] if others else []
+    assert holdings.renew(another, boottime() + 30) == Ok({"missing": missing})
+
+
+def test_what_moves_to_another_prefix_was_not_removed_by_somebody(
+    network: Namespace, holdings: Holdings, tmp_path: Path
+) -> None:
+    host = holdings.host({ip_address(V4)})
+    address = added(holdings, host, 10)
+    holdings.settle(host)
+    network.run("ip", "address", "add", "192.0.2.200/24", "dev", INTERFACE)
+    rule = replace(holdings.policy.rules[0], prefixes=(24, 32, 128))
+    holdings.policy = replace(holdings.policy, rules=(rule,))
+    host = holdings.host({address})
+    add = Add(2, INTERFACE, address, 24, "", deadline_in(30))
+    assert holdings.add(OWNER, add, host) == Ok({"was": "present"})
+    assert holdings.settle(host) == {}
+    assert present(network) == on_interface(V4, "192.0.2.200", prefix=24)
+    assert record_of(holdings, tmp_path) == []
+
+
+def test_what_is_left_on_an_interface_that_has_another_name_now_is_in_doubt(
+    network: Namespace, tmp_path: Path
+) -> None:
+    leave(network, tmp_path, f"{V4}/32")
+    for change in (("down",), ("name", "other0"), ("up",)):
+        network.run("ip", "link", "set", "other0" if change == ("up",) else INTERFACE, *change)
+    with holdings_in(network, tmp_path) as holdings:
+        page = holdings.page(OWNER, None, holdings.host(()))
+        assert page == Ok({"addresses": [], "more": False})
+        address = ip_address(V4)
+        assert isinstance(holdings.remove(OWNER, address, holdings.host({address})), Failed)
+    assert present(network) == [f"other0 {V4}/32"]

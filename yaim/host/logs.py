@@ -1,0 +1,66 @@
+"""Where log lines go and which: to standard error, or to the journal where that is its end; from a
+level on.
+
+Whatever comes from outside (etcd's keys and values, what helper, peers and checks say) is made
+printable here, on its way out, and nowhere before: a line of the log is one line, and steers no
+terminal."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from yaim.host import journal
+from yaim.text import printable, shortened
+
+MOST = 16_000
+"""Characters of a line: room for a thousand addresses."""
+
+_LEVELS = {
+    "Trace": logging.DEBUG,
+    "Debug": logging.DEBUG,
+    "Info": logging.INFO,
+    "Warn": logging.WARNING,
+    "Warning": logging.WARNING,
+    "Error": logging.ERROR,
+    "Fatal": logging.CRITICAL,
+    "Panic": logging.CRITICAL,
+}
+"""The level names of the configuration (those of the Go original)."""
+
+
+class PrintableFormatter(logging.Formatter):
+    """A traceback has lines of its own, each indented: what an exception says looks like no other
+    line of the log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = shortened(record.message, MOST)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {printable(line, MOST)}" for line in text.split("\n"))
+
+
+def start(level: str, fields: Mapping[str, str]) -> None:
+    """`fields` go with each entry of the journal."""
+    if journal.is_standard_error():
+        handler: logging.Handler = journal.JournalHandler(fields)
+        handler.setFormatter(PrintableFormatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    # What they would warn of, the verdict of a check says.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Of yaim's own lines; those of libraries are shown from warnings on."""
+    logging.getLogger("yaim").setLevel(_LEVELS[level])
