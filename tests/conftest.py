@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.version_info >= (3, 12):
         config.pluginmanager.register(HeldToTheRule())
     config.addinivalue_line("markers", "every_set: runs with every set of libraries")
+    config.addinivalue_line("markers", "alone: nothing else may run meanwhile (tests/sets.py)")
     config.addinivalue_line("markers", "quick: reaches what could have effects, and has none")
     if config.getoption("collectonly"):
         return

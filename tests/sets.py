@@ -36,9 +36,11 @@ SETS = (PYPI, *DEBIAN, DEB)
 SYSTEM = "tests/system"
 CHAOS = "tests/system/test_chaos.py::test_no_address_is_ever_on_two_nodes_or_for_long_on_none"
 MODEL = "tests/system/test_model.py"
+ALONE, BESIDE_OTHERS = ("-m", "alone"), ("-m", "not alone")
+"""Tests of what a node does while it has hardly a processor left, or while nobody on the machine
+can change an address: with other tests beside them, those would be tested."""
 ROUTING_LOCK = "tests/system/test_routing_lock.py"
-"""Nobody on the machine can change an address meanwhile: alone, and as it is about the kernel with
-PyPI's set only."""
+"""It is about the kernel: with PyPI's set only."""
 SIMULATION = "tests/sim/test_sim.py"
 HELPER = "tests/helper"
 CHECKS = "tests/checks"
@@ -112,12 +114,15 @@ def stages(is_all: bool) -> tuple[Stage, ...]:
     # work for twice as many parts as there are processors.
     quietly = Stage(
         (
-            *(Part(s, "all others", debian(s, *some, *but(SYSTEM, CHECKS))) for s in DEBIAN),
+            *(
+                Part(s, "all others", debian(s, *some, *BESIDE_OTHERS, *but(SYSTEM, CHECKS)))
+                for s in DEBIAN
+            ),
             Part(PYPI, "helper, covered", pypi(HELPER, module="tests.helper.covered")),
             Part(
                 PYPI,
                 "all others",
-                pypi(of(groups.REST), *but(HELPER, SYSTEM, CHECKS, SIMULATION)),
+                pypi(of(groups.REST), *BESIDE_OTHERS, *but(HELPER, SYSTEM, CHECKS, SIMULATION)),
             ),
             *(Part(s, "checks", debian(s, *some, CHECKS)) for s in DEBIAN),
             Part(PYPI, "checks", pypi(of(groups.REST), CHECKS)),
@@ -128,19 +133,26 @@ def stages(is_all: bool) -> tuple[Stage, ...]:
     )
     # So do these; each cluster leaves more than two thirds of a processor to the others.
     etcd, cluster = f"{SYSTEM}/test_etcd.py", f"{SYSTEM}/test_cluster.py"
-    rest = (SYSTEM, *but(etcd, cluster, MODEL, ROUTING_LOCK), f"--deselect={CHAOS}")
+    rest = (SYSTEM, *BESIDE_OTHERS, *but(etcd, cluster, MODEL), f"--deselect={CHAOS}")
     clusters = Stage(
         (
             Part(PYPI, "clusters", pypi(cluster)),
             Part(PYPI, "clusters, etcd fails", pypi(etcd)),
             Part(PYPI, "clusters, others", pypi(*rest)),
-            *(Part(s, "clusters", debian(s, *some, SYSTEM, *but(ROUTING_LOCK))) for s in DEBIAN),
+            *(Part(s, "clusters", debian(s, *some, *BESIDE_OTHERS, SYSTEM)) for s in DEBIAN),
             Part(PYPI, "clusters, as modelled", pypi(MODEL)),
         ),
         side_by_side=2 * PROCESSORS,
     )
     deb = Part(DEB, "package", (sys.executable, "-m", "tests.deb"), has_to_tidy=True)
-    alone = Stage((deb, Part(PYPI, "routing lock", pypi(ROUTING_LOCK))), side_by_side=1)
+    alone = Stage(
+        (
+            deb,
+            Part(PYPI, "alone", pypi(*ALONE)),
+            *(Part(s, "alone", debian(s, *some, *ALONE, *but(ROUTING_LOCK))) for s in DEBIAN),
+        ),
+        side_by_side=1,
+    )
     chaos = Stage((Part(PYPI, "chaos", pypi(CHAOS)),), side_by_side=1)
     roots = Stage(tuple(map(make_root, DEBIAN)), side_by_side=PROCESSORS)
     return (roots, quietly, clusters, alone, *((chaos,) if is_all else ()))

@@ -93,6 +93,7 @@ def test_what_has_no_lease_holds_no_address_for_ever(lab: Lab) -> None:
     assert watch.overlap_s == 0.0, watch.told()
 
 
+@pytest.mark.alone
 def test_nobody_notices_a_flood_of_wrong_and_of_unrelated_keys(lab: Lab) -> None:
     """8000 wrong ones cost each node 2.6 s for each view, and all addresses."""
     watch = Watch(lab)

@@ -3,6 +3,8 @@ pings of a thousand would take more than what is looked at."""
 
 from ipaddress import ip_address
 
+import pytest
+
 from tests.system.conftest import Build
 from yaim.core.model import Address
 from yaim.lab.cluster import LabPlan
@@ -11,6 +13,7 @@ from yaim.lab.wait import wait_until
 POOL: tuple[Address, ...] = tuple(ip_address("2001:db8::1:0") + number for number in range(1000))
 
 
+@pytest.mark.alone
 def test_a_thousand_addresses_are_held_soon_after_the_start_and_shared_with_those_that_join(
     build: Build,
 ) -> None:

@@ -16,6 +16,7 @@ from tests.system.watch import Watch, never_two
 from yaim.core.model import Address
 from yaim.lab.cluster import Lab, LabNode, LabPlan, pool_of
 
+pytestmark = pytest.mark.alone
 HELD_S = 7.0
 """A helper counts as lost after 2 s, and then its deadlines are over within a ttl and the grace."""
 

@@ -339,6 +339,7 @@ client.close()
 """
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_keys_of_a_mebibyte_and_100_000_pool_entries_cost_no_lease(
     etcd: EtcdServer, keys: Keys, crashes: list[str]
