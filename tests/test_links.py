@@ -15,7 +15,11 @@ PAGES = sorted(
     page.relative_to(ROOT).as_posix()
     for page in (*ROOT.glob("*.md"), *(p for name in FOLDERS for p in (ROOT / name).rglob("*.md")))
 )
-OUTDATED = pytest.mark.xfail(reason="names yaim/etcd/, which is yaim/dcs/etcd/ now", strict=True)
+OUTDATED = pytest.mark.xfail(
+    "yaim/etcd/" in (ROOT / "ARCHITECTURE.md").read_text(),
+    reason="names yaim/etcd/, which is yaim/dcs/etcd/ now",
+    strict=True,
+)
 PATHS_KEPT = [
     pytest.param(page, marks=OUTDATED if page == "ARCHITECTURE.md" else ()) for page in PAGES
 ]

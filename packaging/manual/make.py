@@ -1,4 +1,4 @@
-"""Makes the man pages and the shell completion: python3 packaging/manual/make.py DIRECTORY
+"""The man pages and the shell completion: python3 packaging/manual/make.py DIRECTORY
 
 The sources are the parsers with their help texts, and yaim.yml.example and helper.yml.example with
 a comment for each key. Only text that no other reader needs is in the pages below. The date is that
@@ -349,8 +349,8 @@ def helper_yml_5() -> str:
 
 
 def completion() -> str:
-    """Returns the completion for bash. (shtab makes thirty copies of the keys' flags out of these
-    parsers, and none of the helper's, which has three.)"""
+    """For bash. (shtab makes thirty copies of the keys' flags out of these parsers, and none of the
+    helper's, which has three.)"""
     found = [
         Command("yaim", "", cli.parser()),
         *commands("yaim", cli.parser()),
