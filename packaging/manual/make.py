@@ -1,8 +1,8 @@
 """The man pages and the shell completion: python3 packaging/manual/make.py DIRECTORY
 
-All of it is made from what is there for other readers, too: the parsers with their help texts, and
-yaim.yml.example and helper.yml.example with a comment for each key. What only a man page tells is
-in the pages below. The date is that of SOURCE_DATE_EPOCH: the same source gives the same bytes.
+The sources are the parsers with their help texts, and yaim.yml.example and helper.yml.example with
+a comment for each key. Only text that no other reader needs is in the pages below. The date is that
+of SOURCE_DATE_EPOCH: the same source gives the same bytes.
 
 Needs what yaim.cli.main imports: PyYAML and requests. Source: man(7), groff_man_style(7).
 """
@@ -31,7 +31,7 @@ from yaim.config.config import KEYS  # noqa: E402
 
 
 def roff(text: str) -> str:
-    """Text as it is: no backslash, hyphen or leading dot means anything."""
+    """Returns the text escaped, so that roff prints it as it is."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     text = text.replace("^", "\\(ha").replace("`", "\\(ga").replace("~", "\\(ti")
     return re.sub(r"(?m)^\.", r"\\&.", text)
@@ -42,12 +42,12 @@ def bold(text: str) -> str:
 
 
 def verbatim(lines: list[str]) -> str:
-    """Indented."""
+    """Returns the lines as an indented example."""
     return "\n".join([".IP", ".EX", *map(roff, lines), ".EE"])
 
 
 def tagged(tags: list[str], *texts: str) -> str:
-    """What is described, and how: one or several tags with one text."""
+    """Returns a paragraph with one or several tags and one text that describes them."""
     head = [".TP", tags[0]]
     for tag in tags[1:]:
         head += [".TQ", tag]
@@ -76,7 +76,7 @@ class Command:
     parser: argparse.ArgumentParser
 
     def options(self) -> list[argparse.Action]:
-        """Without --help and the keys of the configuration, which are told once."""
+        """Returns its options without --help and the configuration keys, which are shown once."""
         return [
             each
             for each in self.parser._actions
@@ -91,7 +91,7 @@ class Command:
 
 
 def commands(words: str, parser: argparse.ArgumentParser, help: str = "") -> Iterator[Command]:
-    """Those at the ends of the tree: what can be typed. Without those that are not listed."""
+    """Yields the commands that can be typed, without those that the help does not list."""
     subs = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
     if not subs:
         yield Command(words, help or parser.description or "", parser)
@@ -144,8 +144,8 @@ _KEY = re.compile(r"#?([a-z][a-z0-9-]*):(?: (.*))?$")
 
 
 def example(file: Path) -> str:
-    """Each key below the comment in front of it; several share one. What is indented is shown as it
-    is."""
+    """Returns each key with the comment in front of it, which several keys may share. Indented
+    lines are shown as they are."""
     blocks = re.split(r"\n\n+", file.read_text().strip())
     return "\n".join(part for block in blocks for part in _section(block.splitlines()))
 
@@ -180,7 +180,7 @@ def _section(lines: list[str]) -> Iterator[str]:
 
 
 def _prose(comment: list[str], apart: str) -> str:
-    """Paragraphs, with this in between; what is indented or a key stays as it is."""
+    """Returns paragraphs with `apart` in between; indented lines and keys stay as they are."""
     text, shown = [], []
     for line in comment:
         if line.startswith(" ") or line == "checks:":
@@ -209,28 +209,28 @@ def yaim_1() -> str:
         f".SH SYNOPSIS\n{bold('yaim')} [\\fICOMMAND\\fR] [\\fB\\-\\-config\\fR \\fIFILE\\fR]"
         " [\\fB\\-\\-\\fIKEY\\fR \\fIVALUE\\fR ...] [\\fIOPTION\\fR ...]",
         f".SH DESCRIPTION\n{bold('yaim')} {roff(ABOUT)}",
-        f".P\n{roff('Without a command it is ')}{bold('yaim run')}.",
+        f".P\n{roff('Without a command it does ')}{bold('yaim run')}.",
         ".SH COMMANDS",
         *map(told, commands("yaim", parser)),
         f""".SH OPTIONS
-All commands but those of {bold("yaim lab")} take these.
+All commands except those of {bold("yaim lab")} take these.
 .TP
 {bold("--config")} \\fIFILE\\fR
 {roff(_help(next(a for a in parser._actions if a.dest == "config"), parser))}
 .TP
 {bold("--")}\\fIKEY\\fR \\fIVALUE\\fR
-Any key of yaim.yml(5), but for the list {bold("checks")}.
+Any key of yaim.yml(5), except the list {bold("checks")}.
 .SH EXIT STATUS
 .TP
 0
-Stopped, or all is well.
+yaim was stopped, or all is well.
 .TP
 1
-It cannot start; {bold("check")}, {bold("doctor")}: not healthy, problems;
-{bold("status")}: degraded.
+yaim cannot start; {bold("check")}: the node is not healthy; {bold("doctor")}: there are problems;
+{bold("status")}: the cluster is degraded.
 .TP
 2
-Wrong usage; {bold("status")}: etcd is unreachable.
+The usage is wrong; {bold("status")}: etcd is unreachable.
 .TP
 69
 Another node has this node\\(aqs name.
@@ -240,20 +240,20 @@ The configuration is wrong.
 .SH ENVIRONMENT
 .TP
 {bold("YAIM_")}\\fIKEY\\fR
-As the flag, with underscores. A flag goes before the environment, that before the file.
+The same as the flag, with underscores. A flag overrides the environment, which overrides the file.
 .TP
 {bold("YAIM_CONFIG")}
-As {bold("--config")}.
+The same as {bold("--config")}.
 .SH SIGNALS
 .TP
 SIGTERM, SIGINT
-The addresses are released: others take them over ({bold("systemctl stop yaim")}).
+yaim releases its addresses, and others take them over ({bold("systemctl stop yaim")}).
 .TP
 SIGHUP
-The configuration is read anew. A wrong one changes nothing ({bold("systemctl reload yaim")}).
+yaim reads the configuration again. A wrong one changes nothing ({bold("systemctl reload yaim")}).
 .TP
 SIGUSR1
-It ends and leaves lease and addresses to its next life ({bold("systemctl restart yaim")}).
+yaim ends and leaves lease and addresses to the next process ({bold("systemctl restart yaim")}).
 .SH FILES
 .TP
 /etc/yaim/yaim.yml
@@ -264,12 +264,12 @@ The configuration: yaim.yml(5). {bold("yaim@")}\\fINAME\\fR{bold(".service")} re
 What the helper may do: helper.yml(5).
 .TP
 /run/yaim\\-helper/helper.sock
-Where the helper listens.
+The socket on which the helper listens.
 .SH EXAMPLES
-{tagged([bold("yaim doctor")], "What is missing on this host, or wrong.")}
-{tagged([bold('etcdctl put /service/pg/ips/192.0.2.10 ""')], "An address joins the pool of the")}
-cluster pg.
-{tagged([bold("journalctl YAIM_CLUSTER=pg YAIM_NODE=db1")], "What that node has logged.")}
+{tagged([bold("yaim doctor")], "This shows what is missing on this host, or wrong.")}
+{tagged([bold('etcdctl put /service/pg/ips/192.0.2.10 ""')], "This adds an address to the pool")}
+of the cluster pg.
+{tagged([bold("journalctl YAIM_CLUSTER=pg YAIM_NODE=db1")], "This shows the log of that node.")}
 .SH SEE ALSO
 yaim\\-helper(8), yaim.yml(5), helper.yml(5), etcdctl(1), systemctl(1)""",
     )
@@ -287,36 +287,37 @@ def yaim_helper_8() -> str:
         f"{bold('yaim-helper audit')} \\fICOMMAND\\fR ...",
         f""".SH DESCRIPTION
 {bold("yaim-helper")} is the only part of yaim(1) with power over the network. It adds addresses to
-interfaces and takes them off, as users ask whom helper.yml(5) names, and only what that allows;
-tells the neighbours; and writes down every command before it has an effect. It takes an address off
-at its deadline unless it is renewed, also when nobody tells it to; should it be killed or frozen,
+interfaces and takes them off, for the users that helper.yml(5) names, and only as that file allows;
+tells the neighbours; and records every command before it has an effect. It takes an address off
+at its deadline unless it is renewed, also when nobody tells it to; if it is killed or frozen,
 the kernel does.""",
         ".SH COMMANDS",
         told(serve),
         *map(told, commands("yaim-helper policy", policy_tools.parser())),
         *map(told, commands("yaim-helper audit", audit_tools.parser())),
         f""".SH PRIVILEGES
-Started as root it becomes a user of its own ({bold("--user")}) and keeps CAP_NET_ADMIN and
-CAP_NET_RAW; yaim\\-helper.service starts it so. It can gain nothing more, starts no process and
-dumps no core.
+Started as root, the helper becomes a user of its own ({bold("--user")}) and keeps CAP_NET_ADMIN and
+CAP_NET_RAW; yaim\\-helper.service starts it as this user with these two. It can gain nothing more,
+starts no process and dumps no core.
 .SH SIGNALS
 .TP
 SIGTERM, SIGINT
-It ends. Addresses stay until their deadlines.
+The helper ends. Addresses stay until their deadlines.
 .TP
 SIGHUP
-helper.yml(5) is read anew: what it does not allow any more is removed. A wrong one changes nothing.
+The helper reads helper.yml(5) again and removes what is not allowed any more. A wrong file changes
+nothing.
 .SH FILES
 .TP
 /etc/yaim/helper.yml
-What it may do. Only root may be able to change it.
+What the helper may do. Nobody but root may be able to change this file.
 .TP
 /var/log/yaim\\-helper
 The record, in segments that the package makes append\\-only. Move old ones away, oldest first,
 after {bold("chattr -a")}.
 .TP
 /run/yaim\\-helper/helper.sock
-Where it listens.
+The socket on which the helper listens.
 .SH SEE ALSO
 yaim(1), helper.yml(5), capabilities(7), chattr(1)""",
     )
@@ -386,7 +387,7 @@ def completion() -> str:
 COMPLETE = r"""
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} at=${1##*/} word
     COMPREPLY=()
-    # A value: of files readline knows more (complete -o default).
+    # A value is expected: readline completes file names better (complete -o default).
     [[ $prev == --* && " $flags " != *" $prev "* || $prev == = || $cur == = ]] && return
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ " ${next[$at]-} " == *" $word "* ]] && at+=" $word"
