@@ -33,8 +33,8 @@ EFFECTS = (
 """Who reaches one of these may start a process or a thread, or use the network: not quick."""
 
 LIBRARIES = (
-    *("daemon", "etcd3", "google.protobuf", "grpc", "psycopg", "requests", "setproctitle"),
-    *("urllib3", "yaml"),
+    *("cryptography", "daemon", "etcd3", "google.protobuf", "grpc", "psycopg", "pyroute2"),
+    *("requests", "setproctitle", "urllib3", "yaml"),
     # Python's own, with wording or behaviour that differs from one version to the next.
     *("argparse", "ssl"),
 )

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import etcd3.etcdrpc as rpc
-
 from yaim import wiring as configured
 from yaim.config.config import Config
 from yaim.core.model import ClusterView, NodeName, address_order
 from yaim.dcs.etcd.access import EtcdError, read_secrets
-from yaim.dcs.etcd.certificates import expiries, faults, warnings_of
-from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.certificates import expiries, faults
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
 from yaim.dcs.etcd.diagnose import explain, explain_all
+from yaim.dcs.etcd.expiry import warnings_of
 from yaim.dcs.etcd.full import remedy_for
+from yaim.dcs.etcd.transactions import check_may_write
 from yaim.doctor.finding import Finding, ok, problem, warning
 from yaim.status import status_of, strays_of
 from yaim.text import shell_word
@@ -39,7 +38,9 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     try:
         view = keys.view(*client.read_ranges(*keys.ranges()))
         try:
-            may_write(client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode())
+            check_may_write(
+                client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode()
+            )
         except EtcdFull:
             pass  # its alarm says so
         alarms = client.alarms()
@@ -72,18 +73,6 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     ours = expiries(access, read_secrets(access))
     found += [warning(ETCD, each, "renew it") for each in warnings_of(ours, datetime.now(UTC))]
     return view, found or [ok(ETCD, f"answers; {keys.prefix} can be read and written")]
-
-
-def may_write(client: EtcdClient, *keys: bytes) -> None:
-    """Writes nothing: etcd looks at the permissions for what a transaction might do, also on a
-    condition that never holds. Raises EtcdPermissionDenied."""
-    never = rpc.Compare(key=keys[0], target=rpc.Compare.VERSION, result=rpc.Compare.LESS, version=0)
-    puts = []
-    for key in keys:
-        put = rpc.RequestOp()
-        put.request_put.key = key
-        puts.append(put)
-    client.transact(rpc.TxnRequest(compare=[never], success=puts))
 
 
 def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:

@@ -28,15 +28,8 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.dcs.etcd.keys import (
-    MAX_BYTES,
-    MAX_KEYS,
-    MAX_VALUE_BYTES,
-    Keys,
-    KeyValue,
-    Reading,
-    write_advertisement,
-)
+from yaim.dcs.etcd.keys import MAX_BYTES, MAX_KEYS, Keys, KeyValue, Reading
+from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 
 KEYS = Keys.of("/service/", "yaim")
 ADDRESS = ip_address("192.0.2.10")
