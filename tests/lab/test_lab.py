@@ -16,8 +16,10 @@ import pytest
 from tests.cli.test_cli import AS_NOBODY
 from tests.lab.machine import Machine, machine_in
 from yaim.lab import control
-from yaim.lab.cluster import Lab, LabPlan, sweep
+from yaim.lab.cluster import Lab
+from yaim.lab.directory import sweep
 from yaim.lab.namespaces import Namespace
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 WITHIN_S = 30.0

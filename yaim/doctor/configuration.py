@@ -15,8 +15,10 @@ from yaim.doctor.finding import Finding, needs_root, ok, problem
 
 CONFIGURATION, ACCESS, USERS, LIBRARIES = "configuration", "file modes", "users", "libraries"
 _DEBIAN_PACKAGES = {
+    "cryptography": "python3-cryptography",
     "etcd3.etcdrpc": "python3-etcd3 python3-protobuf",
     "grpc": "python3-grpcio",
+    "pyroute2": "python3-pyroute2",
     "requests": "python3-requests",
     "daemon": "python3-daemon",
     "setproctitle": "python3-setproctitle",

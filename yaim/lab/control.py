@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of, sweep
+from yaim.lab.cluster import Lab
+from yaim.lab.directory import sweep
 from yaim.lab.namespaces import LabError
+from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.table import lines
 
 SOCKET = Path("/run/yaim-lab.sock")

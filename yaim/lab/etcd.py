@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 from yaim.dcs.etcd.access import EtcdAccess
 from yaim.lab.certificates import Authority, Certificate
+from yaim.lab.links import put_address
 from yaim.lab.namespaces import LabError, Namespace, run
 from yaim.lab.network import MANAGEMENT, PEERS, Cables
 from yaim.lab.relay import Relay
@@ -76,7 +77,7 @@ class EtcdMember:
         self.namespace = Namespace.new()
         self.cables = Cables(self.namespace, self.name, (MANAGEMENT, PEERS))
         for address, network in ((self.address, MANAGEMENT), (self.peer_address, PEERS)):
-            self.namespace.run("ip", "addr", "add", f"{address}/24", "dev", network.interface)
+            put_address(f"{address}/24", network.interface, self.namespace)
         self._data = directory / self.name
         self._log_file = directory / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -206,7 +207,7 @@ class EtcdCluster:
             for number, member in enumerate(self.members):
                 address = str(FIRST_RELAY_ADDRESS + number)
                 log_file = self._directory / f"relay{number + 1}.log"
-                run(("ip", "addr", "add", f"{address}/24", "dev", MANAGEMENT.bridge))
+                put_address(f"{address}/24", MANAGEMENT.bridge)
                 relay = Relay(address, member.address, CLIENT_PORT, log_file)
                 self.relays.append(relay)
                 self._stack.callback(relay.close)

@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabNode, LabPlan, even_counts, pool_of
+from yaim.lab.cluster import Lab
 from yaim.lab.namespaces import LabError
+from yaim.lab.node import LabNode
+from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.table import Screen, lines
 
 SETTLE_WITHIN_S = 20.0

@@ -2,7 +2,8 @@
 
 import sys
 
-from yaim.lab.cluster import Lab, LabNode
+from yaim.lab.cluster import Lab
+from yaim.lab.node import LabNode
 
 
 def lines(lab: Lab) -> list[str]:
