@@ -21,11 +21,12 @@ from yaim.text import shell_word
 ETCD, POOL, NODES = "etcd", "pool", "nodes"
 LOOK_WITHIN_S = 2.0
 MOST = 20
-"""Of what is wrong in the same way."""
+"""At most so many findings tell of what is wrong in the same way."""
 
 
 def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
-    """The cluster, if it can be read. `config`: for Purpose.CLUSTER at least."""
+    """The cluster, if it can be read, and what was found. `config`: for Purpose.CLUSTER at
+    least."""
     access = configured.etcd_access_of(config)
     try:
         wrong = [str(each) for each in faults(access, read_secrets(access))]
@@ -109,7 +110,7 @@ def _some(view: ClusterView) -> str:
 
 
 def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[Finding]:
-    """`config`: for Purpose.NODE; `boot_id`: this host's."""
+    """What this node tells of itself. `config`: for Purpose.NODE; `boot_id`: this host's."""
     name = NodeName(config.nodename)
     node = view.nodes.get(name)
     others = ", ".join(sorted(view.nodes.keys() - {name})) or "none"
@@ -142,7 +143,7 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
 
 
 def etcdctl(config: Config, *arguments: str) -> str:
-    """The command, as somebody who may do it has to enter it."""
+    """The etcdctl command, as somebody who may do it has to enter it."""
     options = [f"--endpoints={','.join(config.dcs_endpoints)}"]
     files: tuple[tuple[str, Path | None], ...] = (
         ("--cacert", config.etcd_ca_file),

@@ -23,7 +23,8 @@ ANSWER_WITHIN_S = 60.0
 
 
 def up(nodes: int, addresses: int) -> str:
-    """Start the lab's process and wait until it answers."""
+    """Starts the lab's process and waits until it answers. Returns what to show. Raises
+    LabError."""
     if is_up():
         raise LabError("a lab is up already: `yaim lab down` ends it")
     read_end, write_end = os.pipe()
@@ -90,7 +91,7 @@ def ask(what: str, node: str = "") -> str:
 
 
 def keep(nodes: int, addresses: int, ready_fd: int) -> None:
-    """The lab's process: until it is told `down`, or gets a signal."""
+    """Is the lab's process, until it is told `down` or gets a signal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         SOCKET.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -114,7 +115,8 @@ def keep(nodes: int, addresses: int, ready_fd: int) -> None:
 
 
 def _answer_until_down(lab: Lab, listener: socket.socket) -> socket.socket:
-    """The connection to be told when it is."""
+    """Answers requests until one is `down`. Returns the connection that is to be told when it
+    is."""
     while True:
         connection, _ = listener.accept()
         connection.settimeout(ANSWER_WITHIN_S)

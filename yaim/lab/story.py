@@ -22,10 +22,10 @@ class Scene:
 
     text: str
     settled_s: float
-    """Until the addresses were where they belong."""
+    """How long it took until the addresses were where they belong."""
     moves: int
     gap_s: float | None
-    """The longest that an address did not answer; None where that means nothing."""
+    """The longest time that an address did not answer; None where that means nothing."""
     overlap_s: float
 
 
@@ -36,7 +36,7 @@ class Story:
         self._scenes: list[Scene] = []
 
     def play(self) -> None:
-        """Raises LabError if the addresses do not get to where they belong."""
+        """Plays all scenes. Raises LabError if the addresses do not get to where they belong."""
         lab = self._lab
         n1, n2, n3, *_ = lab.nodes.values()
         pool, joining = lab.plan.pool, lab.plan.others[0]
@@ -79,7 +79,7 @@ class Story:
         *,
         gap: bool = True,
     ) -> None:
-        """Let it happen, wait until exactly these nodes share these addresses, look on."""
+        """Lets it happen, waits until exactly these nodes share these addresses, and looks on."""
         lab = self._lab
         self._screen.say(f"\n> {text}")
         since = time.monotonic()
@@ -133,7 +133,7 @@ class Story:
 
 
 def play(nodes: int, addresses: int) -> int:
-    """The exit status."""
+    """Plays the story and shows it. Returns the exit status."""
     *pool, joining = pool_of(addresses + 1)
     screen = Screen()
     screen.say("building the lab: a bridge, etcd, network namespaces ...")

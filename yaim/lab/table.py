@@ -37,7 +37,7 @@ class Screen:
         self._drawn: list[str] = []
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Shows a line that stays."""
         self._erase()
         print(text, flush=True)
 
@@ -49,7 +49,7 @@ class Screen:
         self._drawn = rows
 
     def keep(self) -> None:
-        """What is drawn now stays, too."""
+        """Lets what is drawn now stay, too."""
         self._drawn = []
 
     def _erase(self) -> None:

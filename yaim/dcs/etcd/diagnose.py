@@ -108,7 +108,7 @@ def all_expiries(access: EtcdAccess, timeout_s: float) -> tuple[Expiry, ...]:
 
 
 def _examine_plaintext(target: Target) -> None:
-    """Raises EndpointFault."""
+    """Looks at an endpoint that is to speak no TLS. Raises EndpointFault."""
     answer = answer_in_plaintext(target)
     if is_settings(answer):
         return
@@ -118,7 +118,8 @@ def _examine_plaintext(target: Target) -> None:
 
 
 def _examine_tls(target: Target, access: EtcdAccess) -> None:
-    """Raises EndpointFault, EtcdError."""
+    """Looks at an endpoint that is to speak TLS. Raises EndpointFault, and EtcdError for our own
+    files."""
     secrets = read_secrets(access)
     context = client_context(access, secrets)
     try:
@@ -208,7 +209,8 @@ def _why_not_trusted(
 
 
 def _why_refused(error: ssl.SSLError, own: Certificate | None, access: EtcdAccess) -> str:
-    """A TLS alert about certificates means ours: about its own etcd has nothing to complain."""
+    """Why etcd breaks off the handshake. A TLS alert about certificates means ours: about its own
+    etcd does not complain."""
     reason = str(error.reason or "unknown reason").replace("_", " ").lower()
     _, is_alert, alert = reason.rpartition("alert ")
     if not is_alert:

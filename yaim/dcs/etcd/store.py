@@ -66,7 +66,7 @@ EtcdAction: TypeAlias = LeaseAction | Request
 
 
 class EtcdStore:
-    """Started by its construction. `submit` never blocks."""
+    """Its construction starts it. `submit` never blocks."""
 
     def __init__(
         self, client: EtcdClient, keys: Keys, node: NodeName, post: Callable[[Event], None]
