@@ -26,7 +26,7 @@ WITHIN_S = 30.0
 EX_USAGE = 2
 NOT_UP = (1, "", "yaim: no lab is up: `yaim lab up` starts one\n")
 LAB = (sys.executable, "-P", "-m", "yaim", "lab")
-TOOLS = ("sh", "cat", "ip", "mount", "nsenter", "setpriv", "unshare")
+TOOLS = ("mount", "nsenter", "setpriv", "unshare")
 """The programs that the lab needs, but for etcd."""
 
 

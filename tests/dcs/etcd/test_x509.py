@@ -11,6 +11,7 @@ from tests.certificates import EC_KEY, Certificates
 from yaim.dcs.etcd.x509 import read
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a")
 def test_what_is_no_certificate_is_none_however_it_is_broken(certificates: Certificates) -> None:
     der = ssl.PEM_cert_to_DER_cert(certificates.leaf.read_text())
     assert subject_of(der) == "yaim test leaf"
