@@ -28,7 +28,8 @@ PRODUCT = {"yaim": ROOT / "yaim", "yaim_helper": ROOT / "helper" / "yaim_helper"
 EFFECTS = (
     *("subprocess", "multiprocessing", "pty", "socket", "socketserver", "select", "selectors"),
     *("http.client", "http.server", "urllib.request", "threading", "ctypes", "grpc", "etcd3"),
-    *("requests", "yaim.doctor.commands", "yaim.lab", "bench"),
+    *("requests", "yaim.dcs.etcd.diagnose", "yaim.dcs.etcd.probe", "yaim.doctor.commands"),
+    *("yaim.lab", "bench"),
 )
 """Who reaches one of these may start a process or a thread, or use the network: not quick."""
 

@@ -157,8 +157,9 @@ def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, n
         # (tests/helper/serve/test_privileges.py).
         "fork": "done",
         "kill 1": "EPERM",
+        # Likewise: the unit lets Python be executed, which it is itself.
+        "have certificates read": "done",
         **NO_WAY_OUT,
-        "have certificates read": "EACCES",
         "CapEff": NET_ADMIN_AND_RAW,
         "CapBnd": NET_ADMIN_AND_RAW,
         "execute": "EACCES",
