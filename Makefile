@@ -10,7 +10,7 @@
 # make chaos   random faults in network namespaces, watched from outside; MINUTES=60 for more
 # make deb     the Debian package, for Debian 12 and 13, in dist/
 # make test-deb  the package on three hosts booted with systemd
-# make man     the man pages and the completion for bash, in dist/man/
+# make man     the man pages and the completion for bash, zsh and fish, in dist/man/
 # make fuzz    a fuzzer; TARGET=parser, wire, server (the helper) or etcd, INPUTS=1000000 for more
 # make bench   the figures of the README and docs/, measured here
 #
@@ -26,11 +26,11 @@ export RUFF_CACHE_DIR := $(VENV)/ruff
 export MYPY_CACHE_DIR := $(VENV)/mypy
 SOURCES := yaim helper bench tests packaging
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps \
-	libpq5 man-db postgresql pgbouncer patroni python3-etcd
+	libpq5 man-db postgresql pgbouncer patroni python3-etcd zsh fish
 
 # What only these want.
 DEB_PACKAGES := git build-essential debhelper dh-python dh-apparmor pybuild-plugin-pyproject lintian \
-	python3-hatchling python3-requests python3-yaml
+	python3-hatchling python3-requests python3-shtab python3-yaml
 TEST_DEB_PACKAGES := $(DEB_PACKAGES) systemd-container e2fsprogs
 quick check man: PACKAGES := python3-venv openssl libpq5 iproute2
 deb: PACKAGES := $(DEB_PACKAGES)

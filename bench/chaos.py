@@ -34,9 +34,10 @@ from bench.account import (
 )
 from bench.evidence import evidence
 from bench.faults import KINDS, Disturbs, Fault, Stage, Steps, Target, plan, resources
-from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of
+from yaim.lab.cluster import Lab
 from yaim.lab.etcd import EtcdPlan
 from yaim.lab.namespaces import LabError, enter_private_network
+from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.record import Spell
 
 POOL = (*pool_of(14), *(ip_address("2001:db8::11") + number for number in range(6)))

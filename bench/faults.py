@@ -19,9 +19,10 @@ from time import monotonic
 from yaim_helper.neighbours.announce import frames
 
 from yaim.core.model import Address
-from yaim.lab.cluster import BOTH, Lab, LabNode
+from yaim.lab.cluster import Lab
 from yaim.lab.namespaces import LabError
 from yaim.lab.network import LAN, MANAGEMENT, Network
+from yaim.lab.node import BOTH, LabNode
 
 EVERY_S = (1.0, 4.0)
 """From one fault to the next."""

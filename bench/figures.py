@@ -23,9 +23,10 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of
+from yaim.lab.cluster import Lab
 from yaim.lab.namespaces import LabError, enter_private_network, run
 from yaim.lab.network import LAN
+from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.wait import wait_until
 
 AWAY_S = 20.0

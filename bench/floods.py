@@ -27,9 +27,10 @@ from bench.figures import machine
 from bench.placement import name, node
 from yaim.core.model import Address
 from yaim.dcs.etcd.client import EtcdClient
-from yaim.dcs.etcd.keys import write_advertisement
-from yaim.lab.cluster import Lab, LabPlan, pool_of
+from yaim.dcs.records import write_advertisement
+from yaim.lab.cluster import Lab
 from yaim.lab.namespaces import LabError, enter_private_network
+from yaim.lab.plan import LabPlan, pool_of
 
 HELD, JOINING = 2, 6
 """Addresses that the victim has, and that join."""

@@ -31,10 +31,12 @@ import yaml
 
 from bench.figures import machine
 from yaim.core.model import Address
-from yaim.lab.cluster import USER, Lab, LabPlan, even_counts, pool_of
+from yaim.lab.cluster import Lab
 from yaim.lab.etcd import CHANGE_PASSWORD, EtcdMember, EtcdPlan, put_in_place
 from yaim.lab.namespaces import LabError, enter_private_network
 from yaim.lab.network import MANAGEMENT
+from yaim.lab.node import USER
+from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.wait import wait_until
 
 ETCD = EtcdPlan(members=3, is_secured=True)

@@ -54,8 +54,9 @@ from yaim.core.settings import Settings
 from yaim.core.state.state import State
 from yaim.core.step import Step, step
 from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
-from yaim.lab.cluster import Lab, LabPlan
+from yaim.lab.cluster import Lab
 from yaim.lab.namespaces import LabError, enter_private_network
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 SIZES = ((100, 10), (1000, 10), (1000, 50), (2000, 50))

@@ -28,13 +28,14 @@ PRODUCT = {"yaim": ROOT / "yaim", "yaim_helper": ROOT / "helper" / "yaim_helper"
 EFFECTS = (
     *("subprocess", "multiprocessing", "pty", "socket", "socketserver", "select", "selectors"),
     *("http.client", "http.server", "urllib.request", "threading", "ctypes", "grpc", "etcd3"),
-    *("requests", "yaim.doctor.commands", "yaim.lab", "bench"),
+    *("requests", "yaim.dcs.etcd.diagnose", "yaim.dcs.etcd.probe", "yaim.doctor.commands"),
+    *("yaim.lab", "bench"),
 )
 """Who reaches one of these may start a process or a thread, or use the network: not quick."""
 
 LIBRARIES = (
-    *("daemon", "etcd3", "google.protobuf", "grpc", "psycopg", "requests", "setproctitle"),
-    *("urllib3", "yaml"),
+    *("cryptography", "daemon", "etcd3", "google.protobuf", "grpc", "psycopg", "pyroute2"),
+    *("requests", "setproctitle", "urllib3", "yaml"),
     # Python's own, with wording or behaviour that differs from one version to the next.
     *("argparse", "ssl"),
 )

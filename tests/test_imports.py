@@ -5,6 +5,8 @@ the helper.
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -121,6 +123,25 @@ def test_a_coordinator_at_work_loads_nothing_more_of_yaim(module: str) -> None:
     assert {n for n in imported_later(YAIM[module], module) if is_in(n, ("yaim",))} == set()
 
 
+DEAR = ("cryptography", "pyroute2", "trustme")
+"""Libraries that take a tenth of a second and some 10 MB each to load."""
+
+
+@pytest.mark.parametrize("module", sorted(reached_from("yaim.coordinator.loop", YAIM)))
+def test_a_coordinator_imports_no_library_that_is_dear(module: str) -> None:
+    assert {n for n in imported(YAIM[module], module) if is_in(n, DEAR)} == set()
+
+
+def test_a_coordinator_loads_no_library_that_is_dear() -> None:
+    """Through another library neither."""
+    loads = "import sys, yaim.cli.main, yaim.coordinator.loop, yaim.wiring, yaim.supervisor.run"
+    command = (sys.executable, "-c", f"{loads}; print(*sys.modules)")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {each for each in done.stdout.split() if is_in(each, DEAR)}
+    assert "yaim.dcs.etcd.certificates" in done.stdout.split()
+    assert loaded == set()
+
+
 def test_all_modules_of_the_coordinator_are_looked_at() -> None:
     reached = reached_from("yaim.coordinator.loop", YAIM)
     assert {"yaim.core.step", "yaim.checks.transport.libpq", "yaim.dcs.etcd.diagnose"} <= reached
@@ -180,9 +201,7 @@ def test_what_belongs_into_the_core_is_let_through(source: str) -> None:
 
 def test_an_import_across_is_found() -> None:
     across = imported("def f():\n    from yaim_helper import policy", "yaim.lab.cluster")
-    assert {name for name in across if is_in(name, ("yaim_helper",))} == {
-        "yaim_helper.policy.rules"
-    }
+    assert {name for name in across if is_in(name, ("yaim_helper",))} == {"yaim_helper.policy"}
     back = imported(
         "import yaim_helper.protocol\nimport yaim.core.model", "yaim_helper.serve.server"
     )

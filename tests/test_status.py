@@ -22,7 +22,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.dcs.etcd.certificates import Expiry
+from yaim.dcs.etcd.expiry import Expiry
 from yaim.status import (
     _TAKES_NOTHING,
     AddressStatus,

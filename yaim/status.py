@@ -19,7 +19,7 @@ from yaim.core.model import (
     address_order,
     presence,
 )
-from yaim.dcs.etcd.certificates import Expiry, ending
+from yaim.dcs.etcd.expiry import Expiry, ending
 from yaim.dcs.etcd.full import NO_SPACE, remedy_for
 from yaim.text import MOST_LAST, columns, parsable, shell_word, shortened
 

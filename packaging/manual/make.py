@@ -1,10 +1,11 @@
-"""The man pages and the shell completion: python3 packaging/manual/make.py DIRECTORY
+"""The man pages and the completion for bash, zsh, fish: packaging/manual/make.py DIRECTORY
 
 The sources are the parsers with their help texts, and yaim.yml.example and helper.yml.example with
 a comment for each key. Only text that no other reader needs is in the pages below. The date is that
 of SOURCE_DATE_EPOCH: the same source gives the same bytes.
 
-Needs what yaim.cli.main imports: PyYAML and requests. Source: man(7), groff_man_style(7).
+Needs what yaim.cli.main imports, PyYAML and requests; and shtab for zsh. Source: man(7),
+groff_man_style(7), fish's complete(1).
 """
 
 import argparse
@@ -348,16 +349,31 @@ def helper_yml_5() -> str:
 # --- completion ----------------------------------------------------------------------------------
 
 
-def completion() -> str:
-    """For bash. (shtab makes thirty copies of the keys' flags out of these parsers, and none of the
-    helper's, which has three.)"""
-    found = [
+def all_commands() -> list[Command]:
+    """Both programs, and every command of theirs."""
+    return [
         Command("yaim", "", cli.parser()),
         *commands("yaim", cli.parser()),
         Command("yaim-helper", "", helper.parser()),
         *commands("yaim-helper policy", policy_tools.parser()),
         *commands("yaim-helper audit", audit_tools.parser()),
     ]
+
+
+def sub_commands(found: list[Command]) -> dict[str, set[str]]:
+    """The words that may follow a program, or a program and a command."""
+    tree: dict[str, set[str]] = {}
+    for command in found:
+        words = command.words.split()
+        for depth in range(1, len(words)):
+            tree.setdefault(" ".join(words[:depth]), set()).add(words[depth])
+    return tree
+
+
+def bash() -> str:
+    """The completion for bash. It is not shtab's: that of Debian 12 completes only the first of
+    several commands that follow each other."""
+    found = all_commands()
     keys = " ".join(f"--{name}" for name in ("config", *KEYS))
     flags = {
         name
@@ -369,11 +385,7 @@ def completion() -> str:
     lines = ["# bash completion of yaim and yaim-helper: made from their parsers", "_yaim() {"]
     lines += [f'    local keys="{keys}"', f'    local flags="{" ".join(sorted(flags))}"']
     lines += ["    local -A next=("]
-    tree: dict[str, set[str]] = {}
-    for command in found:
-        words = command.words.split()
-        for depth in range(1, len(words)):
-            tree.setdefault(" ".join(words[:depth]), set()).add(words[depth])
+    tree = sub_commands(found)
     lines += [f'        ["{words}"]="{" ".join(sorted(names))}"' for words, names in tree.items()]
     lines += ["    )", "    local -A options=("]
     for command in found:
@@ -398,12 +410,131 @@ COMPLETE = r"""
 } && complete -o default -F _yaim yaim yaim-helper
 """
 
+
+def whole_helper() -> argparse.ArgumentParser:
+    """A parser of all that yaim-helper takes, which has three."""
+    parser = helper.parser()
+    tools = parser.add_subparsers()
+    for name, made, what in (
+        ("policy", policy_tools.parser(), "look at an allowlist"),
+        ("audit", audit_tools.parser(), "tell what is on record"),
+    ):
+        tools.add_parser(name, help=what, parents=[made], add_help=False)
+    return parser
+
+
+def zsh(program: str, parser: argparse.ArgumentParser) -> str:
+    """The completion for zsh, made by shtab."""
+    import shtab
+
+    def prepare(each: argparse.ArgumentParser) -> None:
+        for action in each._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for listed in action._choices_actions:
+                    # Debian 12's shtab takes this for the help of a command.
+                    action.choices[listed.dest].description = listed.help
+                    prepare(action.choices[listed.dest])
+            elif takes_file(action):
+                vars(action)["complete"] = shtab.FILE
+            elif not action.option_strings and action.nargs != argparse.REMAINDER:
+                # Without an action of its own zsh shows options beside it and completes none.
+                vars(action)["complete"] = {"zsh": "( )"}
+
+    prepare(parser)
+    made: str = shtab.complete(parser, shell="zsh", root_prefix=program.replace("-", "_"))
+    return made
+
+
+def takes_file(action: argparse.Action) -> bool:
+    last = action.dest.rpartition("_")[2]
+    return action.nargs != 0 and (
+        action.type is Path or last in ("config", "file", "heads", "paths")
+    )
+
+
+def fish(program: str) -> str:
+    """The completion for fish. shtab makes none."""
+    found = [each for each in all_commands() if each.words.split()[0] == program]
+    name, tree = program.replace("-", "_"), sub_commands(found)
+    helps = {each.words: each.help for each in found}
+    helps |= {f"{program} {listed}": what for listed, what in _help_of_groups(program).items()}
+    typed = sorted({*(each.words for each in found), *tree} - {program})
+    lines = [
+        f"# fish completion of {program}: made from its parsers",
+        f"function __{name}_typed",
+        f"    set -l typed {program}",
+        "    for word in (commandline -opc)[2..-1]",
+        '        switch "$typed $word"',
+        *([f"            case {' '.join(map(_quoted, typed))}"] if typed else []),
+        '                set typed "$typed $word"',
+        "        end",
+        "    end",
+        '    contains -- "$typed" $argv',
+        "end",
+        f"complete -c {program} -f",
+    ]
+
+    def complete(after: list[str], what: str, help: str) -> None:
+        condition = f"__{name}_typed {' '.join(map(_quoted, after))}"
+        told = f" -d {_quoted(help)}" if help else ""
+        lines.append(f"complete -c {program} -n {_quoted(condition)} {what}{told}")
+
+    for words, following in tree.items():
+        for each in sorted(following):
+            complete([words], f"-a {each}", helps.get(f"{words} {each}", ""))
+    for command in found:
+        for action in command.options():
+            if action.option_strings:
+                complete([command.words], _fish_option(action), _help(action, command.parser))
+            elif takes_file(action):
+                complete([command.words], "-F", _help(action, command.parser))
+        complete([command.words], "-s h -l help", "show this help message and exit")
+    having_keys = [each for each in found if each.has_keys()]
+    for action in having_keys[0].parser._actions if having_keys else ():
+        if action.dest == "config" or action.dest.replace("_", "-") in KEYS:
+            after = [each.words for each in having_keys]
+            complete(after, _fish_option(action), _help(action, having_keys[0].parser))
+    return "\n".join([*lines, ""])
+
+
+def _help_of_groups(program: str) -> dict[str, str]:
+    """The help of commands that others follow, as `yaim config`."""
+    parser = cli.parser() if program == "yaim" else whole_helper()
+    return {
+        listed.dest: listed.help or ""
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for listed in action._choices_actions
+    }
+
+
+def _fish_option(action: argparse.Action) -> str:
+    """As the arguments of fish's `complete`: -r wants a value, -F offers files for it."""
+    names = [
+        f"-l {each.removeprefix('--')}" if each.startswith("--") else f"-s {each.removeprefix('-')}"
+        for each in action.option_strings
+    ]
+    value = [] if action.nargs == 0 else ["-r -F"] if takes_file(action) else ["-x"]
+    if action.choices:
+        value.append(f"-a {_quoted(' '.join(map(str, action.choices)))}")
+    return " ".join([*names, *value])
+
+
+def _quoted(text: str) -> str:
+    """As fish reads it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 FILES: dict[str, Callable[[], str]] = {
     "yaim.1": yaim_1,
     "yaim-helper.8": yaim_helper_8,
     "yaim.yml.5": yaim_yml_5,
     "helper.yml.5": helper_yml_5,
-    "yaim": completion,
+    "yaim": bash,
+    "_yaim": lambda: zsh("yaim", cli.parser()),
+    "_yaim-helper": lambda: zsh("yaim-helper", whole_helper()),
+    "yaim.fish": lambda: fish("yaim"),
+    "yaim-helper.fish": lambda: fish("yaim-helper"),
 }
 
 

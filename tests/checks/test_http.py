@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.certificates import Certificates
+from tests.certificates import WEAK_RSA_KEY, Certificates
 from tests.checks.elsewhere import attempt_where
 from tests.checks.web_server import (
     OK,
@@ -58,7 +58,6 @@ from yaim.checks.http import (
 from yaim.checks.transport.http_codes import codes
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.config_keys import Fault, Unfit, keys_of
-from yaim.lab.certificates import WEAK_RSA_KEY
 
 IMPATIENT_S = 0.3
 """The bound on an attempt that is expected not to be answered."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.certificates import Certificates
+from tests.certificates import EC_KEY, RSA_KEY, Certificates
 from tests.checks.elsewhere import attempt_where
 from tests.checks.postgres_server import (
     PASSWORD,
@@ -43,7 +43,6 @@ from yaim.checks.transport.libpq import LibpqError, Session, connect, parse
 from yaim.checks.transport.libpq_keys import conn_url, mask_conn_url
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.config_keys import Fault, Unfit
-from yaim.lab.certificates import EC_KEY, RSA_KEY
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3

@@ -16,7 +16,8 @@ from yaim.core.bounds import (
 )
 from yaim.core.elsewhere import is_told_by, where
 from yaim.core.model import Advertisement, Place, frozen_mapping
-from yaim.dcs.etcd.keys import MAX_VALUE_BYTES, Keys, KeyValue, write_advertisement
+from yaim.dcs.etcd.keys import Keys, KeyValue
+from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 
 KEYS = Keys.of("/service/", "yaim")
 MANY = [ip_address("2001:db8:1111:2222:3333:4444:5555:0") + number for number in range(9000)]

@@ -106,6 +106,9 @@ def test_it_can_be_looked_up(installed: Site, name: str) -> None:
         assert "usage:" in host.run(*command)
     complete = "source /usr/share/bash-completion/completions/yaim; complete -p yaim"
     assert "yaim" in host.run("bash", "-c", complete)
+    for program in ("yaim", "yaim-helper"):
+        host.run("test", "-s", f"/usr/share/zsh/vendor-completions/_{program}")
+        host.run("test", "-s", f"/usr/share/fish/vendor_completions.d/{program}.fish")
 
 
 def test_set_up_as_the_readme_says_all_addresses_are_held(cluster: Site) -> None:

@@ -10,7 +10,7 @@ from tests.deb.hosts import SUITES, Host, Site
 from yaim.lab.wait import wait_until
 
 PROBE = """
-import ctypes, errno, json, os, socket, sys, threading
+import ctypes, errno, json, os, socket, subprocess, sys, threading
 
 def tried(what):
     try:
@@ -43,6 +43,12 @@ def status(key):
     (value,) = [words[1] for words in lines if words[0] == key + ":"]
     return value
 
+def certificates_read():
+    command = (sys.executable, "-I", "-m", "yaim.dcs.etcd.x509")
+    done = subprocess.run(command, input=b'["MAA="]', capture_output=True)
+    if done.stdout != b"[null]":
+        raise RuntimeError(done.stderr.decode()[-200:])
+
 CLONE_NEWUSER = 0x10000000
 CLONE3 = 435
 
@@ -71,6 +77,7 @@ found = {
     "open /dev/mem": tried(lambda: os.open("/dev/mem", os.O_RDONLY)),
     "mount": tried(called("mount", b"none", b"/tmp", b"tmpfs", 0, None)),
     "become root in a user namespace": tried(called("unshare", CLONE_NEWUSER)),
+    "have certificates read": tried(certificates_read),
     **{key: status(key) for key in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")},
 }
 done = json.dumps({**found, "execute": "done"})
@@ -150,6 +157,8 @@ def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, n
         # (tests/helper/serve/test_privileges.py).
         "fork": "done",
         "kill 1": "EPERM",
+        # Likewise: the unit lets Python be executed, which it is itself.
+        "have certificates read": "done",
         **NO_WAY_OUT,
         "CapEff": NET_ADMIN_AND_RAW,
         "CapBnd": NET_ADMIN_AND_RAW,
@@ -185,6 +194,7 @@ def test_the_coordinator_can_connect_and_start_checks_and_has_no_power(
         "fork": "done",
         "kill 1": "EPERM",
         **NO_WAY_OUT,
+        "have certificates read": "done",
         "CapEff": f"{0:016x}",
         "CapBnd": f"{0:016x}",
         "execute": "done",

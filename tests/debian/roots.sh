@@ -14,19 +14,20 @@ unset TMPDIR # there may be none of that name in a root file system
 BASE=(iproute2 etcd-server etcd-client postgresql)
 TESTS=(
     # what yaim needs
-    python3 python3-etcd3 python3-grpcio python3-protobuf python3-pyroute2 python3-daemon
-    python3-setproctitle python3-yaml python3-requests
+    python3 python3-cryptography python3-etcd3 python3-grpcio python3-protobuf python3-pyroute2
+    python3-daemon python3-setproctitle python3-yaml python3-requests
     python3-psycopg # only for the checks postgres and pgbouncer
     # what its tests need
     python3-pytest python3-pytest-timeout python3-hypothesis faketime man-db openssl procps e2fsprogs
+    python3-shtab python3-trustme zsh fish
     pgbouncer patroni python3-etcd # which is how Patroni speaks to etcd
 )
 HOST=(systemd systemd-sysv dbus iputils-ping curl e2fsprogs apparmor)
 # What yaim's package depends on is not on a host, but lies in apt's cache: apt installs it without a
 # network.
 WANTED_BY_YAIM=(
-    python3-etcd3 python3-grpcio python3-protobuf python3-daemon python3-setproctitle python3-yaml
-    python3-requests python3-psycopg procps
+    python3-cryptography python3-etcd3 python3-grpcio python3-protobuf python3-pyroute2 python3-daemon
+    python3-setproctitle python3-yaml python3-requests python3-psycopg procps
 )
 
 # mmdebstrap's own if this machine has none

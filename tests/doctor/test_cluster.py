@@ -15,7 +15,8 @@ from yaim.config.config import Config
 from yaim.core.model import Advertisement, ClusterView, NodeName, frozen_mapping
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF
-from yaim.dcs.etcd.keys import Keys, KeyValue, write_advertisement
+from yaim.dcs.etcd.keys import Keys, KeyValue
+from yaim.dcs.records import write_advertisement
 from yaim.doctor.cluster import look_at_etcd, look_at_nodes, look_at_pool
 from yaim.doctor.finding import Verdict
 

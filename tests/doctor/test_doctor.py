@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -377,6 +378,16 @@ def test_an_address_of_the_pool_that_somebody_else_put_here_is_a_problem(link: s
     assert list(host.look_at_addresses(host.addresses_on_host(), POOL)) == [
         ok("addresses", "1 of the pool here, none that somebody else put here")
     ]
+
+
+def test_a_kernel_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while something holds its routing lock."""
+    monkeypatch.setattr(host, "_KERNEL_WITHIN_S", 0.05)
+    is_free = threading.Event()
+    told = "the kernel does not tell its addresses within 0.05 s"
+    with pytest.raises(TimeoutError, match=told):
+        host._ask_kernel("addresses", lambda _: is_free.wait(60.0))
+    is_free.set()
 
 
 def test_ipv6_that_is_disabled_is_a_problem_for_ipv6_addresses(link: str) -> None:

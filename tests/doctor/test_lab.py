@@ -9,7 +9,9 @@ import pytest
 
 from yaim.core.model import PoolEntry
 from yaim.lab import host
-from yaim.lab.cluster import USER, Lab, LabNode, LabPlan
+from yaim.lab.cluster import Lab
+from yaim.lab.node import USER, LabNode
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 

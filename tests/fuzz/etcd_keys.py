@@ -52,7 +52,8 @@ from yaim.core.placement import VERSION, version_of
 from yaim.core.settings import Settings
 from yaim.core.state.state import State
 from yaim.core.step import step
-from yaim.dcs.etcd.keys import MAX_VALUE_BYTES, Keys, KeyValue, Reading, write_advertisement
+from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
+from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 from yaim.host import logs
 from yaim.status import as_json, as_table, status_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from yaim.lab import cluster
+from yaim.lab import directory
 from yaim.lab.namespaces import LabError
 
 NOBODY = 65534
@@ -22,7 +22,7 @@ def test_a_lab_is_not_made_where_others_can_exchange_it(temporary: Path) -> None
     os.chown(temporary, NOBODY, -1)
     told = f"{temporary}: belongs to uid {NOBODY}, expected root"
     with pytest.raises(LabError, match=told):
-        cluster._new_directory()
+        directory.new_directory()
     assert list(temporary.iterdir()) == []
 
 
@@ -32,5 +32,5 @@ def test_nothing_is_swept_that_somebody_else_calls_a_lab(temporary: Path) -> Non
         each.mkdir()
         (each / "file").touch()
     os.chown(theirs, NOBODY, -1)
-    cluster.sweep()
+    directory.sweep()
     assert list(temporary.rglob("file")) == [theirs / "file"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from yaim.dcs.etcd.keys import Keys
-from yaim.lab.cluster import CLUSTER, NAMESPACE
 from yaim.lab.etcd import ACCOUNTS, CHANGE_PASSWORD
+from yaim.lab.plan import CLUSTER, NAMESPACE
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "etcd.md").read_text()
 

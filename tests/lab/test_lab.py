@@ -16,15 +16,17 @@ import pytest
 from tests.cli.test_cli import AS_NOBODY
 from tests.lab.machine import Machine, machine_in
 from yaim.lab import control
-from yaim.lab.cluster import Lab, LabPlan, sweep
+from yaim.lab.cluster import Lab
+from yaim.lab.directory import sweep
 from yaim.lab.namespaces import Namespace
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 WITHIN_S = 30.0
 EX_USAGE = 2
 NOT_UP = (1, "", "yaim: no lab is up: `yaim lab up` starts one\n")
 LAB = (sys.executable, "-P", "-m", "yaim", "lab")
-TOOLS = ("sh", "cat", "ip", "mount", "nsenter", "setpriv", "unshare")
+TOOLS = ("mount", "nsenter", "setpriv", "unshare")
 """The programs that the lab needs, but for etcd."""
 
 

@@ -1,11 +1,18 @@
-"""The man pages and the completion are whole, and programs that read them find nothing wrong."""
+"""The man pages and the completion are whole, and programs that read them find nothing wrong.
+
+bash, zsh and fish complete what is typed, each as a user has it.
+"""
 
 import argparse
 import os
+import pty
 import re
+import select
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +25,7 @@ from yaim.cli import main as cli
 from yaim.config.config import KEYS
 
 ROOT = Path(__file__).parents[2]
+WITHIN_S = 60.0
 PAGES = ("yaim.1", "yaim-helper.8", "yaim.yml.5", "helper.yml.5")
 
 
@@ -134,3 +142,147 @@ def test_bash_completes_what_is_typed(directory: Path, typed: tuple[str, ...], f
     command = ("bash", "--norc", "-c", COMPLETE, "bash", str(directory / "yaim"), *typed)
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == (found, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        (("bash", "-n"), ["yaim"]),
+        (("zsh", "-f", "-n"), ["_yaim", "_yaim-helper"]),
+        (("fish", "--no-config", "-n"), ["yaim.fish", "yaim-helper.fish"]),
+    ],
+    ids=["bash", "zsh", "fish"],
+)
+def test_a_completion_has_no_fault_in_its_syntax(
+    directory: Path, command: tuple[str, ...], files: list[str]
+) -> None:
+    for name in files:
+        done = subprocess.run((*command, str(directory / name)), capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- zsh -----------------------------------------------------------------------------------------
+
+ZSH = """\
+PS1=; unsetopt zle_bracketed_paste 2>/dev/null; fpath=({directory} $fpath)
+autoload -U compinit; compinit -u -D
+told() {{ print -r -- $BUFFER >{file}.new; mv {file}.new {file} }}
+zle -N told; bindkey '^]' told; print is''ready
+"""
+TELL = "\x1d"
+
+
+class Zsh:
+    """A shell at a terminal, with nobody's settings."""
+
+    def __init__(self, completions: Path, home: Path) -> None:
+        self._told = home / "told"
+        home.mkdir()
+        environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(home)}
+        self._terminal, end = pty.openpty()
+        self._process = subprocess.Popen(
+            ("zsh", "-f", "-i"),
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            cwd=home,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(end)
+        self._type(ZSH.format(directory=completions, file=self._told))
+        self._read_until(lambda shown: "isready" in shown)
+
+    def completed(self, typed: str) -> str:
+        """What stands in the line when somebody types this and a tab."""
+        self._type(f"{typed}\t{TELL}")
+        self._read_until(lambda _: self._told.exists())
+        return self._told.read_text().rstrip("\n")
+
+    def _type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def _read_until(self, is_over: Callable[[str], bool]) -> None:
+        """What it shows has to be read: it waits for that."""
+        shown, give_up_at = "", time.monotonic() + WITHIN_S
+        while not is_over(shown):
+            assert time.monotonic() < give_up_at, shown
+            if select.select([self._terminal], [], [], 0.05)[0]:
+                shown += os.read(self._terminal, 65536).decode(errors="replace")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("yaim st", "yaim status "),
+        ("yaim config ch", "yaim config check "),
+        ("yaim config show --etcd-us", "yaim config show --etcd-user "),
+        ("yaim --vers", "yaim --version "),
+        ("yaim check --js", "yaim check --json "),
+        ("yaim --config here.yml st", "yaim --config here.yml status "),
+        ("yaim --config /et", "yaim --config /etc/"),
+        ("yaim lab ke", "yaim lab ke"),
+        ("yaim-helper pol", "yaim-helper policy "),
+        ("yaim-helper audit ver", "yaim-helper audit verify "),
+        ("yaim-helper policy explain --pre", "yaim-helper policy explain --prefix "),
+        ("yaim-helper audit verify /et", "yaim-helper audit verify /etc/"),
+    ],
+    ids=lambda value: value.replace(" ", "_"),
+)
+def test_zsh_completes_what_is_typed(
+    directory: Path, tmp_path: Path, typed: str, found: str
+) -> None:
+    with closing(Zsh(directory, tmp_path / "home")) as zsh:
+        assert zsh.completed(typed) == found
+
+
+# --- fish ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("yaim ", "check config doctor lab run status supervise"),
+        ("/usr/bin/yaim st", "status"),
+        ("yaim config ", "check show"),
+        ("yaim config show --etcd-us", "--etcd-user"),
+        ("yaim --config /et", "/etc/"),
+        ("yaim --config /etc/yaim/yaim.yml st", "status"),
+        ("yaim --ttl ", ""),
+        ("yaim doctor --js", "--json"),
+        ("yaim --vers", "--version"),
+        ("yaim lab ", "cut down exec fail heal kill run status up"),
+        ("yaim-helper ", "audit policy"),
+        ("yaim-helper audit ", "show timeline verify"),
+        ("yaim-helper audit verify --h", "--heads --help"),
+        ("yaim-helper audit show --outcome ", "failed ok refused"),
+        ("yaim-helper policy explain --pre", "--prefix"),
+        ("yaim-helper audit verify /et", "/etc/"),
+    ],
+    ids=lambda value: value.replace(" ", "_"),
+)
+def test_fish_completes_what_is_typed(
+    directory: Path, tmp_path: Path, typed: str, found: str
+) -> None:
+    """fish reads completions of programs that there are."""
+    for program in ("yaim", "yaim-helper"):
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    script = f"set fish_complete_path {directory}; complete -C '{typed}'"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    command = ("fish", "--no-config", "-c", script)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stderr == ""
+    assert " ".join(sorted(line.partition("\t")[0] for line in done.stdout.splitlines())) == found
+
+
+def test_fish_tells_what_each_is_for(directory: Path) -> None:
+    lines = (directory / "yaim.fish").read_text().splitlines()
+    offers = [line for line in lines if line.startswith("complete") and not line.endswith(" -f")]
+    assert len(offers) > len(KEYS)
+    assert [line for line in offers if " -d '" not in line] == []

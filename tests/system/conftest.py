@@ -5,7 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from yaim.lab.cluster import Lab, LabPlan
+from yaim.lab.cluster import Lab
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 Build = Callable[[LabPlan], Lab]

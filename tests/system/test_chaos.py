@@ -10,7 +10,8 @@ import pytest
 from bench.chaos import run
 from tests.system.conftest import Build
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabPlan, pool_of
+from yaim.lab.cluster import Lab
+from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
 
 MINUTES = float(os.environ.get("YAIM_CHAOS_MINUTES", "3"))

@@ -5,7 +5,9 @@ import json
 from tests.system.conftest import Build
 from tests.system.watch import Watch, log_of, never_two, wait_for_log, yaim_status
 from yaim.lab import service
-from yaim.lab.cluster import Lab, LabNode, LabPlan
+from yaim.lab.cluster import Lab
+from yaim.lab.node import LabNode
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 URL = f"http://127.0.0.1:{service.PORT}/"

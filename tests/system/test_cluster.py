@@ -20,15 +20,12 @@ from tests.helper.process import read_records
 from tests.system.conftest import Build, is_answered
 from tests.system.watch import Watch, log_of, never_two, wait_for_log, yaim_status
 from yaim.core.model import Address, PoolEntry
-from yaim.lab.cluster import (
-    Lab,
-    LabNode,
-    LabPlan,
-    pool_of,
-)
+from yaim.lab.cluster import Lab
 from yaim.lab.etcd import FIRST_ADDRESS, EtcdPlan
 from yaim.lab.namespaces import LabError, run
 from yaim.lab.network import LAN, MANAGEMENT
+from yaim.lab.node import LabNode
+from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
 
 HAND_OVER_S = 1.0

@@ -17,9 +17,11 @@ import pytest
 from tests.system.conftest import is_answered
 from tests.system.watch import Watch
 from yaim.dcs.etcd.access import EtcdError
-from yaim.lab.cluster import USER, Lab, LabPlan, pool_of
+from yaim.lab.cluster import Lab
 from yaim.lab.etcd import CHANGE_PASSWORD, EtcdMember, EtcdPlan, put_in_place
 from yaim.lab.namespaces import LabError
+from yaim.lab.node import USER
+from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
 
 FAST_ELECTIONS = ("--heartbeat-interval=50", "--election-timeout=500", "--pre-vote")

@@ -9,7 +9,8 @@ import pytest
 
 from tests.system.watch import Watch, yaim_status
 from yaim.core.model import Address, NodeName
-from yaim.lab.cluster import Lab, LabPlan, pool_of
+from yaim.lab.cluster import Lab
+from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
 
 SPREAD = [2, 2, 2]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.conftest import Build
 from yaim.core.model import Address
-from yaim.lab.cluster import LabPlan
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 POOL: tuple[Address, ...] = tuple(ip_address("2001:db8::1:0") + number for number in range(1000))

@@ -34,8 +34,9 @@ from tests.sim.host import Host
 from tests.sim.world import World
 from tests.system.conftest import Build
 from yaim.core.model import Address, NodeName, PoolEntry
-from yaim.lab.cluster import Lab, LabPlan
+from yaim.lab.cluster import Lab
 from yaim.lab.network import LAN, MANAGEMENT
+from yaim.lab.plan import LabPlan
 from yaim.lab.record import Record
 from yaim.lab.wait import wait_until
 

@@ -9,7 +9,9 @@ import yaml
 from tests.system.conftest import Build
 from tests.system.watch import Watch, log_of, never_two, wait_for_log, yaim_status
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabNode, LabPlan
+from yaim.lab.cluster import Lab
+from yaim.lab.node import LabNode
+from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 MOMENT_S = 0.3

@@ -13,7 +13,8 @@ from yaim_helper.tools.verify import Damage
 
 from tests.system.watch import Watch, never_two
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabNode
+from yaim.lab.cluster import Lab
+from yaim.lab.node import LabNode
 
 Interval: TypeAlias = tuple[float, float]
 

@@ -14,7 +14,9 @@ from tests.routing_lock import routing_lock_held
 from tests.system.conftest import Build
 from tests.system.watch import Watch, never_two
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabNode, LabPlan, pool_of
+from yaim.lab.cluster import Lab
+from yaim.lab.node import LabNode
+from yaim.lab.plan import LabPlan, pool_of
 
 pytestmark = pytest.mark.alone
 HELD_S = 7.0

@@ -19,8 +19,10 @@ import yaml
 from tests.helper.process import read_records
 from tests.lab.machine import Machine, machine_in
 from tests.system.conftest import Build
-from yaim.lab.cluster import HELPER, USER, Lab, LabPlan, pool_of
+from yaim.lab.cluster import Lab
 from yaim.lab.host import HELPER_USER
+from yaim.lab.node import HELPER, USER
+from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
 
 PID_FILE, LOG_FILE = "run/yaim.pid", "run/yaim.log"

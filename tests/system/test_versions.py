@@ -20,7 +20,9 @@ from tests.system.conftest import Build
 from tests.system.watch import Watch
 from yaim.core.model import NodeName
 from yaim.core.placement import VERSION
-from yaim.lab.cluster import Lab, LabNode, LabPlan, pool_of
+from yaim.lab.cluster import Lab
+from yaim.lab.node import LabNode
+from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
 
 OLDER = Path(__file__).parent / "older" / "yaim.tar.xz"

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable
 
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabNode
+from yaim.lab.cluster import Lab
 from yaim.lab.etcd import FIRST_ADDRESS
+from yaim.lab.node import LabNode
 from yaim.lab.wait import wait_until
 
 ANSWERED_WITHIN_S = 5.0

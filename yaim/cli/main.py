@@ -440,7 +440,8 @@ def _config_check(options: argparse.Namespace) -> int:
     loaded = _load_or_exit(options)
     from yaim import wiring as configured
     from yaim.dcs.etcd.access import EtcdError, read_secrets
-    from yaim.dcs.etcd.certificates import expiries, faults, warnings_of
+    from yaim.dcs.etcd.certificates import expiries, faults
+    from yaim.dcs.etcd.expiry import warnings_of
     from yaim.host import interfaces
 
     access = configured.etcd_access_of(loaded)

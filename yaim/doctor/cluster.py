@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import etcd3.etcdrpc as rpc
-
 from yaim import wiring as configured
 from yaim.config.config import Config
 from yaim.core.model import ClusterView, NodeName, address_order
 from yaim.dcs.etcd.access import EtcdError, read_secrets
-from yaim.dcs.etcd.certificates import expiries, faults, warnings_of
-from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.certificates import expiries, faults
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
 from yaim.dcs.etcd.diagnose import explain, explain_all
+from yaim.dcs.etcd.expiry import warnings_of
 from yaim.dcs.etcd.full import remedy_for
+from yaim.dcs.etcd.transactions import check_may_write
 from yaim.doctor.finding import Finding, ok, problem, warning
 from yaim.status import status_of, strays_of
 from yaim.text import shell_word
@@ -22,11 +21,12 @@ from yaim.text import shell_word
 ETCD, POOL, NODES = "etcd", "pool", "nodes"
 LOOK_WITHIN_S = 2.0
 MOST = 20
-"""Of what is wrong in the same way."""
+"""At most so many findings tell of what is wrong in the same way."""
 
 
 def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
-    """The cluster, if it can be read. `config`: for Purpose.CLUSTER at least."""
+    """The cluster, if it can be read, and what was found. `config`: for Purpose.CLUSTER at
+    least."""
     access = configured.etcd_access_of(config)
     try:
         wrong = [str(each) for each in faults(access, read_secrets(access))]
@@ -39,7 +39,9 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     try:
         view = keys.view(*client.read_ranges(*keys.ranges()))
         try:
-            may_write(client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode())
+            check_may_write(
+                client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode()
+            )
         except EtcdFull:
             pass  # its alarm says so
         alarms = client.alarms()
@@ -72,18 +74,6 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     ours = expiries(access, read_secrets(access))
     found += [warning(ETCD, each, "renew it") for each in warnings_of(ours, datetime.now(UTC))]
     return view, found or [ok(ETCD, f"answers; {keys.prefix} can be read and written")]
-
-
-def may_write(client: EtcdClient, *keys: bytes) -> None:
-    """Writes nothing: etcd looks at the permissions for what a transaction might do, also on a
-    condition that never holds. Raises EtcdPermissionDenied."""
-    never = rpc.Compare(key=keys[0], target=rpc.Compare.VERSION, result=rpc.Compare.LESS, version=0)
-    puts = []
-    for key in keys:
-        put = rpc.RequestOp()
-        put.request_put.key = key
-        puts.append(put)
-    client.transact(rpc.TxnRequest(compare=[never], success=puts))
 
 
 def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
@@ -120,7 +110,7 @@ def _some(view: ClusterView) -> str:
 
 
 def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[Finding]:
-    """`config`: for Purpose.NODE; `boot_id`: this host's."""
+    """What this node tells of itself. `config`: for Purpose.NODE; `boot_id`: this host's."""
     name = NodeName(config.nodename)
     node = view.nodes.get(name)
     others = ", ".join(sorted(view.nodes.keys() - {name})) or "none"
@@ -153,7 +143,7 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
 
 
 def etcdctl(config: Config, *arguments: str) -> str:
-    """The command, as somebody who may do it has to enter it."""
+    """The etcdctl command, as somebody who may do it has to enter it."""
     options = [f"--endpoints={','.join(config.dcs_endpoints)}"]
     files: tuple[tuple[str, Path | None], ...] = (
         ("--cacert", config.etcd_ca_file),

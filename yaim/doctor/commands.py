@@ -21,9 +21,9 @@ class Told:
 
 
 def ask(command: Sequence[str], user: pwd.struct_passwd | None = None) -> Told | str:
-    """What it told, or why it could not be asked. Only root can name a user.
-
-    Not by subprocess's `user`: that forks, for which gRPC, once it was used, may wait for ever."""
+    """What the command told, or why it could not be asked. Only root can name a user. setpriv
+    becomes that user, and not subprocess's `user`: that forks, for which gRPC, once it was used,
+    may wait for ever."""
     whom: tuple[str, ...] = ()
     if user is not None:
         whom = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups")
@@ -48,8 +48,8 @@ def ask(command: Sequence[str], user: pwd.struct_passwd | None = None) -> Told |
 
 @contextmanager
 def being(user: pwd.struct_passwd) -> Iterator[None]:
-    """This process of root's is another user, and what it starts is so for good. In an environment
-    like that of a service: nothing of root's is looked for there."""
+    """Makes this process, which is root's, another user; what it starts is so for good. The
+    environment is like that of a service: nothing is looked for in root's."""
     groups, environment = os.getgroups(), dict(os.environ)
     try:
         for name in [each for each in environment if each.startswith("PG")]:
@@ -68,8 +68,8 @@ def being(user: pwd.struct_passwd) -> Iterator[None]:
 
 
 def may(what: str, path: Path, user: pwd.struct_passwd) -> bool:
-    """Whether a user may read (-r) or write (-w) what is there, directories above included. Asked
-    by root."""
+    """Whether a user may read (-r) or write (-w) the file, directories above included. Only root
+    can ask."""
     told = ask(("/usr/bin/test", what, str(path)), user)
     return isinstance(told, Told) and told.status == 0
 

@@ -15,8 +15,10 @@ from yaim.doctor.finding import Finding, needs_root, ok, problem
 
 CONFIGURATION, ACCESS, USERS, LIBRARIES = "configuration", "file modes", "users", "libraries"
 _DEBIAN_PACKAGES = {
+    "cryptography": "python3-cryptography",
     "etcd3.etcdrpc": "python3-etcd3 python3-protobuf",
     "grpc": "python3-grpcio",
+    "pyroute2": "python3-pyroute2",
     "requests": "python3-requests",
     "daemon": "python3-daemon",
     "setproctitle": "python3-setproctitle",
@@ -35,8 +37,8 @@ def look_at_errors(file: Path, error: ConfigError) -> Iterator[Finding]:
 def look_at_access(
     file: Path, config: Config, user: pwd.struct_passwd | None, credentials: frozenset[Path]
 ) -> Iterator[Finding]:
-    """Who can read it, and the files that it names. `credentials`: what systemd reads for the
-    coordinator."""
+    """Who can read yaim.yml and the files that it names. `credentials`: the files that systemd
+    reads for the coordinator."""
     secret = {file} if _has_secrets(file, config) else set()
     needed = {file}
     for name, value, _ in config.shown():
@@ -73,7 +75,7 @@ def look_at_access(
 
 
 def _has_secrets(file: Path, config: Config) -> bool:
-    """Itself, not in a file that it names."""
+    """Whether yaim.yml has secrets itself, not in a file that it names."""
     rows = config.shown()
     named = {name for name, value, _ in rows if value}
     return any(
@@ -95,7 +97,7 @@ def look_at_users(*names: str) -> Iterator[Finding]:
 
 
 def look_at_libraries(config: Config | None) -> Iterator[Finding]:
-    """`config` None: without those of the checks."""
+    """Whether all libraries can be imported. `config`: None leaves out those of the checks."""
     missing = {}
     for module, packages in _DEBIAN_PACKAGES.items():
         try:

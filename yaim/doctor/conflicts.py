@@ -1,5 +1,5 @@
-"""Other programs on this host that have to do with the same addresses or interface. Pointed out,
-never changed."""
+"""Other programs on this host that have to do with the same addresses or interface. They are
+pointed out, never changed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
@@ -29,7 +29,7 @@ def _is_running(program: str, titles: Sequence[str]) -> bool:
 def look_at_keepalived(
     root: Path, interface: str, pool: Sequence[Address] | None, titles: Sequence[str]
 ) -> Iterator[Finding]:
-    """`pool`: None where it is not known."""
+    """Whether keepalived has the pool's addresses. `pool`: None where it is not known."""
     is_running = _is_running("keepalived", titles)
     state = "runs" if is_running else "is enabled"
     is_used = is_running or (root / ENABLED_AT).is_symlink()
@@ -66,7 +66,7 @@ def look_at_keepalived(
 
 
 def _look_at_all_of_keepalived(instances: Sequence[VrrpInstance], state: str) -> Iterator[Finding]:
-    """Where the pool is not known."""
+    """Which addresses keepalived has, where the pool is not known."""
     addresses = [str(address) for each in instances for address, _ in each.addresses]
     if not addresses:
         yield ok(KEEPALIVED, f"{state}, with no addresses in keepalived.conf")

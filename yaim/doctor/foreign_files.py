@@ -13,14 +13,14 @@ from pathlib import Path
 from yaim.core.model import Address
 
 _MAX_DEPTH = 10
-"""Of files that include each other."""
+"""So deep files that include each other are followed."""
 _NETWORK_DIRECTORIES = (
     "usr/lib/systemd/network",
     "usr/local/lib/systemd/network",
     "run/systemd/network",
     "etc/systemd/network",
 )
-"""A drop-in of a later one is read instead of one of the same name in an earlier one."""
+"""A drop-in in a later directory is read instead of one of the same name in an earlier one."""
 
 
 # --- keepalived ----------------------------------------------------------------------------
@@ -31,15 +31,15 @@ class VrrpInstance:
     name: str
     interface: str
     addresses: tuple[tuple[Address, str], ...]
-    """Each with the interface that it is put on."""
+    """Each address with the interface that it is put on."""
 
 
 _ADDRESS_BLOCKS = ("virtual_ipaddress", "virtual_ipaddress_excluded")
 
 
 def read_keepalived(text: str) -> tuple[VrrpInstance, ...]:
-    """Text with includes put in. Comments begin with # or !; braces may stand on lines of their
-    own."""
+    """The VRRP instances in a text with includes put in. Comments begin with # or !; braces may
+    stand on lines of their own."""
     found = []
     path: list[tuple[str, ...]] = []
     pending: tuple[str, ...] = ()
@@ -82,7 +82,8 @@ def _keepalived_lines(text: str) -> Iterator[tuple[str, ...]]:
 
 
 def keepalived_text(root: Path, file: str = "etc/keepalived/keepalived.conf") -> str:
-    """With what it includes in the place of `include`. Raises OSError for the file itself."""
+    """The text of keepalived.conf with what it includes in the place of `include`. Raises OSError
+    for the file itself."""
     return _included(root, root / file, 0)
 
 
@@ -110,7 +111,7 @@ def _named(root: Path, file: Path, pattern: str) -> list[Path]:
 
 
 def read_interfaces(text: str) -> frozenset[Address]:
-    """The addresses that ifupdown puts on interfaces: of `address` lines, and of commands such as
+    """The addresses that ifupdown puts on interfaces, by `address` lines and by commands such as
     `up ip addr add`."""
     found = set()
     for line in text.replace("\\\n", " ").splitlines():
@@ -123,7 +124,8 @@ def read_interfaces(text: str) -> frozenset[Address]:
 
 
 def interfaces_text(root: Path, file: str = "etc/network/interfaces") -> str:
-    """With what it sources. Raises OSError for the file itself."""
+    """The text of /etc/network/interfaces with what it sources. Raises OSError for the file
+    itself."""
     return _sourced(root, root / file, 0)
 
 
@@ -163,7 +165,7 @@ class NetworkFile:
 
 
 def read_network(texts: Iterable[str]) -> NetworkFile:
-    """Of the file's text and those of its drop-ins, in their order."""
+    """Reads the file's text and those of its drop-ins, in their order."""
     keeps, addresses = "no", set[Address]()
     for text in texts:
         for section, key, value in _settings(text):
@@ -175,7 +177,8 @@ def read_network(texts: Iterable[str]) -> NetworkFile:
 
 
 def _keeping(value: str) -> str | None:
-    """None: networkd ignores it. `dhcp` is what 257 calls `dynamic`."""
+    """The value of KeepConfiguration= in one form; None for one that networkd ignores. `dhcp` is
+    what 257 calls `dynamic`."""
     word = value.lower()
     if word in ("yes", "y", "true", "t", "on", "1"):
         return "yes"
@@ -186,7 +189,7 @@ def _keeping(value: str) -> str | None:
 
 
 def _settings(text: str) -> Iterator[tuple[str, str, str]]:
-    """Section, key and value (systemd.syntax(7))."""
+    """Yields section, key and value of each line (systemd.syntax(7))."""
     section = ""
     for line in text.replace("\\\n", " ").splitlines():
         stripped = line.strip()
@@ -198,7 +201,7 @@ def _settings(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def network_texts(root: Path, file: Path) -> list[str]:
-    """Of a .network file and its drop-ins. Raises OSError for the file itself."""
+    """The texts of a .network file and its drop-ins. Raises OSError for the file itself."""
     drop_ins: dict[str, Path] = {}
     for directory in _NETWORK_DIRECTORIES:
         for each in (root / directory / f"{file.name}.d").glob("*.conf"):
@@ -213,7 +216,7 @@ def network_texts(root: Path, file: Path) -> list[str]:
 
 
 def read_state(text: str) -> dict[str, str]:
-    """Key to value, of a file of networkd's or NetworkManager's below /run."""
+    """The keys and values of a file of networkd's or NetworkManager's below /run."""
     return {key: value for _, key, value in _settings(text)}
 
 
@@ -226,7 +229,7 @@ def _addresses(words: Iterable[str]) -> set[Address]:
 
 
 def _address(word: str) -> Address | None:
-    """With or without a prefix length."""
+    """The address in a text, with or without a prefix length."""
     try:
         return ip_interface(word).ip
     except ValueError:

@@ -28,16 +28,17 @@ from yaim.host.interfaces import shown_name
 ALLOWLIST, ALLOWED, SOCKET, RECORD = "helper.yml", "allowed here", "helper", "record"
 _EX_CONFIG = 78
 _HELPER = (sys.executable, "-I", "-m", "yaim_helper")
-"""As the supervisor starts it."""
+"""The command by which the supervisor starts the helper."""
 ANSWER_WITHIN_S = 2.0
 MOST_EXPLAINED = 64
-"""As many as a helper holds, unless it is told another number; each costs a process."""
+"""At most so many addresses are explained: as many as a helper holds, unless it is told another
+number. Each costs a process."""
 AT_ONCE = 4
 LOW_BYTES = 100_000_000
 LOW_SHARE = 0.05
 FULL_BYTES = 1_000_000
 _HELLO = {"op": "hello", "id": 1, "version": 0, "cluster": "doctor", "node": "doctor"}
-"""Of a version that no helper speaks: refused before it could take anybody's place
+"""A hello of a version that no helper speaks: it is refused before it could take anybody's place
 (helper/PROTOCOL.md)."""
 
 
@@ -53,7 +54,7 @@ class Allowlist:
 def look_at_allowlist(
     file: Path, interface: str, user: pwd.struct_passwd | None, helper: pwd.struct_passwd | None
 ) -> tuple[Allowlist | None, list[Finding]]:
-    """`interface`: as in yaim.yml, or empty."""
+    """Whether the helper can use its allowlist. `interface`: as in yaim.yml, or empty."""
     if not os.path.lexists(file):
         name, where = user.pw_name if user is not None else "yaim", interface or "eth0"
         rules = f"rules:\\n  - interface: {where}\\n    networks: [192.0.2.0/24]\\n"
@@ -89,7 +90,7 @@ def look_at_allowlist(
 
 
 def _read(file: Path) -> Allowlist:
-    """Of a file that the helper can use."""
+    """Reads a file that the helper can use."""
     keys = yaml.safe_load(file.read_bytes())
     users = tuple(str(each) for each in keys.get("users") or ())
     return Allowlist(users, Path(keys.get("audit-log") or "/var/log/yaim-helper"))
@@ -111,7 +112,7 @@ def look_at_allowed(file: Path, config: Config, pool: Iterable[PoolEntry]) -> It
 
 
 def _explain(file: Path, config: Config, entry: PoolEntry) -> Finding | None:
-    """None: it would."""
+    """Why the helper would not put the address there; None if it would."""
     named = entry.interface or config.interface
     interface = shown_name(named) or named
     netmask = config.netmask if entry.address.version == 4 else config.netmask6
@@ -133,8 +134,8 @@ def _explain(file: Path, config: Config, entry: PoolEntry) -> Finding | None:
 
 
 def look_at_socket(path: Path, user: pwd.struct_passwd | None, start: str) -> Finding:
-    """`start`: the command that would make it. What is sent there disturbs nobody; it leaves a line
-    in the record."""
+    """Whether a helper answers at its socket. `start`: the command that would make the socket. What
+    is sent there disturbs nobody; it leaves a line in the record."""
     try:
         status = path.stat()
     except PermissionError:
@@ -164,7 +165,8 @@ def look_at_socket(path: Path, user: pwd.struct_passwd | None, start: str) -> Fi
 
 
 def _say_hello(path: Path) -> bytes:
-    """What comes back; nothing: it hung up, as it does on users who are not in its policy."""
+    """What the helper answers; nothing if it hung up, as it does on users who are not in its
+    policy."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(ANSWER_WITHIN_S)
         connection.connect(str(path))

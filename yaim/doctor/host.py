@@ -1,25 +1,26 @@
-"""This host as its kernel and its systemd tell it: the interface, its addresses, the services."""
+"""This host as its kernel and its systemd tell it: the interface, its addresses, the services.
 
-import fcntl
+Only looks. Asks the kernel by pyroute2, which is imported when it is needed.
+"""
+
 import socket
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from yaim.core.model import Address
 from yaim.doctor.commands import ask
 from yaim.doctor.finding import Finding, not_looked_at, ok, problem, warning
 from yaim.host.interfaces import shown_name, why_missing
-from yaim.host.kernel_watch import ADDRESS, RTM_NEWADDR, address_of, attributes, messages
+from yaim.host.pending import Pending
 
 INTERFACE, IPV6, ADDRESSES, SERVICES = "interface", "IPv6", "addresses", "services"
-_SIOCGIFFLAGS = 0x8913
+_KERNEL_WITHIN_S = 2.0
+"""How long the kernel may take to answer: while something holds its routing lock it does not."""
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
-_RTM_GETADDR = 22
-_DUMP = struct.pack("=IHHIIBBBBI", 24, _RTM_GETADDR, 0x301, 1, 0, 0, 0, 0, 0, 0)
-_NLMSG_DONE = 3
-_IFA_CACHEINFO = 6
+"""Flags of an interface (netdevice(7))."""
 _FOREVER = 2**32 - 1
 _HELPERS_UNITS = ("yaim-helper.socket", "yaim-helper.service")
 _ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated", "linked")
@@ -28,17 +29,32 @@ _ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "alias", "genera
 # --- the kernel ----------------------------------------------------------------------------
 
 
+_asked: Pending[str, Any] = Pending("doctor-kernel")
+
+
+def _ask_kernel(what: str, question: Callable[[Any], Any]) -> Any:
+    """The answer to a question to pyroute2's IPRoute. Raises TimeoutError, and OSError or
+    NetlinkError where the kernel refuses."""
+    from pyroute2 import IPRoute
+
+    def ask() -> Any:
+        with IPRoute() as kernel:
+            return question(kernel)
+
+    answer = _asked.wait(what, ask, _KERNEL_WITHIN_S)
+    if answer is None:
+        raise TimeoutError(f"the kernel does not tell its {what} within {_KERNEL_WITHIN_S:g} s")
+    return answer
+
+
 def look_at_interface(name: str) -> Finding:
     if why_not := why_missing(name):
         return problem(INTERFACE, why_not, "set interface in yaim.yml and in helper.yml")
     shown = shown_name(name) or name
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            asked = struct.pack("16sH14x", shown.encode(), 0)
-            answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, asked)
-        except OSError:
-            return problem(INTERFACE, f"{name} has just gone", f"ip link show {name}")
-    flags = struct.unpack("16xH14x", answer)[0]
+    links = _ask_kernel("interfaces", lambda kernel: tuple(kernel.get_links()))
+    flags = next((each["flags"] for each in links if each.get_attr("IFLA_IFNAME") == shown), None)
+    if flags is None:
+        return problem(INTERFACE, f"{name} has just gone", f"ip link show {name}")
     if not flags & _IFF_UP:
         return problem(INTERFACE, f"{name} is down", f"ip link set {name} up")
     if not flags & _IFF_RUNNING:
@@ -47,7 +63,7 @@ def look_at_interface(name: str) -> Finding:
 
 
 def look_at_ipv6(root: Path, interface: str, pool: Sequence[Address]) -> Iterator[Finding]:
-    """Nothing where the pool has no IPv6 addresses."""
+    """Whether the interface can have IPv6 addresses. Yields nothing where the pool has none."""
     if all(each.version == 4 for each in pool):
         return
     setting = root / "proc/sys/net/ipv6/conf" / interface / "disable_ipv6"
@@ -71,32 +87,29 @@ class OnHost:
     prefix_length: int
     interface: str
     is_helpers: bool
-    """It has a lifetime and no preferred one: so the helper puts its own there, and nobody else."""
+    """Whether it has a lifetime and no preferred one: the helper puts its own there in this way,
+    and nobody else does."""
 
 
 def addresses_on_host() -> tuple[OnHost, ...]:
-    """Raises OSError."""
+    """Every address of this host, on all interfaces. Raises OSError."""
     found = []
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-        kernel.settimeout(2.0)
-        kernel.send(_DUMP)
-        is_done = False
-        while not is_done:
-            for kind, body in messages(kernel.recv(1 << 17)):
-                is_done = is_done or kind == _NLMSG_DONE
-                if kind == RTM_NEWADDR and (address := address_of(body)) is not None:
-                    _, prefix, _, _, index = ADDRESS.unpack_from(body)
-                    cache = attributes(body, ADDRESS.size).get(_IFA_CACHEINFO, bytes(8))
-                    preferred, valid = struct.unpack_from("=II", cache)
-                    is_helpers = preferred == 0 and valid != _FOREVER
-                    name = socket.if_indextoname(index)
-                    found.append(OnHost(address, prefix, name, is_helpers))
+    for each in _ask_kernel("addresses", lambda kernel: tuple(kernel.get_addr())):
+        text = each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS")
+        if text is None:
+            continue
+        lifetimes = each.get_attr("IFA_CACHEINFO") or {}
+        preferred_s = lifetimes.get("ifa_preferred", _FOREVER)
+        valid_s = lifetimes.get("ifa_valid", _FOREVER)
+        name = socket.if_indextoname(each["index"])
+        is_helpers = preferred_s == 0 and valid_s != _FOREVER
+        found.append(OnHost(ip_address(text), each["prefixlen"], name, is_helpers))
     return tuple(found)
 
 
 def look_at_addresses(there: Sequence[OnHost], pool: Sequence[Address]) -> Iterator[Finding]:
-    """Of those of the pool that somebody else has put on this host: the helper leaves them alone,
-    and adds none that is there."""
+    """Points out the pool's addresses that somebody else has put on this host: the helper leaves
+    them alone, and adds no address that is there already."""
     foreign = [each for each in there if each.address in pool and not each.is_helpers]
     for each in foreign:
         where = f"{each.address}/{each.prefix_length} dev {each.interface}"
@@ -111,7 +124,7 @@ def look_at_addresses(there: Sequence[OnHost], pool: Sequence[Address]) -> Itera
 
 
 def read_units(output: str) -> dict[str, Mapping[str, str]]:
-    """`systemctl show` of several units: name to properties."""
+    """The properties of each unit in the output of `systemctl show`."""
     units: dict[str, Mapping[str, str]] = {}
     for block in output.strip().split("\n\n"):
         pairs = dict(line.partition("=")[::2] for line in block.splitlines())
@@ -120,13 +133,14 @@ def read_units(output: str) -> dict[str, Mapping[str, str]]:
 
 
 def unit_of(file: Path) -> str:
-    """The coordinator's that reads this file: yaim@NAME.service reads /etc/yaim/NAME.yml."""
+    """The coordinator's unit that reads this file: yaim@NAME.service reads /etc/yaim/NAME.yml."""
     is_another = file.parent == Path("/etc/yaim") and file.stem != "yaim"
     return f"yaim@{file.stem}.service" if is_another else "yaim.service"
 
 
 def units_of(root: Path, systemctl: str, unit: str) -> dict[str, Mapping[str, str]] | str:
-    """Why not, where they cannot be asked for; none where systemd does not run."""
+    """The properties of yaim's units; empty where systemd does not run, and a text that says why
+    where they cannot be asked for."""
     if not (root / "run/systemd/system").is_dir():
         return {}
     properties = (
@@ -142,7 +156,8 @@ def units_of(root: Path, systemctl: str, unit: str) -> dict[str, Mapping[str, st
 
 
 def credentials_of(systemctl: str, unit: str) -> frozenset[Path]:
-    """Files that systemd hands to the unit as credentials: `systemctl show` cannot tell them."""
+    """The files that systemd hands to the unit as credentials, which `systemctl show` cannot
+    tell."""
     told = ask((systemctl, "cat", unit))
     lines = told.output.splitlines() if not isinstance(told, str) and not told.status else []
     instance = unit.partition("@")[2].removesuffix(".service")
@@ -151,14 +166,15 @@ def credentials_of(systemctl: str, unit: str) -> frozenset[Path]:
 
 
 def installed(units: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Those of yaim's units that systemd knows."""
+    """The names of those units that systemd knows."""
     return [each for each, told in units.items() if told.get("LoadState") == "loaded"]
 
 
 def look_at_services(
     units: Mapping[str, Mapping[str, str]] | str, titles: Sequence[str], supervise: str
 ) -> Iterator[Finding]:
-    """`titles`: of all processes; `supervise`: the command that starts yaim without systemd."""
+    """`titles`: the command lines of all processes; `supervise`: the command that starts yaim
+    without systemd."""
     if isinstance(units, str):
         yield not_looked_at(SERVICES, units)
         return
@@ -208,7 +224,7 @@ def _look_at_unit(unit: str, told: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def titles_of(root: Path) -> tuple[str, ...]:
-    """Command lines of all processes, as ps shows them."""
+    """The command lines of all processes, as ps shows them."""
     found = []
     for directory in (root / "proc").glob("[0-9]*"):
         try:

@@ -19,23 +19,23 @@ CHECKS = "checks"
 
 
 def pool_of(view: ClusterView | None) -> tuple[Address, ...]:
-    """In order; empty where it is not known."""
+    """The pool's addresses in order; empty where the pool is not known."""
     return tuple(sorted(view.pool, key=address_order)) if view is not None else ()
 
 
 def pool_for(node: NodeName, view: ClusterView) -> tuple[Address, ...]:
-    """What this node may hold of it."""
+    """The pool's addresses that this node may hold."""
     return tuple(each for each in pool_of(view) if node not in view.pool[each].exclude)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is looked at."""
+    """The files and users that are looked at."""
 
     file: Path
-    """yaim.yml; it need not be there."""
+    """The path of yaim.yml; it need not be there."""
     load: Callable[[Purpose], Config]
-    """Raises ConfigError."""
+    """Loads yaim.yml for a purpose. Raises ConfigError."""
     helper_config: Path
     user: str
     helper_user: str

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from yaim.lab.cluster import Lab, LabPlan, even_counts, pool_of, sweep
+from yaim.lab.cluster import Lab
+from yaim.lab.directory import sweep
 from yaim.lab.namespaces import LabError
+from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.table import lines
 
 SOCKET = Path("/run/yaim-lab.sock")
@@ -21,7 +23,8 @@ ANSWER_WITHIN_S = 60.0
 
 
 def up(nodes: int, addresses: int) -> str:
-    """Start the lab's process and wait until it answers."""
+    """Starts the lab's process and waits until it answers. Returns what to show. Raises
+    LabError."""
     if is_up():
         raise LabError("a lab is up already: `yaim lab down` ends it")
     read_end, write_end = os.pipe()
@@ -88,7 +91,7 @@ def ask(what: str, node: str = "") -> str:
 
 
 def keep(nodes: int, addresses: int, ready_fd: int) -> None:
-    """The lab's process: until it is told `down`, or gets a signal."""
+    """Is the lab's process, until it is told `down` or gets a signal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         SOCKET.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -112,7 +115,8 @@ def keep(nodes: int, addresses: int, ready_fd: int) -> None:
 
 
 def _answer_until_down(lab: Lab, listener: socket.socket) -> socket.socket:
-    """The connection to be told when it is."""
+    """Answers requests until one is `down`. Returns the connection that is to be told when it
+    is."""
     while True:
         connection, _ = listener.accept()
         connection.settimeout(ANSWER_WITHIN_S)

@@ -15,26 +15,27 @@ from urllib.request import urlopen
 
 from yaim.dcs.etcd.access import EtcdAccess
 from yaim.lab.certificates import Authority, Certificate
+from yaim.lab.links import put_address
 from yaim.lab.namespaces import LabError, Namespace, run
 from yaim.lab.network import MANAGEMENT, PEERS, Cables
 from yaim.lab.relay import Relay
 from yaim.lab.wait import wait_until
 
 FIRST_ADDRESS = ip_address("198.51.100.1")
-"""Of the first member, for clients; the others follow it."""
+"""The first member's address for clients. Those of the others follow it."""
 FIRST_PEER_ADDRESS = ip_address("203.0.113.1")
 FIRST_RELAY_ADDRESS = ip_address("198.51.100.101")
 CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
 ANSWER_WITHIN_S = 20.0
 STOP_WITHIN_S = 20.0
 METRICS_WITHIN_S = 0.5
-"""Of a look that is repeated."""
+"""How long a look that is repeated waits for an answer."""
 
 ELECTED_AT_ONCE = ("--heartbeat-interval=10", "--election-timeout=100")
-"""Of one that is alone: by default it waits a second before it elects itself."""
+"""Options of a member that is alone: by default it waits a second before it elects itself."""
 
 USER = "yaim"
-"""Whom the nodes are to etcd."""
+"""The user that the nodes are to etcd."""
 ACCOUNTS = """\
 etcdctl user add root --interactive=false < root.password
 etcdctl user grant-role root root
@@ -44,27 +45,27 @@ etcdctl user add yaim --interactive=false < etcd.password
 etcdctl user grant-role yaim yaim
 etcdctl auth enable
 """
-"""As docs/etcd.md gives them."""
+"""Commands as docs/etcd.md gives them."""
 CHANGE_PASSWORD = "etcdctl user passwd yaim --interactive=false < etcd.password\n"
-"""Likewise."""
+"""A command as docs/etcd.md gives it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdPlan:
     members: int = 1
     is_secured: bool = False
-    """TLS with client certificates; and users, of whom the nodes' may use the cluster's keys
-    only."""
+    """Whether there are TLS with client certificates and users. The nodes' user may use the
+    cluster's keys only."""
     token_life_s: int | None = None
-    """With users: each token ends after so long, used or not."""
+    """If there are users, how long each token lasts, used or not."""
     options: tuple[str, ...] = ()
-    """Further ones for every member's command line."""
+    """Further options for every member's command line."""
     has_relays: bool = False
-    """Nodes reach each member through one."""
+    """Whether nodes reach each member through a relay."""
 
 
 class EtcdMember:
-    """One process of the cluster; what it has stored outlives it."""
+    """A member of the cluster: one process, which what it has stored outlives."""
 
     def __init__(self, number: int, directory: Path) -> None:
         """`number`: from 0 on."""
@@ -72,11 +73,11 @@ class EtcdMember:
         self.address = str(FIRST_ADDRESS + number)
         self.peer_address = str(FIRST_PEER_ADDRESS + number)
         self.options: tuple[str, ...] = ()
-        """From its next start on."""
+        """Its options from its next start on."""
         self.namespace = Namespace.new()
         self.cables = Cables(self.namespace, self.name, (MANAGEMENT, PEERS))
         for address, network in ((self.address, MANAGEMENT), (self.peer_address, PEERS)):
-            self.namespace.run("ip", "addr", "add", f"{address}/24", "dev", network.interface)
+            put_address(f"{address}/24", network.interface, self.namespace)
         self._data = directory / self.name
         self._log_file = directory / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,7 +87,7 @@ class EtcdMember:
         return f"http://{self.peer_address}:{PEER_PORT}"
 
     def start(self) -> None:
-        """Also again, after `kill` or `stop`."""
+        """Starts it, also again after `kill` or `stop`. Raises LabError."""
         if shutil.which("etcd") is None:
             raise LabError("there is no etcd on this machine: apt-get install etcd-server")
         own = (f"--name={self.name}", f"--data-dir={self._data}")
@@ -98,13 +99,13 @@ class EtcdMember:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """SIGTERM, and wait."""
+        """Sends SIGTERM, and waits."""
         self._signal(signal.SIGTERM)
         if self._process is not None:
             self._process.wait(STOP_WITHIN_S)
 
     def kill(self) -> None:
-        """SIGKILL, also if it is frozen or has ended."""
+        """Sends SIGKILL, also if it is frozen or has ended."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -121,18 +122,18 @@ class EtcdMember:
         self._process.send_signal(number)
 
     def cut_from_peers(self) -> None:
-        """Clients still reach it."""
+        """Cuts it off from the other members. Clients still reach it."""
         self.cables.cut([PEERS])
 
     def connect(self) -> None:
         self.cables.connect()
 
     def wipe(self) -> None:
-        """All that it has stored. It must not be running."""
+        """Deletes all that it has stored. It must not be running."""
         shutil.rmtree(self._data, ignore_errors=True)
 
     def metrics(self, within_s: float = ANSWER_WITHIN_S) -> dict[str, float]:
-        """What it counts, by name with labels. Raises LabError if it does not answer."""
+        """What it counts, by name and labels. Raises LabError if it does not answer."""
         try:
             url = f"http://{self.address}:{METRICS_PORT}/metrics"
             with urlopen(url, timeout=within_s) as answer:
@@ -150,7 +151,7 @@ class EtcdMember:
 
     @property
     def is_leader(self) -> bool:
-        """As it sees it itself: one that is cut off may be wrong for a moment."""
+        """Whether it takes itself for the leader: one that is cut off may be wrong for a moment."""
         return self._tells("etcd_server_is_leader")
 
     @property
@@ -167,7 +168,7 @@ class EtcdMember:
 
 
 class EtcdCluster:
-    """Gone when it is closed."""
+    """The members together. They are gone when this is closed."""
 
     def __init__(self, plan: EtcdPlan, directory: Path) -> None:
         """`directory`: others than root must not be able to read what is in it."""
@@ -195,7 +196,7 @@ class EtcdCluster:
     # --- starting ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Until it answers, and knows its users."""
+        """Starts all members, and waits until they answer and know their users."""
         for member in self.members:
             self._set_options(member)
             member.start()
@@ -206,14 +207,14 @@ class EtcdCluster:
             for number, member in enumerate(self.members):
                 address = str(FIRST_RELAY_ADDRESS + number)
                 log_file = self._directory / f"relay{number + 1}.log"
-                run(("ip", "addr", "add", f"{address}/24", "dev", MANAGEMENT.bridge))
+                put_address(f"{address}/24", MANAGEMENT.bridge)
                 relay = Relay(address, member.address, CLIENT_PORT, log_file)
                 self.relays.append(relay)
                 self._stack.callback(relay.close)
 
     def found_anew(self, token: str | None = None) -> None:
-        """Without its data: all that was in it is gone, and its revisions begin at 1. With another
-        token it is another cluster, as its id tells, at the same addresses."""
+        """Starts it without its data: all that was in it is gone, and its revisions begin at 1.
+        With another token it is another cluster, as its id tells, at the same addresses."""
         self._token = token or self._token
         for member in self.members:
             member.kill()
@@ -257,14 +258,16 @@ class EtcdCluster:
         return all(member.is_running and member.has_leader for member in self.members)
 
     def restart_one_by_one(self) -> None:
-        """With SIGTERM, as for an upgrade; the leader last. Each has to be well before the next."""
+        """Restarts the members with SIGTERM, as for an upgrade; the leader last. All have to be
+        well before the next one."""
         for member in (*self.followers(), self.leader()):
             member.stop()
             member.start()
             wait_until(self.is_well, ANSWER_WITHIN_S, "etcd to be well", self.logs)
 
     def leader(self) -> EtcdMember:
-        """Waits for one. Raises LabError if there is none, or it does not answer."""
+        """The leader, for which it waits. Raises LabError if there is none, or it does not
+        answer."""
         found: list[EtcdMember] = []
 
         def is_found() -> bool:
@@ -285,15 +288,15 @@ class EtcdCluster:
 
     @property
     def urls(self) -> list[str]:
-        """Of the members themselves."""
+        """The URLs of the members themselves."""
         return [self._url(member.address) for member in self.members]
 
     def endpoints(self) -> list[str]:
-        """For nodes."""
+        """The URLs for nodes."""
         return [self._url(relay.address) for relay in self.relays] or self.urls
 
     def access(self) -> EtcdAccess:
-        """The admin's."""
+        """The admin's access."""
         if not self.plan.is_secured:
             return EtcdAccess(tuple(self.urls))
         admin = self._certificates["admin"]
@@ -307,8 +310,9 @@ class EtcdCluster:
         )
 
     def shell(self, commands: str, *, as_root: bool = True, at: EtcdMember | None = None) -> str:
-        """Standard output of what an admin would type: etcdctl finds its way in the environment,
-        etcd.password is what the nodes are to use. Raises LabError if a command fails."""
+        """Runs what an admin would type, and returns its standard output. etcdctl finds its options
+        in the environment; etcd.password is what the nodes are to use. Raises LabError if a command
+        fails."""
         urls = self.urls if at is None else [self._url(at.address)]
         environment = {
             "PATH": os.environ["PATH"],
@@ -345,7 +349,7 @@ class EtcdCluster:
                 run(command.split(), cwd=self._directory)
 
     def _addresses_of(self, member: EtcdMember) -> list[str]:
-        """The relay's, too."""
+        """The addresses of a member and of its relay."""
         number = self.members.index(member)
         return [member.address, str(FIRST_RELAY_ADDRESS + number)]
 
@@ -353,12 +357,12 @@ class EtcdCluster:
         return Authority(self._directory, name)
 
     def trust(self, *authorities: Authority) -> None:
-        """What members trust from their next start on, the admin at once, a node when it is
-        equipped."""
+        """Sets the CAs that members trust from their next start on, the admin at once, a node when
+        it is equipped."""
         self._trusted.write_text("".join(each.cert.read_text() for each in authorities))
 
     def certify_by(self, authority: Authority) -> None:
-        """New certificates: for the members from their next start on, for the admin at once, for a
+        """Makes new certificates. Members use them from their next start on, the admin at once, a
         node when it is equipped."""
         self.authority = authority
         suffix = authority.cert.stem
@@ -377,13 +381,13 @@ class EtcdCluster:
         )
 
     def set_password(self, whose: str, password: str) -> None:
-        """`etcd`: the nodes', when it is given to them; `root`. In the file, not in etcd. etcdctl
-        takes no more than the first word of it."""
+        """Sets a password in its file, not in etcd. `whose`: `root`, or `etcd` for the nodes, to
+        whom it is given when they are equipped. etcdctl takes no more than the first word of it."""
         (self._directory / f"{whose}.password").write_text(f"{password}\n")
 
     def equip(self, directory: Path, name: str, user: str) -> dict[str, object]:
-        """A node with all that it needs, in its directory, for the system's user alone; replaces
-        what is there, file by file. The keys for its yaim.yml."""
+        """Puts all that a node needs into its directory, for a user of the system alone; replaces
+        what is there, file by file. Returns the keys for the node's yaim.yml."""
         keys: dict[str, object] = {"dcs-endpoints": self.endpoints()}
         if not self.plan.is_secured:
             return keys
@@ -417,7 +421,7 @@ class EtcdCluster:
 
 
 def put_in_place(file: Path, text: str, user: str) -> None:
-    """By renaming: whoever reads it gets the old or the new one as a whole."""
+    """Replaces a file by renaming: whoever reads it gets the old or the new one as a whole."""
     new = file.with_name(f"{file.name}.new")
     new.touch(mode=0o600)
     new.write_text(text)

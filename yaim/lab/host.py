@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HELPER_USER = "daemon"
-"""Not the coordinator's, and there on every host."""
+"""The helper's user: not the coordinator's, and there on every host."""
 BROKEN = "broken"
 """While this file is in its directory, the node's service fails."""
 
@@ -40,11 +40,9 @@ def main(name: str, directory: Path, user: str) -> None:
 
 
 def open_up(needed: set[Path]) -> None:
-    """Let unprivileged users reach yaim's code where it is: in root's home, say.
-
-    A directory on the way that is closed to others is covered, in this process's mount namespace
-    only, by an empty one that is open, in which nothing but what is needed is mounted again.
-    """
+    """Lets unprivileged users reach yaim's code where it is: in root's home, say. A directory on
+    the way that is closed to others is covered, in this process's mount namespace only, by an empty
+    one that is open, in which nothing but what is needed is mounted again."""
     present = sorted(path.resolve() for path in needed if path.is_dir())
     covered: dict[Path, list[tuple[Path, int]]] = {}
     for path in present:

@@ -1,4 +1,8 @@
-"""Network namespaces without names, and running programs in them."""
+"""Network namespaces without names, and running programs in them.
+
+What is in a namespace, links and addresses, is yaim/lab/links.py's. Debian's python3-pyroute2 is
+imported when the first namespace is set up.
+"""
 
 import ctypes
 import os
@@ -10,24 +14,21 @@ from typing import IO, Any
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+_OWN = Path("/proc/thread-self/ns/net")
+_LOOPBACK = 1
+"""The index that the loopback has in every network namespace."""
 _is_private: list[bool] = []
-"""Not empty: this process has left the network namespace that it was started in."""
+"""It has an element once this process has left the network namespace that it was started in."""
 
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
-"""In front of a command: the kernel kills it when the thread that started it ends."""
+"""What stands in front of a command: the kernel kills it when the thread that started it ends."""
 
-
-_SET_UP = (
-    "sh",
-    "-c",
-    "cd /proc/sys/net/ipv4/conf && for each in accept_local arp_announce arp_filter arp_ignore\\\n"
-    "    arp_notify forwarding rp_filter; do\n"
-    "    echo 0 >all/$each; echo 0 >default/$each\n"
-    "done 2>/dev/null # is read-only in some containers\n"
-    "exec ip link set lo up",
+_SETTINGS = (
+    *("accept_local", "arp_announce", "arp_filter", "arp_ignore", "arp_notify", "forwarding"),
+    "rp_filter",
 )
-"""In a new network namespace. IPv4's settings are a copy of the host's there, which may be a router
-or set up for keepalived; from here on they are what the kernel's are by default."""
+"""IPv4's settings, which are 0 by default. In a new network namespace they are a copy of those of
+the host, which may be a router or set up for keepalived."""
 
 
 class LabError(Exception):
@@ -35,7 +36,7 @@ class LabError(Exception):
 
 
 def run(command: Sequence[str], **options: Any) -> str:
-    """Standard output of a command. Raises LabError if it fails."""
+    """Returns the standard output of a command. Raises LabError if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, **options)
     if done.returncode:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
@@ -43,13 +44,13 @@ def run(command: Sequence[str], **options: Any) -> str:
 
 
 def enter_private_network() -> None:
-    """Move this process into a new network namespace, unless it was moved before. To be called
+    """Moves this process into a new network namespace, unless it was moved before. To be called
     before there are other threads: they would stay where they are."""
     if _is_private:
         return
     _check(_libc.unshare(_CLONE_NEWNET), "make a network namespace")
     _is_private.append(True)
-    run(_SET_UP)
+    _set_up()
 
 
 def is_in_private_network() -> bool:
@@ -57,41 +58,36 @@ def is_in_private_network() -> bool:
 
 
 class Namespace:
-    """A network namespace; gone when it is closed and no process is left in it."""
+    """A network namespace. It is gone when it is closed and no process is left in it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
     @classmethod
     def new(cls) -> "Namespace":
-        with subprocess.Popen(
-            (*DIES_WITH_US, "unshare", "--net", "cat"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as inside:
-            if inside.stdin is None or inside.stdout is None:
-                raise AssertionError
-            inside.stdin.write(b"\n")
-            inside.stdin.flush()
-            if inside.stdout.read(1) != b"\n":
-                raise LabError("cannot make a network namespace: is this root?")
-            made = cls(os.open(f"/proc/{inside.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        made.run(*_SET_UP)
-        return made
+        """Makes one. Raises LabError."""
+        with _OWN.open() as before:
+            _check(_libc.unshare(_CLONE_NEWNET), "make a network namespace")
+            try:
+                _set_up()
+                return cls(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC))
+            finally:
+                _check(_libc.setns(before.fileno(), _CLONE_NEWNET), "leave a network namespace")
 
     @property
     def path(self) -> str:
-        """For programs that are started with `pass_fds=(fd,)`."""
+        """Its path for programs that are started with `pass_fds=(fd,)`."""
         return f"/proc/self/fd/{self.fd}"
 
     def run(self, *command: str) -> str:
-        """Standard output of a command in the namespace. Raises LabError if it fails."""
+        """Returns the standard output of a command in the namespace. Raises LabError if it
+        fails."""
         return run(("nsenter", f"--net={self.path}", "--", *command), pass_fds=(self.fd,))
 
     def start(
         self, command: Sequence[str], log: IO[bytes], *, pass_fds: Sequence[int] = ()
     ) -> subprocess.Popen[bytes]:
-        """A process in the namespace, which ends with this one."""
+        """Starts a process in the namespace, which ends with this one."""
         return subprocess.Popen(
             (*DIES_WITH_US, "nsenter", f"--net={self.path}", "--", *command),
             pass_fds=(self.fd, *pass_fds),
@@ -102,8 +98,8 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Make this thread work in the namespace: sockets that it opens stay there."""
-        with Path("/proc/thread-self/ns/net").open() as before:
+        """Makes this thread work in the namespace. Sockets that it opens stay there."""
+        with _OWN.open() as before:
             _check(_libc.setns(self.fd, _CLONE_NEWNET), "enter a network namespace")
             try:
                 yield
@@ -112,6 +108,21 @@ class Namespace:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def _set_up() -> None:
+    """Gives the network namespace of this thread the kernel's own settings, and a loopback that is
+    up."""
+    for name in _SETTINGS:
+        for which in ("all", "default"):
+            try:
+                Path("/proc/sys/net/ipv4/conf", which, name).write_text("0\n")
+            except OSError:
+                pass  # it is read-only in some containers
+    from pyroute2 import IPRoute
+
+    with IPRoute() as kernel:
+        kernel.link("set", index=_LOOPBACK, state="up")
 
 
 def _check(result: int, what: str) -> None:

@@ -40,18 +40,18 @@ class Record:
     """Follows the observer's file as it grows."""
 
     def __init__(self, file: Path, addresses: frozenset[Address]) -> None:
-        """Other addresses, the nodes' own, are not followed."""
+        """`addresses`: those that are followed. Others, the nodes' own, are not."""
         self._file = file.open()
         self._addresses = {str(address): address for address in addresses}
         self._rest = ""
         self._sent = array("d")
         self._answered = {address: array("d") for address in addresses}
-        """When pings that were answered were sent, in order."""
+        """When the pings that were answered were sent, in order."""
         self._is_there: dict[tuple[str, Address], bool] = {}
         self.changes: list[Change] = []
 
     def update(self) -> None:
-        """Read what has been written since."""
+        """Reads what has been written since the last time."""
         text = self._rest + self._file.read()
         lines = text.split("\n")
         self._rest = lines.pop()
@@ -66,14 +66,14 @@ class Record:
                 self._note(Change(at, words[0], self._addresses[words[1]], kind == "a"))
 
     def _note(self, change: Change) -> None:
-        """A new lifetime is told like a new address; only changes count."""
+        """Takes in a line. A new lifetime is told like a new address; only changes count."""
         key = change.node, change.address
         if self._is_there.get(key, False) is not change.is_there:
             self._is_there[key] = change.is_there
             self.changes.append(change)
 
     def holders(self) -> dict[Address, list[str]]:
-        """Address to the nodes that have it on an interface now."""
+        """The nodes that have each address on an interface now."""
         found: dict[Address, list[str]] = defaultdict(list)
         for (node, address), is_there in self._is_there.items():
             if is_there:
@@ -81,12 +81,12 @@ class Record:
         return found
 
     def answering(self, addresses: tuple[Address, ...], within_s: float = 0.5) -> int:
-        """How many of the addresses have answered a ping of late."""
+        """How many of the addresses have answered a recent ping."""
         since = self.last_sent_at() - within_s
         return sum(self.has_answered(address, since) for address in addresses)
 
     def has_answered(self, address: Address, since: float) -> bool:
-        """A ping that was sent since."""
+        """Whether the address has answered a ping that was sent since then."""
         answered = self._answered[address]
         return bool(answered) and answered[-1] >= since
 
@@ -94,27 +94,28 @@ class Record:
         return self._sent[-1] if self._sent else 0.0
 
     def silences(self, at_least_s: float, since: float, until: float) -> list[tuple[float, float]]:
-        """When no ping was sent for so long: the machine had no time for the client either."""
+        """The times when no ping was sent for so long: the machine had no time for the client
+        either."""
         start, end = bisect_left(self._sent, since), bisect_left(self._sent, until)
         pairs = zip(self._sent[start:end], self._sent[start + 1 : end], strict=False)
         return [(sent, later) for sent, later in pairs if later - sent >= at_least_s]
 
     def overlap_s(self, pool: set[Address], since: float, until: float) -> float:
-        """Seconds, summed over the addresses, that each was on more nodes than one."""
+        """The seconds, summed over the addresses, that each was on more nodes than one."""
         return sum(spell.length_s for spell in self.overlaps(pool, since, until))
 
     def overlaps(self, pool: set[Address], since: float, until: float) -> list[Spell]:
-        """When an address was on more nodes than one."""
+        """The times when an address was on more nodes than one."""
         return self._spells(pool, since, until, lambda holders: holders > 1)
 
     def uncovered(self, pool: set[Address], since: float, until: float) -> list[Spell]:
-        """When an address was on no node."""
+        """The times when an address was on no node."""
         return self._spells(pool, since, until, lambda holders: holders == 0)
 
     def _spells(
         self, pool: set[Address], since: float, until: float, is_so: Callable[[int], bool]
     ) -> list[Spell]:
-        """When that was so of the number of an address's holders; parts of no length are left
+        """The times when the number of an address's holders was such; parts of no length are left
         out."""
         holders: dict[Address, set[str]] = {address: set() for address in pool}
         begun = dict.fromkeys(pool, 0.0) if is_so(0) else {}
@@ -143,10 +144,10 @@ class Record:
         return max((gap.length_s for gap in self.gaps(address, since, until)), default=0.0)
 
     def gaps(self, address: Address, since: float, until: float) -> Iterator[Spell]:
-        """When the client got no answer: from the last ping that was answered to the next one, if
-        pings in between were lost. A gap counts if a ping of it was sent in the time asked about;
-        without any answer at its end it lasts to the end. Of the very last ping the answer may be
-        on its way: it does not count."""
+        """The times when the client got no answer: from the last ping that was answered to the next
+        one, if pings in between were lost. A gap counts if a ping of it was sent in the time asked
+        about; without any answer at its end it lasts to the end. The very last ping does not count:
+        its answer may be on its way."""
         answered: Sequence[float] = self._answered[address]
         at = bisect_left(self._sent, since)
         end = min(bisect_left(self._sent, until), len(self._sent) - 1)

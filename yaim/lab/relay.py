@@ -22,7 +22,7 @@ _WAYS = ("there", "back")
 
 
 class Relay:
-    """The process, from outside. In the lab's own network namespace."""
+    """The relay's process, as the lab sees it. It is in the lab's own network namespace."""
 
     def __init__(self, address: str, target: str, port: int, log_file: Path) -> None:
         self.address = address
@@ -41,7 +41,7 @@ class Relay:
         self._order(f"delay {there_s} {back_s}")
 
     def swallow(self, ways: Iterable[str] = _WAYS) -> None:
-        """What is sent `there`, to the member, or `back` from it."""
+        """Swallows what is sent `there`, to the member, or `back` from it."""
         self._order(f"swallow {' '.join(ways)}")
 
     def restore(self) -> None:
@@ -69,14 +69,14 @@ class Relay:
 
 
 class _Server:
-    """In the process."""
+    """The relay, within its process."""
 
     def __init__(self, target: str, port: int) -> None:
         self._target, self._port = target, port
         self._delay_s = dict.fromkeys(_WAYS, 0.0)
         self._swallowed: set[str] = set()
         self._robbed: set[asyncio.StreamWriter] = set()
-        """Ends of connections that something was taken from."""
+        """The ends of the connections that something was taken from."""
 
     def obey(self, order: str) -> None:
         word, *words = order.split()
@@ -115,7 +115,8 @@ class _Server:
         sink: asyncio.StreamWriter,
         ends: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
     ) -> None:
-        """Until the source ends; its end is passed on likewise. If it is swallowed, for ever."""
+        """Passes bytes on until the source ends, and passes its end on; if that is swallowed, goes
+        on for ever."""
         loop = asyncio.get_running_loop()
         last_due = 0.0
         try:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from yaim.core.model import Address
-from yaim.lab.cluster import Lab, LabNode, LabPlan, even_counts, pool_of
+from yaim.lab.cluster import Lab
 from yaim.lab.namespaces import LabError
+from yaim.lab.node import LabNode
+from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.table import Screen, lines
 
 SETTLE_WITHIN_S = 20.0
@@ -20,10 +22,10 @@ class Scene:
 
     text: str
     settled_s: float
-    """Until the addresses were where they belong."""
+    """How long it took until the addresses were where they belong."""
     moves: int
     gap_s: float | None
-    """The longest that an address did not answer; None where that means nothing."""
+    """The longest time that an address did not answer; None where that means nothing."""
     overlap_s: float
 
 
@@ -34,7 +36,7 @@ class Story:
         self._scenes: list[Scene] = []
 
     def play(self) -> None:
-        """Raises LabError if the addresses do not get to where they belong."""
+        """Plays all scenes. Raises LabError if the addresses do not get to where they belong."""
         lab = self._lab
         n1, n2, n3, *_ = lab.nodes.values()
         pool, joining = lab.plan.pool, lab.plan.others[0]
@@ -77,7 +79,7 @@ class Story:
         *,
         gap: bool = True,
     ) -> None:
-        """Let it happen, wait until exactly these nodes share these addresses, look on."""
+        """Lets it happen, waits until exactly these nodes share these addresses, and looks on."""
         lab = self._lab
         self._screen.say(f"\n> {text}")
         since = time.monotonic()
@@ -131,7 +133,7 @@ class Story:
 
 
 def play(nodes: int, addresses: int) -> int:
-    """The exit status."""
+    """Plays the story and shows it. Returns the exit status."""
     *pool, joining = pool_of(addresses + 1)
     screen = Screen()
     screen.say("building the lab: a bridge, etcd, network namespaces ...")

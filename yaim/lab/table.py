@@ -2,7 +2,8 @@
 
 import sys
 
-from yaim.lab.cluster import Lab, LabNode
+from yaim.lab.cluster import Lab
+from yaim.lab.node import LabNode
 
 
 def lines(lab: Lab) -> list[str]:
@@ -36,7 +37,7 @@ class Screen:
         self._drawn: list[str] = []
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Shows a line that stays."""
         self._erase()
         print(text, flush=True)
 
@@ -48,7 +49,7 @@ class Screen:
         self._drawn = rows
 
     def keep(self) -> None:
-        """What is drawn now stays, too."""
+        """Lets what is drawn now stay, too."""
         self._drawn = []
 
     def _erase(self) -> None:

@@ -12,7 +12,7 @@ def wait_until(
     what: str,
     explain: Callable[[], str] = lambda: "",
 ) -> None:
-    """Raises LabError when the time is over."""
+    """Waits until this is so. Raises LabError when the time is over."""
     give_up_at = time.monotonic() + within_s
     while not is_so():
         if time.monotonic() >= give_up_at:

@@ -13,7 +13,8 @@ import pytest
 from tests.certificates import Certificates
 from tests.dcs.etcd.conftest import EtcdServer
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError
-from yaim.dcs.etcd.client import LOGIN_REFRESH_S, EtcdClient
+from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.login import LOGIN_REFRESH_S
 from yaim.lab.wait import wait_until
 
 PREFIX = "/service/yaim/"
@@ -128,7 +129,7 @@ def test_a_restart_of_etcd_which_forgets_tokens_is_survived(
 def test_a_password_that_is_changed_in_its_file_first_costs_nothing(
     secured: EtcdServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yaim.dcs.etcd.client.LOGIN_REFRESH_S", 20 * LOGIN_REFRESH_S)
+    monkeypatch.setattr("yaim.dcs.etcd.login.LOGIN_REFRESH_S", 20 * LOGIN_REFRESH_S)
     file = tmp_path / "password"
     file.write_text("secret\n")
     client = EtcdClient(EtcdAccess((secured.url,), user="yaim", password_file=file), TIMEOUT_S)

@@ -2,29 +2,25 @@
 
 import os
 import ssl
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.certificates import Certificates
+from tests.certificates import EC_KEY, RSA_KEY, WEAK_RSA_KEY, Certificates
 from yaim.dcs.etcd.access import EtcdAccess, read_secrets
 from yaim.dcs.etcd.certificates import (
+    MAX_BYTES,
     Certificate,
-    Expiry,
     TlsFileError,
     certificates_in,
     check_secrets,
     client_context,
-    ending,
     expiries,
     faults,
-    read_certificate,
-    warnings_of,
+    read_certificates,
 )
-from yaim.lab.certificates import EC_KEY, RSA_KEY, WEAK_RSA_KEY
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -220,40 +216,6 @@ def test_without_files_nothing_ends(access: EtcdAccess) -> None:
     assert expiries(plain, read_secrets(plain)) == ()
 
 
-def at(what: str, **left: float) -> Expiry:
-    return Expiry(what, "db1", NOW + timedelta(**left))
-
-
-@pytest.mark.parametrize(
-    ("left", "text"),
-    [
-        (timedelta(days=12, hours=23), "expires in 12 days (2026-12-05)"),
-        (timedelta(days=29, hours=23), "expires in 29 days (2026-12-22)"),
-        (timedelta(days=1), "expires in 1 day (2026-11-23)"),
-        (timedelta(hours=23), "expires in less than a day (2026-11-23)"),
-        (timedelta(0), "expires in less than a day (2026-11-22)"),
-        (timedelta(seconds=-1), "has expired (2026-11-22)"),
-        (timedelta(days=-400), "has expired (2025-10-18)"),
-    ],
-)
-def test_what_ends_within_30_days_is_warned_of(left: timedelta, text: str) -> None:
-    found = Expiry("etcd-cert-file /etc/db1.pem", "db1", NOW + left)
-    assert warnings_of([found], NOW) == [f"etcd-cert-file /etc/db1.pem (db1): {text}"]
-
-
-def test_what_lasts_is_not_warned_of() -> None:
-    assert warnings_of([at("x", days=30)], NOW) == []
-
-
-def test_an_old_ca_beside_one_that_lasts_is_not_warned_of() -> None:
-    old, new, soon = at("ca", days=-1), at("ca", days=99), at("ca", days=3)
-    within = timedelta(days=7)
-    assert ending([old, new], NOW, within) == []
-    assert ending([old, at("cert", days=99)], NOW, within) == [old]
-    assert ending([old, soon], NOW, within) == [old, soon]
-    assert ending([soon, new], NOW, within) == [soon]
-
-
 # --- reading certificates ------------------------------------------------------------------------
 
 
@@ -296,24 +258,60 @@ def test_validity_is_told_in_words() -> None:
     assert certificate.why_not_valid(NOW - day) == early
 
 
-def test_what_is_no_certificate_is_refused_however_it_is_broken(certificates: Certificates) -> None:
-    der = ssl.PEM_cert_to_DER_cert(certificates.leaf.read_text())
-    assert read_certificate(der).subject == "yaim test leaf"
-    changes: list[Callable[[int], bytes]] = [
-        lambda at: der[:at],
-        lambda at: der[:at] + b"\xff" + der[at + 1 :],
-        lambda at: der[:at] + b"\x80" + der[at + 1 :],
-        lambda at: der[:at] + b"\0" + der[at + 1 :],
+# --- the process that reads them -----------------------------------------------------------------
+
+
+def test_what_is_no_certificate_is_left_out_and_the_others_stay_in_order(
+    certificates: Certificates,
+) -> None:
+    """Whoever sends it."""
+    leaf, ca = (
+        ssl.PEM_cert_to_DER_cert(each.read_text()) for each in (certificates.leaf, certificates.ca)
+    )
+    found = read_certificates([b"", leaf, b"\x30\x82", leaf[:-1], leaf + b"\0", ca])
+    assert [each and each.subject for each in found] == [
+        *(None, "yaim test leaf", None, None, None, "yaim test ca"),
     ]
-    for change in changes:
-        for position in range(len(der)):
-            try:
-                read_certificate(change(position))
-            except ValueError:
-                continue
 
 
-def test_a_name_that_cannot_be_printed_does_no_harm(certificates: Certificates) -> None:
-    der = ssl.PEM_cert_to_DER_cert(certificates.leaf.read_text())
-    changed = der.replace(b"yaim test leaf", b"yaim\x1b[2J\nleaf\xff")
-    assert read_certificate(changed).subject == "yaim?[2J?leaf\N{REPLACEMENT CHARACTER}"
+def test_without_certificates_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    assert read_certificates([]) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("exec sleep 60", "timed out after 0.5 seconds"),
+        ("echo 'ImportError: no library' >&2; exit 1", "ImportError: no library"),
+        ("echo '{'", "Expecting property name"),
+        ("echo '[1]'", "not subscriptable"),
+        ("echo '[{}]'", "'subject'"),
+        ("echo '[null, null]'", "1 were asked for, 2 answered"),
+    ],
+)
+def test_a_process_that_fails_reads_none_and_that_is_told(
+    program: str,
+    why: str,
+    certificates: Certificates,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    instead = tmp_path / "python"
+    instead.write_text(f"#!/bin/sh\n{program}\n")
+    instead.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(instead))
+    monkeypatch.setattr("yaim.dcs.etcd.certificates.READ_WITHIN_S", 0.5)
+    assert certificates_in(certificates.leaf.read_bytes()) == []
+    (told,) = caplog.messages
+    assert told.startswith("certificates are not read: ")
+    assert why in told
+
+
+def test_more_bytes_than_a_bound_are_not_read_and_that_is_told(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaf = ssl.PEM_cert_to_DER_cert(certificates.leaf.read_text())
+    assert read_certificates([leaf, bytes(MAX_BYTES)]) == [None, None]
+    assert caplog.messages == [f"certificates are not read: there are more than {MAX_BYTES} bytes"]

@@ -49,14 +49,14 @@ from yaim.core.model import (
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.keys import MAX_BYTES, Keys
+from yaim.dcs.etcd.mirror import WATCH_LATE_S
 from yaim.dcs.etcd.store import (
-    MAX_OPS,
     VIEW_EVERY_S,
     VIEWS_AT_ONCE,
-    WATCH_LATE_S,
     EtcdAction,
     EtcdStore,
 )
+from yaim.dcs.etcd.transactions import MAX_OPS
 from yaim.host.boottime import boottime
 from yaim.lab.wait import wait_until
 

@@ -1,4 +1,5 @@
-"""Where etcd is and how to get in; the files for that, read anew whenever asked."""
+"""Where etcd is and what it takes to get in. Reads the files for that anew whenever it is asked;
+never asks etcd."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +9,8 @@ from yaim.host.password_file import PasswordFileError, read_password
 
 
 class EtcdError(Exception):
-    """etcd could not be reached, did not answer in time, or refused. Says which endpoint, or which
-    file."""
+    """etcd could not be reached, did not answer in time, or refused; or a file is wrong. The text
+    names the endpoint or the file."""
 
 
 class EtcdUnreachable(EtcdError):
@@ -18,12 +19,12 @@ class EtcdUnreachable(EtcdError):
     def __init__(self, complaints: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{each}: {why}" for each, why in complaints.items()))
         self.complaints = complaints
-        """Endpoint to what is wrong with it."""
+        """What is wrong with each endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdAccess:
-    """As the configuration says it."""
+    """The part of the configuration that tells where etcd is and how to get in."""
 
     endpoints: tuple[str, ...]
     """URLs, http or https, with a port."""
@@ -38,7 +39,7 @@ class EtcdAccess:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What the files of an EtcdAccess hold."""
+    """What the files of an EtcdAccess held when they were read."""
 
     password: str | None = field(default=None, repr=False)
     ca: bytes | None = None
@@ -46,8 +47,16 @@ class Secrets:
     key: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """All that it takes to get in."""
+
+    access: EtcdAccess
+    secrets: Secrets
+
+
 def read_secrets(access: EtcdAccess) -> Secrets:
-    """Raises EtcdError that names the file."""
+    """Reads the files. Raises EtcdError that names the file."""
     password = access.password
     if access.password_file is not None:
         try:

@@ -13,9 +13,10 @@ from yaim.core.deadline import LONGEST_LEAST_TTL_S
 from yaim.text import printable
 
 MAX_REVISION = 2**63 - 2
-"""The last from which on there is another one to watch from."""
+"""The last revision after which there is another one to watch from."""
 TOKEN_AT_MOST = 4096
-"""A signed one (JWT) has some 800 characters; gRPC takes 8192 of metadata in all."""
+"""The longest token. A signed one (JWT) has some 800 characters; gRPC takes 8192 of metadata in
+all."""
 
 
 def faulty_header(answer: Any) -> str | None:
@@ -103,8 +104,8 @@ def faulty_changes(answer: Any, start: bytes, end: bytes, since: int) -> str | N
 
 
 def is_token(text: str) -> bool:
-    """Whether gRPC could send it along (printable ASCII in metadata), and it is no longer than etcd
-    makes any."""
+    """Whether gRPC could send this as a token (printable ASCII in metadata), and it is no longer
+    than etcd makes any."""
     return 0 < len(text) <= TOKEN_AT_MOST and text.isascii() and text.isprintable()
 
 

@@ -4,25 +4,40 @@ Works on what the files held when they were read (Secrets), never on the files: 
 at any time, one after the other. A key that does not belong to its certificate can be such a moment
 and does not last then; reading both anew is what helps.
 
-Dates and names are taken out of the certificates by hand (RFC 5280 section 4.1, X.690 for DER): the
-public part of Python's ssl tells them of verified peers only, and so of nothing that has expired.
+Python's ssl tells dates and names of verified peers only, and so of nothing that has expired. A
+short process of its own reads them (x509.py), with the library `cryptography`. The coordinator
+never loads that: it takes 8 MB, and bytes that a stranger has sent are better read elsewhere.
 """
 
 import base64
+import json
+import logging
 import os
 import re
 import ssl
-from collections.abc import Iterable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError, Secrets
+from yaim.dcs.etcd.expiry import Expiry
 from yaim.text import printable
 
-WARN_WITHIN = timedelta(days=30)
+logger = logging.getLogger(__name__)
+
+READ_WITHIN_S = 10.0
+"""How long the process that reads certificates may take: a tenth of a second, if the host is not
+busy."""
+MAX_BYTES = 4 * 1024 * 1024
+"""The most that is read at once. All CAs that a Debian trusts have 0.2 MB."""
+_PEM_CERTIFICATE = re.compile(
+    rb"-----BEGIN (X509 |)CERTIFICATE-----(.*?)-----END \1CERTIFICATE-----", re.DOTALL
+)
 
 
 class TlsFileError(EtcdError):
@@ -38,15 +53,15 @@ class TlsFileError(EtcdError):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What people want to know of one. Names may hold anything that can be printed."""
+    """What people want to know of a certificate. Names may hold anything that can be printed."""
 
     subject: str
-    """The common name; all there is, where that is missing."""
+    """The common name; all parts of the name, where that is missing."""
     issuer: str
     not_before: datetime
     not_after: datetime
     hosts: tuple[str, ...]
-    """DNS names and IP addresses that it is for."""
+    """The DNS names and IP addresses that it is for."""
 
     def why_not_valid(self, now: datetime) -> str | None:
         if now > self.not_after:
@@ -56,26 +71,11 @@ class Certificate:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
-    """When a certificate ends."""
-
-    what: str
-    """Key and path of the file that it is in, or the endpoint that has shown it."""
-    subject: str
-    not_after: datetime
-    """UTC."""
-
-    def days_left(self, now: datetime) -> int:
-        """Whole days; less than 0 once it has expired."""
-        return (self.not_after - now) // timedelta(days=1)
-
-
 # --- whether the files can be used ---------------------------------------------------------
 
 
 def check_secrets(access: EtcdAccess, secrets: Secrets) -> None:
-    """Raises TlsFileError, the first of `faults`."""
+    """Raises the first of `faults`, a TlsFileError."""
     for fault in faults(access, secrets):
         raise fault
 
@@ -107,7 +107,7 @@ def faults(access: EtcdAccess, secrets: Secrets) -> Iterator[TlsFileError]:
 
 
 def client_context(access: EtcdAccess, secrets: Secrets) -> ssl.SSLContext:
-    """Trusts and shows what gRPC would. Raises TlsFileError."""
+    """A context that trusts and shows what gRPC would. Raises TlsFileError."""
     check_secrets(access, secrets)
     context = _context()
     if secrets.ca is None:
@@ -120,7 +120,7 @@ def client_context(access: EtcdAccess, secrets: Secrets) -> ssl.SSLContext:
 
 
 def _context() -> ssl.SSLContext:
-    """As lenient as gRPC's, whatever the host's OpenSSL and Python are set to."""
+    """A context as lenient as gRPC's, whatever the host's OpenSSL and Python are set to."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -141,7 +141,8 @@ def _certificate_faults(key: str, path: Path, content: bytes) -> Iterator[TlsFil
 
 
 def _key_fault(content: bytes) -> str | None:
-    """What is expected instead, as far as it shows without the certificate."""
+    """What is expected in place of this key, as far as it shows without the certificate; None if
+    nothing is wrong."""
     if b"PRIVATE KEY-----" not in content:
         return "a private key in PEM form (-----BEGIN PRIVATE KEY-----), found none"
     if b"ENCRYPTED" in content:
@@ -150,8 +151,10 @@ def _key_fault(content: bytes) -> str | None:
 
 
 def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
-    """Raises ssl.SSLError, or EtcdError if it cannot be tried here. Python's function wants paths;
-    the content does not leave memory for that. With a password given, it asks nobody for one."""
+    """Loads a certificate with its key. Raises ssl.SSLError, or EtcdError if that cannot be tried.
+
+    Python's function wants paths; the content does not leave memory for that. Because a password is
+    given, it asks nobody for one."""
     try:
         with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
             context.load_cert_chain(cert_path, key_path, password="")
@@ -172,7 +175,8 @@ def _in_memory(content: bytes) -> Iterator[str]:
 
 
 def _ascii(pem: bytes) -> str:
-    """What stands around the certificates may be in any language."""
+    """The content without what is not ASCII: texts around the certificates may be in any
+    language."""
     return pem.decode("ascii", "ignore")
 
 
@@ -180,124 +184,70 @@ def _ascii(pem: bytes) -> str:
 
 
 def expiries(access: EtcdAccess, secrets: Secrets) -> tuple[Expiry, ...]:
-    """Of each CA certificate and of the client's own. What cannot be read is left out."""
+    """The ends of each CA certificate and of the client's own one. What cannot be read is left
+    out."""
     in_ca = [(f"etcd-ca-file {access.ca_file}", each) for each in certificates_in(secrets.ca)]
     own = certificates_in(secrets.cert)[:1]
     in_cert = [(f"etcd-cert-file {access.cert_file}", each) for each in own]
     return tuple(Expiry(what, each.subject, each.not_after) for what, each in in_ca + in_cert)
 
 
-def ending(expiries: Iterable[Expiry], now: datetime, within: timedelta) -> list[Expiry]:
-    """Those that have ended, or will within that time. One that has ended is passed over if the
-    same place has another that lasts: an old CA beside the new one."""
-    all_of_them = list(expiries)
-    lasting = {each.what for each in all_of_them if each.not_after >= now + within}
-    return [
-        each
-        for each in all_of_them
-        if each.not_after < now + within and (each.not_after >= now or each.what not in lasting)
-    ]
-
-
-def warnings_of(expiries: Iterable[Expiry], now: datetime) -> list[str]:
-    """What ends within 30 days, as in `etcd-cert-file /etc/yaim/db1.pem (db1): expires in 12 days
-    (2026-12-04)`."""
-    return [
-        f"{each.what} ({each.subject}): {_when(each.days_left(now))} ({each.not_after:%Y-%m-%d})"
-        for each in ending(expiries, now, WARN_WITHIN)
-    ]
-
-
-def _when(days_left: int) -> str:
-    if days_left < 0:
-        return "has expired"
-    if days_left == 0:
-        return "expires in less than a day"
-    return f"expires in {days_left} day{'s' if days_left > 1 else ''}"
-
-
 # --- reading certificates ------------------------------------------------------------------
-
-_PEM_CERTIFICATE = re.compile(
-    rb"-----BEGIN (X509 |)CERTIFICATE-----(.*?)-----END \1CERTIFICATE-----", re.DOTALL
-)
-_COMMON_NAME = b"\x55\x04\x03"
-_SUBJECT_ALT_NAME = b"\x55\x1d\x11"
-_UTC_TIME = 0x17
-_VERSION, _EXTENSIONS = 0xA0, 0xA3
-_DNS_NAME, _IP_ADDRESS = 0x82, 0x87
 
 
 def certificates_in(pem: bytes | None) -> list[Certificate]:
-    """Those that can be read."""
-    found = []
+    """The certificates in a file's content that can be read."""
+    ders = []
     for match in _PEM_CERTIFICATE.finditer(pem or b""):
         try:
-            found.append(read_certificate(base64.b64decode(match[2])))
+            ders.append(base64.b64decode(match[2]))
         except ValueError:
             continue
+    return [each for each in read_certificates(ders) if each is not None]
+
+
+def read_certificates(ders: Sequence[bytes]) -> list[Certificate | None]:
+    """The certificates, each in DER, in the same order; None for one that cannot be read.
+
+    Has them read by a process of its own (x509.py), for which it waits READ_WITHIN_S at most. If
+    that process fails, which is logged, none can be read.
+    """
+    unread: list[Certificate | None] = [None] * len(ders)
+    if not ders:
+        return unread
+    if sum(map(len, ders)) > MAX_BYTES:
+        logger.warning("certificates are not read: there are more than %d bytes", MAX_BYTES)
+        return unread
+    asked = json.dumps([base64.b64encode(der).decode() for der in ders])
+    try:
+        done = subprocess.run(
+            (sys.executable, "-I", "-m", "yaim.dcs.etcd.x509"),
+            input=asked.encode(),
+            capture_output=True,
+            timeout=READ_WITHIN_S,
+            check=True,
+            cwd="/",
+        )
+        told = json.loads(done.stdout)
+        found = [None if each is None else _from_json(each) for each in told]
+        if len(found) != len(ders):
+            raise ValueError(f"{len(ders)} were asked for, {len(found)} answered")
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        logger.warning("certificates are not read: %s", printable(said) or error)
+        return unread
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError) as error:
+        logger.warning("certificates are not read: %s", error)
+        return unread
     return found
 
 
-def read_certificate(der: bytes) -> Certificate:
-    """Raises ValueError."""
-    ((_, signed),) = _elements(der)
-    (_, to_be_signed), *_ = _elements(signed)
-    parts = _elements(to_be_signed)
-    if parts and parts[0][0] == _VERSION:
-        parts = parts[1:]
-    _serial, _algorithm, (_, issuer), (_, validity), (_, subject), _key, *more = parts
-    not_before, not_after = (_time(*each) for each in _elements(validity))
-    hosts = [host for tag, content in more if tag == _EXTENSIONS for host in _hosts(content)]
-    return Certificate(_name(subject), _name(issuer), not_before, not_after, tuple(hosts))
-
-
-def _elements(der: bytes) -> list[tuple[int, bytes]]:
-    """Tag and content of what comes one after the other. Raises ValueError."""
-    found = []
-    while der:
-        if len(der) < 2 or der[0] & 0x1F == 0x1F or der[1] == 0x80:
-            raise ValueError("not as in certificates")
-        start, length = 2, der[1]
-        if length > 0x80:
-            start += length & 0x7F
-            length = int.from_bytes(der[2:start], "big")
-        if len(der) < start + length:
-            raise ValueError("shorter than it says")
-        found.append((der[0], der[start : start + length]))
-        der = der[start + length :]
-    return found
-
-
-def _time(tag: int, content: bytes) -> datetime:
-    text = content.decode("ascii")
-    if tag == _UTC_TIME:
-        text = ("19" if text >= "5" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
-
-
-def _name(rdns: bytes) -> str:
-    values = {}
-    for _, attributes in _elements(rdns):
-        for _, attribute in _elements(attributes):
-            (_, kind), (_, value) = _elements(attribute)
-            values[kind] = _text(value)
-    return values.get(_COMMON_NAME) or ", ".join(values.values()) or "no name"
-
-
-def _hosts(extensions: bytes) -> Iterator[str]:
-    ((_, listed),) = _elements(extensions)
-    for _, extension in _elements(listed):
-        (_, kind), *_, (_, value) = _elements(extension)
-        if kind != _SUBJECT_ALT_NAME:
-            continue
-        ((_, names),) = _elements(value)
-        for tag, name in _elements(names):
-            if tag == _DNS_NAME:
-                yield _text(name)
-            elif tag == _IP_ADDRESS:
-                yield str(ip_address(name))
-
-
-def _text(value: bytes) -> str:
-    return printable(value.decode("utf-8", "replace"), most=None)
+def _from_json(told: dict[str, Any]) -> Certificate:
+    """What x509.py has written. Raises KeyError, TypeError, ValueError if it is something else."""
+    return Certificate(
+        str(told["subject"]),
+        str(told["issuer"]),
+        datetime.fromisoformat(told["not_before"]),
+        datetime.fromisoformat(told["not_after"]),
+        tuple(map(str, told["hosts"])),
+    )

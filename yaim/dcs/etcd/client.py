@@ -1,18 +1,14 @@
-"""Requests to etcd, authenticated, in whatever way works.
+"""Requests to etcd: reads, writes, leases, watches, and the state of its endpoints.
 
 Uses the generated gRPC stubs of the etcd3 package, on channels of our own: that package's client
 knows one endpoint only, and its watcher spins when the endpoint is gone (python-etcd3 #258, #1227).
-
-How to get in (`EtcdAccess` and what its files hold) may change at any time: it is used once it has
-proved itself, and what was used before stays in use until then.
+How to get in is login.py's, and over which endpoint is endpoints.py's.
 """
 
-import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from time import monotonic
 from typing import Any
 
 import etcd3.etcdrpc as rpc
@@ -20,7 +16,7 @@ import grpc
 
 from yaim.core.deadline import LONGEST_LEAST_TTL_S
 from yaim.core.model import Boottime
-from yaim.dcs.etcd.access import EtcdAccess, EtcdError, EtcdUnreachable, read_secrets
+from yaim.dcs.etcd.access import Credentials, EtcdAccess, EtcdError, EtcdUnreachable
 from yaim.dcs.etcd.believable import (
     faulty_changes,
     faulty_header,
@@ -28,52 +24,37 @@ from yaim.dcs.etcd.believable import (
     faulty_lease,
     faulty_read,
     faulty_transaction,
-    is_token,
 )
-from yaim.dcs.etcd.certificates import check_secrets
 from yaim.dcs.etcd.connection import (
     ETCD_HAS_ANSWERED,
-    NO_TOKEN,
-    EtcdAuthIsOff,
     EtcdLeaseNotFound,
-    EtcdLoginFailed,
-    EtcdPermissionDenied,
-    EtcdTokenRefused,
     EtcdTooMuch,
-    Way,
     metadata_of,
     plain,
     shown,
     too_much,
 )
-from yaim.dcs.etcd.endpoints import KEEPS_LEASES, STATUS, Answer, Call, Endpoints
+from yaim.dcs.etcd.endpoints import KEEPS_LEASES, STATUS, Call, Endpoints
 from yaim.dcs.etcd.keys import MAX_BYTES, MAX_KEYS, KeyValue
+from yaim.dcs.etcd.login import Login
 from yaim.text import printable
 
-logger = logging.getLogger(__name__)
-
 PAGE = 16
-"""Keys that are asked for at once beyond those that were there before; twice as many with each
+"""So many keys are asked for at once beyond those that were there before; twice as many with each
 further page. etcd makes the whole of an answer before it sends it, also of one that is refused for
 its length: reads of 300 MiB cost it 24 GB."""
-LOGIN_REFRESH_S = 1.0
-"""How long a request whose password is refused waits for a new one to be found."""
-REFRESH_EVERY_S = 5.0
-REFRESH_PAUSE_S = 0.3
-"""At least, between two looks for another way in."""
-LOGIN_PATIENCE_S = 1.0
-"""The same as endpoints.PATIENCE_S for a password, which costs etcd some 0.1 s of a processor."""
 LONGEST_TTL_S = 3600
-"""Of a lease of which it is not known what was asked for: the longest ttl of yaim.yml."""
+"""The TTL of a lease of which it is not known what was asked for: the longest ttl of yaim.yml."""
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdLease:
     id: int
     ttl_s: int
-    """As granted; what a keepalive tells beyond that does not count."""
+    """The TTL as granted; what a keepalive tells beyond that does not count."""
     sent_at: Boottime
-    """Just before the request was sent that etcd has answered: the TTL counts from here."""
+    """The instant just before the request was sent that etcd has answered: the TTL counts from
+    here."""
 
 
 class EtcdClient:
@@ -85,43 +66,35 @@ class EtcdClient:
     ) -> None:
         """`cluster_memory_s`: for how long without an answer of it an etcd cluster is taken to be
         still there, so that no other one is used; three time-outs, unless given."""
-        self._access = access
-        """As it was asked for last."""
-        self._way_lock = threading.Lock()
-        self._complaint: tuple[Way, type[EtcdError]] | tuple[EtcdAccess, str] | None = None
-        """What was said last to be not in use, and the kind of reason: in which order endpoints
-        fail, and in which words, differs each time."""
         self.is_closed = threading.Event()
-        self._wants_refresh = threading.Event()
         self._endpoints = Endpoints(timeout_s, cluster_memory_s or 3 * timeout_s)
-        self._proof: Call | None = None
-        """What is read, in small: whoever may do that is in."""
-        self._token_lock = threading.Lock()
-        self._token: str | None = None
+        self._login = Login(access, self._endpoints, self.is_closed)
         self._granted: EtcdLease | None = None
-        """The last."""
+        """The lease that was granted last."""
         self._had_too_many = False
-        """At the last read."""
+        """Whether the last read had more than MAX_KEYS."""
         self._had_too_much = False
-        """There were so many bytes that no page is longer than PAGE."""
+        """Whether there were so many bytes that no page is longer than PAGE."""
         self._counts: dict[tuple[bytes, bytes], int] = {}
-        """How many keys there were in a range."""
+        """How many keys each range had at the last read."""
 
     # --- requests --------------------------------------------------------------------------
 
     def read_all(self, start: bytes, end: bytes) -> tuple[dict[bytes, KeyValue], int]:
-        """A linearizable read of a key range, with its revision. Raises EtcdError if there is more
-        than MAX_KEYS or MAX_BYTES."""
+        """Reads a key range, linearizable. Returns its keys and the revision. Raises EtcdError if
+        there is more than MAX_KEYS or MAX_BYTES."""
         return self.read_ranges((start, end))
 
     def read_ranges(self, *ranges: tuple[bytes, bytes]) -> tuple[dict[bytes, KeyValue], int]:
-        """The same of several, as of one revision; what is too much is that in all of them."""
+        """The same for several ranges, as of one revision. The bounds hold for all of them
+        together."""
         if self._had_too_many:
             # To read as many again and again would cost keepalives.
             self._require_room_for(sum(self._count(each) for each in ranges), ranges)
         start, end = ranges[0]
         in_small = rpc.RangeRequest(key=start, range_end=end, limit=1)
-        self._proof = Call(lambda c: c.range, in_small, is_repeatable=True)
+        # Whoever may read in small what is read is in.
+        self._login.prove_by(Call(lambda c: c.range, in_small, is_repeatable=True))
         pairs: dict[bytes, KeyValue] = {}
         revision = size = 0
         for range_ in ranges:
@@ -137,7 +110,7 @@ class EtcdClient:
         return pairs, revision
 
     def _pages(self, range_: tuple[bytes, bytes], revision: int) -> Iterator[Any]:
-        """All of a range, as of a revision; 0: of the present one, which is that of all pages."""
+        """Yields all of a range in pages, as of a revision; 0: the present one, for all pages."""
         (start, end), count = range_, 0
         most = PAGE + self._counts.get(range_, 0)
         while True:
@@ -160,7 +133,7 @@ class EtcdClient:
         """The first keys of a range, as of a revision."""
         start, end = range_
         request = rpc.RangeRequest(key=start, range_end=end, limit=most, revision=revision)
-        return self._call(
+        return self._login.call(
             Call(
                 lambda c: c.range,
                 request,
@@ -172,7 +145,7 @@ class EtcdClient:
     def _count(self, range_: tuple[bytes, bytes]) -> int:
         request = rpc.RangeRequest(key=range_[0], range_end=range_[1], count_only=True)
         call = Call(lambda c: c.range, request, is_repeatable=True, fault_of=faulty_header)
-        count: int = self._call(call).message.count
+        count: int = self._login.call(call).message.count
         return count
 
     def _require_room_for(self, keys: int, ranges: tuple[tuple[bytes, bytes], ...]) -> None:
@@ -181,18 +154,18 @@ class EtcdClient:
             raise EtcdError(_too_much(ranges, f"{MAX_KEYS} keys"))
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
-        """0: under no lease."""
+        """Puts a key; under no lease if `lease` is 0."""
         request = rpc.PutRequest(key=key, value=value, lease=lease)
-        self._call(Call(lambda c: c.put, request, fault_of=faulty_header))
+        self._login.call(Call(lambda c: c.put, request, fault_of=faulty_header))
 
     def delete(self, key: bytes) -> None:
         request = rpc.DeleteRangeRequest(key=key)
-        self._call(Call(lambda c: c.delete, request, fault_of=faulty_header))
+        self._login.call(Call(lambda c: c.delete, request, fault_of=faulty_header))
 
     def transact(self, request: Any) -> Any:
-        """A TxnRequest; its TxnResponse."""
+        """Sends a TxnRequest. Returns its TxnResponse."""
         operations = tuple(request.success)
-        return self._call(
+        return self._login.call(
             Call(
                 lambda c: c.transact,
                 request,
@@ -201,11 +174,11 @@ class EtcdClient:
         ).message
 
     def grant(self, ttl_s: int) -> EtcdLease:
-        """A new lease. etcd may grant a longer TTL than it is asked for. None is asked for where it
-        could not be kept."""
-        self._call(KEEPS_LEASES)
+        """Asks for a new lease, unless the endpoint does not keep leases. etcd may grant a longer
+        TTL than it is asked for."""
+        self._login.call(KEEPS_LEASES)
         request = rpc.LeaseGrantRequest(TTL=ttl_s)
-        answer = self._call(
+        answer = self._login.call(
             Call(lambda c: c.grant, request, fault_of=lambda answer: faulty_lease(answer, ttl_s))
         )
         granted = EtcdLease(answer.message.ID, answer.message.TTL, answer.sent_at)
@@ -213,12 +186,12 @@ class EtcdClient:
         return granted
 
     def keep(self, lease: int) -> EtcdLease:
-        """Refresh a lease. Raises EtcdLeaseNotFound if it is gone."""
+        """Refreshes a lease. Raises EtcdLeaseNotFound if it is gone."""
         granted = self._granted
         ttl_s = granted.ttl_s if granted is not None and granted.id == lease else LONGEST_TTL_S
         # An etcd that was started anew with a longer election timeout raises the TTL.
         longest_s = max(ttl_s, LONGEST_LEAST_TTL_S)
-        answer = self._call(
+        answer = self._login.call(
             Call(
                 lambda c: c.keep,
                 rpc.LeaseKeepAliveRequest(ID=lease),
@@ -231,12 +204,12 @@ class EtcdClient:
         return EtcdLease(lease, min(answer.message.TTL, ttl_s), answer.sent_at)
 
     def revoke(self, lease: int) -> None:
-        self._call(Call(lambda c: c.revoke, rpc.LeaseRevokeRequest(ID=lease)))
+        self._login.call(Call(lambda c: c.revoke, rpc.LeaseRevokeRequest(ID=lease)))
 
     def alarms(self) -> frozenset[str]:
-        """Those that are raised, by etcd's names: NOSPACE, CORRUPT. Everybody may ask."""
+        """The alarms that are raised, by etcd's names: NOSPACE, CORRUPT. Every user may ask."""
         request = rpc.AlarmRequest(action=rpc.AlarmRequest.GET)
-        answer = self._call(Call(lambda c: c.alarm, request, is_repeatable=True)).message
+        answer = self._login.call(Call(lambda c: c.alarm, request, is_repeatable=True)).message
         names = rpc.AlarmType.DESCRIPTOR.values_by_number
         return frozenset(
             names[each.alarm].name if each.alarm in names else f"alarm {each.alarm}"
@@ -244,17 +217,15 @@ class EtcdClient:
         )
 
     def watch(self, start: bytes, end: bytes, revision: int) -> Iterator[Any]:
-        """The WatchResponses for a key range from a revision on, without end.
-
-        Raises EtcdError when the connection or the watch ends.
-        """
+        """Yields the WatchResponses for a key range from a revision on, without end. Raises
+        EtcdError when the connection or the watch ends."""
         request = rpc.WatchRequest()
         request.create_request.key = start
         request.create_request.range_end = end
         request.create_request.start_revision = revision
         requests: SimpleQueue[Any] = SimpleQueue()
         requests.put(request)
-        token = self._authenticated()
+        token = self._login.token()
         connection = self._endpoints.connected()
         try:
             answers = connection.watch(iter(requests.get, None), metadata=metadata_of(token))
@@ -262,7 +233,7 @@ class EtcdClient:
                 for answer in answers:
                     if answer.canceled:
                         # Which of many reasons is told in words only: a new token never hurts.
-                        self._forget_token(token)
+                        self._login.forget(token)
                         reason = printable(answer.cancel_reason) or "compacted"
                         raise EtcdError(
                             f"{connection.endpoint}: watch of {shown(start)} cancelled: {reason}"
@@ -282,7 +253,7 @@ class EtcdClient:
             if error.code() not in ETCD_HAS_ANSWERED:
                 self._endpoints.leave_connection(connection, reason)
             else:
-                self._forget_token(token)
+                self._login.forget(token)
             raise EtcdError(f"{connection.endpoint}: {reason}") from error
         except ValueError as error:  # left by another thread just now
             reason = connection.left_because or str(error)
@@ -291,88 +262,57 @@ class EtcdClient:
             requests.put(None)
 
     def leave_endpoint(self, because: str) -> None:
-        """Go on with another one."""
+        """Goes on with another endpoint than the one in use."""
         self._endpoints.leave(because)
 
     def close(self) -> None:
-        """End all calls, and what goes on beside them. A later call connects anew."""
+        """Ends all calls, and what goes on beside them. A later call connects anew."""
         self.is_closed.set()
         self._endpoints.leave("closed")
 
-    # --- getting in ------------------------------------------------------------------------
+    # --- access and endpoints --------------------------------------------------------------
 
     def use(self, access: EtcdAccess) -> None:
-        """Get in this way, as soon as `refresh` finds that it works."""
-        self._access = access
-        self._wants_refresh.set()
+        """Uses another access, as soon as it is found to work."""
+        self._login.use(access)
 
     def keep_refreshed(self) -> None:
-        """`refresh` every few seconds, and when something has failed or another way in is asked
-        for. In a thread of its own: it takes as long as new endpoints let it wait."""
-
-        def work() -> None:
-            while not self.is_closed.wait(REFRESH_PAUSE_S):
-                self._wants_refresh.wait(REFRESH_EVERY_S)
-                self._wants_refresh.clear()
-                self.refresh()
-
-        threading.Thread(target=work, name="etcd-access", daemon=True).start()
+        """Looks for changed files every few seconds from now on, and when something has failed."""
+        self._login.keep_refreshed()
 
     def refresh(self) -> bool:
-        """See whether there is another way in, because the files have changed or another one was
-        asked for, and use it if it works. Returns whether that has happened."""
-        with self._way_lock:
-            access, in_use = self._access, self._endpoints.way
-            if in_use is None:
-                return False
-            way: Way | None = None
-            try:
-                way = Way(access, read_secrets(access))
-                if way != in_use:
-                    check_secrets(access, way.secrets)
-                    self._prove(way)
-            except EtcdError as error:
-                complaint = (access, str(error)) if way is None else (way, type(error))
-                if complaint != self._complaint:
-                    self._complaint = complaint
-                    logger.error("the new access to etcd is not used, it does not work: %s", error)
-                return False
-            self._complaint = None
-        if way == in_use:
-            return False
-        logger.info(
-            "a new access to etcd is used: endpoints, password or certificates have changed"
-        )
-        return True
+        """Looks for changed files, or another access, now. Returns whether new ones are used."""
+        return self._login.refresh()
 
     @property
     def access(self) -> EtcdAccess:
-        """The one in use."""
-        return self._way().access
+        """The access in use. Raises EtcdError if a file cannot be read."""
+        return self._login.credentials().access
 
     def survey(self) -> dict[str, str]:
-        """Ask each endpoint for its status, and whether it keeps leases: what is wrong with those
-        that are not all right."""
+        """Asks each endpoint for its status, and whether it keeps leases. Returns what is wrong
+        with those that are not all right. Raises EtcdError if a file cannot be read."""
         complaints: dict[str, str] = {}
-        way = self._way()
-        for endpoint in way.access.endpoints:
-            one = replace(way, access=replace(way.access, endpoints=(endpoint,)))
+        credentials = self._login.credentials()
+        for endpoint in credentials.access.endpoints:
+            access = replace(credentials.access, endpoints=(endpoint,))
+            one = replace(credentials, access=access)
             complaint = self._complaint_about(one)
             if complaint is not None:
                 complaints[endpoint] = complaint
         return complaints
 
-    def _complaint_about(self, way: Way) -> str | None:
-        """Of the only endpoint."""
-        token = self._token or NO_TOKEN
+    def _complaint_about(self, one: Credentials) -> str | None:
+        """What is wrong with the only endpoint of these credentials."""
+        token = self._login.last_token
         try:
-            self._endpoints.call_over(way, STATUS).connection.leave("not needed")
+            self._endpoints.call_over(one, STATUS).connection.leave("not needed")
         except EtcdUnreachable as error:
             return "; ".join(error.complaints.values())
         except EtcdError as error:
             return str(error)
         try:
-            probe = self._endpoints.call_over(way, replace(KEEPS_LEASES, token=token))
+            probe = self._endpoints.call_over(one, replace(KEEPS_LEASES, token=token))
             probe.connection.leave("not needed")
         except EtcdUnreachable as error:
             return "; ".join(error.complaints.values())
@@ -380,119 +320,9 @@ class EtcdClient:
             pass  # a token that is out of date says nothing of the endpoint
         return None
 
-    def _prove(self, way: Way) -> None:
-        """Get in this way, and use it from now on. Raises EtcdError if it does not work."""
-
-        def ask(call: Call) -> Answer:
-            answer = self._endpoints.call_over(way, call)
-            answer.connection.leave("not needed")
-            return answer
-
-        token = self._log_in(way, ask)
-        proof = self._proof or STATUS
-        answer = self._endpoints.call_over(way, replace(proof, token=token))
-        with self._token_lock:
-            self._endpoints.use(way, answer.connection)
-            self._token = token
-
-    def _log_in(self, way: Way, ask: Callable[[Call], Answer]) -> str:
-        """A token; none where none is needed."""
-        if way.access.user is None:
-            return NO_TOKEN
-        request = rpc.AuthenticateRequest(name=way.access.user, password=way.secrets.password or "")
-        try:
-            answer = ask(
-                Call(
-                    lambda c: c.authenticate,
-                    request,
-                    is_repeatable=True,
-                    patience_s=LOGIN_PATIENCE_S,
-                )
-            )
-        except EtcdAuthIsOff:
-            if self._token is None:
-                logger.warning("etcd-user is not needed: authentication is not enabled in etcd")
-            return NO_TOKEN
-        token: str = answer.message.token
-        if not is_token(token):
-            raise EtcdError(
-                f"{answer.connection.endpoint}: answers a login with a token that is none"
-            )
-        return token
-
-    def _way(self) -> Way:
-        """The one in use. Raises EtcdError if a file cannot be read."""
-        way = self._endpoints.way
-        if way is None:
-            with self._way_lock:
-                way = self._endpoints.way
-                if way is None:
-                    access = self._access
-                    way = Way(access, read_secrets(access))
-                    check_secrets(way.access, way.secrets)
-                    self._endpoints.use(way)
-        return way
-
-    def _authenticated(self) -> str:
-        """A token, if a user is configured.
-
-        Sent as plain metadata: gRPC's call credentials refuse to work without TLS.
-        """
-        way = self._way()
-        if way.access.user is None:
-            return NO_TOKEN
-        with self._token_lock:
-            if self._token is None:
-                self._token = self._log_in(way, self._endpoints.call)
-            return self._token
-
-    def _forget_token(self, token: str) -> None:
-        with self._token_lock:
-            if self._token == token:
-                self._token = None
-
-    def _call(self, call: Call) -> Answer:
-        way = self._way()
-        try:
-            return self._call_authenticated(call)
-        except EtcdLeaseNotFound:
-            raise
-        except EtcdLoginFailed:
-            # A new password may be in its file already; nothing has been done yet.
-            if not self._comes_to_another_way_than(way):
-                raise
-            return self._call_authenticated(call)
-        except EtcdError:
-            # Perhaps because a certificate has been replaced.
-            self._wants_refresh.set()
-            raise
-
-    def _comes_to_another_way_than(self, way: Way) -> bool:
-        """Within a moment, because it is looked for."""
-        self._wants_refresh.set()
-        give_up_at = monotonic() + LOGIN_REFRESH_S
-        while self._endpoints.way is way and monotonic() < give_up_at:
-            self.is_closed.wait(0.02)
-        return self._endpoints.way is not way
-
-    def _call_authenticated(self, call: Call) -> Answer:
-        token = self._authenticated()
-        try:
-            return self._endpoints.call(replace(call, token=token))
-        except (EtcdTokenRefused, EtcdPermissionDenied) as error:
-            # Whoever shows no token is to etcd the user whom the client certificate names.
-            if isinstance(error, EtcdPermissionDenied) and token != NO_TOKEN:
-                raise
-            self._forget_token(token)
-            return self._endpoints.call(replace(call, token=self._authenticated()))
-        except EtcdUnreachable:
-            # An etcd that was wiped or restored waits in vain for what an old token refers to.
-            self._forget_token(token)
-            raise
-
 
 def read_pair(pair: Any) -> KeyValue:
-    """A KeyValue of etcd's API as ours."""
+    """Turns a KeyValue of etcd's API into ours."""
     return KeyValue(pair.value, pair.lease, pair.create_revision, pair.mod_revision)
 
 

@@ -2,23 +2,22 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import etcd3.etcdrpc as rpc
 import grpc
 
-from yaim.dcs.etcd.access import EtcdAccess, EtcdError, Secrets
+from yaim.dcs.etcd.access import Credentials, EtcdError
 from yaim.dcs.etcd.full import REMEDY_FOR_FULL
 from yaim.dcs.etcd.keys import MAX_BYTES
 from yaim.text import printable
 
 NO_TOKEN = ""
-"""In place of a token where etcd wants none."""
+"""What stands in place of a token where etcd wants none."""
 
 _WANTS_LEADER = ("hasleader", "true")
-"""Metadata of every request: a member that has no leader says so at once instead of waiting for
+"""The metadata of every request: a member that has no leader says so at once instead of waiting for
 one (etcd's clientv3.WithRequireLeader)."""
 _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -33,7 +32,7 @@ _NOT_CONNECTED = re.compile(
     r"(?:Failed to connect to remote host: )?(.+)"
 )
 _TOLD_AT_MOST = 500
-"""Characters of what etcd says."""
+"""So many characters of what etcd says are told."""
 CANCELLED_BY_PROXY = "context canceled"
 BREAKS_KEEPALIVES_OFF = (
     "breaks keepalives off, as etcd's grpc-proxy does, which cannot be used: name etcd's members"
@@ -49,11 +48,11 @@ ETCD_HAS_ANSWERED = (
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.OUT_OF_RANGE,
 )
-"""Another endpoint would not answer otherwise."""
+"""The codes of etcd's own answers: another endpoint would not answer otherwise."""
 
 
 class EtcdLeaseNotFound(EtcdError):
-    """The lease is not known to etcd (any more)."""
+    """etcd does not know the lease (any more)."""
 
 
 class EtcdLoginFailed(EtcdError):
@@ -65,7 +64,7 @@ class EtcdAuthIsOff(EtcdError):
 
 
 class EtcdFull(EtcdError):
-    """There is no space left for what is new."""
+    """etcd has no space left for anything new."""
 
 
 class EtcdTooMuch(EtcdError):
@@ -77,33 +76,26 @@ class EtcdPermissionDenied(EtcdError):
 
 
 class EtcdTokenRefused(EtcdError):
-    """etcd wants us to authenticate, or to do so anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How to get in."""
-
-    access: EtcdAccess
-    secrets: Secrets
+    """etcd wants us to authenticate, for the first time or anew."""
 
 
 class Connection:
     """A channel to one endpoint, with its calls."""
 
-    def __init__(self, way: Way, endpoint: str) -> None:
+    def __init__(self, credentials: Credentials, endpoint: str) -> None:
         self.endpoint = endpoint
         self.left_because: str | None = None
-        url, secrets = urlsplit(endpoint), way.secrets
+        """Why the channel was closed; None while it is in use."""
+        url, secrets = urlsplit(endpoint), credentials.secrets
         if url.scheme == "https":
-            credentials = grpc.ssl_channel_credentials(secrets.ca, secrets.key, secrets.cert)
-            self._channel = grpc.secure_channel(url.netloc, credentials, _CHANNEL_OPTIONS)
+            tls = grpc.ssl_channel_credentials(secrets.ca, secrets.key, secrets.cert)
+            self._channel = grpc.secure_channel(url.netloc, tls, _CHANNEL_OPTIONS)
         else:
             self._channel = grpc.insecure_channel(url.netloc, _CHANNEL_OPTIONS)
         kv, lease = rpc.KVStub(self._channel), rpc.LeaseStub(self._channel)
         self.range, self.put, self.delete, self.transact = kv.Range, kv.Put, kv.DeleteRange, kv.Txn
         self.grant, self.revoke = lease.LeaseGrant, lease.LeaseRevoke
-        # A stream; but one request and one answer look the same on the wire.
+        # It is a stream; but one request and one answer look the same on the wire.
         self.keep = self._channel.unary_unary(
             "/etcdserverpb.Lease/LeaseKeepAlive",
             request_serializer=rpc.LeaseKeepAliveRequest.SerializeToString,
@@ -115,7 +107,7 @@ class Connection:
         self.status, self.alarm = maintenance.Status, maintenance.Alarm
 
     def leave(self, because: str) -> None:
-        """Ends all calls on the channel; they fail for this reason."""
+        """Ends all calls on the channel. They fail for this reason."""
         if self.left_because is None:
             self.left_because = because
         self._channel.close()
@@ -126,7 +118,7 @@ def metadata_of(token: str) -> tuple[tuple[str, str], ...]:
 
 
 def plain(error: Any) -> str:
-    """What a failed call says, in few words."""
+    """The reason why a call has failed, in few words."""
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED or "Endpoint closing" in text:
         return "no answer in time"
@@ -136,7 +128,7 @@ def plain(error: Any) -> str:
 
 
 def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) -> EtcdError:
-    """What etcd itself says, and what to do about it."""
+    """The error for what etcd itself has answered, with what to do about it."""
     said = f"{endpoint}: {details}"
     if code is grpc.StatusCode.NOT_FOUND and "lease not found" in details:
         return EtcdLeaseNotFound(said)
@@ -149,26 +141,26 @@ def refusal(endpoint: str, code: grpc.StatusCode, details: str, request: Any) ->
     if "authentication failed" in details:
         return EtcdLoginFailed(f"{said}: check etcd-user and etcd-password")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        return EtcdTooMuch(f"{endpoint}: {_keys_of(request)}: {too_much(f'{MAX_BYTES} bytes')}")
+        return EtcdTooMuch(f"{endpoint}: {_about(request)}: {too_much(f'{MAX_BYTES} bytes')}")
     if "database space exceeded" in details:
         return EtcdFull(f"{said}: {REMEDY_FOR_FULL}")
     if code is grpc.StatusCode.PERMISSION_DENIED:
         return EtcdPermissionDenied(
-            f"{said} ({_keys_of(request)}): the role of etcd-user needs readwrite for all keys of"
+            f"{said} ({_about(request)}): the role of etcd-user needs readwrite for all keys of"
             " the cluster"
         )
     return EtcdError(said)
 
 
 def too_much(most: str) -> str:
-    """`most`: that is read at once."""
+    """The complaint that there is more than `most`, which is the most that is read at once."""
     return (
         f"there are more than {most}: delete what is not yaim's (etcdctl get --prefix --keys-only)"
     )
 
 
-def _keys_of(request: Any) -> str:
-    """Which keys a request is about."""
+def _about(request: Any) -> str:
+    """The keys that a request is about, in words."""
     if isinstance(request, rpc.RangeRequest):
         return f"reading {shown(request.key)} to {shown(request.range_end)}"
     if isinstance(request, rpc.TxnRequest):

@@ -20,14 +20,13 @@ import etcd3.etcdrpc as rpc
 import grpc
 
 from yaim.core.model import Boottime
-from yaim.dcs.etcd.access import EtcdError, EtcdUnreachable
+from yaim.dcs.etcd.access import Credentials, EtcdError, EtcdUnreachable
 from yaim.dcs.etcd.connection import (
     BREAKS_KEEPALIVES_OFF,
     CANCELLED_BY_PROXY,
     ETCD_HAS_ANSWERED,
     NO_TOKEN,
     Connection,
-    Way,
     metadata_of,
     plain,
     refusal,
@@ -44,17 +43,17 @@ PATIENCE_S = 0.2
 @dataclass(frozen=True, slots=True)
 class Call:
     pick: Callable[[Connection], Any]
-    """Which call of a connection's."""
+    """Chooses a call of the connection."""
     request: Any = field(repr=False)
     token: str = field(default=NO_TOKEN, repr=False)
     is_repeatable: bool = False
     patience_s: float = PATIENCE_S
     fault_of: Callable[[Any], str | None] = lambda _: None
-    """What is wrong with an answer: then it is none, and another endpoint is asked."""
+    """Says what is wrong with an answer: then it counts as none, and another endpoint is asked."""
 
 
 STATUS = Call(lambda connection: connection.status, rpc.StatusRequest(), is_repeatable=True)
-"""A member that has no leader does not answer it."""
+"""A status request. A member that has no leader does not answer it."""
 KEEPS_LEASES = Call(
     lambda connection: connection.keep, rpc.LeaseKeepAliveRequest(ID=0), is_repeatable=True
 )
@@ -69,10 +68,10 @@ known by what it does with a stream of one request, which has ended: it breaks i
 class Answer:
     message: Any
     sent_at: Boottime
-    """Just before the request was sent that was answered."""
+    """The instant just before the request was sent that was answered."""
     connection: Connection
     unanswered: tuple[Connection, ...]
-    """Where else it had been sent."""
+    """The other connections over which the request had been sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class _Try:
     connection: Connection
     sent_at: Boottime
     future: Any
-    """None: it could not be sent."""
+    """The call's gRPC future; None if it could not be sent."""
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -102,33 +101,34 @@ class Endpoints:
         self._timeout_s = timeout_s
         self._cluster_memory_s = cluster_memory_s
         self._lock = threading.Lock()
-        self._way: Way | None = None
+        self._credentials: Credentials | None = None
         self._order: list[str] = []
-        """The one that failed last is the last."""
+        """The endpoints. The one that failed last is the last."""
         self._in_use: Connection | None = None
         self._cluster = 0
-        """The id of the cluster that has answered last; 0: none has."""
+        """The id of the cluster that has answered last; 0 before any has."""
         self._cluster_answered_at = 0.0
         self._told: dict[tuple[str, str], float] = {}
-        """Which endpoint was left and why, and when that was told."""
+        """When it was told that an endpoint was left for a reason."""
 
     @property
-    def way(self) -> Way | None:
-        return self._way
+    def credentials(self) -> Credentials | None:
+        """Those in use; None before the first use."""
+        return self._credentials
 
-    def use(self, way: Way, connection: Connection | None = None) -> None:
-        """Get in this way from now on; over a connection that has answered, if there is one. What
-        is under way elsewhere may end well."""
+    def use(self, credentials: Credentials, connection: Connection | None = None) -> None:
+        """Gets in with these credentials from now on; over a connection that has answered, if there
+        is one. What is under way over the connection before may end well."""
         with self._lock:
             before, self._in_use = self._in_use, connection
-            self._way, self._order = way, _shuffled(way)
+            self._credentials, self._order = credentials, _shuffled(credentials)
         if before is not None:
             timer = threading.Timer(self._timeout_s, before.leave, ["its access was replaced"])
             timer.daemon = True
             timer.start()
 
     def call(self, call: Call) -> Answer:
-        """Raises EtcdError."""
+        """Makes a call with the credentials in use. Raises EtcdError."""
         if not call.is_repeatable:
             answer = self._exchange(call, [self.connected()])
             self._recognize(answer)
@@ -138,13 +138,15 @@ class Endpoints:
         self._prefer(answer)
         return answer
 
-    def call_over(self, way: Way, call: Call) -> Answer:
-        """The same by new connections and another way in. Which cluster is used does not change by
-        that."""
-        return self._exchange(call, (Connection(way, each) for each in _shuffled(way)))
+    def call_over(self, credentials: Credentials, call: Call) -> Answer:
+        """Makes a call over new connections, with other credentials. Which cluster is used does not
+        change by that. Raises EtcdError."""
+        endpoints = _shuffled(credentials)
+        return self._exchange(call, (Connection(credentials, each) for each in endpoints))
 
     def connected(self) -> Connection:
-        """The connection in use; if there is none, one to an endpoint that has a leader."""
+        """The connection in use; if there is none, one to an endpoint that has a leader. Raises
+        EtcdError."""
         with self._lock:
             if self._in_use is not None:
                 return self._in_use
@@ -155,7 +157,7 @@ class Endpoints:
             return self._in_use
 
     def leave(self, because: str) -> None:
-        """Go on with another endpoint than the one in use."""
+        """Goes on with another endpoint than the one in use."""
         with self._lock:
             connection = self._in_use
         if connection is not None:
@@ -174,7 +176,7 @@ class Endpoints:
         connection.leave(because)
 
     def _tell_leaving(self, endpoint: str, because: str) -> None:
-        """The only endpoint is tried again and again, whatever it does: the same is told rarely."""
+        """Logs it, the same rarely: an endpoint that is the only one is tried again and again."""
         now = monotonic()
         with self._lock:
             self._told = {
@@ -195,18 +197,18 @@ class Endpoints:
     def _tries(self) -> Iterator[Connection]:
         """The connection in use, then a new one to each endpoint."""
         with self._lock:
-            in_use, way, order = self._in_use, self._way, list(self._order)
-        if way is None:
-            raise AssertionError("no way in")
+            in_use, credentials, order = self._in_use, self._credentials, list(self._order)
+        if credentials is None:
+            raise AssertionError("no credentials")
         if in_use is not None:
             yield in_use
             # Last, in case that only its connection is dead.
             order.sort(key=lambda endpoint: endpoint == in_use.endpoint)
         for endpoint in order:
-            yield Connection(way, endpoint)
+            yield Connection(credentials, endpoint)
 
     def _exchange(self, call: Call, connections: Iterable[Connection]) -> Answer:
-        """Send a request over the first connection; if it is repeatable, over the next one when
+        """Sends a request over the first connection; if it is repeatable, over the next one when
         that fails or the patience is over, and so on, until one answers, all have failed or the
         time is over. What has not answered by then is cancelled."""
         give_up_at = monotonic() + self._timeout_s
@@ -257,8 +259,8 @@ class Endpoints:
                     self._drop(connection)
 
     def _complaint_about(self, each: _Try, call: Call) -> str | None:
-        """What is wrong with the endpoint; None: it has answered. Raises what etcd itself says,
-        which another endpoint would not say otherwise."""
+        """What is wrong with the endpoint; None if it has answered. Raises EtcdError for what etcd
+        itself says, because another endpoint would not say otherwise."""
         if each.code is grpc.StatusCode.OK:
             answer = each.future.result()
             return self._not_ours(answer.header.cluster_id) or call.fault_of(answer)
@@ -270,12 +272,13 @@ class Endpoints:
         return each.details
 
     def _not_ours(self, cluster: int) -> str | None:
-        """Whether this is another cluster than the one that has answered so far."""
+        """The complaint that this is another cluster than the one that has answered so far."""
         with self._lock:
             return self._other_cluster(cluster)
 
     def _other_cluster(self, cluster: int) -> str | None:
-        """With the lock held. 0: the answer does not say, as that about alarms."""
+        """The same, with the lock held. 0: the answer does not tell its cluster, as the one about
+        alarms."""
         before = self._cluster
         forgotten_at = self._cluster_answered_at + self._cluster_memory_s
         if 0 in (before, cluster) or before == cluster or monotonic() > forgotten_at:
@@ -283,7 +286,7 @@ class Endpoints:
         return f"is of another etcd cluster ({cluster:x}) than the one used ({before:x})"
 
     def _recognize(self, answer: Answer) -> None:
-        """This is the cluster that is used from now on. Raises EtcdUnreachable if another thread
+        """Uses the cluster that has answered from now on. Raises EtcdUnreachable if another thread
         has met another one meanwhile."""
         cluster = answer.message.header.cluster_id
         if not cluster:
@@ -300,7 +303,7 @@ class Endpoints:
             logger.warning("etcd is another cluster (%x) than before (%x)", cluster, before)
 
     def _prefer(self, answer: Answer) -> None:
-        """Use the connection that has answered instead of one that has not, or of none."""
+        """Uses the connection that has answered instead of one that has not, or of none."""
         with self._lock:
             before = self._in_use
             is_to_change = before is None or before in answer.unanswered
@@ -313,7 +316,7 @@ class Endpoints:
             self.leave_connection(before, because)
 
     def _drop(self, connection: Connection) -> None:
-        """Close it, unless it is the one in use."""
+        """Closes the connection, unless it is the one in use."""
         with self._lock:
             is_in_use = connection is self._in_use
         if not is_in_use:
@@ -321,7 +324,7 @@ class Endpoints:
 
 
 def _send(call: Call, connection: Connection, timeout_s: float, ended: SimpleQueue[_Try]) -> _Try:
-    """The try is put into `ended` when it has ended."""
+    """Sends the request. The try is put into `ended` when it has ended."""
     sent_at = boottime()
     how = {"timeout": timeout_s, "metadata": metadata_of(call.token)}
     try:
@@ -335,5 +338,5 @@ def _send(call: Call, connection: Connection, timeout_s: float, ended: SimpleQue
     return sent
 
 
-def _shuffled(way: Way) -> list[str]:
-    return random.sample(way.access.endpoints, len(way.access.endpoints))
+def _shuffled(credentials: Credentials) -> list[str]:
+    return random.sample(credentials.access.endpoints, len(credentials.access.endpoints))

@@ -1,5 +1,5 @@
 """Looks at every endpoint, beside everything else: one that is wrong or dead would not show before
-it is needed. And at the certificates: they end one day."""
+it is needed. Looks at the certificates, too: they end one day. Changes nothing."""
 
 import logging
 import threading
@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from yaim.dcs.etcd.access import EtcdError
-from yaim.dcs.etcd.certificates import warnings_of
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.diagnose import all_expiries, explain
+from yaim.dcs.etcd.expiry import warnings_of
 
 logger = logging.getLogger(__name__)
 
@@ -19,18 +19,18 @@ EXPLAIN_WITHIN_S = 2.0
 
 
 class Survey:
-    """Started by its construction; writes to the log what is wrong, once each."""
+    """Its construction starts it. It writes to the log what is wrong, each thing once."""
 
     def __init__(self, client: EtcdClient, at_most_every_s: float = AT_MOST_EVERY_S) -> None:
         self._client = client
         self._at_most_every_s = at_most_every_s
         self._wanted = threading.Event()
         self._complaints: dict[str, str] = {}
-        """Endpoint to what was wrong with it last time."""
+        """What was wrong with each endpoint last time."""
         threading.Thread(target=self._work, name="etcd-survey", daemon=True).start()
 
     def soon(self) -> None:
-        """Something has failed."""
+        """Something has failed: it looks soon."""
         self._wanted.set()
 
     def _work(self) -> None:
