@@ -76,7 +76,8 @@ def those(placements: dict[str, Placement], beginning: str) -> list[Placement]:
         "tests/helper/test_protocol.py",
         "tests/helper/policy/test_rules.py::test_a_wrong_file_is_refused_with_the_line",
         "tests/dcs/etcd/test_keys.py",
-        "tests/test_status.py",
+        "tests/status/",
+        "tests/cli/test_status.py",
         "tests/config/test_config.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import yaml
@@ -24,17 +25,16 @@ from yaim.config.config import (
     LOG_LEVELS,
     OWN_KEYS,
     Config,
-    Purpose,
-    environment_warnings,
-    load,
-    variable,
 )
 from yaim.config.file import ConfigError, Issue
+from yaim.config.load import Purpose, environment_warnings, load, variable
 from yaim.config_keys import MASK
 from yaim.core.actions import AddAddress
 from yaim.core.model import Boottime
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError, read_secrets
-from yaim.managers.helper.client import command
+from yaim.dcs.etcd.settings import EtcdSettings
+from yaim.managers.helper.messages import command
+from yaim.managers.helper.settings import HelperSettings
 from yaim.wiring import lost_by_restart
 
 pytestmark = pytest.mark.quick
@@ -62,9 +62,13 @@ LEAST = {
     "patroni": {},
 }
 """The least that a check of each kind needs."""
+GROUPS: tuple[tuple[str, Any], ...] = (
+    *(("", group) for group in (Config, EtcdSettings, HelperSettings)),
+    *((f"{kind}-", each.settings) for kind, each in KINDS.items()),
+)
 DEFAULTS = {
     prefix + each.name.replace("_", "-"): each.default
-    for prefix, group in [("", Config), *((f"{k}-", v.settings) for k, v in KINDS.items())]
+    for prefix, group in GROUPS
     for each in fields(group)
     if "key" in each.metadata and each.default is not dataclasses.MISSING
 }
@@ -108,7 +112,7 @@ def base_for(key: str) -> dict[str, str]:
 def value_of(loaded: Config, key: str) -> object:
     kind = KIND_OF.get(key)
     if kind is None:
-        return getattr(loaded, key.replace("-", "_"))
+        return loaded.value(key)
     (check,) = loaded.checks
     return getattr(check.settings, key.removeprefix(f"{kind}-").replace("-", "_"))
 
@@ -199,7 +203,7 @@ def test_the_sample_of_the_go_original_loads_as_it_is(tmp_path: Path) -> None:
         dcs_type="etcd",
         dcs_namespace="/service/",
         dcs_clustername="yaim",
-        dcs_endpoints=("http://127.0.0.1:2379",),
+        store=EtcdSettings(dcs_endpoints=("http://127.0.0.1:2379",)),
         nodename=socket.gethostname(),
         interface="lo",
         netmask=32,
@@ -512,7 +516,7 @@ def test_endpoints_are_a_list_or_text_with_commas(
     text: str, endpoints: tuple[str, ...], tmp_path: Path
 ) -> None:
     file = file_in(tmp_path, f"dcs-endpoints: {text}\n")
-    assert load(BASE, {}, file).dcs_endpoints == endpoints
+    assert load(BASE, {}, file).value("dcs-endpoints") == endpoints
 
 
 # --- what is wrong -------------------------------------------------------------------------------
@@ -810,7 +814,7 @@ def test_to_look_at_a_cluster_the_keys_of_the_cluster_are_taken(key: str) -> Non
     text, value = GOOD[key]
     flags = {"dcs-clustername": "yaim", **COMPANIONS.get(key, {}), key: text}
     loaded = load(flags, {}, None, Purpose.CLUSTER)
-    assert (getattr(loaded, key.replace("-", "_")), loaded.origins[key]) == (value, f"--{key}")
+    assert (loaded.value(key), loaded.origins[key]) == (value, f"--{key}")
 
 
 @pytest.mark.parametrize(
@@ -1058,7 +1062,7 @@ def test_a_fault_because_of_another_key_has_the_line_of_that(tmp_path: Path) -> 
 def test_tls_files_are_used_if_one_endpoint_has_tls() -> None:
     """As while etcd is moved to TLS."""
     flags = {**BASE, "etcd-ca-file": str(HERE), "dcs-endpoints": "http://a,https://b"}
-    assert load(flags, {}, None).etcd_ca_file == HERE
+    assert load(flags, {}, None).value("etcd-ca-file") == HERE
 
 
 def test_of_endpoints_that_are_wrong_it_is_not_told_that_they_have_no_tls() -> None:
@@ -1068,7 +1072,7 @@ def test_of_endpoints_that_are_wrong_it_is_not_told_that_they_have_no_tls() -> N
 
 def test_a_password_is_sent_in_plaintext_to_those_who_want_that() -> None:
     flags = {**BASE, "etcd-user": "root", "etcd-password": "x", "dcs-endpoints": "http://etcd1"}
-    assert load(flags, {}, None).etcd_user == "root"
+    assert load(flags, {}, None).value("etcd-user") == "root"
 
 
 def test_the_http_check_needs_a_url() -> None:
@@ -1325,7 +1329,7 @@ def test_a_password_without_quotes_is_taken_as_it_is_written_or_refused(
         loaded = load(BASE, {}, file)
     except ConfigError:
         return
-    assert loaded.etcd_password == password
+    assert loaded.value("etcd-password") == password
 
 
 # --- what is shown -------------------------------------------------------------------------------

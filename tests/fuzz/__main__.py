@@ -25,7 +25,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     with atheris.instrument_imports(
-        include=["yaim_helper", "yaim.core", "yaim.dcs.etcd.keys", "yaim.status"]
+        include=["yaim_helper", "yaim.core", "yaim.dcs.etcd.keys", "yaim.status", "yaim.cli.status"]
     ):
         from tests.fuzz import etcd_keys, targets
         from tests.fuzz.packets import kept

@@ -17,7 +17,7 @@ from yaim import __version__
 from yaim.checks.transport.http_codes import Codes, codes
 from yaim.checks.transport.http_failure import BrokenOff, NotUnpacked, is_reset, verdict
 from yaim.checks.transport.time_limit import LimitedAdapter, TimeLimit
-from yaim.checks.transport.tls_files import UnfitFile, file_faults, unfit_files
+from yaim.checks.transport.tls_files import InvalidFile, file_faults, invalid_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.config_keys import (
     Fault,
@@ -120,7 +120,7 @@ def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhe
             ValueError,
             BrokenOff,
             NotUnpacked,
-            UnfitFile,
+            InvalidFile,
         ) as error:
             if limit.has_passed or isinstance(error, requests.Timeout):
                 return CannotTell(f"no answer within {timeout_s:.2g} s")
@@ -272,12 +272,12 @@ def _default_ca_file() -> str:
 
 
 def _check_tls_files(check: HttpCheck) -> None:
-    """They were good when the configuration was read. Raises UnfitFile."""
+    """They were good when the configuration was read. Raises InvalidFile."""
     try:
-        for each in unfit_files(check):
+        for each in invalid_files(check):
             raise each
     except OSError as error:
-        raise UnfitFile(f"{error.strerror}: {error.filename}") from None
+        raise InvalidFile(f"{error.strerror}: {error.filename}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from yaim.checks.verdict import Verdict
 from yaim.config_keys import Fault
 
 
-class CheckKeys(Protocol):
+class KeyGroup(Protocol):
     """What a check is to do; equal to another if nothing has changed."""
 
     def faults(self) -> Iterator[Fault]:
@@ -29,7 +29,7 @@ class CheckKeys(Protocol):
 @dataclass(frozen=True, slots=True)
 class Kind:
     name: str
-    settings: type[CheckKeys]
+    settings: type[KeyGroup]
     attempt: Callable[[Any, float], Verdict]
     """One attempt with such settings, at most so many seconds long. Raises nothing."""
 

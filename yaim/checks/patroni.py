@@ -16,7 +16,7 @@ from yaim.checks.transport.tls_files import file_faults
 from yaim.checks.verdict import Healthy, Unhealthy, Verdict
 from yaim.config_keys import (
     Fault,
-    Unfit,
+    InvalidValue,
     any_text,
     both_or_neither,
     key,
@@ -38,7 +38,7 @@ _ROLES = {"primary": ("primary", "master"), "replica": ("replica",)}
 def _base_url(value: Any) -> str:
     found = url(value)
     if "?" in found or "#" in found:
-        raise Unfit("a URL like http://127.0.0.1:8008, without ? and #")
+        raise InvalidValue("a URL like http://127.0.0.1:8008, without ? and #")
     return found.rstrip("/")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from yaim.checks.transport.libpq import LibpqError, Session, connect
 from yaim.checks.transport.libpq_keys import LibpqKeys
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, any_text, key, one_of, text
+from yaim.config_keys import Fault, InvalidValue, any_text, key, one_of, text
 
 TOO_MANY_CONNECTIONS = "53300"
 NO_ANSWERS = re.compile(r"57P0[123]|57014|08...|40001|40P01")
@@ -47,7 +47,7 @@ _TIMES = ("ms", "s", "min")
 def max_lag(value: Any) -> MaxLag:
     found = re.fullmatch(r"([0-9]{1,12})\s*([a-z]+)", value.lower() if type(value) is str else "")
     if found is None or found[2] not in _UNITS:
-        raise Unfit("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
+        raise InvalidValue("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
     return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES, value)
 
 

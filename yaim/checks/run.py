@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from yaim.checks.kinds import CheckKeys, Kind
+from yaim.checks.kinds import KeyGroup, Kind
 from yaim.checks.verdict import CannotTell, Healthy, Verdict
 from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
@@ -25,7 +25,7 @@ END_S = 0.04
 class CheckPlan:
     name: str
     kind: Kind
-    settings: CheckKeys
+    settings: KeyGroup
     interval_s: float
     """From the start of a check to the start of the next."""
     timeout_s: float

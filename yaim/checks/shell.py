@@ -12,7 +12,7 @@ from typing import Any
 
 from yaim.checks.transport.command import Command, Ended, Process, StatusLost
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, required, text
+from yaim.config_keys import Fault, InvalidValue, required, text
 from yaim.text import printable
 
 USER_INSTEAD_OF_ROOT = "yaim"
@@ -27,7 +27,7 @@ def command(value: Any) -> str | tuple[str, ...]:
         return _read_text(value)
     if isinstance(value, list) and value and value[0]:
         return tuple(_read_text(each) for each in value)
-    raise Unfit(_EXPECTED)
+    raise InvalidValue(_EXPECTED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, key, required, text, whole
+from yaim.config_keys import Fault, InvalidValue, key, required, text, whole
 from yaim.host.name_lookup import look_up
 from yaim.text import printable
 
@@ -42,7 +42,7 @@ def tcp_address(value: Any) -> TcpAddress:
             return TcpAddress(text()(found["host"]), port)
     except ValueError:
         pass
-    raise Unfit("host:port, or [IPv6 address]:port, with a port from 1 to 65535")
+    raise InvalidValue("host:port, or [IPv6 address]:port, with a port from 1 to 65535")
 
 
 @dataclass(frozen=True, slots=True)

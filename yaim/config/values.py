@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from yaim.config.file import Given, Issue
-from yaim.config_keys import Fault, Key, Unfit
+from yaim.config_keys import ConfigKey, Fault, InvalidValue
 from yaim.host.password_file import PasswordFileError, read_password
 
 
@@ -23,7 +23,7 @@ class Values(dict[str, Any]):
 
     def __init__(
         self,
-        keys: Mapping[str, Key],
+        keys: Mapping[str, ConfigKey],
         given: Mapping[str, Given],
         where: str,
         issues: list[Issue],
@@ -40,9 +40,9 @@ class Values(dict[str, Any]):
                 continue
             try:
                 self[name] = key.read(given[name].value)
-            except Unfit as unfit:
+            except InvalidValue as invalid:
                 issues.append(
-                    Issue(given[name].where, name, key.quoted(given[name].value), str(unfit))
+                    Issue(given[name].where, name, key.quoted(given[name].value), str(invalid))
                 )
         for name in keys:
             if name.endswith("-password-file") and name in self:

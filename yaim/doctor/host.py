@@ -11,7 +11,7 @@ from yaim.core.model import Address
 from yaim.doctor.commands import ask
 from yaim.doctor.finding import Finding, not_looked_at, ok, problem, warning
 from yaim.host.interfaces import shown_name, why_missing
-from yaim.host.kernel_watch import ADDRESS, RTM_NEWADDR, address_of, attributes, messages
+from yaim.host.netlink import ADDRESS, RTM_NEWADDR, address_of, attributes, messages
 
 INTERFACE, IPV6, ADDRESSES, SERVICES = "interface", "IPv6", "addresses", "services"
 _SIOCGIFFLAGS = 0x8913

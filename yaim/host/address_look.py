@@ -31,7 +31,7 @@ from time import monotonic, sleep
 from yaim.core.events import AddressesSeen, Event, LookFailed
 from yaim.core.model import Address
 from yaim.host.addresses import HostAddresses
-from yaim.host.kernel_watch import (
+from yaim.host.netlink import (
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
     NLMSG_ERROR,

@@ -23,7 +23,7 @@ import pytest
 
 from tests.helper.network import INTERFACE, PEER, new_network, present, shown, state, wait_for
 from tests.helper.process import Helper, Message, policy, running
-from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.allowlist import Rule
 from yaim.core.events import (
     AddressAdded,
@@ -40,15 +40,9 @@ from yaim.core.model import Address, Boottime, Place, frozen_mapping
 from yaim.core.refusals import Cause
 from yaim.host.boottime import boottime
 from yaim.lab.namespaces import Namespace
-from yaim.managers.helper.client import (
-    ANSWER_WITHIN_S,
-    MAX_ADDS_UNDER_WAY,
-    MAX_UNDER_WAY,
-    HelperAction,
-    HelperClient,
-    HelperError,
-    read_answer,
-)
+from yaim.managers.helper.client import MAX_ADDS_UNDER_WAY, MAX_UNDER_WAY, HelperClient
+from yaim.managers.helper.connection import ANSWER_WITHIN_S
+from yaim.managers.helper.messages import HelperError, read_answer
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 

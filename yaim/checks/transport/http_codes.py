@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from yaim.config_keys import Unfit, several, text
+from yaim.config_keys import InvalidValue, several, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ _CLASSES = text(r"[1-5]([0-9]{2}|[xX]{2})", "")
 def codes(value: Any) -> Codes:
     try:
         return Codes(several(lambda each: _CLASSES(each).lower())(value))
-    except Unfit:
+    except InvalidValue:
         expected = (
             "status codes from 100 to 599 or classes like 2xx: one, a list, or text with commas"
         )
-        raise Unfit(expected) from None
+        raise InvalidValue(expected) from None

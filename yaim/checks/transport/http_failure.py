@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from yaim.checks.transport.tls_files import UnfitFile
+from yaim.checks.transport.tls_files import InvalidFile
 from yaim.checks.verdict import CannotTell, Unhealthy
 from yaim.text import printable
 
@@ -33,7 +33,7 @@ def verdict(error: BaseException, target: str, kind: str) -> Unhealthy | CannotT
     """Of an attempt of this kind that raised this, having connected to the target last."""
     for each in _chain(error):
         match each:
-            case UnfitFile():
+            case InvalidFile():
                 return CannotTell(printable(str(each)))
             case ssl.SSLCertVerificationError():
                 why = each.verify_message

@@ -14,7 +14,7 @@ from yaim.checks.transport.tls_files import has_certificates
 from yaim.config_keys import (
     MASK,
     Fault,
-    Unfit,
+    InvalidValue,
     any_text,
     both_or_neither,
     key,
@@ -44,7 +44,7 @@ def conn_url(value: Any) -> str:
         try:
             parse(url)
         except LibpqError as error:
-            raise Unfit(f"a URL or keywords as libpq takes them ({error})") from None
+            raise InvalidValue(f"a URL or keywords as libpq takes them ({error})") from None
     return url
 
 

@@ -20,7 +20,7 @@ class TlsFiles(Protocol):
     def key_file(self) -> Path | None: ...
 
 
-class UnfitFile(Exception):
+class InvalidFile(Exception):
     """A file that TLS cannot be done with; the text says what is wrong."""
 
     def __init__(self, told: str, key: str = "", expected: str = "") -> None:
@@ -33,49 +33,51 @@ class UnfitFile(Exception):
 def file_faults(files: TlsFiles, prefix: str) -> Iterator[Fault]:
     """Of files that are there. `prefix` is that of the keys: http-."""
     try:
-        for each in unfit_files(files):
+        for each in invalid_files(files):
             yield Fault(prefix + each.key, each.expected.format(prefix=prefix))
     except OSError:
         pass  # it has gone since it was opened
 
 
-def unfit_files(files: TlsFiles) -> Iterator[UnfitFile]:
+def invalid_files(files: TlsFiles) -> Iterator[InvalidFile]:
     """Raises OSError."""
     ca, cert, key = files.ca_file, files.cert_file, files.key_file
     for file in (ca, cert, key):
         if file is not None:
             file.open("rb").close()
     if ca is not None and not has_certificates(ca):
-        yield UnfitFile(f"no CA certificates are in {ca}", "ca-file", "certificates in PEM")
+        yield InvalidFile(f"no CA certificates are in {ca}", "ca-file", "certificates in PEM")
     if cert is None or key is None:
         return
     told = f"no client certificate with its key: {cert}, {key}"
     if not has_certificates(cert):
-        yield UnfitFile(told, "cert-file", "certificates in PEM")
+        yield InvalidFile(told, "cert-file", "certificates in PEM")
         return
     expected = "the key of {prefix}cert-file, without a passphrase"
 
     def no_password() -> str:
         """Without this OpenSSL would ask for one at the terminal."""
-        raise UnfitFile(f"the client certificate's key has a password: {key}", "key-file", expected)
+        raise InvalidFile(
+            f"the client certificate's key has a password: {key}", "key-file", expected
+        )
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, no_password)
-    except UnfitFile as error:
+    except InvalidFile as error:
         yield error
     except ssl.SSLError as error:
         why = error.reason or ""
         if why == "KEY_VALUES_MISMATCH":
-            yield UnfitFile(f"not the client certificate's key: {key}", "key-file", expected)
+            yield InvalidFile(f"not the client certificate's key: {key}", "key-file", expected)
         elif why.endswith(("_TOO_SMALL", "_TOO_WEAK")):
             in_words = why.replace("_", " ").lower()
-            yield UnfitFile(
+            yield InvalidFile(
                 f"OpenSSL does not take the client certificate ({in_words}): {cert}",
                 "cert-file",
                 f"a certificate that OpenSSL takes (not: {in_words})",
             )
         else:
-            yield UnfitFile(told, "key-file", expected)
+            yield InvalidFile(told, "key-file", expected)
 
 
 def has_certificates(file: Path) -> bool:
