@@ -10,7 +10,6 @@ from yaim.checks.kinds import KINDS
 from yaim.checks.run import CheckPlan, CheckRunner
 from yaim.config.config import Config
 from yaim.config_keys import keys_in
-from yaim.coordinator.loop import Coordinator
 from yaim.coordinator.parts import Parts
 from yaim.core.model import NodeName
 from yaim.dcs.kinds import STORES
@@ -19,19 +18,6 @@ from yaim.host.address_look import AddressLook
 from yaim.host.clock_jumps import watch_clock
 from yaim.host.kernel_watch import KernelWatch
 from yaim.managers.kinds import MANAGERS, Node
-
-
-def run_coordinator(
-    config: Config, load: Callable[[], Config], load_next: Callable[[], Config]
-) -> int:
-    """Takes part in the cluster until SIGTERM or SIGINT, or until SIGUSR1, which leaves everything
-    to the next process, if that one can find it; returns the exit status. `load` reads the
-    configuration anew, for SIGHUP; `load_next` reads it as the next process will."""
-
-    def lost_next(now: Config) -> list[str]:
-        return lost_by_restart(now, load_next())
-
-    return Coordinator(config, start_parts, load, lost_next).run()
 
 
 def start_parts(config: Config, post: Callable[..., None]) -> Parts:

@@ -6,11 +6,13 @@ parts bring large libraries with them: so those are imported when they are made.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yaim.config_keys import KeyGroup
 from yaim.dcs.etcd.settings import EtcdSettings
-from yaim.dcs.store import Cluster, StoreParts
+
+if TYPE_CHECKING:
+    from yaim.dcs.store import Cluster, StoreParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,11 @@ class StoreKind:
     """What dcs-type says."""
     settings: type[KeyGroup]
     """The names of its fields are those of the keys, without a prefix."""
-    parts: Callable[[Any, Cluster], StoreParts]
+    parts: "Callable[[Any, Cluster], StoreParts]"
     """Makes the parts from such settings."""
 
 
-def _etcd(settings: EtcdSettings, cluster: Cluster) -> StoreParts:
+def _etcd(settings: EtcdSettings, cluster: "Cluster") -> "StoreParts":
     from yaim.dcs.etcd.parts import EtcdParts
 
     return EtcdParts(settings, cluster)

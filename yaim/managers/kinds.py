@@ -7,11 +7,13 @@ are read by every command.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from yaim.config_keys import KeyGroup
-from yaim.core.actions import HelperAction
 from yaim.managers.helper.settings import HelperSettings
+
+if TYPE_CHECKING:
+    from yaim.core.actions import HelperAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Manager(Protocol):
     label: str
     """IPv4 addresses that are added from now on get it."""
 
-    def submit(self, actions: Sequence[HelperAction]) -> None:
+    def submit(self, actions: "Sequence[HelperAction]") -> None:
         """Asks for these actions together; never blocks."""
 
 
