@@ -32,13 +32,14 @@ from bench.figures import machine
 from tests.checks.pgbouncer_server import APP, MONITOR, pooling
 from tests.checks.postgres_server import PASSWORD, Installation, Server, installed, running
 from yaim.checks.http import HttpCheck
-from yaim.checks.kinds import KINDS, KeyGroup
+from yaim.checks.kinds import KINDS
 from yaim.checks.pgbouncer import PgbouncerCheck
 from yaim.checks.postgres import MaxLag, PostgresCheck
 from yaim.checks.run import CheckPlan, CheckRunner
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpAddress, TcpCheck
 from yaim.checks.transport.libpq import LibpqError, Session, connect
+from yaim.config_keys import KeyGroup
 from yaim.core.events import CheckAnswered
 from yaim.host.boottime import boottime
 from yaim.lab.namespaces import enter_private_network

@@ -114,7 +114,7 @@ def required_of(group: type, prefix: str = "") -> Iterator[str]:
 
 
 def both_or_neither(group: Any, prefix: str, one: str, other: str) -> Iterator[Fault]:
-    """For two keys that make no sense without each other."""
+    """Faults of two keys that make no sense without each other."""
     values = {name: getattr(group, name.replace("-", "_")) for name in (one, other)}
     for name, missing in ((one, other), (other, one)):
         if values[name] is not None and values[missing] is None:
@@ -128,7 +128,7 @@ def both_or_neither(group: Any, prefix: str, one: str, other: str) -> Iterator[F
 
 
 def whole(least: int, most: int) -> Callable[[Any], int]:
-    """A whole number."""
+    """Reads a whole number."""
 
     def read(value: Any) -> int:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
@@ -159,7 +159,7 @@ any_text = text(r"(?s).*", "text")
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:
-    """One of these words, in upper or lower case."""
+    """Reads one of these words, in upper or lower case."""
 
     def read(value: Any) -> str:
         for choice in choices:
@@ -171,7 +171,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
 
 def several(read_one: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """A list, or text with commas."""
+    """Reads a list, or text with commas."""
 
     def read(value: Any) -> tuple[Any, ...]:
         items = value.split(",") if isinstance(value, str) else value
@@ -196,7 +196,7 @@ def url(value: Any) -> str:
 
 
 def mask_url(shown: str) -> str:
-    """Its password is a secret too, also one with a slash in it."""
+    """The URL with its password masked, also one with a slash in it."""
     return re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", shown)
 
 

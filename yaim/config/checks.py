@@ -1,17 +1,25 @@
-"""Which checks there are, as the configuration tells.
-
-One of each kind that checker-type names, with its keys beside all others; or those listed in
-`checks`, each with keys of its own.
-"""
+"""Which checks there are, as the configuration tells: one check of each kind that checker-type
+names, with its keys beside all others; or the checks that are listed in `checks`, each with keys of
+its own."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from yaim.checks.kinds import KINDS, KeyGroup
+from yaim.checks.kinds import KINDS
 from yaim.config.file import Given, Issue, Section
 from yaim.config.values import Values, origins_of
-from yaim.config_keys import ConfigKey, Fault, key, keys_in, one_of, required_of, text, whole
+from yaim.config_keys import (
+    ConfigKey,
+    Fault,
+    KeyGroup,
+    key,
+    keys_in,
+    one_of,
+    required_of,
+    text,
+    whole,
+)
 
 MIN_ATTEMPT_MS = 100
 DEFAULT_RETRY_NUM = 3
@@ -19,7 +27,8 @@ DEFAULT_RETRY_NUM = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckTiming:
-    """How often, how long and how patiently: for all checks, or for one of the list."""
+    """How often, how long and how patiently a check is made: for all checks, or for one of the
+    list."""
 
     interval: int = key(
         "milliseconds from one check of the service to the next; the lease is refreshed at least as"
@@ -69,7 +78,7 @@ _NAMING_KEYS: Mapping[str, ConfigKey] = {
     ),
 }
 LISTED_KEYS = (*_NAMING_KEYS, *TIMING_KEYS, *KIND_OF)
-"""What one of the listed checks may have."""
+"""The keys that one of the listed checks may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +89,12 @@ class CheckConfig(CheckTiming):
     kind: str
     settings: KeyGroup
     is_listed: bool = False
-    """Whether it has keys of its own."""
+    """A check of the list has keys of its own."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """As those of Config."""
+    """Key to the place that its value comes from, as in Config."""
 
     def shown(self) -> Iterator[tuple[str, str, str]]:
-        """ConfigKey, value and origin of its keys, secrets masked."""
+        """Key, value and origin of the check's keys, with secrets masked."""
         if self.is_listed:
             yield f"{self.name}: type", self.kind, self.origins["type"]
             for name, each in TIMING_KEYS.items():
@@ -104,8 +113,8 @@ def read_by_kind(
     where: str,
     issues: list[Issue],
 ) -> tuple[CheckConfig, ...]:
-    """One check of each of these kinds, called like it. Adds to the issues what is wrong with the
-    keys of the kinds."""
+    """One check of each of these kinds, which has the kind's name. Adds to the issues what is wrong
+    with the keys of the kinds."""
     for name, each in given.items():
         if kinds and name in KIND_OF and KIND_OF[name] not in kinds:
             expected = f"checker-type {KIND_OF[name]} as well, or not this key"
@@ -179,7 +188,7 @@ def _timing_of(timing: CheckTiming) -> dict[str, Any]:
 def _settings(
     kind: str, values: Values, told_by: str, given: Mapping[str, Given], issues: list[Issue]
 ) -> KeyGroup:
-    """`told_by`: the key that says which kind it is."""
+    """The values of a kind's keys. `told_by` is the key that says which kind it is."""
     group, prefix = KINDS[kind].settings, f"{kind}-"
     fields = {_field(name, prefix): values[name] for name in KIND_KEYS[kind] if name in values}
     for name in required_of(group, prefix):

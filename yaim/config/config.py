@@ -123,7 +123,7 @@ class Config(CheckTiming):
     file: Path | None = None
     """The file that was read."""
     origins: Mapping[str, str] = field(default_factory=dict)
-    """ConfigKey to where its value comes from; keys with their default value are missing."""
+    """Key to the place that its value comes from; keys with their default value are missing."""
 
     @property
     def ttl_s(self) -> int:

@@ -1,4 +1,4 @@
-"""Work that cannot be broken off, waited for within a time limit."""
+"""Waits within a time limit for work that cannot be broken off."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -21,14 +21,14 @@ class Pending(Generic[Task, Result]):
     one of a kind is under way."""
 
     def __init__(self, name: str) -> None:
-        """The name of the threads."""
+        """`name` is that of the threads."""
         self._name = name
         self._lock = threading.Lock()
         self._under_way: dict[Task, _Work[Result]] = {}
 
     def wait(self, task: Task, work: Callable[[], Result], within_s: float) -> Result | None:
-        """The result; None: not yet. Raises what the work raises, and RuntimeError if there can be
-        no more threads."""
+        """Returns the result; None if it is not there in time. Raises what the work raises, and
+        RuntimeError if there can be no more threads."""
         with self._lock:
             mine = self._under_way.get(task)
             if mine is None:

@@ -41,9 +41,10 @@ class AddressStatus:
     address: str
     holder: str | None
     reason: str = ""
-    """Why nobody holds it; or why its holder may not, which keeps it as nobody else may either."""
+    """Why nobody holds it; or why its holder may not hold it, but keeps it, as nobody else may hold
+    it either."""
     present: tuple[tuple[str, str], ...] = ()
-    """The nodes that have it for another reason than yaim, and where."""
+    """The nodes that have the address for another reason than yaim, and where."""
 
     @property
     def complaint(self) -> str:
@@ -61,38 +62,38 @@ class NodeStatus:
     address_count: int
     version: str
     waits_s: float = 0.0
-    """It becomes unhealthy again and again, and waits so long before it takes addresses that others
-    can hold. The cluster is healthy all the same."""
+    """The node becomes unhealthy again and again, and waits so long before it takes addresses that
+    others can hold. The cluster is healthy all the same."""
     takes: bool = True
-    """If not, it keeps what it holds, until its checks have answered, its helper is there, and the
-    kernel has told which addresses the host has."""
+    """If not, the node keeps what it holds, until its checks have answered, its helper is there,
+    and the kernel has told which addresses the host has."""
     refused: tuple[str, ...] = ()
-    """Addresses of the pool that it leaves to others, as its helper did not add them, or has no
-    place for them. The cluster is healthy all the same, if others hold them."""
+    """Addresses of the pool that the node leaves to others, because its helper did not add them, or
+    has no place for them. The cluster is healthy all the same, if others hold them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateStatus:
     what: str
-    """The file that it is in, or the endpoint that has shown it."""
+    """The file that the certificate is in, or the endpoint that has shown it."""
     subject: str
     expires: datetime
     days_left: int
-    """Less than 0: it has expired."""
+    """It is less than 0 if the certificate has expired."""
     is_pressing: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
     cluster: str
-    """The prefix of its keys."""
+    """The prefix of the cluster's keys."""
     addresses: tuple[AddressStatus, ...]
     nodes: tuple[NodeStatus, ...]
     wrong_entries: tuple[tuple[str, str], ...]
-    """Name and reason."""
+    """The name of each, and what is wrong with it."""
     certificates: tuple[CertificateStatus, ...] = ()
     alarms: tuple[str, ...] = ()
-    """etcd's own: NOSPACE, CORRUPT."""
+    """Alarms of etcd's own: NOSPACE, CORRUPT."""
     strays: tuple[tuple[str, str], ...] = ()
     """Keys that count for nothing and are to be deleted, and why."""
 

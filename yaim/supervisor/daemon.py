@@ -22,7 +22,8 @@ _LEAST = (
 
 
 def daemonize(pid_file: Path, log_file: Path, listener: socket.socket) -> Any:
-    """A context in which this process is a daemon; to be entered. Raises SuperviseError."""
+    """Returns a context, to be entered, in which this process is a daemon. Raises
+    SuperviseError."""
     lock = PidFile(pid_file)
     log = os.fdopen(opened(log_file, os.O_WRONLY | os.O_APPEND, 0o644, "--log-file"), "a")
     # Before 3.0 it makes a set of all descriptors that there could be: of a thousand million, as
@@ -45,8 +46,8 @@ def daemonize(pid_file: Path, log_file: Path, listener: socket.socket) -> Any:
 
 
 def require_room() -> None:
-    """What this process and its children may take, and which files they make, is not left to the
-    terminal that it was started from. Raises SuperviseError."""
+    """Does not leave it to the terminal that it was started from what this process and its children
+    may take, and which modes their files get. Raises SuperviseError."""
     os.umask(0o022)
     for which, least, what, remedy in _LEAST:
         soft, _ = resource.getrlimit(which)

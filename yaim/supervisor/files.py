@@ -22,8 +22,9 @@ _MOST_OF_A_PID = 32
 
 
 class PidFile:
-    """Locked from its construction on, so that a stale one does no harm; written when entered.
-    Root's alone: whoever can read a file can lock it (flock(2))."""
+    """The file of the daemon's process id. It is locked when this is made, so that a stale file
+    does no harm, and written when this is entered. Only root can read it: whoever can read a file
+    can lock it (flock(2))."""
 
     def __init__(self, path: Path) -> None:
         """Raises SuperviseError."""
@@ -47,14 +48,15 @@ class PidFile:
         self.file.flush()
 
     def __exit__(self, *_: object) -> None:
-        """Another's stays."""
+        """Removes the file, but not one that another process has put in its place."""
         with suppress(OSError):
             if os.path.samestat(self._path.lstat(), os.fstat(self.file.fileno())):
                 self._path.unlink()
 
 
 def opened(path: Path, how: int, mode: int, flag: str) -> int:
-    """A file of root's, made if it is not there; never through a link. Raises SuperviseError."""
+    """Opens a file of root's, which is made if it is not there; never through a link. Raises
+    SuperviseError."""
     flags = how | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         # Who can write there can move a log away. It is no link, and it has no other name.
@@ -83,8 +85,8 @@ def opened(path: Path, how: int, mode: int, flag: str) -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A file of root's that nobody else can read: who can could hold its lock for ever (flock(2)).
-    Raises SuperviseError."""
+    """Holds the lock of a file that only root can read: whoever else could read it could hold its
+    lock for ever (flock(2)). Raises SuperviseError."""
     with os.fdopen(opened(path, os.O_RDWR, 0o600, "--helper-socket"), "r+") as file:
         give_up_at = time.monotonic() + LOCKED_WITHIN_S
         while True:

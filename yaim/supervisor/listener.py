@@ -13,8 +13,8 @@ from yaim.supervisor.files import locked
 
 
 def listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
-    """The helper's socket; open to root and to the coordinator's group, from its first moment on.
-    Raises SuperviseError."""
+    """Returns the helper's socket, which is open to root and to the coordinator's group, from its
+    first moment on. Raises SuperviseError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         if fault := make_directory(path.parent):
@@ -37,7 +37,7 @@ def listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
 
 
 def remove_socket(path: Path) -> None:
-    """Nothing else. Raises SuperviseError; OSError."""
+    """Removes a socket, and nothing else. Raises SuperviseError and OSError."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def remove_socket(path: Path) -> None:
 
 
 def _is_listened_at(path: Path) -> bool:
-    """Waits a little for one that is just ending."""
+    """Whether a process listens there. Waits a little for one that is just ending."""
     for wait_s in (0.1, 0.4, 0.0):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as attempt:
             if attempt.connect_ex(str(path)) != 0:

@@ -40,20 +40,21 @@ class Program:
     name: str
     arguments: Sequence[str]
     check: Sequence[str]
-    """Ends with 0 if it could use its configuration, and says why if not."""
+    """The command that ends with 0 if the program could use its configuration, and says why if
+    not."""
     user: pwd.struct_passwd | None = None
-    """None: starts as root."""
+    """The user that it starts as; None: root."""
     checked_as: pwd.struct_passwd | None = None
-    """Whom the check runs as."""
+    """The user that the check runs as."""
     environment: dict[str, str] = field(default_factory=dict)
     nice: int = 0
-    """Other than 0: of all its processes (nice(2)), where that is permitted."""
+    """If it is not 0, all its processes have it (nice(2)), where that is permitted."""
     listener: socket.socket | None = None
-    """Handed in as sd_listen_fds(3) describes."""
+    """A socket that is handed in as sd_listen_fds(3) describes."""
     held_back: frozenset[signal.Signals] = frozenset()
-    """Signals that wait until it has set its handlers and lets them through."""
+    """Signals that wait until the program has set its handlers and lets them through."""
     leave_signal: signal.Signals = signal.SIGTERM
-    """Ends it with its addresses left as they are, for the next one."""
+    """This signal ends it with its addresses left as they are, for the next process."""
     leave_at: float = math.inf
     kill_at: float = math.inf
     is_leaving: bool = False
@@ -76,7 +77,7 @@ class Program:
         self.pid = pid
 
     def _become(self, supervisor: int) -> None:
-        """In the new process."""
+        """What the new process does to become the program."""
         # What is ignored would be so in there, too.
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
@@ -100,7 +101,7 @@ class Program:
         os.execve(self.arguments[0], list(self.arguments), environment)
 
     def has_ended(self, status: int) -> int:
-        """Plan the restart; the exit status, negative for a signal."""
+        """Plans the restart, and returns the exit status, which is negative for a signal."""
         now = time.monotonic()
         if self.is_leaving or now - self.started_at >= SETTLED_AFTER_S:
             self.wait_s = 0.0
@@ -112,7 +113,8 @@ class Program:
         return os.waitstatus_to_exitcode(status)
 
     def is_fit(self) -> bool:
-        """Whether it could be started again with its code and its configuration as they are now."""
+        """Whether the program could be started again with its code and its configuration as they
+        are now."""
         whom: dict[str, Any] = {}
         if self.checked_as is not None:
             name, group = self.checked_as.pw_name, self.checked_as.pw_gid
@@ -132,7 +134,7 @@ class Program:
         return done.returncode == 0
 
     def leave(self) -> None:
-        """Have it end, and started again at once."""
+        """Has it end, and be started again at once."""
         self.leave_at = math.inf
         self.is_leaving = self.pid is not None
         if self.is_leaving:
@@ -145,7 +147,8 @@ class Program:
 
 
 def _go_before_others(nice: int) -> None:
-    """This process, which leads a session. Without effect where it is not permitted."""
+    """Gives this process, which leads a session, more of the processor. Does nothing where that is
+    not permitted."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, nice)
     # Where Linux shares processors out between sessions, nice counts only within one; what counts

@@ -27,8 +27,8 @@ ONE_AFTER_THE_OTHER_S = 3.0
 """The coordinator is started anew by so much later than the helper: a helper that comes back is
 told at once what it had, if the coordinator is there."""
 HELPER_NICE = -10
-"""As in the unit: a helper that has begun to act and gets no processor for a tenth of a second ends
-itself."""
+"""The same as in the helper's unit: a helper that has begun to act and gets no processor for a
+tenth of a second ends itself."""
 STOP_HELPER_S = 5.0
 EX_CONFIG = 78
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
@@ -51,8 +51,8 @@ def supervise(
     listener: socket.socket,
     coordinator_arguments: Sequence[str],
 ) -> int:
-    """Run both until SIGTERM or SIGINT; the exit status. `listener` is the helper's socket, and
-    `helper_user` whom it becomes."""
+    """Runs both until SIGTERM or SIGINT, and returns the exit status. `listener` is the helper's
+    socket, and `helper_user` the user that the helper becomes."""
     setproctitle("yaim: supervisor")
     # Where it is ignored, which is inherited, nobody is told of the end of a child.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -83,8 +83,9 @@ def supervise(
 
 
 def _is_passed_on(variable: str) -> bool:
-    """Not how Python is to be: with PYTHONWARNINGS=error it would not start, for one. But where its
-    modules are, if they are not where they are looked for."""
+    """Whether the programs get a variable of ours. They do not get those that say how Python is to
+    be: with PYTHONWARNINGS=error, for one, they would not start. They get the one that says where
+    its modules are, if they are not in the usual place."""
     return variable == "PYTHONPATH" or not variable.startswith("PYTHON")
 
 
@@ -147,8 +148,8 @@ class _Supervisor:
         self._coordinator.leave_at = self._helper.leave_at + ONE_AFTER_THE_OTHER_S
 
     def _reap(self) -> None:
-        """All processes that have ended, also strangers: as the first process of a container it
-        inherits orphans."""
+        """Takes in the end of all processes that have ended, also of strangers: as the first
+        process of a container this one inherits orphans."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -176,7 +177,7 @@ class _Supervisor:
             )
 
     def _stop(self, program: Program, within_s: float) -> None:
-        """SIGTERM, and SIGKILL if it does not heed that in time."""
+        """Sends SIGTERM, and SIGKILL if the program does not end in time."""
         give_up_at = time.monotonic() + within_s
         program.send(signal.SIGTERM)
         while program.pid is not None and time.monotonic() < give_up_at:
