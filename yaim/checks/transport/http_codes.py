@@ -9,7 +9,7 @@ from yaim.config_keys import InvalidValue, several, text
 @dataclass(frozen=True, slots=True)
 class Codes:
     patterns: tuple[str, ...]
-    """As they were given: single codes like 204 and classes like 2xx."""
+    """The codes as they were given: single codes like 204 and classes like 2xx."""
 
     def __contains__(self, code: int) -> bool:
         return str(code) in self.patterns or f"{code // 100}xx" in self.patterns
@@ -19,7 +19,7 @@ class Codes:
 
     @property
     def told(self) -> str:
-        """In a sentence: "2xx, 301 or 404"."""
+        """The codes in a sentence: "2xx, 301 or 404"."""
         *others, last = self.patterns
         return f"{', '.join(others)} or {last}" if others else last
 

@@ -10,7 +10,7 @@ from yaim.config_keys import Fault
 
 
 class TlsFiles(Protocol):
-    """What a check needs to have."""
+    """What a check with TLS files has to have."""
 
     @property
     def ca_file(self) -> Path | None: ...
@@ -24,14 +24,14 @@ class InvalidFile(Exception):
     """A file that TLS cannot be done with; the text says what is wrong."""
 
     def __init__(self, told: str, key: str = "", expected: str = "") -> None:
-        """With the end of its key's name, and what that key takes."""
+        """`key` is the end of the name of the file's key, `expected` what that key takes."""
         super().__init__(told)
         self.key = key
         self.expected = expected
 
 
 def file_faults(files: TlsFiles, prefix: str) -> Iterator[Fault]:
-    """Of files that are there. `prefix` is that of the keys: http-."""
+    """Faults of files that are there. `prefix` is that of the keys' names: http-."""
     try:
         for each in invalid_files(files):
             yield Fault(prefix + each.key, each.expected.format(prefix=prefix))
@@ -40,7 +40,7 @@ def file_faults(files: TlsFiles, prefix: str) -> Iterator[Fault]:
 
 
 def invalid_files(files: TlsFiles) -> Iterator[InvalidFile]:
-    """Raises OSError."""
+    """Yields the files that TLS cannot be done with. Raises OSError."""
     ca, cert, key = files.ca_file, files.cert_file, files.key_file
     for file in (ca, cert, key):
         if file is not None:
@@ -56,7 +56,8 @@ def invalid_files(files: TlsFiles) -> Iterator[InvalidFile]:
     expected = "the key of {prefix}cert-file, without a passphrase"
 
     def no_password() -> str:
-        """Without this OpenSSL would ask for one at the terminal."""
+        """Is asked for the key's password. Without this OpenSSL would ask for it at the
+        terminal."""
         raise InvalidFile(
             f"the client certificate's key has a password: {key}", "key-file", expected
         )
@@ -81,7 +82,7 @@ def invalid_files(files: TlsFiles) -> Iterator[InvalidFile]:
 
 
 def has_certificates(file: Path) -> bool:
-    """And all of them can be read. Raises OSError."""
+    """Whether there are certificates in the file, and all of them can be read. Raises OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(file)
