@@ -4,7 +4,7 @@ All of it is made from what is there for other readers, too: the parsers with th
 yaim.yml.example and helper.yml.example with a comment for each key. What only a man page tells is
 in the pages below. The date is that of SOURCE_DATE_EPOCH: the same source gives the same bytes.
 
-Needs what yaim.cli.main imports: PyYAML and requests. Source: man(7), groff_man_style(7).
+Needs what the files of yaim/cli/ import: PyYAML and requests. Source: man(7), groff_man_style(7).
 """
 
 import argparse

@@ -25,7 +25,7 @@ class Unheld:
         self._view = view
         self._is_store_full = is_store_full
         self._present = presence(view.nodes)
-        self._asked = _Asked(view.nodes.values())
+        self._nodes = _Nodes(view.nodes.values())
 
     def why(self, entry: PoolEntry) -> str:
         """The reason, such as `unhealthy: db1, db2; excluded: db3`."""
@@ -39,10 +39,10 @@ class Unheld:
             return "its mark counts as none: see the stray key"
         if (mark := self._view.marks.get(entry.address)) is not None:
             return self._why_not_in_force(mark)
-        if (name := self._asked.ready(entry)) is not None:
+        if (name := self._nodes.ready(entry)) is not None:
             full = "; etcd is full, and may not let it" if self._is_store_full else ""
             return f"{name} may hold it and has not taken it yet{full}"
-        names = self._asked.reasons(entry)
+        names = self._nodes.reasons(entry)
         if not names:
             return "there is no node" + (
                 "; etcd is full: none can join" if self._is_store_full else ""
@@ -60,7 +60,7 @@ class Unheld:
         )
 
 
-class _Asked:
+class _Nodes:
     """The nodes in order; those that wait are last. Nodes that say the same of themselves are asked
     once."""
 
