@@ -78,7 +78,7 @@ def those(placements: dict[str, Placement], beginning: str) -> list[Placement]:
         "tests/dcs/etcd/test_keys.py",
         "tests/status/",
         "tests/cli/test_status.py",
-        "tests/config/test_config.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
+        "tests/config/test_values.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
     ],
 )
 def test_core_protocol_policy_configuration_and_wire_formats_are_quick(

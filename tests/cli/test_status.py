@@ -43,11 +43,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.status.facts import (
-    AddressStatus,
-    Condition,
-    status_of,
-)
+from yaim.status.facts import AddressStatus, Condition, status_of
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,9 @@ from yaim.core.model import (
     frozen_mapping,
 )
 from yaim.dcs.etcd.certificates import Expiry
-from yaim.status.facts import (
-    ClusterStatus,
-    certificates_of,
-    status_of,
-)
+from yaim.status.facts import ClusterStatus, certificates_of, status_of
 
 CLUSTER = "/service/yaim/"
-
-
 LEASES = {"db1": 1, "db2": 2}
 
 
@@ -77,44 +71,18 @@ def view(
 
 
 POOL = ("192.0.2.10", "2001:db8::1", "192.0.2.9")
-
-
 NODES = (node("db2"), node("db1"))
-
-
 MARKS = (mark("192.0.2.9", "db1"), mark("192.0.2.10", "db2"), mark("2001:db8::1", "db1"))
-
-
 WELL = view(POOL, NODES, MARKS)
-
-
 UNHELD = view(POOL, NODES, MARKS[1:])
-
-
 UNHEALTHY = view(POOL, (node("db1"), node("db2", "Connection refused", False)), MARKS)
-
-
 WRONG = view(POOL, NODES, MARKS, (WrongEntry("192.0.2.09", "not an address"),))
-
-
 STALE = view(POOL, NODES, (*MARKS[1:], mark("192.0.2.9", "db1", lease=99)))
-
-
 FLAPPING = view(POOL, (node("db1"), waiting("db2")), MARKS)
-
-
 ELSEWHERE = view(POOL, (node("db1"), having("db2", "192.0.2.9")), MARKS)
-
-
 OF_NOBODY = view(POOL, NODES[:1], MARKS)
-
-
 EMPTY = view((), (), ())
-
-
 NO_NODES = view(POOL, (), ())
-
-
 NO_ADDRESSES = view((), NODES, ())
 
 

@@ -36,13 +36,7 @@ from yaim.core.model import (
     frozen_mapping,
 )
 from yaim.dcs.etcd.certificates import Expiry
-from yaim.status.facts import (
-    AddressStatus,
-    ClusterStatus,
-    Condition,
-    NodeStatus,
-    status_of,
-)
+from yaim.status.facts import AddressStatus, ClusterStatus, Condition, NodeStatus, status_of
 from yaim.status.unheld import _TAKES_NOTHING
 
 
