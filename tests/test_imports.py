@@ -297,7 +297,7 @@ def test_what_does_not_belong_into_the_core_is_found(source: str, found: set[str
 @pytest.mark.parametrize(
     "source",
     [
-        "from collections.abc import Iterable, Mapping",
+        "from collections.abc import Mapping",
         "import typing",
         "from yaim.core.model import Address",
         "from yaim.core import model",

@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     check = add_command(commands, "check", help="tell everything that is wrong with it")
     check.set_defaults(command=run_check)
     check.add_argument(
-        "--draft", action="store_true", help="do not mind who else can change the file"
+        "--draft", action="store_true", help="take a file that others than root can change, too"
     )
     add_config_options(check)
     show = add_command(commands, "show", help="show the values in force and where each comes from")

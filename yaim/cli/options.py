@@ -57,12 +57,12 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     """Adds the users of both processes, and the helper's file. The coordinator itself has no use
     for them."""
     parser.add_argument(
-        "--user", default="yaim", help="whom the coordinator runs as; default: %(default)s"
+        "--user", default="yaim", help="user that the coordinator runs as; default: %(default)s"
     )
     parser.add_argument(
         "--helper-user",
         default="yaim-helper",
-        help="whom the helper becomes; default: %(default)s",
+        help="user that the helper becomes; default: %(default)s",
     )
     parser.add_argument(
         "--helper-config",
