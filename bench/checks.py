@@ -32,13 +32,14 @@ from bench.figures import machine
 from tests.checks.pgbouncer_server import APP, MONITOR, pooling
 from tests.checks.postgres_server import PASSWORD, Installation, Server, installed, running
 from yaim.checks.http import HttpCheck
-from yaim.checks.kinds import KINDS, CheckKeys
+from yaim.checks.kinds import KINDS
 from yaim.checks.pgbouncer import PgbouncerCheck
 from yaim.checks.postgres import MaxLag, PostgresCheck
 from yaim.checks.run import CheckPlan, CheckRunner
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpAddress, TcpCheck
 from yaim.checks.transport.libpq import LibpqError, Session, connect
+from yaim.config_keys import KeyGroup
 from yaim.core.events import CheckAnswered
 from yaim.host.boottime import boottime
 from yaim.lab.namespaces import enter_private_network
@@ -56,7 +57,7 @@ class Case:
 
     kind: str
     failure: str
-    settings: CheckKeys
+    settings: KeyGroup
     fail: Callable[[], object]
     mend: Callable[[], object]
 
@@ -217,7 +218,7 @@ def web_cases(stack: ExitStack, directory: Path) -> Iterator[Case]:
         yield Case("http", behaviour, settings, service.behave(behaviour), service.behave("well"))
     process = stack.enter_context(closing(Process(directory)))
     address = TcpAddress("127.0.0.1", process.port)
-    checks: dict[str, CheckKeys] = {
+    checks: dict[str, KeyGroup] = {
         "http": HttpCheck(f"http://{address}/"),
         "tcp": TcpCheck(address, send="GET / HTTP/1.0\r\n\r\n", expect="200"),
     }
@@ -226,7 +227,7 @@ def web_cases(stack: ExitStack, directory: Path) -> Iterator[Case]:
         yield frozen(kind, check, process.send)
 
 
-def frozen(kind: str, check: CheckKeys, send: Callable[[int], object]) -> Case:
+def frozen(kind: str, check: KeyGroup, send: Callable[[int], object]) -> Case:
     stop, go_on = partial(send, signal.SIGSTOP), partial(send, signal.SIGCONT)
     return Case(kind, "frozen (SIGSTOP)", check, stop, go_on)
 

@@ -37,7 +37,8 @@ from yaim.core.model import Address, Boottime
 from yaim.host.boottime import boottime
 from yaim.lab.namespaces import LabError, Namespace
 from yaim.lab.wait import wait_until
-from yaim.managers.helper.client import HelperClient, command, write_request
+from yaim.managers.helper.client import HelperClient
+from yaim.managers.helper.messages import command, write_request
 
 COUNT = 1000
 SINGLE = 200

@@ -42,9 +42,9 @@ LIBRARIES = (
 """Who reaches one of these has to pass with each version of it."""
 
 HARMLESS = (
-    "yaim.config.config",
-    "yaim.config.file",
-    "yaim.config.checks",
+    "yaim.config.load",
+    "yaim.host.addresses",
+    "yaim.host.netlink",
     "yaim_helper.record.log",
     "yaim_helper.kernel.netlink",
 )
@@ -97,7 +97,9 @@ def _next(each: object, found: set[str]) -> Iterator[object]:
         case functools.partial():
             yield each.func
         case FunctionType() if _is_ours(each.__module__):
-            yield from _used_by(each, found)
+            modules, used = _used_by(each)
+            found |= modules
+            yield from used
         case type() if _is_ours(each.__module__):
             yield from vars(each).values()
             yield from each.__bases__
@@ -110,7 +112,7 @@ def _next(each: object, found: set[str]) -> Iterator[object]:
         case dict():
             yield from each.values()
         case str():
-            found.update(_IMPORT.findall(each))
+            found |= _imported_by_text(each)
         case _:
             yield from _behind(each, found)
 
@@ -118,7 +120,12 @@ def _next(each: object, found: set[str]) -> Iterator[object]:
 _PROGRAM = {"-m", "yaim"}
 """In a command line: all of yaim is reached."""
 _IMPORT = re.compile(r"(?:from|import) (yaim[\w.]*)")
-"""In the text of a program."""
+
+
+@functools.cache
+def _imported_by_text(text: str) -> frozenset[str]:
+    """What a text imports, if it is a program."""
+    return frozenset(_IMPORT.findall(text))
 
 
 def _behind(each: object, found: set[str]) -> Iterator[object]:
@@ -133,26 +140,28 @@ def _behind(each: object, found: set[str]) -> Iterator[object]:
         found.add(kind.__module__)
 
 
-def _used_by(function: FunctionType, found: set[str]) -> Iterator[object]:
-    names, constants = _names(function.__code__)
+@functools.cache
+def _used_by(function: FunctionType) -> tuple[frozenset[str], tuple[object, ...]]:
+    """The names of modules in a function, and the objects that it refers to. Most functions are
+    reached from many tests, so this is kept."""
+    names, constants, imported = _names(function.__code__)
+    found = {name for text in constants for name in _imported_by_text(text)} | imported
     if constants >= _PROGRAM:
         found.add("yaim.__main__")
-    found |= {name for text in constants for name in _IMPORT.findall(text)}
-    found |= {
-        each.argval for each in dis.get_instructions(function) if each.opname == "IMPORT_NAME"
-    }
+    used: list[object] = []
     for name in names & function.__globals__.keys():
-        yield from _through_modules(function.__globals__[name], names)
+        used += _through_modules(function.__globals__[name], names)
     for cell in function.__closure__ or ():
         try:
-            yield cell.cell_contents
+            used.append(cell.cell_contents)
         except ValueError:
             pass
-    yield getattr(function, "__wrapped__", None)
-    yield getattr(getattr(function, "hypothesis", None), "inner_test", None)  # of @given
+    used.append(getattr(function, "__wrapped__", None))
+    used.append(getattr(getattr(function, "hypothesis", None), "inner_test", None))  # of @given
+    return frozenset(found), tuple(used)
 
 
-def _through_modules(each: object, names: set[str]) -> Iterator[object]:
+def _through_modules(each: object, names: frozenset[str]) -> Iterator[object]:
     """Itself; of a module of tests/ what is used of it."""
     if not isinstance(each, ModuleType) or not _is_ours(each.__name__):
         yield each
@@ -162,19 +171,28 @@ def _through_modules(each: object, names: set[str]) -> Iterator[object]:
             yield from _through_modules(vars(each)[name], names - {name})
 
 
-def _names(code: CodeType) -> tuple[set[str], set[str]]:
-    """Global names, and texts, in a function and in those within."""
+_IMPORT_NAME = dis.opmap["IMPORT_NAME"]
+
+
+@functools.cache
+def _names(code: CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Global names and texts in a function and in those within, and the modules that it imports
+    itself."""
     names, constants = set(code.co_names), set[str]()
     for each in code.co_consts:
         if isinstance(each, CodeType):
-            within = _names(each)
-            names |= within[0]
-            constants |= within[1]
+            names_within, constants_within, _ = _names(each)
+            names |= names_within
+            constants |= constants_within
         elif isinstance(each, str):
             constants.add(each)
         elif isinstance(each, tuple):
             constants |= {part for part in each if isinstance(part, str)}
-    return names, constants
+    imported = set[str]()
+    if _IMPORT_NAME in code.co_code[::2]:  # few have it, and to take them apart is slow
+        instructions = dis.get_instructions(code)
+        imported = {each.argval for each in instructions if each.opcode == _IMPORT_NAME}
+    return frozenset(names), frozenset(constants), frozenset(imported)
 
 
 @functools.cache
@@ -225,7 +243,12 @@ def reached_by(item: pytest.Function) -> frozenset[str]:
 
 
 def _effects(names: Iterable[str]) -> set[str]:
-    return {each for each in names if is_of(each, EFFECTS)}
+    return {each for each in names if _has_effects(each)}
+
+
+@functools.cache
+def _has_effects(module: str) -> bool:
+    return is_of(module, EFFECTS)
 
 
 # --- the rule -------------------------------------------------------------------------------------
@@ -244,8 +267,13 @@ def touches_a_library(item: pytest.Function) -> bool:
     return (
         item.get_closest_marker("every_set") is not None
         or "yaim.__main__" in reaches
-        or any(is_of(each, LIBRARIES) or is_adapter(each) for each in reaches)
+        or any(_is_library(each) or is_adapter(each) for each in reaches)
     )
+
+
+@functools.cache
+def _is_library(module: str) -> bool:
+    return is_of(module, LIBRARIES)
 
 
 @functools.cache

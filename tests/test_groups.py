@@ -77,8 +77,9 @@ def those(placements: dict[str, Placement], beginning: str) -> list[Placement]:
         "tests/helper/policy/test_rules.py::test_a_wrong_file_is_refused_with_the_line",
         "tests/dcs/etcd/test_keys.py",
         "tests/dcs/test_records.py",
-        "tests/test_status.py",
-        "tests/config/test_config.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
+        "tests/status/",
+        "tests/cli/test_status.py",
+        "tests/config/test_values.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
     ],
 )
 def test_core_protocol_policy_configuration_and_wire_formats_are_quick(

@@ -1,4 +1,5 @@
-"""Who may import what, read off the source: the core is pure, and the two processes share no code.
+"""Who may import what, read off the source: the core is pure, rooms import downward only, and the
+two processes share no code.
 
 What a program reaches by starting another one is not seen here, and may well be: yaim.lab starts
 the helper.
@@ -32,6 +33,46 @@ CORE_MAY_NOT_CALL = frozenset(
 )
 """Built-in functions that do I/O or import, or whose result differs from one run to the next."""
 
+ROOMS = frozenset(
+    {
+        *("checks", "cli", "config", "coordinator", "core", "dcs", "doctor", "host", "lab"),
+        *("managers", "status", "supervisor"),
+        *("__main__", "config_keys", "text", "wiring"),
+    }
+)
+"""The folders of yaim/, and its files."""
+FORBIDDEN = {
+    # What all others may build upon.
+    "core": ROOMS,
+    "text": ROOMS,
+    "config_keys": ROOMS,
+    "host": ROOMS - {"core", "text"},
+    # The kinds of checks, stores and managers. None knows of another, or of who chooses it.
+    "checks": ROOMS - {"config_keys", "core", "host", "text"},
+    "dcs": ROOMS - {"config_keys", "core", "host", "text"},
+    "managers": ROOMS - {"config_keys", "core", "host", "text"},
+    # What is told of a cluster, whoever asks.
+    "status": ROOMS - {"core", "dcs", "text"},
+    # The configuration knows the kinds by their keys. The loop knows no kind of store or manager.
+    "config": ROOMS - {"checks", "config_keys", "core", "dcs", "host", "managers"},
+    "coordinator": ROOMS - {"checks", "config", "core", "host"},
+    "supervisor": ROOMS - {"host"},
+    # Those that put parts together.
+    "wiring": ROOMS
+    - {"checks", "config", "config_keys", "coordinator", "core", "dcs", "host"}
+    - {"managers"},
+    "doctor": frozenset({"__main__", "cli", "coordinator", "lab", "managers", "supervisor"}),
+    "lab": frozenset({"__main__", "cli", "coordinator", "doctor", "managers", "supervisor"}),
+    "cli": frozenset({"__main__"}),
+    "__main__": ROOMS - {"cli"},
+}
+"""Each room, and the rooms that it must not import."""
+REGISTRIES = {
+    "yaim.dcs.kinds": {"yaim.dcs.etcd.parts.EtcdParts"},
+    "yaim.managers.kinds": {"yaim.managers.helper.client.HelperClient"},
+}
+"""What these import only when a part is made: at the start, and no more after that."""
+
 
 def imported(source: str, module: str) -> set[str]:
     """The full names that a module imports, anywhere in its source."""
@@ -62,11 +103,49 @@ def reached_from(module: str, modules: Mapping[str, str]) -> set[str]:
     reached = {module}
     left = [module]
     while left:
-        names = imported(modules[left[-1]], left.pop())
-        found = {name for each in names for name in (each, each.rpartition(".")[0])}
-        left += (new := (found & modules.keys()) - reached)
+        each = left.pop()
+        left += (new := files_imported(modules[each], each, modules) - reached)
         reached |= new
     return reached
+
+
+def files_imported(source: str, module: str, modules: Mapping[str, str]) -> set[str]:
+    """Those of the modules that a module imports, or of which it imports something."""
+    names = imported(source, module)
+    return {name for each in names for name in (each, each.rpartition(".")[0])} & modules.keys()
+
+
+def room_of(name: str) -> str:
+    """The room of yaim that a module, or a name in it, belongs to."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def circles(imports: Mapping[str, set[str]]) -> list[set[str]]:
+    """Modules that import themselves by way of each other (Tarjan's strongly connected parts)."""
+    found: list[set[str]] = []
+    numbers: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    waiting: list[str] = []
+
+    def visit(module: str) -> None:
+        numbers[module] = lowest[module] = len(numbers)
+        waiting.append(module)
+        for each in imports[module]:
+            if each not in numbers:
+                visit(each)
+                lowest[module] = min(lowest[module], lowest[each])
+            elif each in waiting:
+                lowest[module] = min(lowest[module], numbers[each])
+        if lowest[module] == numbers[module]:
+            circle = set(waiting[waiting.index(module) :])
+            del waiting[waiting.index(module) :]
+            if len(circle) > 1 or module in imports[module]:
+                found.append(circle)
+
+    for module in imports:
+        if module not in numbers:
+            visit(module)
+    return found
 
 
 def called(source: str) -> set[str]:
@@ -99,6 +178,8 @@ def modules(directory: Path, package: str) -> dict[str, str]:
 CORE = modules(ROOT, "yaim/core")
 YAIM = modules(ROOT, "yaim")
 HELPER = modules(ROOT / "helper", "yaim_helper")
+COORDINATOR = reached_from("yaim.coordinator.loop", YAIM) | reached_from("yaim.wiring", YAIM)
+"""The loop, and the parts that `yaim run` has it start."""
 
 
 @pytest.mark.parametrize("module", CORE)
@@ -116,25 +197,75 @@ def test_the_helper_imports_nothing_of_yaim(module: str) -> None:
     assert {n for n in imported(HELPER[module], module) if is_in(n, ("yaim",))} == set()
 
 
-@pytest.mark.parametrize("module", sorted(reached_from("yaim.coordinator.loop", YAIM)))
+@pytest.mark.parametrize("module", YAIM)
+def test_a_room_imports_only_those_that_it_may(module: str) -> None:
+    room = room_of(module)
+    names = {name for name in imported(YAIM[module], module) if is_in(name, ("yaim",))}
+    assert {name for name in names if room_of(name) in FORBIDDEN[room] - {room}} == set()
+
+
+def test_each_room_has_its_walls() -> None:
+    assert {room_of(module) for module in YAIM} - {"__init__"} == ROOMS == FORBIDDEN.keys()
+
+
+@pytest.mark.parametrize("modules", [YAIM, HELPER], ids=["yaim", "helper"])
+def test_no_files_import_each_other(modules: Mapping[str, str]) -> None:
+    imports = {each: files_imported(source, each, modules) for each, source in modules.items()}
+    assert circles(imports) == []
+
+
+def test_files_that_import_each_other_are_found() -> None:
+    imports = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set[str](), "e": {"e"}}
+    assert circles(imports) == [{"b", "c"}, {"e"}]
+
+
+@pytest.mark.parametrize("module", sorted(COORDINATOR))
 def test_a_coordinator_at_work_loads_nothing_more_of_yaim(module: str) -> None:
     """It goes on while a package is installed, and after that if it cannot start anew: what it
     would load then is of another version."""
-    assert {n for n in imported_later(YAIM[module], module) if is_in(n, ("yaim",))} == set()
+    later = {n for n in imported_later(YAIM[module], module) if is_in(n, ("yaim",))}
+    assert later == REGISTRIES.get(module, set())
+
+
+PARTS = """
+import sys
+from pathlib import Path
+from yaim.config.load import load
+import yaim.coordinator.loop
+from yaim.wiring import lost_by_restart, start_parts
+keys = {"dcs-clustername": "c", "interface": "lo", "checker-type": "tcp", "tcp-address": "[::1]:1"}
+config = load({**keys, "helper-socket": sys.argv[1]}, {}, None)
+parts = start_parts(config, lambda *events: None)
+loaded = set(sys.modules)
+parts.apply(config)
+lost_by_restart(config, config)
+print(sorted(each for each in set(sys.modules) - loaded if each.startswith("yaim")))
+"""
+
+
+def test_what_the_registries_import_later_is_there_when_the_parts_have_started(
+    tmp_path: Path,
+) -> None:
+    command = (sys.executable, "-c", PARTS, str(tmp_path / "no-helper"))
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
 
 
 DEAR = ("cryptography", "pyroute2", "trustme")
 """Libraries that take a tenth of a second and some 10 MB each to load."""
 
 
-@pytest.mark.parametrize("module", sorted(reached_from("yaim.coordinator.loop", YAIM)))
+@pytest.mark.parametrize("module", sorted(COORDINATOR))
 def test_a_coordinator_imports_no_library_that_is_dear(module: str) -> None:
     assert {n for n in imported(YAIM[module], module) if is_in(n, DEAR)} == set()
 
 
 def test_a_coordinator_loads_no_library_that_is_dear() -> None:
     """Through another library neither."""
-    loads = "import sys, yaim.cli.main, yaim.coordinator.loop, yaim.wiring, yaim.supervisor.run"
+    loads = (
+        "import sys, yaim.cli.main, yaim.coordinator.loop, yaim.wiring, yaim.supervisor.run,"
+        " yaim.dcs.etcd.parts, yaim.managers.helper.client"
+    )
     command = (sys.executable, "-c", f"{loads}; print(*sys.modules)")
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = {each for each in done.stdout.split() if is_in(each, DEAR)}
@@ -143,8 +274,10 @@ def test_a_coordinator_loads_no_library_that_is_dear() -> None:
 
 
 def test_all_modules_of_the_coordinator_are_looked_at() -> None:
-    reached = reached_from("yaim.coordinator.loop", YAIM)
-    assert {"yaim.core.step", "yaim.checks.transport.libpq", "yaim.dcs.etcd.diagnose"} <= reached
+    assert {
+        *("yaim.core.step", "yaim.checks.transport.libpq", "yaim.dcs.etcd.diagnose"),
+        "yaim.managers.helper.connection",
+    } <= COORDINATOR
     assert imported_later("import yaim.a\ndef f():\n import yaim.b", "yaim.c") == {"yaim.b"}
 
 
@@ -200,8 +333,10 @@ def test_what_belongs_into_the_core_is_let_through(source: str) -> None:
 
 
 def test_an_import_across_is_found() -> None:
-    across = imported("def f():\n    from yaim_helper import policy", "yaim.lab.cluster")
-    assert {name for name in across if is_in(name, ("yaim_helper",))} == {"yaim_helper.policy"}
+    across = imported("def f():\n    from yaim_helper.policy import rules", "yaim.lab.cluster")
+    assert {name for name in across if is_in(name, ("yaim_helper",))} == {
+        "yaim_helper.policy.rules"
+    }
     back = imported(
         "import yaim_helper.protocol\nimport yaim.core.model", "yaim_helper.serve.server"
     )

@@ -1,47 +1,50 @@
-"""The keys of the configuration: what each is for, and which values it takes.
+"""The keys of the configuration: what each key is for, and which values it takes.
 
-A group of keys is a dataclass whose fields are made by key() and required(): Config, and the
-settings of each kind of check. Reads no configuration; config.py does.
+A group of keys is a dataclass whose fields are made by key() and required(): the configuration
+itself, and the settings of each kind of check, store and manager. This file reads no configuration;
+yaim/config/load.py does.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 MASK = "********"
 
 
-class Unfit(ValueError):
-    """A value that a key does not take; the text says what is expected."""
+class InvalidValue(ValueError):
+    """A key does not take this value; the text says what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with values that are right each by itself."""
+    """What is wrong with values that are each right by themselves."""
 
     key: str
-    """The one to be changed or added."""
+    """The key that has to be changed or added."""
     expected: str
     because: str = ""
-    """The other one: tells where, if the first one stands nowhere."""
+    """The other key. Its place in the file is told if the first key stands nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ConfigKey:
+    """A key of the configuration."""
+
     help: str
     read: Callable[[Any], Any]
-    """From text, or from a list of texts. Raises Unfit."""
+    """Makes the value from text, or from a list of texts. Raises InvalidValue."""
     is_secret: bool = False
     is_reloaded: bool = True
-    """Whether SIGHUP applies a change; if not, a restart does."""
+    """SIGHUP applies a change of this key; if not, only a restart does."""
     mask: Callable[[str], str] = str
-    """The value without the secrets in it."""
+    """Takes the secrets out of the value's text."""
 
     def shown(self, value: Any) -> str:
-        """For people, secrets masked."""
+        """The value for people, with its secrets masked."""
         if value is None:
             return ""
         if self.is_secret:
@@ -51,10 +54,19 @@ class Key:
         return self.mask(str(value))
 
     def quoted(self, given: Any) -> str:
-        """A value that it does not take, secrets masked: what stands before an @ may be one."""
+        """A value that the key does not take, with its secrets masked: what stands before an @ may
+        be a secret."""
         if self.is_secret:
             return MASK
         return self.mask(re.sub(r"(?s)^(\W*\w*://)?.*@", rf"\g<1>{MASK}@", repr(given)))
+
+
+class KeyGroup(Protocol):
+    """The values of a group of keys. Two are equal if nothing has changed between them."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Yields what is wrong with values that are each right by themselves. A required value that
+        is missing or wrong is None here."""
 
 
 def key(
@@ -66,31 +78,43 @@ def key(
     reloaded: bool = True,
     mask: Callable[[str], str] = str,
 ) -> Any:
-    return field(default=default, metadata={"key": Key(help, read, secret, reloaded, mask)})
+    """A field of a group: a key that has a default."""
+    return field(default=default, metadata={"key": ConfigKey(help, read, secret, reloaded, mask)})
 
 
 def required(help: str, read: Callable[[Any], Any], *, mask: Callable[[str], str] = str) -> Any:
-    """A key without which the others of its group make no sense."""
-    return field(metadata={"key": Key(help, read, mask=mask)})
+    """A field of a group: a key without which the others of its group make no sense."""
+    return field(metadata={"key": ConfigKey(help, read, mask=mask)})
 
 
-def keys_of(group: type, prefix: str = "") -> Mapping[str, Key]:
-    """The keys of a dataclass by name, with dashes."""
-    return {
-        prefix + each.name.replace("_", "-"): each.metadata["key"]
-        for each in fields(group)
-        if "key" in each.metadata
-    }
+def group_within(default: Callable[[], KeyGroup], *groups: type) -> Any:
+    """A field of a group whose value is one of these groups: all their keys are keys of the outer
+    group as well, at this place in the order."""
+    return field(default_factory=default, metadata={"groups": groups})
+
+
+def keys_in(group: type, prefix: str = "") -> Mapping[str, ConfigKey]:
+    """The keys of a group by name, with dashes, in the order of its fields. Where several groups
+    within it have a key of the same name, the first one's is told."""
+    found: dict[str, ConfigKey] = {}
+    for each in fields(group):
+        if "key" in each.metadata:
+            found[prefix + each.name.replace("_", "-")] = each.metadata["key"]
+        for inner in each.metadata.get("groups", ()):
+            for name, inner_key in keys_in(inner, prefix).items():
+                found.setdefault(name, inner_key)
+    return found
 
 
 def required_of(group: type, prefix: str = "") -> Iterator[str]:
+    """The names of the keys of a group that have no default."""
     for each in fields(group):
         if "key" in each.metadata and each.default is MISSING:
             yield prefix + each.name.replace("_", "-")
 
 
 def both_or_neither(group: Any, prefix: str, one: str, other: str) -> Iterator[Fault]:
-    """For two keys that make no sense without each other."""
+    """Faults of two keys that make no sense without each other."""
     values = {name: getattr(group, name.replace("-", "_")) for name in (one, other)}
     for name, missing in ((one, other), (other, one)):
         if values[name] is not None and values[missing] is None:
@@ -104,14 +128,14 @@ def both_or_neither(group: Any, prefix: str, one: str, other: str) -> Iterator[F
 
 
 def whole(least: int, most: int) -> Callable[[Any], int]:
-    """A whole number."""
+    """Reads a whole number."""
 
     def read(value: Any) -> int:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
             number = int(value)
             if least <= number <= most:
                 return number
-        raise Unfit(f"a whole number from {least} to {most}")
+        raise InvalidValue(f"a whole number from {least} to {most}")
 
     return read
 
@@ -121,11 +145,11 @@ def text(
 ) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
-            raise Unfit(expected)
+            raise InvalidValue(expected)
         if "\0" in value:
-            raise Unfit(f"{expected}, without a NUL character")
+            raise InvalidValue(f"{expected}, without a NUL character")
         if re.search("[\ud800-\udfff]", value):
-            raise Unfit(f"{expected}, all of it Unicode: no halves of surrogate pairs")
+            raise InvalidValue(f"{expected}, all of it Unicode: no halves of surrogate pairs")
         return value
 
     return read
@@ -135,26 +159,26 @@ any_text = text(r"(?s).*", "text")
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:
-    """One of these words, in upper or lower case."""
+    """Reads one of these words, in upper or lower case."""
 
     def read(value: Any) -> str:
         for choice in choices:
             if isinstance(value, str) and value.lower() == choice.lower():
                 return choice
-        raise Unfit(f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0])
+        raise InvalidValue(f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0])
 
     return read
 
 
 def several(read_one: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """A list, or text with commas."""
+    """Reads a list, or text with commas."""
 
     def read(value: Any) -> tuple[Any, ...]:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list) or not items:
-            raise Unfit("a list, or text with commas")
+            raise InvalidValue("a list, or text with commas")
         if not all(isinstance(item, str) for item in items):
-            raise Unfit("a list without lists in it, or text with commas")
+            raise InvalidValue("a list without lists in it, or text with commas")
         found = [read_one(item.strip()) for item in items]
         return tuple(dict.fromkeys(found))
 
@@ -168,30 +192,30 @@ def url(value: Any) -> str:
             return str(value)
     except ValueError:
         pass
-    raise Unfit("a URL that begins with http:// or https://")
+    raise InvalidValue("a URL that begins with http:// or https://")
 
 
 def mask_url(shown: str) -> str:
-    """Its password is a secret too, also one with a slash in it."""
+    """The URL with its password masked, also one with a slash in it."""
     return re.sub(r"(://[^:/@]*:).*@", rf"\g<1>{MASK}@", shown)
 
 
 def readable_file(value: Any) -> Path:
     if not isinstance(value, str) or not value:
-        raise Unfit("the path of a file")
+        raise InvalidValue("the path of a file")
     path = Path(value).absolute()
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise Unfit("a regular file")
+            raise InvalidValue("a regular file")
         with path.open("rb"):
             return path
     except OSError as error:
-        raise Unfit(f"a file that can be read ({error.strerror})") from None
+        raise InvalidValue(f"a file that can be read ({error.strerror})") from None
     except ValueError:
-        raise Unfit("the path of a file") from None
+        raise InvalidValue("the path of a file") from None
 
 
 def absolute_path(value: Any) -> Path:
     if not isinstance(value, str) or not value.startswith("/"):
-        raise Unfit("an absolute path")
+        raise InvalidValue("an absolute path")
     return Path(value)

@@ -1,82 +1,59 @@
-"""The parts of yaim, as a configuration wants them."""
+"""Puts yaim's parts together as a configuration wants them: the only place that chooses parts.
 
-from yaim import __version__
+Which kinds there are the registries tell: yaim/checks/kinds.py, yaim/dcs/kinds.py and
+yaim/managers/kinds.py.
+"""
+
+from collections.abc import Callable
+
 from yaim.checks.kinds import KINDS
-from yaim.checks.run import SLACK_S, CheckPlan
+from yaim.checks.run import CheckPlan, CheckRunner
 from yaim.config.config import Config
+from yaim.config_keys import keys_in
+from yaim.coordinator.parts import Parts
 from yaim.core.model import NodeName
-from yaim.core.settings import CheckSettings, Settings
-from yaim.dcs.etcd.access import EtcdAccess
-from yaim.dcs.etcd.client import EtcdClient
-from yaim.dcs.etcd.keys import Keys
-
-ETCD_TIMEOUT_S = (1.0, 5.0)
-"""Bounds on the time-out of a call to etcd, which is a third of the TTL."""
-
-CLUSTER_MEMORY_TTLS = 1.5
-"""For how many TTLs a silent etcd cluster is taken to be still there: until no node has an address
-under a lease of it, also one whose last keepalive came after ours."""
+from yaim.dcs.kinds import STORES
+from yaim.dcs.store import Cluster, StoreParts
+from yaim.host.address_look import AddressLook
+from yaim.host.clock_jumps import watch_clock
+from yaim.host.kernel_watch import KernelWatch
+from yaim.managers.kinds import MANAGERS, Node
 
 
-def settings_of(config: Config) -> Settings:
-    return Settings(
-        node=NodeName(config.nodename),
-        interface=config.interface,
-        prefix_length_4=config.netmask,
-        prefix_length_6=config.netmask6,
-        ttl_s=config.ttl_s,
-        interval_s=config.interval / 1000,
-        version=__version__,
-        keeps_when_all_unhealthy=config.when_all_unhealthy == "keep",
-        checks=tuple(
-            CheckSettings(each.name, each.rise, each.fall, each.timeout / 1000 + SLACK_S)
-            for each in config.checks
-        ),
-        is_any_enough=config.healthy_when == "any",
-        flap_max_wait_s=config.flap_max_wait / 1000,
+def start_parts(config: Config, post: Callable[..., None]) -> Parts:
+    """Starts all that happens around the core of a node; `post` takes events."""
+    watch_clock(post)
+    KernelWatch(post)
+    address_look = AddressLook(post)
+    store_parts = store_parts_of(config)
+    store = store_parts.start(NodeName(config.nodename), post)
+    manager = MANAGERS[config.manager_type].start(
+        config.manager, Node(store_parts.prefix, config.nodename, config.label), post
     )
+    checks = CheckRunner(check_plans_of(config), post)
+
+    def apply(new: Config) -> None:
+        manager.label = new.label
+        checks.use(check_plans_of(new))
+        store_parts_of(new).apply_to(store)
+
+    return Parts(store.submit, manager.submit, address_look.start, apply)
 
 
-def etcd_access_of(config: Config) -> EtcdAccess:
-    return EtcdAccess(
-        endpoints=config.dcs_endpoints,
-        user=config.etcd_user,
-        password=None if config.etcd_password_file is not None else config.etcd_password,
-        password_file=config.etcd_password_file,
-        ca_file=config.etcd_ca_file,
-        cert_file=config.etcd_cert_file,
-        key_file=config.etcd_key_file,
-    )
-
-
-def etcd_client_of(config: Config) -> EtcdClient:
-    least, most = ETCD_TIMEOUT_S
-    return EtcdClient(
-        etcd_access_of(config),
-        min(max(config.ttl_s / 3, least), most),
-        CLUSTER_MEMORY_TTLS * config.ttl_s,
-    )
+def store_parts_of(config: Config) -> StoreParts:
+    cluster = Cluster(config.dcs_namespace, config.dcs_clustername, config.ttl_s)
+    return STORES[config.dcs_type].parts(config.store, cluster)
 
 
 def lost_by_restart(before: Config, after: Config) -> list[str]:
-    """The keys whose change makes the next process another node, another cluster's, or another
-    helper's: it would find nothing of what this one leaves to it."""
-    lost = []
-    if keys_of(before) != keys_of(after):
-        lost += [
-            name
-            for name in ("dcs-namespace", "dcs-clustername")
-            if getattr(before, name.replace("-", "_")) != getattr(after, name.replace("-", "_"))
-        ]
-    if before.nodename != after.nodename:
-        lost.append("nodename")
-    if before.helper_socket != after.helper_socket:
-        lost.append("helper-socket")
-    return lost
-
-
-def keys_of(config: Config) -> Keys:
-    return Keys.of(config.dcs_namespace, config.dcs_clustername)
+    """The keys whose change makes the next process another node, another cluster's, or one of
+    another store or manager: it would find nothing of what this one leaves to it."""
+    names = ["dcs-type"]
+    if store_parts_of(before).prefix != store_parts_of(after).prefix:
+        names += ["dcs-namespace", "dcs-clustername"]
+    names += ["nodename", "manager-type"]
+    names += [name for name, key in keys_in(type(before.manager)).items() if not key.is_reloaded]
+    return [name for name in names if before.value(name) != after.value(name)]
 
 
 def check_plans_of(config: Config) -> tuple[CheckPlan, ...]:

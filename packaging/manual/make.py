@@ -4,7 +4,7 @@ The sources are the parsers with their help texts, and yaim.yml.example and help
 a comment for each key. Only text that no other reader needs is in the pages below. The date is that
 of SOURCE_DATE_EPOCH: the same source gives the same bytes.
 
-Needs what yaim.cli.main imports, PyYAML and requests; and shtab for zsh. Source: man(7),
+Needs what the files of yaim/cli/ import, PyYAML and requests; and shtab for zsh. Source: man(7),
 groff_man_style(7), fish's complete(1).
 """
 

@@ -12,10 +12,10 @@ _VERDICTS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
 _PROGRAM = """
 import json, sys, time
 from yaim.checks.kinds import KINDS
-from yaim.config_keys import keys_of, required_of
+from yaim.config_keys import keys_in, required_of
 kind = KINDS[sys.argv[1]]
 (name,) = required_of(kind.settings)
-check = kind.settings(keys_of(kind.settings)[name].read(sys.argv[2]), **json.loads(sys.argv[4]))
+check = kind.settings(keys_in(kind.settings)[name].read(sys.argv[2]), **json.loads(sys.argv[4]))
 started = time.monotonic()
 verdict = kind.attempt(check, float(sys.argv[3]))
 print(time.monotonic() - started, type(verdict).__name__, verdict.reason)

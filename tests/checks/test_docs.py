@@ -14,8 +14,9 @@ from tests.checks.postgres_server import PASSWORD, Installation, running
 from yaim.checks.kinds import KINDS
 from yaim.checks.once import check_once
 from yaim.checks.verdict import Healthy
-from yaim.config.checks import KIND_OF, PACE_KEYS
-from yaim.config.config import Config, Purpose, load
+from yaim.config.checks import KIND_OF, TIMING_KEYS
+from yaim.config.config import Config
+from yaim.config.load import Purpose, load
 from yaim.wiring import check_plans_of
 
 PAGE = (Path(__file__).parents[2] / "docs/checks.md").read_text()
@@ -61,7 +62,7 @@ def test_the_pace_and_its_defaults_are_told(tmp_path: Path) -> None:
         for name, value in zip(names.split(","), values.split(","), strict=True)
     }
     config = loaded("checker-type: shell\nshell-command: 'true'\n", tmp_path)
-    real = {name: str(getattr(config, name.replace("-", "_"))) for name in PACE_KEYS}
+    real = {name: str(getattr(config, name.replace("-", "_"))) for name in TIMING_KEYS}
     assert told == {**real, "timeout": "the ttl"}
 
 

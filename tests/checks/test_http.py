@@ -57,7 +57,7 @@ from yaim.checks.http import (
 )
 from yaim.checks.transport.http_codes import codes
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, keys_of
+from yaim.config_keys import Fault, InvalidValue, keys_in
 
 IMPATIENT_S = 0.3
 """The bound on an attempt that is expected not to be answered."""
@@ -142,7 +142,7 @@ def test_several_codes_and_classes_of_codes_may_be_expected(
     ],
 )
 def test_expected_codes_are_shown_as_they_were_given(given: str | list[str], shown: str) -> None:
-    assert keys_of(HttpCheck)["expected-code"].shown(codes(given)) == shown
+    assert keys_in(HttpCheck)["expected-code"].shown(codes(given)) == shown
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_expected_codes_are_shown_as_they_were_given(given: str | list[str], sho
     ids=str,
 )
 def test_what_is_no_status_code_is_refused(given: object) -> None:
-    with pytest.raises(Unfit) as caught:
+    with pytest.raises(InvalidValue) as caught:
         codes(given)
     expected = "status codes from 100 to 599 or classes like 2xx: one, a list, or text with commas"
     assert str(caught.value) == expected

@@ -23,7 +23,7 @@ from tests.checks.web_server import (
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.patroni import PatroniCheck, check_patroni
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, keys_of
+from yaim.config_keys import Fault, InvalidValue, keys_in
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3
@@ -266,7 +266,7 @@ def test_the_reason_is_short_and_can_be_printed_whatever_the_status_is() -> None
 )
 def test_the_endpoint_comes_after_the_base_url(base: str, path: str) -> None:
     with serving(sends(response(b"", 503))) as server:
-        url = keys_of(PatroniCheck)["url"].read(server.url[:-1] + base)
+        url = keys_in(PatroniCheck)["url"].read(server.url[:-1] + base)
         attempt(PatroniCheck(url, user="monitor", password="geheim"))
         assert server.requests[0].startswith(f"GET {path} HTTP/1.1\r\n".encode())
         assert b"authorization: basic" in server.requests[0].lower()
@@ -287,8 +287,8 @@ def test_the_endpoint_comes_after_the_base_url(base: str, path: str) -> None:
     ],
 )
 def test_what_a_key_does_not_take_is_refused(name: str, given: str, expected: str) -> None:
-    with pytest.raises(Unfit) as caught:
-        keys_of(PatroniCheck)[name].read(given)
+    with pytest.raises(InvalidValue) as caught:
+        keys_in(PatroniCheck)[name].read(given)
     assert str(caught.value) == expected
 
 

@@ -42,7 +42,7 @@ from yaim.checks.postgres import (
 from yaim.checks.transport.libpq import LibpqError, Session, connect, parse
 from yaim.checks.transport.libpq_keys import conn_url, mask_conn_url
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit
+from yaim.config_keys import Fault, InvalidValue
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3
@@ -1123,7 +1123,7 @@ def test_a_hung_server_with_tls_cannot_tell(encrypted: Server, certificates: Cer
     ],
 )
 def test_what_libpq_cannot_parse_is_refused_and_not_told(given: str, reason: str | None) -> None:
-    with pytest.raises(Unfit) as refused:
+    with pytest.raises(InvalidValue) as refused:
         conn_url(given)
     assert "geh" not in str(refused.value)
     if reason is not None:
@@ -1172,7 +1172,7 @@ def test_a_lag_has_a_unit(given: str, read: MaxLag, shown: str) -> None:
 
 @pytest.mark.parametrize("given", ["", "16", "MB", "-1s", "1.5s", "1h", "1 TB", 16, None, "1s 1s"])
 def test_what_is_no_lag_is_refused(given: object) -> None:
-    with pytest.raises(Unfit):
+    with pytest.raises(InvalidValue):
         max_lag(given)
 
 
@@ -1339,7 +1339,7 @@ def test_a_port_that_is_none_is_a_fault(port: str) -> None:
 
 
 def test_an_escape_that_is_no_text_is_refused() -> None:
-    with pytest.raises(Unfit, match="it has an escape that is not of UTF-8"):
+    with pytest.raises(InvalidValue, match="it has an escape that is not of UTF-8"):
         conn_url("postgres://localhost/%ff")
 
 

@@ -19,7 +19,7 @@ from tests.checks.postgres_server import children
 from yaim.checks.shell import ShellCheck, check_shell, command
 from yaim.checks.transport.command import KILLED_WITHIN_S
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Unfit
+from yaim.config_keys import InvalidValue
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3
@@ -104,7 +104,7 @@ def test_a_command_is_text_or_a_list(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", [], ["", "x"], "a\0b", ["a", "b\0"], "\udc80", 7, None])
 def test_what_is_no_command_is_refused(value: Any) -> None:
-    with pytest.raises(Unfit, match="a command: text for /bin/sh -c, or a list"):
+    with pytest.raises(InvalidValue, match="a command: text for /bin/sh -c, or a list"):
         command(value)
 
 

@@ -24,7 +24,7 @@ from yaim.checks.tcp import (
     tcp_address,
 )
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Unfit
+from yaim.config_keys import InvalidValue
 
 PATIENT_S = 30.0
 IMPATIENT_S = 0.3
@@ -211,7 +211,8 @@ def test_an_address_is_host_and_port(value: str, host: str, port: int) -> None:
     ],
 )
 def test_what_is_no_address_is_refused(value: Any) -> None:
-    with pytest.raises(Unfit, match=r"host:port, or \[IPv6 address\]:port, with a port from 1"):
+    expected = r"host:port, or \[IPv6 address\]:port, with a port from 1"
+    with pytest.raises(InvalidValue, match=expected):
         tcp_address(value)
 
 

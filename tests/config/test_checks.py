@@ -7,8 +7,9 @@ import pytest
 from yaim.checks.http import HttpCheck
 from yaim.checks.kinds import KINDS
 from yaim.config.checks import CheckConfig
-from yaim.config.config import KEYS, Config, Purpose, load
+from yaim.config.config import KEYS, Config
 from yaim.config.file import ConfigError, Issue
+from yaim.config.load import Purpose, load
 from yaim.config_keys import MASK
 
 pytestmark = pytest.mark.quick

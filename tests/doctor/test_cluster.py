@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.dcs.etcd.conftest import EtcdServer, GrpcProxy
-from yaim.config import config
 from yaim.config.config import Config
+from yaim.config.load import load
 from yaim.core.model import Advertisement, ClusterView, NodeName, frozen_mapping
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF
@@ -46,7 +46,7 @@ def settings(endpoint: str, **more: str) -> Config:
         "tcp-address": "127.0.0.1:1",
         **{name.replace("_", "-"): value for name, value in more.items()},
     }
-    return config.load(given, {}, None)
+    return load(given, {}, None)
 
 
 def seen(server: EtcdServer) -> ClusterView:

@@ -19,8 +19,9 @@ from threading import Thread
 import pytest
 
 from tests.core.test_step import view
-from yaim.config import config
+from yaim.cli.doctor import as_json, as_table, exit_status
 from yaim.config.config import Config
+from yaim.config.load import load
 from yaim.core.model import NodeName, PoolEntry, frozen_mapping
 from yaim.doctor import conflicts, helper, host
 from yaim.doctor.commands import being, may
@@ -28,9 +29,6 @@ from yaim.doctor.configuration import look_at_access, look_at_libraries, look_at
 from yaim.doctor.finding import (
     Finding,
     Verdict,
-    as_json,
-    as_table,
-    exit_status,
     not_looked_at,
     ok,
     problem,
@@ -62,7 +60,7 @@ def directory() -> Iterator[Path]:
 
 
 def loaded(file: Path) -> Config:
-    return config.load({}, {}, file)
+    return load({}, {}, file)
 
 
 def verdicts(findings: object) -> list[Verdict]:

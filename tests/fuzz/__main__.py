@@ -26,11 +26,8 @@ def main() -> None:
     options = parser.parse_args()
     with atheris.instrument_imports(
         include=[
-            "yaim_helper",
-            "yaim.core",
-            "yaim.dcs.records",
-            "yaim.dcs.etcd.keys",
-            "yaim.status",
+            *("yaim_helper", "yaim.core", "yaim.dcs.records", "yaim.dcs.etcd.keys"),
+            *("yaim.status", "yaim.cli.status"),
         ]
     ):
         from tests.fuzz import etcd_keys, targets

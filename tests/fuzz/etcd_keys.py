@@ -15,6 +15,7 @@ from time import thread_time
 from typing import Any
 
 from tests.fuzz.packets import Bytes, spliced
+from yaim.cli.status import as_json, as_table
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -55,7 +56,7 @@ from yaim.core.step import step
 from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
 from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 from yaim.host import logs
-from yaim.status import as_json, as_table, status_of
+from yaim.status.facts import status_of
 
 ME, LEASE, OTHER = NodeName("n1"), LeaseId(0x11), LeaseId(0x22)
 KEYS = Keys.of("/service/", "yaim")
@@ -264,7 +265,7 @@ def _handler() -> logging.Handler:
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, []
     try:
-        logs.start("Info", {})
+        logs.start(logging.INFO, {})
         return root.handlers[0]
     finally:
         root.handlers = handlers

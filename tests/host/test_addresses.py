@@ -7,7 +7,8 @@ from ipaddress import ip_address
 import pytest
 
 from yaim.core.model import Place
-from yaim.host.addresses import ADDRESS, FOREVER, HostAddresses
+from yaim.host.addresses import FOREVER, HostAddresses
+from yaim.host.netlink import ADDRESS
 
 A, B = "192.0.2.10", "2001:db8::10"
 NAMES = {2: "eth0", 3: "eth1"}

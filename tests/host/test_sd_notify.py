@@ -5,23 +5,17 @@ import math
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.core.test_step import mark, settings, view
-from yaim.core.model import NodeName, frozen_mapping
-from yaim.core.state.health import Health
-from yaim.core.state.state import Local, Phase, State
 from yaim.host.boottime import boottime
-from yaim.host.sd_notify import ServiceManager, health_word, status_of
+from yaim.host.sd_notify import ServiceManager
 
-POOL = tuple(ip_address(f"192.0.2.{n}") for n in range(10, 16))
-OTHER = NodeName("n2")
+STARTING, HOLDING = "n1 starting, holds 0", "n1 healthy, holds 2 of 6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +41,20 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
         yield Manager(path, listener)
 
 
-def holding(count: int) -> State:
-    """n1 has that many of the pool, n2 the next one."""
-    marks = [mark(address, 5) for address in POOL[:count]]
-    others = [mark(POOL[count], 6, OTHER)] if count < len(POOL) else []
-    return replace(
-        State(settings()),
-        health=Health(True, "answers"),
-        view=view(9, POOL, marks=(*marks, *others)),
-        local=frozen_mapping({address: Local(Phase.UP) for address in POOL[:count]}),
-    )
+def line(text: str) -> Callable[[], str]:
+    """What makes the status."""
+    return lambda: text
 
 
 def test_it_is_ready_with_its_first_turn_and_says_what_is_new(manager: Manager) -> None:
     told = ServiceManager({"NOTIFY_SOCKET": str(manager.path)})
-    start = State(settings())
-    told.tell(start)
-    assert manager.told() == ["READY=1\nSTATUS=n1 starting, holds 0; etcd has not been read"]
-    told.tell(start)
-    told.tell(replace(start, next_request=7))
+    told.tell(line(STARTING))
+    assert manager.told() == [f"READY=1\nSTATUS={STARTING}"]
+    told.tell(line(STARTING))
+    told.tell(line(STARTING))
     assert manager.told() == []
-    told.tell(holding(2))
-    assert manager.told() == [f"STATUS={status_of(holding(2))}"]
+    told.tell(line(HOLDING))
+    assert manager.told() == [f"STATUS={HOLDING}"]
 
 
 def test_what_there_is_no_room_for_is_sent_with_what_comes_next(manager: Manager) -> None:
@@ -78,27 +64,17 @@ def test_what_there_is_no_room_for_is_sent_with_what_comes_next(manager: Manager
         with pytest.raises(BlockingIOError):
             while True:
                 sender.sendto(b"filler", str(manager.path))
-    told.tell(State(settings()))
-    told.tell(holding(2))
+    told.tell(line(STARTING))
+    told.tell(line(HOLDING))
     assert set(manager.told()) == {"filler"}
-    told.tell(holding(2))
-    told.tell(holding(2))
-    assert manager.told() == [f"READY=1\nSTATUS={status_of(holding(2))}"]
-
-
-def test_the_status_tells_who_holds_what() -> None:
-    assert status_of(holding(2)) == (
-        "n1 healthy, holds 2 (192.0.2.10, 192.0.2.11) of 6; n2: 1 (192.0.2.12);"
-        " nobody: 3 (192.0.2.13, 192.0.2.14, 192.0.2.15)"
-    )
-    assert status_of(holding(0)).startswith("n1 healthy, holds 0 of 6; n2: 1 (192.0.2.10)")
+    told.tell(line(HOLDING))
+    told.tell(line(HOLDING))
+    assert manager.told() == [f"READY=1\nSTATUS={HOLDING}"]
 
 
 def test_a_name_in_etcd_is_not_taken_for_an_assignment(manager: Manager) -> None:
     told = ServiceManager({"NOTIFY_SOCKET": str(manager.path)})
-    name = NodeName("n2\nSTOPPING=1")
-    marks = (mark(POOL[0], 5, name),)
-    told.tell(replace(State(settings()), view=view(9, POOL, marks=marks)))
+    told.tell(line("n1 starting, holds 0 of 6; n2\nSTOPPING=1: 1 (192.0.2.10)"))
     (text,) = manager.told()
     assert "n2?STOPPING=1" in text
     assert [line.partition("=")[0] for line in text.split("\n")] == ["READY", "STATUS"]
@@ -107,9 +83,9 @@ def test_a_name_in_etcd_is_not_taken_for_an_assignment(manager: Manager) -> None
 def test_without_a_file_left_to_open_it_goes_on(manager: Manager) -> None:
     told = ServiceManager({"NOTIFY_SOCKET": str(manager.path)})
     with no_files_left():
-        told.tell(holding(1))
-    told.tell(holding(1))
-    assert manager.told() == [f"READY=1\nSTATUS={status_of(holding(1))}"]
+        told.tell(line(HOLDING))
+    told.tell(line(HOLDING))
+    assert manager.told() == [f"READY=1\nSTATUS={HOLDING}"]
 
 
 @contextmanager
@@ -122,32 +98,10 @@ def no_files_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_of_many_the_first_are_told() -> None:
-    many = tuple(ip_address(f"192.0.2.{n}") for n in range(1, 101))
-    state = replace(holding(0), view=view(9, many))
-    assert status_of(state) == (
-        "n1 healthy, holds 0 of 100; nobody: 100 (192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4,"
-        " 192.0.2.5, 192.0.2.6, 192.0.2.7, 192.0.2.8, ...)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("state", "word"),
-    [
-        (State(settings()), "starting"),
-        (holding(1), "healthy"),
-        (replace(holding(1), waits_s=10.0), "waiting"),
-        (replace(holding(1), health=Health(False, "refused")), "unhealthy"),
-    ],
-)
-def test_a_word_says_how_a_node_is(state: State, word: str) -> None:
-    assert health_word(state) == word
-
-
 def test_a_watchdog_is_fed_four_times_as_often_as_it_asks_for(manager: Manager) -> None:
     told = ServiceManager({"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "4000000000"})
-    told.tell(holding(1))
-    told.tell(holding(1))
+    told.tell(line(HOLDING))
+    told.tell(line(HOLDING))
     assert [each.endswith("WATCHDOG=1") for each in manager.told()] == [True]
     assert 900 < told.next_at() - boottime() <= 1000
 
@@ -164,19 +118,26 @@ def test_a_watchdog_of_nobody_or_of_another_is_not_fed(
     environment: dict[str, str], manager: Manager
 ) -> None:
     told = ServiceManager({"NOTIFY_SOCKET": str(manager.path), **environment})
-    told.tell(holding(1))
+    told.tell(line(HOLDING))
     assert not [each for each in manager.told() if "WATCHDOG" in each]
     assert told.next_at() == math.inf
 
 
+def test_where_nobody_wants_to_know_no_status_is_made() -> None:
+    def refuse() -> str:
+        raise AssertionError
+
+    ServiceManager({}).tell(refuse)
+
+
 def test_who_is_not_there_does_no_harm(tmp_path: Path) -> None:
-    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "none")}).tell(holding(1))
-    ServiceManager({}).tell(holding(1))
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "none")}).tell(line(HOLDING))
+    ServiceManager({}).tell(line(HOLDING))
 
 
 def test_a_manager_in_the_abstract_namespace_is_told() -> None:
     name = f"yaim-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{name}")
-        ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).tell(holding(1))
+        ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).tell(line(HOLDING))
         assert listener.recv(1000).startswith(b"READY=1\n")

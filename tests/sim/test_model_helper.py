@@ -48,7 +48,7 @@ from yaim.core.events import (
 )
 from yaim.core.model import Address, Boottime
 from yaim.host.boottime import boottime
-from yaim.managers.helper.client import command, read_answer
+from yaim.managers.helper.messages import command, read_answer
 
 RIGS = 10
 OPERATIONS = 16

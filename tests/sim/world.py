@@ -18,7 +18,7 @@ from yaim.core.placement import schema_of
 LOOKS_AGAIN_S = 0.5
 """Who waits until no node has an address."""
 ETCD_TIMEOUT_PER_TTL = 1 / 3
-"""As in yaim/wiring.py."""
+"""The same as in yaim/dcs/etcd/parts.py."""
 
 
 class World:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from yaim.supervisor import run as supervisor
+from yaim.supervisor.daemon import MOST_FILES, daemonize
+from yaim.supervisor.error import SuperviseError
+from yaim.supervisor.files import PidFile
+from yaim.supervisor.listener import listen
 
 EX_CANNOT_START = 1
 EX_CONFIG = 78
@@ -166,13 +169,13 @@ def test_no_socket_is_made_where_others_can_put_a_link(theirs: Path, name: str) 
 LISTEN = """
 import os, pwd, stat, sys
 from pathlib import Path
-from yaim.supervisor import run as supervisor
+from yaim.supervisor.listener import listen
 def look(event, arguments):
     if event in ("os.chown", "os.chmod"):
         print(event, oct(stat.S_IMODE(os.lstat(sys.argv[1]).st_mode)))
 sys.addaudithook(look)
 os.umask(0)
-supervisor.listen(Path(sys.argv[1]), pwd.getpwnam("nobody"))
+listen(Path(sys.argv[1]), pwd.getpwnam("nobody"))
 """
 
 
@@ -193,7 +196,7 @@ def test_nobody_else_can_take_the_lock_and_it_is_not_waited_for_in_silence(ours:
     directory = os.open(ours, os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        supervisor.listen(path, NOBODY).close()
+        listen(path, NOBODY).close()
         assert stat.S_IMODE(lock.stat().st_mode) == 0o600
     finally:
         os.close(directory)
@@ -213,8 +216,8 @@ def listener() -> Iterator[socket.socket]:
 
 
 def daemon_refusal(pid_file: Path, log_file: Path, listener: socket.socket) -> str:
-    with pytest.raises(supervisor.SuperviseError) as error:
-        supervisor.daemonize(pid_file, log_file, listener)
+    with pytest.raises(SuperviseError) as error:
+        daemonize(pid_file, log_file, listener)
     return str(error.value)
 
 
@@ -277,15 +280,15 @@ def test_a_log_may_be_where_a_group_can_write_and_a_pid_file_may_not(
     shared = ours / "log"
     shared.mkdir()
     shared.chmod(0o775)
-    supervisor.daemonize(ours / "pid", shared / "yaim.log", listener)
+    daemonize(ours / "pid", shared / "yaim.log", listener)
     assert (shared / "yaim.log").exists()
     told = daemon_refusal(shared / "pid", shared / "yaim.log", listener)
     assert told.startswith(f"{shared / 'pid'}: {shared}: can be written by others than root")
 
 
 def test_what_is_no_pid_file_is_not_truncated(ours: Path, victim: Path, listener: object) -> None:
-    with pytest.raises(supervisor.SuperviseError, match="is no PID file, and stays"):
-        supervisor.PidFile(victim)
+    with pytest.raises(SuperviseError, match="is no PID file, and stays"):
+        PidFile(victim)
     assert is_untouched(victim)
 
 
@@ -293,7 +296,7 @@ def test_a_pid_file_cannot_be_locked_by_others(ours: Path) -> None:
     """Whoever can read it could, and no daemon would start."""
     path = ours / "pid"
     path.write_text("1\n")
-    with supervisor.PidFile(path):
+    with PidFile(path):
         assert path.read_text() == f"{os.getpid()}\n"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()
@@ -301,7 +304,7 @@ def test_a_pid_file_cannot_be_locked_by_others(ours: Path) -> None:
 
 def test_a_pid_file_that_has_become_anothers_stays(ours: Path) -> None:
     path = ours / "pid"
-    with supervisor.PidFile(path):
+    with PidFile(path):
         path.rename(ours / "old")
         path.write_text("2\n")
     assert path.read_text() == "2\n"
@@ -329,8 +332,8 @@ def test_limits_that_it_could_not_work_with_are_told(ours: Path, limit: str, tol
 CONSIDERED = """
 import resource, socket, sys
 from pathlib import Path
-from yaim.supervisor import run as supervisor
-supervisor.daemonize(Path(sys.argv[1]), Path(sys.argv[2]), socket.socket())
+from yaim.supervisor.daemon import daemonize
+daemonize(Path(sys.argv[1]), Path(sys.argv[2]), socket.socket())
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """
 
@@ -339,4 +342,4 @@ def test_a_high_limit_of_open_files_costs_no_memory(ours: Path) -> None:
     """In many containers it is a thousand million; python-daemon 2 makes a set of all these."""
     command = (sys.executable, "-P", "-c", CONSIDERED, str(ours / "pid"), str(ours / "log"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
-    assert 0 < int(done.stdout) <= supervisor.MOST_FILES
+    assert 0 < int(done.stdout) <= MOST_FILES

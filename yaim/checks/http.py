@@ -17,7 +17,7 @@ from yaim import __version__
 from yaim.checks.transport.http_codes import Codes, codes
 from yaim.checks.transport.http_failure import BrokenOff, NotUnpacked, is_reset, verdict
 from yaim.checks.transport.time_limit import LimitedAdapter, TimeLimit
-from yaim.checks.transport.tls_files import UnfitFile, file_faults, unfit_files
+from yaim.checks.transport.tls_files import InvalidFile, file_faults, invalid_files
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.config_keys import (
     Fault,
@@ -34,7 +34,7 @@ from yaim.config_keys import (
 from yaim.text import printable
 
 MAX_BODY_BYTES = 1024 * 1024
-"""What comes after is not looked at."""
+"""What comes after so many bytes is not looked at."""
 MAX_REDIRECTS = 10
 _HEADERS = {
     "Accept": "*/*",
@@ -43,11 +43,13 @@ _HEADERS = {
     "User-Agent": f"yaim/{__version__}",
 }
 _WITHOUT_BODY = (204, 304)
-"""Whatever their header says (RFC 9112 section 6.3)."""
+"""Answers with these codes have no body, whatever their header says (RFC 9112 section 6.3)."""
 _ZLIB_FORMATS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
-"""zlib's wbits. Deflate comes with zlib's header or without (RFC 9110 section 8.4.1.2)."""
+"""The wbits of zlib for each encoding. Deflate comes with zlib's header or without (RFC 9110
+section 8.4.1.2)."""
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
-"""Debian's. What requests brings along instead differs from one installation to the other."""
+"""The certificates of Debian. Those that requests brings along instead differ from one installation
+to the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class HttpCheck:
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Of keys that are wrong together."""
+        """Yields what is wrong with keys together."""
         yield from both_or_neither(self, "http-", "user", "password")
         yield from both_or_neither(self, "http-", "cert-file", "key-file")
         yield from file_faults(self, "http-")
@@ -86,27 +88,27 @@ class HttpCheck:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The last one, after redirects."""
+    """The last request, after redirects."""
 
     code: int
     body: bytes
-    """At most MAX_BODY_BYTES, unpacked; or as much of it as came."""
+    """The body, unpacked; at most MAX_BODY_BYTES of it, or as much as came."""
     redirects: int = 0
     failure: Unhealthy | CannotTell | None = None
-    """What ended the body, if that was not its end."""
+    """What ended the body before its end, if something did."""
     is_short: bool = False
-    """Whether more was announced than came. One that is to go on until the connection is closed
-    may be whole when that is reset."""
+    """Whether more was announced than came. A body that is to go on until the connection is closed
+    may be whole when the connection is reset."""
 
 
 def check_http(check: HttpCheck, timeout_s: float) -> Verdict:
-    """One attempt, on new connections. Everything together is bounded by `timeout_s`."""
+    """Makes one attempt, on new connections. `timeout_s` bounds everything together."""
     answer = get(check, timeout_s)
     return judge(check, answer) if isinstance(answer, Answer) else answer
 
 
 def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhealthy | CannotTell:
-    """What check_http judges, or why there is nothing to judge. Raises nothing."""
+    """The answer that check_http judges, or why there is nothing to judge. Raises nothing."""
     with TimeLimit(timeout_s) as limit:
         try:
             answer = _get(check, limit, kind)
@@ -120,7 +122,7 @@ def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhe
             ValueError,
             BrokenOff,
             NotUnpacked,
-            UnfitFile,
+            InvalidFile,
         ) as error:
             if limit.has_passed or isinstance(error, requests.Timeout):
                 return CannotTell(f"no answer within {timeout_s:.2g} s")
@@ -131,7 +133,7 @@ def get(check: HttpCheck, timeout_s: float, kind: str = "http") -> Answer | Unhe
 
 
 def judge(check: HttpCheck, answer: Answer) -> Verdict:
-    """What is asked of it counts, and nothing that may have come after that."""
+    """Judges an answer: what is asked of it counts, and nothing that may have come after that."""
     found = f"HTTP {answer.code}"
     if answer.redirects:
         found += f" after {answer.redirects} redirect{'s' if answer.redirects > 1 else ''}"
@@ -152,21 +154,23 @@ def judge(check: HttpCheck, answer: Answer) -> Verdict:
 
 
 def _first_line(check: HttpCheck, body: bytes) -> str:
-    """Its beginning; nothing of one with the password in it, which some servers send back."""
+    """The beginning of a body; nothing of a body with the password in it, which some servers send
+    back."""
     lines = body[:4096].decode("utf-8", "replace").splitlines()
     line = next((each.strip() for each in lines if each.strip()), "")
     return "" if _has_password(check, line) else printable(line[:60])
 
 
 def _has_password(check: HttpCheck, told: str) -> bool:
-    """In any case: host names are told in lower case."""
+    """Whether the password is in a text, in upper or lower case: host names are told in lower
+    case."""
     user, password = _user_and_password(check)
     token = b64encode(f"{user}:{password}".encode()).decode()
     return password != "" and any(each.lower() in told.lower() for each in (password, token))
 
 
 def _shown(body: bytes) -> str:
-    """Its beginning; all of it can be printed."""
+    """The beginning of a text, of which all can be printed."""
     start = repr(body[:160].decode("utf-8", "replace"))
     return (
         start if len(start) <= 50 and len(body) <= 160 else f"{start[:40]}... ({len(body)} bytes)"
@@ -174,7 +178,7 @@ def _shown(body: bytes) -> str:
 
 
 class _LedAstray(Exception):
-    """A redirect that leads nowhere."""
+    """A redirect leads nowhere."""
 
 
 def _get(check: HttpCheck, limit: TimeLimit, kind: str) -> Answer:
@@ -214,14 +218,15 @@ def _get(check: HttpCheck, limit: TimeLimit, kind: str) -> Answer:
 
 
 def _prepared(url: str, auth: HTTPBasicAuth | None) -> tuple[str, requests.PreparedRequest]:
-    """A request, and its URL as urllib3 understands it, which is who is asked: of a URL like
+    """A request, and its URL as urllib3 understands it, which decides who is asked: of a URL like
     http://one\\@other/ the standard library makes another host."""
     request = requests.Request("GET", url, headers=_HEADERS, auth=auth).prepare()
     return str(request.url), request
 
 
 def _is_same_server(one: str, other: str) -> bool:
-    """Or the same host with TLS, at whatever port: its certificate shows whose answer it is."""
+    """Whether a redirect stays on the same host, or goes to the same host with TLS, at whatever
+    port: its certificate shows whose answer it is."""
     a, b = urlsplit(one), urlsplit(other)
     if a.hostname != b.hostname:
         return False
@@ -241,7 +246,7 @@ def _auth(check: HttpCheck) -> HTTPBasicAuth | None:
 
 
 def _user_and_password(check: HttpCheck) -> tuple[str, str]:
-    """Those in the URL are taken if there are no others."""
+    """User and password; those in the URL are taken if there are no others."""
     if check.user is None:
         return get_auth_from_url(check.url)
     return check.user, check.password or ""
@@ -258,7 +263,7 @@ def _port(parts: SplitResult) -> int:
 
 
 def _target(of: str, response: requests.Response) -> str:
-    """Raises _LedAstray."""
+    """The next request of a redirect. Raises _LedAstray."""
     try:
         target = requests.Session().get_redirect_target(response) or ""
         found, _ = _prepared(url(urljoin(of, target.replace(" ", "%20"))), None)
@@ -272,12 +277,13 @@ def _default_ca_file() -> str:
 
 
 def _check_tls_files(check: HttpCheck) -> None:
-    """They were good when the configuration was read. Raises UnfitFile."""
+    """Looks at the TLS files again, which were good when the configuration was read. Raises
+    InvalidFile."""
     try:
-        for each in unfit_files(check):
+        for each in invalid_files(check):
             raise each
     except OSError as error:
-        raise UnfitFile(f"{error.strerror}: {error.filename}") from None
+        raise InvalidFile(f"{error.strerror}: {error.filename}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +294,9 @@ class _Body:
 
 
 def _read_body(response: requests.Response, limit: TimeLimit) -> _Body:
-    """The body, or as much as is looked at, or as much as came. urllib3 1.26 does not notice one
-    that breaks off; most of its versions unpack without bounds, and read chunks so, which read()
-    leaves to http.client.
-    """
+    """Reads the body, or as much as is looked at, or as much as came. urllib3 1.26 does not notice
+    a body that breaks off; most of its versions unpack without bounds, and read chunks so, which
+    read() leaves to http.client."""
     read = bytearray()
     failure: Exception | None = None
     length = response.headers.get("Content-Length", "")
@@ -322,8 +327,8 @@ def _read_body(response: requests.Response, limit: TimeLimit) -> _Body:
 
 
 def _unpacked(body: bytes, encoding: str) -> tuple[bytes, Exception | None]:
-    """As much as is looked at, and why it is not all. What is packed in another way, or more than
-    once, stays as it is."""
+    """Unpacks as much of a body as is looked at, and tells why it is not all. A body that is packed
+    in another way, or more than once, stays as it is."""
     formats = _ZLIB_FORMATS.get(encoding.strip().lower(), ()) if body else ()
     for wbits in formats:
         unpacker = zlib.decompressobj(wbits)

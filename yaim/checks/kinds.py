@@ -1,12 +1,12 @@
-"""The kinds of checks there are: the one place where a new one is entered.
+"""The kinds of checks that there are: a new kind is entered here, and nowhere else.
 
-A kind is a file of its own here with a dataclass of its keys, whose names in the configuration
-begin with the kind's (yaim/config_keys.py), and a function that makes one attempt.
+A kind is a file of its own beside this one, with a group of keys (yaim/config_keys.py), and a
+function that makes one attempt.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.patroni import PatroniCheck, check_patroni
@@ -15,33 +15,26 @@ from yaim.checks.postgres import PostgresCheck, check_postgres
 from yaim.checks.shell import ShellCheck, check_shell
 from yaim.checks.tcp import TcpCheck, check_tcp
 from yaim.checks.verdict import Verdict
-from yaim.config_keys import Fault
-
-
-class CheckKeys(Protocol):
-    """What a check is to do; equal to another if nothing has changed."""
-
-    def faults(self) -> Iterator[Fault]:
-        """What is wrong with keys that are right each by itself. A required one is None here where
-        it is missing or wrong."""
+from yaim.config_keys import KeyGroup
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class CheckKind:
     name: str
-    settings: type[CheckKeys]
+    """What checker-type says; with a dash behind it, the keys begin with it."""
+    settings: type[KeyGroup]
     attempt: Callable[[Any, float], Verdict]
-    """One attempt with such settings, at most so many seconds long. Raises nothing."""
+    """Makes one attempt with such settings, at most so many seconds long. Raises nothing."""
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, CheckKind] = {
     each.name: each
     for each in (
-        Kind("http", HttpCheck, check_http),
-        Kind("patroni", PatroniCheck, check_patroni),
-        Kind("postgres", PostgresCheck, check_postgres),
-        Kind("pgbouncer", PgbouncerCheck, check_pgbouncer),
-        Kind("tcp", TcpCheck, check_tcp),
-        Kind("shell", ShellCheck, check_shell),
+        CheckKind("http", HttpCheck, check_http),
+        CheckKind("patroni", PatroniCheck, check_patroni),
+        CheckKind("postgres", PostgresCheck, check_postgres),
+        CheckKind("pgbouncer", PgbouncerCheck, check_pgbouncer),
+        CheckKind("tcp", TcpCheck, check_tcp),
+        CheckKind("shell", ShellCheck, check_shell),
     )
 }

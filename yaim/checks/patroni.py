@@ -16,7 +16,7 @@ from yaim.checks.transport.tls_files import file_faults
 from yaim.checks.verdict import Healthy, Unhealthy, Verdict
 from yaim.config_keys import (
     Fault,
-    Unfit,
+    InvalidValue,
     any_text,
     both_or_neither,
     key,
@@ -29,16 +29,17 @@ from yaim.config_keys import (
 from yaim.text import printable
 
 MAX_STATUS_BYTES = 128 * 1024
-"""Of a status, which lists a primary's replicas as well. What JSON costs is a multiple of it."""
+"""The most bytes of a status, which lists a primary's replicas as well. What JSON costs is a
+multiple of that."""
 _PATHS = {"primary": "/primary", "replica": "/replica", "any": "/health"}
 _ROLES = {"primary": ("primary", "master"), "replica": ("replica",)}
-"""As the status names them; master until Patroni 3."""
+"""The roles as the status names them; "master" until Patroni 3."""
 
 
 def _base_url(value: Any) -> str:
     found = url(value)
     if "?" in found or "#" in found:
-        raise Unfit("a URL like http://127.0.0.1:8008, without ? and #")
+        raise InvalidValue("a URL like http://127.0.0.1:8008, without ? and #")
     return found.rstrip("/")
 
 
@@ -53,7 +54,7 @@ class PatroniCheck:
             "a number of bytes, or one with kB, MB, GB or TB after it",
         ),
     )
-    """Patroni takes a unit that it does not know for no limit."""
+    """Patroni takes a unit that it does not know as no limit."""
     user: str | None = key("user for HTTP basic authentication", text())
     password: str | None = key("password for HTTP basic authentication", any_text, secret=True)
     password_file: Path | None = key("file with that password", readable_file)
@@ -64,7 +65,7 @@ class PatroniCheck:
     key_file: Path | None = key("key of the client certificate for the REST API", readable_file)
 
     def faults(self) -> Iterator[Fault]:
-        """Of keys that are wrong together."""
+        """Yields what is wrong with keys together."""
         yield from both_or_neither(self, "patroni-", "user", "password")
         yield from both_or_neither(self, "patroni-", "cert-file", "key-file")
         yield from file_faults(self, "patroni-")
@@ -82,7 +83,7 @@ class _Status:
 
 
 def check_patroni(check: PatroniCheck, timeout_s: float) -> Verdict:
-    """One attempt, bounded as that of the HTTP check is."""
+    """Makes one attempt, which is bounded as that of the HTTP check is."""
     path = _PATHS[check.role]
     if check.max_lag is not None:
         path += f"?lag={check.max_lag}"

@@ -39,19 +39,19 @@ from yaim.host.pending import Pending
 from yaim.text import printable
 
 _WAITS_S = 60.0
-"""How long a query that was given up goes on, at most."""
+"""A query that was given up goes on so long at most."""
 CONSOLE = "pgbouncer"
-"""A database of this name is in every pgbouncer."""
+"""Every pgbouncer has a database of this name."""
 _HELD_BACK = 0.25
 """The share of an attempt's time that is for the connection that was kept."""
 _HAS_SHOW_STATE = 11900
-"""pgbouncer's version 1.19.0, as libpq tells it."""
+"""Version 1.19.0 of pgbouncer, as libpq tells it."""
 _OWN_ERROR = "08P01"
-"""The SQLSTATE of all that pgbouncer itself refuses."""
+"""Everything that pgbouncer itself refuses has this SQLSTATE."""
 _BROKEN_OFF = re.compile(r"server conn crashed|server closed|client_login_timeout")
-"""What it says with that code when it could not finish."""
+"""What pgbouncer says with that code when it could not finish."""
 _LOGIN_FAILED = ("SASL authentication failed", "password authentication failed")
-"""What it says with that code when it does not let a user in."""
+"""What pgbouncer says with that code when it does not let a user in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class PgbouncerCheck(LibpqKeys):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Of keys that are wrong together, or without what they need."""
+        """Yields what is wrong with keys together, or without what they need."""
         yield from self.connection_faults("pgbouncer-")
         if missing() is not None:
             return
@@ -109,7 +109,7 @@ class PgbouncerCheck(LibpqKeys):
 
 
 def check_pgbouncer(check: PgbouncerCheck, timeout_s: float) -> Verdict:
-    """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
+    """Makes one attempt, on a new connection. `timeout_s` bounds everything together."""
     ends_at = time.monotonic() + timeout_s
     if (query := check.query) is not None:
         verdict = _queries.wait(check, lambda: _run_query(check, query, timeout_s), timeout_s)

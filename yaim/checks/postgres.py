@@ -15,7 +15,7 @@ from typing import Any
 from yaim.checks.transport.libpq import LibpqError, Session, connect
 from yaim.checks.transport.libpq_keys import LibpqKeys
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, any_text, key, one_of, text
+from yaim.config_keys import Fault, InvalidValue, any_text, key, one_of, text
 
 TOO_MANY_CONNECTIONS = "53300"
 NO_ANSWERS = re.compile(r"57P0[123]|57014|08...|40001|40P01")
@@ -23,7 +23,7 @@ NO_ANSWERS = re.compile(r"57P0[123]|57014|08...|40001|40P01")
 connection that failed, and of a query that was in another's way: worth another try."""
 _WRONG_CERTIFICATE = re.compile("certificate verify failed|does not match host name")
 _STOPS_AFTER_S = 0.1
-"""How much later than the attempt the server ends its query."""
+"""The server ends its query so much later than the attempt."""
 
 Rows = Sequence[tuple[str | None, ...]]
 
@@ -31,10 +31,10 @@ Rows = Sequence[tuple[str | None, ...]]
 @dataclass(frozen=True, slots=True)
 class MaxLag:
     amount: int
-    """In bytes or milliseconds."""
+    """The number, in bytes or milliseconds."""
     is_time: bool
     given: str = field(default="", compare=False)
-    """As it was configured."""
+    """The text that was configured."""
 
     def __str__(self) -> str:
         return self.given or (told_ms(self.amount) if self.is_time else told_bytes(self.amount))
@@ -47,7 +47,7 @@ _TIMES = ("ms", "s", "min")
 def max_lag(value: Any) -> MaxLag:
     found = re.fullmatch(r"([0-9]{1,12})\s*([a-z]+)", value.lower() if type(value) is str else "")
     if found is None or found[2] not in _UNITS:
-        raise Unfit("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
+        raise InvalidValue("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
     return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES, value)
 
 
@@ -66,7 +66,7 @@ class PostgresCheck(LibpqKeys):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Of keys that are wrong together, or without what they need."""
+        """Yields what is wrong with keys together, or without what they need."""
         yield from self.connection_faults("postgres-")
         if self.when_full == "healthy" and (self.role != "any" or self.max_lag is not None):
             expected = "unhealthy: a full server tells neither its role nor its lag"
@@ -76,7 +76,7 @@ class PostgresCheck(LibpqKeys):
 
 
 def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
-    """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
+    """Makes one attempt, on a new connection. `timeout_s` bounds everything together."""
     ends_at = time.monotonic() + timeout_s
     try:
         with connect(check.options(), ends_at) as session:
@@ -138,7 +138,7 @@ def judge_query(server: Bounded, query: str, expected: str | None) -> Verdict:
 
 
 def as_psql_prints(rows: Rows) -> str:
-    """psql -At, without the line end after the last row."""
+    """The rows as psql -At prints them, without the line end after the last row."""
     return "\n".join("|".join(value or "" for value in row) for row in rows)
 
 
@@ -166,15 +166,15 @@ a pid, and nothing else."""
 @dataclass(frozen=True, slots=True)
 class _Lag:
     has_receiver: bool
-    """Whether there is a WAL receiver that streams, as far as that can be seen."""
+    """There is a WAL receiver that streams, as far as that can be seen."""
     is_hidden: bool
-    """Whether the role lacks the privilege to see more of it."""
+    """The role lacks the privilege to see more of the WAL receiver."""
     told_bytes: int | None
-    """What the primary told of and is not replayed."""
+    """So much the primary has told of, and it is not replayed yet."""
     received_bytes: int | None
-    """What is received and not replayed."""
+    """So much is received and not replayed yet."""
     age_ms: int | None
-    """Of the last transaction that is replayed."""
+    """The age of the last transaction that is replayed."""
 
     def bytes_behind(self) -> int | None:
         if not self.has_receiver or self.told_bytes is None:
@@ -182,7 +182,8 @@ class _Lag:
         return max(self.told_bytes, 0)
 
     def ms_behind(self) -> int | None:
-        """None if it cannot be told. The age is an upper bound: nothing may have been written."""
+        """How far the replica is behind; None if that cannot be told. The age is an upper bound:
+        nothing may have been written."""
         has_replayed_all = self.received_bytes is not None and self.received_bytes <= 0
         knows_of_no_more = self.is_hidden or (self.told_bytes is not None and self.told_bytes <= 0)
         if self.has_receiver and has_replayed_all and knows_of_no_more:

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from yaim.checks.kinds import CheckKeys, Kind
+from yaim.checks.kinds import CheckKind
 from yaim.checks.verdict import CannotTell, Healthy, Verdict
+from yaim.config_keys import KeyGroup
 from yaim.core.events import CheckAnswered
 from yaim.core.model import Boottime
 from yaim.host.boottime import boottime
@@ -16,22 +17,22 @@ from yaim.text import printable
 logger = logging.getLogger(__name__)
 
 SLACK_S = 0.5
-"""How much later than its bound an answer may come before the check counts as failed."""
+"""An answer may come so much later than its bound before the check counts as failed."""
 END_S = 0.04
-"""Of an attempt's share of the time, for what it takes to end it: a command has to be killed."""
+"""So much of an attempt's share of the time is for ending it: a command has to be killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPlan:
     name: str
-    kind: Kind
-    settings: CheckKeys
+    kind: CheckKind
+    settings: KeyGroup
     interval_s: float
-    """From the start of a check to the start of the next."""
+    """The time from the start of a check to the start of the next."""
     timeout_s: float
     """The bound on a whole check, all tries and pauses included."""
     retry_num: int
-    """How often an attempt that cannot tell is repeated."""
+    """An attempt that cannot tell is repeated so often."""
     retry_after_s: float
 
     @property
@@ -62,7 +63,7 @@ class Result:
         return isinstance(self.verdict, Healthy)
 
     def __str__(self) -> str:
-        """As in `connection refused (4 tries, 752 ms)`."""
+        """The reason with the tries, such as `connection refused (4 tries, 752 ms)`."""
         tries = f"{self.tries} tries, " if self.tries > 1 else ""
         return f"{self.verdict.reason} ({tries}{1000 * self.took_s:.0f} ms)"
 
@@ -76,7 +77,7 @@ class CheckRunner:
         self.use(plans)
 
     def use(self, plans: Sequence[CheckPlan]) -> None:
-        """From now on. What has changed or is new is checked at once."""
+        """Makes these checks from now on. A check that has changed or is new is made at once."""
         for name in self._running.keys() - {plan.name for plan in plans}:
             self._running.pop(name).use(None)
         for plan in plans:
@@ -96,7 +97,7 @@ class _Repeated:
         threading.Thread(target=self._work, name=f"check {plan.name}", daemon=True).start()
 
     def use(self, plan: CheckPlan | None) -> None:
-        """None: no more, once the present attempt has ended."""
+        """Makes this check from now on; None: no more, once the present attempt has ended."""
         if plan != self._plan:
             self._plan = plan
             self._changed.set()
@@ -117,8 +118,8 @@ class _Repeated:
 
 
 def run_check(plan: CheckPlan, pause: Callable[[float], bool | None]) -> Result:
-    """One whole check: an attempt, and more as long as it cannot tell. `pause` waits so many
-    seconds; it says whether to give up."""
+    """Makes one whole check: an attempt, and more as long as it cannot tell. `pause` waits so many
+    seconds, and says whether to give up."""
     started = boottime()
     verdict, tries = plan.attempt(), 1
     while isinstance(verdict, CannotTell) and tries <= plan.retry_num:

@@ -12,7 +12,7 @@ from typing import Any
 
 from yaim.checks.transport.command import Command, Ended, Process, StatusLost
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, required, text
+from yaim.config_keys import Fault, InvalidValue, required, text
 from yaim.text import printable
 
 USER_INSTEAD_OF_ROOT = "yaim"
@@ -27,7 +27,7 @@ def command(value: Any) -> str | tuple[str, ...]:
         return _read_text(value)
     if isinstance(value, list) and value and value[0]:
         return tuple(_read_text(each) for each in value)
-    raise Unfit(_EXPECTED)
+    raise InvalidValue(_EXPECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ShellCheck:
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Of keys that are wrong together."""
+        """Yields what is wrong with keys together."""
         yield from ()
 
     @property
@@ -59,7 +59,7 @@ _left: dict[ShellCheck, Command] = {}
 def check_shell(
     check: ShellCheck, timeout_s: float, user_instead_of_root: str = USER_INSTEAD_OF_ROOT
 ) -> Verdict:
-    """One run of the command, which is killed when its time is up."""
+    """Runs the command once, and kills it when its time is up."""
     until = time.monotonic() + timeout_s
     living = _still_living(check)
     if living:
@@ -118,7 +118,7 @@ def _signal(number: int) -> str:
 
 
 def _still_living(check: ShellCheck) -> list[Process]:
-    """What is left of this check's last command. Forgets all of which nothing is left."""
+    """What is left of this check's last command. Forgets the commands of which nothing is left."""
     with _lock:
         for each, command in list(_left.items()):
             living = command.living()
@@ -135,11 +135,11 @@ def _unkillable(living: list[Process]) -> str:
 
 
 class _NoUser(Exception):
-    """There is none to run commands as; the text says what to do."""
+    """There is no user to run commands as; the text says what to do."""
 
 
 def _user(instead_of_root: str) -> tuple[int | None, int | None]:
-    """Whom to become; None: nobody else."""
+    """The user to become; None: the command runs as this process does."""
     if os.geteuid() != 0:
         return None, None
     try:

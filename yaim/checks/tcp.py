@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
-from yaim.config_keys import Fault, Unfit, key, required, text, whole
+from yaim.config_keys import Fault, InvalidValue, key, required, text, whole
 from yaim.host.name_lookup import look_up
 from yaim.text import printable
 
 MAX_ANSWER_BYTES = 64 * 1024
-"""What comes after is not looked at."""
+"""What comes after so many bytes is not looked at."""
 GOODBYE_S = 0.1
-"""How long the server has to close the connection, too: it would be reset if something came after
+"""The server has so long to close the connection, too: it would be reset if something came after
 our end, which servers log, and MySQL counts."""
 
 
@@ -42,7 +42,7 @@ def tcp_address(value: Any) -> TcpAddress:
             return TcpAddress(text()(found["host"]), port)
     except ValueError:
         pass
-    raise Unfit("host:port, or [IPv6 address]:port, with a port from 1 to 65535")
+    raise InvalidValue("host:port, or [IPv6 address]:port, with a port from 1 to 65535")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,16 @@ class TcpCheck:
     address: TcpAddress = required("host:port that takes connections", tcp_address)
     send: str | None = key("text that is sent after connecting", text())
     expect: str | None = key("text that the service's answer contains", text())
-    """Without it connecting is enough, which the kernel does also for a process that hangs."""
+    """Without this key it is enough that the connection is made, which the kernel does also for a
+    process that hangs."""
 
     def faults(self) -> Iterator[Fault]:
-        """Of keys that are wrong together."""
+        """Yields what is wrong with keys together."""
         yield from ()
 
 
 def check_tcp(check: TcpCheck, timeout_s: float) -> Verdict:
-    """One attempt, on a new connection. Everything together is bounded by `timeout_s`."""
+    """Makes one attempt, on a new connection. `timeout_s` bounds everything together."""
     until = time.monotonic() + timeout_s
     answer = bytearray()
     so_far = "not connected"
@@ -100,8 +101,8 @@ def _start(answer: bytes | bytearray) -> str:
 
 
 def _connect(address: TcpAddress, until: float) -> socket.socket:
-    """To the first address of the host that takes the connection; one that is silent leaves time
-    for the others. Raises OSError."""
+    """Connects to the first address of the host that takes the connection; an address that is
+    silent leaves time for the others. Raises OSError."""
     failure: OSError = OSError("the host name has no address")
     addresses = look_up(address.host, address.port, _left_s(until))
     for number, (family, kind, protocol, _, found) in enumerate(addresses):
@@ -132,8 +133,8 @@ def _send(connection: socket.socket, text: str | None, until: float) -> None:
 def _ask(
     connection: socket.socket, text: str | None, expected: bytes, answer: bytearray, until: float
 ) -> None:
-    """What was to be sent may be answered already by a server that reads no more; what it sent
-    before its kernel reset the connection can be read all the same."""
+    """Sends the text. A server that reads no more may have answered already; what it sent before
+    its kernel reset the connection can still be read."""
     try:
         _send(connection, text, until)
     except ConnectionError:
@@ -145,7 +146,7 @@ def _ask(
 
 
 def _read(connection: socket.socket, expected: bytes, answer: bytearray, until: float) -> None:
-    """Until that was found, or the answer ends, or is too long."""
+    """Reads until the text is found, or the answer ends, or is too long."""
     while expected not in answer and len(answer) < MAX_ANSWER_BYTES:
         connection.settimeout(_left_s(until))
         part = connection.recv(MAX_ANSWER_BYTES - len(answer))
@@ -155,7 +156,7 @@ def _read(connection: socket.socket, expected: bytes, answer: bytearray, until: 
 
 
 def _say_goodbye(connection: socket.socket, until: float) -> None:
-    """What has been found stands, whatever happens here."""
+    """Ends the connection. What has been found stands, whatever happens here."""
     until = min(until, time.monotonic() + GOODBYE_S)
     ignored_bytes = 0
     try:
@@ -171,7 +172,7 @@ def _say_goodbye(connection: socket.socket, until: float) -> None:
 
 
 def _left_s(until: float) -> float:
-    """Raises TimeoutError."""
+    """The time that is left. Raises TimeoutError if there is none."""
     left_s = until - time.monotonic()
     if left_s <= 0:
         raise TimeoutError

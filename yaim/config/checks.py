@@ -1,25 +1,34 @@
-"""Which checks there are, as the configuration tells.
-
-One of each kind that checker-type names, with its keys beside all others; or those listed in
-`checks`, each with keys of its own.
-"""
+"""Which checks there are, as the configuration tells: one check of each kind that checker-type
+names, with its keys beside all others; or the checks that are listed in `checks`, each with keys of
+its own."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from yaim.checks.kinds import KINDS, CheckKeys
+from yaim.checks.kinds import KINDS
 from yaim.config.file import Given, Issue, Section
 from yaim.config.values import Values, origins_of
-from yaim.config_keys import Fault, Key, key, keys_of, one_of, required_of, text, whole
+from yaim.config_keys import (
+    ConfigKey,
+    Fault,
+    KeyGroup,
+    key,
+    keys_in,
+    one_of,
+    required_of,
+    text,
+    whole,
+)
 
 MIN_ATTEMPT_MS = 100
 DEFAULT_RETRY_NUM = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How often, how long and how patiently: for all checks, or for one of the list."""
+class CheckTiming:
+    """How often, how long and how patiently a check is made: for all checks, or for one of the
+    list."""
 
     interval: int = key(
         "milliseconds from one check of the service to the next; the lease is refreshed at least as"
@@ -55,40 +64,40 @@ class Pace:
             )
 
 
-PACE_KEYS: Mapping[str, Key] = keys_of(Pace)
-KIND_KEYS: Mapping[str, Mapping[str, Key]] = {
-    kind: keys_of(each.settings, f"{kind}-") for kind, each in KINDS.items()
+TIMING_KEYS: Mapping[str, ConfigKey] = keys_in(CheckTiming)
+KIND_KEYS: Mapping[str, Mapping[str, ConfigKey]] = {
+    kind: keys_in(each.settings, f"{kind}-") for kind, each in KINDS.items()
 }
 KIND_OF: Mapping[str, str] = {name: kind for kind, keys in KIND_KEYS.items() for name in keys}
 one_of_kinds = one_of(*KINDS)
-_NAMING_KEYS: Mapping[str, Key] = {
-    "type": Key("the kind of check", one_of_kinds),
-    "name": Key(
+_NAMING_KEYS: Mapping[str, ConfigKey] = {
+    "type": ConfigKey("the kind of check", one_of_kinds),
+    "name": ConfigKey(
         "what it is called in logs and status; default: its type",
         text(r"[A-Za-z0-9_.-]{1,40}", "letters, digits, _ . -, at most 40"),
     ),
 }
-LISTED_KEYS = (*_NAMING_KEYS, *PACE_KEYS, *KIND_OF)
-"""What one of the listed checks may have."""
+LISTED_KEYS = (*_NAMING_KEYS, *TIMING_KEYS, *KIND_OF)
+"""The keys that one of the listed checks may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckConfig(Pace):
+class CheckConfig(CheckTiming):
     """One check."""
 
     name: str
     kind: str
-    settings: CheckKeys
+    settings: KeyGroup
     is_listed: bool = False
-    """Whether it has keys of its own."""
+    """A check of the list has keys of its own."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """As those of Config."""
+    """Key to the place that its value comes from, as in Config."""
 
     def shown(self) -> Iterator[tuple[str, str, str]]:
-        """Key, value and origin of its keys, secrets masked."""
+        """Key, value and origin of the check's keys, with secrets masked."""
         if self.is_listed:
             yield f"{self.name}: type", self.kind, self.origins["type"]
-            for name, each in PACE_KEYS.items():
+            for name, each in TIMING_KEYS.items():
                 value = each.shown(getattr(self, _field(name)))
                 yield f"{self.name}: {name}", value, self.origins.get(name, "")
         prefix = f"{self.name}: " if self.is_listed else ""
@@ -98,10 +107,14 @@ class CheckConfig(Pace):
 
 
 def read_by_kind(
-    kinds: Sequence[str], pace: Pace, given: Mapping[str, Given], where: str, issues: list[Issue]
+    kinds: Sequence[str],
+    timing: CheckTiming,
+    given: Mapping[str, Given],
+    where: str,
+    issues: list[Issue],
 ) -> tuple[CheckConfig, ...]:
-    """One check of each of these kinds, called like it. Adds to the issues what is wrong with the
-    keys of the kinds."""
+    """One check of each of these kinds, which has the kind's name. Adds to the issues what is wrong
+    with the keys of the kinds."""
     for name, each in given.items():
         if kinds and name in KIND_OF and KIND_OF[name] not in kinds:
             expected = f"checker-type {KIND_OF[name]} as well, or not this key"
@@ -114,14 +127,14 @@ def read_by_kind(
                 kind, Values(KIND_KEYS[kind], given, where, issues), "checker-type", given, issues
             ),
             origins=origins_of(given),
-            **_pace_of(pace),
+            **_timing_of(timing),
         )
         for kind in kinds
     )
 
 
 def read_listed(
-    pace: Pace, given: Mapping[str, Given], issues: list[Issue]
+    timing: CheckTiming, given: Mapping[str, Given], issues: list[Issue]
 ) -> tuple[CheckConfig, ...]:
     """The checks of the list. Adds to the issues what is wrong with it, and which keys stand beside
     it that belong into it."""
@@ -152,30 +165,30 @@ def read_listed(
         for each, value in section.keys.items():
             if KIND_OF.get(each, kind) != kind:
                 issues.append(Issue(value.where, each, "", f"a key of a check of type {kind}"))
-        values = Values({**PACE_KEYS, **KIND_KEYS[kind]}, section.keys, section.where, issues)
-        own = {_field(each): values[each] for each in PACE_KEYS if each in values}
-        inherited = {each: value for each, value in given.items() if each in PACE_KEYS}
+        values = Values({**TIMING_KEYS, **KIND_KEYS[kind]}, section.keys, section.where, issues)
+        own = {_field(each): values[each] for each in TIMING_KEYS if each in values}
+        inherited = {each: value for each, value in given.items() if each in TIMING_KEYS}
         check = CheckConfig(
             name=name,
             kind=kind,
             settings=_settings(kind, values, "type", section.keys, issues),
             is_listed=True,
             origins=origins_of({**inherited, **section.keys}),
-            **{**_pace_of(pace), **own},
+            **{**_timing_of(timing), **own},
         )
         values.refuse(check.faults())
         checks.append(check)
     return tuple(checks)
 
 
-def _pace_of(pace: Pace) -> dict[str, Any]:
-    return {each.name: getattr(pace, each.name) for each in fields(Pace)}
+def _timing_of(timing: CheckTiming) -> dict[str, Any]:
+    return {each.name: getattr(timing, each.name) for each in fields(CheckTiming)}
 
 
 def _settings(
     kind: str, values: Values, told_by: str, given: Mapping[str, Given], issues: list[Issue]
-) -> CheckKeys:
-    """`told_by`: the key that says which kind it is."""
+) -> KeyGroup:
+    """The values of a kind's keys. `told_by` is the key that says which kind it is."""
     group, prefix = KINDS[kind].settings, f"{kind}-"
     fields = {_field(name, prefix): values[name] for name in KIND_KEYS[kind] if name in values}
     for name in required_of(group, prefix):

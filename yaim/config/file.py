@@ -1,7 +1,5 @@
-"""The configuration file: YAML, read so that every value keeps its line and its spelling.
-
-Knows which keys there are by name only; what their values may be, config.py knows.
-"""
+"""Reads the configuration file: YAML, so that every value keeps its line and its spelling. Knows
+only the names of the keys; which values they take, the keys themselves know."""
 
 import difflib
 import os
@@ -23,7 +21,7 @@ class Issue:
     """One thing that is wrong."""
 
     where: str
-    """File and line, environment variable, or flag."""
+    """The file and line, the environment variable, or the flag."""
     key: str
     given: str
     expected: str
@@ -52,7 +50,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Keys with their values, as an item of a list."""
+    """Keys with their values that are an item of a list."""
 
     where: str
     keys: Mapping[str, Given]
@@ -82,9 +80,10 @@ def read_file(
     *,
     is_draft: bool = False,
 ) -> tuple[dict[str, Given], list[Issue]]:
-    """The keys of the file with their values, and what is wrong with the others. `known_below`:
-    the keys of the sections in the list that is such a key's value. `is_draft`: whose it is does
-    not matter. Raises ConfigError if the file cannot be read at all."""
+    """Returns the keys of the file with their values, and what is wrong with the others.
+    `known_below` tells which keys the sections of a list may have, by the key that has the list as
+    its value. With `is_draft` it does not matter whose file it is. Raises ConfigError if the file
+    cannot be read at all."""
     root = _compose(file, is_draft=is_draft)
     if root is None or _is_null(root):
         return {}, []
@@ -121,7 +120,7 @@ def _compose(file: Path, *, is_draft: bool) -> yaml.Node | None:
 
 
 def _told(error: yaml.MarkedYAMLError) -> str:
-    """What is wrong, without what stands there: it may be a secret."""
+    """What is wrong, without the text of the file itself: it may be a secret."""
     problem = error.problem or "unknown error"
     if r"'\t'" in problem:
         return "a tab at the beginning of a line: indent with spaces"
@@ -169,8 +168,8 @@ class _Reader:
         return given
 
     def _value(self, name: str, node: yaml.Node) -> Any:
-        """A scalar as it is written, a list of such; numbers are made of it by those who want them.
-        YAML would make 5349 of 012345, and 90 of 1:30: no good for passwords."""
+        """A scalar as it is written, or a list of scalars; a key that wants a number makes it of
+        that. YAML would make 5349 of 012345, and 90 of 1:30: no good for passwords."""
         if _is_null(node):
             return None
         if _is_plain(node):

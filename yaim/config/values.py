@@ -1,11 +1,11 @@
-"""Values of a group of keys, made of what was given, and what is wrong with them."""
+"""Makes the values of a group of keys from what was given, and tells what is wrong with them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from yaim.config.file import Given, Issue
-from yaim.config_keys import Fault, Key, Unfit
+from yaim.config_keys import ConfigKey, Fault, InvalidValue
 from yaim.host.password_file import PasswordFileError, read_password
 
 
@@ -23,12 +23,13 @@ class Values(dict[str, Any]):
 
     def __init__(
         self,
-        keys: Mapping[str, Key],
+        keys: Mapping[str, ConfigKey],
         given: Mapping[str, Given],
         where: str,
         issues: list[Issue],
     ) -> None:
-        """`where`: that of what stands nowhere. What is wrong is added to the issues."""
+        """`where` is the place that is told for a key that stands nowhere. What is wrong is added
+        to the issues."""
         super().__init__()
         self._keys = keys
         self._given = given
@@ -40,16 +41,16 @@ class Values(dict[str, Any]):
                 continue
             try:
                 self[name] = key.read(given[name].value)
-            except Unfit as unfit:
+            except InvalidValue as invalid:
                 issues.append(
-                    Issue(given[name].where, name, key.quoted(given[name].value), str(unfit))
+                    Issue(given[name].where, name, key.quoted(given[name].value), str(invalid))
                 )
         for name in keys:
             if name.endswith("-password-file") and name in self:
                 self._read_password(name.removesuffix("-file"), self[name])
 
     def is_wrong(self, name: str) -> bool:
-        """Whether that was told already."""
+        """Whether a fault of this key was told already."""
         return any(issue.key == name for issue in self._issues[self._first :])
 
     def require(self, name: str, expected: str) -> None:
@@ -57,7 +58,8 @@ class Values(dict[str, Any]):
             self._issues.append(Issue(self._where, name, "nothing", expected))
 
     def refuse(self, faults: Iterable[Fault]) -> None:
-        """Tell what does not fit together, but for what follows from what was told already."""
+        """Tells what does not fit together, but not what only follows from what was told
+        already."""
         for fault in faults:
             name = fault.key
             if any(map(self.is_wrong, (name, f"{name}-file", fault.because))):
@@ -68,7 +70,7 @@ class Values(dict[str, Any]):
             self._issues.append(Issue(where, name, shown, fault.expected))
 
     def where(self, *names: str) -> str:
-        """Of the first of these that was given."""
+        """The place of the first of these keys that was given."""
         return next((self._given[name].where for name in names if name in self._given), self._where)
 
     def _read_password(self, name: str, file: Path) -> None:

@@ -21,27 +21,27 @@ Other = TypeVar("Other")
 @dataclass(slots=True)
 class _News:
     view: ClusterChanged | None
-    """None: a newer one waits behind this, or it was taken."""
+    """None: a newer view waits behind this one, or it was taken."""
 
 
 class TooManyEvents(Exception):
-    """They are not taken in."""
+    """So many events wait that the core does not seem to take them in."""
 
 
 class EventQueue(Generic[Other]):
-    """`put` and `take` may be called by any thread, also by a signal's handler that has interrupted
-    one of them; `put_view` not by a handler."""
+    """Any thread may call `put` and `take`, also the handler of a signal that has interrupted one
+    of them. A handler must not call `put_view`."""
 
     def __init__(self, most: int = MOST_WAITING) -> None:
         self._most = most
         self._queue: SimpleQueue[Sequence[Event] | Other | _News] = SimpleQueue()
         self._lock = threading.Lock()
-        """Handlers do not wait for it: SimpleQueue is reentrant, a lock is not."""
+        """Handlers of signals do not wait for it: SimpleQueue is reentrant, a lock is not."""
         self._newest = _News(None)
         self._is_newest_last = False
 
     def put(self, happened: Sequence[Event] | Other) -> None:
-        """Events that have happened together, or something else."""
+        """Adds events that have happened together, or something else."""
         if self.waiting >= self._most:
             raise TooManyEvents(f"{self._most} events wait and are not taken in")
         self._queue.put(happened)
@@ -49,7 +49,7 @@ class EventQueue(Generic[Other]):
         self._is_newest_last = False
 
     def put_view(self, view: ClusterChanged) -> None:
-        """Behind all that has happened before."""
+        """Adds a view behind all that has happened before."""
         with self._lock:
             if self._newest.view is not None and self._is_newest_last:
                 self._newest.view = view
@@ -64,7 +64,8 @@ class EventQueue(Generic[Other]):
         return self._queue.qsize()
 
     def take(self, timeout_s: float | None) -> list[Sequence[Event] | Other]:
-        """All that waits, in order; nothing if that has not come in time. None: wait for ever."""
+        """Returns all that waits, in order; nothing, if nothing has come in time. `timeout_s` None:
+        it waits for ever."""
         taken: list[Sequence[Event] | Other] = []
         try:
             self._take(self._queue.get(timeout=timeout_s), taken)

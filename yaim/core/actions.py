@@ -159,19 +159,10 @@ class End:
     reason: str
 
 
-Action: TypeAlias = (
-    ReadCluster
-    | GrantLease
-    | KeepLease
-    | RevokeLease
-    | AdvertiseNode
-    | WithdrawNode
-    | ClaimMarks
-    | ReleaseMarks
-    | AddAddress
-    | RemoveAddress
-    | RenewAddresses
-    | LookForAddresses
-    | Report
-    | End
-)
+HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
+"""An order to the helper, which manages the addresses of this host."""
+LeaseAction: TypeAlias = GrantLease | KeepLease | RevokeLease
+Write: TypeAlias = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
+EtcdAction: TypeAlias = LeaseAction | ReadCluster | Write
+
+Action: TypeAlias = HelperAction | EtcdAction | LookForAddresses | Report | End

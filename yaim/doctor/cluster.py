@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from yaim import wiring as configured
 from yaim.config.config import Config
 from yaim.core.model import ClusterView, NodeName, address_order
 from yaim.dcs.etcd.access import EtcdError, read_secrets
 from yaim.dcs.etcd.certificates import expiries, faults
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
 from yaim.dcs.etcd.diagnose import explain, explain_all
-from yaim.dcs.etcd.expiry import warnings_of
 from yaim.dcs.etcd.full import remedy_for
+from yaim.dcs.etcd.parts import EtcdParts
 from yaim.dcs.etcd.transactions import check_may_write
+from yaim.dcs.expiry import warnings_of
 from yaim.doctor.finding import Finding, ok, problem, warning
-from yaim.status import status_of, strays_of
+from yaim.status.facts import status_of, strays_of
 from yaim.text import shell_word
+from yaim.wiring import store_parts_of
 
 ETCD, POOL, NODES = "etcd", "pool", "nodes"
 LOOK_WITHIN_S = 2.0
@@ -25,9 +26,9 @@ MOST = 20
 
 
 def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
-    """The cluster, if it can be read, and what was found. `config`: for Purpose.CLUSTER at
-    least."""
-    access = configured.etcd_access_of(config)
+    """The cluster, if it can be read. `config`: for Purpose.CLUSTER at least."""
+    etcd = _etcd_of(config)
+    keys, access = etcd.keys, etcd.access
     try:
         wrong = [str(each) for each in faults(access, read_secrets(access))]
     except EtcdError as error:
@@ -35,7 +36,7 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     if wrong:
         remedy = "put the right file there: docs/etcd.md, TLS"
         return None, [problem(ETCD, each, remedy) for each in wrong]
-    keys, client = configured.keys_of(config), configured.etcd_client_of(config)
+    client = etcd.client()
     try:
         view = keys.view(*client.read_ranges(*keys.ranges()))
         try:
@@ -48,13 +49,13 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         complaints = client.survey()
     except EtcdPermissionDenied:
         grant = ("role", "grant-permission", "yaim", "--prefix=true", "readwrite", keys.prefix)
-        what = f"user {config.etcd_user} may not read and write below {keys.prefix}"
+        what = f"user {access.user} may not read and write below {keys.prefix}"
         return None, [
             problem(ETCD, what, f"as etcd's root, for its role: {etcdctl(config, *grant)}")
         ]
     except EtcdError as error:
         told = explain_all(error, access, LOOK_WITHIN_S)
-        remedy = f"see docs/etcd.md; dcs-endpoints is {', '.join(config.dcs_endpoints)}"
+        remedy = f"see docs/etcd.md; dcs-endpoints is {', '.join(access.endpoints)}"
         return None, [problem(ETCD, told, remedy)]
     finally:
         client.close()
@@ -77,7 +78,7 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
 
 
 def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
-    prefix = configured.keys_of(config).prefix
+    prefix = _etcd_of(config).prefix
     for wrong in view.wrong[:MOST]:
         key = f"{prefix}ips/{wrong.name}"
         remedy = f"{etcdctl(config, 'del', key)}, and put it anew"
@@ -143,14 +144,23 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
 
 
 def etcdctl(config: Config, *arguments: str) -> str:
-    """The etcdctl command, as somebody who may do it has to enter it."""
-    options = [f"--endpoints={','.join(config.dcs_endpoints)}"]
+    """The command, as somebody who may do it has to enter it."""
+    access = _etcd_of(config).access
+    options = [f"--endpoints={','.join(access.endpoints)}"]
     files: tuple[tuple[str, Path | None], ...] = (
-        ("--cacert", config.etcd_ca_file),
-        ("--cert", config.etcd_cert_file),
-        ("--key", config.etcd_key_file),
+        ("--cacert", access.ca_file),
+        ("--cert", access.cert_file),
+        ("--key", access.key_file),
     )
     options += [f"{name}={file}" for name, file in files if file is not None]
-    if config.etcd_user is not None:
+    if access.user is not None:
         options.append("--user=root")
     return " ".join(map(shell_word, ("etcdctl", *options, *arguments)))
+
+
+def _etcd_of(config: Config) -> EtcdParts:
+    """etcd is the only kind of store that is looked at here."""
+    parts = store_parts_of(config)
+    if not isinstance(parts, EtcdParts):
+        raise TypeError(f"dcs-type {config.dcs_type} is not looked at")
+    return parts

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yaim.checks.once import check_once, is_healthy
-from yaim.config.config import Config, Purpose
+from yaim.config.config import Config
 from yaim.config.file import ConfigError
+from yaim.config.load import Purpose
 from yaim.core.model import Address, ClusterView, NodeName, address_order
 from yaim.doctor import configuration, conflicts, helper, host
 from yaim.doctor.commands import account, being
@@ -137,7 +138,8 @@ class _Examination:
         if not host.installed(self._known_units()):
             start = self._supervise()
         self._look(
-            helper.SOCKET, lambda: [helper.look_at_socket(node.helper_socket, self._user, start)]
+            helper.SOCKET,
+            lambda: [helper.look_at_socket(node.value("helper-socket"), self._user, start)],
         )
 
     def _look_at_cluster(self, cluster: Config | None, node: Config | None) -> None:

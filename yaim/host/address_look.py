@@ -31,7 +31,7 @@ from time import monotonic, sleep
 from yaim.core.events import AddressesSeen, Event, LookFailed
 from yaim.core.model import Address
 from yaim.host.addresses import HostAddresses
-from yaim.host.kernel_watch import (
+from yaim.host.netlink import (
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
     NLMSG_ERROR,
@@ -43,14 +43,14 @@ from yaim.host.kernel_watch import (
 
 TIMES = 3
 PAUSE_S = 0.04
-"""For whoever waits for the lock to get a processor. The helper has one within 12 ms on a busy
-host."""
+"""The pause lets whoever waits for the lock get a processor. The helper has one within 12 ms on a
+busy host."""
 QUICKLY_S = 0.01
-"""Who takes the lock within this has not waited for one who holds it long."""
+"""Whoever gets the lock within this time has not waited for one who holds it long."""
 
 _SIOCETHTOOL, _ETHTOOL_GLINK = 0x8946, 0x0A
 _LOOPBACK_INDEX = 1
-"""include/linux/netdevice.h: LOOPBACK_IFINDEX."""
+"""LOOPBACK_IFINDEX (include/linux/netdevice.h)."""
 _RECEIVE_BYTES = 1 << 16
 
 
@@ -65,7 +65,7 @@ class AddressLook:
         threading.Thread(target=self._work, name="look", daemon=True).start()
 
     def start(self) -> None:
-        """Look, and post what was seen: AddressesSeen or LookFailed. Never blocks."""
+        """Looks, and posts what was seen: AddressesSeen or LookFailed. Never blocks."""
         self._asked.put(None)
 
     def _work(self) -> None:
@@ -79,7 +79,8 @@ class AddressLook:
             self._post(seen)
 
     def _wait_until_all_had_the_lock(self) -> None:
-        """All who waited for it when this was called. Raises OSError."""
+        """Waits until all who waited for the lock when this was called have had it. Raises
+        OSError."""
         times = 0
         while times < TIMES:
             if times:
@@ -89,13 +90,13 @@ class AddressLook:
             times = times + 1 if monotonic() - began < QUICKLY_S else 1
 
     def _addresses(self) -> frozenset[Address]:
-        """All that look like the helper's. Raises OSError."""
+        """All addresses that look like the helper's. Raises OSError."""
         while (found := self._dump()) is None:
             continue
         return found
 
     def _dump(self) -> frozenset[Address] | None:
-        """None: they changed meanwhile, and some may be missing."""
+        """As _addresses(); None if they changed meanwhile, so that some may be missing."""
         found = HostAddresses()
         is_whole = True
         ask_for_all(self._socket, RTM_GETADDR)
@@ -111,7 +112,7 @@ class AddressLook:
 
 
 def take_routing_lock(any_socket: socket.socket) -> None:
-    """Take the kernel's RTNL, and let go of it, by asking whether the loopback interface has a
+    """Takes the kernel's RTNL, and lets go of it, by asking whether the loopback interface has a
     carrier (struct ifreq, struct ethtool_value). Raises OSError."""
     name = os.fsencode(socket.if_indextoname(_LOOPBACK_INDEX))
     value = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_GLINK, 0))

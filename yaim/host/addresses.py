@@ -1,49 +1,23 @@
-"""Which addresses of this host cannot be the helper's, from what rtnetlink(7) tells of all.
+"""Keeps which addresses of this host cannot be the helper's, from what rtnetlink(7) tells of all.
 
 The helper gives each of its addresses a finite lifetime and no preferred one, from the first
 instant on (helper/PROTOCOL.md): so its adds and renewals are never taken for somebody else's,
-whoever is told first. What once was the host's own stays so until it goes, also if it looks like
-the helper's later, which leaves what somebody has made his own. Decides nothing, reads nothing.
+whoever is told first. An address that once was the host's own stays so until it goes, also if it
+looks like the helper's later: the helper leaves an address that somebody has made his own. Decides
+nothing, reads nothing.
 """
 
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 from yaim.core.model import Address, Place
+from yaim.host.netlink import ADDRESS, IFA_CACHEINFO, attributes, packed_address
 
-ADDRESS = struct.Struct("=BBBBI")
-"""Family, prefix length, flags, scope, index (struct ifaddrmsg)."""
-_ATTRIBUTE = struct.Struct("=HH")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 _LIFETIMES = struct.Struct("=II")
 """Preferred and valid, in seconds (struct ifa_cacheinfo)."""
 FOREVER = 0xFFFFFFFF
-
-
-def attributes(body: bytes, offset: int) -> dict[int, bytes]:
-    """Type to value of the attributes (struct rtattr) behind a message's fixed part."""
-    return dict(each_attribute(body, offset))
-
-
-def each_attribute(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
-    """Type and value, from there on."""
-    while offset + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        yield kind, body[offset + _ATTRIBUTE.size : offset + length]
-        offset += max(_ATTRIBUTE.size, (length + 3) & ~3)
-
-
-def address_of(body: bytes) -> Address | None:
-    """The address that an RTM_NEWADDR or RTM_DELADDR is about: of a point-to-point link, the one at
-    our end."""
-    packed = _packed(attributes(body, ADDRESS.size))
-    return ip_address(packed) if packed is not None else None
-
-
-def _packed(found: Mapping[int, bytes]) -> bytes | None:
-    return found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
 
 
 _Key = tuple[int, int, bytes]
@@ -51,22 +25,22 @@ _Key = tuple[int, int, bytes]
 
 
 class HostAddresses:
-    """Kept from messages; `begin` and `end` stand around a dump of all."""
+    """Takes in messages; `begin` and `end` stand around a dump of all addresses."""
 
     def __init__(self) -> None:
         self._seen: dict[_Key, bool] = {}
-        """To whether it is the host's own."""
+        """Whether each address is the host's own."""
         self._of_this_dump: set[_Key] | None = None
         self.is_whole = False
-        """All have been told."""
+        """All addresses have been told."""
         self.is_changed = True
-        """What `own` tells, since this was set to False."""
+        """What `own` tells has changed since this was set to False."""
 
     def begin(self) -> None:
         self._of_this_dump = set()
 
     def end(self) -> list[Address]:
-        """What has gone without a message, as some were lost."""
+        """Returns the addresses that have gone without a message, because messages were lost."""
         told = self._of_this_dump
         gone = [key for key in self._seen if told is not None and key not in told]
         for key in gone:
@@ -76,12 +50,12 @@ class HostAddresses:
         return [ip_address(packed) for _, _, packed in gone]
 
     def note(self, body: bytes) -> None:
-        """RTM_NEWADDR: new, or anew."""
+        """Takes in an RTM_NEWADDR: the address is new, or is told again."""
         found = attributes(body, ADDRESS.size)
         key = _key(body, found)
         if key is None:
             return
-        times = found.get(_IFA_CACHEINFO, b"")
+        times = found.get(IFA_CACHEINFO, b"")
         preferred_s, valid_s = FOREVER, FOREVER
         if len(times) >= _LIFETIMES.size:
             preferred_s, valid_s = _LIFETIMES.unpack_from(times)
@@ -92,7 +66,7 @@ class HostAddresses:
             self._of_this_dump.add(key)
 
     def note_gone(self, body: bytes) -> Address | None:
-        """RTM_DELADDR: which address it is."""
+        """Takes in an RTM_DELADDR, and returns its address."""
         key = _key(body, attributes(body, ADDRESS.size))
         if key is None:
             return None
@@ -100,11 +74,12 @@ class HostAddresses:
         return ip_address(key[2])
 
     def own(self, names: Mapping[int, str]) -> dict[Address, tuple[Place, ...]]:
-        """Those that cannot be the helper's, and where; `names`: of interfaces, by their index."""
+        """The addresses that cannot be the helper's, and where they are. `names` are those of the
+        interfaces, by index."""
         return self._places(names, is_own=True)
 
     def others(self, names: Mapping[int, str]) -> dict[Address, tuple[Place, ...]]:
-        """Those that look like the helper's."""
+        """The addresses that look like the helper's, and where they are."""
         return self._places(names, is_own=False)
 
     def _places(
@@ -119,13 +94,13 @@ class HostAddresses:
         return found
 
     def like_the_helpers(self) -> frozenset[Address]:
-        """All the others, wherever."""
+        """The addresses that look like the helper's, wherever they are."""
         return frozenset(ip_address(key[2]) for key, is_own in self._seen.items() if not is_own)
 
 
-def _key(body: bytes, found: Mapping[int, bytes]) -> _Key | None:
+def _key(body: bytes, found: dict[int, bytes]) -> _Key | None:
     family, prefix_length, _, _, index = ADDRESS.unpack_from(body)
-    packed = _packed(found)
+    packed = packed_address(found)
     if family not in (socket.AF_INET, socket.AF_INET6) or packed is None:
         return None
     return index, prefix_length, packed

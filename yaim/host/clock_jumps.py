@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from yaim.host.boottime import boottime
 
 JUMP_S = 0.05
-"""A correction by less is none that could end a lease."""
+"""A smaller correction is none that could end a lease."""
 READ_WITHIN_S = 0.001
 
 _TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
 _TFD_CLOEXEC = os.O_CLOEXEC
 _FAR_AWAY = struct.pack("@qqqq", 0, 0, 1 << 40, 0)
-"""struct itimerspec: no interval, a time long after this host's end."""
+"""A struct itimerspec with no interval, and a time long after this host's end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """CLOCK_BOOTTIME, CLOCK_REALTIME and CLOCK_BOOTTIME again, in this order; seconds."""
+    """CLOCK_BOOTTIME, CLOCK_REALTIME and CLOCK_BOOTTIME again, in seconds, read in this order."""
 
     before: float
     wall: float
@@ -41,12 +41,12 @@ def read_clocks() -> Reading:
 
 
 class Clocks:
-    """How far the wall clock is ahead of CLOCK_BOOTTIME, and whether that has grown."""
+    """Knows how far the wall clock is ahead of CLOCK_BOOTTIME, and whether that has grown."""
 
     def __init__(self, read: Callable[[], Reading] = read_clocks) -> None:
         self._read = read
         self._ahead_s = math.inf
-        """Not known yet."""
+        """Infinite: not known yet."""
 
     def jump_s(self) -> float:
         """By how much the wall clock was set forward since it was last asked; 0 if it was not, or
@@ -66,7 +66,7 @@ class Clocks:
 
 
 def watch_clock(wake: Callable[[], None]) -> None:
-    """Call `wake` whenever the wall clock is set, from a thread of its own (timerfd_create(2):
+    """Calls `wake` whenever the wall clock is set, from a thread of its own (timerfd_create(2):
     TFD_TIMER_CANCEL_ON_SET). Raises OSError."""
     libc = ctypes.CDLL("libc.so.6", use_errno=True)
     timer = libc.timerfd_create(time.CLOCK_REALTIME, _TFD_CLOEXEC)

@@ -13,7 +13,7 @@ def shown_name(name: str) -> str | None:
 
 
 def why_missing(name: str) -> str:
-    """Empty: it is there."""
+    """Why there is no interface of this name, with those that there are; empty if there is one."""
     if shown_name(name) is not None:
         return ""
     there = ", ".join(each for _, each in socket.if_nameindex())

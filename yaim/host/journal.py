@@ -19,7 +19,7 @@ _PRIORITIES = (
     (logging.INFO, 6),
     (logging.DEBUG, 7),
 )
-"""syslog(3)"""
+"""Levels of logging, and the priorities of syslog(3)."""
 
 
 def is_standard_error(environment: Mapping[str, str] = os.environ) -> bool:
@@ -32,8 +32,8 @@ def is_standard_error(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 class JournalHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """To standard error, as ever, what the journal does not take. What cannot be formatted costs a
-    message, as with any handler of logging's."""
+    """Sends lines to the journal. Those that the journal does not take go to standard error. A line
+    that cannot be formatted costs a message, as with any handler of logging's."""
 
     def __init__(self, fields: Mapping[str, str], journal: Path = JOURNAL) -> None:
         super().__init__()
@@ -67,6 +67,6 @@ class JournalHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def _field(name: str, value: str) -> bytes:
-    """With its length: it may have lines."""
+    """A field with its length, because it may have several lines."""
     text = value.encode(errors="replace")
     return b"%s\n%s%s\n" % (name.encode(), _LENGTH.pack(len(text)), text)

@@ -1,82 +1,71 @@
 """Watches this host's interfaces: tells the core of each address that goes, which links are up, and
 which addresses are there that are not the helper's.
 
-Reads only, without privileges (rtnetlink(7)); decides nothing. The messages are taken apart here,
-because importing a library for it would make every restart a quarter of a second longer.
+Reads only, without privileges (rtnetlink(7)); decides nothing.
 """
 
 import logging
 import os
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from yaim.core.events import AddressesObserved, AddressGone, Event, LinksObserved
 from yaim.core.model import Address, Place, frozen_mapping
-from yaim.host.addresses import (
+from yaim.host.addresses import HostAddresses
+from yaim.host.netlink import (
     ADDRESS,
-    HostAddresses,
-    address_of,
+    IFLA_ALT_IFNAME,
+    IFLA_IFNAME,
+    IFLA_PROP_LIST,
+    LINK,
+    NLA_F_NESTED,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    ask_for_all,
     attributes,
     each_attribute,
+    parsed,
 )
-
-__all__ = [
-    "ADDRESS",
-    "NLMSG_DONE",
-    "NLMSG_ERROR",
-    "NLM_F_DUMP_INTR",
-    "RTM_DELADDR",
-    "RTM_GETADDR",
-    "RTM_NEWADDR",
-    "KernelWatch",
-    "address_of",
-    "ask_for_all",
-    "attributes",
-    "messages",
-    "parsed",
-]
 
 logger = logging.getLogger(__name__)
 
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-_NLM_F_REQUEST, NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x10, 0x300
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-_HEADER = struct.Struct("=IHHII")
-"""Length, type, flags, sequence number, port (struct nlmsghdr)."""
-_LINK = struct.Struct("=BxHiII")
-"""Family, type, index, flags, change (struct ifinfomsg)."""
-_IFLA_IFNAME, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 3, 52, 53
-_NLA_F_NESTED = 0x8000
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
-"""Together: up, and operational as RFC 2863 has it; `ip` shows NO-CARRIER for the first alone."""
+"""A link with both flags is up, and operational as RFC 2863 has it; for one with only the first
+`ip` shows NO-CARRIER."""
 _RECEIVE_BYTES = 1 << 18
 _MAX_DUMPS = 5
-"""One after the other, of addresses that change while they are told."""
+"""If addresses change while they are told, they are asked for so often at most, one dump after the
+other."""
 _TOGETHER = 64
-"""Datagrams that are taken in at most before it is told what they amount to."""
+"""So many datagrams are taken in at most before the core is told what they amount to."""
 RESUBSCRIBE_AFTER_S = 0.1
 
 
 class KernelWatch:
-    """Started by its construction; posts what is up, and then what is there, as soon as the kernel
-    tells. That may take long while its routing lock is held, for which dumps wait: nobody waits
-    here."""
+    """Started by its construction; posts which links are up, and then which addresses are there, as
+    soon as the kernel tells. That may take long while the kernel's routing lock is held, for which
+    dumps wait: nobody waits here."""
 
     def __init__(self, post: Callable[[Event], None]) -> None:
         self._post = post
         self._socket = _subscribed()
         self._links: dict[int, tuple[str, bool]] = {}
-        """Index to name and whether it is up."""
+        """The index of each link to its name, and whether it is up."""
         self._altnames: dict[int, tuple[str, ...]] = {}
-        """Index to further names."""
+        """The index of a link to its further names."""
         self._told: LinksObserved | None = None
         self._has_all = False
-        """All links have been told; that takes several datagrams."""
+        """All links have been told, which takes several datagrams."""
         self._addresses = HostAddresses()
         self._dumps = 0
         """How often all addresses were asked for."""
@@ -86,7 +75,7 @@ class KernelWatch:
         threading.Thread(target=self._work, name="kernel", daemon=True).start()
 
     def _work(self) -> None:
-        ask_for_all(self._socket, _RTM_GETLINK)
+        ask_for_all(self._socket, RTM_GETLINK)
         while True:
             try:
                 self._take_in(self._socket.recv(_RECEIVE_BYTES))
@@ -95,8 +84,8 @@ class KernelWatch:
                         break
                 self._tell_own()
             except OSError as error:
-                # More has happened than the socket's buffer takes, mostly. What is missing of our
-                # addresses the next renewal tells.
+                # Mostly more has happened than the socket's buffer takes. The next renewal tells
+                # which of our addresses are missing.
                 logger.debug("the kernel's messages were lost: %s", error)
                 self._socket.close()
                 time.sleep(RESUBSCRIBE_AFTER_S)
@@ -104,10 +93,10 @@ class KernelWatch:
                 self._altnames.clear()
                 self._has_all = False
                 self._socket = _subscribed()
-                ask_for_all(self._socket, _RTM_GETLINK)
+                ask_for_all(self._socket, RTM_GETLINK)
 
     def _take_in_what_waits(self) -> bool:
-        """Whether there was anything."""
+        """Returns whether there was anything."""
         try:
             self._take_in(self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT))
         except BlockingIOError:
@@ -117,8 +106,8 @@ class KernelWatch:
     def _take_in(self, data: bytes) -> None:
         for kind, flags, body in parsed(data):
             self._is_interrupted = self._is_interrupted or flags & NLM_F_DUMP_INTR != 0
-            if kind in (_RTM_NEWLINK, _RTM_DELLINK):
-                self._note_link(body, is_there=kind == _RTM_NEWLINK)
+            if kind in (RTM_NEWLINK, RTM_DELLINK):
+                self._note_link(body, is_there=kind == RTM_NEWLINK)
             elif kind == NLMSG_ERROR:
                 raise OSError("the kernel does not tell what is there")
             elif kind == NLMSG_DONE:
@@ -146,8 +135,8 @@ class KernelWatch:
                 self._post(told)
 
     def _end_dump(self) -> None:
-        """Of the links, which come first, or of the addresses, of which some may have been left out
-        or told too late, should they have changed meanwhile."""
+        """Ends the dump of the links, which comes first, or that of the addresses. If addresses
+        have changed meanwhile, some may have been left out, or told too late."""
         is_again = self._is_interrupted and self._dumps < _MAX_DUMPS
         if self._has_all and not is_again:
             for address in self._addresses.end():
@@ -160,7 +149,7 @@ class KernelWatch:
         ask_for_all(self._socket, RTM_GETADDR)
 
     def _tell_own(self) -> None:
-        """Once for all that was taken in."""
+        """Tells the addresses once for all that was taken in."""
         names = {index: name for index, (name, _) in self._links.items()}
         if not self._has_all or not self._addresses.is_whole:
             return
@@ -175,18 +164,19 @@ class KernelWatch:
             self._post(AddressesObserved(frozen_mapping(own), frozen_mapping(others)))
 
     def _place_of(self, body: bytes) -> Place | None:
-        """None if the interface has gone, too, or is not known yet."""
+        """Where the address of a message is; None if the interface has gone, too, or is not known
+        yet."""
         _, prefix_length, _, _, index = ADDRESS.unpack_from(body)
         name, _ = self._links.get(index, ("", False))
         return Place(name, prefix_length) if name else None
 
     def _note_link(self, body: bytes, *, is_there: bool) -> None:
-        family, _, index, flags, _ = _LINK.unpack_from(body)
+        family, _, index, flags, _ = LINK.unpack_from(body)
         if family != socket.AF_UNSPEC:
-            # Of a bridge's port, say: it comes and goes without the link.
+            # It is about a bridge's port, say, which comes and goes without the link.
             return
-        found = attributes(body, _LINK.size)
-        name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0")
+        found = attributes(body, LINK.size)
+        name = found.get(IFLA_IFNAME, b"").rstrip(b"\0")
         self._altnames.pop(index, None)
         if is_there:
             if altnames := _altnames(found):
@@ -200,40 +190,18 @@ class KernelWatch:
 
 
 def _altnames(found: Mapping[int, bytes]) -> tuple[str, ...]:
-    """The further names of a link; in a list of its own, all with the same type."""
-    nested = found.get(_IFLA_PROP_LIST | _NLA_F_NESTED, found.get(_IFLA_PROP_LIST, b""))
+    """The further names of a link. They stand in a list of their own, all with the same type."""
+    nested = found.get(IFLA_PROP_LIST | NLA_F_NESTED, found.get(IFLA_PROP_LIST, b""))
     names = []
     for kind, value in each_attribute(nested, 0):
-        if kind == _IFLA_ALT_IFNAME:
+        if kind == IFLA_ALT_IFNAME:
             names.append(os.fsdecode(value.rstrip(b"\0")))
     return tuple(names)
 
 
 def _subscribed() -> socket.socket:
-    """A socket that tells of changes."""
+    """Returns a socket that tells of changes."""
     watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     watch.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
     return watch
-
-
-def ask_for_all(asking: socket.socket, kind: int) -> None:
-    """RTM_GETLINK or RTM_GETADDR. Both bodies have the length of the longer one, and are all zero:
-    of any family and interface."""
-    body = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    length = _HEADER.size + len(body)
-    asking.send(_HEADER.pack(length, kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body)
-
-
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each message of a datagram."""
-    for kind, _, body in parsed(data):
-        yield kind, body
-
-
-def parsed(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, flags and body of each."""
-    while len(data) >= _HEADER.size:
-        length, kind, flags, _, _ = _HEADER.unpack_from(data)
-        yield kind, flags, data[_HEADER.size : length]
-        data = data[(length + 3) & ~3 :]

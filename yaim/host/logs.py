@@ -1,5 +1,5 @@
-"""Where log lines go and which: to standard error, or to the journal where that is its end; from a
-level on.
+"""Where log lines go, and which of them: to standard error, or to the journal where standard error
+goes there.
 
 Whatever comes from outside (etcd's keys and values, what helper, peers and checks say) is made
 printable here, on its way out, and nowhere before: a line of the log is one line, and steers no
@@ -14,18 +14,6 @@ from yaim.text import printable, shortened
 
 MOST = 16_000
 """Characters of a line: room for a thousand addresses."""
-
-_LEVELS = {
-    "Trace": logging.DEBUG,
-    "Debug": logging.DEBUG,
-    "Info": logging.INFO,
-    "Warn": logging.WARNING,
-    "Warning": logging.WARNING,
-    "Error": logging.ERROR,
-    "Fatal": logging.CRITICAL,
-    "Panic": logging.CRITICAL,
-}
-"""The level names of the configuration (those of the Go original)."""
 
 
 class PrintableFormatter(logging.Formatter):
@@ -47,8 +35,9 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {printable(line, MOST)}" for line in text.split("\n"))
 
 
-def start(level: str, fields: Mapping[str, str]) -> None:
-    """`fields` go with each entry of the journal."""
+def start(level: int, fields: Mapping[str, str]) -> None:
+    """Writes lines of this level and above (logging.INFO, ...). `fields` go with each entry of the
+    journal."""
     if journal.is_standard_error():
         handler: logging.Handler = journal.JournalHandler(fields)
         handler.setFormatter(PrintableFormatter("%(message)s"))
@@ -56,11 +45,12 @@ def start(level: str, fields: Mapping[str, str]) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler])
-    # What they would warn of, the verdict of a check says.
+    # The verdict of a check says what urllib3 would warn of.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     set_level(level)
 
 
-def set_level(level: str) -> None:
-    """Of yaim's own lines; those of libraries are shown from warnings on."""
-    logging.getLogger("yaim").setLevel(_LEVELS[level])
+def set_level(level: int) -> None:
+    """From now on yaim's own lines of this level and above are written. Libraries' lines are
+    written from warnings on."""
+    logging.getLogger("yaim").setLevel(level)

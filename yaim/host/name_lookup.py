@@ -1,4 +1,4 @@
-"""Looking a host name up within a time limit."""
+"""Looks a host name up within a time limit."""
 
 import socket
 from errno import ETIMEDOUT
@@ -11,7 +11,7 @@ _look_ups: Pending[tuple[str, int], list[Any]] = Pending("look-up")
 
 
 def look_up(host: str, port: int, within_s: float) -> list[Any]:
-    """getaddrinfo(3) for TCP, given up in time. Raises OSError."""
+    """Asks getaddrinfo(3) for TCP, and gives up in time. Raises OSError."""
     kind = socket.SOCK_STREAM
     try:
         return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 _MOST_LINKS = 40
-"""As the kernel has it."""
+"""The kernel follows so many links at most."""
 
 
 def what_others_can_change(path: Path, *, may_be_groups: bool = False) -> str | None:
@@ -50,8 +50,8 @@ def what_others_can_change(path: Path, *, may_be_groups: bool = False) -> str | 
 
 
 def make_directory(path: Path) -> str | None:
-    """With those above it that are missing; not below what others can change. Otherwise as
-    what_others_can_change() of it."""
+    """Makes a directory, and those above it that are missing, but not below what others can change.
+    Returns what what_others_can_change() tells of it otherwise."""
     missing, there = [], path.absolute()
     while True:
         try:
@@ -70,7 +70,7 @@ def make_directory(path: Path) -> str | None:
 def fault_of(
     at: Path, status: os.stat_result, writers: int = stat.S_IWGRP | stat.S_IWOTH
 ) -> str | None:
-    """As what_others_can_change(), of what is there alone."""
+    """What what_others_can_change() would tell of this place alone."""
     if status.st_uid != 0:
         chown = "chown -h root" if stat.S_ISLNK(status.st_mode) else "chown root"
         return f"{at}: belongs to uid {status.st_uid}, expected root ({chown})"

@@ -1,5 +1,6 @@
-"""Files that hold a password and nothing else: one line of UTF-8. Its line end is no part of it, be
-it that of Unix (LF) or of Windows (CR LF). Everything else is, blanks too."""
+"""Reads files that hold a password and nothing else: one line of UTF-8. The end of the line is no
+part of the password, be it that of Unix (LF) or of Windows (CR LF). Everything else is, blanks
+too."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""Work that cannot be broken off, waited for within a time limit."""
+"""Waits within a time limit for work that cannot be broken off."""
 
 import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-Key = TypeVar("Key", bound=Hashable)
+Task = TypeVar("Task", bound=Hashable)
 Result = TypeVar("Result")
 
 
@@ -15,41 +15,41 @@ class _Work(Generic[Result]):
         self.failure: Exception | None = None
 
 
-class Pending(Generic[Key, Result]):
+class Pending(Generic[Task, Result]):
     """Each piece of work is done in a thread of its own, which goes on when it is no longer waited
     for: who asks for the same again waits for that one. So however often it is asked for, at most
     one of a kind is under way."""
 
     def __init__(self, name: str) -> None:
-        """The name of the threads."""
+        """`name` is that of the threads."""
         self._name = name
         self._lock = threading.Lock()
-        self._under_way: dict[Key, _Work[Result]] = {}
+        self._under_way: dict[Task, _Work[Result]] = {}
 
-    def wait(self, key: Key, work: Callable[[], Result], within_s: float) -> Result | None:
-        """The result; None: not yet. Raises what the work raises, and RuntimeError if there can be
-        no more threads."""
+    def wait(self, task: Task, work: Callable[[], Result], within_s: float) -> Result | None:
+        """Returns the result; None if it is not there in time. Raises what the work raises, and
+        RuntimeError if there can be no more threads."""
         with self._lock:
-            mine = self._under_way.get(key)
+            mine = self._under_way.get(task)
             if mine is None:
                 mine = _Work()
-                arguments = (key, work, mine)
+                arguments = (task, work, mine)
                 threading.Thread(
                     target=self._do, args=arguments, name=self._name, daemon=True
                 ).start()
-                self._under_way[key] = mine
+                self._under_way[task] = mine
         if not mine.has_ended.wait(within_s):
             return None
         if mine.failure is not None:
             raise mine.failure
         return mine.result
 
-    def _do(self, key: Key, work: Callable[[], Result], mine: _Work[Result]) -> None:
+    def _do(self, task: Task, work: Callable[[], Result], mine: _Work[Result]) -> None:
         try:
             mine.result = work()
         except Exception as error:
             mine.failure = error
         with self._lock:
-            if self._under_way.get(key) is mine:
-                del self._under_way[key]
+            if self._under_way.get(task) is mine:
+                del self._under_way[task]
         mine.has_ended.set()

@@ -1,6 +1,6 @@
-"""What the service manager is told, if it wants to know: that the coordinator is at work, what is
-held by whom, and that its loop is not stuck. Nothing waits for it, and nothing fails with it: what
-it has no room for is sent with what comes next.
+"""Tells the service manager, if it wants to know, that the coordinator is at work, how the node is,
+and that the loop is not stuck. Nothing waits for the service manager, and nothing fails with it:
+what it has no room for is sent with what comes next.
 
 Sources: sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -8,50 +8,42 @@ Sources: sd_notify(3), sd_watchdog_enabled(3).
 import math
 import os
 import socket
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from operator import is_not
+from collections.abc import Callable, Mapping
 
-from yaim.core.model import Address, NodeName
-from yaim.core.state.state import State
 from yaim.host.boottime import boottime
 from yaim.text import printable
 
 _MOST_BYTES = 1000
-"""Of a status."""
-_MOST_LISTED = 8
-"""Addresses of a node that are told one by one."""
+"""A longer status is cut off."""
 
 
 class ServiceManager:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         to = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + to[1:] if to.startswith("@") else to
-        """With "@": in the abstract namespace (unix(7))."""
+        """A name that begins with "@" is one of the abstract namespace (unix(7))."""
         self._every_s = _watchdog_s(environment) / 4 if to else math.inf
         self._alive_at = -math.inf
-        """When it was last told so."""
-        self._told: tuple[object, ...] = ()
-        """What the status told last was made from."""
+        """When the service manager was last told that the loop is not stuck."""
+        self._is_ready_told = False
         self._status = ""
         self._unsent: dict[str, str] = {}
-        """Assignments."""
+        """Variables and their values, as sd_notify(3) has them."""
 
-    def tell(self, state: State) -> None:
-        """After each turn of the loop, and at `next_at` at the latest."""
+    def tell(self, status: Callable[[], str]) -> None:
+        """To be called after each turn of the loop, and at `next_at` at the latest. `status` makes
+        a line that says how the node is; it is not asked where nobody wants to know."""
         if not self._address:
             return
-        if not self._told:
+        if not self._is_ready_told:
+            self._is_ready_told = True
             self._unsent["READY"] = "1"
-        told = (state.view, state.local, state.health, state.waits_s)
-        if len(told) != len(self._told) or any(map(is_not, told, self._told)):
-            self._told = told
-            # Names come from etcd: what ends a line would be taken for another assignment.
-            line = printable(status_of(state), most=None)
-            status = line.encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
-            if status != self._status:
-                self._status = status
-                self._unsent["STATUS"] = status
+        # Names come from etcd: what ends a line would be taken for another assignment.
+        line = printable(status(), most=None)
+        told = line.encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
+        if told != self._status:
+            self._status = told
+            self._unsent["STATUS"] = told
         if boottime() >= self.next_at():
             self._alive_at = boottime()
             self._unsent["WATCHDOG"] = "1"
@@ -73,46 +65,10 @@ class ServiceManager:
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:
-    """Within which it wants to hear that this process is alive; infinite if it does not."""
+    """The time within which the service manager wants to hear that this process is alive; infinite
+    if it does not want that."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     is_ours = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
     if not (is_ours and microseconds.isascii() and microseconds.isdigit() and int(microseconds)):
         return math.inf
     return int(microseconds) / 1e6
-
-
-def health_word(state: State) -> str:
-    """One that waits is healthy, too."""
-    if state.waits_s:
-        return "waiting"
-    if state.health is None:
-        return "starting"
-    return "healthy" if state.health.is_healthy else "unhealthy"
-
-
-def status_of(state: State) -> str:
-    """For people, one line: how this node is, what it holds, what the others do."""
-    node, view = state.settings.node, state.view
-    own = f"{node} {health_word(state)}, holds {_listed(state.held)}"
-    if view is None:
-        return f"{own}; etcd has not been read"
-    others: defaultdict[NodeName, list[Address]] = defaultdict(list)
-    for address, mark in view.marks.items():
-        if mark.holder != node:
-            others[mark.holder].append(address)
-    nobody = [address for address in view.pool if address not in view.marks]
-    return "; ".join(
-        (
-            f"{own} of {len(view.pool)}",
-            *(f"{name}: {_listed(others[name])}" for name in sorted(others)),
-            *([f"nobody: {_listed(nobody)}"] if nobody else []),
-        )
-    )
-
-
-def _listed(addresses: Iterable[Address]) -> str:
-    """How many, and the first."""
-    ordered = sorted(addresses, key=lambda each: (each.version, each))
-    first = [str(each) for each in ordered[:_MOST_LISTED]]
-    more = ["..."] if len(ordered) > len(first) else []
-    return f"{len(ordered)} ({', '.join([*first, *more])})" if first else "0"

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from yaim.core.model import Address
-from yaim.host.kernel_watch import (
+from yaim.host.netlink import (
     ADDRESS,
     RTM_DELADDR,
     RTM_NEWADDR,

@@ -21,7 +21,7 @@ from tests.certificates import Certificates
 from yaim.dcs.etcd.access import EtcdAccess
 from yaim.dcs.etcd.certificates import certificates_in
 from yaim.dcs.etcd.diagnose import all_expiries, explain, server_expiries
-from yaim.dcs.etcd.expiry import Expiry
+from yaim.dcs.expiry import Expiry
 from yaim.lab.namespaces import DIES_WITH_US
 
 PATIENT_S = 30.0

@@ -23,7 +23,19 @@ import pytest
 
 from tests.helper.network import INTERFACE, PEER, new_network, present, shown, state, wait_for
 from tests.helper.process import Helper, Message, policy, running
-from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from tests.managers.helper.vectors import (
+    ACTIONS,
+    ADD,
+    ADD_V6,
+    DEADLINE,
+    MALFORMED,
+    REMOVE,
+    REQUESTS,
+    V4,
+    V6,
+    VECTORS,
+)
+from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.allowlist import Rule
 from yaim.core.events import (
     AddressAdded,
@@ -40,32 +52,13 @@ from yaim.core.model import Address, Boottime, Place, frozen_mapping
 from yaim.core.refusals import Cause
 from yaim.host.boottime import boottime
 from yaim.lab.namespaces import Namespace
-from yaim.managers.helper.client import (
-    ANSWER_WITHIN_S,
-    MAX_ADDS_UNDER_WAY,
-    MAX_UNDER_WAY,
-    HelperAction,
-    HelperClient,
-    HelperError,
-    read_answer,
-)
+from yaim.managers.helper.client import MAX_ADDS_UNDER_WAY, MAX_UNDER_WAY, HelperClient
+from yaim.managers.helper.connection import ANSWER_WITHIN_S
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
-VECTORS = json.loads((Path(__file__).parents[3] / "helper" / "vectors.json").read_text())
-REQUESTS = {each["name"]: each["packet"].encode() for each in VECTORS["requests"]}
 CLUSTER, NODE, LABEL = "/service/yaim/", "db1", "yaim"
-V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 NOBODYS = ip_address("198.51.100.1")
-DEADLINE = Boottime(1234.567890123)
-ADD, REMOVE = AddAddress(11, V4, "eth0", 32, DEADLINE), RemoveAddress(13, V4)
-ADD_V6, RENEW = AddAddress(12, V6, "eth0", 128, DEADLINE), RenewAddresses(DEADLINE)
-ACTIONS: dict[str, HelperAction] = {
-    "add, IPv4": ADD,
-    "add, IPv6, no label": ADD_V6,
-    "remove": REMOVE,
-    "renew": RENEW,
-}
 RULES = [{"interface": "eth0", "networks": ["192.0.2.0/24"], "prefixes": [32]}]
 NETWORKS = (ip_network("192.0.2.0/24"),)
 WELCOMED = HelperReady(
@@ -270,36 +263,6 @@ def test_every_request_of_the_vectors_is_sent_byte_by_byte(path: Path, start: St
     ]
 
 
-def meant(vector: dict[str, str]) -> Event | None:
-    """What the vectors say in words, as an event."""
-    reason = json.loads(vector["packet"]).get("reason")
-    match ACTIONS[vector["to"]], vector["means"]:
-        case AddAddress(), "added":
-            return AddressAdded(11, V4)
-        case AddAddress(), ("refused for good" | "refused for now") as means:
-            cause = Cause.of(json.loads(vector["packet"])["code"])
-            assert (cause is Cause.EXPIRED) == (means == "refused for now")
-            return AddressRefused(11, V4, reason, cause)
-        case ((AddAddress(number) | RemoveAddress(number)), "failed"):
-            return AddressFailed(number, V4, reason)
-        case RemoveAddress(), "removed":
-            return AddressRemoved(13, V4)
-        case RenewAddresses(), "renewed":
-            return AddressesRenewed(frozenset())
-        case RenewAddresses(), "renewed but for 192.0.2.10":
-            return AddressesRenewed(frozenset({V4}))
-        case RenewAddresses(), "not renewed":
-            return None
-    raise AssertionError(vector)
-
-
-@pytest.mark.parametrize("vector", VECTORS["replies"], ids=lambda vector: vector["name"])
-def test_a_reply_of_the_vectors_means_what_it_says(vector: dict[str, str]) -> None:
-    packet = vector["packet"].encode()
-    request_id = json.loads(REQUESTS[vector["to"]])["id"]
-    assert read_answer(packet, request_id, ACTIONS[vector["to"]]) == meant(vector)
-
-
 def test_a_list_of_the_vectors_means_what_it_says(path: Path, start: Start) -> None:
     (vector,) = VECTORS["lists"]
     assert vector["means"] == f"{V4} is held, {V6} is left over"
@@ -312,39 +275,6 @@ def test_a_list_of_the_vectors_means_what_it_says(path: Path, start: Start) -> N
             assert client.ready() == replace(
                 WELCOMED, addresses=(held,), left_over=frozenset({V6}), places=places(V4, V6)
             )
-
-
-def test_an_address_whose_removal_was_refused_may_be_there() -> None:
-    reply = b'{"id": 4, "result": "refused", "code": "limit", "reason": "why"}'
-    assert read_answer(reply, 4, REMOVE) == AddressFailed(13, V4, "why")
-
-
-MALFORMED: tuple[tuple[HelperAction, bytes], ...] = (
-    (REMOVE, b""),
-    (REMOVE, b"removed"),
-    (REMOVE, b'{"id": 3, "reason": "\xff", "result": "failed"}'),
-    (REMOVE, b'["ok"]'),
-    (REMOVE, b'{"id": 3, "result": "ok", "was": "absent"} {}'),
-    (REMOVE, b'{"id": 3}'),
-    (REMOVE, b'{"id": 99, "result": "ok", "was": "absent"}'),
-    (REMOVE, b"[" * 60000),
-    (ADD, b'{"id": 3, "result": "done"}'),
-    (ADD, b'{"id": 3, "result": "refused", "reason": "no code"}'),
-    (ADD, b'{"id": 3, "result": "refused", "code": "limit"}'),
-    (ADD, b'{"id": 3, "result": "failed", "errno": 1}'),
-    (RENEW, b"{}"),
-    (RENEW, b'{"id": 3, "result": "done"}'),
-    (RENEW, b'{"id": 3, "result": "refused"}'),
-    (RENEW, b'{"id": 3, "result": "ok"}'),
-    (RENEW, b'{"id": 3, "result": "ok", "missing": 1}'),
-    (RENEW, b'{"id": 3, "result": "ok", "missing": ["192.0.2"]}'),
-)
-
-
-@pytest.mark.parametrize(("action", "packet"), MALFORMED)
-def test_a_malformed_reply_is_an_error(action: HelperAction, packet: bytes) -> None:
-    with pytest.raises(HelperError):
-        read_answer(packet, 3, action)
 
 
 # --- a real helper -------------------------------------------------------------------------

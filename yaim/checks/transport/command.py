@@ -22,34 +22,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEPT_BYTES = 4096
-"""Of the output; what comes after is thrown away."""
+"""So many bytes of the output are kept; what comes after is thrown away."""
 FLOOD_PAUSE_S = 0.01
-"""Between reads of what is thrown away, a pipe's content each: a command that never stops writing
-waits for us most of the time, and costs nobody a processor."""
+"""The time between reads of what is thrown away, a pipe's content each: a command that never stops
+writing waits for us most of the time, and costs nobody a processor."""
 KILLED_WITHIN_S = 0.1
-"""What lives longer after SIGKILL is taken not to end at all: it waits for a device or for a file
-system that does not answer."""
+"""A process that lives longer than this after SIGKILL is taken not to end at all: it waits for a
+device or for a file system that does not answer."""
 ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
 }
 
 _GATE = 'read -r go && exec "$@" </dev/null'
-"""Holds the command back until the guard knows its group."""
+"""This shell program holds the command back until the guard knows its group."""
 _GUARD = 'read -r group; read -r over || { kill -KILL -- "-$group"; pkill -KILL -s "$group"; }'
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     status: int
-    """Negative: the number of the signal that killed it."""
+    """The exit status; if negative, the number of the signal that killed the command."""
     output: bytes
     """The beginning of its standard output and error together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """As /proc shows it."""
+    """A process as /proc shows it."""
 
     pid: int
     name: str
@@ -57,7 +57,8 @@ class Process:
     parent: int
     session: int
     started: int
-    """In the kernel's ticks: no other process with that id has the same."""
+    """When the process was started, in the kernel's ticks: no other process with that id has the
+    same."""
 
     @property
     def is_dead(self) -> bool:
@@ -69,10 +70,12 @@ class StatusLost(Exception):
 
 
 class Command:
-    """Started by its construction; to be closed. Not for two threads at once."""
+    """A command that is started by its construction, and is to be closed. Two threads must not use
+    it at once."""
 
     def __init__(self, arguments: Sequence[str], user_id: int | None, group_id: int | None) -> None:
-        """Without a user: as ours. Raises OSError; a command that is not there ends with 127."""
+        """Without a user the command runs as ours. Raises OSError; a command that is not there ends
+        with 127."""
         as_user: tuple[str, ...] = ()
         if user_id is not None:
             as_user = (f"--reuid={user_id}", f"--regid={group_id}", "--init-groups")
@@ -88,10 +91,11 @@ class Command:
             stack.pop_all()
         self._output = b""
         self._family: dict[int, Process] = {}
-        """Every process of it that was found when it had to be looked for."""
+        """Every process of the command that was found when it had to be looked for."""
 
     def wait(self, until: float) -> Ended | None:
-        """None: it has not ended by then, by time.monotonic(). Raises StatusLost."""
+        """Waits for the end of the command until then, by time.monotonic(); None if it has not
+        ended by then. Raises StatusLost."""
         listened = [self._main.pidfd, self._main.output]
         while self._main.pidfd in listened:
             left_s = until - time.monotonic()
@@ -119,11 +123,12 @@ class Command:
 
     @property
     def output(self) -> bytes:
-        """The beginning of what it has written so far."""
+        """The beginning of what the command has written so far."""
         return self._output
 
     def close(self) -> None:
-        """Kill what is left of it. Takes a little more than twice KILLED_WITHIN_S at most."""
+        """Kills what is left of the command. Takes a little more than twice KILLED_WITHIN_S at
+        most."""
         give_up_at = time.monotonic() + KILLED_WITHIN_S
         if not self._main.has_ended():
             # While it lives, its children are known as such.
@@ -138,7 +143,7 @@ class Command:
         self._guard.kill()
 
     def living(self) -> list[Process]:
-        """Of the closed command: what SIGKILL did not end."""
+        """The processes of the closed command that SIGKILL did not end."""
         self._main.process.poll()
         now = filter(None, map(_process, self._family))
         return [
@@ -148,13 +153,15 @@ class Command:
         ]
 
     def _read(self) -> bytes:
-        """Some output, without waiting; none if it has ended. Raises BlockingIOError."""
+        """Reads some output, without waiting; nothing if the output has ended. Raises
+        BlockingIOError."""
         read = os.read(self._main.output, 65536)
         self._output += read[: KEPT_BYTES - len(self._output)]
         return read
 
     def _may_have_left_something(self) -> bool:
-        """Besides daemons. For nearly all commands no: the answer costs next to nothing."""
+        """Whether the command may have left something besides daemons. For nearly all commands the
+        answer is no, and costs next to nothing."""
         if self._family or self._main.has_group():
             return True
         try:
@@ -163,7 +170,7 @@ class Command:
             return True  # somebody can still write
 
     def _kill_family(self) -> bool:
-        """Whether something of it was still alive."""
+        """Kills what is left, and returns whether something of it was still alive."""
         living = [each for each in self._find_family() if not each.is_dead]
         for each in living:
             self._family[each.pid] = each
@@ -174,7 +181,7 @@ class Command:
         return bool(living)
 
     def _find_family(self) -> Iterator[Process]:
-        """Its session, the descendants of that, and what was found before."""
+        """The processes of the command's session, their descendants, and what was found before."""
         children: dict[int, list[Process]] = {}
         members = []
         for each in _processes():
@@ -228,21 +235,24 @@ class _Child:
         return bool(_ready([self.pidfd], 0))
 
     def status(self) -> int | None:
-        """None: it has not ended. It stays a zombie. Raises ChildProcessError."""
+        """The exit status; None: the process has not ended. An ended process stays a zombie. Raises
+        ChildProcessError."""
         found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
     def kill_group(self) -> None:
-        """Only before it is reaped: nobody else can have its number until then."""
+        """Sends a signal to the group, which may be done only before the process is reaped: nobody
+        else can have its number until then."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
 
     def has_group(self) -> bool:
-        """After it was reaped: whether others of its group are there, as zombies perhaps."""
+        """Whether other processes of the group are there after this one was reaped, perhaps as
+        zombies."""
         try:
             while os.waitpid(-self.pid, os.WNOHANG)[0]:
                 pass  # we are the first process of a container, and inherit orphans

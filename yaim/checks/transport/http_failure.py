@@ -1,8 +1,5 @@
-"""Why an HTTP check got no answer, in a few words.
-
-What the server sends may be anything, a password that it was sent included: no more of it is told
-than the start of a line that is no HTTP.
-"""
+"""Tells in a few words why an HTTP check got no answer. What the server sends may be anything, also
+a password that it was sent: only the start of a line that is no HTTP is told."""
 
 import http.client
 import re
@@ -13,12 +10,13 @@ from collections.abc import Iterator
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from yaim.checks.transport.tls_files import UnfitFile
+from yaim.checks.transport.tls_files import InvalidFile
 from yaim.checks.verdict import CannotTell, Unhealthy
 from yaim.text import printable
 
 _UNKNOWN_CA = (18, 19, 20, 21)
-"""X509_V_ERR_*: its issuer was not found, or the last one is its own and not trusted."""
+"""X509_V_ERR_*: the issuer of a certificate was not found, or the last certificate is its own
+issuer and not trusted."""
 
 
 class BrokenOff(Exception):
@@ -30,10 +28,11 @@ class NotUnpacked(Exception):
 
 
 def verdict(error: BaseException, target: str, kind: str) -> Unhealthy | CannotTell:
-    """Of an attempt of this kind that raised this, having connected to the target last."""
+    """Why an attempt of this kind failed that raised this, and that has connected to the target
+    last."""
     for each in _chain(error):
         match each:
-            case UnfitFile():
+            case InvalidFile():
                 return CannotTell(printable(str(each)))
             case ssl.SSLCertVerificationError():
                 why = each.verify_message
@@ -50,7 +49,7 @@ def verdict(error: BaseException, target: str, kind: str) -> Unhealthy | CannotT
 
 
 def is_reset(error: BaseException) -> bool:
-    """Whether it was the other side that ended the connection, and not with an orderly end."""
+    """Whether the other side has ended the connection, and not with an orderly end."""
     return any(isinstance(each, ConnectionError) for each in _chain(error))
 
 
@@ -86,7 +85,7 @@ def _told(error: BaseException) -> str | None:
 
 
 def _openssl(error: ssl.SSLError) -> str:
-    """In OpenSSL's words. Python does not know the names of all its reasons."""
+    """The reason in OpenSSL's words. Python does not know the names of all its reasons."""
     if error.reason:
         return error.reason.replace("_", " ").lower()
     return re.sub(r"^\[\w*\] | \(_ssl\.c:\d+\)$", "", error.strerror or "unknown reason")

@@ -31,16 +31,17 @@ if TYPE_CHECKING:
 
 MAX_RESULT_BYTES = 1024 * 1024
 _MAX_LOGIN_BYTES = 128 * 1024
-"""From each server that libpq tries until it has let us in. Most of it may be the chain of
-certificates, of which OpenSSL takes 100 kB."""
+"""So many bytes come at most from each server that libpq tries until it has let us in. Most of it
+may be the chain of certificates, of which OpenSSL takes 100 kB."""
 _MAX_QUERY_BYTES = MAX_RESULT_BYTES + 256 * 1024
-"""From the server for one query: its result, and what comes with it, such as notices and TLS."""
+"""So many bytes come at most from the server for one query: its result, and what comes with it,
+such as notices and TLS."""
 INVALID_PASSWORD = "28P01"
 TOO_LONG = "54000"
 UNSUPPORTED = "0A000"
 _DEFAULT_PORT = "5432"
 _VERBOSE = 2
-"""PQERRORS_VERBOSE."""
+"""The value of PQERRORS_VERBOSE."""
 _TOO_LONG_RESULT = "its result is longer than 1 MiB"
 _PROBE = "yaim-asks"
 """A value that libpq does not take: it looks at the options, and does not connect."""
@@ -49,7 +50,7 @@ _PROBE = "yaim-asks"
 @cache
 def missing() -> str | None:
     """What is expected to be installed; None if all is there. Imports psycopg, which takes a while:
-    what needs it here asks this first."""
+    whatever needs it here asks this first."""
     global psycopg, pq
     # While libpq works the compiled implementations let no other thread work: a login can have it
     # work for long. But they may bring a libpq along where there is none.
@@ -96,7 +97,7 @@ class LibpqError(Exception):
 
 
 class LibpqTimeout(LibpqError):
-    """The text says how far it came."""
+    """A failure; the text says how far the connection came."""
 
 
 class Session:
@@ -106,7 +107,7 @@ class Session:
         self._conn = conn
         self._relay = relay
         self.ends_at = ends_at
-        """Bounds what is done with it from now on, by time.monotonic."""
+        """Bounds what is done with the connection from now on, by time.monotonic."""
         self._columns: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -116,7 +117,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Also happens when nothing refers to it any more."""
+        """Closes the connection. This also happens when nothing refers to it any more."""
         self._conn.finish()
         self._relay.close()
 
@@ -125,12 +126,12 @@ class Session:
 
     @property
     def server_version(self) -> int:
-        """Such as 150004 for 15.4."""
+        """The server's version, such as 150004 for 15.4."""
         return int(self._conn.server_version)
 
     def query(self, sql: str) -> list[tuple[str | None, ...]]:
-        """The rows of all its statements, as text. Raises LibpqError, also for a result of more
-        than MAX_RESULT_BYTES; the session is of no use after that."""
+        """The rows of all statements of a query, as text. Raises LibpqError, also for a result of
+        more than MAX_RESULT_BYTES; the session is of no use after that."""
         self._relay.allow(_MAX_QUERY_BYTES)
         try:
             self._conn.send_query(sql.encode())
@@ -186,8 +187,8 @@ class Session:
 
 
 def connect(conninfo: Mapping[str, str] | str, ends_at: float) -> Session:
-    """A new connection, to be closed. `ends_at`, by time.monotonic, bounds this and all that is
-    done with it. Raises LibpqError."""
+    """Makes a new connection, to be closed. `ends_at`, by time.monotonic, bounds this and all that
+    is done with it. Raises LibpqError."""
     _need_libpq()
     options = parse(conninfo) if isinstance(conninfo, str) else dict(conninfo)
     known = effective(options)
@@ -306,19 +307,20 @@ _PLACE = ("host", "hostaddr", "port")
 
 
 def _as_long_as(hosts: list[str], values: list[str]) -> list[str]:
-    """One value may stand for all; libpq has looked at the number already."""
+    """The values, one for each host. One value may stand for all hosts; libpq has looked at the
+    number already."""
     return values if len(values) == len(hosts) else values * len(hosts)
 
 
 def _look_up(host: str, ends_at: float) -> list[str]:
-    """Raises OSError."""
+    """The addresses of a host name. Raises OSError."""
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     found = look_up(host, int(_DEFAULT_PORT), max(ends_at - time.monotonic(), 0.0))
     return list(dict.fromkeys(socket.getnameinfo(each[4], numeric)[0] for each in found))
 
 
 def _written(options: Mapping[str, str]) -> bytes:
-    """In libpq's form with keywords."""
+    """The options in libpq's form with keywords."""
     escaped = ((name, re.sub(r"(['\\])", r"\\\1", value)) for name, value in options.items())
     return " ".join(f"{name}='{value}'" for name, value in escaped).encode()
 
@@ -327,7 +329,7 @@ def _written(options: Mapping[str, str]) -> bytes:
 
 
 def _tell_sqlstates(conn: Any) -> None:
-    """From now on libpq's texts have the SQLSTATE in them."""
+    """Has libpq put the SQLSTATE into its texts from now on."""
     if (set_verbosity := _set_error_verbosity()) is not None:
         set_verbosity(conn.pgconn_ptr, _VERBOSE)
 

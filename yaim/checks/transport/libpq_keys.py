@@ -14,7 +14,7 @@ from yaim.checks.transport.tls_files import has_certificates
 from yaim.config_keys import (
     MASK,
     Fault,
-    Unfit,
+    InvalidValue,
     any_text,
     both_or_neither,
     key,
@@ -32,24 +32,25 @@ _OPTION_OF: Mapping[str, str] = {
 }
 """The keys that libpq has an option for."""
 _WITHOUT_TLS_TOO = ("disable", "allow", "prefer")
-"""With these libpq does without TLS, also where it cannot use the client certificate."""
+"""With these modes libpq does without TLS, also where it cannot use the client certificate."""
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
-"""OpenSSL's reasons; the second one if not even the kind of key is the same."""
+"""OpenSSL's reasons; it gives the second one if not even the kind of key is the same."""
 
 
 def conn_url(value: Any) -> str:
-    """What libpq takes, if there is a libpq to ask."""
+    """Reads what libpq takes, if there is a libpq to ask."""
     url = text()(value)
     if missing() is None:
         try:
             parse(url)
         except LibpqError as error:
-            raise Unfit(f"a URL or keywords as libpq takes them ({error})") from None
+            raise InvalidValue(f"a URL or keywords as libpq takes them ({error})") from None
     return url
 
 
 def mask_conn_url(shown: str) -> str:
-    """Without the passwords: a user's, and that of a key. Also with the quotes of repr."""
+    """The text without the passwords: a user's, and that of a key; also if it has the quotes of
+    repr."""
     if shown[:1] in ("'", '"'):
         try:
             return repr(mask_conn_url(str(ast.literal_eval(shown))))
@@ -88,7 +89,7 @@ class LibpqKeys:
     key_file: Path | None = key("key of the client certificate for the server", readable_file)
 
     def connection_faults(self, prefix: str) -> Iterator[Fault]:
-        """Of these keys. `prefix` is that of their names: postgres-."""
+        """Faults of these keys. `prefix` is that of their names: postgres-."""
         if (expected := missing()) is not None:
             yield Fault("checker-type", expected)
             return
@@ -119,7 +120,7 @@ class LibpqKeys:
             yield Fault(f"{prefix}conn-url", f"options that libpq takes ({error})")
 
     def options(self) -> dict[str, str]:
-        """libpq's. Raises LibpqError."""
+        """All options of libpq that are in force. Raises LibpqError."""
         options = parse(self.conn_url)
         for name, option in _OPTION_OF.items():
             if (value := getattr(self, name)) is not None:
@@ -177,7 +178,7 @@ def _wrong_with(key: Path, cert: Path, password: str, prefix: str) -> str | None
 
 
 def _others_can_read(key: Path) -> bool:
-    """libpq's rule (initialize_SSL in fe-secure-openssl.c)."""
+    """Whether others can read the key, by libpq's rule (initialize_SSL in fe-secure-openssl.c)."""
     found = key.stat()
     refused = stat.S_IRWXG | stat.S_IRWXO
     if found.st_uid == 0:

@@ -13,20 +13,22 @@ import socket
 import time
 
 PIECE_BYTES = 4096
-"""What libpq gets at once. Some of what it does with that takes longer the more there was before:
-it compares a ParameterStatus with all others."""
+"""libpq gets so many bytes at once. Some of what it does with them takes longer the more there was
+before: it compares a ParameterStatus with all others."""
 LOGIN_PIECE_BYTES = 512
 """Until it is logged in libpq waits for room for what it sends, and for nothing else. This is too
 little to ask for so many answers that the socket pair is full; and all that it has sent goes to the
 server before it gets more."""
 _ITERATIONS = re.compile(rb"R.{4}\0\0\0\x0br=[^,]*,s=[^,]*,i=([^,]*)", re.DOTALL)
-"""In SCRAM's server-first-message (RFC 5802), in an AuthenticationSASLContinue (PostgreSQL: Message
-Formats)."""
+"""Finds the number of iterations in SCRAM's server-first-message (RFC 5802), in an
+AuthenticationSASLContinue (PostgreSQL: Message Formats)."""
 _FEW_ITERATIONS = re.compile(rb"[0-9]{0,6}")
-"""Less than a million, or the beginning of that. libpq knows no limit, takes what strtol() takes,
-hashes 2^31 times if it is told to (for half an hour), and cannot be ended."""
+"""Matches a number that is less than a million, or the beginning of one. libpq knows no limit,
+takes what strtol() takes, hashes 2^31 times if it is told to (for half an hour), and cannot be
+ended."""
 _KEPT_BYTES = 4096
-"""Of what was handed on since libpq has sent something: it takes no longer message then (2000)."""
+"""So many bytes are kept of what was handed on since libpq has sent something: it takes no longer
+message then (2000)."""
 
 
 class TooMuch(Exception):
@@ -34,14 +36,15 @@ class TooMuch(Exception):
 
 
 class TooExpensive(Exception):
-    """It asks for more work than a login takes: libpq would hash the password for very long."""
+    """The server asks for more work than a login takes: libpq would hash the password for very
+    long."""
 
 
 class Relay:
-    """To be closed, after libpq has closed its end."""
+    """Stands between libpq and the server. To be closed after libpq has closed its end."""
 
     def __init__(self, allowed_bytes: int) -> None:
-        """`allowed_bytes`: from each server until the login."""
+        """`allowed_bytes` may come from each server until the login."""
         self._login_bytes = self._left_bytes = allowed_bytes
         self._server: socket.socket | None = None
         self._ours: socket.socket | None = None
@@ -53,7 +56,7 @@ class Relay:
         self._last = b""
 
     def allow(self, more_bytes: int) -> None:
-        """From now on so many, after the login."""
+        """Allows so many bytes from now on, after the login."""
         self._left_bytes = more_bytes
         self._is_login = False
 
@@ -98,7 +101,7 @@ class Relay:
         return 0
 
     def close(self) -> None:
-        """What libpq has sent last still goes to the server."""
+        """Ends. What libpq has sent last still goes to the server."""
         if self._ours is not None:
             self._take_from_libpq()
             self._ours.close()
@@ -110,7 +113,7 @@ class Relay:
         return self._ours is not None and os.fstat(descriptor).st_ino == self._inode
 
     def _take_from_libpq(self) -> None:
-        """As much as the server takes."""
+        """Sends as much as the server takes."""
         assert self._server is not None and self._ours is not None
         try:
             while self._unsent or (read := self._ours.recv(65536)):

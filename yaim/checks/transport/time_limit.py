@@ -32,9 +32,10 @@ from yaim.host.name_lookup import look_up
 
 MAX_INTERIM = 100
 MAX_HEAD_BYTES = 256 * 1024
-"""Of the status line and headers, and all interim answers before them."""
+"""So many bytes come at most of the status line and headers, and of all interim answers before
+them."""
 MAX_CODED_BYTES = 4 * 1024 * 1024
-"""Of the body as it is sent: with the size of each chunk."""
+"""So many bytes come at most of the body as it is sent: with the size of each chunk."""
 
 
 class TimeLimit:
@@ -42,7 +43,7 @@ class TimeLimit:
 
     def __init__(self, seconds: float) -> None:
         self.target = ""
-        """Host and port that were, or are to be, connected to last."""
+        """Host and port of the last connection, made or to be made."""
         self._was_reset = False
         """Whether the last connection was, before anything was read. The kernel tells it once: what
         is read then ends like an answer that is whole."""
@@ -72,8 +73,8 @@ class TimeLimit:
             self._sockets.clear()
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """To the first address of the host that takes the connection; one that is silent leaves
-        time for the others. Raises OSError."""
+        """Connects to the first address of the host that takes the connection; an address that is
+        silent leaves time for the others. Raises OSError."""
         failure: OSError = OSError("the host name has no address")
         self._was_reset = False
         addresses = look_up(host, port, self.left_s)
@@ -98,7 +99,7 @@ class TimeLimit:
         raise failure
 
     def send(self, send: Callable[[], None]) -> None:
-        """Does it; what was to be sent may be answered already by a server that reads no more."""
+        """Sends. A server that reads no more may have answered already what was to be sent."""
         try:
             send()
         except ConnectionResetError:
@@ -107,12 +108,12 @@ class TimeLimit:
             pass
 
     def raise_reset(self) -> None:
-        """Raises ConnectionResetError, if that was kept back."""
+        """Raises ConnectionResetError if one was kept back."""
         if self._was_reset:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
     def _apply_to(self, connected: socket.socket) -> None:
-        """Keeps a duplicate: TLS takes the original's file descriptor away."""
+        """Keeps a duplicate of a socket: TLS takes the original's file descriptor away."""
         duplicate = socket.socket(fileno=os.dup(connected.fileno()))
         with self._lock:
             self._sockets.append(duplicate)
@@ -135,8 +136,8 @@ class _WholeLines(io.BufferedReader):
     _has_begun = False
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """At most `size` bytes. Nothing if nothing at all came. Raises IncompleteRead, and forgets
-        nothing of what came before a reset."""
+        """Reads at most `size` bytes; nothing if nothing at all came. Raises IncompleteRead, and
+        forgets nothing of what came before a reset."""
         most = size if size is not None and size >= 0 else sys.maxsize
         line = bytearray()
         while len(line) < most and not line.endswith(b"\n"):
@@ -150,7 +151,8 @@ class _WholeLines(io.BufferedReader):
         return bytes(line)
 
     def _come(self) -> bytes:
-        """What can be read without waiting, or comes next. Nothing at the end, however it comes."""
+        """Reads what is there without waiting, or what comes next; nothing at the end, however it
+        comes."""
         try:
             return self.peek()
         except ConnectionError:
@@ -163,7 +165,8 @@ def _may_begin_http(cut: bytes | bytearray) -> bool:
 
 
 class _Bounded(io.RawIOBase):
-    """No more bytes of a stream than are allowed. To close it closes that."""
+    """A stream of which no more bytes can be read than are allowed. To close it closes the
+    stream."""
 
     def __init__(self, stream: io.RawIOBase) -> None:
         self._stream = stream
@@ -171,7 +174,7 @@ class _Bounded(io.RawIOBase):
         self._told = ""
 
     def allow(self, more_bytes: int, told: str) -> None:
-        """From now on; with what is told of more."""
+        """Allows so many bytes from now on; `told` says what is wrong if there are more."""
         self._left_bytes = more_bytes
         self._told = told
 
@@ -220,8 +223,8 @@ class _Final(http.client.HTTPResponse):
         """The last chunk is the end of the body, whether what may follow comes or not."""
 
     def read(self, amt: int | None = None) -> bytes:
-        """What has come, at most so much: http.client's own waits for all of it, and forgets what
-        it has when the connection is reset meanwhile."""
+        """Reads what has come, at most so much: http.client's own read waits for all of it, and
+        forgets what it has when the connection is reset meanwhile."""
         return self.read1(-1 if amt is None else amt)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError, Secrets
-from yaim.dcs.etcd.expiry import Expiry
+from yaim.dcs.expiry import Expiry
 from yaim.text import printable
 
 logger = logging.getLogger(__name__)

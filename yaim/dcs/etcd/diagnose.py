@@ -18,7 +18,6 @@ from yaim.dcs.etcd.certificates import (
     expiries,
     read_certificates,
 )
-from yaim.dcs.etcd.expiry import Expiry
 from yaim.dcs.etcd.probe import (
     EndpointFault,
     NotTls,
@@ -31,6 +30,7 @@ from yaim.dcs.etcd.probe import (
     is_tls,
     speaks_tls,
 )
+from yaim.dcs.expiry import Expiry
 
 # SSLCertVerificationError.verify_code: X509_V_ERR_* of OpenSSL's x509_vfy.h
 _V_ERR_NOT_YET_VALID = 9

@@ -9,7 +9,7 @@ from time import monotonic
 from yaim.dcs.etcd.access import EtcdError
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.diagnose import all_expiries, explain
-from yaim.dcs.etcd.expiry import warnings_of
+from yaim.dcs.expiry import warnings_of
 
 logger = logging.getLogger(__name__)
 

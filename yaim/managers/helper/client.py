@@ -10,7 +10,6 @@ import logging
 import os
 import selectors
 import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,69 +18,27 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import sleep
-from typing import Any, TypeAlias, assert_never
 
-from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.allowlist import Rule
-from yaim.core.events import (
-    AddressAdded,
-    AddressesRenewed,
-    AddressFailed,
-    AddressOnInterface,
-    AddressRefused,
-    AddressRemoved,
-    Event,
-    HelperLost,
-    HelperReady,
-)
+from yaim.core.events import AddressOnInterface, HelperLost, HelperReady
 from yaim.core.model import Address, Boottime, Network, Place, frozen_mapping
-from yaim.core.refusals import Cause
 from yaim.host.boottime import boottime
+from yaim.managers.helper.connection import ANSWER_WITHIN_S, Connection
+from yaim.managers.helper.messages import VERSION, HelperError, command, read_answer
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-MAX_REPLY_BYTES = 65536
-MAX_LABEL = 15
-"""Characters that the kernel keeps of <interface>:<label>."""
-ANSWER_WITHIN_S = 2.0
 RECONNECT_EVERY_S = 0.1
 MAX_UNDER_WAY = 128
 """Commands without a reply yet. The helper takes 64 at a time: as many are there when it has done
 these. Nor do their replies overflow the helper's buffer, for which it would hang up: the kernel
 counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wait."""
 MAX_ADDS_UNDER_WAY = 96
-"""Of these. Adds wait for the disk of the helper's record, for up to a second if it hangs: there is
-room left for a renewal and for removals, which do not."""
+"""So many of these may be adds. They wait for the disk of the helper's record, for up to a second
+if it hangs: there is room left for a renewal and for removals, which do not."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 TELL_HEAD_EVERY_S = 3600.0
-
-HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
-
-
-class HelperError(Exception):
-    """The helper is not there, does not answer, or does not want us."""
-
-
-def command(action: HelperAction, label: str) -> dict[str, Any]:
-    """The request for an action, but for its id."""
-    match action:
-        case AddAddress():
-            fits = len(f"{action.interface}:{label}") <= MAX_LABEL
-            return {
-                "op": "add",
-                "interface": action.interface,
-                "address": str(action.address),
-                "prefix": action.prefix_length,
-                "label": label if action.address.version == 4 and fits else "",
-                "deadline_ns": round(action.deadline * 1e9),
-            }
-        case RemoveAddress():
-            return {"op": "remove", "address": str(action.address)}
-        case RenewAddresses():
-            return {"op": "renew", "deadline_ns": round(action.deadline * 1e9)}
-        case _:
-            assert_never(action)
 
 
 def most_under_way(action: HelperAction) -> int:
@@ -90,7 +47,8 @@ def most_under_way(action: HelperAction) -> int:
 
 
 def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
-    """What waits, as it is when the action has gone ahead of it; None: the action does not."""
+    """What a waiting action is after this one has gone ahead of it; None if it does not go
+    ahead."""
     match waiting, action:
         case AddAddress(), RenewAddresses():
             return replace(waiting, deadline=action.deadline)
@@ -98,52 +56,6 @@ def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
             return waiting
         case _:
             return None
-
-
-def write_request(request_id: int, message: Mapping[str, Any]) -> bytes:
-    return json.dumps({**message, "id": request_id}, sort_keys=True).encode()
-
-
-def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event | None:
-    """The event for the reply to a request; None if it says nothing to act upon. Raises HelperError
-    if it is not one of the protocol."""
-    reply = _read_reply(packet, request_id)
-    result = reply.get("result")
-    try:
-        match action:
-            case _ if result not in ("ok", "refused", "failed"):
-                raise ValueError
-            case RenewAddresses() if result == "ok":
-                return AddressesRenewed(frozenset(ip_address(text) for text in reply["missing"]))
-            case RenewAddresses():
-                # Should something end because of that, the next renewal tells.
-                logger.warning("the helper does not renew: %s", reply["reason"])
-                return None
-            case AddAddress() if result == "ok":
-                return AddressAdded(action.request, action.address)
-            case RemoveAddress() if result == "ok":
-                return AddressRemoved(action.request, action.address)
-            case AddAddress() if result == "refused":
-                cause = Cause.of(reply["code"])
-                return AddressRefused(action.request, action.address, reply["reason"], cause)
-            case AddAddress() | RemoveAddress():
-                return AddressFailed(action.request, action.address, reply["reason"])
-            case _:
-                assert_never(action)
-    except (KeyError, TypeError, ValueError) as error:
-        raise HelperError(f"a reply that is none: {packet[:200]!r}") from error
-
-
-def _read_reply(packet: bytes, request_id: int) -> dict[str, Any]:
-    try:
-        reply = json.loads(packet)
-    except (ValueError, RecursionError) as error:
-        raise HelperError(f"a reply that is not JSON: {packet[:200]!r}") from error
-    if not isinstance(reply, dict):
-        raise HelperError(f"a reply that is none: {packet[:200]!r}")
-    if reply.get("id") != request_id:
-        raise HelperError(f"a reply to another request than {request_id}: {packet[:200]!r}")
-    return reply
 
 
 class HelperClient:
@@ -156,7 +68,7 @@ class HelperClient:
         self._cluster = cluster
         self._node = node
         self.label = label
-        """Of IPv4 addresses that are added from now on."""
+        """IPv4 addresses that are added from now on get it."""
         self._post = post
         self._commands: SimpleQueue[HelperAction] = SimpleQueue()
         self._tell_head_at = 0.0
@@ -164,7 +76,7 @@ class HelperClient:
         threading.Thread(target=self._work, name="helper", daemon=True).start()
 
     def submit(self, actions: Sequence[HelperAction]) -> None:
-        """Commands that arrive together cost the helper little more than one."""
+        """Sends the commands together: they cost the helper little more than one."""
         for action in actions:
             self._commands.put(action)
         if actions:
@@ -174,7 +86,7 @@ class HelperClient:
         complaint = ""
         while True:
             try:
-                with _Connection(self._path) as connection:
+                with Connection(self._path) as connection:
                     ready = self._say_hello(connection)
                     self._drop_commands()
                     self._post(ready)
@@ -189,7 +101,7 @@ class HelperClient:
                     logger.warning("no helper at %s: %s", self._path, complaint)
             sleep(RECONNECT_EVERY_S)
 
-    def _say_hello(self, connection: "_Connection") -> HelperReady:
+    def _say_hello(self, connection: Connection) -> HelperReady:
         hello = {"op": "hello", "version": VERSION, "cluster": self._cluster, "node": self._node}
         reply = connection.ask(hello)
         try:
@@ -216,9 +128,9 @@ class HelperClient:
             ) from error
 
     def _list(
-        self, connection: "_Connection"
+        self, connection: Connection
     ) -> tuple[tuple[AddressOnInterface, ...], frozenset[Address], Mapping[Address, Place]]:
-        """What the helper holds for us, what an earlier life of it has left, and where that is."""
+        """What the helper holds for us, what an earlier helper has left, and where all that is."""
         addresses: list[AddressOnInterface] = []
         left_over: set[Address] = set()
         places: dict[Address, Place] = {}
@@ -239,10 +151,10 @@ class HelperClient:
         return tuple(addresses), frozenset(left_over), frozen_mapping(places)
 
     def _take_in(self, queue: deque[HelperAction]) -> None:
-        """Behind what is in the queue; but removals and renewals go ahead of adds, which may wait
-        for a disk. What comes of it is the same: a removal stays behind an add of its
-        address, and adds that a renewal has passed ask for its deadline. It never goes ahead of
-        removals: what is to go must not be granted longer before it goes."""
+        """Puts new commands behind what is in the queue; but removals and renewals go ahead of
+        adds, which may wait for a disk. What comes of it is the same: a removal stays behind an add
+        of its address, and adds that a renewal has passed ask for its deadline. A renewal never
+        goes ahead of removals: what is to go must not be granted longer before it goes."""
         while not self._commands.empty():
             action = self._commands.get_nowait()
             passed = []
@@ -253,14 +165,15 @@ class HelperClient:
             queue.extend(reversed(passed))
 
     def _drop_commands(self) -> None:
-        """What was asked of an earlier connection: the core asks anew for what it still wants."""
+        """Drops what was asked of an earlier connection: the core asks anew for what it still
+        wants."""
         try:
             while True:
                 self._commands.get_nowait()
         except Empty:
             pass
 
-    def _serve(self, connection: "_Connection") -> None:
+    def _serve(self, connection: Connection) -> None:
         """Raises HelperError or OSError when the helper is lost."""
         queue: deque[HelperAction] = deque()
         waiting: deque[tuple[int, HelperAction, float]] = deque()
@@ -297,66 +210,10 @@ class HelperClient:
                     raise HelperError(f"no answer within {ANSWER_WITHIN_S:g} s")
 
     def _tell_head(self, packet: bytes) -> None:
-        """Of the helper's record, in our log, which whoever rewrites that record does not reach
-        (helper/AUDIT.md)."""
+        """Tells the head of the helper's record in our log, which whoever rewrites that record does
+        not reach (helper/AUDIT.md)."""
         head = json.loads(packet).get("head")
         if boottime() >= self._tell_head_at and isinstance(head, dict):
             told = socket.gethostname(), head.get("seq"), head.get("hash")
             logger.info("audit head host=%s seq=%s sha256=%s", *told)
             self._tell_head_at = boottime() + TELL_HEAD_EVERY_S
-
-
-class _Connection:
-    """A connection to the helper, and the ids of its requests."""
-
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._last_id = 0
-        try:
-            # A connect that does not block gives up at once if many others are waiting; one that
-            # does has its turn (unix(7) does not tell).
-            limit = struct.pack("2l", int(ANSWER_WITHIN_S), 0)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            self.socket.connect(str(path))
-            self.socket.settimeout(ANSWER_WITHIN_S)
-        except OSError:
-            self.socket.close()
-            raise
-
-    def __enter__(self) -> "_Connection":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, message: Mapping[str, Any]) -> int:
-        """The request's id."""
-        request_id = self._last_id + 1
-        self.socket.send(write_request(request_id, message))
-        self._last_id = request_id
-        return request_id
-
-    def receive(self) -> bytes:
-        packet, _, flags, _ = self.socket.recvmsg(MAX_REPLY_BYTES)
-        if not packet:
-            raise HelperError("it hung up")
-        if flags & socket.MSG_TRUNC:
-            raise HelperError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
-        return packet
-
-    def receive_all(self) -> list[bytes]:
-        """What has come, on a socket that does not block."""
-        packets = []
-        try:
-            while True:
-                packets.append(self.receive())
-        except BlockingIOError:
-            return packets
-
-    def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The ok reply to one request. Raises HelperError for any other."""
-        request_id = self.send(message)
-        reply = _read_reply(self.receive(), request_id)
-        if reply.get("result") != "ok":
-            raise HelperError(str(reply.get("reason", "it refused without a reason")))
-        return reply

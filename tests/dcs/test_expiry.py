@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from yaim.dcs.etcd.expiry import Expiry, ending, warnings_of
+from yaim.dcs.expiry import Expiry, ending, warnings_of
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

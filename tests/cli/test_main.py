@@ -1,0 +1,60 @@
+"""The commands: each has a file of its own, which is imported only where it is wanted."""
+
+import argparse
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from yaim.cli import check, config, doctor, lab, run, status, supervise
+from yaim.cli.main import COMMANDS, parser
+
+FILES = {
+    each.__name__.rpartition(".")[2]: each
+    for each in (run, supervise, status, check, doctor, lab, config)
+}
+LOADED = """
+import sys
+from yaim.cli.main import parser
+parser(sys.argv[1:])
+loaded = sorted(each for each in sys.modules if each.startswith("yaim.cli."))
+print(*(each.removeprefix("yaim.cli.") for each in loaded))
+"""
+
+
+def test_each_command_has_a_file() -> None:
+    assert list(COMMANDS) == list(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_adds_the_options_of_its_command_and_says_what_runs_it(name: str) -> None:
+    file: ModuleType = FILES[name]
+    made = argparse.ArgumentParser()
+    file.add_options(made)
+    options = made.parse_args({"lab": ["down"], "config": ["check"]}.get(name, []))
+    assert options.command.__module__ == file.__name__
+    assert file.__doc__ is not None and f"`yaim {name}`" in file.__doc__
+
+
+@pytest.mark.parametrize(
+    ("given", "loaded"),
+    [
+        ((), "main options"),
+        (("--version",), "main options"),
+        (("--label=status", "--interface", "eth0"), "main options"),
+        (("--ttl", "5000", "status"), "main options status"),
+        (("config", "show"), "config main options"),
+    ],
+)
+def test_only_the_files_of_commands_that_are_named_are_imported(
+    given: tuple[str, ...], loaded: str
+) -> None:
+    command = (sys.executable, "-c", LOADED, *given)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == loaded
+
+
+def test_without_a_command_it_is_run_and_the_file_of_the_start_is_read_anew() -> None:
+    options = parser(()).parse_args(())
+    assert (options.command, options.reload_config) == (None, None)

@@ -1,0 +1,70 @@
+"""How a node is, in one line."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from tests.core.test_step import mark, settings, view
+from yaim.coordinator.status_line import StatusLine, health_word, status_of, title_of
+from yaim.core.model import NodeName, frozen_mapping
+from yaim.core.state.health import Health
+from yaim.core.state.state import Local, Phase, State
+
+POOL = tuple(ip_address(f"192.0.2.{n}") for n in range(10, 16))
+OTHER = NodeName("n2")
+
+
+def holding(count: int) -> State:
+    """n1 has that many of the pool, n2 the next one."""
+    marks = [mark(address, 5) for address in POOL[:count]]
+    others = [mark(POOL[count], 6, OTHER)] if count < len(POOL) else []
+    return replace(
+        State(settings()),
+        health=Health(True, "answers"),
+        view=view(9, POOL, marks=(*marks, *others)),
+        local=frozen_mapping({address: Local(Phase.UP) for address in POOL[:count]}),
+    )
+
+
+def test_the_status_tells_who_holds_what() -> None:
+    assert status_of(holding(2)) == (
+        "n1 healthy, holds 2 (192.0.2.10, 192.0.2.11) of 6; n2: 1 (192.0.2.12);"
+        " nobody: 3 (192.0.2.13, 192.0.2.14, 192.0.2.15)"
+    )
+    assert status_of(holding(0)).startswith("n1 healthy, holds 0 of 6; n2: 1 (192.0.2.10)")
+
+
+def test_of_many_the_first_are_told() -> None:
+    many = tuple(ip_address(f"192.0.2.{n}") for n in range(1, 101))
+    state = replace(holding(0), view=view(9, many))
+    assert status_of(state) == (
+        "n1 healthy, holds 0 of 100; nobody: 100 (192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4,"
+        " 192.0.2.5, 192.0.2.6, 192.0.2.7, 192.0.2.8, ...)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        (State(settings()), "starting"),
+        (holding(1), "healthy"),
+        (replace(holding(1), waits_s=10.0), "waiting"),
+        (replace(holding(1), health=Health(False, "refused")), "unhealthy"),
+    ],
+)
+def test_a_word_says_how_a_node_is(state: State, word: str) -> None:
+    assert health_word(state) == word
+
+
+def test_the_line_is_made_anew_only_if_something_in_it_may_have_changed() -> None:
+    line = StatusLine()
+    start = State(settings())
+    assert line.of(start) == "n1 starting, holds 0; etcd has not been read"
+    assert line.of(replace(start, next_request=7)) is line.of(start)
+    assert line.of(holding(2)) == status_of(holding(2))
+
+
+def test_the_title_tells_the_health_and_how_many_are_held() -> None:
+    assert title_of(State(settings())) == "yaim: coordinator n1 starting 0/0"
+    assert title_of(holding(2)) == "yaim: coordinator n1 healthy 2/6"

@@ -1,0 +1,98 @@
+"""`yaim check`: makes the checks once and tells what they find."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from typing import assert_never
+
+from yaim.checks.once import Found, check_once, is_healthy
+from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.cli.options import (
+    EX_USAGE,
+    add_config_options,
+    complain,
+    load_or_exit,
+    start_logs,
+)
+from yaim.config.load import Purpose
+from yaim.text import columns
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=run)
+    parser.add_argument("name", metavar="NAME", nargs="?", help="only this check")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    add_config_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    loaded = load_or_exit(options, Purpose.CHECKS)
+    start_logs(loaded)
+    from yaim.wiring import check_plans_of
+
+    plans = check_plans_of(loaded)
+    if options.name is not None:
+        names = [plan.name for plan in plans]
+        plans = tuple(plan for plan in plans if plan.name == options.name)
+        if not plans:
+            complain(f"there is no check {options.name!r}: there are {', '.join(names)}")
+            return EX_USAGE
+    if os.geteuid() == 0:
+        complain("warning: made as root; yaim's own user may be allowed less, or more")
+    found, is_any_enough = check_once(plans), loaded.healthy_when == "any"
+    show = as_json if options.json else as_table
+    print(show(found, is_any_enough))
+    return 0 if is_healthy(found, is_any_enough) else 1
+
+
+def as_table(found: Sequence[Found], is_any_enough: bool) -> str:
+    rows = [
+        (
+            each.name,
+            each.kind,
+            _word(each.result.verdict),
+            f"{1000 * each.result.took_s:.0f} ms",
+            str(each.result.tries),
+            each.result.verdict.reason,
+        )
+        for each in found
+    ]
+    lines = columns(("CHECK", "TYPE", "RESULT", "TOOK", "TRIES", "FOUND"), rows)
+    if len(found) > 1:
+        word = "healthy" if is_healthy(found, is_any_enough) else "unhealthy"
+        needed = "any of them is enough" if is_any_enough else "all of them have to be good"
+        lines += ["", f"The node is {word}: {needed} (healthy-when)."]
+    return "\n".join(lines)
+
+
+def as_json(found: Sequence[Found], is_any_enough: bool) -> str:
+    return json.dumps(
+        {
+            "healthy": is_healthy(found, is_any_enough),
+            "checks": [
+                {
+                    "name": each.name,
+                    "type": each.kind,
+                    "result": _word(each.result.verdict),
+                    "took_s": round(each.result.took_s, 6),
+                    "tries": each.result.tries,
+                    "found": each.result.verdict.reason,
+                }
+                for each in found
+            ],
+        },
+        indent=2,
+    )
+
+
+def _word(verdict: Verdict) -> str:
+    match verdict:
+        case Healthy():
+            return "healthy"
+        case Unhealthy():
+            return "unhealthy"
+        case CannotTell():
+            return "no answer"
+        case _:
+            assert_never(verdict)

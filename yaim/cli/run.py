@@ -1,0 +1,44 @@
+"""`yaim run`, and `yaim` without a command: takes part in the cluster."""
+
+import argparse
+from pathlib import Path
+
+from yaim.cli.options import add_config_options, load_config, load_or_exit, start_logs
+from yaim.config.config import Config
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=run)
+    parser.add_argument(
+        "--reload-config",
+        metavar="FILE",
+        help="what SIGHUP and SIGUSR1 read instead of the file of the start, which may be a copy"
+        " made for that (LoadCredential= of systemd)",
+    )
+    add_config_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs until SIGTERM or SIGINT, or until SIGUSR1, which leaves everything to the next process,
+    if that one can find it."""
+    loaded = load_or_exit(options)
+    start_logs(loaded)
+    # Only now: who made a mistake in the configuration is told it at once.
+    from yaim.coordinator.loop import Coordinator
+    from yaim.wiring import lost_by_restart, start_parts
+
+    def load() -> Config:
+        if options.reload_config is not None:
+            options.config = options.reload_config
+        return load_config(options)
+
+    def load_next() -> Config:
+        """Reads the configuration as the next process will. If there is no copy that was made for
+        it, then the file is one that we cannot read, and nothing is known to have changed."""
+        file = options.reload_config
+        return loaded if file is not None and not Path(file).exists() else load()
+
+    def lost_next(now: Config) -> list[str]:
+        return lost_by_restart(now, load_next())
+
+    return Coordinator(loaded, start_parts, load, lost_next).run()

@@ -1,0 +1,99 @@
+"""The messages to the helper and its replies (helper/PROTOCOL.md): JSON, and what it means.
+
+Only turns the one into the other: knows no socket, and decides nothing.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any, assert_never
+
+from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from yaim.core.events import (
+    AddressAdded,
+    AddressesRenewed,
+    AddressFailed,
+    AddressRefused,
+    AddressRemoved,
+    Event,
+)
+from yaim.core.refusals import Cause
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+MAX_LABEL = 15
+"""Characters that the kernel keeps of <interface>:<label>."""
+
+
+class HelperError(Exception):
+    """The helper is not there, does not answer, or does not want us."""
+
+
+def command(action: HelperAction, label: str) -> dict[str, Any]:
+    """The request for an action, without its id."""
+    match action:
+        case AddAddress():
+            fits = len(f"{action.interface}:{label}") <= MAX_LABEL
+            return {
+                "op": "add",
+                "interface": action.interface,
+                "address": str(action.address),
+                "prefix": action.prefix_length,
+                "label": label if action.address.version == 4 and fits else "",
+                "deadline_ns": round(action.deadline * 1e9),
+            }
+        case RemoveAddress():
+            return {"op": "remove", "address": str(action.address)}
+        case RenewAddresses():
+            return {"op": "renew", "deadline_ns": round(action.deadline * 1e9)}
+        case _:
+            assert_never(action)
+
+
+def write_request(request_id: int, message: Mapping[str, Any]) -> bytes:
+    return json.dumps({**message, "id": request_id}, sort_keys=True).encode()
+
+
+def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event | None:
+    """The event for the reply to a request; None if the reply says nothing to act upon. Raises
+    HelperError if it is no reply of the protocol."""
+    reply = read_reply(packet, request_id)
+    result = reply.get("result")
+    try:
+        match action:
+            case _ if result not in ("ok", "refused", "failed"):
+                raise ValueError
+            case RenewAddresses() if result == "ok":
+                return AddressesRenewed(frozenset(ip_address(text) for text in reply["missing"]))
+            case RenewAddresses():
+                # If something ends because of that, the next renewal tells it.
+                logger.warning("the helper does not renew: %s", reply["reason"])
+                return None
+            case AddAddress() if result == "ok":
+                return AddressAdded(action.request, action.address)
+            case RemoveAddress() if result == "ok":
+                return AddressRemoved(action.request, action.address)
+            case AddAddress() if result == "refused":
+                cause = Cause.of(reply["code"])
+                return AddressRefused(action.request, action.address, reply["reason"], cause)
+            case AddAddress() | RemoveAddress():
+                return AddressFailed(action.request, action.address, reply["reason"])
+            case _:
+                assert_never(action)
+    except (KeyError, TypeError, ValueError) as error:
+        raise HelperError(f"a reply that is none: {packet[:200]!r}") from error
+
+
+def read_reply(packet: bytes, request_id: int) -> dict[str, Any]:
+    """The reply to this request. Raises HelperError if it is none."""
+    try:
+        reply = json.loads(packet)
+    except (ValueError, RecursionError) as error:
+        raise HelperError(f"a reply that is not JSON: {packet[:200]!r}") from error
+    if not isinstance(reply, dict):
+        raise HelperError(f"a reply that is none: {packet[:200]!r}")
+    if reply.get("id") != request_id:
+        raise HelperError(f"a reply to another request than {request_id}: {packet[:200]!r}")
+    return reply
