@@ -17,7 +17,7 @@ from threading import Thread
 
 import pytest
 
-from tests.core.test_step import view
+from tests.core.play import view
 from yaim.config import config
 from yaim.config.config import Config
 from yaim.core.model import NodeName, PoolEntry, frozen_mapping

@@ -1,5 +1,4 @@
-"""python -m tests.sim.transcripts --seeds 1000: one line a seed, with a hash over all that its cores
-decided.
+"""python -m tests.sim.transcripts --seeds 60: one line a seed, with a hash over what its cores did.
 
 Two versions of the core that print the same lines do the same: each action, log line and wake-up
 time of each step, in order, is in the hash. Values count, not the modules that define them, so that

@@ -236,7 +236,7 @@ class Coordinator:
     def _why_not_on(self, interface: str) -> str:
         """Nodes that were told the same mistake in the same instant would hand their addresses to
         each other, and none would take them."""
-        helper = self._state.helper
+        helper = self._state.host.helper
         if why_not := why_missing(interface):
             return why_not
         if helper is not None and shown_name(interface) not in helper.networks:
@@ -278,7 +278,7 @@ class Coordinator:
         """Role and state, for ps(1): `yaim: coordinator db1 healthy 2/6`."""
         state = self._state
         word = health_word(state)
-        pool = len(state.view.pool) if state.view is not None else 0
+        pool = len(state.cluster.view.pool) if state.cluster.view is not None else 0
         title = f"yaim: coordinator {state.settings.node} {word} {len(state.held)}/{pool}"
         if title != self._title:
             self._title = title

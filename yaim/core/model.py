@@ -23,6 +23,9 @@ Revision = NewType("Revision", int)
 Boottime = NewType("Boottime", float)
 """Seconds of CLOCK_BOOTTIME on this host; comparable with no other host's."""
 
+NEVER = Boottime(0.0)
+"""An instant before all others: the time of what has never happened, or waits for nothing."""
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 

@@ -43,7 +43,8 @@ class ServiceManager:
             return
         if not self._told:
             self._unsent["READY"] = "1"
-        told = (state.view, state.local, state.health, state.waits_s)
+        health = state.health
+        told = (state.cluster.view, state.addresses.known, health.judged, health.waits_s)
         if len(told) != len(self._told) or any(map(is_not, told, self._told)):
             self._told = told
             # Names come from etcd: what ends a line would be taken for another assignment.
@@ -83,16 +84,16 @@ def _watchdog_s(environment: Mapping[str, str]) -> float:
 
 def health_word(state: State) -> str:
     """One that waits is healthy, too."""
-    if state.waits_s:
+    if state.health.waits_s:
         return "waiting"
-    if state.health is None:
+    if state.health.judged is None:
         return "starting"
-    return "healthy" if state.health.is_healthy else "unhealthy"
+    return "healthy" if state.health.judged.is_healthy else "unhealthy"
 
 
 def status_of(state: State) -> str:
     """For people, one line: how this node is, what it holds, what the others do."""
-    node, view = state.settings.node, state.view
+    node, view = state.settings.node, state.cluster.view
     own = f"{node} {health_word(state)}, holds {_listed(state.held)}"
     if view is None:
         return f"{own}; etcd has not been read"
