@@ -34,7 +34,7 @@ _STEP = (
     "yaim.core.step",
     "yaim.core.take_in",
     "yaim.core.couplings",
-    "yaim.core.passing",
+    "yaim.core.upkeep",
     "yaim.core.turn",
 )
 WALLS = {

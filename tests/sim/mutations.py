@@ -103,7 +103,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a mark is released before the address is removed",
         (
             "_release@yaim.core",
-            "mark.address in going and known.addresses.is_absent(mark.address)",
+            "mark.address in going and state.addresses.is_absent(mark.address)",
             "mark.address in going",
         ),
     ),
@@ -329,7 +329,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "a full etcd leaves a node advertised that can hold nothing",
-        ("next_write@yaim.core", "if takes_deletions(known.writing.full):", "if False:"),
+        ("next_write@yaim.core", "if takes_deletions(state.writing.full):", "if False:"),
         only=(
             "etcd full",
             "sick",
@@ -341,7 +341,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "who cannot even withdraw from a full etcd keeps its lease",
         (
             "lets_lease_end@yaim.core",
-            "return refuses_deletions(facts.known.writing.full) and has_too_much(facts)",
+            "return refuses_deletions(facts.state.writing.full) and has_too_much(facts)",
             "return False",
         ),
         only=(
@@ -572,7 +572,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "what a node has for another reason it does not say",
-        ("_whole@yaim.core", "        present=known.elsewhere.present,\n", ""),
+        ("_whole@yaim.core", "        present=state.elsewhere.present,\n", ""),
         only=(
             "address foreign",
             "sick",

@@ -9,8 +9,8 @@ from math import inf
 from traceback import format_exc
 from typing import TypeAlias
 
-import yaim.core.passing
 import yaim.core.placement
+import yaim.core.upkeep
 from tests.sim.check import (
     COVERED,
     CRASHED,
@@ -498,7 +498,7 @@ def quickly() -> Iterator[None]:
     """Many schedules one after the other: the cores share what place() has answered to the very
     same mappings (it is pure, and all of them are told the same views), and what nobody uses any
     more is collected from time to time only."""
-    real, module = yaim.core.placement.place, vars(yaim.core.passing)
+    real, module = yaim.core.placement.place, vars(yaim.core.upkeep)
     known: dict[tuple[int, int, int], tuple[object, Placement]] = {}
 
     def place(pool: Pool, nodes: Nodes, marks: Marks) -> Placement:

@@ -1,6 +1,6 @@
-"""What concerns several parts of the state at once: each function is one such coupling.
+"""Changes that concern several parts of the state at once: each function is one such coupling.
 
-Changes the step under way; asks for nothing but End.
+Changes the state of the step under way; asks for nothing but End.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ from yaim.core.wording import MOST_TOLD
 
 
 def forget_lease(turn: Turn) -> None:
-    """With the lease went our marks, and perhaps all of etcd's history: start afresh."""
+    """Starts afresh: with the lease went our marks, and perhaps all of etcd's history."""
     turn.cluster = turn.cluster.after_lease_gone(turn.now)
     turn.placed = turn.placed.after_lease_gone()
     turn.lease = turn.lease.after_gone(turn.now)
@@ -32,8 +32,8 @@ def forget_lease(turn: Turn) -> None:
 
 
 def keep_fresher_lease(turn: Turn) -> None:
-    """Something is to be added, or soon will be: with too little life left a keepalive is due now,
-    unless one has just failed."""
+    """Makes a keepalive due now, if the lease has too little life left for an address that is to be
+    added now or soon; but not if a keepalive has just failed."""
     if turn.facts.life_s() < MIN_LIFE_S and not turn.lease.retry.failures:
         turn.lease = turn.lease.made_due(turn.now)
 
@@ -42,7 +42,7 @@ def keep_fresher_lease(turn: Turn) -> None:
 
 
 def hear(turn: Turn, view: ClusterView) -> None:
-    """etcd has told this view: nothing in it is our own reckoning."""
+    """Takes in a view that etcd has told: nothing in it is our own reckoning."""
     see(turn, view)
     if turn.cluster.view is view:
         turn.advertised = turn.advertised.after_told(view, turn.facts.my_node())
@@ -92,7 +92,7 @@ def report_wrong(turn: Turn, before: ClusterView | None, view: ClusterView) -> N
 
 
 def leave_unsettled(turn: Turn, marks: Iterable[Mark]) -> None:
-    """These marks are not used before a read has told whether they are there."""
+    """Uses these marks no more before a read has told whether they are there."""
     turn.writing = turn.writing.leaving_unsettled(marks)
     turn.cluster = turn.cluster.distrusted(turn.now)
 
@@ -101,8 +101,8 @@ def leave_unsettled(turn: Turn, marks: Iterable[Mark]) -> None:
 
 
 def check_name(turn: Turn) -> End | None:
-    """Whose advertisement stands under our name, and since when if it is another host's. Returns
-    the end of a node whose name another live host has."""
+    """Notes whose advertisement stands under our name, and since when if it is another host's.
+    Returns End if another live host keeps the name."""
     facts, node, helper = turn.facts, turn.facts.advertised(), turn.host.helper
     lease = turn.lease.current
     if node is None and turn.cluster.view is not None:
@@ -150,7 +150,7 @@ def note_overwrite(turn: Turn, write: Write) -> None:
 
 
 def change_settings(turn: Turn, settings: Settings) -> None:
-    """SIGHUP: what was refused or failed is tried again."""
+    """Applies new settings (SIGHUP): what was refused or failed is tried again."""
     turn.health = turn.health.after_settings(turn.settings, settings, turn.now)
     turn.addresses = turn.addresses.after_settings()
     turn.refusals = turn.refusals.after_settings()

@@ -3,11 +3,11 @@
 etcd then refuses new leases and what it counts as new: it takes deletions, keepalives and reads.
 Versions before 3.4.20 and 3.5.7 may take no transaction at all. So a node may be unable to say that
 it is unhealthy, or that its link is down. It must not stay advertised for more than it can hold: no
-other node would claim what it has given up. What it cannot take back by a better advertisement it
-takes back by deletion, and failing that by the end of its lease:
+other node would claim what it has given up. If it cannot write a better advertisement, it deletes
+the one that stands; if it cannot do that either, it lets its lease end:
 
-1. It is tried again and again to write the advertisement, also one that says nothing new: that is
-   how the end is noticed.
+1. The node tries again and again to write the advertisement, also one that says nothing new: that
+   is how it notices that etcd has space again.
 2. A node that holds nothing, and can hold nothing of what its advertisement has others leave to it,
    withdraws: one transaction deletes the advertisement that it knows (guarded by its mod_revision,
    as every write) and all its marks.

@@ -33,4 +33,4 @@ class Settings:
     is_any_enough: bool = False
     """Whether one healthy check makes the node healthy; otherwise all have to be."""
     flap_max_wait_s: float = 300.0
-    """The longest that a node waits which becomes unhealthy again and again; 0: none ever waits."""
+    """How long a node that becomes unhealthy again and again waits at most; 0: it never waits."""

@@ -4,7 +4,7 @@ Decides; never acts. No clock, no randomness, no logging.
 
 Here is the order of a step, and nothing else:
 1. each event goes to the parts that it concerns (take_in.py), with the couplings (couplings.py);
-2. what time has changed, and what follows from the view, is noted (passing.py);
+2. what time has changed, and what follows from the view, is noted (upkeep.py);
 3. decisions (decide/): each returns actions, which the state then remembers as asked for;
 4. the first time that a part of the state waits for is when the next step is due.
 
@@ -43,7 +43,10 @@ from yaim.core.decide.wanted import wanted
 from yaim.core.decide.writes import next_write
 from yaim.core.events import Event
 from yaim.core.model import Address, Boottime, Place
-from yaim.core.passing import (
+from yaim.core.state.state import State
+from yaim.core.take_in import take_in
+from yaim.core.turn import Turn
+from yaim.core.upkeep import (
     end_loss,
     forget_absent,
     judge,
@@ -56,9 +59,6 @@ from yaim.core.passing import (
     sweep,
     try_again,
 )
-from yaim.core.state.state import State
-from yaim.core.take_in import take_in
-from yaim.core.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)

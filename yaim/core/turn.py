@@ -47,8 +47,8 @@ class Turn(Draft):
         self.actions.append(Report(level, text))
 
     def record(self, address: Address, known: AddressState) -> None:
-        """What an answer says of one address. A thousand answers of one step are recorded in one
-        copy of the mapping, which is this step's own."""
+        """Records what an answer says of one address. A thousand answers of one step are recorded
+        in one copy of the mapping, which is this step's own."""
         if self.addresses.known is not self._own_known:
             self._own_records = thawed(self.addresses.known)
             self._own_known = MappingProxyType(self._own_records)
@@ -56,7 +56,7 @@ class Turn(Draft):
         self._own_records[address] = known
 
     def ask(self, actions: Sequence[Action]) -> None:
-        """These are asked for: the state remembers what it has to."""
+        """Adds these to the actions of the step. The state remembers what was asked for."""
         orders: list[AddAddress | RemoveAddress] = []
         for action in actions:
             self.actions.append(action)

@@ -1,4 +1,4 @@
-"""What this node tells the other nodes about itself. Decides; changes nothing."""
+"""Decides what this node tells the other nodes about itself; changes nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,17 +21,17 @@ class Advertising:
 def advertising(facts: Facts) -> Advertising | None:
     """Returns the advertisement that is to be written now, with the marks that go in the same
     transaction; None: none is."""
-    known, now = facts.known, facts.now
-    lease, present = known.lease.current, facts.my_node()
-    if lease is None or known.advertised.name_taken_since is not None:
+    state, now = facts.state, facts.now
+    lease, present = state.lease.current, facts.my_node()
+    if lease is None or state.advertised.name_taken_since is not None:
         return None
-    is_asked = known.lease.retry.is_pending or now >= known.lease.retry.due
-    if present is None and known.advertised.is_written and is_asked:
+    is_asked = state.lease.retry.is_pending or now >= state.lease.retry.due
+    if present is None and state.advertised.is_written and is_asked:
         # It has gone from etcd, perhaps with the lease: the keepalive will tell.
         return None
-    if known.health.judged is None and present is None:
+    if state.health.judged is None and present is None:
         return None
-    if not known.advertised.is_written and known.host.awaits_kernel(now):
+    if not state.advertised.is_written and state.host.awaits_kernel(now):
         return None
     whole = _whole(facts, present)
     if whole is None:
@@ -40,27 +40,27 @@ def advertising(facts: Facts) -> Advertising | None:
     release: tuple[Mark, ...] = ()
     replaces = facts.replaced()
     other = facts.others_under_our_name()
-    if other is not None and not known.advertised.may_overwrite(now):
+    if other is not None and not state.advertised.may_overwrite(now):
         return None
     if other is not None and other.lease and facts.keeps_name():
         replaces = other.revision
     if present is not None:
         replaces = present.revision
-        is_told = present.advertisement == told and known.advertised.is_written
-        if is_told and known.writing.full is None:
+        is_told = present.advertisement == told and state.advertised.is_written
+        if is_told and state.writing.full is None:
             return None
         if not told.is_healthy and (facts.has_removed_all() or facts.is_stuck()):
-            addresses = known.addresses
+            addresses = state.addresses
             release = tuple(m for m in facts.my_marks() if addresses.is_absent(m.address))
-    write = AdvertiseNode(known.next_request, told, lease.id, replaces, release)
+    write = AdvertiseNode(state.next_request, told, lease.id, replaces, release)
     return Advertising(write, cut(whole))
 
 
 def _whole(facts: Facts, present: Node | None) -> Advertisement | None:
     """Returns all that there is to tell; None: too little is known. `present`: our advertisement
     in etcd, whose values stay until we know better: an earlier life knew them."""
-    known, settings = facts.known, facts.known.settings
-    host, is_checked = known.host, known.health.judged is not None
+    state, settings = facts.state, facts.state.settings
+    host, is_checked = state.host, state.health.judged is not None
     if host.helper is not None:
         session = host.helper.session
         networks = networks_by_all_names(host.helper.networks, host.altnames)
@@ -79,14 +79,14 @@ def _whole(facts: Facts, present: Node | None) -> Advertisement | None:
         version=settings.version,
         down=all_names(facts.down(), host.altnames),
         missing=host.missing(settings.interface),
-        waits_s=known.health.waits_s,
-        present=known.elsewhere.present,
+        waits_s=state.health.waits_s,
+        present=state.elsewhere.present,
         placement=VERSION,
         schema=SCHEMA,
     )
     if present is not None:
         told = present.advertisement
-        if host.links_up is None and not known.advertised.is_written:
+        if host.links_up is None and not state.advertised.is_written:
             whole = replace(whole, down=told.down, missing=told.missing)
         if not is_checked:
             whole = replace(

@@ -1,4 +1,4 @@
-"""What is asked of the helper: removals, additions, renewals. Decides; changes nothing."""
+"""Decides what is asked of the helper (removals, additions, renewals); changes nothing."""
 
 from collections.abc import Mapping
 from itertools import count
@@ -19,22 +19,22 @@ from yaim.core.state.lease import Lease
 
 def removals(facts: Facts, wanted: frozenset[Address]) -> list[Report | RemoveAddress]:
     """Removes what is not wanted here or has no mark of ours, and tells the reason."""
-    known, now = facts.known, facts.now
-    if known.host.helper is None:
+    state, now = facts.state, facts.now
+    if state.host.helper is None:
         return []
-    if known.lease.may_adopt and known.ending.stopping is None:
+    if state.lease.may_adopt and state.ending.stopping is None:
         return []
     # What has our mark and is not known to us is of an earlier life.
-    concerned = known.addresses.names() | facts.my_addresses()
+    concerned = state.addresses.names() | facts.my_addresses()
     going = [
         address
         for address in concerned - (facts.my_addresses() & wanted)
-        if _may_be_removed(known.addresses.known.get(address, NOT_KNOWN), now)
+        if _may_be_removed(state.addresses.known.get(address, NOT_KNOWN), now)
     ]
     actions: list[Report | RemoveAddress] = []
-    requests = count(known.next_request)
+    requests = count(state.next_request)
     for address in sorted(going, key=address_order):
-        if known.addresses.phase(address) is Phase.UP:
+        if state.addresses.phase(address) is Phase.UP:
             actions.append(Report(Level.INFO, f"removes {address}: {_why_not(facts, address)}"))
         actions.append(RemoveAddress(next(requests), address))
     return actions
@@ -48,11 +48,11 @@ def _may_be_removed(known: AddressState, now: Boottime) -> bool:
 
 def _why_not(facts: Facts, address: Address) -> str:
     """Returns why an address is not wanted here, for the log."""
-    known = facts.known
-    view, host = known.cluster.view, known.host
-    if known.ending.stopping is not None:
+    state = facts.state
+    view, host = state.cluster.view, state.host
+    if state.ending.stopping is not None:
         return "stopping"
-    if known.lease.current is None:
+    if state.lease.current is None:
         return "there is no lease"
     if facts.life_s() <= 0:
         return "the lease is not kept"
@@ -62,29 +62,29 @@ def _why_not(facts: Facts, address: Address) -> str:
         return "not in the pool"
     interface = (facts.is_at(address) or facts.where(address)).interface
     if interface in facts.down():
-        return host.why_down(interface, known.settings.interface)
-    if known.advertised.is_written and facts.my_node() is None:
+        return host.why_down(interface, state.settings.interface)
+    if state.advertised.is_written and facts.my_node() is None:
         return "our advertisement has gone from etcd"
     if address in view.stray_marks:
         return "somebody has put another mark over ours"
     mark = view.marks.get(address)
     if mark is None or not facts.is_mine(mark):
         return "its mark is not ours" + (f" but {mark.holder}'s" if mark else "")
-    target = known.placed.target.get(address)
+    target = state.placed.target.get(address)
     return f"{target} is to hold it" if target else "this node is not eligible"
 
 
 def to_add(facts: Facts, places: Mapping[Address, Place]) -> list[Address]:
     """Returns what has our mark and is missing from where it should be."""
-    known, now = facts.known, facts.now
-    if known.host.helper is None or not known.advertised.is_written:
+    state, now = facts.state, facts.now
+    if state.host.helper is None or not state.advertised.is_written:
         return []
     missing = []
     for mark in facts.my_marks():
         place = places.get(mark.address)
-        if place is None or mark.revision < known.advertised.unconfirmed_before:
+        if place is None or mark.revision < state.advertised.unconfirmed_before:
             continue
-        each = known.addresses.known.get(mark.address, NOT_KNOWN)
+        each = state.addresses.known.get(mark.address, NOT_KNOWN)
         is_elsewhere = each.phase is Phase.UP and each.place not in (None, place)
         is_missing = each.phase in (Phase.UNKNOWN, Phase.ABSENT)
         if now >= each.retry_at and (is_missing or is_elsewhere):
@@ -95,7 +95,7 @@ def to_add(facts: Facts, places: Mapping[Address, Place]) -> list[Address]:
 def adds(
     facts: Facts, missing: list[Address], places: Mapping[Address, Place], lease: Lease
 ) -> list[AddAddress]:
-    requests = count(facts.known.next_request)
+    requests = count(facts.state.next_request)
     return [
         AddAddress(
             next(requests),
@@ -110,9 +110,9 @@ def adds(
 
 def renewal(facts: Facts) -> list[Action]:
     """Hands on the lease's deadline, if there is anything on our interface without it."""
-    known, lease = facts.known, facts.known.lease.current
-    if lease is None or known.host.helper is None or facts.life_s() <= 0:
+    state, lease = facts.state, facts.state.lease.current
+    if lease is None or state.host.helper is None or facts.life_s() <= 0:
         return []
-    if not known.addresses.needs_renewal(lease.deadline):
+    if not state.addresses.needs_renewal(lease.deadline):
         return []
     return [RenewAddresses(lease.deadline)]

@@ -1,4 +1,4 @@
-"""What is asked of etcd beside writes: the lease and reads. Decides; changes nothing."""
+"""Decides which lease requests and reads are sent to etcd; changes nothing."""
 
 from yaim.core.actions import (
     Action,
@@ -15,15 +15,15 @@ from yaim.core.facts import Facts
 
 def lease_request(facts: Facts) -> list[Action]:
     """Returns the request that the lease needs now, if it needs one."""
-    known, now = facts.known, facts.now
-    lease, retry = known.lease.current, known.lease.retry
+    state, now = facts.state, facts.now
+    lease, retry = state.lease.current, state.lease.retry
     if retry.is_pending:
         return []
     if lease is not None and facts.has_withdrawn():
         return [RevokeLease(lease.id)]
     if now < retry.due:
         return []
-    if facts.life_s() <= 0 and known.cluster.read.failures:
+    if facts.life_s() <= 0 and state.cluster.read.failures:
         # Nothing is to be lost any more: it is enough that reads are tried again.
         return []
     if lets_lease_end(facts):
@@ -33,13 +33,13 @@ def lease_request(facts: Facts) -> list[Action]:
 
 def _first_lease_request(facts: Facts) -> list[Action]:
     """Adopts the lease of this node's earlier life, or asks for a new one."""
-    known, node, helper = facts.known, facts.advertised(), facts.known.host.helper
-    if known.cluster.view is None or helper is None:
+    state, node, helper = facts.state, facts.advertised(), facts.state.host.helper
+    if state.cluster.view is None or helper is None:
         return []
     is_ours = node is not None and node.advertisement.session == helper.session
     if node is None or (is_ours and not facts.may_adopt(node)):
-        is_stopping = known.ending.stopping is not None
-        return [] if is_stopping else [GrantLease(known.settings.ttl_s)]
+        is_stopping = state.ending.stopping is not None
+        return [] if is_stopping else [GrantLease(state.settings.ttl_s)]
     if not is_ours:
         return []
     told = f"adopts lease {node.lease:x} of this node's earlier life"
@@ -47,8 +47,8 @@ def _first_lease_request(facts: Facts) -> list[Action]:
 
 
 def read_request(facts: Facts) -> list[Action]:
-    cluster, is_stopping = facts.known.cluster, facts.known.ending.stopping is not None
-    is_needed = not is_stopping or cluster.is_stale or facts.known.lease.may_adopt
+    cluster, is_stopping = facts.state.cluster, facts.state.ending.stopping is not None
+    is_needed = not is_stopping or cluster.is_stale or facts.state.lease.may_adopt
     if cluster.read.is_pending or facts.now < cluster.read.due or not is_needed:
         return []
     return [ReadCluster()]

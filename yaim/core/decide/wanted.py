@@ -1,4 +1,4 @@
-"""Which addresses should be on our interfaces now, and where. Decides; changes nothing."""
+"""Decides which addresses should be on our interfaces now, and where; changes nothing."""
 
 from collections.abc import Set
 from dataclasses import replace
@@ -11,12 +11,12 @@ from yaim.core.state.addresses import Phase
 
 def wanted(facts: Facts) -> dict[Address, Place]:
     """Returns the addresses that should be on our interface now, and where."""
-    known = facts.known
-    if known.ending.stopping is not None or facts.life_s() <= 0:
+    state = facts.state
+    if state.ending.stopping is not None or facts.life_s() <= 0:
         return {}
     on_trial = frozenset[Address]()
     chosen: Set[Address]
-    if known.health.judged is None:
+    if state.health.judged is None:
         chosen = facts.my_addresses()
     elif facts.health().is_healthy:
         on_trial = _on_trial(facts)
@@ -28,7 +28,7 @@ def wanted(facts: Facts) -> dict[Address, Place]:
     down = facts.down()
     # What others cannot be told that we refuse it (bounds.py) may be given to us all the same.
     refused = facts.refused() - on_trial
-    left = refused | facts.is_elsewhere() | {m.address for m in known.writing.leaving}
+    left = refused | facts.is_elsewhere() | {m.address for m in state.writing.leaving}
     places = {address: facts.place_for(address, down) for address in chosen - left}
     return {address: place for address, place in places.items() if place is not None}
 
@@ -36,22 +36,22 @@ def wanted(facts: Facts) -> dict[Address, Place]:
 def _assigned(facts: Facts) -> frozenset[Address]:
     """Returns what the placement gives us; after a loss instead of what nobody has marked only what
     was ours, whoever is to hold it, and what we have seen released."""
-    known, me = facts.known, facts.me
-    view, node, loss = known.cluster.view, facts.my_node(), known.takeover.loss
-    assigned = frozenset(a for a, name in known.placed.target.items() if name == me)
-    if refuses_deletions(known.writing.full):
+    state, me = facts.state, facts.me
+    view, node, loss = state.cluster.view, facts.my_node(), state.takeover.loss
+    assigned = frozenset(a for a, name in state.placed.target.items() if name == me)
+    if refuses_deletions(state.writing.full):
         assigned |= _immovable(facts)
     if loss is None:
         return assigned
     if view is None or node is None:
         return frozenset()
-    ours = {a for a in known.takeover.ours & view.pool.keys() if node.can_hold(view.pool[a])}
+    ours = {a for a in state.takeover.ours & view.pool.keys() if node.can_hold(view.pool[a])}
     return frozenset(ours | {a for a in assigned if a in view.marks or a in loss.released})
 
 
 def _immovable(facts: Facts) -> frozenset[Address]:
     """Returns what we have marked and could hold. A full etcd would not let others have it."""
-    view, node = facts.known.cluster.view, facts.my_node()
+    view, node = facts.state.cluster.view, facts.my_node()
     if view is None or node is None:
         return frozenset()
     held = facts.my_addresses() & view.pool.keys()
@@ -61,37 +61,37 @@ def _immovable(facts: Facts) -> frozenset[Address]:
 def kept(facts: Facts) -> frozenset[Address]:
     """Returns what an unhealthy node goes on holding: all, until it knows what the others are; then
     what none of them could hold. In doubt nothing goes, and nothing that goes comes back."""
-    known, view, node = facts.known, facts.known.cluster.view, facts.my_node()
+    state, view, node = facts.state, facts.state.cluster.view, facts.my_node()
     if view is None or node is None:
         return frozenset()
     held = facts.my_addresses() & view.pool.keys()
     if node.advertisement.is_healthy or facts.awaits_others():
         return held
     others = [each for each in view.nodes.values() if each.name != node.name]
-    present = known.elsewhere.everywhere
+    present = state.elsewhere.everywhere
     going = {
         a
         for a in held
         if a not in present and any(other.can_take(view.pool[a]) for other in others)
     }
-    if known.cluster.is_stale:
+    if state.cluster.is_stale:
         gone = (Phase.REMOVING, Phase.ABSENT)
-        going &= {a for a, each in known.addresses.known.items() if each.phase in gone}
+        going &= {a for a, each in state.addresses.known.items() if each.phase in gone}
     return held - going
 
 
 def _on_trial(facts: Facts) -> frozenset[Address]:
     """Returns what we try to hold although we are advertised to refuse it, as no other node can."""
-    known, tried = facts.known, facts.known.refusals.trial.tried
-    view, node = known.cluster.view, facts.my_node()
-    if not tried or view is None or node is None or known.takeover.loss is not None:
+    state, tried = facts.state, facts.state.refusals.trial.tried
+    view, node = state.cluster.view, facts.my_node()
+    if not tried or view is None or node is None or state.takeover.loss is not None:
         return frozenset()
     willing = as_willing(node)
     return frozenset(
         a
         for a in tried
         if a in view.pool
-        and a not in known.placed.target
+        and a not in state.placed.target
         and (a not in view.marks or facts.is_mine(view.marks[a]))
         and willing.can_hold(view.pool[a])
     )
@@ -99,14 +99,14 @@ def _on_trial(facts: Facts) -> frozenset[Address]:
 
 def refused_alone(facts: Facts, view: ClusterView) -> frozenset[Address]:
     """Returns what no node is to hold, and this one could, but for the refusal."""
-    known, node = facts.known, facts.my_node()
-    refused = known.refusals.too_many | known.refusals.refused.keys()
+    state, node = facts.state, facts.my_node()
+    refused = state.refusals.too_many | state.refusals.refused.keys()
     if not refused or node is None:
         return frozenset()
     willing, elsewhere, down = as_willing(node), facts.is_elsewhere(), facts.down()
     return frozenset(
         address
-        for address in (refused & view.pool.keys()) - known.placed.target.keys() - elsewhere
+        for address in (refused & view.pool.keys()) - state.placed.target.keys() - elsewhere
         if willing.can_hold(view.pool[address]) and facts.place_for(address, down) is not None
     )
 

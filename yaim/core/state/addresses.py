@@ -1,7 +1,7 @@
-"""What is known of this node's addresses on its own interfaces, and what was asked of the helper.
+"""What is known of the addresses on this node's interfaces, and what was asked of the helper.
 
-Owns each address's phase, place and latest deadline, and the look for those that are overdue. Says
-nothing of who should hold an address.
+Owns the phase, place and latest deadline of each address, and the look for those that are overdue.
+Does not know which node should hold an address.
 """
 
 from collections.abc import Mapping, Sequence
@@ -109,15 +109,17 @@ class AddressState:
 NOT_KNOWN = AddressState(Phase.UNKNOWN)
 ABSENT = AddressState(Phase.ABSENT)
 RENEWED = frozenset({Phase.ADDING, Phase.UP, Phase.UNKNOWN})
-"""What a renewal counts for: what we know nothing of the helper may have on record, and renew."""
+"""The phases that a renewal counts for. The helper may have an address on record, and renew it, of
+which we know nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
     known: Mapping[Address, AddressState] = field(default_factory=lambda: frozen_mapping({}))
+    """The addresses of which something is known."""
     left_over: Mapping[Address, Place | None] = field(default_factory=lambda: frozen_mapping({}))
-    """What an earlier life of the helper has left on our interfaces and nobody has looked at yet,
-    and where it is."""
+    """The addresses that an earlier life of the helper has left on our interfaces, as far as nobody
+    has looked at them yet, and their places."""
     look: Look = field(default_factory=Look)
 
     @property
@@ -141,8 +143,7 @@ class Addresses:
         return self.phase(address) is Phase.ABSENT
 
     def is_free(self, address: Address) -> bool:
-        """Whether nothing of the address can be on our interface: it is absent, or was never asked
-        for."""
+        """Whether the address cannot be on our interface: it is absent, or was never asked for."""
         return self.known.get(address, ABSENT).phase is Phase.ABSENT
 
     def under_way(self, request: int, address: Address, phase: Phase) -> AddressState | None:
@@ -163,8 +164,8 @@ class Addresses:
     # --- after an event ---------------------------------------------------------------------
 
     def after_ready(self, event: HelperReady) -> "Addresses":
-        """What the helper has on record is up. What else we thought we had is unknown: the helper
-        may have been restarted, and the kernel still have the address."""
+        """An address that the helper has on record is up. Others that we thought we had are
+        unknown: the helper may have been restarted, and the kernel still have the address."""
         now_known = {
             address: known if known.phase is Phase.ABSENT else replace(known, phase=Phase.UNKNOWN)
             for address, known in self.known.items()
@@ -178,7 +179,8 @@ class Addresses:
         return replace(self, known=frozen_mapping(now_known), left_over=left_over)
 
     def after_look(self, present: frozenset[Address], now: Boottime, tell: Tell) -> "Addresses":
-        """What was overdue when the look was asked for and was not seen is gone (overdue.py)."""
+        """An address that was overdue when the look was asked for, and was not seen, is gone
+        (overdue.py)."""
         now_known = thawed(self.known)
         for address, known in self.known.items():
             is_in_time = overdue_since(known.deadline) > self.look.asked_at
@@ -194,7 +196,7 @@ class Addresses:
         return replace(self, look=replace(self.look, is_pending=False, due=due, failure=failure))
 
     def after_settings(self) -> "Addresses":
-        """What could not be moved is tried again at once."""
+        """An address that could not be moved is tried again at once."""
         retried = {a: replace(known, stays_until=NEVER) for a, known in self.known.items()}
         return replace(self, known=frozen_mapping(retried))
 
@@ -217,7 +219,7 @@ class Addresses:
     def reporting_overdue(
         self, overdue: Mapping[Address, Boottime], now: Boottime, tell: Tell
     ) -> "Addresses":
-        """`overdue`: as `overdue(now)` has it."""
+        """Reports what is overdue, and once that it is not any more. `overdue`: see above."""
         look = self.look
         if overdue:
             if now < look.reports_at(overdue_since(min(overdue.values()))):
@@ -237,7 +239,7 @@ class Addresses:
         return replace(self, look=replace(self.look, is_pending=True, asked_at=now))
 
     def swept(self, found: Mapping[Address, AddressState]) -> "Addresses":
-        """`found`: what of the left-over addresses is to be treated as unknown from now on."""
+        """`found`: the left-over addresses that are treated as unknown from now on."""
         known = frozen_mapping(thawed(self.known) | dict(found)) if found else self.known
         return replace(self, known=known, left_over=frozen_mapping({}))
 
@@ -246,8 +248,8 @@ class Addresses:
     def asked(
         self, actions: Sequence[AddAddress | RemoveAddress], now: Boottime, ttl_s: int
     ) -> "Addresses":
-        """These were asked of the helper. What was unknown to us is of an earlier life, whose
-        deadlines are over within a TTL of that life's end."""
+        """The helper was asked for these. An address that was unknown to us is an earlier life's,
+        whose deadlines are over within a TTL of its end."""
         now_known = thawed(self.known)
         for action in actions:
             known = now_known.get(action.address)

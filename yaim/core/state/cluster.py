@@ -17,7 +17,7 @@ READ_EVERY_S = 5.0
 @dataclass(frozen=True, slots=True)
 class Cluster:
     view: ClusterView | None = None
-    """The newest that is known, with our own writes since; None: not known."""
+    """The newest view that is known, with our own writes since; None: not known."""
     last_revision: Revision = Revision(0)
     """The revision of the view before, while there is none: a view of a lower one is of another
     history of etcd."""

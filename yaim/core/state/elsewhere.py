@@ -1,4 +1,4 @@
-"""The addresses of the pool that are on some host for another reason than yaim.
+"""The addresses of the pool that something other than yaim has put on some host.
 
 Owns what this node says so of its own host, and what was last reported. What follows from it, and
 why, is in yaim/core/elsewhere.py.
@@ -27,14 +27,14 @@ from yaim.core.state.host import Host
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     said_before: Mapping[Address, str] | None = None
-    """What an earlier life of this node said that it has for another reason, and has not gone
-    since. None: not known yet."""
+    """What an earlier life of this node said that it has, and has not gone since. None: not known
+    yet."""
     present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
-    """What we are to say that we have for another reason than yaim, and where."""
+    """What our advertisement is to say that is on this host, and where."""
     present_of: tuple[object, ...] = ()
     """The values from which `present` follows."""
     everywhere: Presence = field(default_factory=lambda: frozen_mapping({}))
-    """What the nodes of `everywhere_of` have for another reason than yaim."""
+    """What the nodes of `everywhere_of` say that they have."""
     everywhere_of: Mapping[NodeName, Node] | None = None
     told: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
     """What was last reported of each address of the pool."""
@@ -69,7 +69,7 @@ class Elsewhere:
         pool: Mapping[Address, PoolEntry],
         networks: Mapping[str, tuple[Network, ...]],
     ) -> "Elsewhere":
-        """`foreign`: what the helper says is here for another reason."""
+        """`foreign`: the addresses that the helper says are here, and not by it."""
         before = self.said_before if self.said_before is not None else NOTHING
         present_of = (host.own, before, foreign, pool, networks)
         if present_of == self.present_of:
@@ -83,7 +83,7 @@ class Elsewhere:
         return replace(self, everywhere=presence(nodes), everywhere_of=nodes)
 
     def reporting(self, told: Mapping[Address, str], tell: Tell) -> "Elsewhere":
-        """`told`: what there is to report of each address now."""
+        """Reports what is new. `told`: what there is to report of each address now."""
         if told == self.told:
             return self
         for address in sorted(told.keys() | self.told.keys(), key=address_order):

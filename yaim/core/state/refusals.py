@@ -38,8 +38,8 @@ EXPIRED_AT_MOST = 10
 """How often in a row the helper may refuse an address because of its deadline."""
 
 Group: TypeAlias = tuple[str, int]
-"""The interface and the IP version of an address: what hinders one of a group hinders all of them,
-mostly."""
+"""The interface and the IP version of an address. What hinders one of a group mostly hinders the
+others, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Refusals:
     # --- after an event ----------------------------------------------------------------------
 
     def without(self, addresses: Iterable[Address]) -> "Refusals":
-        """These are refused no more."""
+        """Returns the refusals but for those of these addresses."""
         over = set(addresses)
         if not over:
             return self
@@ -113,7 +113,7 @@ class Refusals:
     def after_own_changed(
         self, changed: Set[Group], group_of: Callable[[Address], Group], now: Boottime
     ) -> "Refusals":
-        """Addresses of the host's own have come or gone in these groups."""
+        """Addresses of the host's own have come or gone in these groups: causes may have gone."""
         refused = {
             address: sooner(refusal, now)
             if refusal.cause.is_tried and group_of(address) in changed
@@ -127,7 +127,7 @@ class Refusals:
     def after_added(
         self, address: Address, group_of: Callable[[Address], Group], addresses: Addresses
     ) -> "Refusals":
-        """Whatever hindered it has gone, also for the others that it hindered."""
+        """What hindered this address has gone, also for the others that it hindered."""
         found = self
         if address in self.told:
             told = {a: why for a, why in self.told.items() if a != address}
@@ -158,8 +158,8 @@ class Refusals:
         return found
 
     def after_failing(self, now: Boottime) -> "Refusals":
-        """What has gone wrong may pass soon, or not: all that fails together is tried again
-        together, after pauses that double."""
+        """Lengthens the pause: what has gone wrong may pass soon, or not. All addresses that fail
+        together are tried again together, after pauses that double."""
         if now < self.failing_until:
             return self
         is_again = self.failing_for_s and now < self.failing_until + FAILED_FOR_AT_MOST_S
@@ -194,7 +194,7 @@ class Refusals:
     def _put_off(
         self, group: Group, refusal: Refusal, group_of: Callable[[Address], Group]
     ) -> "Refusals":
-        """One was tried for all that the same hinders."""
+        """The address was tried for all that the same cause hinders: they wait as long."""
         refused = {
             a: replace(r, until=max(r.until, refusal.until))
             if r.cause is refusal.cause and group_of(a) == group
@@ -206,13 +206,13 @@ class Refusals:
     # --- with time ---------------------------------------------------------------------------
 
     def forgetting(self, now: Boottime) -> "Refusals":
-        """Without what was refused for want of a place long ago."""
+        """Forgets what was refused for want of a place long ago."""
         return self.without(
             a for a, r in self.refused.items() if r.until <= now and r.cause is Cause.LIMIT
         )
 
     def giving_back(self, addresses: Collection[Address]) -> "Refusals":
-        """These were removed for us."""
+        """The helper has removed these addresses for us."""
         given_back = self.given_back.union(addresses) if self.most is not None else frozenset()
         return replace(self, given_back=given_back)
 
@@ -240,8 +240,8 @@ class Refusals:
     def with_limit(
         self, addresses: Addresses, mine: frozenset[Address], view: ClusterView | None
     ) -> "Refusals":
-        """How many our helper takes it has shown by a refusal: what is more is left to others.
-        `mine`: what we have marked."""
+        """Our helper has shown by a refusal how many addresses it takes: others get the rest.
+        `mine`: the addresses that have our mark."""
         found = self.without(
             a
             for a, refusal in self.refused.items()

@@ -1,6 +1,6 @@
-"""Which addresses may be claimed when a lease has ended, a mark has gone, or all leases were lost.
+"""Which addresses may be claimed after a lease has ended, a mark has gone, or all leases were lost.
 
-Owns what is remembered of marks that are there no more. An address is claimed only when nobody can
+Owns what is remembered of marks that are gone. An address is claimed only when nobody can
 have it on an interface any more: each rule below says why that is so.
 """
 
@@ -36,9 +36,10 @@ class Loss:
     they have learnt of it they have their addresses."""
 
     until: Boottime
-    """Then all have learnt of it, or their deadlines have passed."""
+    """By then all have learnt of it, or their deadlines have passed."""
     released: frozenset[Address] = frozenset()
-    """What we have seen a holder with a lease release since, and nobody has marked again."""
+    """The addresses that we have seen a holder with a lease release since, and nobody has marked
+    again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class Takeover:
     # --- when something is asked for ----------------------------------------------------------
 
     def asked_release(self, marks: Iterable[Mark]) -> "Takeover":
-        """What we give back is not ours, whatever becomes of the write."""
+        """What we give back is not ours any more, whatever becomes of the write."""
         ours = self.ours.difference(mark.address for mark in marks)
         return replace(self, ours=ours) if ours != self.ours else self
 

@@ -67,14 +67,14 @@ class Writing:
         return replace(self, under_way=None, retry=retry, in_doubt=self.in_doubt | marks)
 
     def leaving_unsettled(self, marks: Iterable[Mark]) -> "Writing":
-        """These marks are not used before a read has told whether they are there."""
+        """Uses these marks no more before a read has told whether they are there."""
         return replace(self, unsettled=self.unsettled.union(marks))
 
     def after_read(self) -> "Writing":
         return replace(self, unsettled=frozenset()) if self.unsettled else self
 
     def after_view(self, view: ClusterView) -> "Writing":
-        """A mark that is gone or another one was released: that is no longer in doubt."""
+        """A mark that is gone, or is another one now, is no longer in doubt."""
         if not self.in_doubt:
             return self
         left = frozenset(m for m in self.in_doubt if view.marks.get(m.address) == m)

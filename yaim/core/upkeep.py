@@ -1,5 +1,5 @@
-"""What has to be noted before anything is decided: what time has changed, and what follows from the
-view. Each function is one such note; yaim/core/step.py has their order.
+"""What is brought up to date before anything is decided: what changes with time, and what follows
+from the view. Each function does one such thing; yaim/core/step.py has their order.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def look(turn: Turn) -> None:
 
 
 def judge(turn: Turn) -> None:
-    """What the checks amount to, and whether this node waits because it flaps."""
+    """Judges the checks, and whether this node waits because it flaps."""
     turn.health = turn.health.at(turn.now, turn.settings, turn.tell)
     if turn.ending.stopping is None:
         is_healthy = turn.facts.health().is_healthy
@@ -59,8 +59,8 @@ def end_loss(turn: Turn) -> None:
 
 
 def sweep(turn: Turn) -> None:
-    """What an earlier life has left of the pool's addresses is on our interface, who knows until
-    when. Other addresses may be another cluster's."""
+    """Treats the pool's addresses that an earlier life of the helper has left as ours, without
+    knowing until when they stay. Other addresses may be another cluster's."""
     view, left_over = turn.cluster.view, turn.addresses.left_over
     if view is None or not left_over:
         return
@@ -74,7 +74,7 @@ def sweep(turn: Turn) -> None:
 
 
 def note_present(turn: Turn) -> None:
-    """Notes what we have for another reason than yaim, and what others say so of."""
+    """Notes which addresses something other than yaim has put on this host, and on others."""
     facts, view, helper = turn.facts, turn.cluster.view, turn.host.helper
     turn.host = turn.host.at(turn.now, turn.tell)
     elsewhere = turn.elsewhere.knowing_before(
@@ -158,7 +158,7 @@ def _note_version(turn: Turn, before: ClusterView | None, view: ClusterView) -> 
 
 
 def note_forbidden(turn: Turn) -> None:
-    """What our helper would refuse because of its prefix length is said before it has to be."""
+    """Reports what our helper would refuse because of its prefix length, before it has to."""
     view, helper = turn.cluster.view, turn.host.helper
     if view is None or helper is None:
         return
@@ -175,7 +175,7 @@ def note_forbidden(turn: Turn) -> None:
 
 
 def try_again(turn: Turn) -> None:
-    """What was refused is tried again when its time has come."""
+    """Tries again what was refused, when its time has come."""
     view, refusals = turn.cluster.view, turn.refusals
     if view is None or turn.now < refusals.trial.next_at:
         return
@@ -193,7 +193,7 @@ def try_again(turn: Turn) -> None:
 
 
 def note_limit(turn: Turn) -> None:
-    """What is more than our helper has places for is left to others."""
+    """Leaves to others what our helper has no places for."""
     turn.refusals = turn.refusals.with_limit(
         turn.addresses, turn.facts.my_addresses(), turn.cluster.view
     )
