@@ -3,7 +3,8 @@
 import pytest
 
 from tests.sim.check import CRASHED
-from tests.sim.mutations import MUTATIONS, Change, Mutation, catch, mutated, sources
+from tests.sim.mutating import Change, Mutation, catch, mutated, sources
+from tests.sim.mutations import MUTATIONS
 
 DEADLINE = Change("deadline_of@yaim.core", "- MARGIN_S", "- 0.0")
 
