@@ -205,7 +205,7 @@ class Checker:
             raise Broken(SPINS, f"{host.name} takes one step after the other")
 
     def decided_all(self, host: "Host", actions: Sequence[Action]) -> None:
-        """Of one step."""
+        """Looks at all actions of one step."""
         if any(isinstance(each, End) for each in actions[:-1]):
             raise Broken(AFTER_END, f"{host.name} ends, and then asks for {actions[-1]}")
 

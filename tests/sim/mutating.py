@@ -27,7 +27,7 @@ _ANEW = ("yaim.core", "yaim_helper", "tests.sim")
 @dataclass(frozen=True, slots=True)
 class Change:
     definition: str
-    """Its name, as in `Class.method@package`: there is exactly one of that name in the package."""
+    """Its name, as in `Class.method@package`: the package has exactly one definition of it."""
     before: str
     """What stands in its source, exactly once."""
     after: str
@@ -41,7 +41,7 @@ class Mutation:
     only: tuple[str, ...] = ()
     """The faults that could show it: it is looked for among these, to be quick."""
     seed: int = 0
-    """One that shows it, or showed it once: it is looked for there first, to be quick. A search
+    """A seed that shows it, or showed it once: it is looked for there first, to be quick. A search
     tells a better one (python -m tests.sim --mutations)."""
 
 
@@ -49,11 +49,11 @@ class Mutation:
 class Caught:
     mutation: str
     seed: int
-    """That showed it."""
+    """The seed that showed it."""
     count: int
-    """How many were played until it was."""
+    """How many seeds were played until it was caught."""
     invariant: str | None
-    """None: it was not."""
+    """The invariant that broke; None: it was not caught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class _Definition:
     module: str
     path: str
     start: int
-    """Of its source, in bytes."""
+    """Where its source begins in the file, in bytes."""
     end: int
 
 

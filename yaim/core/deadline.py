@@ -18,7 +18,7 @@ CLOCK_DRIFT = 0.001
 """How much faster etcd's clock may run than ours, as a share of the TTL (NTP slews 500 ppm)."""
 
 MIN_TTL_S = 3
-"""With less, the kernel's own removal of an address could come after the lease's end."""
+"""With a shorter TTL the kernel's own removal of an address could come after the lease's end."""
 
 MAX_TTL_S = 3600
 """No configuration asks for more, and the helper takes no deadline that is further away."""

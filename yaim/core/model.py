@@ -76,7 +76,7 @@ class WrongEntry:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where on a host an address is, or is to be."""
+    """The interface and prefix length with which an address is on a host, or is to be."""
 
     interface: str
     prefix_length: int

@@ -21,7 +21,7 @@ class CheckSettings:
 class Settings:
     node: NodeName
     interface: str
-    """Where addresses go, unless their pool entry says otherwise."""
+    """The interface of addresses whose pool entry names none."""
     prefix_length_4: int
     prefix_length_6: int
     ttl_s: int

@@ -34,7 +34,7 @@ ETH0 = Place("eth0", 32)
 
 
 def facts(play: Play, after_s: float = 0.0) -> Facts:
-    """Of a state, which nobody can change; not of a draft."""
+    """Facts about a state, which nobody can change, and not about a draft."""
     return Facts(play.state, Boottime(play.now + after_s))
 
 

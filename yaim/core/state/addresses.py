@@ -55,13 +55,13 @@ class AddressState:
     has_gone: bool = False
     """While the add was under way the address has gone from some place on this host."""
     place: Place | None = None
-    """Where it is, or was; None: not known."""
+    """The place where it is, or was; None: not known."""
     to: Place | None = None
-    """Where the add under way puts it, from wherever it is."""
+    """The place where the add under way puts it, from wherever it is."""
     could_not_be_at: Place | None = None
     """The place to which the helper could not move it."""
     stays_until: Boottime = NEVER
-    """Then that move is tried again."""
+    """The time when that move is tried again."""
     failure: str = ""
     """Why it could not be removed, as last reported."""
     expired: int = 0

@@ -55,7 +55,7 @@ class Cluster:
         return replace(self, is_stale=True, read=self.read.made_due(now))
 
     def after_lease_gone(self, now: Boottime) -> "Cluster":
-        """With the lease perhaps all of etcd's history has gone, so the view does not count."""
+        """Forgets the view: perhaps all of etcd's history has gone with the lease."""
         revision = self.view.revision if self.view is not None else self.last_revision
         return replace(self, view=None, last_revision=revision, read=self.read.made_due(now))
 

@@ -31,7 +31,7 @@ class OwnMarks:
     view: ClusterView | None = None
     lease: LeaseId | None = None
     marks: tuple[Mark, ...] = ()
-    """In the order of their addresses."""
+    """The marks in the order of their addresses."""
     addresses: frozenset[Address] = frozenset()
 
 

@@ -85,7 +85,7 @@ class Writing:
         return replace(self, full=None) if self.full is not None else self
 
     def after_lease_gone(self) -> "Writing":
-        """With the lease went our marks."""
+        """Our marks went with the lease."""
         return replace(self, in_doubt=frozenset(), unsettled=frozenset())
 
     def wake_at(self, now: Boottime) -> float:
