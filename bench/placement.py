@@ -51,6 +51,7 @@ from yaim.core.model import (
 )
 from yaim.core.placement import VERSION, place
 from yaim.core.settings import Settings
+from yaim.core.state.host import Host
 from yaim.core.state.state import State
 from yaim.core.step import Step, step
 from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
@@ -181,7 +182,7 @@ class Core:
         self._size = f"{addresses} on {others + 1}"
         self._now = 1000.0
         settings = Settings(ME, "eth0", 32, 128, 5, 1.0, "1")
-        self.state = State(settings, own_addresses=frozen_mapping({}))
+        self.state = State(settings, host=Host(own=frozen_mapping({})))
         pool = [PoolEntry(FIRST_4 + number) for number in range(addresses)]
         self.view = view(pool, [node(number) for number in range(1, others + 1)])
 
@@ -190,13 +191,13 @@ class Core:
         ready = HelperReady("", (("eth0", NETWORKS),), ())
         self.tell("", ready, CheckAnswered("service", True, "", Boottime(1e9)))
         self.tell("", ClusterRead(self.view), LeaseKept(LEASE, 5, Boottime(self._now)))
-        advertise = self.state.write
+        advertise = self.state.writing.under_way
         assert isinstance(advertise, AdvertiseNode)
         revision = Revision(self.view.revision + 1)
         mine = Node(ME, advertise.advertisement, LEASE, revision)
         self.view = self.view.with_node(mine)
         self.tell("joins, and claims", NodeAdvertised(advertise.request, mine))
-        claim = self.state.write
+        claim = self.state.writing.under_way
         assert isinstance(claim, ClaimMarks)
         return claim
 

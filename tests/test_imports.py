@@ -72,6 +72,20 @@ REGISTRIES = {
     "yaim.managers.kinds": {"yaim.managers.helper.client.HelperClient"},
 }
 """What these import only when a part is made: at the start, and no more after that."""
+_STEP = (
+    "yaim.core.step",
+    "yaim.core.take_in",
+    "yaim.core.couplings",
+    "yaim.core.upkeep",
+    "yaim.core.turn",
+)
+WALLS = {
+    "yaim.core.state": ("yaim.core.facts", "yaim.core.decide", *_STEP),
+    "yaim.core.facts": ("yaim.core.events", "yaim.core.actions", "yaim.core.decide", *_STEP),
+    "yaim.core.decide": ("yaim.core.events", *_STEP),
+    "yaim.core.turn": ("yaim.core.events", "yaim.core.decide", *_STEP[:-1]),
+}
+"""Room or module of the core, and what it must not import."""
 
 
 def imported(source: str, module: str) -> set[str]:
@@ -185,6 +199,26 @@ COORDINATOR = reached_from("yaim.coordinator.loop", YAIM) | reached_from("yaim.w
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_has_no_input_output_clock_randomness_or_logging(module: str) -> None:
     assert impurities(CORE[module], module) == set()
+
+
+@pytest.mark.parametrize("module", CORE)
+@pytest.mark.parametrize("room", WALLS)
+def test_the_rooms_of_the_core_import_downward_only(room: str, module: str) -> None:
+    if is_in(module, (room,)):
+        assert {n for n in imported(CORE[module], module) if is_in(n, WALLS[room])} == set()
+
+
+def test_each_room_of_the_core_with_a_wall_is_there() -> None:
+    assert {room for room in WALLS if not any(is_in(module, (room,)) for module in CORE)} == set()
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_no_two_modules_of_the_core_import_each_other(module: str) -> None:
+    """Nor by way of others."""
+    names = imported(CORE[module], module)
+    below = {name for each in names for name in (each, each.rpartition(".")[0])} & CORE.keys()
+    circle = [name for name in below if module in reached_from(name, CORE)]
+    assert circle == []
 
 
 @pytest.mark.parametrize("module", YAIM)

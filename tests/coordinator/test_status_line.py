@@ -5,11 +5,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.core.test_step import mark, settings, view
+from tests.core.play import mark, settings, view
 from yaim.coordinator.status_line import StatusLine, health_word, status_of, title_of
 from yaim.core.model import NodeName, frozen_mapping
-from yaim.core.state.health import Health
-from yaim.core.state.state import Local, Phase, State
+from yaim.core.state.addresses import Addresses, AddressState, Phase
+from yaim.core.state.cluster import Cluster
+from yaim.core.state.health import Health, HealthState
+from yaim.core.state.state import State
 
 POOL = tuple(ip_address(f"192.0.2.{n}") for n in range(10, 16))
 OTHER = NodeName("n2")
@@ -21,9 +23,9 @@ def holding(count: int) -> State:
     others = [mark(POOL[count], 6, OTHER)] if count < len(POOL) else []
     return replace(
         State(settings()),
-        health=Health(True, "answers"),
-        view=view(9, POOL, marks=(*marks, *others)),
-        local=frozen_mapping({address: Local(Phase.UP) for address in POOL[:count]}),
+        health=HealthState(judged=Health(True, "answers")),
+        cluster=Cluster(view=view(9, POOL, marks=(*marks, *others))),
+        addresses=Addresses(frozen_mapping({a: AddressState(Phase.UP) for a in POOL[:count]})),
     )
 
 
@@ -37,7 +39,7 @@ def test_the_status_tells_who_holds_what() -> None:
 
 def test_of_many_the_first_are_told() -> None:
     many = tuple(ip_address(f"192.0.2.{n}") for n in range(1, 101))
-    state = replace(holding(0), view=view(9, many))
+    state = replace(holding(0), cluster=Cluster(view=view(9, many)))
     assert status_of(state) == (
         "n1 healthy, holds 0 of 100; nobody: 100 (192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4,"
         " 192.0.2.5, 192.0.2.6, 192.0.2.7, 192.0.2.8, ...)"
@@ -49,8 +51,8 @@ def test_of_many_the_first_are_told() -> None:
     [
         (State(settings()), "starting"),
         (holding(1), "healthy"),
-        (replace(holding(1), waits_s=10.0), "waiting"),
-        (replace(holding(1), health=Health(False, "refused")), "unhealthy"),
+        (replace(holding(1), health=HealthState(waits_s=10.0)), "waiting"),
+        (replace(holding(1), health=HealthState(judged=Health(False, "refused"))), "unhealthy"),
     ],
 )
 def test_a_word_says_how_a_node_is(state: State, word: str) -> None:

@@ -56,7 +56,10 @@ from yaim.core.model import (
 )
 from yaim.core.placement import place
 from yaim.core.settings import Settings
-from yaim.core.state.state import Local, Phase, State
+from yaim.core.state.addresses import Addresses, AddressState, Phase
+from yaim.core.state.cluster import Cluster
+from yaim.core.state.host import Host
+from yaim.core.state.state import State
 from yaim.core.step import Step, step
 
 ADDRESSES, NODES = 1000, 50
@@ -110,7 +113,7 @@ class Coordinator:
 
     def __init__(self) -> None:
         settings = Settings(ME, "eth0", 32, 128, 5, 1.0, "1")
-        self.state = State(settings, own_addresses=frozen_mapping({}))
+        self.state = State(settings, host=Host(own=frozen_mapping({})))
         self.now = 1000.0
         self.took_s = 0.0
 
@@ -147,8 +150,8 @@ def started(seen: ClusterView) -> tuple[Coordinator, ClusterView]:
 
 
 def claim_of(state: State) -> ClaimMarks:
-    assert isinstance(state.write, ClaimMarks)
-    return state.write
+    assert isinstance(state.writing.under_way, ClaimMarks)
+    return state.writing.under_way
 
 
 def test_a_node_that_is_alone_takes_and_gives_up_a_thousand_addresses_in_short_steps() -> None:
@@ -171,8 +174,8 @@ def test_a_node_that_is_alone_takes_and_gives_up_a_thousand_addresses_in_short_s
     assert len(removed) == ADDRESSES
     coordinator.tell(*removed)
     assert coordinator.took_s < STEPPED_WITHIN_S
-    assert isinstance(coordinator.state.write, AdvertiseNode)
-    assert len(coordinator.state.write.release) == ADDRESSES
+    assert isinstance(coordinator.state.writing.under_way, AdvertiseNode)
+    assert len(coordinator.state.writing.under_way.release) == ADDRESSES
 
 
 def test_views_that_arrive_together_lead_to_one_placement() -> None:
@@ -189,8 +192,8 @@ def test_views_that_arrive_together_lead_to_one_placement() -> None:
         views.append(ClusterChanged(seen))
     coordinator.tell(*views)
     assert coordinator.took_s < STEPPED_WITHIN_S
-    assert coordinator.state.view is seen
-    assert coordinator.state.target == place(seen.pool, seen.nodes, seen.marks)
+    assert coordinator.state.cluster.view is seen
+    assert coordinator.state.placed.target == place(seen.pool, seen.nodes, seen.marks)
 
 
 def told_anew(seen: ClusterView, **changes: object) -> ClusterView:
@@ -203,13 +206,13 @@ def told_anew(seen: ClusterView, **changes: object) -> ClusterView:
 
 def test_a_view_in_which_nothing_counts_makes_no_new_placement() -> None:
     coordinator, seen = started(view(entries(10), nodes()[1:3], lambda n: 1 + n % 2))
-    before = coordinator.state.target
+    before = coordinator.state.placed.target
     seen = told_anew(seen, reason="HTTP 200 (7 ms)", session="later", version="2")
     coordinator.tell(ClusterChanged(seen))
-    assert coordinator.state.view is seen
-    assert coordinator.state.target is before
+    assert coordinator.state.cluster.view is seen
+    assert coordinator.state.placed.target is before
     coordinator.tell(ClusterRead(replace(seen, revision=Revision(seen.revision + 5))))
-    assert coordinator.state.target is before
+    assert coordinator.state.placed.target is before
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_a_view_in_which_something_counts_makes_a_new_placement(changes: dict[st
     coordinator, seen = started(view(entries(10), nodes()[1:3], lambda n: 1 + n % 2))
     seen = told_anew(seen, **changes)
     coordinator.tell(ClusterChanged(seen))
-    assert coordinator.state.target == place(seen.pool, seen.nodes, seen.marks)
+    assert coordinator.state.placed.target == place(seen.pool, seen.nodes, seen.marks)
 
 
 def joined_by_another(seen: ClusterView) -> ClusterView:
@@ -230,15 +233,15 @@ def joined_by_another(seen: ClusterView) -> ClusterView:
 def test_a_keepalive_that_is_due_goes_out_before_the_placement_is_made() -> None:
     coordinator, seen = started(view(entries(10), nodes()[1:3], lambda n: 1 + n % 2))
     coordinator.now += 1.0
-    before = coordinator.state.target
+    before = coordinator.state.placed.target
     first = step(
         coordinator.state, (ClusterChanged(joined_by_another(seen)),), Boottime(coordinator.now)
     )
     assert first.actions == (KeepLease(LEASE),)
     assert first.wake_at == coordinator.now
-    assert first.state.target is before
+    assert first.state.placed.target is before
     then = step(first.state, (), Boottime(coordinator.now))
-    assert name(40) in then.state.target.values()
+    assert name(40) in then.state.placed.target.values()
 
 
 def test_a_keepalive_that_would_fall_due_during_the_placement_goes_out_before_it() -> None:
@@ -287,9 +290,13 @@ def test_what_nothing_has_changed_costs_does_not_depend_on_the_number_of_nodes()
     many = {name(n): node(n, is_healthy=False) for n in range(100, 10_100)}
     seen = view(entries(500), [node(0)], lambda n: 0)
     crowd = replace(seen, nodes=frozen_mapping({**seen.nodes, **many}))
-    local = {entry.address: Local(Phase.UP) for entry in entries(500)}
+    up = {entry.address: AddressState(Phase.UP) for entry in entries(500)}
     settings = Settings(ME, "eth0", 32, 128, 5, 1.0, "1")
-    state = State(settings, view=crowd, local=frozen_mapping(local))
+    state = State(
+        settings,
+        cluster=Cluster(view=crowd),
+        addresses=Addresses(frozen_mapping(up)),
+    )
     state = step(state, (), Boottime(1000.0)).state
     _, took_s = timed(lambda: step(state, (), Boottime(1000.001)))
     assert took_s < STEPPED_WITHIN_S

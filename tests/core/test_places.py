@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from tests.core.test_step import (
+from tests.core.play import (
     LEASE,
     ME,
     OTHER,
@@ -66,8 +66,7 @@ from yaim.core.model import (
 )
 from yaim.core.placement import place
 from yaim.core.refusals import Cause
-from yaim.core.state.state import Phase
-from yaim.core.step import MOVE_RETRY_S
+from yaim.core.state.addresses import MOVE_RETRY_S, Phase
 
 NET = ip_network("192.0.2.0/24")
 NETWORKS = frozen_mapping({"eth0": (NET,), "eth1": (NET,)})
@@ -144,7 +143,7 @@ def test_a_held_address_goes_to_where_its_changed_entry_has_it(entry: PoolEntry,
     assert where(add) == to
     # The kernel tells that it has left the one place, perhaps when it is at the other already.
     assert play.tell(AddressGone(A, ETH0), AddressAdded(add.request, A), AddressGone(A, ETH0)) == []
-    assert play.state.local[A].place == to
+    assert play.state.addresses.known[A].place == to
     assert play.said(Level.INFO)[-1] == f"holds {A} on {to}; it was on {ETH0}"
     assert play.after(0.2) == []
     assert only_add(play.tell(AddressGone(A, to))).interface == to.interface
@@ -187,7 +186,7 @@ def test_an_address_leaves_a_dead_link_that_its_entry_does_not_name() -> None:
     last = only_add(play.tell(AddressRemoved(remove.request, A)))
     assert where(last) == ETH1
     play.tell(AddressRefused(last.request, A, "no rule allows it", Cause.NOT_ALLOWED))
-    assert A in play.state.refused
+    assert A in play.state.refusals.refused
 
 
 def test_an_address_stays_where_its_link_is_up_as_long_as_the_other_is_down() -> None:
@@ -209,7 +208,7 @@ def test_what_cannot_be_put_elsewhere_stays_and_is_tried_again_later(how: str) -
     again = only_add(play.tell(event))
     assert where(again) == ETH0
     play.tell(AddressAdded(again.request, A))
-    assert play.state.refused == {}
+    assert play.state.refusals.refused == {}
     assert play.said(Level.ERROR) == [f"{A} stays on {ETH0}: cannot put it on {to}: {why}"]
     assert not [e for e in play.after(MOVE_RETRY_S - 1.0) if isinstance(e, AddAddress)]
     adds = [each for each in play.after(1.0) if isinstance(each, AddAddress)]
@@ -304,7 +303,7 @@ def test_an_interface_that_no_node_has_leaves_the_address_where_it_is() -> None:
     play = holding()
     typo = PoolEntry(A, interface="eht1")
     assert play.tell(ClusterChanged(view(5, typo))) == []
-    assert play.state.local[A].phase is Phase.UP
+    assert play.state.addresses.known[A].phase is Phase.UP
 
 
 def test_an_interface_that_another_node_has_moves_the_address_to_that_node() -> None:

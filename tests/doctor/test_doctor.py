@@ -18,7 +18,7 @@ from threading import Thread
 
 import pytest
 
-from tests.core.test_step import view
+from tests.core.play import view
 from yaim.cli.doctor import as_json, as_table, exit_status
 from yaim.config.config import Config
 from yaim.config.load import load

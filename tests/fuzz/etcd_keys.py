@@ -51,6 +51,7 @@ from yaim.core.model import (
 )
 from yaim.core.placement import VERSION, version_of
 from yaim.core.settings import Settings
+from yaim.core.state.host import Host
 from yaim.core.state.state import State
 from yaim.core.step import step
 from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
@@ -143,7 +144,7 @@ def _at_work() -> tuple[State, Mapping[bytes, KeyValue], float]:
     pairs[KEYS.node(NodeName("n2"))] = KeyValue(write_advertisement(advertised()), OTHER, 2, 2)
     for address in POOL[2:]:
         pairs[KEYS.mark(address)] = KeyValue(b"n2", OTHER, 3, 3)
-    node = Node(State(settings, own_addresses=frozen_mapping({})), pairs, 1000.0)
+    node = Node(State(settings, host=Host(own=frozen_mapping({}))), pairs, 1000.0)
     node.tell()
     node.tell(
         HelperReady(SESSION, (("eth0", (NETWORK,)),), ()),
@@ -295,7 +296,8 @@ def is_read_the_same_at_once(found: Outcome) -> None:
 
 def acts_on_its_own_only(found: Outcome) -> None:
     """Claims what is in the pool and unmarked, releases what is marked by it, adds what is."""
-    deadline = found.before.lease.deadline if found.before.lease is not None else 0.0
+    before = found.before.lease.current
+    deadline = before.deadline if before is not None else 0.0
     for action in found.node.actions:
         match action:
             case ClaimMarks(addresses=addresses, lease=lease):
@@ -327,14 +329,15 @@ def keeps_its_own_lease(found: Outcome) -> None:
     for action in found.node.actions:
         if isinstance(action, KeepLease | RevokeLease):
             assert action.lease == LEASE, action
-    assert found.node.state.lease == found.before.lease or found.node.state.lease is None
+    lease = found.node.state.lease.current
+    assert lease == found.before.lease.current or lease is None
 
 
 def gives_nothing_to_whom_has_no_lease(found: Outcome) -> None:
     """Unless it is a node to one of an older version: what that leaves to it is left for all."""
     if version_of(found.view.nodes) < 3:
         return
-    for address, name in found.node.state.target.items():
+    for address, name in found.node.state.placed.target.items():
         pair = found.stood.get(KEYS.node(name))
         assert pair is not None and pair.lease != 0, (address, name)
 

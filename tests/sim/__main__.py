@@ -10,7 +10,8 @@ from functools import partial
 from multiprocessing import Pool
 
 from tests.sim.faults import draw
-from tests.sim.mutations import MUTATIONS, catch
+from tests.sim.mutating import catch
+from tests.sim.mutations import MUTATIONS
 from tests.sim.run import Tally, play_all
 from tests.sim.story import shrink, story
 

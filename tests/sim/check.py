@@ -7,7 +7,7 @@ a node that could not know it.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from yaim.core.actions import (
     AddAddress,
     AdvertiseNode,
     ClaimMarks,
+    End,
     ReleaseMarks,
     RemoveAddress,
     RenewAddresses,
@@ -26,7 +27,7 @@ from yaim.core.actions import (
 )
 from yaim.core.deadline import HELPER_GRACE_S
 from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
-from yaim.core.state.state import Phase
+from yaim.core.state.addresses import Phase
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -51,6 +52,7 @@ CRASHED = "the core goes on"
 NOT_THE_SAME = "replay gives the same actions"
 NOT_SETTLED = "every address held and even in time"
 SPINS = "a core has its rests"
+AFTER_END = "nothing is decided after the end"
 RESTLESS = "no move left to make"
 NOT_BACK = "what was held is back where it was after all leases were lost"
 STILL_WAITING = "a wait has its end"
@@ -202,6 +204,11 @@ class Checker:
         if self._world.steps > MAX_STEPS:
             raise Broken(SPINS, f"{host.name} takes one step after the other")
 
+    def decided_all(self, host: "Host", actions: Sequence[Action]) -> None:
+        """Looks at all actions of one step."""
+        if any(isinstance(each, End) for each in actions[:-1]):
+            raise Broken(AFTER_END, f"{host.name} ends, and then asks for {actions[-1]}")
+
     def decided(self, host: "Host", action: Action) -> None:
         if isinstance(action, Report):
             return
@@ -220,7 +227,7 @@ class Checker:
             pass
 
     def _check_mark(self, host: "Host", add: AddAddress) -> None:
-        lease = host.state.lease if host.state is not None else None
+        lease = host.state.lease.current if host.state is not None else None
         mark = self._world.etcd.marks.get(add.address)
         is_ours = mark is not None and lease is not None
         is_ours = is_ours and (mark.holder, mark.lease) == (host.name, lease.id)  # type: ignore[union-attr]
@@ -229,11 +236,11 @@ class Checker:
 
     def _check_nowhere_else(self, host: "Host", address: Address) -> None:
         """What another node has, as this one knows, it only puts back where it had it."""
-        before = host.before.local.get(address) if host.before is not None else None
+        before = host.before.addresses.known.get(address) if host.before is not None else None
         if address in host.kernel.ours or (before and before.phase is not Phase.ABSENT):
             return
         self.counts["new address"] += 1
-        view = host.state.view if host.state is not None else None
+        view = host.state.cluster.view if host.state is not None else None
         known = present_on(address, view.nodes) if view is not None else ()
         long_ago = host.knows_all_before()
         said = [who for (who, what), at in self._said.items() if what == address and at < long_ago]
@@ -243,7 +250,7 @@ class Checker:
     def _check_deadline(self, host: "Host", deadline: Boottime) -> None:
         now = self._world.timeline.now
         left_s = deadline - host.clock()
-        lease = host.state.lease if host.state is not None else None
+        lease = host.state.lease.current if host.state is not None else None
         if left_s <= 0 or lease is None:
             raise Broken(NO_DEADLINE, f"{host.name} hands on a deadline {left_s:.3f} s away")
         gone_at = now + (left_s + HELPER_GRACE_S) / host.rate

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from tests.sim.timeline import Timeline
 from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
+    EtcdAction,
     GrantLease,
     KeepLease,
     ReadCluster,
@@ -64,17 +65,6 @@ NO_LEASE = LeaseId(0)
 NOBODY = NodeName("nobody")
 WITHOUT_END_S = 1_000_000
 """The TTL of a lease of somebody else's."""
-
-EtcdAction: TypeAlias = (
-    ReadCluster
-    | GrantLease
-    | KeepLease
-    | RevokeLease
-    | AdvertiseNode
-    | WithdrawNode
-    | ClaimMarks
-    | ReleaseMarks
-)
 
 
 class Refuses(Enum):

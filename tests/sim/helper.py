@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from yaim_helper.held.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
 from yaim_helper.kernel.addresses import EARLY_S, Interface, lifetime_s
@@ -15,7 +15,7 @@ from yaim_helper.record.entries import Owner
 from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
 from yaim_helper.serve.asked import DISK_HANGS, Asked, overtaken, ready
 
-from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -31,8 +31,6 @@ from yaim.core.refusals import Cause
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
-
-HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 
 INTERFACES = ("eth0", "eth1")
 NETWORKS = tuple((name, (ip_network("192.0.2.0/24"),)) for name in INTERFACES)

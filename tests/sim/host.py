@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, assert_never
 
-from tests.sim.helper import INTERFACES, HelperAction, ModelHelper
+from tests.sim.helper import INTERFACES, ModelHelper
 from tests.sim.kernel import ModelKernel, Stuck
 from tests.sim.timeline import HEARD_WITHIN_S
 from tests.sim.versions import as_an_older_one_hears, as_an_older_one_sends
@@ -21,6 +21,7 @@ from yaim.core.actions import (
     ClaimMarks,
     End,
     GrantLease,
+    HelperAction,
     KeepLease,
     LookForAddresses,
     ReadCluster,
@@ -46,7 +47,9 @@ from yaim.core.events import (
 )
 from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName, Place
 from yaim.core.settings import CheckSettings, Settings
-from yaim.core.state.state import Lease, Phase, State
+from yaim.core.state.addresses import Phase
+from yaim.core.state.lease import Lease
+from yaim.core.state.state import State
 from yaim.core.step import step
 
 if TYPE_CHECKING:
@@ -256,7 +259,8 @@ class Host:
         if now < self.excused_until < until:
             # That was not over: what it did not see then, it may think its own now.
             self.excused_until = until
-        lease = state.lease if state is not None and state.has_advertised else None
+        is_advertised = state is not None and state.advertised.is_written
+        lease = state.lease.current if state is not None and is_advertised else None
         if lease is not None and lease.id in etcd.leases and self.clock() < lease.deadline:
             self._lost = lease.id
         else:
@@ -266,7 +270,8 @@ class Host:
         """A step was taken."""
         if self._lost is None or before is None or before.id != self._lost or self.state is None:
             return
-        if self.state.lease is not None and self.state.lease.id == self._lost:
+        lease = self.state.lease.current
+        if lease is not None and lease.id == self._lost:
             return
         self._lost = None
         jumped_s = sum(event.by_s for event in events if isinstance(event, ClockJumped))
@@ -305,7 +310,7 @@ class Host:
     def may_have(self, address: Address) -> bool:
         """Whether the address is here, or may come yet, as people can tell who look at the host and
         its log."""
-        local = self.state.local.get(address) if self.state is not None else None
+        local = self.state.addresses.known.get(address) if self.state is not None else None
         is_known = local is not None and local.phase is not Phase.ABSENT
         return is_known or address in self.kernel.ours or address in self.kernel.under_way
 
@@ -470,7 +475,7 @@ class Host:
         now = self.clock()
         taken = step(state, events, now)
         self.before, self.state = state, taken.state
-        self._note_loss(state.lease, events)
+        self._note_loss(state.lease.current, events)
         self.world.checker.stepped(self)
         if self.world.is_recorded:
             self.taken.append(Taken(self.life, self._settings_at_start, now, events, taken.actions))
@@ -478,6 +483,7 @@ class Host:
         if taken.wake_at is not None:
             wake, life = self._wake, self.life
             self.at(taken.wake_at, lambda: self._woke(wake, life))
+        self.world.checker.decided_all(self, taken.actions)
         for action in taken.actions:
             self.world.checker.decided(self, action)
             if isinstance(action, Report):

@@ -1,67 +1,23 @@
 # ruff: noqa: E501 (pieces of source text, as they stand there)
 """Does the checker bite? Faults put into the code on purpose, each of which some seed has to show.
 
-A mutation is a change of a module's source text. The whole simulation is imported anew on top of
-it, apart from the true one, and plays its seeds until an invariant breaks.
+Each names the definitions that it changes, with the package that they are in; how it is put there
+and looked for: tests/sim/mutating.py.
 """
 
-import importlib
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import ModuleType
+from tests.sim.mutating import Change, Mutation
 
-STEP = "yaim.core.step"
-DEADLINE = "yaim.core.deadline"
-PLACEMENT = "yaim.core.placement"
-MODEL = "yaim.core.model"
-SPREAD = "yaim.core.spread"
-ADDRESSES = "yaim_helper.kernel.addresses"
-ASKED = "yaim_helper.serve.asked"
-MODEL_HELPER = "tests.sim.helper"
-MODEL_HOST = "tests.sim.host"
-MODEL_ETCD = "tests.sim.etcd"
-MODEL_VERSIONS = "tests.sim.versions"
 HELD_UP = ("routing lock held", "helper frozen", "sick", "entry changed")
-"""With what leads to a release."""
-_ANEW = ("yaim.core", "yaim_helper", "tests.sim")
+"""The faults that keep an address on a host when it is to be released."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    name: str
-    module: str
-    changes: tuple[tuple[str, str], ...]
-    """What stands there, exactly once, and what is put in its place."""
-    only: tuple[str, ...] = ()
-    """The faults that could show it: it is looked for among these, to be quick."""
-    seed: int = 0
-    """One that shows it, or showed it once: it is looked for there first, to be quick. A search
-    tells a better one (python -m tests.sim --mutations)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caught:
-    mutation: str
-    seed: int
-    """That showed it."""
-    count: int
-    """How many were played until it was."""
-    invariant: str | None
-    """None: it was not."""
-
-
-def _in(
-    module: str,
+def _fault(
     name: str,
-    *changes: tuple[str, str],
+    *changes: tuple[str, str, str],
     only: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Mutation:
-    return Mutation(name, module, changes, only, seed)
+    return Mutation(name, tuple(Change(*each) for each in changes), only, seed)
 
 
 # Not in the list, because no seed of some hundreds showed them. Of the first four we know no harm:
@@ -72,7 +28,7 @@ def _in(
 #   removal is asked for before anything else is, of a helper that was stopped, too.
 # These need a rarer schedule than is drawn. A coordinator that comes back is welcome while adds of the
 # connection before it wait for the disk: tests/helper/record/test_disk.py holds on to that; to the others
-# tests/core/test_step.py does:
+# tests/core does:
 # - no guard on a release, adding before the own advertisement is written (a request of an earlier
 #   life would have to arrive late and hit a mark in use again, or just before the first one of the
 #   new life, which then has to look again before it adds);
@@ -82,651 +38,770 @@ def _in(
 # - believing a removal at the deadline without the grace; a mark of another lease taken for ours;
 #   a keepalive sent before a pause and answered after the clock was set.
 MUTATIONS: tuple[Mutation, ...] = (
-    _in(
-        STEP,
+    _fault(
         "the deadline counts from the answer",
-        ("deadline_of(event.sent_at, event.ttl_s)", "deadline_of(self.now, event.ttl_s)"),
-        seed=1,
-    ),
-    _in(DEADLINE, "no margin", ("MARGIN_S = HELPER_GRACE_S + 0.05", "MARGIN_S = 0.0")),
-    _in(
-        STEP,
-        "a mark is released before the address is removed",
         (
-            "if mark.address not in wanted\n            and self._is_absent(mark.address)",
-            "if mark.address not in wanted",
+            "LeaseState.after_kept@yaim.core",
+            "deadline_of(event.sent_at, event.ttl_s)",
+            "deadline_of(now, event.ttl_s)",
         ),
-    ),
-    _in(
-        STEP,
-        "all counts as removed",
-        (
-            "return all(local.phase is Phase.ABSENT for local in self.state.local.values()) and all(",
-            "return True or all(",
-        ),
-        seed=11,
-    ),
-    _in(
-        MODEL_ETCD,
-        "no guard on the advertisement for a claim",
-        (
-            "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if not self._stands(me, action.advertised):",
-            "def _claim(self, action: ClaimMarks, me: NodeName) -> Event:\n        if False:",
-        ),
-        only=("all flapping", "lossy", "all sick"),
-        seed=34,
-    ),
-    _in(SPREAD, "no move is ever made to level", ("if self._loads.difference > 1:", "if False:")),
-    _in(
-        SPREAD,
-        "nodes may differ by two",
-        ("if self._loads.difference > 1:", "if self._loads.difference > 2:"),
-    ),
-    _in(
-        PLACEMENT,
-        "who waits is placed like any other",
-        ("eligible = able & ~waiting or", "eligible = able or"),
-        only=("flapping", "all flapping", "sick"),
-        seed=19,
-    ),
-    _in(
-        PLACEMENT,
-        "who waits never holds anything",
-        ("or (able if home is None else 1 << home)", "or 0"),
-        only=("flapping", "all flapping", "sick"),
-        seed=49,
-    ),
-    _in(
-        PLACEMENT,
-        "what nobody holds is not taken by those that wait",
-        ("or (able if home is None else 1 << home)", "or (0 if home is None else 1 << home)"),
-        only=("flapping", "all flapping", "sick"),
-        seed=49,
-    ),
-    _in(
-        PLACEMENT,
-        "the placement stays although others hold what it is about",
-        ("and before.marks == view.marks", "and True"),
-        seed=1,
-    ),
-    _in(
-        PLACEMENT,
-        "the placement stays although nodes have become healthy or unhealthy",
-        ("all(_is_node_alike(", "all(True or _is_node_alike("),
-        seed=2,
-    ),
-    _in(
-        MODEL_VERSIONS,
-        "newer nodes place by a version that an older one does not know",
-        ("placement=1, schema=1", "placement=2, schema=1"),
-        seed=8,
-    ),
-    _in(
-        MODEL_VERSIONS,
-        "newer nodes leave to an older one what it does not understand",
-        ("placement=1, schema=1", "placement=1, schema=2"),
-        seed=8,
-    ),
-    _in(
-        PLACEMENT,
-        "what an older node does not understand counts in what is placed with it",
-        ("if entry.schema not in higher}", "if entry}"),
-        seed=8,
-    ),
-    _in(
-        STEP,
-        "a placement that was put off is not made up for",
-        ("if not self.state.is_target_put_off and self._keep_ahead():", "if self._keep_ahead():"),
-        (
-            "        if state.is_target_put_off:\n            return self.now\n",
-            "",
-        ),
-        (
-            "self._change(is_target_put_off=True)",
-            "self._change(is_target_put_off=True, target_of=view)",
-        ),
-    ),
-    _in(
-        STEP,
-        "a wait never ends",
-        ("self.now < flaps.waits_until(max_wait_s)", "True"),
-        ("flaps.wait_s(max_wait_s) if is_waiting", "flaps.wait_s(60.0) if is_waiting"),
-        only=("flapping", "all flapping", "sick"),
-    ),
-    _in(
-        STEP,
-        "a new helper means that nothing is there",
-        (
-            "else replace(known, phase=Phase.UNKNOWN)\n            for",
-            "else replace(known, phase=Phase.ABSENT)\n            for",
-        ),
-        seed=61,
-    ),
-    _in(
-        STEP,
-        "a refused add means that the address is absent",
-        (
-            "replace(local, phase=Phase.UNKNOWN, retry_at=retry_at, has_gone=False)",
-            "Local(Phase.ABSENT, retry_at=retry_at)",
-        ),
-        only=("address deleted", "helper refuses", "sick", "entry changed"),
-        seed=4,
-    ),
-    _in(
-        STEP,
-        "a renewal does not count for what we know nothing of",
-        (
-            "if local.phase in (Phase.ADDING, Phase.UP, Phase.UNKNOWN)",
-            "if local.phase in (Phase.ADDING, Phase.UP)",
-        ),
-        only=("address deleted", "slow", "all slow", "sick", "helper refuses"),
-        seed=4,
-    ),
-    _in(
-        STEP,
-        "an address that has gone is absent",
-        (
-            'has gone from the interface")\n            self._record(address, replace(local, phase=Phase.UNKNOWN))',
-            'has gone from the interface")\n            self._record(address, Local(Phase.ABSENT))',
-        ),
-        seed=20,
-    ),
-    _in(
-        STEP,
-        "an add that failed means that the address is absent",
-        ("replace(adding, phase=Phase.UNKNOWN)", "Local(Phase.ABSENT)"),
-        only=("record fails", "address deleted", "sick"),
-        seed=4,
-    ),
-    _in(
-        STEP,
-        "a removal that failed counts",
-        (
-            "failed = replace(removing, retry_at=retry_at, failure=event.reason)",
-            "failed = Local(Phase.ABSENT)",
-        ),
-        only=("network fails", "sick", "entry changed"),
-        seed=4,
-    ),
-    _in(
-        STEP,
-        "a release in doubt is forgotten",
-        ("in_doubt=self.state.in_doubt | marks", "in_doubt=self.state.in_doubt"),
-        only=("entry changed", "slow", "answers cut", "lossy", "sick"),
-        seed=149,
-    ),
-    _in(
-        STEP,
-        "a release under way is forgotten",
-        (
-            "return leaving | (_to_release(write) if write is not None else frozenset())",
-            "return leaving",
-        ),
-        only=("entry changed", "slow", "sick", "flapping"),
-        seed=39,
-    ),
-    _in(
-        STEP,
-        "what a full etcd has refused counts as not done",
-        ("self._change(unsettled=self.state.unsettled | marks)", "pass"),
-        only=("etcd full", "flapping"),
-        seed=56,
-    ),
-    _in(
-        STEP,
-        "a full etcd leaves a node advertised that can hold nothing",
-        ("elif takes_deletions(state.full):", "elif False:"),
-        only=("etcd full", "sick", "link down"),
-        seed=60,
-    ),
-    _in(
-        STEP,
-        "who cannot even withdraw from a full etcd keeps its lease",
-        ("return refuses_deletions(self.state.full) and self._has_too_much()", "return False"),
-        only=("etcd full", "sick", "link down"),
-        seed=60,
-    ),
-    _in(
-        STEP,
-        "who withdraws from a full etcd does not remove its addresses before",
-        (
-            "if node is None or view is None or not self._has_removed_all():",
-            "if node is None or view is None:",
-        ),
-        only=("etcd full", "link down", "helper frozen"),
-    ),
-    _in(
-        STEP,
-        "an address is believed gone a second before its deadline",
-        (
-            "is_in_time = overdue_since(known.deadline) > self.state.look.asked_at",
-            "is_in_time = known.deadline - 1.0 > self.now",
-        ),
-        ("self.now >= overdue_since(known.deadline)", "self.now >= known.deadline - 1.0"),
-        ("or address in present", ""),
-        only=("helper killed", "helper frozen", "sick", "both frozen"),
-        seed=14,
-    ),
-    _in(
-        STEP,
-        "an address is believed gone by the clock",
-        (
-            "is_in_time = overdue_since(known.deadline) > self.state.look.asked_at",
-            "is_in_time = overdue_since(known.deadline) > self.now",
-        ),
-        (
-            "self._look()\n        self._judge()",
-            "self._take_seen(frozenset())\n        self._judge()",
-        ),
-        only=HELD_UP,
-        seed=11,
-    ),
-    _in(
-        STEP,
-        "what is seen is believed gone",
-        ("or is_in_time or address in present", "or is_in_time"),
-        only=HELD_UP,
-        seed=59,
-    ),
-    _in(
-        MODEL_HOST,
-        "a look does not wait for what is under way in the kernel",
-        (
-            "self.kernel.when_free(LOOK_TAKES_S, look)\n\n",
-            "self.at(self.clock() + LOOK_TAKES_S, see)\n\n",
-        ),
-        only=HELD_UP,
-        seed=59,
-    ),
-    _in(
-        STEP,
-        "a lease that is gone is not given up",
-        (
-            "self._take_loss(self.state.lease)\n                self._forget_lease()",
-            "self._take_loss(self.state.lease)",
-        ),
-    ),
-    _in(
-        STEP,
-        "after a loss of all leases others' addresses are claimed at once",
-        ("if loss is None:\n            return assigned", "if True:\n            return assigned"),
-        only=("leases revoked", "etcd wiped", "coordinator frozen", "cut off"),
         seed=5,
     ),
-    _in(
-        DEADLINE,
-        "after a loss of all leases others are waited for only half as long",
-        ("Boottime(learnt_at + granted_ttl_s *", "Boottime(learnt_at + 0.5 * granted_ttl_s *"),
-        only=("leases revoked", "etcd wiped", "coordinator frozen", "cut off"),
-        seed=19,
+    _fault(
+        "no margin",
+        ("MARGIN_S@yaim.core", "HELPER_GRACE_S + 0.05", "0.0"),
     ),
-    _in(
-        STEP,
-        "after a loss of all leases what was ours is not known",
-        ("return ours | {a for a in assigned", "return {a for a in assigned"),
-        seed=1,
-    ),
-    _in(
-        STEP,
-        "an older view replaces a newer one",
-        ("view.revision < before.revision:", "view.revision < 0:"),
-        seed=1,
-    ),
-    _in(
-        STEP,
-        "a wiped etcd is not believed",
-        ("is_other_history = view.revision < self.state.read_after", "is_other_history = False"),
-        only=("etcd wiped", "powered off", "coordinator killed"),
-        seed=22,
-    ),
-    _in(
-        STEP,
-        "an unhealthy node keeps what it has",
-        ("elif self._health().is_healthy:", "elif self._health():"),
+    _fault(
+        "a mark is released before the address is removed",
         (
-            "wanted = self._assigned()",
-            "wanted = {mark.address for mark in self._my_marks()} | self._assigned()",
+            "_release@yaim.core",
+            "mark.address in going and state.addresses.is_absent(mark.address)",
+            "mark.address in going",
         ),
     ),
-    _in(
-        STEP,
-        "an interface that is down does not matter",
-        ("return frozenset(ours - up)", "return frozenset()"),
-    ),
-    _in(
-        STEP,
-        "what should be elsewhere stays where it is",
-        (
-            "is_elsewhere = local.phase is Phase.UP and local.place not in (None, place)",
-            "is_elsewhere = False",
-        ),
-        only=("entry moved", "settings moved"),
-    ),
-    _in(
-        STEP,
-        "what has a wrong entry goes where the settings have it",
-        ("            should = here\n", "            pass\n"),
-        only=("entry moved", "settings moved"),
-        seed=6,
-    ),
-    _in(
-        STEP,
-        "a new life does not know where an address is",
-        ("place = event.places.get(on_interface.address)", "place = None"),
-        only=("entry moved", "settings moved", "coordinator restarted"),
-        seed=8,
-    ),
-    _in(
-        PLACEMENT,
-        "what no node can be given is given up",
-        ("in_order[holder].can_keep(entry):", "not in_order:"),
-        seed=2,
-    ),
-    _in(
-        STEP,
-        "SIGHUP does not let refused addresses be tried again",
-        (
-            "refused=self._foreign(),\n                    trial=",
-            "trial=",
-        ),
-        only=("helper refuses", "network fails", "record fails", "address foreign"),
+    _fault(
+        "all counts as removed",
+        ("Facts.has_removed_all@yaim.core", "return all(", "return True or all("),
         seed=11,
     ),
-    _in(
-        MODEL,
+    _fault(
+        "no guard on the advertisement for a claim",
+        ("ModelEtcd._claim@tests.sim", "if not self._stands(me, action.advertised):", "if False:"),
+        only=(
+            "all flapping",
+            "lossy",
+            "all sick",
+        ),
+        seed=34,
+    ),
+    _fault(
+        "no move is ever made to level",
+        ("Spread.complete@yaim.core", "if self._loads.difference > 1:", "if False:"),
+    ),
+    _fault(
+        "nodes may differ by two",
+        (
+            "Spread.complete@yaim.core",
+            "if self._loads.difference > 1:",
+            "if self._loads.difference > 2:",
+        ),
+    ),
+    _fault(
+        "who waits is placed like any other",
+        ("_place@yaim.core", "eligible = able & ~waiting or", "eligible = able or"),
+        only=(
+            "flapping",
+            "all flapping",
+            "sick",
+        ),
+        seed=19,
+    ),
+    _fault(
+        "who waits never holds anything",
+        ("_place@yaim.core", "or (able if home is None else 1 << home)", "or 0"),
+        only=(
+            "flapping",
+            "all flapping",
+            "sick",
+        ),
+        seed=49,
+    ),
+    _fault(
+        "what nobody holds is not taken by those that wait",
+        (
+            "_place@yaim.core",
+            "or (able if home is None else 1 << home)",
+            "or (0 if home is None else 1 << home)",
+        ),
+        only=(
+            "flapping",
+            "all flapping",
+            "sick",
+        ),
+        seed=49,
+    ),
+    _fault(
+        "the placement stays although others hold what it is about",
+        ("is_alike@yaim.core", "and before.marks == view.marks", "and True"),
+        seed=1,
+    ),
+    _fault(
+        "the placement stays although nodes have become healthy or unhealthy",
+        ("_are_nodes_alike@yaim.core", "all(_is_node_alike(", "all(True or _is_node_alike("),
+        seed=2,
+    ),
+    _fault(
+        "newer nodes place by a version that an older one does not know",
+        ("as_an_older_one_sends@tests.sim", "placement=1, schema=1", "placement=2, schema=1"),
+        seed=18,
+    ),
+    _fault(
+        "newer nodes leave to an older one what it does not understand",
+        ("as_an_older_one_sends@tests.sim", "placement=1, schema=1", "placement=1, schema=2"),
+        seed=8,
+    ),
+    _fault(
+        "what an older node does not understand counts in what is placed with it",
+        ("place@yaim.core.placement", "if entry.schema not in higher}", "if entry}"),
+        seed=8,
+    ),
+    _fault(
+        "a placement that was put off is not made up for",
+        ("puts_placement_off@yaim.core", "if turn.placed.is_put_off or not", "if not"),
+        (
+            "puts_placement_off@yaim.core",
+            "is_put_off=True",
+            "is_put_off=True, view=turn.cluster.view",
+        ),
+        ("Turn.wake_at@yaim.core", "if self.placed.is_put_off:", "if False:"),
+        seed=1,
+    ),
+    _fault(
+        "a wait never ends",
+        ("HealthState.waiting@yaim.core", "now < flaps.waits_until(max_wait_s)", "True"),
+        (
+            "HealthState.waiting@yaim.core",
+            "flaps.wait_s(max_wait_s) if is_waiting",
+            "flaps.wait_s(60.0) if is_waiting",
+        ),
+        only=(
+            "flapping",
+            "all flapping",
+            "sick",
+        ),
+    ),
+    _fault(
+        "a new helper means that nothing is there",
+        (
+            "Addresses.after_ready@yaim.core",
+            "else replace(known, phase=Phase.UNKNOWN)",
+            "else replace(known, phase=Phase.ABSENT)",
+        ),
+        seed=63,
+    ),
+    _fault(
+        "a refused add means that the address is absent",
+        (
+            "_take_refused@yaim.core",
+            "known.after_refused(turn.now, expired)",
+            "AddressState(Phase.ABSENT, retry_at=Boottime(turn.now + 0.1))",
+        ),
+        only=(
+            "address deleted",
+            "helper refuses",
+            "sick",
+            "entry changed",
+        ),
+        seed=4,
+    ),
+    _fault(
+        "a renewal does not count for what we know nothing of",
+        (
+            "RENEWED@yaim.core",
+            "{Phase.ADDING, Phase.UP, Phase.UNKNOWN}",
+            "{Phase.ADDING, Phase.UP}",
+        ),
+        only=(
+            "address deleted",
+            "slow",
+            "all slow",
+            "sick",
+            "helper refuses",
+        ),
+        seed=4,
+    ),
+    _fault(
+        "an address that has gone is absent",
+        ("_take_gone@yaim.core", "known.after_gone()", "AddressState(Phase.ABSENT)"),
+        seed=30,
+    ),
+    _fault(
+        "an add that failed means that the address is absent",
+        ("_take_failed@yaim.core", "adding.after_add_failed()", "AddressState(Phase.ABSENT)"),
+        only=(
+            "record fails",
+            "address deleted",
+            "sick",
+        ),
+        seed=4,
+    ),
+    _fault(
+        "a removal that failed counts",
+        (
+            "_take_failed@yaim.core",
+            "removing.after_removal_failed(reason, turn.now)",
+            "AddressState(Phase.ABSENT)",
+        ),
+        only=(
+            "network fails",
+            "sick",
+            "entry changed",
+        ),
+        seed=4,
+    ),
+    _fault(
+        "a release in doubt is forgotten",
+        (
+            "Writing.after_failed@yaim.core",
+            "in_doubt=self.in_doubt | marks",
+            "in_doubt=self.in_doubt",
+        ),
+        only=(
+            "entry changed",
+            "slow",
+            "answers cut",
+            "lossy",
+            "sick",
+        ),
+        seed=149,
+    ),
+    _fault(
+        "a release under way is forgotten",
+        ("Writing.leaving@yaim.core", "leaving.union(to_release(self.under_way))", "leaving"),
+        only=(
+            "entry changed",
+            "slow",
+            "sick",
+            "flapping",
+        ),
+        seed=39,
+    ),
+    _fault(
+        "what a full etcd has refused counts as not done",
+        (
+            "Writing.leaving_unsettled@yaim.core",
+            "replace(self, unsettled=self.unsettled.union(marks))",
+            "self",
+        ),
+        only=(
+            "etcd full",
+            "flapping",
+        ),
+        seed=269,
+    ),
+    _fault(
+        "a full etcd leaves a node advertised that can hold nothing",
+        ("next_write@yaim.core", "if takes_deletions(state.writing.full):", "if False:"),
+        only=(
+            "etcd full",
+            "sick",
+            "link down",
+        ),
+        seed=60,
+    ),
+    _fault(
+        "who cannot even withdraw from a full etcd keeps its lease",
+        (
+            "lets_lease_end@yaim.core",
+            "return refuses_deletions(facts.state.writing.full) and has_too_much(facts)",
+            "return False",
+        ),
+        only=(
+            "etcd full",
+            "sick",
+            "link down",
+        ),
+        seed=60,
+    ),
+    _fault(
+        "who withdraws from a full etcd does not remove its addresses before",
+        ("has_too_much@yaim.core", " or not facts.has_removed_all()", ""),
+        only=(
+            "etcd full",
+            "link down",
+            "helper frozen",
+        ),
+    ),
+    _fault(
+        "an address is believed gone a second before its deadline",
+        (
+            "Addresses.after_look@yaim.core",
+            "overdue_since(known.deadline) > self.look.asked_at",
+            "known.deadline - 1.0 > now",
+        ),
+        ("Addresses.after_look@yaim.core", "or address in present", ""),
+        (
+            "Addresses.overdue@yaim.core",
+            "now >= known.deadline + HELPER_GRACE_S",
+            "now >= known.deadline - 1.0",
+        ),
+        only=(
+            "helper killed",
+            "helper frozen",
+            "sick",
+            "both frozen",
+        ),
+        seed=14,
+    ),
+    _fault(
+        "an address is believed gone by the clock",
+        ("Addresses.after_look@yaim.core", "> self.look.asked_at", "> now"),
+        (
+            "look@yaim.core",
+            "overdue = turn.addresses.overdue(turn.now)",
+            "overdue = {}\n    turn.addresses = turn.addresses.after_look(frozenset(), turn.now, turn.tell)\n    return",
+        ),
+        only=HELD_UP,
+        seed=11,
+    ),
+    _fault(
+        "what is seen is believed gone",
+        ("Addresses.after_look@yaim.core", "or is_in_time or address in present", "or is_in_time"),
+        only=HELD_UP,
+        seed=59,
+    ),
+    _fault(
+        "a look does not wait for what is under way in the kernel",
+        (
+            "Host._look@tests.sim",
+            "\n        self.kernel.when_free(LOOK_TAKES_S, look)\n",
+            "\n        self.at(self.clock() + LOOK_TAKES_S, see)\n",
+        ),
+        only=HELD_UP,
+        seed=59,
+    ),
+    _fault(
+        "a core that has ended goes on deciding",
+        (
+            "step@yaim.core",
+            "    if not turn.ending.is_ended:\n        _reconcile(turn)",
+            "    _reconcile(turn)",
+        ),
+        (
+            "step@yaim.core",
+            "        if not turn.ending.is_ended:\n            take_in",
+            "        if True:\n            take_in",
+        ),
+        seed=8,
+    ),
+    _fault(
+        "a lease that is gone is not given up",
+        (
+            "take_in@yaim.core",
+            "_take_loss(turn, turn.lease.current)\n            forget_lease(turn)",
+            "_take_loss(turn, turn.lease.current)",
+        ),
+        seed=1,
+    ),
+    _fault(
+        "after a loss of all leases others' addresses are claimed at once",
+        ("_assigned@yaim.core", "if loss is None:", "if True:"),
+        only=(
+            "leases revoked",
+            "etcd wiped",
+            "coordinator frozen",
+            "cut off",
+        ),
+        seed=5,
+    ),
+    _fault(
+        "after a loss of all leases others are waited for only half as long",
+        (
+            "all_over_at@yaim.core",
+            "Boottime(learnt_at + granted_ttl_s *",
+            "Boottime(learnt_at + 0.5 * granted_ttl_s *",
+        ),
+        only=(
+            "leases revoked",
+            "etcd wiped",
+            "coordinator frozen",
+            "cut off",
+        ),
+        seed=19,
+    ),
+    _fault(
+        "after a loss of all leases what was ours is not known",
+        ("_assigned@yaim.core", "return frozenset(ours | {a", "return frozenset({a"),
+        seed=1,
+    ),
+    _fault(
+        "an older view replaces a newer one",
+        ("see@yaim.core", "view.revision < before.revision:", "view.revision < 0:"),
+        seed=7,
+    ),
+    _fault(
+        "a wiped etcd is not believed",
+        (
+            "Cluster.is_other_history@yaim.core",
+            "return answer.revision < self.read_after",
+            "return False",
+        ),
+        only=(
+            "etcd wiped",
+            "powered off",
+            "coordinator killed",
+        ),
+        seed=132,
+    ),
+    _fault(
+        "an unhealthy node keeps what it has",
+        ("wanted@yaim.core", "elif facts.health().is_healthy:", "elif facts.health():"),
+        (
+            "wanted@yaim.core",
+            "chosen = _assigned(facts) | on_trial",
+            "chosen = facts.my_addresses() | _assigned(facts) | on_trial",
+        ),
+    ),
+    _fault(
+        "an interface that is down does not matter",
+        ("Host.down@yaim.core", "return frozenset(ours - self.links_up)", "return frozenset()"),
+    ),
+    _fault(
+        "what should be elsewhere stays where it is",
+        (
+            "to_add@yaim.core",
+            "is_elsewhere = each.phase is Phase.UP and each.place not in (None, place)",
+            "is_elsewhere = False",
+        ),
+        only=(
+            "entry moved",
+            "settings moved",
+        ),
+    ),
+    _fault(
+        "what has a wrong entry goes where the settings have it",
+        ("Facts.place_for@yaim.core", "            should = here\n", "            pass\n"),
+        only=(
+            "entry moved",
+            "settings moved",
+        ),
+        seed=6,
+    ),
+    _fault(
+        "a new life does not know where an address is",
+        (
+            "Addresses.after_ready@yaim.core",
+            "place = event.places.get(recorded.address)",
+            "place = None",
+        ),
+        only=(
+            "entry moved",
+            "settings moved",
+            "coordinator restarted",
+        ),
+        seed=8,
+    ),
+    _fault(
+        "what no node can be given is given up",
+        ("_place@yaim.core", "in_order[holder].can_keep(entry):", "not in_order:"),
+        seed=2,
+    ),
+    _fault(
+        "SIGHUP does not let refused addresses be tried again",
+        ("Refusals.after_settings@yaim.core", "refused=self.foreign(),", ""),
+        only=(
+            "helper refuses",
+            "network fails",
+            "record fails",
+            "address foreign",
+        ),
+        seed=11,
+    ),
+    _fault(
         "what another node has for another reason does not matter",
         (
+            "presence@yaim.core",
             "for name in sorted(name for name, node in nodes.items() if",
             "for name in sorted(name for name, node in () if",
         ),
-        only=("address foreign", "sick", "entry changed"),
+        only=(
+            "address foreign",
+            "sick",
+            "entry changed",
+        ),
         seed=2,
     ),
-    _in(
-        STEP,
+    _fault(
         "what is claimed is added although another node has it for another reason",
-        ("| self._is_elsewhere() |", "|"),
-        only=("address foreign", "sick", "entry changed", "slow"),
+        ("wanted@yaim.core", "| facts.is_elsewhere() |", "|"),
+        only=(
+            "address foreign",
+            "sick",
+            "entry changed",
+            "slow",
+        ),
         seed=16,
     ),
-    _in(
-        STEP,
+    _fault(
         "what a node has for another reason it does not say",
-        ("            present=self.state.present,\n", ""),
-        only=("address foreign", "sick"),
+        ("_whole@yaim.core", "        present=state.elsewhere.present,\n", ""),
+        only=(
+            "address foreign",
+            "sick",
+        ),
         seed=2,
     ),
-    _in(
-        STEP,
+    _fault(
         "a restarted node forgets what it had for another reason",
-        ("before = node.advertisement.present", "before = NOTHING"),
+        (
+            "Elsewhere.knowing_before@yaim.core",
+            "before = told.advertisement.present",
+            "before = NOTHING",
+        ),
         only=("address foreign",),
         seed=17,
     ),
-    _in(
-        STEP,
+    _fault(
         "what is here as the helper said is forgotten with time",
-        ("if r.until > self.now or r.cause is not Cause.LIMIT", "if r.until > self.now"),
         (
-            "Boottime(self.now + REFUSED_FOR_S)",
-            "Boottime(self.now + (2.0 if event.cause is Cause.FOREIGN else REFUSED_FOR_S))",
+            "Refusals.forgetting@yaim.core",
+            "r.until <= now and r.cause is Cause.LIMIT",
+            "r.until <= now",
+        ),
+        (
+            "_take_refused@yaim.core",
+            "Boottime(turn.now + REFUSED_FOR_S)",
+            "Boottime(turn.now + (2.0 if event.cause is Cause.FOREIGN else REFUSED_FOR_S))",
         ),
         only=("address foreign",),
         seed=34,
     ),
-    _in(
-        STEP,
+    _fault(
         "what every node refuses is tried again after an hour",
-        ("if view is None or self.now < state.trial.next_at:", "if True:"),
-        only=("slow", "sick"),
+        (
+            "try_again@yaim.core",
+            "if view is None or turn.now < refusals.trial.next_at:",
+            "if True:",
+        ),
+        only=(
+            "slow",
+            "sick",
+        ),
         seed=1,
     ),
-    _in(
-        STEP,
+    _fault(
         "what every node refuses is tried again all the time",
-        ("if view is None or self.now < state.trial.next_at:", "if view is None:"),
-        only=("slow", "sick"),
+        (
+            "try_again@yaim.core",
+            "if view is None or turn.now < refusals.trial.next_at:",
+            "if view is None:",
+        ),
+        only=(
+            "slow",
+            "sick",
+        ),
         seed=1,
     ),
-    _in(
-        STEP,
+    _fault(
         "what is on trial is advertised as if it were held",
         (
-            "tried = on_trial(state.refused, state.too_many, unheld)\n",
-            "tried = on_trial(state.refused, state.too_many, unheld)\n        self._refuse_no_more(tried)\n",
+            "Refusals.trying_again@yaim.core",
+            "tried = on_trial(self.refused, self.too_many, unplaced - marked)\n",
+            "tried = on_trial(self.refused, self.too_many, unplaced - marked)\n        found = self.without(tried)\n",
         ),
-        only=("slow", "sick"),
+        only=(
+            "slow",
+            "sick",
+        ),
         seed=7,
     ),
-    _in(
-        STEP,
+    _fault(
         "a limit that was found is forgotten",
-        ("            if not too_many and not state.refused and 2", "            if 2"),
-        only=("slow", "sick"),
+        ("Refusals.with_limit@yaim.core", "if not too_many and not found.refused and 2", "if 2"),
+        only=(
+            "slow",
+            "sick",
+        ),
         seed=16,
     ),
-    _in(
-        STEP,
+    _fault(
         "that it takes nothing a node does not say",
-        ("desired = replace(desired, takes=takes or not desired.is_healthy)", "pass"),
-        only=("slow", "watch cut"),
+        (
+            "_whole@yaim.core",
+            "return replace(whole, takes=takes or not whole.is_healthy)",
+            "return whole",
+        ),
+        only=(
+            "slow",
+            "watch cut",
+        ),
         seed=24,
     ),
-    _in(
-        PLACEMENT,
+    _fault(
         "a node that says that it takes nothing is placed like any other",
-        ("        able &= taking if holder is None else taking | 1 << holder\n", ""),
-        only=("slow", "watch cut"),
+        (
+            "_place@yaim.core",
+            "        able &= taking if holder is None else taking | 1 << holder\n",
+            "",
+        ),
+        only=(
+            "slow",
+            "watch cut",
+        ),
         seed=24,
     ),
-    _in(
-        STEP,
+    _fault(
         "a mark without a lease is nobody's at once",
         (
-            "until = Boottime(all_over_at(self.now, self._ttl_s()) + 2 * READ_EVERY_S)",
-            "until = self.now",
+            "Takeover.noting_strays@yaim.core",
+            "until = Boottime(all_over_at(now, ttl_s) + 2 * READ_EVERY_S)",
+            "until = now",
         ),
-        only=("stray mark", "watch cut", "coordinator frozen", "slow"),
+        only=(
+            "stray mark",
+            "watch cut",
+            "coordinator frozen",
+            "slow",
+        ),
+        seed=2,
     ),
-    _in(
-        STEP,
+    _fault(
         "a mark without a lease is nobody's before every node has read",
-        ("self._ttl_s()) + 2 * READ_EVERY_S)", "self._ttl_s()))"),
-        only=("slow",),
-    ),
-    _in(
-        STEP,
-        "a mark that was put over another one is deleted after a wait",
-        ("            if not mark.is_over_another:\n", "            if True:\n"),
-        only=("slow",),
-        seed=5,
-    ),
-    _in(
-        MODEL_ETCD,
-        "a mark that was put over another one counts if it has a lease",
-        ("if is_over_another or not lease:", "if not lease:"),
-        only=("slow",),
-        seed=5,
-    ),
-    _in(
-        STEP,
-        "a mark without a lease counts for ever",
         (
-            "and self.now >= until\n            and self.state",
-            "and False\n            and self.state",
+            "Takeover.noting_strays@yaim.core",
+            "all_over_at(now, ttl_s) + 2 * READ_EVERY_S",
+            "all_over_at(now, ttl_s)",
         ),
-        only=("stray mark",),
+        only=("slow",),
+        seed=2,
     ),
-    _in(
-        PLACEMENT,
+    _fault(
+        "a mark that was put over another one is deleted after a wait",
+        ("Takeover.noting_strays@yaim.core", "if not mark.is_over_another:", "if True:"),
+        only=("slow",),
+        seed=5,
+    ),
+    _fault(
+        "a mark that was put over another one counts if it has a lease",
+        ("ModelEtcd.put_mark@tests.sim", "if is_over_another or not lease:", "if not lease:"),
+        only=("slow",),
+        seed=5,
+    ),
+    _fault(
+        "a mark without a lease counts for ever",
+        ("_release@yaim.core", "and facts.now >= until", "and False"),
+        only=("stray mark",),
+        seed=2,
+    ),
+    _fault(
         "what is advertised without a lease is given addresses",
-        ("if not view.stray_nodes or version_of(view.nodes) >= 3:", "if not view.stray_nodes:"),
+        (
+            "counted@yaim.core",
+            "if not view.stray_nodes or version_of(view.nodes) >= 3:",
+            "if not view.stray_nodes:",
+        ),
         only=("stray node",),
         seed=1,
     ),
-    _in(
-        STEP,
+    _fault(
         "whoever copies a node's advertisement makes it drop its lease",
         (
-            "return is_first and not self._my_marks() and node.lease != self.state.not_adopted",
-            "return node.lease != self.state.not_adopted",
+            "Facts.may_adopt@yaim.core",
+            "return is_first and not self.my_marks() and node.lease",
+            "return node.lease",
         ),
         only=("slow",),
         seed=7,
     ),
-    _in(
-        STEP,
+    _fault(
         "a lease of any TTL is adopted",
-        ("event.lease == self.state.adopting and event.ttl_s > longest_s:", "False:"),
-        only=("node copied", "coordinator killed"),
+        (
+            "LeaseState.after_kept@yaim.core",
+            "event.lease == self.adopting and event.ttl_s > longest_s:",
+            "False:",
+        ),
+        only=(
+            "node copied",
+            "coordinator killed",
+        ),
         seed=11,
     ),
-    _in(
-        STEP,
+    _fault(
         "what stands under our name without a lease is never written over",
-        ("            return stray.revision\n", "            return ABSENT_KEY\n"),
+        ("Facts.replaced@yaim.core", "return stray.revision", "return ABSENT_KEY"),
         only=("stray node",),
     ),
-    _in(
-        STEP,
+    _fault(
         "what looks like another host's is never written over",
-        ("return is_ours and state.overwrites < OVERWRITES_AT_MOST", "return False"),
+        (
+            "Advertised.keeps_name_under@yaim.core",
+            "return self.known_under == lease and self.overwrites < OVERWRITES_AT_MOST",
+            "return False",
+        ),
         only=("slow",),
         seed=19,
     ),
-    _in(
-        STEP,
+    _fault(
         "a clock that was set forward brings no deadline nearer",
-        ("deadline=Boottime(lease.deadline - by_s)", "deadline=lease.deadline"),
-        only=("VM paused", "cut off"),
+        (
+            "LeaseState.after_clock_jump@yaim.core",
+            "deadline=Boottime(lease.deadline - by_s)",
+            "deadline=lease.deadline",
+        ),
+        only=(
+            "VM paused",
+            "cut off",
+        ),
         seed=120,
     ),
-    _in(
-        MODEL_HELPER,
+    _fault(
         "the helper adds whatever the deadline",
+        ("ModelHelper._add@tests.sim", "elif not is_on_time:", "elif None:"),
         (
-            "elif not is_on_time:",
-            "elif None:",
-        ),
-        (
+            "ModelHelper._set_lifetime@tests.sim",
             "lifetime = lifetime_s(holding.deadline - now, holding.life_s)",
             "lifetime = max(1, lifetime_s(holding.deadline - now, holding.life_s))",
         ),
-        only=("both frozen", "cut off", "coordinator frozen", "helper frozen"),
+        only=(
+            "both frozen",
+            "cut off",
+            "coordinator frozen",
+            "helper frozen",
+        ),
         seed=71,
     ),
-    _in(
-        MODEL_HELPER,
+    _fault(
         "what no record tells of counts as absent",
         (
+            "ModelHelper._remove@tests.sim",
             'return self._failed(remove, "it may be what an earlier life has left")',
             "return AddressRemoved(remove.request, address)",
         ),
-        only=("record purged", "sick", "entry changed", "coordinator killed"),
+        only=(
+            "record purged",
+            "sick",
+            "entry changed",
+            "coordinator killed",
+        ),
         seed=2,
     ),
-    _in(
-        ADDRESSES,
+    _fault(
         "a lifetime is rounded up",
-        ("return max(0, floor(", "return max(0, 1 + floor("),
+        ("lifetime_s@yaim_helper", "return max(0, floor(", "return max(0, 1 + floor("),
         seed=15,
     ),
-    _in(
-        ADDRESSES,
+    _fault(
         "the kernel is thought to be punctual",
-        ("return min(max(0.4 * life_s, 1.4), 2.5)", "return 0.4"),
+        ("lateness_s@yaim_helper", "return min(max(0.4 * life_s, 1.4), 2.5)", "return 0.4"),
         seed=15,
     ),
-    _in(
-        MODEL_HELPER,
+    _fault(
         "an add that has failed for want of the disk is done when that is back",
         (
+            "ModelHelper._do@tests.sim",
             "asked.event = self._failed(action, DISK_HANGS.reason)",
             "asked.event = self._failed(action, DISK_HANGS.reason)\n            self._host.late = [*getattr(self._host, 'late', []), (-1, action)]",
         ),
         (
+            "ModelHelper.disk_answers@tests.sim",
             "self._stuck_at = None\n        for each in self.asked:",
             "self._stuck_at = None\n        self.inbox.extend(getattr(self._host, 'late', []))\n        self._host.late = []\n        for each in self.asked:",
         ),
-        only=("disk hangs", "sick", "flapping"),
+        only=(
+            "disk hangs",
+            "sick",
+            "flapping",
+        ),
         seed=80,
     ),
-    _in(
-        ASKED,
+    _fault(
         "an add is done though the removal of its address has overtaken it",
-        ("each.reply = OVERTAKEN", "pass"),
-        only=("disk hangs", "sick", "flapping"),
+        ("overtaken@yaim_helper", "each.reply = OVERTAKEN", "pass"),
+        only=(
+            "disk hangs",
+            "sick",
+            "flapping",
+        ),
         seed=139,
     ),
 )
-
-
-class _Mutating(MetaPathFinder):
-    """Finds one module, with other source text."""
-
-    def __init__(self, mutation: Mutation) -> None:
-        self._mutation = mutation
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,
-    ) -> ModuleSpec | None:
-        if fullname != self._mutation.module:
-            return None
-        spec = PathFinder.find_spec(fullname, path)
-        if spec is None or spec.origin is None:
-            raise ImportError(fullname)
-        spec.loader = _Loader(self._mutation, spec.origin)
-        return spec
-
-
-class _Loader(SourceFileLoader):
-    def __init__(self, mutation: Mutation, path: str) -> None:
-        super().__init__(mutation.module, path)
-        self._mutation = mutation
-
-    def get_code(self, fullname: str) -> object:  # type: ignore[override]
-        """Without the cache of compiled files."""
-        text = self.get_source(fullname) or ""
-        for before, after in self._mutation.changes:
-            if text.count(before) != 1:
-                raise ValueError(
-                    f"{self._mutation.name}: {text.count(before)} times in {fullname}: {before}"
-                )
-            text = text.replace(before, after)
-        return compile(text, self.get_filename(fullname), "exec")
-
-
-@contextmanager
-def mutated(mutation: Mutation) -> Iterator[ModuleType]:
-    """tests.sim.run, with everything that it stands on imported anew."""
-    before = {name: module for name, module in sys.modules.items() if name.startswith(_ANEW)}
-    for name in before:
-        del sys.modules[name]
-    finder = _Mutating(mutation)
-    sys.meta_path.insert(0, finder)
-    try:
-        yield importlib.import_module("tests.sim.run")
-    finally:
-        sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if name.startswith(_ANEW)]:
-            del sys.modules[name]
-        sys.modules.update(before)
-        for name, module in before.items():
-            parent, _, child = name.rpartition(".")
-            if parent in sys.modules:
-                setattr(sys.modules[parent], child, module)
-
-
-def catch(mutation: Mutation, max_seeds: int, *, is_searched: bool = False) -> Caught:
-    """Play seeds until an invariant breaks: the known one, and then, or if it `is_searched` at
-    once, from 0 on."""
-    with mutated(mutation) as run, run.quickly():
-        known = () if is_searched else (mutation.seed,)
-        for count, seed in enumerate((*known, *range(max_seeds)), 1):
-            broken = run.play(run.draw(seed, mutation.only)).broken
-            if broken is not None:
-                return Caught(mutation.name, seed, count, broken.invariant)
-    return Caught(mutation.name, max_seeds, max_seeds, None)

@@ -10,7 +10,7 @@ from traceback import format_exc
 from typing import TypeAlias
 
 import yaim.core.placement
-import yaim.core.step
+import yaim.core.upkeep
 from tests.sim.check import (
     COVERED,
     CRASHED,
@@ -39,8 +39,10 @@ from tests.sim.timeline import address
 from tests.sim.world import World
 from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
 from yaim.core.placement import Placement
+from yaim.core.state.advertised import NAME_PATIENCE_S
+from yaim.core.state.cluster import READ_EVERY_S
 from yaim.core.state.state import State
-from yaim.core.step import NAME_PATIENCE_S, READ_EVERY_S, step
+from yaim.core.step import step
 
 Pool: TypeAlias = Mapping[Address, PoolEntry]
 Nodes: TypeAlias = Mapping[NodeName, Node]
@@ -496,7 +498,7 @@ def quickly() -> Iterator[None]:
     """Many schedules one after the other: the cores share what place() has answered to the very
     same mappings (it is pure, and all of them are told the same views), and what nobody uses any
     more is collected from time to time only."""
-    real, module = yaim.core.placement.place, vars(yaim.core.step)
+    real, module = yaim.core.placement.place, vars(yaim.core.upkeep)
     known: dict[tuple[int, int, int], tuple[object, Placement]] = {}
 
     def place(pool: Pool, nodes: Nodes, marks: Marks) -> Placement:

@@ -33,11 +33,10 @@ from tests.helper.network import INTERFACE, new_network, present
 from tests.helper.process import Helper, running
 from tests.sim.faults import Scenario
 from tests.sim.first import going_first
-from tests.sim.helper import HelperAction
 from tests.sim.host import Host
 from tests.sim.timeline import address
 from tests.sim.world import World
-from yaim.core.actions import AddAddress, RemoveAddress, RenewAddresses
+from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.events import (
     AddressesRenewed,
     AddressFailed,

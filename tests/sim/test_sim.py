@@ -10,7 +10,8 @@ import pytest
 from tests.sim.__main__ import play_many
 from tests.sim.check import Broken
 from tests.sim.faults import Scenario, draw
-from tests.sim.mutations import MUTATIONS, Mutation, catch, mutated
+from tests.sim.mutating import Mutation, catch, mutated
+from tests.sim.mutations import MUTATIONS
 from tests.sim.run import play, quickly
 from tests.sim.story import story
 from tests.sim.timeline import address

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
-from tests.sim.etcd import EtcdAction
 from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
+    EtcdAction,
     GrantLease,
     KeepLease,
     ReadCluster,

@@ -186,7 +186,7 @@ class Coordinator:
 
     def _why_not_on(self, interface: str) -> str:
         """Why addresses cannot be put on this interface; empty if they can."""
-        helper = self._state.helper
+        helper = self._state.host.helper
         if why_not := why_missing(interface):
             return why_not
         if helper is not None and shown_name(interface) not in helper.networks:

@@ -19,7 +19,8 @@ class StatusLine:
         self._line = ""
 
     def of(self, state: State) -> str:
-        made_from = (state.view, state.local, state.health, state.waits_s)
+        health = state.health
+        made_from = (state.cluster.view, state.addresses.known, health.judged, health.waits_s)
         if len(made_from) != len(self._made_from) or any(map(is_not, made_from, self._made_from)):
             self._made_from = made_from
             self._line = status_of(state)
@@ -28,24 +29,25 @@ class StatusLine:
 
 def title_of(state: State) -> str:
     """The title of the process, such as `yaim: coordinator db1 healthy 2/6`."""
-    pool = len(state.view.pool) if state.view is not None else 0
+    view = state.cluster.view
+    pool = len(view.pool) if view is not None else 0
     held = f"{len(state.held)}/{pool}"
     return f"yaim: coordinator {state.settings.node} {health_word(state)} {held}"
 
 
 def health_word(state: State) -> str:
     """A node that waits is healthy, too."""
-    if state.waits_s:
+    if state.health.waits_s:
         return "waiting"
-    if state.health is None:
+    if state.health.judged is None:
         return "starting"
-    return "healthy" if state.health.is_healthy else "unhealthy"
+    return "healthy" if state.health.judged.is_healthy else "unhealthy"
 
 
 def status_of(state: State) -> str:
     """How this node is, what it holds, and what the others hold. Names in it may come from etcd, so
     it may hold anything."""
-    node, view = state.settings.node, state.view
+    node, view = state.settings.node, state.cluster.view
     own = f"{node} {health_word(state)}, holds {_listed(state.held)}"
     if view is None:
         return f"{own}; etcd has not been read"

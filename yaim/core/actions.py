@@ -1,12 +1,20 @@
-"""What the core asks for. Each is an order to one adapter, to be carried out in the order given.
+"""What the core asks for. Each action is an order to one adapter.
 
-Whatever bears a `request` number is answered with exactly one event bearing the same number, also
-when it fails; lease requests and reads by exactly one of their events.
+The order in which the actions of one step are carried out:
+1. Those for the manager (HelperAction) first, all together and in the order given. Then a renewal
+   reaches the helper without waiting for etcd, and additions go out in one batch.
+2. All others in the order given. What has to wait for an address (the release of its mark) is asked
+   for only when the helper's answer is there, in a later step.
+3. End is always the last action of a step, and no step follows it.
+
+An action with a `request` number is answered with exactly one event of the same number, also when
+it fails; a lease request or a read is answered with exactly one of the events that it names.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from yaim.core.model import Address, Advertisement, Boottime, LeaseId, Mark, Revision
 
@@ -41,7 +49,8 @@ class RevokeLease:
 class AdvertiseNode:
     """Write the advertisement under the lease and delete `release`, all in one transaction.
 
-    Only if what is advertised under our name is the one of revision `replaces` (0: nothing is).
+    It is done only if the advertisement under our name has the revision `replaces` (0: there is
+    none).
     Every address of `release` must have been confirmed off the interface before.
     """
 
@@ -54,9 +63,9 @@ class AdvertiseNode:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawNode:
-    """Delete our advertisement and `release`, in one transaction, if it is still the one of
-    revision `advertised`. To others that looks like the end of our lease, so marks that they are to
-    claim at once are released before.
+    """Delete our advertisement and `release`, in one transaction, if the advertisement still has
+    the revision `advertised`. To other nodes that looks like the end of our lease, so marks that
+    they are to claim at once are released before.
 
     Every address of `release` must have been confirmed off the interface before.
     """
@@ -79,8 +88,8 @@ class ClaimMarks:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseMarks:
-    """Delete these marks, each if it is still the one that we made, if our advertisement still
-    stands. Those without a lease, which are nobody's, each if it is unchanged.
+    """Delete these marks, if our advertisement still stands: each of our own if it is still the one
+    that we made, and each without a lease, which is no node's, if it is unchanged.
 
     Every address must have been confirmed off the interface before.
     """
@@ -120,9 +129,9 @@ class RenewAddresses:
 
 @dataclass(frozen=True, slots=True)
 class LookForAddresses:
-    """Look which addresses are on this host's interfaces, when nothing that was to be put there is
-    under way in the kernel any more. Answered by AddressesSeen or LookFailed: not before the kernel
-    lets go of its routing lock, which may take long."""
+    """Look which addresses are on this host's interfaces, as soon as the kernel has finished all
+    changes that it was asked for before. Answered by AddressesSeen or LookFailed, but not before
+    the kernel lets go of its routing lock (RTNL), which may take long."""
 
 
 class Level(Enum):
@@ -163,6 +172,21 @@ HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
 """An order to the helper, which manages the addresses of this host."""
 LeaseAction: TypeAlias = GrantLease | KeepLease | RevokeLease
 Write: TypeAlias = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
+"""A transaction in etcd. One at most is under way."""
 EtcdAction: TypeAlias = LeaseAction | ReadCluster | Write
 
 Action: TypeAlias = HelperAction | EtcdAction | LookForAddresses | Report | End
+
+Tell: TypeAlias = Callable[[Level, str], None]
+"""Adds a line for the log to the actions of the step that is under way."""
+
+
+def to_release(write: Write) -> tuple[Mark, ...]:
+    """Returns the marks that a write deletes."""
+    match write:
+        case ReleaseMarks(marks=marks) | AdvertiseNode(release=marks) | WithdrawNode(release=marks):
+            return marks
+        case ClaimMarks():
+            return ()
+        case _:
+            assert_never(write)

@@ -1,7 +1,8 @@
 """What the helper tells of its allowlist, so far as prefix lengths go (helper/PROTOCOL.md, hello).
 
-The helper refuses what it does not allow. Known beforehand, it is told as soon as a netmask or the
-allowlist is changed, and not when the node is to take over an address.
+The helper refuses what it does not allow. Because the rules are known beforehand, this is reported
+as soon as a netmask or the allowlist is changed, and not only when the node has to take over an
+address.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from yaim.core.model import Address, Network, Place, address_order
 
 SHOWN = 3
-"""Addresses, for people."""
+"""How many addresses are named in a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Rule:
         )
 
     def has_length(self, place: Place, address: Address) -> bool:
-        """Up to 32 they are meant for IPv4 alone."""
+        """Whether the rule allows this length. Lengths up to 32 are meant for IPv4 alone."""
         is_for_ipv4 = place.prefix_length <= 32
         return place.prefix_length in self.prefix_lengths and is_for_ipv4 is (address.version == 4)
 
@@ -33,8 +34,8 @@ class Rule:
 def forbidden(
     addresses: Iterable[Address], place_of: Callable[[Address], Place], rules: tuple[Rule, ...]
 ) -> Mapping[Address, Place]:
-    """Those that may be on their interface, but not with the prefix length that they are to have
-    there, and where that is."""
+    """Returns the addresses that are allowed on their interface, but not with the prefix length
+    that they are to have there, and the place of each."""
     found = {}
     for address in addresses:
         place = place_of(address)
@@ -45,7 +46,7 @@ def forbidden(
 
 
 def complaint(places: Mapping[Address, Place]) -> str:
-    """For the log."""
+    """Returns the line for the log."""
     addresses = sorted(places, key=address_order)
     shown = ", ".join(f"{each} on {places[each]}" for each in addresses[:SHOWN])
     more = f" and {len(addresses) - SHOWN} more" if len(addresses) > SHOWN else ""

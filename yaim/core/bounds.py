@@ -1,18 +1,18 @@
-"""How much a node tells of itself at most, and how much of that is read of others.
+"""How much a node tells the others at most, and how much is read of what others tell.
 
 What is written is within these bounds, and so never longer than a value that is read
-(MAX_VALUE_BYTES in yaim/dcs/etcd/keys.py): the node and all others compare and place the same. Of
-what is too much the lowest is told, whatever happened when.
+(MAX_VALUE_BYTES in yaim/dcs/etcd/keys.py): the node and all others compare and place the same. If
+there is too much, the lowest addresses are told, whatever happened when.
 
-What is cut makes no second holder: whoever claims an address has to find it unmarked. Of `refused`
-the others take what is cut for something that the node could hold, and may leave it to the node:
-then nobody holds it. Of `networks` they take it for something that it cannot hold. Of `present`
-they do not know what is cut, and may take it: so there is room for twice the addresses that are
-supported, and what else a node says of its host (MOST in elsewhere.py).
+What is cut makes no second holder: a node that claims an address has to find it unmarked. If
+`refused` is cut, the others think that the node could hold the rest, and may leave it to the node:
+then nobody holds it. If `networks` is cut, they think that the node cannot hold what is in the
+rest. If `present` is cut, they do not know of the rest and may take it: so there is room for twice
+the addresses that are supported, and for what else a node says of its host (MOST in elsewhere.py).
 
-What is longer was written by an older version, or by no node. Where it is read it is cut, too, and
-not refused as a whole: older nodes go on with all of it, and the less is different the more alike
-are their placement and ours. Where they differ each may leave an address to the other.
+A longer value was written by an older version, or by no node. It is cut where it is read, too, and
+not refused as a whole: older nodes go on with all of it, and the less differs, the more alike are
+their placement and ours. Where they differ, each may leave an address to the other.
 """
 
 from collections.abc import Mapping
@@ -22,20 +22,20 @@ from functools import lru_cache
 from yaim.core.model import Advertisement, Network, address_order, frozen_mapping
 
 MOST_ADDRESSES = 4096
-"""That a node refuses; and the same of those that are on its host for another reason."""
+"""How many refused addresses a node tells, and how many that something else has put on its host."""
 MOST_NETWORKS = 1000
-"""In all."""
+"""How many networks a node tells, all interfaces together."""
 MOST_INTERFACES = 256
 MOST_REASON, MOST_VERSION, MOST_SESSION, MOST_INTERFACE = 1000, 100, 200, 127
-"""Characters."""
+"""How many characters are told."""
 MOST_WHERE, MOST_NAME = 100, 127
-"""Bytes, as JSON: of where an address is, and of an interface's name."""
+"""How many bytes, as JSON, the place of an address and the name of an interface may have."""
 SOMEWHERE = "in several places"
 
 
 @lru_cache(maxsize=4096)
 def is_short(text: str, most: int) -> bool:
-    """Whether it has no more bytes than this as JSON, where a character may take twelve."""
+    """Whether the text has no more bytes than this as JSON, where a character may take twelve."""
     return most >= sum(
         1 if " " <= each <= "~" and each not in '"\\' else 12 if each > "\uffff" else 6
         for each in text
@@ -43,12 +43,12 @@ def is_short(text: str, most: int) -> bool:
 
 
 def where_in_short(where: str) -> str:
-    """Of an address that is on a host for another reason."""
+    """Returns the place of an address that something other than yaim has put on a host."""
     return where if is_short(where, MOST_WHERE) else SOMEWHERE
 
 
 def bounded(told: Advertisement) -> Advertisement:
-    """As it is written."""
+    """Returns the advertisement as it is written."""
     networks = _bounded_networks(told.networks, told.interface)
     refused, present = told.refused, told.present
     if len(refused) > MOST_ADDRESSES:
@@ -71,7 +71,7 @@ def bounded(told: Advertisement) -> Advertisement:
 
 
 def cut(told: Advertisement) -> Mapping[str, str]:
-    """What of this others are not told, and how much: for this node's log."""
+    """Returns the lines for this node's log about what others are not told."""
     networks = sum(map(len, told.networks.values()))
     left = sum(map(len, _bounded_networks(told.networks, told.interface).values()))
     complaints = {}
@@ -97,7 +97,7 @@ def cut(told: Advertisement) -> Mapping[str, str]:
 def _bounded_networks(
     networks: Mapping[str, tuple[Network, ...]], interface: str
 ) -> Mapping[str, tuple[Network, ...]]:
-    """Of the node's own interface first."""
+    """Returns those that are told: the networks of the node's own interface first."""
     is_within = len(networks) <= MOST_INTERFACES and all(is_short(n, MOST_NAME) for n in networks)
     if is_within and sum(map(len, networks.values())) <= MOST_NETWORKS:
         return networks
@@ -113,7 +113,7 @@ def _bounded_networks(
 def _bounded_names(
     names: frozenset[str], networks: Mapping[str, tuple[Network, ...]]
 ) -> frozenset[str]:
-    """Of interfaces, those first on which something is allowed."""
+    """Returns those that are told: interfaces first on which something is allowed."""
     short = [name for name in names if is_short(name, MOST_NAME)]
     if len(short) == len(names) <= MOST_INTERFACES:
         return names

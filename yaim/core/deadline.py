@@ -11,14 +11,14 @@ HELPER_GRACE_S after the deadline that went with it, whatever happens to either 
 from yaim.core.model import Boottime
 
 HELPER_GRACE_S = 0.2
-"""By how much an address may outlive its deadline."""
+"""How long an address may outlive its deadline."""
 
 MARGIN_S = HELPER_GRACE_S + 0.05
 CLOCK_DRIFT = 0.001
 """How much faster etcd's clock may run than ours, as a share of the TTL (NTP slews 500 ppm)."""
 
 MIN_TTL_S = 3
-"""With less, the kernel's own removal of an address could come after the lease's end."""
+"""With a shorter TTL the kernel's own removal of an address could come after the lease's end."""
 
 MAX_TTL_S = 3600
 """No configuration asks for more, and the helper takes no deadline that is further away."""
@@ -36,11 +36,11 @@ address is off the interface 1.3 s after the last keepalive (helper/PROTOCOL.md)
 
 
 def deadline_of(sent_at: Boottime, granted_ttl_s: int) -> Boottime:
-    """The deadline for a keepalive (or grant) sent at `sent_at` and answered with this TTL."""
+    """Returns the deadline for a keepalive (or grant) sent at `sent_at`, answered with this TTL."""
     return Boottime(sent_at + granted_ttl_s * (1 - CLOCK_DRIFT) - MARGIN_S)
 
 
 def all_over_at(learnt_at: Boottime, granted_ttl_s: int) -> Boottime:
-    """When all that stood under leases of this TTL is off every interface, if etcd has lost them
-    by `learnt_at`: it has answered no keepalive sent later."""
+    """Returns when all addresses under leases of this TTL are off every interface, if etcd has lost
+    the leases by `learnt_at`: it has answered no keepalive that was sent later."""
     return Boottime(learnt_at + granted_ttl_s * (1 + CLOCK_DRIFT) + HELPER_GRACE_S)

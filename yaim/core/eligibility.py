@@ -1,9 +1,9 @@
 """Which nodes can hold each address, for all addresses of a pool at once.
 
-Node.can_hold says the same of one node and one address (tests/core/test_eligibility.py holds them
-against each other). Asked for 1000 addresses and 50 nodes it alone would take longer than a lease
-lives. Here nodes are the bits of a number, in the order given, and what is alike is looked at once:
-networks that many nodes allow, nodes that many entries exclude.
+Node.can_hold says the same of one node and one address (tests/core/test_eligibility.py compares the
+two). For 1000 addresses and 50 nodes it would take longer than a lease lives. Here nodes are the
+bits of a number, in the order given, and what many have in common is looked at once: networks that
+many nodes allow, nodes that many entries exclude.
 """
 
 from bisect import bisect_right
@@ -18,10 +18,10 @@ Nodes = int
 
 @dataclass(frozen=True, slots=True)
 class _Ranges:
-    """Which nodes allow an address by their networks: within a range of numbers the same."""
+    """Which nodes allow an address by their networks: the same within each range of numbers."""
 
     starts: list[int]
-    """Of all ranges but the first, which begins at 0."""
+    """The starts of all ranges but the first, which begins at 0."""
     allowing: list[Nodes]
 
 
@@ -37,7 +37,7 @@ class Eligibility:
         self._named: dict[frozenset[NodeName], Nodes] = {frozenset(): 0}
 
     def able(self, entry: PoolEntry) -> Nodes:
-        """Who can hold it."""
+        """Returns the nodes that can hold the address."""
         if entry.fault:
             return 0
         address = entry.address
@@ -56,7 +56,7 @@ class Eligibility:
         return able
 
     def named(self, names: frozenset[NodeName]) -> Nodes:
-        """Those that have one of these names."""
+        """Returns the nodes that have one of these names."""
         known = self._named.get(names)
         if known is None:
             known = 0
@@ -71,7 +71,7 @@ class Eligibility:
         )
 
     def _ranges_on(self, interface: str | None, version: int) -> _Ranges:
-        """`interface`: of the entry; None: each node's own."""
+        """`interface`: the one of the entry; None: each node's own."""
         allowing: dict[Network, Nodes] = {}
         for node in self._nodes:
             told = node.advertisement
@@ -94,7 +94,7 @@ class Eligibility:
 
 
 def each_of(nodes: Nodes) -> Iterator[int]:
-    """The numbers of these nodes, ascending."""
+    """Yields the numbers of these nodes, ascending."""
     while nodes:
         lowest = nodes & -nodes
         yield lowest.bit_length() - 1
@@ -102,7 +102,7 @@ def each_of(nodes: Nodes) -> Iterator[int]:
 
 
 def joined(sets: Iterable[Nodes]) -> Nodes:
-    """All nodes that are in one of these sets."""
+    """Returns all nodes that are in one of these sets."""
     found = 0
     for nodes in sets:
         found |= nodes

@@ -1,26 +1,26 @@
-"""Addresses of the pool that are on some host for another reason than yaim.
+"""Addresses of the pool that something other than yaim has put on some host.
 
-Never two holds for them, too, as far as a node can know it. Each node hears from its kernel which
-addresses it has that cannot be its helper's, and says so in its advertisement (`present`), whether
-it is healthy or not. From then on, for as long as that advertisement lives:
+The rule "never two" holds for them, too, as far as a node can know it. Each node hears from its
+kernel which of its addresses cannot be its helper's, and says so in its advertisement (`present`),
+whether it is healthy or not. From then on, for as long as that advertisement lives:
 
 - nobody claims such an address (placement.py), and what is claimed and not yet added is given back;
-- who holds it by yaim keeps it: the duplicate is there already, and giving up the address that
-  clients use would not mend it;
+- the node that holds it by yaim keeps it: the duplicate is there already, and giving up the address
+  that clients use would not mend it;
 - the node that has it itself says so before it gives back a mark that its helper would not use, in
   this order, so that nobody takes the address in between.
 
-When it goes, `present` is withdrawn, and all is as before. Between its coming and the news of it at
-the others another node may claim it: some milliseconds, and as long as etcd does not answer.
+When the address goes, `present` is withdrawn, and all is as before. After it has come, another node
+may claim it until it has heard of it: some milliseconds, or as long as etcd does not answer.
 
-A node that is restarted knows less: of an address that looks like the helper's by now only its
-earlier life knew that it is not, by what it was before, or from the helper's refusal. So what its
-earlier advertisement said stays said until the address goes; until the kernel has told what is
-there, all of it does.
+A node that was restarted knows less. An address may look like the helper's by now, and only the
+earlier life knew that it is not: by what the address was before, or from the helper's refusal. So
+the node repeats what its earlier advertisement said until the address goes; until the kernel has
+told its addresses, the node repeats all of it.
 
-A node says it of what is in the pool, and of what its helper would be allowed to add: an address
-that joins the pool later is known by then. Of the latter no more than MOST, so that a host with
-thousands of addresses does not fill etcd with them.
+A node names the addresses of the pool, and those that its helper would be allowed to add: if one of
+these joins the pool later, it is known by then. It names MOST of the latter at most, so that a host
+with thousands of addresses does not fill etcd with them.
 """
 
 from collections.abc import Mapping
@@ -44,15 +44,15 @@ NOTHING: Mapping[Address, str] = frozen_mapping({})
 
 
 def where(places: tuple[Place, ...]) -> str:
-    """As in `eth0, /24`."""
+    """Returns the places in the form `eth0, /24`."""
     return where_in_short(_AND.join(str(place) for place in places))
 
 
 def still_there(
     before: Mapping[Address, str], others: Mapping[Address, tuple[Place, ...]]
 ) -> dict[Address, str]:
-    """Of what an earlier life of this node said that it has, what may be that yet. `others`: what
-    is on this host and looks like the helper's."""
+    """Returns what may still be true of what an earlier life of this node said that it has.
+    `others`: the addresses on this host that look like the helper's."""
     return {
         address: said
         for address, said in before.items()
@@ -72,9 +72,9 @@ def to_advertise(
     pool: frozenset[Address],
     networks: Mapping[str, tuple[Network, ...]],
 ) -> Mapping[Address, str]:
-    """What a node says it has. `foreign`: what its helper says is there, and is not the helper's
-    for us, though it looks like that: another cluster's on the same host, say. `before`: what an
-    earlier life of it said, and has not gone since."""
+    """Returns what a node says it has. `foreign`: the addresses that its helper says are there, and
+    are not the helper's for us, although they look like that: another cluster's on the same host,
+    for example. `before`: what an earlier life of the node said, and has not gone since."""
     if not own and not before and not foreign:
         return NOTHING
     said = {address: where(places) for address, places in own.items() if address in pool}
@@ -99,8 +99,8 @@ def complaints(
     mine: Mapping[Address, str],
     held: frozenset[Address],
 ) -> dict[Address, str]:
-    """For this node's log: what it has, and what it holds and others have. `present`: of the view's
-    nodes. `held`: by yaim."""
+    """Returns what to report in this node's log: what it has, and what it holds and others have.
+    `present`: what the view's nodes have. `held`: what this node holds by yaim."""
     told = {}
     for address in view.pool.keys() & mine.keys():
         if address in held:

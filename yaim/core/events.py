@@ -1,4 +1,4 @@
-"""What the core is told. Each names something that has happened.
+"""What the core is told. Each event names something that has happened.
 
 A `request` number is that of the action which is being answered; the core ignores answers to
 requests that it has given up on.
@@ -62,9 +62,9 @@ class LeaseKept:
 
     lease: LeaseId
     ttl_s: int
-    """As granted; etcd may grant more than was asked."""
+    """The TTL that was granted; etcd may grant more than was asked."""
     sent_at: Boottime
-    """Just before the request was sent."""
+    """The instant just before the request was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ class NodeAdvertised:
 
 @dataclass(frozen=True, slots=True)
 class NodeNotAdvertised:
-    """Somebody else's advertisement stands under our name, or ours was changed; perhaps when some
-    of the marks that were to be released were so already."""
+    """The advertisement was not written: somebody else's stands under our name, or ours was
+    changed. Some of the marks that were to be released may have been released already."""
 
     request: int
 
@@ -122,8 +122,8 @@ class MarksClaimed:
 
 @dataclass(frozen=True, slots=True)
 class MarksReleased:
-    """Of the marks that were to be released, those of these addresses were ours and are deleted;
-    others may be as they were, or not there any more."""
+    """The marks of these addresses were ours and are deleted. The others that were to be released
+    may be as they were, or not there any more."""
 
     request: int
     addresses: frozenset[Address]
@@ -137,8 +137,8 @@ class WriteFailed:
     request: int
     reason: str
     is_full: bool = False
-    """etcd has no space left (NOSPACE). It may have been done all the same, but not later than
-    now: the next read tells."""
+    """etcd has no space left (NOSPACE). The write may have been done all the same, but not later
+    than now: the next read tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +156,14 @@ class HelperReady:
 
     session: str
     networks: tuple[tuple[str, tuple[Network, ...]], ...]
-    """Interface and the networks allowed there."""
+    """Each interface with the networks that are allowed there."""
     addresses: tuple[AddressOnInterface, ...]
     left_over: frozenset[Address] = frozenset()
-    """What an earlier life of the helper has left on our interfaces."""
+    """The addresses that an earlier life of the helper has left on our interfaces."""
     places: Mapping[Address, Place] = field(default_factory=lambda: frozen_mapping({}))
-    """Where all of these are."""
+    """The place of each of these addresses."""
     rules: tuple[Rule, ...] = ()
-    """Of its allowlist; none: it does not tell them."""
+    """The rules of its allowlist; empty: it does not tell them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +219,13 @@ class AddressGone:
 
     address: Address
     place: Place | None = None
-    """Which it has left; None: not known."""
+    """The place that it has left; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressesSeen:
-    """As LookForAddresses asked: all on this host that look like the helper's. Nothing that was
-    asked of the kernel before can put another there."""
+    """The answer to LookForAddresses: all addresses on this host that look like the helper's.
+    Nothing that was asked of the kernel before can put another one there."""
 
     present: frozenset[Address]
 
@@ -239,25 +239,25 @@ class LookFailed:
 
 @dataclass(frozen=True, slots=True)
 class LinksObserved:
-    """Which interfaces of this host are up and have a carrier; told at the start and after each
-    change."""
+    """The interfaces of this host that are up and have a carrier. This is told at the start and
+    after each change."""
 
     up: frozenset[str]
     down: frozenset[str] | None = None
-    """Those that are there, and not up; None: not told."""
+    """The interfaces that exist and are not up; None: not told."""
     altnames: Mapping[str, str] = field(default_factory=lambda: frozen_mapping({}))
-    """Further names to the name."""
+    """Further names of interfaces, each with the name that the kernel shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressesObserved:
-    """What is on this host's interfaces and cannot be the helper's, which gives every address a
-    finite lifetime and no preferred one; told at the start, after LinksObserved, and after each
-    change."""
+    """The addresses on this host's interfaces that cannot be the helper's, which gives every
+    address a finite lifetime and no preferred one. This is told at the start, after LinksObserved,
+    and after each change."""
 
     own: Mapping[Address, tuple[Place, ...]]
     others: Mapping[Address, tuple[Place, ...]] = field(default_factory=lambda: frozen_mapping({}))
-    """What looks like the helper's, as of then: a change of these alone is not told."""
+    """The addresses that looked like the helper's then: a change of these alone is not told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
-"""The names of this host's interfaces, and what is told of them to other nodes.
+"""The names of this host's interfaces, and what other nodes are told about them.
 
 An interface can have further names (ip link property add altname). yaim.yml and pool entries may
-use them; the helper's allowlist and the kernel's own messages have the one name that it is shown
-by. So the core resolves the one to the other, anew with each change that the kernel tells. To other
-nodes a node says of each further name what it says of the interface: they look up what an entry
-names, and older ones need not know what a further name is.
+use them; the helper's allowlist and the kernel's own messages have the one name that the kernel
+shows. So the core resolves the one to the other, anew after each change that the kernel tells. A
+node tells the others the same for each further name as for the interface itself: they look up what
+an entry names, and older ones need not know what a further name is.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from yaim.core.model import Network, frozen_mapping
 def networks_by_all_names(
     networks: Mapping[str, tuple[Network, ...]], altnames: Mapping[str, str]
 ) -> Mapping[str, tuple[Network, ...]]:
-    """`networks`: as the helper allows them. What it allows by a further name it does not allow."""
+    """`networks`: those that the helper allows. Networks under a further name are not in force."""
     if not altnames:
         return networks
     told = {name: each for name, each in networks.items() if name not in altnames}

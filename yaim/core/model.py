@@ -23,6 +23,9 @@ Revision = NewType("Revision", int)
 Boottime = NewType("Boottime", float)
 """Seconds of CLOCK_BOOTTIME on this host; comparable with no other host's."""
 
+NEVER = Boottime(0.0)
+"""An instant before all others: the time of what has never happened, or waits for nothing."""
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -56,8 +59,8 @@ class PoolEntry:
     prefer: frozenset[NodeName] = frozenset()
     """Nodes to favour when the address needs a holder and several nodes hold equally few."""
     fault: str = ""
-    """Why its options cannot be understood. What they say is not known then: who holds the address
-    keeps it as it is, and nobody else is given it."""
+    """Why its options cannot be understood. What they say is not known then: the holder of the
+    address keeps it as it is, and nobody else is given it."""
     schema: int = 1
     """The lowest version of the schema (yaim/dcs/etcd/keys.py) that a node must know to understand
     this entry."""
@@ -73,7 +76,7 @@ class WrongEntry:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where on a host an address is, or is to be."""
+    """The interface and prefix length with which an address is on a host, or is to be."""
 
     interface: str
     prefix_length: int
@@ -95,25 +98,25 @@ class Advertisement:
     refused: frozenset[Address]
     """Addresses that its helper lately would not add; others should take them."""
     session: str
-    """Which boot and network namespace the node's addresses live in; given by its helper."""
+    """The boot and network namespace that the node's addresses live in; given by its helper."""
     version: str
     down: frozenset[str] = frozenset()
     """Interfaces that are down, have no carrier, or are not there."""
     missing: frozenset[str] = frozenset()
-    """Those of them that are not there."""
+    """The interfaces among them that do not exist."""
     waits_s: float = 0.0
-    """How long it waits, since it has become healthy again, before it takes what others can hold,
-    because it becomes unhealthy again and again; 0: it does not wait."""
+    """How long the node waits after its last recovery before it takes what others can hold, because
+    it becomes unhealthy again and again; 0: it does not wait."""
     present: Mapping[Address, str] = field(default_factory=lambda: frozen_mapping({}))
-    """What is on this host for another reason than yaim, and where: nobody is to take it. The
-    holder keeps it."""
+    """The addresses that something other than yaim has put on this host, and where: nobody is to
+    take them. A holder keeps them."""
     placement: int = 1
     """The highest version of the placement (yaim/core/placement.py) that it can compute."""
     schema: int = 1
     """The highest version of the schema (yaim/dcs/etcd/keys.py) that it knows."""
     takes: bool = True
-    """Whether it takes anything now. If not, it keeps what it holds: a check that was added has not
-    answered yet, or its helper is being started anew."""
+    """Whether the node takes anything now. If not, it keeps what it holds: a check that was added
+    has not answered yet, or its helper is being started anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Node:
     advertisement: Advertisement
     lease: LeaseId
     revision: Revision
-    """Of the last change (etcd's mod_revision)."""
+    """The revision of its last change (etcd's mod_revision)."""
 
     @property
     def is_waiting(self) -> bool:
@@ -135,20 +138,20 @@ class Node:
         return self.why_not(entry) is None
 
     def can_take(self, entry: PoolEntry) -> bool:
-        """Whether it may be given the address now, which it does not hold."""
+        """Whether this node may be given the address now, which it does not hold."""
         return self.advertisement.takes and self.can_hold(entry)
 
     def can_keep(self, entry: PoolEntry) -> bool:
-        """Whether this node may go on holding what no node may be given, because of a mistake in
-        the entry, in yaim.yml or in helper.yml, say. Whether it is of use where it is (a link that
-        is down), only the node itself can tell: then it releases the mark. What it refuses it does
-        not hold, or only tries to."""
+        """Whether this node may go on holding an address that no node may be given, for example
+        because of a mistake in the entry, in yaim.yml or in helper.yml. Only the node itself can
+        tell whether the address is of use where it is (a link may be down): if not, it releases the
+        mark. A node does not hold what it refuses, or only tries to."""
         told = self.advertisement
         is_refused = entry.address in told.refused
         return told.is_healthy and self.name not in entry.exclude and not is_refused
 
     def why_not(self, entry: PoolEntry) -> str | None:
-        """Why this node may not have the address; None if it may."""
+        """Returns why this node may not have the address; None if it may."""
         advertisement = self.advertisement
         if not advertisement.is_healthy:
             return "unhealthy"
@@ -170,11 +173,12 @@ class Node:
 
 
 Presence: TypeAlias = Mapping[Address, tuple[tuple[NodeName, str], ...]]
-"""The live nodes, healthy or not, that have an address for another reason, and where."""
+"""Each address that something other than yaim has put on some host, with the live nodes, healthy or
+not, that have it, and where."""
 
 
 def presence(nodes: Mapping[NodeName, Node]) -> Presence:
-    """Of each address that some node has for another reason; nodes in the order of their names."""
+    """Returns the nodes for each such address, in the order of their names."""
     found: dict[Address, list[tuple[NodeName, str]]] = {}
     for name in sorted(name for name, node in nodes.items() if node.advertisement.present):
         for address, where in nodes[name].advertisement.present.items():
@@ -185,7 +189,7 @@ def presence(nodes: Mapping[NodeName, Node]) -> Presence:
 def present_on(
     address: Address, nodes: Mapping[NodeName, Node]
 ) -> tuple[tuple[NodeName, str], ...]:
-    """The same of one address: for many of them each time through all nodes."""
+    """Returns the same for one address. For many addresses `presence` is much faster."""
     return tuple(
         (name, node.advertisement.present[address])
         for name, node in sorted(nodes.items())
@@ -194,7 +198,7 @@ def present_on(
 
 
 def all_present(nodes: Mapping[NodeName, Node]) -> frozenset[Address]:
-    """What some live node has for another reason."""
+    """Returns the addresses that something other than yaim has put on some live node."""
     return frozenset(presence(nodes))
 
 
@@ -206,7 +210,8 @@ class Mark:
     holder: NodeName
     lease: LeaseId
     revision: Revision
-    """Of the last change (etcd's mod_revision), which is its creation: no yaim changes a mark."""
+    """The revision of its last change (etcd's mod_revision), which is its creation: no yaim changes
+    a mark."""
     is_over_another: bool = False
     """Somebody has put it by hand over another one, whose holder may have the address yet."""
 

@@ -1,4 +1,4 @@
-"""What has outlived its deadline and the helper's grace: when it is believed to be gone.
+"""Addresses that have outlived their deadline and the helper's grace: when one counts as gone.
 
 Decides nothing by the clock alone. The helper's promise rests on the kernel, and the kernel changes
 no address while something else holds its routing lock (RTNL: many links or network namespaces being
@@ -30,41 +30,41 @@ from yaim.core.deadline import HELPER_GRACE_S
 from yaim.core.model import Address, Boottime
 
 LOOK_AGAIN_S = 0.25
-"""From a look that has found something, or has failed, to the next."""
+"""The pause after a look that has found something, or has failed, until the next one."""
 REPORT_AFTER_S = 1.0
-"""An address that stays for so long after its deadline and the grace is told."""
+"""An address that stays for so long after its deadline and the grace is reported."""
 REPORT_EVERY_S = 60.0
 SEVERAL = 4
-"""Addresses that are told one by one."""
+"""How many addresses are named in a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """For what is overdue. One at most is under way; the kernel may hold it up for long."""
+    """The look for overdue addresses. One at most is under way; it may take long."""
 
     is_pending: bool = False
     asked_at: Boottime = Boottime(0.0)
-    """Of the last one."""
+    """When the last look was asked for."""
     due: Boottime = Boottime(0.0)
     failure: str = ""
-    """Why the last one failed; empty: it did not."""
+    """Why the last look failed; empty: it did not."""
     reported_at: Boottime | None = None
-    """When it was last told that something is overdue; None: not yet."""
+    """When it was last reported that something is overdue; None: not yet."""
 
     def reports_at(self, since: Boottime) -> Boottime:
-        """When to tell (again) that something is overdue, the first of it since then."""
+        """Returns when to report again. `since`: when the first address has become overdue."""
         if self.reported_at is None:
             return Boottime(since + REPORT_AFTER_S)
         return Boottime(self.reported_at + REPORT_EVERY_S)
 
 
 def overdue_since(deadline: Boottime) -> Boottime:
-    """When an address with this as its last deadline is to be gone."""
+    """Returns when an address with this last deadline has to be gone."""
     return Boottime(deadline + HELPER_GRACE_S)
 
 
 def report(look: Look, overdue: Mapping[Address, Boottime], now: Boottime) -> str:
-    """What is overdue, with its deadlines, for the log."""
+    """Returns the line for the log. `overdue`: the addresses with their deadlines."""
     addresses = _some(list(overdue))
     late_s = now - min(overdue.values())
     if look.is_pending:

@@ -1,15 +1,15 @@
 """Who should hold what: a pure function of the pool, the nodes and the present marks.
 
-Eligible is whoever can hold the address and does not wait. Where all wait that can, eligible is the
-one that holds it, and if none does, all of them: those that flap take the addresses from nobody,
-and least of all from each other, but leave none unheld. Where no node can hold an address as its
-entry has it, because the entry is wrong or names an interface that no helper allows, it stays with
-its holder, which counts it in its load, and is given to nobody else. A mistake takes nothing down,
-and who holds it remembers how it is held; nobody else could know.
+A node is eligible if it can hold the address and does not wait. If all nodes that can hold it wait,
+its holder is eligible, and if nobody holds it, all of them: nodes that flap take addresses from no
+other node, and least of all from each other, but leave none unheld. If no node can hold an address
+as its entry has it, because the entry is wrong or names an interface that no helper allows, the
+address stays with its holder, which counts it in its load, and is given to nobody else. So a
+mistake takes nothing down. Only the holder remembers how the address is held.
 
-What is on some node for another reason than yaim nobody takes: it may stay where it is held, and
-where it is not, no node is eligible. Nor
-is a node for what it does not hold, while it says that it takes nothing.
+No node takes an address that something other than yaim has put on some node: a holder keeps it, and
+if there is none, no node is eligible. A node that says that it takes nothing is eligible only for
+what it holds.
 
 Every node computes the same answer from the same snapshot, so nodes do not race each other for
 an address. The answer has the most even spread that eligibility allows and, among those, the
@@ -25,16 +25,16 @@ change that makes any answer another one is a new version; the old one stays as 
 alive that know no other. A node whose advertisement is not in the snapshot yet makes no difference:
 it holds nothing and is given nothing.
 
-What stands in etcd without a lease is no node's, or under a name that no node can have: it is given
-nothing. To versions before 3 it is a node like any other. Were it left out as long as some node
-counts it in, the two would give the same address to different nodes, and none would take it; and an
+An advertisement without a lease, or under a name that no node can have, is no node's: it is given
+nothing. To versions before 3 it is a node like any other. If some nodes left it out while others
+count it in, the two would give the same address to different nodes, and none would take it; and an
 address that both leave where it is today would be released by the one and not claimed by the other.
 So it is left out by all or by none: `counted` (that is version 3). Two nodes never hold an address
-because of that: who holds it, marks decide, and not the placement.
+because of that: marks decide who holds it, and not the placement.
 
-An entry with options of a newer schema is none for a node that does not know that schema. So what
-all nodes understand is placed first, by all of them in the same way, and then the rest, by those
-and among those that understand it. What nobody understands is like any other mistake.
+A node that does not know an entry's schema does not see the entry. So entries that all nodes
+understand are placed first, by all of them in the same way, and then the rest, by those and among
+those that understand them. An entry that nobody understands is like any other mistake.
 """
 
 from collections.abc import Mapping
@@ -62,14 +62,14 @@ from yaim.core.spread import Spread
 Placement = Mapping[Address, NodeName]
 
 VERSION = 3
-"""The highest that this function can compute. 1: placement_v1.py. 2: of all that is advertised.
-3: of what `counted` leaves of it."""
+"""The highest version that this function can compute. 1: placement_v1.py. 2: with all that is
+advertised. 3: with what `counted` leaves of it."""
 _COUNTS = tuple(
     field.name
     for field in fields(Advertisement)
     if field.name not in {"missing", "reason", "session", "version"}
 )
-"""What of an advertisement may change a placement."""
+"""The fields of an advertisement that may change a placement."""
 
 
 def place(
@@ -77,7 +77,7 @@ def place(
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
 ) -> Placement:
-    """The holder that each address of the pool should have; none where no node is eligible."""
+    """Returns the holder that each address of the pool should have; none if no node is eligible."""
     lowest, highest = schema_of(nodes), _highest_schema(nodes)
     higher = {entry.schema for entry in pool.values() if lowest < entry.schema <= highest}
     if not higher:
@@ -99,25 +99,25 @@ def _place_shared(
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
 ) -> Placement:
-    """Of entries that all nodes understand, or none."""
+    """Places entries that all nodes understand, or that none does."""
     if version_of(nodes) < 2:
         return _as_before(pool, nodes, marks)
     return _place(pool, nodes, marks, {})
 
 
 def counted(view: ClusterView) -> Mapping[NodeName, Node]:
-    """The nodes that count. Whether all know version 3 only those tell that have a lease: else a
-    stray could keep all of them at an old version."""
+    """Returns the nodes that count. Only nodes with a lease tell whether all know version 3:
+    otherwise a stray advertisement could keep all of them at an old version."""
     if not view.stray_nodes or version_of(view.nodes) >= 3:
         return view.nodes
     return frozen_mapping(thawed(view.stray_nodes) | thawed(view.nodes))
 
 
 def counted_marks(view: ClusterView) -> Mapping[Address, Mark]:
-    """The marks that count: those without a lease, too, where nodes without one do. A mark in force
-    has the lease of its holder. One that was put over another's nodes of older versions take for
-    its holder's: here it counts as that, too, so that all come to the same answer; nobody claims
-    the address anyway, as long as it stands there."""
+    """Returns the marks that count: those without a lease, too, if nodes without one do. A mark in
+    force has the lease of its holder. If a mark was put over another's, nodes of older versions
+    take it for its holder's: here it counts as that, too, so that all come to the same answer.
+    Nobody claims the address anyway, as long as that mark stands there."""
     if not view.stray_marks:
         return view.marks
     strays = {
@@ -155,17 +155,17 @@ def _is_node_alike(before: Node, node: Node) -> bool:
 
 
 def version_of(nodes: Mapping[NodeName, Node]) -> int:
-    """The version that all of these nodes can compute."""
+    """Returns the version that all of these nodes can compute."""
     return min((VERSION, *(node.advertisement.placement for node in nodes.values())))
 
 
 def schema_of(nodes: Mapping[NodeName, Node]) -> int:
-    """The version of the schema that all of these nodes know."""
+    """Returns the version of the schema that all of these nodes know."""
     return min((SCHEMA, *(node.advertisement.schema for node in nodes.values())))
 
 
 def _highest_schema(nodes: Mapping[NodeName, Node]) -> int:
-    """That a node knows which could hold something by it."""
+    """Returns the highest version that a node knows which could hold an address with it."""
     told = (node.advertisement for node in nodes.values())
     return max((each.schema for each in told if each.is_healthy), default=SCHEMA)
 
@@ -175,7 +175,7 @@ def _as_before(
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
 ) -> Placement:
-    """As version 1 has it. It knows nothing of what is present on nodes for another reason, so that
+    """Places as version 1 does. It does not know what something else has put on nodes, so that
     is placed with the rest, as older nodes do; but none is taken. What no node can hold stays with
     its holder."""
     placed = thawed(placement_v1.place(pool, nodes, marks))
@@ -194,7 +194,7 @@ def _place(
     marks: Mapping[Address, Mark],
     beside: Placement,
 ) -> Placement:
-    """`beside`: where other addresses are to be; they count, and stay there."""
+    """`beside`: the nodes that are to hold other addresses; these count, and stay there."""
     names = sorted(nodes)
     in_order = [nodes[name] for name in names]
     number_of = {name: number for number, name in enumerate(names)}
@@ -235,6 +235,6 @@ def _place(
 
 
 def _turn(address: Address) -> int:
-    """Where among equals the choice for an address begins: elsewhere for each, so that nobody is
-    everyone's first choice (Fibonacci hashing)."""
+    """Returns with which of equal nodes the choice for an address begins: another one for each
+    address, so that no node is always the first choice (Fibonacci hashing)."""
     return (int(address) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32

@@ -25,7 +25,7 @@ from yaim.core.model import (
 
 @lru_cache(maxsize=65536)
 def tie_break(address: Address, node: NodeName) -> bytes:
-    """A stable order of nodes, different for each address."""
+    """Returns a stable order of nodes, another one for each address."""
     return blake2b(f"{address} {node}".encode(errors="backslashreplace"), digest_size=8).digest()
 
 
@@ -34,7 +34,7 @@ def place(
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
 ) -> Mapping[Address, NodeName]:
-    """The holder that each address of the pool should have; none where no node is eligible.
+    """Returns the holder that each address of the pool should have; none if no node is eligible.
 
     Of chains that are equally good the order of the marks decides: that of their keys, as all
     nodes read them.
@@ -141,7 +141,7 @@ class _Spread:
         return True
 
     def _steps(self) -> dict[tuple[NodeName, NodeName], tuple[int, bytes, Address]]:
-        """For each two nodes the address that is cheapest to hand from the one to the other:
+        """Returns for each two nodes the address that is cheapest to hand from one to the other:
         (moves, tie-break, address)."""
         steps: dict[tuple[NodeName, NodeName], tuple[int, bytes, Address]] = {}
         for address, source in self.holder.items():

@@ -21,7 +21,7 @@ class CheckSettings:
 class Settings:
     node: NodeName
     interface: str
-    """Where addresses go, unless their pool entry says otherwise."""
+    """The interface of addresses whose pool entry names none."""
     prefix_length_4: int
     prefix_length_6: int
     ttl_s: int
@@ -33,4 +33,4 @@ class Settings:
     is_any_enough: bool = False
     """Whether one healthy check makes the node healthy; otherwise all have to be."""
     flap_max_wait_s: float = 300.0
-    """The longest that a node waits which becomes unhealthy again and again; 0: none ever waits."""
+    """How long a node that becomes unhealthy again and again waits at most; 0: it never waits."""

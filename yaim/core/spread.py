@@ -23,24 +23,25 @@ class Spread:
     def __init__(self, nodes: int) -> None:
         self._nodes = nodes
         self.holders: list[int] = []
-        """Thing to node."""
+        """The node of each thing."""
         self._eligible: list[Nodes] = []
         self._home: list[int] = []
-        """-1: none."""
+        """The node of each thing at the start; -1: none."""
         self._things: list[set[int]] = [set() for _ in range(nodes)]
-        """Node to what is there."""
+        """The things of each node."""
         self._homeless: list[tuple[int, int, int, Nodes]] = []
-        """How much choice there is for it, thing, where the choice begins, who is preferred."""
+        """The things without a home: the number of eligible nodes, the thing, the node with which
+        the choice begins, the preferred nodes."""
         self._loads = _Loads([])
         self._queues: list[list[int]] = []
-        """Node to its things, in the order in which they are moved; and some that have gone."""
+        """The things of each node in the order in which they are moved; and some that have gone."""
         self._looked: dict[tuple[int, int], int] = {}
-        """From and to: how much of the queue has nothing for that target."""
+        """Source and target: how much of the source's queue has nothing for the target."""
 
     def add(self, eligible: Nodes, home: int | None, turn: int, preferred: Nodes) -> None:
-        """A thing that may be on these nodes, one at least; its home is one of them. For one that
-        has none, and where several nodes are equally low, `preferred` ones are chosen, and among
-        these the first from number `turn` on."""
+        """Adds a thing that may be on these nodes, one at least; its home is one of them. A thing
+        without a home goes to the lowest node; if several are equally low, to a `preferred` one,
+        and among these to the first from number `turn` on."""
         thing = len(self.holders)
         self._eligible.append(eligible)
         if home is None:
@@ -53,7 +54,7 @@ class Spread:
             self._things[home].add(thing)
 
     def complete(self) -> None:
-        """Give each thing its node."""
+        """Gives each thing its node."""
         self._loads = _Loads([len(things) for things in self._things])
         self._place_homeless()
         if self._loads.difference > 1:
@@ -63,7 +64,7 @@ class Spread:
     # --- quickly ---------------------------------------------------------------------------
 
     def _place_homeless(self) -> None:
-        """Those first for which there is the least choice."""
+        """Begins with the things for which there is the least choice."""
         loads = self._loads
         for _, thing, turn, preferred in sorted(self._homeless):
             lowest = loads.lowest_of(self._eligible[thing])
@@ -91,7 +92,7 @@ class Spread:
                     has_moved = True
 
     def _give_one(self, source: int, may_take: list[Nodes]) -> int | None:
-        """To whom a thing was given; None if that would make nothing more even."""
+        """Returns the node to which a thing was given; None if no move makes it more even."""
         loads = self._loads
         limit = loads.of[source] - 1
         for load in loads.ascending:
@@ -114,7 +115,7 @@ class Spread:
         return None
 
     def _next_for(self, source: int, target: int) -> int | None:
-        """What the one would give to the other."""
+        """Returns the thing that the source would give to the target."""
         queue = self._queues[source]
         if not queue:
             queue += sorted(self._things[source], key=self._order_of_moving)
@@ -128,7 +129,7 @@ class Spread:
         return None
 
     def _order_of_moving(self, thing: int) -> tuple[bool, int, int]:
-        """What costs no move before what does, then that for which there is the least choice."""
+        """Sorts a thing whose move is free before others, then one with the least choice."""
         is_at_home = self.holders[thing] == self._home[thing]
         return is_at_home, self._eligible[thing].bit_count(), thing
 
@@ -151,8 +152,8 @@ class Spread:
                 chains.steps[node] = self._steps_from(node)
 
     def _steps_from(self, node: int) -> tuple[Nodes, Nodes, Nodes]:
-        """To whom this node can give a thing that goes home by it, that is moved in any case, and
-        that is moved by it: such a step costs -1, 0 and 1 moves."""
+        """Returns the nodes to which this node can give a thing that goes home by it, that is moved
+        in any case, or that is moved by it: such a step costs -1, 0 or 1 moves."""
         homes = freely = moving = 0
         for thing in self._things[node]:
             home = self._home[thing]
@@ -165,7 +166,7 @@ class Spread:
         return homes & here, freely & here, moving & here
 
     def _cheapest(self, source: int, target: int) -> int:
-        """What the one would give to the other."""
+        """Returns the thing that the source would give to the target."""
         bit = 1 << target
         return min(
             (thing for thing in self._things[source] if self._eligible[thing] & bit),
@@ -173,7 +174,7 @@ class Spread:
         )
 
     def _cost(self, thing: int, source: int, target: int) -> int:
-        """In moves."""
+        """Returns how many moves the step adds."""
         home = self._home[thing]
         return (target != home) - (source != home) if home >= 0 else 0
 
@@ -183,13 +184,14 @@ class _Chains:
 
     def __init__(self, steps: list[tuple[Nodes, Nodes, Nodes]]) -> None:
         self.steps = steps
-        """Node to those to whom it can give something at a cost of -1, 0 and 1 moves."""
+        """For each node those to which it can give something at a cost of -1, 0 and 1 moves."""
 
     def best(self, loads: "_Loads") -> list[int] | None:
-        """Its nodes; the last is the first, if it is a circle. None if none improves anything.
+        """Returns the nodes of the best chain; the last is the first, if it is a circle. None: no
+        chain improves anything.
 
-        Of a chain from u to v the sum of squared loads changes by 2 * (load(v) - load(u) + 1).
-        So what can be reached from a higher node is never better reached from a lower one.
+        A chain from u to v changes the sum of squared loads by 2 * (load(v) - load(u) + 1). So a
+        node that can be reached from a higher one is never better reached from a lower one.
         """
         has_way_home = any(homes for homes, _, _ in self.steps)
         best, chain = (0, 0), None
@@ -209,21 +211,23 @@ class _Chains:
 
 
 class _Search:
-    """The ways with the fewest moves from some nodes to others: Dijkstra's, with sets of nodes in
-    place of single ones. A step can save a move: then what was looked at is looked at again."""
+    """Finds the ways with the fewest moves from some nodes to others: Dijkstra's algorithm, with
+    sets of nodes in place of single ones. A step can save a move: then nodes that were looked at
+    are looked at again."""
 
     def __init__(
         self, steps: list[tuple[Nodes, Nodes, Nodes]], start: Nodes, within: Nodes
     ) -> None:
         self.moves = dict.fromkeys(each_of(start), 0)
-        """To each node that can be reached."""
+        """The number of moves to each node that can be reached."""
         self.circle: list[int] | None = None
-        """One that saves a move, its first node once more at the end: then the rest is void."""
+        """A circle that saves a move, with its first node once more at the end: then the rest is
+        void."""
         self._came_from: dict[int, int] = {}
         self._at = {0: start}
-        """Moves to the nodes that can be reached with so many."""
+        """The nodes that can be reached with each number of moves."""
         self._waiting = {0: start}
-        """Those of them from which no step has been taken yet."""
+        """The nodes among them from which no step has been taken yet."""
         done: Nodes = 0
         while self._waiting and self.circle is None:
             moves = min(self._waiting)
@@ -239,11 +243,11 @@ class _Search:
                     self._reach(to, moves + cost, node, done)
 
     def way_to(self, node: int) -> list[int]:
-        """From where it starts."""
+        """Returns the nodes of the way, from where it starts."""
         return self._way(node)[::-1]
 
     def _way(self, node: int) -> list[int]:
-        """Back to the start, or once around."""
+        """Goes back to the start, or once around."""
         way = [node]
         while (node := self._came_from.get(node, -1)) >= 0:
             way.append(node)
@@ -255,7 +259,7 @@ class _Search:
         return joined(nodes for each, nodes in self._at.items() if each <= moves)
 
     def _reach(self, nodes: Nodes, moves: int, by: int, done: Nodes) -> None:
-        """With fewer moves than before."""
+        """Notes that these nodes can be reached with fewer moves than before."""
         for node in each_of(nodes):
             before = self.moves.get(node)
             if before is not None:
@@ -276,7 +280,7 @@ class _Loads:
     def __init__(self, of: list[int]) -> None:
         self.of = of
         self.at: dict[int, Nodes] = {}
-        """A load to the nodes that have it; only if there are some."""
+        """Each load with the nodes that have it, if there are some."""
         for node, load in enumerate(of):
             self.at[load] = self.at.get(load, 0) | 1 << node
         self.ascending = sorted(self.at)
@@ -286,11 +290,11 @@ class _Loads:
         return self.ascending[-1] - self.ascending[0] if self.ascending else 0
 
     def lowest_of(self, nodes: Nodes) -> Nodes:
-        """Those of these nodes, one at least, that have the least."""
+        """Returns those of these nodes, one at least, that have the least."""
         return next(found for load in self.ascending if (found := self.at[load] & nodes))
 
     def highest_but(self, nodes: Nodes) -> int | None:
-        """The one that has the most, but for these; none where others hardly have less."""
+        """Returns the node that has the most, but for these; None if others hardly have less."""
         for load in reversed(self.ascending):
             if load - self.ascending[0] <= 1:
                 return None

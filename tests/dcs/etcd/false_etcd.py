@@ -33,6 +33,7 @@ from yaim.core.events import (
 )
 from yaim.core.model import Address, Boottime, NodeName, frozen_mapping
 from yaim.core.settings import Settings
+from yaim.core.state.host import Host
 from yaim.core.state.state import State
 from yaim.core.step import step
 from yaim.dcs.etcd.access import EtcdAccess
@@ -143,7 +144,7 @@ class TrustingNode:
     def __init__(self, url: str, keys: Keys, name: str = "n1", ttl_s: int = 3) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
         settings = Settings(NodeName(name), "eth0", 32, 128, ttl_s, 1.0, "1")
-        self.state = State(settings, own_addresses=frozen_mapping({}))
+        self.state = State(settings, host=Host(own=frozen_mapping({})))
         self.client = EtcdClient(EtcdAccess((url,)), 1.0)
         self.store = EtcdStore(self.client, keys, settings.node, self._events.put)
         self.steps = 0

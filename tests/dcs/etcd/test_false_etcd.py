@@ -238,8 +238,8 @@ def test_a_false_etcd_ends_nothing_and_is_told(
 ) -> None:
     false_etcd.lies.update(lies)
     if {"LeaseGrant", "Txn"} & lies.keys() and "LeaseKeepAlive" not in lies:
-        assert node.state.lease is not None
-        etcd.ctl("lease", "revoke", f"{node.state.lease.id:x}")  # it wants a new one
+        assert node.state.lease.current is not None
+        etcd.ctl("lease", "revoke", f"{node.state.lease.current.id:x}")  # it wants a new one
     false_etcd.asked.clear()
     steps, began = node.steps, boottime()
     node.store.submit(ReadCluster())  # sooner than the core's next one
@@ -348,15 +348,15 @@ def test_keys_of_a_mebibyte_and_100_000_pool_entries_cost_no_lease(
     etcd.ctl("put", f"{keys.prefix}ips/{A}", "")
     node = TrustingNode(etcd.url, keys, ttl_s=5)
     node.run(20.0, lambda node: A in node.deadlines)
-    granted = node.state.lease
+    granted = node.state.lease.current
     assert granted is not None
     with subprocess.Popen((sys.executable, "-c", FLOOD, etcd.url), cwd=ROOT) as flood:
         node.run(90.0, lambda _: flood.poll() is not None)
         assert flood.wait() == 0
     node.run(10.0)
     assert crashes == []
-    assert node.state.lease is not None
-    assert node.state.lease.id == granted.id
+    assert node.state.lease.current is not None
+    assert node.state.lease.current.id == granted.id
     assert "removes" not in " ".join(node.reports)
     assert node.deadlines[A] > boottime()
     assert node.has_reported("there are more than"), node.reports

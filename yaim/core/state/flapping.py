@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from yaim.core.model import Boottime
 
 FIRST_WAIT_S = 10.0
-"""After the second recovery."""
+"""The wait after the second recovery."""
 FORGET_S = 600.0
-"""Of unbroken health, after which the next fall is the first one again."""
+"""After so long a time of unbroken health the next fall is the first one again."""
 MAX_DOUBLINGS = 20
 
 
@@ -32,7 +32,7 @@ class Flaps:
     recovered_at: Boottime = Boottime(0.0)
 
     def wait_s(self, max_wait_s: float) -> float:
-        """From the last recovery on."""
+        """Returns how long the node waits, counted from the last recovery."""
         if self.falls < 2:
             return 0.0
         return min(FIRST_WAIT_S * (1 << min(self.falls - 2, MAX_DOUBLINGS)), max_wait_s)
@@ -41,7 +41,7 @@ class Flaps:
         return Boottime(self.recovered_at + self.wait_s(max_wait_s))
 
     def after(self, is_healthy: bool, now: Boottime, max_wait_s: float) -> "Flaps":
-        """With what is found now."""
+        """`is_healthy`: as the node is found now."""
         if is_healthy == self.is_healthy:
             return self
         if self.is_healthy is None:

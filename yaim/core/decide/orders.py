@@ -1,0 +1,118 @@
+"""Decides what is asked of the helper (removals, additions, renewals); changes nothing."""
+
+from collections.abc import Mapping
+from itertools import count
+
+from yaim.core.actions import (
+    Action,
+    AddAddress,
+    Level,
+    RemoveAddress,
+    RenewAddresses,
+    Report,
+)
+from yaim.core.facts import Facts
+from yaim.core.model import Address, Boottime, Place, address_order
+from yaim.core.state.addresses import NOT_KNOWN, AddressState, Phase
+from yaim.core.state.lease import Lease
+
+
+def removals(facts: Facts, wanted: frozenset[Address]) -> list[Report | RemoveAddress]:
+    """Removes what is not wanted here or has no mark of ours, and tells the reason."""
+    state, now = facts.state, facts.now
+    if state.host.helper is None:
+        return []
+    if state.lease.may_adopt and state.ending.stopping is None:
+        return []
+    # What has our mark and is not known to us is of an earlier life.
+    concerned = state.addresses.names() | facts.my_addresses()
+    going = [
+        address
+        for address in concerned - (facts.my_addresses() & wanted)
+        if _may_be_removed(state.addresses.known.get(address, NOT_KNOWN), now)
+    ]
+    actions: list[Report | RemoveAddress] = []
+    requests = count(state.next_request)
+    for address in sorted(going, key=address_order):
+        if state.addresses.phase(address) is Phase.UP:
+            actions.append(Report(Level.INFO, f"removes {address}: {_why_not(facts, address)}"))
+        actions.append(RemoveAddress(next(requests), address))
+    return actions
+
+
+def _may_be_removed(known: AddressState, now: Boottime) -> bool:
+    if known.phase is Phase.REMOVING:
+        return now >= known.retry_at
+    return known.phase is not Phase.ABSENT
+
+
+def _why_not(facts: Facts, address: Address) -> str:
+    """Returns why an address is not wanted here, for the log."""
+    state = facts.state
+    view, host = state.cluster.view, state.host
+    if state.ending.stopping is not None:
+        return "stopping"
+    if state.lease.current is None:
+        return "there is no lease"
+    if facts.life_s() <= 0:
+        return "the lease is not kept"
+    if not facts.health().is_healthy:
+        return "unhealthy"
+    if view is None or address not in view.pool:
+        return "not in the pool"
+    interface = (facts.is_at(address) or facts.where(address)).interface
+    if interface in facts.down():
+        return host.why_down(interface, state.settings.interface)
+    if state.advertised.is_written and facts.my_node() is None:
+        return "our advertisement has gone from etcd"
+    if address in view.stray_marks:
+        return "somebody has put another mark over ours"
+    mark = view.marks.get(address)
+    if mark is None or not facts.is_mine(mark):
+        return "its mark is not ours" + (f" but {mark.holder}'s" if mark else "")
+    target = state.placed.target.get(address)
+    return f"{target} is to hold it" if target else "this node is not eligible"
+
+
+def to_add(facts: Facts, places: Mapping[Address, Place]) -> list[Address]:
+    """Returns what has our mark and is missing from where it should be."""
+    state, now = facts.state, facts.now
+    if state.host.helper is None or not state.advertised.is_written:
+        return []
+    missing = []
+    for mark in facts.my_marks():
+        place = places.get(mark.address)
+        if place is None or mark.revision < state.advertised.unconfirmed_before:
+            continue
+        each = state.addresses.known.get(mark.address, NOT_KNOWN)
+        is_elsewhere = each.phase is Phase.UP and each.place not in (None, place)
+        is_missing = each.phase in (Phase.UNKNOWN, Phase.ABSENT)
+        if now >= each.retry_at and (is_missing or is_elsewhere):
+            missing.append(mark.address)
+    return missing
+
+
+def adds(
+    facts: Facts, missing: list[Address], places: Mapping[Address, Place], lease: Lease
+) -> list[AddAddress]:
+    requests = count(facts.state.next_request)
+    return [
+        AddAddress(
+            next(requests),
+            address,
+            places[address].interface,
+            places[address].prefix_length,
+            lease.deadline,
+        )
+        for address in missing
+    ]
+
+
+def renewal(facts: Facts) -> list[Action]:
+    """Hands on the lease's deadline, if there is anything on our interface without it."""
+    state, lease = facts.state, facts.state.lease.current
+    if lease is None or state.host.helper is None or facts.life_s() <= 0:
+        return []
+    if not state.addresses.needs_renewal(lease.deadline):
+        return []
+    return [RenewAddresses(lease.deadline)]
