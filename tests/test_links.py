@@ -15,14 +15,6 @@ PAGES = sorted(
     page.relative_to(ROOT).as_posix()
     for page in (*ROOT.glob("*.md"), *(p for name in FOLDERS for p in (ROOT / name).rglob("*.md")))
 )
-OUTDATED = pytest.mark.xfail(
-    "yaim/etcd/" in (ROOT / "ARCHITECTURE.md").read_text(),
-    reason="names yaim/etcd/, which is yaim/dcs/etcd/ now",
-    strict=True,
-)
-PATHS_KEPT = [
-    pytest.param(page, marks=OUTDATED if page == "ARCHITECTURE.md" else ()) for page in PAGES
-]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"(?ms)^```.*?^```$|``.+?``|`[^`]+`")
 PATH = re.compile(rf"(?<![\w./~*-])((?:{'|'.join(FOLDERS)})/[\w./*-]*)")
@@ -77,7 +69,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: str) -> None:
     assert dead == []
 
 
-@pytest.mark.parametrize("page", PATHS_KEPT)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_path_is_of_a_file_that_exists(page: str) -> None:
     assert [path for path in paths_in(read(page)) if not exists(path)] == []
 
