@@ -156,7 +156,7 @@ def test_each_module_that_uses_a_library_is_reached_by_tests_with_every_set(
     assert {
         "yaim.dcs.etcd.connection",
         "yaim.checks.http",
-        "yaim_helper.policy.rules",
+        "yaim_helper.policy.read",
     } <= adapters()
     assert adapters() - reached_there == set()
 

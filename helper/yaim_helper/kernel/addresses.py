@@ -12,13 +12,11 @@ is. Who puts a new one there need not: the kernel refuses if there is one.
 import errno
 import fcntl
 import os
-import signal
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import floor
 from pathlib import Path
 
 from yaim_helper.kernel.netlink import (
@@ -45,19 +43,11 @@ from yaim_helper.kernel.netlink import (
 )
 from yaim_helper.protocol import Address
 
-GRACE_S = 0.2
-"""How long after its deadline an address may still be there (helper/PROTOCOL.md)."""
-ACT_WITHIN_S = GRACE_S / 2
-"""The part of the grace that is kept for the time from reading the clock to the effect."""
-EARLY_S = 0.02
-"""How much before its lifetime's end the kernel may remove an address
-(ADDRCONF_TIMER_FUZZ_MINUS)."""
 MAX_TOGETHER = 16
 """Addresses set together: done within a small part of ACT_WITHIN_S. For each IPv6 address the
 kernel goes through all multicast groups of its interface (ipv6_find_idev), and each address has a
 group: among 1000 one takes 0.4 ms."""
 
-_ROUNDING_S = 1e-7
 _RECEIVE_BYTES = 1 << 16
 """Twice as many as the kernel puts into one datagram (netlink_dump in net/netlink/af_netlink.c)."""
 _MAX_NAME_BYTES = 15
@@ -94,39 +84,6 @@ class Interface:
             return False
         universal = bytes((self.mac[0] ^ 2,))
         return address.packed[8:] == universal + self.mac[1:3] + b"\xff\xfe" + self.mac[3:]
-
-
-def lateness_s(life_s: float) -> float:
-    """By how much the kernel may be late in removing an address, besides 1/8 of its lifetime;
-    more generous where the deadline was farther away when it was handed over."""
-    return min(max(0.4 * life_s, 1.4), 2.5)
-
-
-def lifetime_s(left_s: float, life_s: float) -> int:
-    """The largest lifetime after which the kernel has surely removed the address when the deadline
-    and the grace have passed; 0: there is none. Seconds to the deadline, now and when it was
-    handed over. The reasons are in helper/PROTOCOL.md."""
-    return max(0, floor((left_s + GRACE_S - ACT_WITHIN_S - lateness_s(life_s)) / 1.125))
-
-
-def last_extension_s(life_s: float) -> float:
-    """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
-    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S
-
-
-@contextmanager
-def act_within(limit_s: float) -> Iterator[None]:
-    """Act before `limit_s` has passed, or never: the kernel ends this process then.
-
-    Even if the process is stopped inside and continued much later: SIGALRM, pending meanwhile, ends
-    it before it runs on (signal(7): the default action). What is done depends on the time? Then
-    read the clock inside.
-    """
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ Words for the auditor: changing one changes the format (helper/AUDIT.md).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
+from yaim_helper.owners import Owner, Peer
 from yaim_helper.protocol import (
     Add,
     Address,
@@ -24,38 +24,14 @@ from yaim_helper.protocol import (
 
 Entry: TypeAlias = dict[str, Any]
 
+REMOVED = "removed"
+FOUND_GONE = "the kernel had removed it"
 TAKEN = "the host has it now: left alone"
-"""What became of an address that somebody else has put there anew, or changed."""
+"""What became of an address; TAKEN: somebody else has put it there anew, or changed it."""
 MAX_HELD = 200
 """Addresses in one `held` record."""
 MAX_REASON = 1000
 """Characters of what is wrong in helper.yml; standard error has all of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end of a connection, as SO_PEERCRED told when it connected."""
-
-    pid: int
-    uid: int
-    gid: int
-
-    def entry(self) -> Entry:
-        return {"pid": self.pid, "uid": self.uid, "gid": self.gid}
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """For whom an address is held: only connections of the same user and cluster can touch it."""
-
-    uid: int
-    cluster: str
-
-    def __str__(self) -> str:
-        return f"cluster {self.cluster} of uid {self.uid}"
-
-    def entry(self) -> Entry:
-        return {"uid": self.uid, "cluster": self.cluster}
 
 
 def intent(peer: Peer, cluster: str | None, request: Request, rule: int | None) -> Entry:
@@ -82,7 +58,7 @@ def result(peer: Peer, cluster: str | None, request: Request, reply: Reply) -> E
 
 def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
     entry: Entry = {
-        "peer": peer.entry(),
+        "peer": _peer(peer),
         "cluster": cluster,
         "op": type(request).__name__.lower(),
         "id": request.id,
@@ -111,7 +87,7 @@ def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
 
 def hung_up(peer: Peer, reason: str) -> Entry:
     """A connection that the helper ended."""
-    return {"type": "hung-up", "peer": peer.entry(), "reason": reason}
+    return {"type": "hung-up", "peer": _peer(peer), "reason": reason}
 
 
 def policy_read(refusal: str | None) -> Entry:
@@ -135,7 +111,7 @@ def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -
         "op": op,
         "address": str(address),
         "interface": interface,
-        **owner.entry(),
+        **_owner(owner),
         "outcome": outcome,
     }
 
@@ -146,7 +122,7 @@ def conflict(address: Address, interface: str, owner: Owner, mac: bytes, count: 
         "type": "conflict",
         "address": str(address),
         "interface": interface,
-        **owner.entry(),
+        **_owner(owner),
         "mac": mac.hex(":"),
         "count": count,
     }
@@ -168,7 +144,7 @@ def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> E
     return {
         "type": "renewals",
         "owners": [
-            {**owner.entry(), "count": counts.get(owner, 0), "deadline_ns": round(deadline * 1e9)}
+            {**_owner(owner), "count": counts.get(owner, 0), "deadline_ns": round(deadline * 1e9)}
             for owner, deadline in deadlines.items()
         ],
     }
@@ -177,7 +153,7 @@ def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> E
 def latest(deadlines: Mapping[Owner, float]) -> list[Entry]:
     """Instants of CLOCK_BOOTTIME."""
     return [
-        {**owner.entry(), "deadline_ns": round(deadline * 1e9)}
+        {**_owner(owner), "deadline_ns": round(deadline * 1e9)}
         for owner, deadline in deadlines.items()
     ]
 
@@ -198,6 +174,14 @@ def held(addresses: Sequence[tuple[Address, str, int, Owner | None, float | None
         }
         for start in range(0, max(1, len(rows)), MAX_HELD)
     ]
+
+
+def _peer(peer: Peer) -> Entry:
+    return {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid}
+
+
+def _owner(owner: Owner) -> Entry:
+    return {"uid": owner.uid, "cluster": owner.cluster}
 
 
 def _known(owner: Owner | None) -> tuple[int | None, str | None]:

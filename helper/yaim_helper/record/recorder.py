@@ -22,8 +22,10 @@ from queue import Empty, SimpleQueue
 
 from yaim_helper import threads
 from yaim_helper.clock import boottime
-from yaim_helper.record.entries import Entry, Owner
-from yaim_helper.record.log import SEGMENT_BYTES, AuditLog, now
+from yaim_helper.owners import Owner
+from yaim_helper.record.entries import Entry
+from yaim_helper.record.log import SEGMENT_BYTES, AuditLog
+from yaim_helper.record.stamps import now
 
 MAX_WAITING = SEGMENT_BYTES
 """Bytes that are handed over and not written yet. All may get into a segment that was nearly full:

@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from yaim_helper.protocol import Add, Announce, Failed, List, Refused, Remove, Renew, Reply, Request
+from yaim_helper.protocol import Add, Failed, Refused, Remove, Renew, Reply, Request
 from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
+from yaim_helper.serve.requests import Operation, operation_of
 
 OVERTAKE_AFTER_S = 0.1
 GIVE_UP_AFTER_S = HANGS_AFTER_S
@@ -44,9 +45,14 @@ class Asked:
     """It needs an intent, which is not handed over yet."""
     reply: Reply | None = None
 
+    @property
+    def operation(self) -> Operation[Any]:
+        """The row of the request in the table of operations."""
+        return operation_of(self.request)
+
     def waits(self, now: float) -> bool:
         """For the disk, or for the record's next segment."""
-        if not isinstance(self.request, Add | Announce) or now >= self.at + GIVE_UP_AFTER_S:
+        if not self.operation.waits_for_disk or now >= self.at + GIVE_UP_AFTER_S:
             return False
         return self.is_deferred or (self.intent is not None and self.intent.is_on_record is None)
 
@@ -54,7 +60,7 @@ class Asked:
         """Why an add or an announcement is not done, now that it does not wait any more."""
         if self.is_deferred:
             return DISK_HANGS
-        if self.intent is None or not isinstance(self.request, Add | Announce):
+        if self.intent is None or not self.operation.waits_for_disk:
             return None
         is_on_record = self.intent.is_on_record
         if is_on_record and now < self.at + GIVE_UP_AFTER_S:
@@ -82,11 +88,9 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
             continue
         if each.known is None and each.waits(now):
             first = first or each
-        elif first is None or (
-            now >= first.at + OVERTAKE_AFTER_S and not isinstance(each.request, List)
-        ):
+        elif first is None or (now >= first.at + OVERTAKE_AFTER_S and each.operation.may_overtake):
             found.append(each)
-            if isinstance(each.request, Renew | List):
+            if not each.operation.may_be_batched:
                 if each is not asked[-1]:
                     return found, now
                 break

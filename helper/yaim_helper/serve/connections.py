@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from yaim_helper.clock import boottime
+from yaim_helper.owners import Owner, Peer
 from yaim_helper.protocol import (
     MAX_REQUEST_BYTES,
     Hello,
@@ -22,7 +23,6 @@ from yaim_helper.protocol import (
     read_request,
     write_reply,
 )
-from yaim_helper.record.entries import Owner, Peer
 from yaim_helper.serve.asked import Asked
 
 MAX_BATCH = 64
@@ -31,10 +31,6 @@ MAX_UNDER_WAY = 128
 """Without replies yet: whoever has sent so many is not read for a while."""
 MAX_CONNECTIONS_OF_USER = 8
 MAX_CONNECTIONS = 64
-WEIGHT = 2
-"""Nobody keeps the helper busy for more than one second in so many, if others have work for it."""
-REST_S = 0.05
-"""Who has sent too much is not read for at least so long: then what has come is taken together."""
 
 _SO_PASSRIGHTS = 83
 """include/uapi/asm-generic/socket.h, since Linux 6.16."""
@@ -96,6 +92,10 @@ class Connection:
         if isinstance(request, Hello):
             self.cluster = request.cluster
         return request
+
+    def refuse_hello(self) -> None:
+        """Nothing that was asked behind the hello is done; another hello may come."""
+        self.cluster = None
 
     def reply(self) -> None:
         """To what has a reply, up to what has none yet. Raises OSError, also if the peer does not
@@ -177,31 +177,3 @@ def _received(from_: socket.socket, size: int, how: int) -> tuple[bytes, int]:
     except ConnectionResetError:
         return _received(from_, size, how)
     return packet, flags
-
-
-@dataclass(slots=True)
-class Allowance:
-    """How much a user may send without waiting (a token bucket)."""
-
-    per_second: int
-    left: float
-    at: float
-
-    def whole(self, now: float) -> int:
-        """Packets that may be read now."""
-        self.left = min(self.per_second, self.left + (now - self.at) * self.per_second)
-        self.at = now
-        return int(self.left)
-
-    def spend(self, count: int, took_s: float = 0.0) -> None:
-        """So many packets, or as many as may be sent in WEIGHT times the processor time that they
-        took."""
-        self.left -= max(count, took_s * self.per_second * WEIGHT)
-
-    def spend_more(self, took_s: float, count: int) -> None:
-        """For packets that were read before, and so have paid for a part of it."""
-        self.left -= max(0.0, took_s * self.per_second * WEIGHT - count)
-
-    def rest_until(self) -> float:
-        """When there is a whole one again, and it is worth looking."""
-        return self.at + max(REST_S, (1 - self.left) / self.per_second)

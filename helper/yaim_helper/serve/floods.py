@@ -5,6 +5,7 @@ one by one. What has an effect is never counted here. Writes nothing.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 
 from yaim_helper.record.entries import Entry, summary
 
@@ -34,3 +35,37 @@ class Floods:
         ]
         self._counts.clear()
         return [summary(untold)] if untold else []
+
+
+WEIGHT = 2
+"""Nobody keeps the helper busy for more than one second in so many, if others have work for it."""
+REST_S = 0.05
+"""Who has sent too much is not read for at least so long: then what has come is taken together."""
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """How much a user may send without waiting (a token bucket)."""
+
+    per_second: int
+    left: float
+    at: float
+
+    def whole(self, now: float) -> int:
+        """Packets that may be read now."""
+        self.left = min(self.per_second, self.left + (now - self.at) * self.per_second)
+        self.at = now
+        return int(self.left)
+
+    def spend(self, count: int, took_s: float = 0.0) -> None:
+        """So many packets, or as many as may be sent in WEIGHT times the processor time that they
+        took."""
+        self.left -= max(count, took_s * self.per_second * WEIGHT)
+
+    def spend_more(self, took_s: float, count: int) -> None:
+        """For packets that were read before, and so have paid for a part of it."""
+        self.left -= max(0.0, took_s * self.per_second * WEIGHT - count)
+
+    def rest_until(self) -> float:
+        """When there is a whole one again, and it is worth looking."""
+        return self.at + max(REST_S, (1 - self.left) / self.per_second)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
-from yaim_helper.held.holdings import Host, primary
+from yaim_helper.held.host import Host, primary
 from yaim_helper.kernel.addresses import Kernel, KernelError
-from yaim_helper.policy.rules import Policy, PolicyError, never, read_draft, read_policy
+from yaim_helper.policy.read import read_draft, read_policy
+from yaim_helper.policy.rules import Policy, PolicyError, never
 from yaim_helper.protocol import INTERFACE, Address
 from yaim_helper.tools.output import output
 

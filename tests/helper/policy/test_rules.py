@@ -10,16 +10,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from yaim_helper.policy.rules import (
-    MAX_BYTES,
-    MAX_NETWORKS,
-    Network,
-    Policy,
-    PolicyError,
-    Rule,
-    read_draft,
-    read_policy,
-)
+from yaim_helper.policy.read import MAX_BYTES, MAX_NETWORKS, read_draft, read_policy
+from yaim_helper.policy.rules import Network, Policy, PolicyError, Rule
 from yaim_helper.protocol import Add, Address
 
 from tests.helper.network import INTERFACE, present

@@ -20,9 +20,12 @@ from typing import Any, TypeAlias
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yaim_helper.owners import Owner
 from yaim_helper.record.chain import GENESIS, MARKER, canonical, record_hash, seal, segment_name
-from yaim_helper.record.entries import TAKEN, Owner
-from yaim_helper.record.log import AuditError, AuditLog, Past, boot_id, now, session
+from yaim_helper.record.entries import TAKEN
+from yaim_helper.record.log import AuditError, AuditLog
+from yaim_helper.record.past import Past
+from yaim_helper.record.stamps import boot_id, now, session
 
 from tests.helper.network import filled, small_disk
 from tests.helper.process import read_records

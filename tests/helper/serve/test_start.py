@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from yaim_helper.__main__ import _bound, _give
-from yaim_helper.policy.rules import read_policy
+from yaim_helper.policy.read import read_policy
+from yaim_helper.serve.start import _bound, _give
 
 from tests.helper.network import boottime
 from tests.helper.process import ANSWER_WITHIN_S, policy, running, started
