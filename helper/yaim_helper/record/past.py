@@ -22,11 +22,11 @@ RequestKey: TypeAlias = tuple[int, Owner, int]
 
 @dataclass(slots=True)
 class Past:
-    """What the last segments tell."""
+    """What the last segments tell about addresses, read in their order."""
 
     boot_id: str
     session: str
-    """Boot and network namespace that are asked about: what was put elsewhere is not there."""
+    """The boot and network namespace that are asked about: what was put elsewhere is not here."""
     sequence: int = 0
     head: str = GENESIS
     """The hash of the last record."""
@@ -39,11 +39,12 @@ class Past:
     """Whether what was read begins with all that was there then because of the helper, so that
     earlier segments tell no more, and nothing is there that is not told."""
     last_at: float = 0.0
-    """When the last record was made of those that are about here, by CLOCK_BOOTTIME; 0: there is
-    none. What was put on an interface after that no life has put there that wrote here."""
+    """The instant of CLOCK_BOOTTIME at which the last record about this boot and namespace was
+    made; 0: there is none. What was put on an interface later was put there by no life that wrote
+    into this record."""
     known_until: float = 0.0
-    """The same, of those that what was found at their life's start is told before. What was put on
-    an interface after that another life may have put there, one that wrote elsewhere."""
+    """The same for the last record before which its life told what it found at its start. What was
+    put on an interface later may have been put there by another life, which wrote elsewhere."""
     is_of_another_boot: bool = False
     """Whether some of it was, so that earlier segments are, too."""
     _is_here: bool = True

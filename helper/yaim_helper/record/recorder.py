@@ -24,7 +24,8 @@ from yaim_helper import threads
 from yaim_helper.clock import boottime
 from yaim_helper.owners import Owner
 from yaim_helper.record.entries import Entry
-from yaim_helper.record.log import SEGMENT_BYTES, AuditLog
+from yaim_helper.record.log import AuditLog
+from yaim_helper.record.segments import SEGMENT_BYTES
 from yaim_helper.record.stamps import now
 
 MAX_WAITING = SEGMENT_BYTES

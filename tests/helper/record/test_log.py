@@ -889,7 +889,7 @@ def test_whose_an_address_is_stays_on_record_when_there_is_no_room_for_a_further
     """The segment grows, and the next life reads the end of it only: another user could remove
     the address then."""
     size = 4000
-    monkeypatch.setattr("yaim_helper.record.log._MOST_READ", 2 * size)
+    monkeypatch.setattr("yaim_helper.record.segments._MOST_READ", 2 * size)
     with small_disk(tmp_path, "nr_inodes=4") as disk:
         path = disk / "audit"
         with opened(path, segment_bytes=size) as log:
