@@ -158,7 +158,7 @@ class Verification:
                 for line in lines(segment.file):
                     yield from self._take(line)
             except CannotRead as error:
-                self._report(_unread(error))
+                self._report(not_read(error))
                 self._is_linked = False
             self._give_up_unexplained()
             if self._previous is not None and not self._previous.is_ended:
@@ -174,7 +174,7 @@ class Verification:
             try:
                 self.marker = read_marker(self._chain.directory)
             except CannotRead as error:
-                self._report(_unread(error))
+                self._report(not_read(error))
 
     def _come_to(self, segment: Segment, expected: int) -> None:
         if segment.number > expected:
@@ -373,7 +373,8 @@ def request_key(record: Record) -> tuple[object, ...]:
     return peer["pid"], peer["uid"], fields["op"], fields["id"], fields.get("address")
 
 
-def _unread(error: CannotRead) -> Finding:
+def not_read(error: CannotRead) -> Finding:
+    """Returns the finding about something that cannot be read."""
     where, _, why = str(error).rpartition(": ")
     return Finding(Damage.UNREADABLE, where, why)
 

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yaim_helper.record.chain import GENESIS
-from yaim_helper.tools.audit import Verdict
+from yaim_helper.tools.history import FOREVER, HeldInterval, History
 from yaim_helper.tools.output import write_anew
 from yaim_helper.tools.records import instant, micros, open_chain
 from yaim_helper.tools.svg import LEFT, MOST_TICKS, RIGHT, WIDTH
-from yaim_helper.tools.timeline import FOREVER, History, Spell, of_address
+from yaim_helper.tools.timeline import of_address
+from yaim_helper.tools.verdict import Verdict
 from yaim_helper.tools.verify import Damage, Verification
 
 from tests.helper.chains import EPOCH_US, Writer, run
@@ -31,16 +32,16 @@ A, B = "192.0.2.1", "192.0.2.2"
 BOOT = 0.0
 
 
-def spells(writer: Writer) -> list[Spell]:
+def spells(writer: Writer) -> list[HeldInterval]:
     verification = Verification(open_chain(writer.save()), lambda finding: None)
     history = History(writer.host)
     for record in verification.records():
         history.take(record)
     history.finish(verification.marker)
-    return history.spells
+    return history.intervals
 
 
-def seconds(spell: Spell) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+def seconds(spell: HeldInterval) -> tuple[tuple[float, float], list[tuple[float, float]]]:
     def of(interval: tuple[int, int]) -> tuple[float, float]:
         start, end = ((each - EPOCH_US) / 1e6 for each in interval)
         return start, (end if interval[1] < FOREVER // 2 else float("inf"))
@@ -317,7 +318,7 @@ def test_many_gaps_of_a_node_that_holds_much_take_no_longer(node: Writer) -> Non
         history.take(records[-1])
     assert time.process_time() - began < 1
     history.finish(None)
-    assert len(history.spells) == count
+    assert len(history.intervals) == count
 
 
 def test_a_result_without_its_intent_is_told_of_what_it_proves(node: Writer) -> None:
@@ -583,7 +584,9 @@ def test_the_truth_lies_between_what_is_sure_and_what_is_possible(
 def test_overlaps_and_gaps_are_those_that_counting_each_instant_finds(
     held: list[tuple[str, list[int]]], error: int, borders: list[int]
 ) -> None:
-    spells = [Spell(A, n, (a, d), ((b, c),) if b < c else (), "") for n, (a, b, c, d) in held]
+    spells = [
+        HeldInterval(A, n, (a, d), ((b, c),) if b < c else (), "") for n, (a, b, c, d) in held
+    ]
     told = tuple(zip(borders[::2], borders[1::2], strict=False))
     row = of_address(A, spells, (5, 35), 0, told)
 
