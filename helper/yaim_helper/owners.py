@@ -18,7 +18,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """For whom an address is held: only connections of the same user and cluster can touch it."""
+    """The user and the cluster for whom an address is held: only their connections can touch it."""
 
     uid: int
     cluster: str

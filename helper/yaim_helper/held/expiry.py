@@ -20,9 +20,12 @@ from yaim_helper.policy.rules import Policy
 from yaim_helper.record.recorder import Recorder
 
 RETRY_REMOVAL_S = 0.5
+"""After this time a removal that has failed is tried again."""
 
 
 class Expiry:
+    """Ends what is held."""
+
     def __init__(
         self,
         kernel: Kernel,

@@ -38,6 +38,8 @@ SUMMARIZED = 16
 
 
 class Holdings:
+    """All that is held, and what is done with it."""
+
     def __init__(self, policy: Policy, recorder: Recorder, tell_alive: Callable[[], None]) -> None:
         """`tell_alive` is called again and again while something takes long. Raises KernelError if
         the kernel does not tell what is on the interfaces."""
@@ -78,7 +80,8 @@ class Holdings:
         return refusal_of_add(self.policy, add, boottime())
 
     def greet(self, owner: Owner) -> None:
-        """From now on the owner knows which addresses it has: from `list`."""
+        """The owner begins a connection: from now on it knows which addresses it has, from
+        `list`."""
         self.inventory.tell_all_gone(owner)
 
     def obey(self, policy: Policy) -> None:

@@ -18,6 +18,8 @@ from yaim_helper.record.recorder import Recorder
 
 
 class Inventory:
+    """What is held, and what has gone."""
+
     def __init__(
         self, policy: Policy, recorder: Recorder, announcer: Announcer, defence: Defence
     ) -> None:
@@ -36,7 +38,7 @@ class Inventory:
         return len(self._held)
 
     def __iter__(self) -> Iterator[Holding]:
-        """In the order in which they came."""
+        """Returns what is held, in the order in which it came."""
         return iter(self._held.values())
 
     @property

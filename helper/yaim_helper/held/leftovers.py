@@ -35,7 +35,7 @@ long after an intent without a result."""
 
 
 class LeftOvers:
-    """Known from one look at the start."""
+    """What was found by one look at the start."""
 
     def __init__(self, kernel: Kernel, recorder: Recorder, inventory: Inventory) -> None:
         """Raises KernelError if the kernel does not tell what is there."""

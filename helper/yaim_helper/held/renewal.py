@@ -21,6 +21,8 @@ from yaim_helper.record.recorder import Recorder
 
 
 class Renewal:
+    """Sets lifetimes and reads them back."""
+
     def __init__(
         self,
         kernel: Kernel,

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def act_within(limit_s: float) -> Iterator[None]:
-    """Act before `limit_s` has passed, or never: the kernel ends this process then.
+    """What is inside has its effect before `limit_s` has passed, or never: the kernel ends this
+    process then.
 
-    Even if the process is stopped inside and continued much later: SIGALRM, pending meanwhile, ends
-    it before it runs on (signal(7): the default action). What is done depends on the time? Then
-    read the clock inside.
+    That is so even if the process is stopped inside and continued much later: SIGALRM, which is
+    pending meanwhile, ends it before it runs on (signal(7): the default action). If what is done
+    depends on the time, the clock has to be read inside.
     """
     signal.setitimer(signal.ITIMER_REAL, limit_s)
     try:

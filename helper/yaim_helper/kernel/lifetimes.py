@@ -17,18 +17,19 @@ _ROUNDING_S = 1e-7
 
 
 def lateness_s(life_s: float) -> float:
-    """By how much the kernel may be late in removing an address, besides 1/8 of its lifetime;
-    more generous where the deadline was farther away when it was handed over."""
+    """Returns by how much the kernel may be late in removing an address, besides 1/8 of its
+    lifetime. It is more where the deadline was farther away when it was handed over."""
     return min(max(0.4 * life_s, 1.4), 2.5)
 
 
 def lifetime_s(left_s: float, life_s: float) -> int:
-    """The largest lifetime after which the kernel has surely removed the address when the deadline
-    and the grace have passed; 0: there is none. Seconds to the deadline, now and when it was
-    handed over. The reasons are in helper/PROTOCOL.md."""
+    """Returns the largest lifetime after which the kernel has surely removed the address when the
+    deadline and the grace have passed; 0: there is none. `left_s` and `life_s`: the seconds to the
+    deadline, now and when it was handed over. The reasons are in helper/PROTOCOL.md."""
     return max(0, floor((left_s + GRACE_S - ACT_WITHIN_S - lateness_s(life_s)) / 1.125))
 
 
 def last_extension_s(life_s: float) -> float:
-    """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
+    """Returns the seconds to the deadline at which a lifetime of 1 s can be given for the last
+    time."""
     return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S

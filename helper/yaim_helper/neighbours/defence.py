@@ -61,10 +61,10 @@ class Defence:
         self.sightings = Conflicts()
         self.links = Links()
         self._conflicts: dict[Address, Conflict] = {}
-        """Of addresses that are held."""
+        """What was seen of other holders, for addresses that are held."""
 
     def watch(self, addresses: Collection[Address]) -> None:
-        """From now on these addresses are watched, and no others."""
+        """Watches these addresses from now on, and no others."""
         self.sightings.watch(addresses)
 
     def see_links(self) -> None:

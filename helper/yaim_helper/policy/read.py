@@ -22,19 +22,20 @@ from yaim_helper.policy.rules import Network, Policy, PolicyError, Rule, barred,
 from yaim_helper.protocol import INTERFACE, Address
 
 MAX_NETWORKS = 256
-"""In all rules together, so that the hello reply holds them."""
+"""The most networks in all rules together: the reply to hello has room for them."""
 MOST_ADDRESSES = 2000
-"""Of `max-addresses`: of more, each takes the kernel so long that ACT_WITHIN_S does not do."""
+"""The most that `max-addresses` may be: with more addresses each of them takes the kernel so long
+that ACT_WITHIN_S is not enough."""
 MAX_BYTES = 65536
-"""Of the file: reading it anew must not keep the helper from its work."""
+"""The most bytes of the file: reading it anew must not keep the helper from its work."""
 MIN_PREFIX = 8
-"""No address is to bring a wider route; of IPv6 none up to 32."""
+"""No address is to bring a wider route than this prefix length; of IPv6 none up to 32."""
 _MAX_UID = 2**32 - 2
 
 
 def read_policy(path: Path) -> Policy:
-    """Of a file that nobody but root can change. Raises PolicyError, naming everything that is
-    wrong."""
+    """Returns the policy of a file that nobody but root can change. Raises PolicyError, which names
+    everything that is wrong."""
     try:
         fault = what_others_can_change(path)
     except (OSError, RuntimeError, ValueError) as error:
@@ -45,7 +46,8 @@ def read_policy(path: Path) -> Policy:
 
 
 def read_draft(path: Path) -> Policy:
-    """Whoever can change it. Raises PolicyError, naming everything that is wrong."""
+    """Returns the policy of a file, whoever can change it. Raises PolicyError, which names
+    everything that is wrong."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise PolicyError(f"{path}: is not a file")
@@ -59,7 +61,8 @@ def read_draft(path: Path) -> Policy:
 
 
 def _unreadable(path: Path, error: Exception) -> PolicyError:
-    """RuntimeError: links in a circle; ValueError: a name that cannot be."""
+    """Returns why a file cannot be read. RuntimeError: links in a circle; ValueError: a name that
+    cannot be."""
     if isinstance(error, PermissionError):
         closed = next(
             (each for each in reversed(path.absolute().parents) if _is_closed(each)), None
@@ -78,7 +81,7 @@ def _is_closed(directory: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """A network as a rule lists it, with the prefix lengths that count for it."""
+    """A network as a rule lists it, with the prefix lengths that count for it, and its line."""
 
     rule: Rule
     network: Network
@@ -90,7 +93,7 @@ class _Stretch:
 
 
 class _Reader:
-    """One reading of helper.yml; collects errors with their lines."""
+    """Reads helper.yml once, and collects errors with their lines."""
 
     def __init__(self, path: Path, text: bytes) -> None:
         self._path = path
@@ -172,7 +175,7 @@ class _Reader:
         return list(node.value)
 
     def _scalar(self, node: yaml.Node) -> Any:
-        """What YAML makes of it; of what it cannot make anything of, the text."""
+        """Returns what YAML makes of a value; the text where it can make nothing of it."""
         if not isinstance(node, yaml.ScalarNode):
             return None
         try:
@@ -252,7 +255,7 @@ class _Reader:
                 )
 
     def _prefixes(self, node: yaml.Node | None) -> tuple[int, ...]:
-        """None of them if one is wrong."""
+        """Returns the prefix lengths; none if one is wrong."""
         if node is None:
             return 32, 128
         before = len(self._errors)
@@ -270,7 +273,7 @@ class _Reader:
     # --- rules that can do nothing, or contradict others -------------------------------------
 
     def _take_stretch(self, rule: Rule, network: Network, node: yaml.Node) -> None:
-        """Unless it can never allow anything."""
+        """Keeps a network to compare it with the others, unless it can never allow anything."""
         prefixes = rule.prefixes_for(network.version)
         overlapping = [
             (each, why) for each, why in barred(rule.interface) if each.overlaps(network)
@@ -306,7 +309,7 @@ class _Reader:
                     self._compare(other, one)
 
     def _compare(self, inner: _Stretch, outer: _Stretch) -> None:
-        """Two that overlap."""
+        """Tells what is wrong or odd about two networks that overlap."""
         few: list[Address] = list(inner.network) if inner.network.num_addresses <= 2 else []
         not_outers = [each for each in few if edge(each, outer.network.prefixlen)]
         if few and not_outers == few:
@@ -364,7 +367,7 @@ def _is_within(inner: Network, outer: Network) -> bool:
 
 
 def _is_covered(network: Network, by: Sequence[Network]) -> bool:
-    """Whether each of its addresses is in one of the others."""
+    """Whether each address of the network is in one of the others."""
     if any(_is_within(network, each) for each in by):
         return True
     return any(_is_within(each, network) for each in by) and all(

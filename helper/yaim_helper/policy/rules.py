@@ -1,8 +1,7 @@
-"""What the helper may do: the allowlist, read from helper.yml.
+"""What the helper may do: the rules of the allowlist, and what no rule can allow.
 
-The file belongs to root and nobody else can change it, else it is not read. What can never allow
-anything, has no effect or contradicts itself is an error; what is odd but clear is a warning.
-Decides about addresses; knows nothing of the kernel.
+This is what an auditor reads. Decides about addresses, purely; reads no file (read.py does) and
+knows nothing of the kernel.
 """
 
 from collections.abc import Iterator
@@ -30,20 +29,22 @@ _LOOPBACK: tuple[tuple[Network, str], ...] = (
 
 
 class PolicyError(Exception):
-    """helper.yml cannot be used. One line for each thing that is wrong: file:line: key: what."""
+    """helper.yml cannot be used. The text has a line for each thing that is wrong: file:line: key:
+    what."""
 
 
 def never(address: Address, interface: str) -> str | None:
-    """Why it is never added there, whatever the rules say; None: the rules decide."""
+    """Returns why an address is never added there, whatever the rules say; None: they decide."""
     return next((why for network, why in barred(interface) if address in network), None)
 
 
 def barred(interface: str) -> tuple[tuple[Network, str], ...]:
+    """Returns the networks whose addresses are never added there, each with the reason."""
     return _NEVER if interface == "lo" else _NEVER + _LOOPBACK
 
 
 def edge(address: Address, prefix: int) -> str | None:
-    """What the address is in its network of this prefix length; None: a host.
+    """Returns what the address is in its network of this prefix length; None: it is a host.
 
     Networks of one or two addresses have hosts only (RFC 3021, RFC 6164); in IPv6 the first
     address is the subnet-router anycast address (RFC 4291 2.6.1), and the last a host.
@@ -60,26 +61,27 @@ def edge(address: Address, prefix: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Addresses of these networks, with these prefix lengths, may be on this interface."""
+    """Allows addresses of these networks, with these prefix lengths, on this interface."""
 
     number: int
-    """From 1, in the order of the file."""
+    """Counted from 1, in the order of the file."""
     interface: str
     networks: tuple[Network, ...]
     prefixes: tuple[int, ...]
 
     line: int = field(default=0, compare=False)
-    """In the file."""
+    """The line of the file in which it begins."""
 
     def prefixes_for(self, version: int) -> tuple[int, ...]:
-        """Up to 32 they are meant for IPv4: no IPv6 address is to bring such a route."""
+        """Returns the prefix lengths for IPv4 or IPv6. Those up to 32 are meant for IPv4: no IPv6
+        address is to bring such a route."""
         return tuple(each for each in self.prefixes if (each <= 32) is (version == 4))
 
     def allows(self, interface: str, address: Address, prefix: int) -> bool:
         return next(self.objections(interface, address, prefix), None) is None
 
     def objections(self, interface: str, address: Address, prefix: int) -> Iterator[str]:
-        """Why it does not allow this address there; nothing: it does."""
+        """Returns why the rule does not allow this address there; nothing: it does."""
         if interface != self.interface:
             yield f"it is for {self.interface}"
         networks = [network for network in self.networks if address in network]
@@ -101,6 +103,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
+    """All that helper.yml says."""
+
     users: tuple[int, ...]
     """User ids that may connect, in the order of the file."""
     rules: tuple[Rule, ...]
@@ -108,13 +112,13 @@ class Policy:
     commands_per_second: int
     audit_log: Path
     sha256: str
-    """Of the file."""
+    """The hash of the file."""
     path: Path
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    """file:line: key: what is odd."""
+    """What is odd in the file: file:line: key: what."""
 
     def rule_for(self, add: Add) -> Rule | None:
-        """The first rule that allows it."""
+        """Returns the first rule that allows an add; None: no rule does."""
         return next(
             (rule for rule in self.rules if rule.allows(add.interface, add.address, add.prefix)),
             None,

@@ -95,7 +95,7 @@ class AuditLog:
         if _is_cut(past, self.earlier):
             past.is_whole = False
         self.past = past
-        """As it was when this was opened."""
+        """What earlier lives told, when this was opened."""
         self._torn = past.torn
         """What stands in the segment behind its last record."""
         self._size = os.fstat(self._file).st_size if self._number else 0
@@ -104,7 +104,7 @@ class AuditLog:
 
     @property
     def head(self) -> tuple[int, str]:
-        """Number and hash of the last record."""
+        """The number and hash of the last record."""
         return self._sequence, self._head
 
     @property

@@ -11,6 +11,7 @@ from yaim_helper.record.entries import Entry
 
 
 def now() -> Entry:
+    """Returns the time of a record, on both clocks."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="microseconds"),
         "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
@@ -18,10 +19,10 @@ def now() -> Entry:
 
 
 def boot_id() -> str:
-    """Of this boot of the host (random(4))."""
+    """Returns the identity of this boot of the host (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def session() -> str:
-    """Boot and network namespace (helper/PROTOCOL.md)."""
+    """Returns the identity of this boot and network namespace (helper/PROTOCOL.md)."""
     return f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"

@@ -1,5 +1,5 @@
-"""From what has come on a connection to its replies: the intents on record first, then what may be
-done is done together, then the results.
+"""What happens between a request and its reply: the intents come on record, what may be done is
+done together, and the results come on record.
 
 Nothing that needs an intent has an effect before that was handed to the record, and an add none
 before its intent is on the disk (asked.py). Reads and sends nothing itself.

@@ -46,7 +46,7 @@ class Asker(Protocol):
     def peer(self) -> Peer: ...
     @property
     def owner(self) -> Owner | None:
-        """None: it has not said hello, or that was refused."""
+        """For whom it asks; None: it has not said hello, or that was refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,13 @@ from yaim_helper.stderr import tell
 MAX_ACCEPTED = 16
 """Connections that are accepted in one turn."""
 ACCEPT_EVERY_S = 0.005
-"""From one such turn to the next: thousands of connections do not keep the helper busy."""
+"""The time from one such turn to the next: thousands of connections do not keep the helper busy."""
 HELLO_WITHIN_S = 5.0
 WRITTEN_WITHIN_S = 1.0
 """What is recorded at the start and at the end is waited for, but no longer than this."""
 LISTEN_EVERY_S = 0.1
-"""From hearing of other holders to listening again: a flood of claims gets no more of the helper's
-time."""
+"""The time from hearing of other holders to listening again: a flood of claims gets no more of the
+helper's time."""
 
 
 class Server:
@@ -82,8 +82,8 @@ class Server:
         for each in (listener, self._timer, self._clock_set):
             self._sources.add(each)
         self._sightings = self._holdings.defence.sightings
-        for ear in self._sightings.sockets():
-            self._sources.add(ear, self._sightings)
+        for each in self._sightings.sockets():
+            self._sources.add(each, self._sightings)
         self._links = self._holdings.defence.links
         self._sources.add(self._links.socket, self._links)
         self._sources.add(recorder, recorder)
@@ -303,8 +303,8 @@ class Server:
 
     def _hear(self) -> None:
         """Notes who else has an address that is held, and listens no more for a while."""
-        for ear in self._sightings.sockets():
-            self._sources.rest(ear, boottime() + LISTEN_EVERY_S)
+        for each in self._sightings.sockets():
+            self._sources.rest(each, boottime() + LISTEN_EVERY_S)
         self._holdings.hear()
 
 

@@ -39,15 +39,16 @@ from yaim_helper.stderr import tell
 EX_CONFIG = 78
 EX_CANNOT_START = 1
 LINGER_S = 2.0
-"""Before it ends with what a service manager will start again and again in vain."""
+"""How long a helper that cannot start waits before it ends: a service manager starts it again and
+again in vain."""
 SWITCH_WITHIN_S = 0.0005
-"""From one of the threads to another."""
+"""How soon one of the threads lets another one run."""
 _FIRST_PASSED_FD = 3
 """sd_listen_fds(3)"""
 
 
 def parser() -> argparse.ArgumentParser:
-    """But for `policy` and `audit`, which have their own."""
+    """Returns the parser for all but `policy` and `audit`, which have their own."""
     parser = argparse.ArgumentParser(
         prog="yaim-helper",
         description="Adds and removes addresses for the yaim coordinator, within an allowlist.",
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def serve(arguments: list[str]) -> int:
+    """Starts the helper and serves until it is stopped; returns the exit status."""
     options = parser().parse_args(arguments)
     # Until the server can heed it.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
@@ -109,7 +111,7 @@ def serve(arguments: list[str]) -> int:
 
 
 def _opened_record(policy: Policy, user: User) -> AuditLog:
-    """Raises AuditError."""
+    """Returns the record, open. Raises AuditError."""
     try:
         return AuditLog(policy.audit_log, policy.sha256)
     except AuditError as error:
@@ -118,15 +120,16 @@ def _opened_record(policy: Policy, user: User) -> AuditLog:
 
 
 def _passed_socket() -> socket.socket | None:
-    """The listening socket that systemd, or whoever does as systemd does, hands in."""
+    """Returns the listening socket that systemd, or whoever does as systemd does, hands in; None:
+    there is none."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         return None
     return socket.socket(fileno=_FIRST_PASSED_FD)
 
 
 def _own_socket(path: Path, policy: Policy) -> socket.socket:
-    """Open to root and to the group of the first user of the policy, or to that user if it has no
-    account; SO_PEERCRED decides anyway."""
+    """Returns a new listening socket. It is open to root and to the group of the first user of the
+    policy, or to that user if it has no account; SO_PEERCRED decides anyway. Raises OSError."""
     try:
         return _bound(path, policy)
     except OSError as error:
@@ -134,7 +137,8 @@ def _own_socket(path: Path, policy: Policy) -> socket.socket:
 
 
 def _bound(path: Path, policy: Policy) -> socket.socket:
-    """Never open to more than it is to be, and nothing in its way is changed but a socket."""
+    """Returns the socket, which is never open to more than it is to be. Nothing in its way is
+    changed but a socket."""
     # Another user than root makes it where he may.
     if fault := make_directory(path.parent) if os.geteuid() == 0 else None:
         raise OSError(errno.EPERM, fault)
@@ -154,7 +158,8 @@ def _bound(path: Path, policy: Policy) -> socket.socket:
 
 
 def _give(path: Path, uid: int) -> None:
-    """The socket, and nothing that somebody has put in its place meanwhile: not by its path."""
+    """Gives the socket to a user's group, by a descriptor and not by its path: nothing is given
+    that somebody has put in its place meanwhile."""
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(found).st_mode):
@@ -170,7 +175,7 @@ def _give(path: Path, uid: int) -> None:
 
 
 def _make_way(path: Path) -> None:
-    """A socket that a former life left goes; nothing else."""
+    """Removes a socket that a former life has left, and nothing else. Raises OSError."""
     if not os.path.lexists(path):
         return
     if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -185,6 +190,7 @@ def _make_way(path: Path) -> None:
 
 
 def _give_up(status: int, text: str) -> int:
+    """Tells why the helper does not start, and returns the exit status."""
     tell(text)
     manager = ServiceManager()
     if manager.is_there:

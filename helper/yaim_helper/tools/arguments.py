@@ -28,7 +28,7 @@ class KnownHeads:
 
     heads: Heads
     vouched: Vouched
-    """Until when a record was the last, as the times of the lines tell it."""
+    """The records that were the last for a time, as the times of the lines tell it."""
 
 
 def heads_file(text: str) -> KnownHeads:

@@ -22,7 +22,7 @@ from yaim_helper.tools.records import Marker, Micros, Record, earlier_marker
 from yaim_helper.tools.verify import request_key
 
 GRACE_US = 200_000
-"""By how much an address may outlive its deadline."""
+"""An address may outlive its deadline by so much."""
 FOREVER: Micros = 2**62
 Owner: TypeAlias = tuple[int, str]
 
@@ -34,7 +34,7 @@ class HeldInterval:
     address: str
     node: str
     possible: Interval
-    """From the first instant at which it may have been there to the last."""
+    """The first instant at which it may have been there, and the last."""
     sure: tuple[Interval, ...]
     """The parts of it in which it surely was there."""
     ended: str
@@ -49,47 +49,48 @@ class _OpenInterval:
     possible_from: Micros
     sure: list[Interval] = field(default_factory=list)
     sure_from: Micros | None = None
-    """None: at present it is not sure."""
+    """Since when it is surely there; None: at present that is not sure."""
     proven_at: Micros = 0
     """The last instant at which it surely was there, if it is sure."""
     removal_at: Micros | None = None
     """When removing it may have begun."""
     is_only_asked_for: bool = False
-    """By an add, which may be refused."""
+    """All that is known is an add, which may be refused."""
     adds: int = 0
-    """Without results."""
+    """Adds without results."""
     owner: Owner | None = None
     place: tuple[str, int] | None = None
     deadline: Micros | None = None
-    """None: not known."""
+    """The latest deadline; None: it is not known."""
     is_renewed: bool = False
     """Whether this life of the helper holds it."""
     is_renewal_to_come: bool = False
     """Whether it may have been renewed, and that is not told yet."""
     policy: str = ""
-    """In force when it was last known to be there."""
+    """The policy in force when it was last known to be there."""
 
     def prove(self, at: Micros) -> None:
-        """It was there then, or until removing it began; before, too, if it was sure."""
+        """Takes in that it was there then, or until removing it began; and before, if that was
+        sure."""
         if self.removal_at is not None:
             at = min(at, self.removal_at)
         if self.sure_from is not None:
             self.proven_at = max(self.proven_at, at)
 
     def begin_sure(self, at: Micros) -> None:
-        """It is there, whatever was before."""
+        """Takes in that it is there from now on, whatever was before."""
         if self.sure_from is None:
             self.sure_from = self.proven_at = at
         self.proven_at = max(self.proven_at, at)
 
     def doubt(self) -> None:
-        """Since it was last proven nothing is sure."""
+        """Takes in that nothing is sure since it was proven the last time."""
         if self.sure_from is not None and self.proven_at > self.sure_from:
             self.sure.append((self.sure_from, self.proven_at))
         self.sure_from = None
 
     def is_until(self, deadline: Micros | None) -> None:
-        """Or until later, if that is known already."""
+        """Takes in a deadline; a later one that is known already stays."""
         if deadline is not None and self.deadline is not None:
             self.deadline = max(self.deadline, deadline)
         else:
@@ -97,19 +98,19 @@ class _OpenInterval:
 
     @property
     def bound(self) -> Micros:
-        """It is gone then, if it is not renewed."""
+        """The instant at which it is gone, if it is not renewed."""
         return FOREVER if self.deadline is None else self.deadline + GRACE_US
 
 
 class History:
-    """Of one node, from its records in order."""
+    """What one node held, from the records of its helper in order."""
 
     def __init__(self, node: str) -> None:
         self.node = node
         self.intervals: list[HeldInterval] = []
         self._open: dict[str, _OpenInterval] = {}
         self._gone_at: dict[str, Micros] = {}
-        """When an address was surely gone, after the last interval in which it was held."""
+        """When each address was surely gone after its last interval."""
         self._boot = ""
         self._boot_began: Micros = 0
         self._life_began: Micros = 0
@@ -152,7 +153,7 @@ class History:
         self._last_at = record.at
 
     def finish(self, marker: Marker | None) -> None:
-        """There are no more records."""
+        """Ends all intervals: there are no more records."""
         self._life_ends(marker)
         for interval in list(self._open.values()):
             is_known = interval.deadline is not None
@@ -173,7 +174,8 @@ class History:
         self._listed, self._is_at_start = set(), True
 
     def _life_ends(self, marker: Marker | None) -> None:
-        """However it did: nobody renews from then on, until an address is added again."""
+        """Takes in that a life of the helper has ended, in whatever way: nobody renews from then
+        on, until an address is added again."""
         self._intents.clear()
         for interval in self._open.values():
             if interval.adds:
@@ -186,7 +188,8 @@ class History:
             interval.is_renewed = interval.is_renewal_to_come = False
 
     def _apply(self, interval: _OpenInterval, marker: Marker | None) -> None:
-        """What the marker tells of this life's renewals; of another life's, that this had none."""
+        """Takes in what the marker tells about renewals of this life; a marker of another life
+        tells that this one had none."""
         if marker is None:
             interval.is_until(None)
         elif interval.owner and marker.boot_id == self._boot and interval.owner in marker.deadlines:
@@ -195,7 +198,7 @@ class History:
                 interval.prove(marker.at)
 
     def _held(self, record: Record) -> None:
-        """At a start, what is there; later, what this life holds."""
+        """Takes in a list: at a start, what is there; later, what this life holds."""
         is_at_start = self._is_at_start
         listed = self._listed = set() if self._listed is None else self._listed
         for address, interface, prefix, uid, cluster, deadline_ns in record.fields["addresses"]:
@@ -283,7 +286,8 @@ class History:
                 del self._open[interval.address]
 
     def _asked_at(self, record: Record) -> Micros | None:
-        """When the intent was told. What is refused whatever is on the host has none."""
+        """Returns when the intent was told; None: a request that is refused whatever is on the host
+        has none."""
         key = request_key(record)
         asked = self._intents.get(key)
         if asked is None:
@@ -355,7 +359,7 @@ class History:
             interval.is_renewed = False
 
     def _renewals(self, record: Record) -> None:
-        """Of the time since they were last told."""
+        """Takes in the renewals since they were told the last time."""
         owners: dict[Owner | None, Mapping[str, Any]] = {
             (each["uid"], each["cluster"]): each for each in record.fields["owners"]
         }
@@ -372,24 +376,26 @@ class History:
     # --- beginnings and ends -------------------------------------------------------------------
 
     def _told(self, address: str) -> _OpenInterval | None:
-        """The one of which a record tells."""
+        """Returns the open interval of an address that a record is about."""
         self._touched.add(address)
         return self._open.get(address)
 
     def _begin(self, address: str, at: Micros | None, record: Record) -> _OpenInterval:
-        """None: it may have been there since before what is on record of it."""
+        """Begins an interval; `at` None: it may have been there since before what is on record of
+        it."""
         since = max(self._boot_began, self._gone_at.get(address, 0)) if at is None else at
         self._open[address] = _OpenInterval(address, min(since, record.at), policy=record.policy)
         return self._open[address]
 
     def _is_removed(self, interval: _OpenInterval, record: Record) -> None:
-        """It was there until removing it began."""
+        """Ends an interval: the address was there until removing it began."""
         if interval.removal_at is not None:
             interval.prove(interval.removal_at)
         self._end(interval, record.at, "removed")
 
     def _is_absent(self, interval: _OpenInterval, record: Record, why: str) -> None:
-        """The helper knows its own, and of what an earlier life left what its policy allows."""
+        """Takes in that the helper does not find an address. It knows its own, and of what an
+        earlier life left that which its policy allows."""
         if interval.is_renewed or interval.policy == record.policy:
             at = record.at if interval.is_renewal_to_come else min(interval.bound, record.at)
             self._end(interval, at, why)

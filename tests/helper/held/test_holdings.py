@@ -312,6 +312,26 @@ def test_claims_do_not_count_before_all_interfaces_are_known(
         assert holdings.defence.conflict(address).seen == seen
 
 
+def test_what_is_about_to_be_removed_is_not_defended(
+    holdings: Holdings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also as long as the kernel does not remove it."""
+    batch = holdings.batch({ip_address("192.0.2.1")})
+    address = added(batch, 1)
+    batch.settle()
+    monkeypatch.setattr(Conflicts, "read", lambda _: [Sighting(address, INTERFACE, RIVAL)])
+    monkeypatch.setattr(Links, "mac_addresses", lambda _: frozenset())
+    holdings.hear()
+    monkeypatch.setattr(Kernel, "delete", fail)
+    with pytest.raises(KernelError):
+        holdings.batch({address}).remove(OWNER, address)
+    holdings.hear()
+    assert holdings.defence.conflict(address).seen == 0
+    holdings.do_what_is_due()
+    assert holdings._recorder.drain(20.0)
+    assert [each for each in read_records(tmp_path / "audit") if each["type"] == "conflict"] == []
+
+
 def test_an_add_that_goes_wrong_leaves_what_was_held_before(
     network: Namespace, holdings: Holdings
 ) -> None:
