@@ -55,11 +55,11 @@ class LeftOvers:
         for place in self._kernel.addresses():
             if place.valid_s is None or not place.is_like_ours:
                 continue
-            spots = past.places.get(str(place.address), {})
-            spot = self._kernel.name(place.index), place.prefix
-            is_awaited = past.is_awaited(str(place.address), spot)
+            recorded = past.places.get(str(place.address), {})
+            here = self._kernel.name(place.index), place.prefix
+            is_awaited = past.is_awaited(str(place.address), here)
             # Who asked for it may have found it there, and who had it then is not told.
-            owner = spots.get(spot) if past.is_whole or not is_awaited else None
+            owner = recorded.get(here) if past.is_whole or not is_awaited else None
             done_s = ADDED_WITHIN_S if is_awaited else DONE_WITHIN_S
             # The time in which the host was suspended since the record counts on one side only:
             # that is for more doubt.
@@ -67,7 +67,7 @@ class LeftOvers:
             is_told = age_s - STAMPS_LATE_S > now - past.known_until
             if owner is not None and age_s + done_s >= now - past.last_at:
                 self._left[place.identity] = owner
-            elif spots or not past.is_whole or not is_told:
+            elif recorded or not past.is_whole or not is_told:
                 life_s = 1 + place.valid_s * 1.125 + lateness_s(MAX_DEADLINE_S)
                 self._doubtful[place.identity] = now + life_s
 

@@ -80,7 +80,7 @@ def _is_closed(directory: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
+class _ListedNetwork:
     """A network as a rule lists it, with the prefix lengths that count for it, and its line."""
 
     rule: Rule
@@ -100,7 +100,7 @@ class _Reader:
         self._text = text
         self._errors: list[tuple[int, str]] = []
         self._warnings: list[tuple[int, str]] = []
-        self._stretches: list[_Stretch] = []
+        self._listed: list[_ListedNetwork] = []
 
     def policy(self) -> Policy:
         try:
@@ -135,7 +135,7 @@ class _Reader:
         if sum(len(rule.networks) for rule in policy.rules) > MAX_NETWORKS:
             self._errors.append((1, f"rules: more than {MAX_NETWORKS} networks; make them wider"))
         else:
-            self._compare_stretches()
+            self._compare_listed()
         if self._errors:
             raise PolicyError("\n".join(self._located(self._errors)))
         self._look_for_what_is_odd(policy, keys)
@@ -235,7 +235,7 @@ class _Reader:
             rule = Rule(number, interface, listed, prefixes, _line(item))
             if prefixes:
                 for network, node in networks:
-                    self._take_stretch(rule, network, node)
+                    self._keep_listed(rule, network, node)
             yield rule
 
     def _networks(self, node: yaml.Node) -> Iterator[tuple[Network, yaml.Node]]:
@@ -272,7 +272,7 @@ class _Reader:
 
     # --- rules that can do nothing, or contradict others -------------------------------------
 
-    def _take_stretch(self, rule: Rule, network: Network, node: yaml.Node) -> None:
+    def _keep_listed(self, rule: Rule, network: Network, node: yaml.Node) -> None:
         """Keeps a network to compare it with the others, unless it can never allow anything."""
         prefixes = rule.prefixes_for(network.version)
         overlapping = [
@@ -298,17 +298,17 @@ class _Reader:
                 " out",
             )
         else:
-            self._stretches.append(_Stretch(rule, network, frozenset(prefixes), node))
+            self._listed.append(_ListedNetwork(rule, network, frozenset(prefixes), node))
 
-    def _compare_stretches(self) -> None:
-        for number, one in enumerate(self._stretches):
-            for other in self._stretches[:number]:
+    def _compare_listed(self) -> None:
+        for number, one in enumerate(self._listed):
+            for other in self._listed[:number]:
                 if _is_within(one.network, other.network):
                     self._compare(one, other)
                 elif _is_within(other.network, one.network):
                     self._compare(other, one)
 
-    def _compare(self, inner: _Stretch, outer: _Stretch) -> None:
+    def _compare(self, inner: _ListedNetwork, outer: _ListedNetwork) -> None:
         """Tells what is wrong or odd about two networks that overlap."""
         few: list[Address] = list(inner.network) if inner.network.num_addresses <= 2 else []
         not_outers = [each for each in few if edge(each, outer.network.prefixlen)]
@@ -340,7 +340,7 @@ class _Reader:
             self._warn(keys["users"], "users: none, so nobody can connect; name yaim's user")
         if not policy.rules:
             self._warn(keys["rules"], "rules: none, so every address is refused; add one")
-        singles = sum(each.network.num_addresses == 1 for each in self._stretches)
+        singles = sum(each.network.num_addresses == 1 for each in self._listed)
         most = policy.max_addresses
         if singles > most:
             self._warn(

@@ -14,10 +14,10 @@ from yaim_helper.record import entries
 from yaim_helper.record.chain import GENESIS, is_sealed
 from yaim_helper.record.entries import Entry
 
-Spot: TypeAlias = tuple[str, int]
-"""Interface and prefix length."""
+Place: TypeAlias = tuple[str, int]
+"""Interface and prefix length at which an address is."""
 RequestKey: TypeAlias = tuple[int, Owner, int]
-"""Process that asked, for whom, and id."""
+"""The process that asked, for whom, and the id of its request."""
 
 
 @dataclass(slots=True)
@@ -30,9 +30,9 @@ class Past:
     sequence: int = 0
     head: str = GENESIS
     """The hash of the last record."""
-    places: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
-    """Where addresses may be, by their texts, because the helper has put them there, and for whom;
-    None: as far as an earlier life knew."""
+    places: dict[str, dict[Place, Owner | None]] = field(default_factory=dict)
+    """Where addresses may be because the helper has put them there, and for whom; None: not even
+    the earlier life knew for whom."""
     torn: bytes = b""
     """What stands in the last segment behind the last line that is a record."""
     is_whole: bool = False
@@ -46,20 +46,20 @@ class Past:
     """The same for the last record before which its life told what it found at its start. What was
     put on an interface later may have been put there by another life, which wrote elsewhere."""
     is_of_another_boot: bool = False
-    """Whether some of it was, so that earlier segments are, too."""
+    """Whether some records are of another boot, so that earlier segments are, too."""
     _is_here: bool = True
-    """Whether the life that is told of was in this network namespace."""
+    """Whether the life that the records are about was in this network namespace."""
     _is_found_told: bool = False
-    """Whether what the life that is told of found at its start is; not known after a `gap`."""
-    _listed: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
+    """Whether that life has told what it found at its start; after a `gap` that is not known."""
+    _listed: dict[str, dict[Place, Owner | None]] = field(default_factory=dict)
     """What the `held` records that belong together tell, so far."""
-    _unsettled: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
+    _unsettled: dict[str, dict[Place, Owner | None]] = field(default_factory=dict)
     """Places about which an intent was told last, and whose they were before it."""
-    _awaited: dict[str, dict[RequestKey, Spot]] = field(default_factory=dict)
-    """Adds without results: whatever is told meanwhile, they may be done yet."""
+    _awaited: dict[str, dict[RequestKey, Place]] = field(default_factory=dict)
+    """Adds without results: they may be done later than anything that was told meanwhile."""
 
     def read(self, segment: bytes) -> None:
-        """Damage is no reason to stop: `verify` is who finds it."""
+        """Takes in a segment. Damage is no reason to stop: finding it is what `verify` is for."""
         self.torn = b""
         bad: list[bytes] = []
         *lines, tail = segment.split(b"\n")
@@ -72,7 +72,7 @@ class Past:
             self.torn = b"".join((*bad, tail))
 
     def _take(self, line: bytes) -> bool:
-        """Whether it is a record, by its own hash."""
+        """Takes in a line, and returns whether it is a record, by its own hash."""
         try:
             record = json.loads(line)
             is_ours = is_sealed(line, record["prev"], record["hash"])
@@ -92,7 +92,7 @@ class Past:
         return True
 
     def _follow(self, record: Entry) -> None:
-        """What is where after this record. Raises KeyError, TypeError, ValueError."""
+        """Takes in what is where after this record. Raises KeyError, TypeError, ValueError."""
         kind = record["type"]
         if record["boot_id"] != self.boot_id:
             self.is_of_another_boot, self.is_whole = True, False
@@ -121,22 +121,22 @@ class Past:
             awaited = self._awaited.setdefault(record["address"], {})
             awaited.pop(key, None)
             if kind == "intent":
-                awaited[key] = _spot_of(record)
+                awaited[key] = _place_of(record)
         match kind, record.get("op"), record.get("outcome"):
             case "intent", "add", _:
-                self._follow_add(record["address"], _spot_of(record), _owner_of(record))
+                self._follow_add(record["address"], _place_of(record), _owner_of(record))
             case "intent", "remove", _:
                 self._follow_removal(record["address"], _owner_of(record))
             case "result", "add", "ok":
                 self._drop(record["address"], lambda *_: True)
-                self._unsettled.get(record["address"], {}).pop(_spot_of(record), None)
-                spots = self.places.setdefault(record["address"], {})
-                spots[_spot_of(record)] = _owner_of(record)
+                self._unsettled.get(record["address"], {}).pop(_place_of(record), None)
+                its_places = self.places.setdefault(record["address"], {})
+                its_places[_place_of(record)] = _owner_of(record)
             case "result", "add", "refused":
-                self._restore(record["address"], [_spot_of(record)])
+                self._restore(record["address"], [_place_of(record)])
             case "result", "remove", "refused" | "failed":
                 unsettled = self._unsettled.get(record["address"], {})
-                held = [spot for spot, owner in unsettled.items() if owner is not None]
+                held = [place for place, owner in unsettled.items() if owner is not None]
                 self._restore(record["address"], held)
             case "result", "remove", "ok":
                 owner = _owner_of(record)
@@ -148,7 +148,7 @@ class Past:
                 self._drop(record["address"], lambda _, known: known == owner)
             case "own", _, entries.REMOVED | entries.FOUND_GONE | entries.TAKEN:
                 interface = record["interface"]
-                self._drop(record["address"], lambda spot, _: spot[0] == interface)
+                self._drop(record["address"], lambda place, _: place[0] == interface)
             case _:
                 pass
 
@@ -163,50 +163,50 @@ class Past:
             self._awaited.clear()
             self.is_whole = self._is_found_told = True
 
-    def _follow_add(self, address: str, spot: Spot, owner: Owner) -> None:
-        """The helper may be killed, or the record full, before the result; and of what has failed
-        it may be there."""
-        spots = self.places.setdefault(address, {})
+    def _follow_add(self, address: str, place: Place, owner: Owner) -> None:
+        """Takes in the intent of an add. The helper may be killed, or the record full, before the
+        result; and an add that has failed may have had its effect."""
+        its_places = self.places.setdefault(address, {})
         unsettled = self._unsettled.setdefault(address, {})
-        if spot not in spots or (spot in unsettled and spots[spot] != owner):
-            unsettled[spot] = spots.get(spot)
-            spots[spot] = owner
+        if place not in its_places or (place in unsettled and its_places[place] != owner):
+            unsettled[place] = its_places.get(place)
+            its_places[place] = owner
 
     def _follow_removal(self, address: str, owner: Owner) -> None:
-        for spot, known in self.places.get(address, {}).items():
+        for place, known in self.places.get(address, {}).items():
             if known == owner:
-                self._unsettled.setdefault(address, {}).setdefault(spot, owner)
+                self._unsettled.setdefault(address, {}).setdefault(place, owner)
 
-    def _restore(self, address: str, spots: Iterable[Spot]) -> None:
-        """Nothing was done there."""
+    def _restore(self, address: str, its_places: Iterable[Place]) -> None:
+        """Takes in that nothing was done at these places."""
         unsettled = self._unsettled.get(address, {})
-        for spot in [each for each in spots if each in unsettled]:
-            if (owner := self._awaited_for(address, spot)) is not None:
-                self.places[address][spot] = owner
+        for place in [each for each in its_places if each in unsettled]:
+            if (owner := self._awaited_for(address, place)) is not None:
+                self.places[address][place] = owner
                 continue
-            before = unsettled.pop(spot)
+            before = unsettled.pop(place)
             if before is None:
-                del self.places[address][spot]
+                del self.places[address][place]
             else:
-                self.places[address][spot] = before
+                self.places[address][place] = before
 
-    def _drop(self, address: str, is_gone: Callable[[Spot, Owner | None], bool]) -> None:
-        spots = self.places.get(address, {})
-        for spot, owner in list(spots.items()):
-            if is_gone(spot, owner) and self._awaited_for(address, spot) is None:
-                del spots[spot]
-                self._unsettled.get(address, {}).pop(spot, None)
+    def _drop(self, address: str, is_gone: Callable[[Place, Owner | None], bool]) -> None:
+        its_places = self.places.get(address, {})
+        for place, owner in list(its_places.items()):
+            if is_gone(place, owner) and self._awaited_for(address, place) is None:
+                del its_places[place]
+                self._unsettled.get(address, {}).pop(place, None)
 
-    def is_awaited(self, address: str, spot: Spot) -> bool:
-        """Whether an add of it may have been done after the last record."""
-        return self._awaited_for(address, spot) is not None
+    def is_awaited(self, address: str, place: Place) -> bool:
+        """Whether an add of the address at that place may have been done after the last record."""
+        return self._awaited_for(address, place) is not None
 
-    def _awaited_for(self, address: str, spot: Spot) -> Owner | None:
+    def _awaited_for(self, address: str, place: Place) -> Owner | None:
         awaited = self._awaited.get(address, {})
-        return next((owner for (_, owner, _), its in awaited.items() if its == spot), None)
+        return next((owner for (_, owner, _), its in awaited.items() if its == place), None)
 
 
-def _spot_of(record: Entry) -> Spot:
+def _place_of(record: Entry) -> Place:
     return record["interface"], record["prefix"]
 
 

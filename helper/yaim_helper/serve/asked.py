@@ -1,11 +1,11 @@
 """What was asked on a connection, in order, and what of it may be done now.
 
-An add is never done without its intent on the disk. It waits for that, GIVE_UP_AFTER_S at most. Who
-was told then that it failed does not get it later: what has a reply is over. What takes an address
-away, or keeps one, needs no disk: it waits behind adds that were asked before it for as long as a
-disk may take that is well, and then overtakes them. An add is over when the removal of its address
-overtakes it, and nearer when a renewal to a nearer deadline does; nothing else of what they do is
-other before the add than behind it.
+An add is never done without its intent on the disk. It waits for that, GIVE_UP_AFTER_S at most. If
+the coordinator was told then that it failed, it is not done later: what has a reply is over. What
+takes an address away, or keeps one, needs no disk: it waits behind adds that were asked before it
+for as long as a disk that is well may take, and then overtakes them. An add is over when the
+removal of its address overtakes it, and gets a nearer deadline when a renewal to one does; nothing
+else that they do depends on whether it is done before the add or behind it.
 
 Does nothing, and decides nothing about addresses.
 """
