@@ -8,7 +8,7 @@ was put there. `settle` tells at the end which adds went wrong after all.
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from yaim_helper.clock import boottime
 from yaim_helper.held.expiry import Expiry
@@ -27,8 +27,7 @@ from yaim_helper.record.entries import REMOVED, TAKEN, Entry
 from yaim_helper.record.recorder import Recorder
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
+class Addition(NamedTuple):
     """An add that was accepted."""
 
     request: Add

@@ -9,7 +9,7 @@ the helper ask is answered from here, and costs the same however many interfaces
 import errno
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from yaim_helper.kernel.netlink import (
     NLM_F_DUMP,
@@ -36,8 +36,7 @@ _RTMGRP_LINK = 1
 _MAX_BYTES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     names: frozenset[str] = frozenset()
     """Names of interfaces that are usable now, and were not, or have another MAC address, or are
     reached by another way."""

@@ -5,7 +5,7 @@ IPv6: unsolicited neighbour advertisement with the override flag (RFC 4861 secti
 Announces what it is told to; decides nothing.
 """
 
-import random
+import os
 import socket
 import struct
 from collections.abc import Container
@@ -154,10 +154,8 @@ class Announcer:
         name, _, sent = self._plans[address]
         self._send(name, address, MAX_FRAMES)
         sent += 1
-        if sent < len(BURST_S):
-            wait_s = BURST_S[sent] - BURST_S[sent - 1]
-        else:
-            wait_s = random.uniform(*REFRESH_S)
+        is_burst = sent < len(BURST_S)
+        wait_s = BURST_S[sent] - BURST_S[sent - 1] if is_burst else _between(*REFRESH_S)
         self._plans[address] = name, now + wait_s, sent
 
     def _send(self, name: str, address: Address, most: int) -> None:
@@ -177,3 +175,8 @@ class Announcer:
         # A full queue; an interface that is down, gone or too narrow: the refresh makes up for it.
         with suppress(OSError):
             self._socket.sendto(frame, (interface, 0))
+
+
+def _between(least_s: float, most_s: float) -> float:
+    """Returns a random time between these (at each start Python's module for that costs more)."""
+    return least_s + (most_s - least_s) * int.from_bytes(os.urandom(4), "big") / 2**32

@@ -9,9 +9,8 @@ import socket
 import struct
 from array import array
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from yaim_helper.neighbours.announce import (
     ETH_P_ARP,
@@ -40,8 +39,7 @@ Instruction: TypeAlias = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand (struct sock_filter)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     address: Address
     interface: str
     mac: bytes

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from yaim_helper.clock import boottime
 from yaim_helper.owners import Owner, Peer
@@ -36,8 +37,7 @@ _SO_PASSRIGHTS = 83
 """include/uapi/asm-generic/socket.h, since Linux 6.16."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """Says that a connection is over, and why if the helper ends it."""
 
     reason: str | None

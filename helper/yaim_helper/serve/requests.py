@@ -7,8 +7,7 @@ an operation does to addresses is held/batch.py's to say, and when it may be don
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, assert_never
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, assert_never
 
 from yaim_helper.held.batch import Batch
 from yaim_helper.held.holdings import Holdings
@@ -49,8 +48,7 @@ class Asker(Protocol):
         """For whom it asks; None: it has not said hello, or that was refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Who asks for something, and the requests that it is done together with."""
 
     asker: Asker
@@ -151,8 +149,7 @@ class Requests:
 # --- the table ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[R]):
+class Operation(NamedTuple, Generic[R]):
     """How requests of one kind are dealt with."""
 
     handler: Callable[[Requests, Call, R], Reply]
