@@ -22,13 +22,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import product
 
-from yaim_helper.kernel.addresses import (
-    GRACE_S,
-    Assignment,
-    Kernel,
-    last_extension_s,
-    lifetime_s,
-)
+from yaim_helper.kernel.addresses import Assignment, Kernel
+from yaim_helper.kernel.lifetimes import GRACE_S, last_extension_s, lifetime_s
 
 from yaim.core.deadline import deadline_of
 from yaim.core.model import Address, Boottime

@@ -74,7 +74,7 @@ def those(placements: dict[str, Placement], beginning: str) -> list[Placement]:
         "tests/core/test_step.py",
         "tests/core/test_placement.py",
         "tests/helper/test_protocol.py",
-        "tests/helper/policy/test_rules.py::test_a_wrong_file_is_refused_with_the_line",
+        "tests/helper/policy/test_read.py::test_a_wrong_file_is_refused_with_the_line",
         "tests/dcs/etcd/test_keys.py",
         "tests/dcs/test_records.py",
         "tests/status/",
@@ -116,7 +116,7 @@ def test_what_has_processes_or_a_network_or_takes_long_is_not_quick(
         "tests/checks/test_http.py::test_the_expected_code_is_healthy",
         "tests/checks/test_patroni.py",
         "tests/checks/test_http.py::test_an_answer_costs_little_memory",
-        "tests/helper/policy/test_rules.py::test_a_wrong_file_is_refused_with_the_line",
+        "tests/helper/policy/test_read.py::test_a_wrong_file_is_refused_with_the_line",
         "tests/helper/serve/test_privileges.py",
         "tests/helper/serve/test_server.py",
         "tests/helper/serve/test_start.py",
@@ -158,7 +158,7 @@ def test_each_module_that_uses_a_library_is_reached_by_tests_with_every_set(
     assert {
         "yaim.dcs.etcd.connection",
         "yaim.checks.http",
-        "yaim_helper.policy.rules",
+        "yaim_helper.policy.read",
     } <= adapters()
     assert adapters() - reached_there == set()
 

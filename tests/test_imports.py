@@ -231,6 +231,50 @@ def test_the_helper_imports_nothing_of_yaim(module: str) -> None:
     assert {n for n in imported(HELPER[module], module) if is_in(n, ("yaim",))} == set()
 
 
+NO_FOLDER_OF_THE_HELPER_IMPORTS = {
+    "kernel": ("held", "neighbours", "policy", "record", "serve", "tools"),
+    "policy": ("held", "kernel", "neighbours", "record", "serve", "tools"),
+    "record": ("held", "kernel", "neighbours", "policy", "serve", "tools"),
+    "neighbours": ("held", "policy", "serve", "tools"),
+    "held": ("serve", "tools"),
+    "serve": ("tools",),
+    "tools": ("serve",),
+}
+"""A folder of the helper, and those of which it imports nothing: imports go downwards only."""
+
+
+@pytest.mark.parametrize("folder", NO_FOLDER_OF_THE_HELPER_IMPORTS)
+def test_a_folder_of_the_helper_imports_only_from_those_below_it(folder: str) -> None:
+    above = tuple(f"yaim_helper.{each}" for each in NO_FOLDER_OF_THE_HELPER_IMPORTS[folder])
+    files = [each for each in HELPER if is_in(each, (f"yaim_helper.{folder}",))]
+    assert len(files) > 1
+    found = {each: {n for n in imported(HELPER[each], each) if is_in(n, above)} for each in files}
+    assert {each: names for each, names in found.items() if names} == {}
+
+
+def test_all_folders_of_the_helper_are_looked_at() -> None:
+    folders = {name.split(".")[1] for name in HELPER if name.count(".") > 1}
+    assert folders == NO_FOLDER_OF_THE_HELPER_IMPORTS.keys()
+
+
+def test_nothing_of_the_helper_imports_its_tools_but_the_choice_of_a_command() -> None:
+    tools = ("yaim_helper.tools",)
+    outside = [each for each in HELPER if not is_in(each, tools)]
+    using = {each for each in outside if any(is_in(n, tools) for n in imported(HELPER[each], each))}
+    assert using == {"yaim_helper.__main__"}
+    main = HELPER["yaim_helper.__main__"]
+    names = imported(main, "yaim_helper.__main__")
+    later = imported_later(main, "yaim_helper.__main__")
+    assert {n for n in names - later if is_in(n, ("yaim_helper",))} == set()
+
+
+def test_a_helper_at_work_loads_nothing_later() -> None:
+    """Its file system may be another one then, or a package that is just being installed."""
+    reached = reached_from("yaim_helper.serve.start", HELPER)
+    assert {"yaim_helper.serve.server", "yaim_helper.held.batch"} <= reached
+    assert {each for each in reached if imported_later(HELPER[each], each)} == set()
+
+
 @pytest.mark.parametrize("module", YAIM)
 def test_a_room_imports_only_those_that_it_may(module: str) -> None:
     room = room_of(module)

@@ -26,30 +26,30 @@ _itimerspec = ctypes.c_long * 4
 
 
 def boottime() -> float:
-    """Seconds of CLOCK_BOOTTIME."""
+    """Returns the seconds of CLOCK_BOOTTIME."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 STAMPS_LATE_S = 2.0
-"""By how much at most the kernel's stamps of addresses are behind CLOCK_MONOTONIC: they count in
-jiffies, which begin at the boot a moment after it does; 0.2 s, say."""
+"""The kernel's stamps of addresses are behind CLOCK_MONOTONIC by no more than this. They count in
+jiffies, which begin at the boot a moment later than that clock: 0.2 s, for example."""
 _STAMP_AHEAD_S = 1.0
-"""More than a stamp can be ahead of that clock, by rounding."""
+"""A stamp is ahead of that clock by less than this, because of rounding."""
 _STAMPS = 2**32
-"""There are no more of them: 497 days."""
+"""The number of different stamps: after 497 days they begin again."""
 
 
 def since_stamp_s(stamp: int) -> float:
-    """How long ago an address was put there, as the kernel's stamp tells it (struct ifa_cacheinfo,
-    cstamp: hundredths of a second, of jiffies, which CLOCK_MONOTONIC keeps, and which stand still
-    while the host is suspended). In truth it was up to STAMPS_LATE_S later. What is older than
-    stamps can tell seems younger."""
+    """Returns how long ago an address was put there, as the kernel's stamp tells it (struct
+    ifa_cacheinfo, cstamp: hundredths of a second of jiffies, which stand still while the host is
+    suspended, as CLOCK_MONOTONIC does). In truth it was up to STAMPS_LATE_S later. What is older
+    than stamps can tell seems younger."""
     now = time.clock_gettime(time.CLOCK_MONOTONIC) + _STAMP_AHEAD_S
     return (round(now * 100) - stamp) % _STAMPS / 100 - _STAMP_AHEAD_S
 
 
 class Timer:
-    """Readable from an instant of CLOCK_BOOTTIME on, until it is set to another."""
+    """A timer that is readable from an instant of CLOCK_BOOTTIME on, until it is set to another."""
 
     def __init__(self) -> None:
         self._fd = _created(time.CLOCK_BOOTTIME)
@@ -62,7 +62,7 @@ class Timer:
 
 
 class ClockSet:
-    """Readable when CLOCK_REALTIME was set, and when the host wakes up, until that is taken."""
+    """Readable when CLOCK_REALTIME was set, and when the host wakes up, until `take` is called."""
 
     def __init__(self) -> None:
         self._fd = _created(time.CLOCK_REALTIME)
@@ -99,22 +99,24 @@ def _error(what: str) -> OSError:
 
 
 def _readings() -> tuple[float, float, float]:
-    """CLOCK_BOOTTIME, CLOCK_REALTIME, CLOCK_BOOTTIME."""
+    """Returns readings of CLOCK_BOOTTIME, CLOCK_REALTIME and CLOCK_BOOTTIME, in this order."""
     return boottime(), time.clock_gettime(time.CLOCK_REALTIME), boottime()
 
 
 class Jumps:
-    """Of CLOCK_REALTIME, forward, against CLOCK_BOOTTIME. Slewing moves both alike."""
+    """Finds jumps of CLOCK_REALTIME, forward, against CLOCK_BOOTTIME. Slewing (a clock that is made
+    slower or faster) moves both alike."""
 
     def __init__(self, readings: Callable[[], tuple[float, float, float]] = _readings) -> None:
         self._readings = readings
         self._offset = math.inf
-        """By how much CLOCK_REALTIME was surely ahead; inf: not known yet."""
+        """CLOCK_REALTIME was surely ahead by this; inf: that is not known yet."""
 
     def take_s(self) -> float:
-        """By how much it has jumped since this was last asked; 0.0: not, or by very little, which
-        adds up. To be stopped between the readings never looks like a jump, since it makes the
-        offset seem less than it is; such a low one is not remembered."""
+        """Returns the seconds by which it has jumped since this was called the last time; 0.0: it
+        has not, or by very little, which adds up. A process that is stopped between the readings
+        never sees a jump because of that: the offset seems less than it is then, and such a low
+        one is not remembered."""
         before, wall, after = self._readings()
         offset = wall - after
         jump_s = offset - self._offset

@@ -11,12 +11,13 @@ import stat
 from pathlib import Path
 
 _MOST_LINKS = 40
-"""As the kernel has it."""
+"""The kernel follows no more links on a way (path_resolution(7))."""
 
 
 def what_others_can_change(path: Path, *, may_be_groups: bool = False) -> str | None:
-    """The first place on the way to it, or itself, that others than root can change, and what to do
-    about it. None: nobody else can. Raises OSError if it is not there or cannot be looked at.
+    """Returns the first place on the way to a path, or the path itself, that others than root can
+    change, and what to do about it. None: nobody else can. Raises OSError if it is not there or
+    cannot be looked at.
 
     `may_be_groups`: a group may write the directory itself, as /var/log in Ubuntu: whoever makes
     something in there has to see to it that it is no link, and no other thing of root's."""
@@ -50,8 +51,8 @@ def what_others_can_change(path: Path, *, may_be_groups: bool = False) -> str | 
 
 
 def make_directory(path: Path) -> str | None:
-    """With those above it that are missing; not below what others can change. Otherwise as
-    what_others_can_change() of it."""
+    """Makes a directory, with those above it that are missing, but not below what others can
+    change. Returns what what_others_can_change() says about it."""
     missing, there = [], path.absolute()
     while True:
         try:
@@ -70,7 +71,7 @@ def make_directory(path: Path) -> str | None:
 def fault_of(
     at: Path, status: os.stat_result, writers: int = stat.S_IWGRP | stat.S_IWOTH
 ) -> str | None:
-    """As what_others_can_change(), of what is there alone."""
+    """Returns what what_others_can_change() says about this place, without the way to it."""
     if status.st_uid != 0:
         chown = "chown -h root" if stat.S_ISLNK(status.st_mode) else "chown root"
         return f"{at}: belongs to uid {status.st_uid}, expected root ({chown})"

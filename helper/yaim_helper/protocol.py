@@ -15,7 +15,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 VERSION = 1
 MAX_REQUEST_BYTES = 1024
 MAX_LISTED = 256
-"""Addresses in one reply."""
+"""The most addresses in one reply."""
 
 _MAX_ID = 2**53
 INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:%\x00-\x1f\x7f\ud800-\udfff]{1,15}")
@@ -26,7 +26,7 @@ _NODE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 class Malformed(ValueError):
-    """Not a request of the protocol; the text says why."""
+    """What has come is not a request of the protocol; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ Reply: TypeAlias = Ok | Refused | Failed
 
 
 def read_request(packet: bytes) -> Request:
-    """Raises Malformed."""
+    """Returns the request that a packet is. Raises Malformed."""
     if len(packet) > MAX_REQUEST_BYTES:
         raise Malformed(f"longer than {MAX_REQUEST_BYTES} bytes")
     try:
@@ -227,4 +227,4 @@ _READERS: dict[str, tuple[dict[str, Callable[[Any, str], Any]], Callable[..., Re
     "list": ({"id": _id, "after": _address_or_empty}, List),
     "announce": ({"id": _id, "address": _address}, Announce),
 }
-"""What may be asked: op to its keys, how each is read, and what it becomes."""
+"""The requests: for each op its keys, how each key is read, and what the request becomes."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 
 def start(name: str, work: Callable[[], None]) -> threading.Thread:
-    """It ends with the process. Raises RuntimeError if there may be no further thread."""
+    """Starts a thread, which ends with the process. Raises RuntimeError if there may be no further
+    one."""
     thread = threading.Thread(target=work, name=name, daemon=True)
     # Signals are the server's.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

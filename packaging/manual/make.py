@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "helper")]
 
-from yaim_helper import __main__ as helper  # noqa: E402
+from yaim_helper.serve import start as helper  # noqa: E402
 from yaim_helper.tools import audit as audit_tools  # noqa: E402
 from yaim_helper.tools import policy as policy_tools  # noqa: E402
 

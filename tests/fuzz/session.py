@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from yaim_helper.clock import boottime
-from yaim_helper.policy.rules import read_policy
+from yaim_helper.owners import Peer
+from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import VERSION
-from yaim_helper.record.entries import Peer
 from yaim_helper.record.log import AuditLog
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.serve.connections import Connection

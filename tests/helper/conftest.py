@@ -44,7 +44,7 @@ def no_alarm() -> Iterator[None]:
     not end a slow test, nor replace pytest's alarm, which ends a test that hangs."""
     never = SimpleNamespace(ITIMER_REAL=ITIMER_REAL, setitimer=lambda *_: None)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("yaim_helper.kernel.addresses.signal", never)
+        patched.setattr("yaim_helper.kernel.alarm.signal", never)
         yield
 
 

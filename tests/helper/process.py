@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from yaim_helper.clock import STAMPS_LATE_S
 from yaim_helper.record.chain import GENESIS, seal, segment_name
-from yaim_helper.record.log import boot_id
+from yaim_helper.record.stamps import boot_id
 
 from tests.helper.network import INTERFACE, boottime, state, wait_for
 from yaim.lab.namespaces import Namespace

@@ -3,10 +3,11 @@
 Run as a program: python -I stepping.py DIRECTORY [NAME ...]. For each name, a number, it forks a
 process that is a helper with DIRECTORY/NAME/helper.yml. From where that hands over its first
 intents (nothing has been done for them then) until it has recorded what came of them and waits for
-more, it counts the lines of server.py and holdings.py that it comes to for the first time. In front
-of the NAMEth it writes to DIRECTORY/NAME/where which line that is, and stops itself with SIGSTOP;
-if there are not so many it writes nothing there and goes on as any helper. One that
-is held up while it starts may have to end itself (act_within); it is started again.
+more, it counts the lines of serve/ and held/ that it comes to for the first time. In front of the
+NAMEth it writes to DIRECTORY/NAME/where which line that is, and stops itself with SIGSTOP; if there
+are not so many it writes nothing there and goes on as any helper. One that is held up while it
+starts may have to end itself (act_within); it is started again. The helper's modules are loaded
+once, before the first is forked.
 """
 
 import ctypes
@@ -19,8 +20,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from yaim_helper.__main__ import main
+from yaim_helper.serve.start import serve
 
+STEPPED = {
+    (room.name, file.name)
+    for room in map(Path(serve.__code__.co_filename).parents[1].joinpath, ("serve", "held"))
+    for file in room.glob("*.py")
+}
+"""Folder and name of each file whose lines count."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,18 +42,17 @@ class Stepper:
         self._lines: set[tuple[str, int]] = set()
 
     def trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
-        directory, _, file = frame.f_code.co_filename.rpartition("/")
-        is_helpers = directory.endswith("/yaim_helper")
+        *_, room, file = ("", *frame.f_code.co_filename.rsplit("/", 2))
         if event == "call":
-            what = file, frame.f_code.co_name
-            self._has_begun |= is_helpers and what == ("recorder.py", "ask")
-            if self._has_begun and what == ("server.py", "_note_results"):
+            what = room, file, frame.f_code.co_name
+            self._has_begun |= what == ("record", "recorder.py", "ask")
+            if self._has_begun and what == ("serve", "execution.py", "_note_results"):
                 self._is_done |= bool(frame.f_locals["over"])
             if file == "selectors.py" and self._is_done:
                 sys.settrace(None)
                 self._step = 0
                 return None
-            return self.trace if is_helpers and file in ("server.py", "holdings.py") else None
+            return self.trace if (room, file) in STEPPED else None
         if event == "line" and self._has_begun and self._step:
             self._lines.add((frame.f_code.co_filename, frame.f_lineno))
             if len(self._lines) == self._step:
@@ -59,10 +65,9 @@ class Stepper:
 
 def be_helper(directory: Path, step: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    sys.argv = ["yaim-helper", f"--config={directory}/helper.yml"]
-    sys.argv += [f"--socket={directory}/helper.sock", "--user=root"]
+    options = [f"--config={directory}/helper.yml", f"--socket={directory}/helper.sock"]
     sys.settrace(Stepper(step, directory / "where").trace)
-    os._exit(main())
+    os._exit(serve([*options, "--user=root"]))
 
 
 def start(directory: Path, step: int) -> None:

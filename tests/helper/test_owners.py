@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from yaim_helper.owners import Owner
 from yaim_helper.record.chain import canonical
-from yaim_helper.record.entries import Owner, latest, renewals
-from yaim_helper.serve.server import MAX_CLUSTERS, MAX_CLUSTERS_OF_USER
+from yaim_helper.record.entries import latest, renewals
+from yaim_helper.serve.requests import MAX_CLUSTERS, MAX_CLUSTERS_OF_USER
 from yaim_helper.tools.records import MAX_LINE_BYTES, open_chain
 from yaim_helper.tools.verify import Finding, Verification
 

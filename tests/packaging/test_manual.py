@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from yaim_helper import __main__ as helper
+from yaim_helper.serve import start as helper
 from yaim_helper.tools import audit as audit_tools
 from yaim_helper.tools import policy as policy_tools
 

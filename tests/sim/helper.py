@@ -8,10 +8,13 @@ from ipaddress import ip_network
 from math import inf
 from typing import TYPE_CHECKING, assert_never
 
-from yaim_helper.held.holdings import MAX_DEADLINE_S, RETRY_REMOVAL_S, Holding
-from yaim_helper.kernel.addresses import EARLY_S, Interface, lifetime_s
+from yaim_helper.held.expiry import RETRY_REMOVAL_S
+from yaim_helper.held.holding import Holding
+from yaim_helper.held.refusals import MAX_DEADLINE_S
+from yaim_helper.kernel.addresses import Interface
+from yaim_helper.kernel.lifetimes import EARLY_S, lifetime_s
+from yaim_helper.owners import Owner
 from yaim_helper.protocol import Add, Ok, Remove, Renew, Request
-from yaim_helper.record.entries import Owner
 from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
 from yaim_helper.serve.asked import DISK_HANGS, Asked, overtaken, ready
 

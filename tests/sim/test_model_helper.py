@@ -27,7 +27,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from yaim_helper.kernel.addresses import GRACE_S
+from yaim_helper.kernel.lifetimes import GRACE_S
 
 from tests.helper.network import INTERFACE, new_network, present
 from tests.helper.process import Helper, running

@@ -12,13 +12,11 @@ is. Who puts a new one there need not: the kernel refuses if there is one.
 import errno
 import fcntl
 import os
-import signal
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import floor
 from pathlib import Path
 
 from yaim_helper.kernel.netlink import (
@@ -45,19 +43,11 @@ from yaim_helper.kernel.netlink import (
 )
 from yaim_helper.protocol import Address
 
-GRACE_S = 0.2
-"""How long after its deadline an address may still be there (helper/PROTOCOL.md)."""
-ACT_WITHIN_S = GRACE_S / 2
-"""The part of the grace that is kept for the time from reading the clock to the effect."""
-EARLY_S = 0.02
-"""How much before its lifetime's end the kernel may remove an address
-(ADDRCONF_TIMER_FUZZ_MINUS)."""
 MAX_TOGETHER = 16
 """Addresses set together: done within a small part of ACT_WITHIN_S. For each IPv6 address the
 kernel goes through all multicast groups of its interface (ipv6_find_idev), and each address has a
 group: among 1000 one takes 0.4 ms."""
 
-_ROUNDING_S = 1e-7
 _RECEIVE_BYTES = 1 << 16
 """Twice as many as the kernel puts into one datagram (netlink_dump in net/netlink/af_netlink.c)."""
 _MAX_NAME_BYTES = 15
@@ -96,39 +86,6 @@ class Interface:
         return address.packed[8:] == universal + self.mac[1:3] + b"\xff\xfe" + self.mac[3:]
 
 
-def lateness_s(life_s: float) -> float:
-    """By how much the kernel may be late in removing an address, besides 1/8 of its lifetime;
-    more generous where the deadline was farther away when it was handed over."""
-    return min(max(0.4 * life_s, 1.4), 2.5)
-
-
-def lifetime_s(left_s: float, life_s: float) -> int:
-    """The largest lifetime after which the kernel has surely removed the address when the deadline
-    and the grace have passed; 0: there is none. Seconds to the deadline, now and when it was
-    handed over. The reasons are in helper/PROTOCOL.md."""
-    return max(0, floor((left_s + GRACE_S - ACT_WITHIN_S - lateness_s(life_s)) / 1.125))
-
-
-def last_extension_s(life_s: float) -> float:
-    """The seconds to the deadline at which a lifetime of 1 s can be given for the last time."""
-    return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S
-
-
-@contextmanager
-def act_within(limit_s: float) -> Iterator[None]:
-    """Act before `limit_s` has passed, or never: the kernel ends this process then.
-
-    Even if the process is stopped inside and continued much later: SIGALRM, pending meanwhile, ends
-    it before it runs on (signal(7): the default action). What is done depends on the time? Then
-    read the clock inside.
-    """
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """An address as it is to be on an interface."""
@@ -137,7 +94,7 @@ class Assignment:
     address: Address
     prefix: int
     label: str
-    """Of an IPv4 address, behind the interface's name; may be empty."""
+    """It stands behind the interface's name; only IPv4 addresses have one, and it may be empty."""
     lifetime_s: int
     is_there: bool = False
     """Whether it is to be there: then its lifetime is set. Else it is put there, or refused by the
@@ -148,14 +105,14 @@ class Assignment:
         return NLM_F_CREATE | (NLM_F_REPLACE if self.is_there else NLM_F_EXCL)
 
     def body(self) -> bytes:
-        """Of the request to the kernel."""
+        """Returns the body of the request to the kernel."""
         is_labelled = self.label and self.address.version == 4
         label = f"{self.interface.name}:{self.label}" if is_labelled else ""
         return new_address(self.address, self.prefix, self.interface.index, label, self.lifetime_s)
 
 
 class Kernel:
-    """The network namespace that this process is in."""
+    """The addresses and interfaces of the network namespace that this process is in."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -163,7 +120,7 @@ class Kernel:
         self._sequence = 0
 
     def interface(self, name: str) -> Interface:
-        """Raises KernelError if there is none."""
+        """Returns the interface of that name. Raises KernelError if there is none."""
         try:
             (index,) = struct.unpack_from("i", self._ask_about(name, _SIOCGIFINDEX))
             (flags,) = struct.unpack_from("H", self._ask_about(name, _SIOCGIFFLAGS))
@@ -179,14 +136,14 @@ class Kernel:
         )
 
     def name(self, index: int) -> str:
-        """Of an interface; of one that has just gone its number."""
+        """Returns the name of an interface; its number if it has just gone."""
         try:
             return socket.if_indextoname(index)
         except OSError:
             return str(index)
 
     def _ask_about(self, name: str, request: int) -> bytes:
-        """What netdevice(7) answers, without the name. Raises OSError."""
+        """Returns what netdevice(7) answers, without the name. Raises OSError."""
         it = os.fsencode(name)
         if len(it) > _MAX_NAME_BYTES:
             # The kernel would take its beginning for the name.
@@ -205,16 +162,16 @@ class Kernel:
         return False
 
     def addresses(self, wanted: Iterable[Address] | None = None) -> list[Found]:
-        """All addresses of this host, or, of single ones that look like the helper's, only these.
-        Raises KernelError."""
+        """Returns all addresses of this host; if some are wanted, no other single addresses that
+        look like the helper's. Raises KernelError."""
         packed = {each.packed for each in wanted} if wanted is not None else None
         while (places := self._dump(packed)) is None:
             continue
         return places
 
     def put(self, assignments: Sequence[Assignment]) -> dict[Address, KernelError]:
-        """Add the addresses, MAX_TOGETHER at most, or set the lifetimes of those that are there;
-        what went wrong. Not yet read back."""
+        """Adds the addresses, MAX_TOGETHER at most, or sets the lifetimes of those that are there,
+        and returns what went wrong. Nothing is read back yet."""
         errors = self._request(RTM_NEWADDR, [(each.flags, each.body()) for each in assignments])
         return {
             each.address: self._why(number, each)
@@ -236,15 +193,15 @@ class Kernel:
             return False
 
     def delete(self, index: int, address: Address, prefix: int) -> bool:
-        """Whether it was there. Raises KernelError."""
+        """Removes an address, and returns whether it was there. Raises KernelError."""
         (number,) = self._request(RTM_DELADDR, [(0, old_address(address, prefix, index))])
         if number and number not in _ABSENT:
             raise _error(number)
         return not number
 
     def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Send them, flags and body of each, and then read all answers; for each its error number,
-        0 for none.
+        """Sends requests, flags and body of each, and then reads all answers. Returns the error
+        number of each, 0 for none.
 
         The kernel has done them all, in order, when it has acknowledged the last; of the others
         it tells only the errors. Each is a system call of its own: should the kernel's routing lock
@@ -272,7 +229,8 @@ class Kernel:
                         return errors
 
     def _dump(self, wanted: Container[bytes] | None) -> list[Found] | None:
-        """None: they changed meanwhile, and some may be missing."""
+        """Returns the addresses that the kernel lists. None: they changed meanwhile, and some may
+        be missing."""
         self._sequence += 1
         places = []
         is_whole = True
@@ -291,7 +249,7 @@ class Kernel:
                         return [each for each in places if each is not None] if is_whole else None
 
     def _receive(self) -> list[Message]:
-        """What is in one datagram."""
+        """Returns the messages of one datagram."""
         return list(messages(self._socket.recv(_RECEIVE_BYTES)))
 
 

@@ -9,7 +9,7 @@ the helper ask is answered from here, and costs the same however many interfaces
 import errno
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from yaim_helper.kernel.netlink import (
     NLM_F_DUMP,
@@ -30,23 +30,23 @@ from yaim_helper.kernel.netlink import (
 )
 
 MAX_READ = 64
-"""Datagrams in one go."""
+"""Datagrams that are read in one go."""
 
 _RTMGRP_LINK = 1
 _MAX_BYTES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     names: frozenset[str] = frozenset()
-    """Of interfaces that are usable, and were not, or are at another MAC address or elsewhere."""
+    """Names of interfaces that are usable now, and were not, or have another MAC address, or are
+    reached by another way."""
     is_lost: bool = False
     """Whether the kernel had more to tell than there was room for: any may have changed."""
 
 
 class Links:
-    """Those of the network namespace that this process is in. One that is told as changed before
-    all are known counts as changed, whatever it was like before."""
+    """The interfaces of the network namespace that this process is in. One that is told as changed
+    before all are known counts as changed, whatever it was like before."""
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -64,11 +64,12 @@ class Links:
         self._ask()
 
     def mac_addresses(self) -> frozenset[bytes] | None:
-        """Of all interfaces, as far as was read; None: not all are known yet."""
+        """Returns the MAC addresses of all interfaces, as far as was read; None: not all interfaces
+        are known yet."""
         return frozenset(each.mac for each in self._known.values()) if self._knows_all else None
 
     def read(self) -> Changes:
-        """What has come; no more than MAX_READ datagrams."""
+        """Returns what has changed, from MAX_READ datagrams at most."""
         self._ask()
         names: set[str] = set()
         for _ in range(MAX_READ):
@@ -85,7 +86,8 @@ class Links:
         return Changes(frozenset(names))
 
     def _ask(self) -> None:
-        """For all links, unless they are known or being told, or something older is to be read."""
+        """Asks for all links, unless they are known or being told, or something older is to be
+        read."""
         if self._knows_all or self._is_asked or self._is_behind:
             return
         self._is_torn = False
@@ -94,7 +96,8 @@ class Links:
             self._is_asked = True
 
     def _has_lost(self, has_overrun: bool) -> bool:
-        """The kernel says first that there was no room, and then gives what came before that."""
+        """Returns whether changes were lost. The kernel says first that there was no room, and then
+        gives what came before that."""
         is_lost = has_overrun or self._is_behind
         self._is_behind = has_overrun
         if is_lost:

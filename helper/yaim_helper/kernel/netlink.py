@@ -62,10 +62,10 @@ class Found:
 
     address: Address
     index: int
-    """Of the interface."""
+    """The index of the interface."""
     prefix: int
     valid_s: int | None
-    """None: forever."""
+    """Seconds; None: for ever."""
     preferred_s: int | None
     created: int
     """When it was put there: hundredths of a second since the boot."""
@@ -78,12 +78,13 @@ class Found:
 
     @property
     def identity(self) -> "Identity":
-        """The same for as long as it is there; of who puts the address there anew it is another."""
+        """Stays the same as long as the address is there; whoever puts it there anew gives it
+        another one."""
         return self.address, self.index, self.prefix, self.created
 
 
 Identity: TypeAlias = tuple[Address, int, int, int]
-"""Of what was found: address, interface, prefix length, and when it was put there."""
+"""Address, index of the interface, prefix length, and when it was put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +99,14 @@ class Link:
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    """A request; the lengths of all bodies here are multiples of 4."""
+    """Returns a request. The lengths of all bodies here are multiples of 4."""
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, kind, flags | NLM_F_REQUEST, sequence, 0) + body
 
 
 def new_address(address: Address, prefix: int, index: int, label: str, valid_s: int) -> bytes:
-    """The body of RTM_NEWADDR: never preferred, and, if it is IPv6, not probed for. A label, of
-    IPv4 only, may be empty."""
+    """Returns the body of RTM_NEWADDR: the address is never preferred, and IPv6 is not probed for.
+    The label, which only IPv4 has, may be empty."""
     flags = _IFA_F_NODAD if address.version == 6 else 0
     body = _about(address, prefix, index, flags)
     body += _attribute(_IFA_CACHEINFO, _LIFETIMES.pack(0, valid_s, 0, 0))
@@ -113,17 +114,17 @@ def new_address(address: Address, prefix: int, index: int, label: str, valid_s: 
 
 
 def old_address(address: Address, prefix: int, index: int) -> bytes:
-    """The body of RTM_DELADDR."""
+    """Returns the body of RTM_DELADDR."""
     return _about(address, prefix, index, 0)
 
 
 def all_addresses() -> bytes:
-    """The body of RTM_GETADDR, to be asked with NLM_F_DUMP."""
+    """Returns the body of RTM_GETADDR, to be asked with NLM_F_DUMP."""
     return _ABOUT.pack(AF_UNSPEC, 0, 0, 0, 0)
 
 
 def all_links() -> bytes:
-    """The body of RTM_GETLINK, to be asked with NLM_F_DUMP."""
+    """Returns the body of RTM_GETLINK, to be asked with NLM_F_DUMP."""
     return _LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
 
 
@@ -135,8 +136,8 @@ def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
 
 
 def link(body: bytes) -> Link | None:
-    """What RTM_NEWLINK and RTM_DELLINK tell. None: it is about a bridge's port, which comes and
-    goes without the link. Raises MalformedMessage."""
+    """Returns what RTM_NEWLINK and RTM_DELLINK tell. None: it is about a bridge's port, which comes
+    and goes without the link. Raises MalformedMessage."""
     if len(body) < _LINK.size:
         raise MalformedMessage(f"{len(body)} bytes, too few for a link")
     family, _, index, flags, _ = _LINK.unpack_from(body)
@@ -158,7 +159,7 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def messages(datagram: bytes) -> Iterator[Message]:
-    """Raises MalformedMessage."""
+    """Returns the messages in a datagram. Raises MalformedMessage."""
     at = 0
     while at < len(datagram):
         left = len(datagram) - at
@@ -172,7 +173,7 @@ def messages(datagram: bytes) -> Iterator[Message]:
 
 
 def error_number(body: bytes) -> int:
-    """Of NLMSG_ERROR and NLMSG_DONE; 0: none. Raises MalformedMessage."""
+    """Returns the error that NLMSG_ERROR and NLMSG_DONE tell; 0: none. Raises MalformedMessage."""
     if len(body) < _ERROR.size:
         raise MalformedMessage(f"{len(body)} bytes, too few for an error number")
     (number,) = _ERROR.unpack_from(body)
@@ -180,9 +181,9 @@ def error_number(body: bytes) -> int:
 
 
 def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
-    """What RTM_NEWADDR tells; of a point-to-point link, the address at our end. None: it is neither
-    IPv4 nor IPv6, or a single one that looks like the helper's and is none of those that are wanted
-    (packed; None: all). Raises MalformedMessage."""
+    """Returns what RTM_NEWADDR tells, and for a point-to-point link the address at this end. None:
+    it is neither IPv4 nor IPv6, or a single address that looks like the helper's and is none of
+    those that are wanted (packed; None: all are). Raises MalformedMessage."""
     if len(body) < _ABOUT.size:
         raise MalformedMessage(f"{len(body)} bytes, too few for an address")
     family, prefix, _, _, index = _ABOUT.unpack_from(body)
@@ -208,11 +209,11 @@ def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
 
 _NO_LIFETIMES = _LIFETIMES.pack(_FOREVER, _FOREVER, 0, 0)
 _READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFLA_IFNAME, _IFLA_EVENT)
-"""Of addresses and of links, whose numbers for these do not get in each other's way."""
+"""The attributes that are read, of addresses and of links: their numbers do not collide."""
 
 
 def _attributes(body: bytes, at: int) -> dict[int, bytes]:
-    """Of those that are read here, type to value. Raises MalformedMessage."""
+    """Returns the attributes that are read here, type to value. Raises MalformedMessage."""
     values = {}
     end = len(body)
     while at < end:

@@ -5,7 +5,7 @@ IPv6: unsolicited neighbour advertisement with the override flag (RFC 4861 secti
 Announces what it is told to; decides nothing.
 """
 
-import random
+import os
 import socket
 import struct
 from collections.abc import Container
@@ -18,20 +18,20 @@ from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.protocol import Address
 
 BURST_S = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
-"""When to send after an add, and after its interface has come back. RFC 5227 wants two, 2 s apart,
-RFC 4861 at most three, a second from one to the next. On purpose there are more: the first
+"""When to announce after an add, and after the interface has come back. RFC 5227 wants two, 2 s
+apart, RFC 4861 at most three, a second from one to the next. On purpose there are more: the first
 fractions of a second are for clients that wait. The second burst, from 5 s on, is there because a
 switch may not forward yet what it is sent, after a failure of its own; a neighbour that misses it
 asks the former holder for half a minute."""
 REFRESH_S = (40.0, 80.0)
-"""Then again and again after a random time between these."""
+"""After that an address is announced again and again, after a random time between these."""
 MAX_FRAMES = 2
-"""For one announcement of an address."""
+"""The most frames for one announcement of an address."""
 FRAMES_PER_S = 2000
-"""At most, over all addresses, and as many at once after a second without any. Each of a thousand
-is told once without delay, and none a second time before all others were told once."""
+"""The most frames over all addresses, and as many at once after a second without any. Each of a
+thousand is told once without delay, and none a second time before all others were told once."""
 AGAIN_AFTER_S = 1.0
-"""From one burst because of an interface to the next: it may come and go all the time."""
+"""The time from one burst because of an interface to the next: it may come and go all the time."""
 
 ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
 _BROADCAST = b"\xff" * 6
@@ -44,21 +44,22 @@ TARGET_LINK_LAYER_ADDRESS = 2
 
 
 def frames(mac: bytes, address: Address) -> tuple[bytes, ...]:
-    """The Ethernet frames that announce an address at a MAC address (6 bytes)."""
+    """Returns the Ethernet frames that announce an address at a MAC address (6 bytes)."""
     if isinstance(address, IPv4Address):
         return _arp(mac, address, 1, b"\0" * 6), _arp(mac, address, 2, mac)
     return (_neighbour_advertisement(mac, address),)
 
 
 def _arp(mac: bytes, address: IPv4Address, operation: int, target: bytes) -> bytes:
-    """RFC 826; sender and target protocol address are both the announced one."""
+    """Returns an ARP packet (RFC 826) whose sender and target address are the announced one."""
     ethernet = _BROADCAST + mac + struct.pack("!H", ETH_P_ARP)
     header = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation)
     return ethernet + header + mac + address.packed + target + address.packed
 
 
 def _neighbour_advertisement(mac: bytes, address: IPv6Address) -> bytes:
-    """RFC 4861 section 4.4, in an IPv6 header (RFC 8200) with hop limit 255."""
+    """Returns a neighbour advertisement (RFC 4861 section 4.4), in an IPv6 header (RFC 8200) with
+    hop limit 255."""
     option = struct.pack("!BB", TARGET_LINK_LAYER_ADDRESS, 1) + mac
     body = struct.pack("!I", _OVERRIDE) + address.packed + option
     pseudo = address.packed + _ALL_NODES + struct.pack("!II", 4 + len(body), ICMPV6)
@@ -70,7 +71,7 @@ def _neighbour_advertisement(mac: bytes, address: IPv6Address) -> bytes:
 
 
 def internet_checksum(data: bytes) -> int:
-    """RFC 1071; `data` has an even length."""
+    """Returns the checksum of RFC 1071. `data` has an even length."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -78,7 +79,7 @@ def internet_checksum(data: bytes) -> int:
 
 
 class Announcer:
-    """When to announce what. Times are seconds of CLOCK_BOOTTIME."""
+    """Knows when to announce what, and does it. Times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -94,14 +95,15 @@ class Announcer:
         self._not_again_before: dict[str, float] = {}
 
     def start(self, interface: str, address: Address, now: float) -> None:
-        """Announce now, or as soon as the cap allows, and go on until `stop`."""
+        """Announces an address now, or as soon as the cap allows, and goes on until `stop`."""
         self._plans[address] = interface, now, 0
         if self._has_room(now):
             self._announce(address, now)
 
     def start_again(self, now: float, interfaces: Container[str] | None = None) -> None:
-        """Begin anew with what is on these interfaces, or on any, but no sooner than AGAIN_AFTER_S
-        after the last time: neighbours may not have heard. What is planned goes on until then."""
+        """Begins anew with what is on these interfaces (None: on any), but no sooner than
+        AGAIN_AFTER_S after the last time: neighbours may not have heard. What is planned goes on
+        until then."""
         for name in {name for name, _, _ in self._plans.values()}:
             if interfaces is None or name in interfaces:
                 self._again.setdefault(name, max(now, self._not_again_before.get(name, now)))
@@ -115,8 +117,8 @@ class Announcer:
                     self._plans[address] = name, now, 0
 
     def defend(self, address: Address) -> None:
-        """One single announcement (RFC 5227 section 2.4), whatever is planned, of an address that
-        was started."""
+        """Sends one single announcement (RFC 5227 section 2.4) of an address that was started,
+        whatever is planned."""
         if address in self._plans:
             self._send(self._plans[address][0], address, 1)
 
@@ -133,7 +135,7 @@ class Announcer:
         return max(earliest, self._room_at + wait_s)
 
     def run(self, now: float, most: int) -> None:
-        """Announce what is due, but no more addresses than this in one go; first those that were
+        """Announces what is due, but no more addresses than `most` in one go; first those that were
         announced less often."""
         self._begin_again(now)
         due = [(sent, at, a) for a, (_, at, sent) in self._plans.items() if at <= now]
@@ -152,15 +154,13 @@ class Announcer:
         name, _, sent = self._plans[address]
         self._send(name, address, MAX_FRAMES)
         sent += 1
-        if sent < len(BURST_S):
-            wait_s = BURST_S[sent] - BURST_S[sent - 1]
-        else:
-            wait_s = random.uniform(*REFRESH_S)
+        is_burst = sent < len(BURST_S)
+        wait_s = BURST_S[sent] - BURST_S[sent - 1] if is_burst else _between(*REFRESH_S)
         self._plans[address] = name, now + wait_s, sent
 
     def _send(self, name: str, address: Address, most: int) -> None:
-        """The first so many frames that announce an address, at the MAC address that the interface
-        has now: bonds change theirs."""
+        """Sends the first frames, `most` of them, that announce an address at the MAC address that
+        the interface has now: bonds change theirs."""
         try:
             interface = self._kernel.interface(name)
         except KernelError:
@@ -175,3 +175,8 @@ class Announcer:
         # A full queue; an interface that is down, gone or too narrow: the refresh makes up for it.
         with suppress(OSError):
             self._socket.sendto(frame, (interface, 0))
+
+
+def _between(least_s: float, most_s: float) -> float:
+    """Returns a random time between these (at each start Python's module for that costs more)."""
+    return least_s + (most_s - least_s) * int.from_bytes(os.urandom(4), "big") / 2**32

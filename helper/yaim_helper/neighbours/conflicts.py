@@ -9,9 +9,8 @@ import socket
 import struct
 from array import array
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from yaim_helper.neighbours.announce import (
     ETH_P_ARP,
@@ -24,7 +23,7 @@ from yaim_helper.neighbours.announce import (
 from yaim_helper.protocol import Address
 
 MAX_READ = 64
-"""Packets of each kind in one go."""
+"""Packets of each kind that are read in one go."""
 
 _MAX_BYTES = 1500
 _SO_ATTACH_FILTER = 26
@@ -40,15 +39,15 @@ Instruction: TypeAlias = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand (struct sock_filter)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     address: Address
     interface: str
     mac: bytes
 
 
 def arp_claim(packet: bytes) -> Claim | None:
-    """Of the sender of an ARP request or reply (RFC 826), from behind the Ethernet header."""
+    """Returns what the sender of an ARP request or reply (RFC 826) claims. The packet begins behind
+    the Ethernet header."""
     if len(packet) < 28:
         return None
     *header, operation = struct.unpack_from("!HHBBH", packet)
@@ -58,8 +57,8 @@ def arp_claim(packet: bytes) -> Claim | None:
 
 
 def advertisement_claim(packet: bytes) -> Claim | None:
-    """Of a neighbour advertisement (RFC 4861 section 4.4) that is valid by section 7.1.2; from the
-    IPv6 header on."""
+    """Returns what a neighbour advertisement (RFC 4861 section 4.4) claims that is valid by section
+    7.1.2. The packet begins with the IPv6 header."""
     if len(packet) < 40:
         return None
     version, length, next_header, hop_limit = struct.unpack_from("!B3xHBB", packet)
@@ -78,7 +77,8 @@ def advertisement_claim(packet: bytes) -> Claim | None:
 
 
 def _target_link_layer_address(options: bytes) -> bytes | None:
-    """None if there is none, or an option has no or too great a length."""
+    """Returns the MAC address; None: there is none, or the length of an option is 0 or too
+    great."""
     found = None
     while options:
         kind, length = options[0], options[1] * 8
@@ -91,12 +91,12 @@ def _target_link_layer_address(options: bytes) -> bytes | None:
 
 
 class Conflicts:
-    """All claims to the watched addresses, but for those in frames that are sent by this host."""
+    """Sees all claims to the watched addresses, but for those in frames that this host sends."""
 
     def __init__(self) -> None:
-        self._ears = (
-            _Ear(4, ETH_P_ARP, (), 14, arp_claim),
-            _Ear(
+        self._sockets = (
+            _PacketSocket(4, ETH_P_ARP, (), 14, arp_claim),
+            _PacketSocket(
                 6,
                 ETH_P_IPV6,
                 (*_only_if(6, ICMPV6), *_only_if(40, NEIGHBOUR_ADVERTISEMENT)),
@@ -106,21 +106,21 @@ class Conflicts:
         )
 
     def sockets(self) -> tuple[socket.socket, ...]:
-        return tuple(each.socket for each in self._ears)
+        return tuple(each.socket for each in self._sockets)
 
     def watch(self, addresses: Collection[Address]) -> None:
-        """From now on these, and no others. What came before may be forgotten: it may be from who
-        had a new address of ours before us."""
-        for each in self._ears:
+        """Watches these addresses from now on, and no others. What came before may be forgotten: it
+        may be from the former holder of an address that is new here."""
+        for each in self._sockets:
             each.watch(addresses)
 
     def read(self) -> list[Sighting]:
-        """What has come; no more than MAX_READ of each kind."""
-        return [sighting for each in self._ears for sighting in each.read()]
+        """Returns what has come, MAX_READ packets of each kind at most."""
+        return [sighting for each in self._sockets for sighting in each.read()]
 
 
-class _Ear:
-    """A packet socket (packet(7)), which sees packets from the header of their protocol on."""
+class _PacketSocket:
+    """A packet socket (packet(7)), which gives packets from the header of their protocol on."""
 
     def __init__(
         self,
@@ -166,7 +166,8 @@ class _Ear:
         return sightings
 
     def _receive(self) -> tuple[bytes, str, int] | None:
-        """A packet, the interface it came by, and how; None if there is no further one."""
+        """Returns a packet, the interface that it came by, and how; None: there is no further
+        one."""
         try:
             packet, (interface, _, kind, *_) = self.socket.recvfrom(_MAX_BYTES)
         except OSError:
@@ -178,13 +179,13 @@ _NOTHING: tuple[Instruction, ...] = ((_RETURN, 0, 0, 0),)
 
 
 def _only_if(offset: int, byte: int) -> tuple[Instruction, ...]:
-    """Go on only if that byte is this one."""
+    """Returns instructions that go on only if that byte is this one."""
     return (_LOAD_BYTE, 0, 0, offset), (_JUMP_IF_EQUAL, 1, 0, byte), *_NOTHING
 
 
 def _if_any_of(offset: int, words: set[int]) -> list[Instruction]:
-    """Pass on if the four bytes there are one of these; if there are more of them than fit,
-    as soon as they begin like one of these."""
+    """Returns instructions that let a packet pass if the four bytes there are one of these words.
+    If there are more words than fit, a packet passes whose bytes begin like one of them."""
     mask = _WHOLE_WORD
     while len(beginnings := sorted({each & mask for each in words})) > _MAX_WORDS:
         mask = mask << 1 & _WHOLE_WORD
@@ -199,7 +200,7 @@ def _if_any_of(offset: int, words: set[int]) -> list[Instruction]:
 
 
 def _attach(to: socket.socket, program: Sequence[Instruction]) -> None:
-    """socket(7), SO_ATTACH_FILTER: struct sock_fprog."""
+    """Sets the filter of a socket (socket(7), SO_ATTACH_FILTER: struct sock_fprog)."""
     code = array("B", b"".join(struct.pack("=HBBI", *each) for each in program))
     address, _ = code.buffer_info()
     to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), address))

@@ -1,36 +1,19 @@
-"""What the helper may do: the allowlist, read from helper.yml.
+"""What the helper may do: the rules of the allowlist, and what no rule can allow.
 
-The file belongs to root and nobody else can change it, else it is not read. What can never allow
-anything, has no effect or contradicts itself is an error; what is odd but clear is a warning.
-Decides about addresses; knows nothing of the kernel.
+This is what an auditor reads. Decides about addresses, purely; reads no file (read.py does) and
+knows nothing of the kernel.
 """
 
-import os
-import pwd
-import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import yaml
-
-from yaim_helper.ownership import what_others_can_change
-from yaim_helper.protocol import INTERFACE, Add, Address
+from yaim_helper.protocol import Add, Address
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-MAX_NETWORKS = 256
-"""In all rules together, so that the hello reply holds them."""
-MOST_ADDRESSES = 2000
-"""Of `max-addresses`: of more, each takes the kernel so long that ACT_WITHIN_S does not do."""
-MAX_BYTES = 65536
-"""Of the file: reading it anew must not keep the helper from its work."""
-MIN_PREFIX = 8
-"""No address is to bring a wider route; of IPv6 none up to 32."""
-_MAX_UID = 2**32 - 2
 _NEVER: tuple[tuple[Network, str], ...] = (
     (ip_network("0.0.0.0/8"), "addresses of 0.0.0.0/8 are never added"),
     (ip_network("224.0.0.0/4"), "multicast addresses (224.0.0.0/4) are never added"),
@@ -46,20 +29,22 @@ _LOOPBACK: tuple[tuple[Network, str], ...] = (
 
 
 class PolicyError(Exception):
-    """helper.yml cannot be used. One line for each thing that is wrong: file:line: key: what."""
+    """helper.yml cannot be used. The text has a line for each thing that is wrong: file:line: key:
+    what."""
 
 
 def never(address: Address, interface: str) -> str | None:
-    """Why it is never added there, whatever the rules say; None: the rules decide."""
-    return next((why for network, why in _barred(interface) if address in network), None)
+    """Returns why an address is never added there, whatever the rules say; None: they decide."""
+    return next((why for network, why in barred(interface) if address in network), None)
 
 
-def _barred(interface: str) -> tuple[tuple[Network, str], ...]:
+def barred(interface: str) -> tuple[tuple[Network, str], ...]:
+    """Returns the networks whose addresses are never added there, each with the reason."""
     return _NEVER if interface == "lo" else _NEVER + _LOOPBACK
 
 
 def edge(address: Address, prefix: int) -> str | None:
-    """What the address is in its network of this prefix length; None: a host.
+    """Returns what the address is in its network of this prefix length; None: it is a host.
 
     Networks of one or two addresses have hosts only (RFC 3021, RFC 6164); in IPv6 the first
     address is the subnet-router anycast address (RFC 4291 2.6.1), and the last a host.
@@ -76,26 +61,27 @@ def edge(address: Address, prefix: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Addresses of these networks, with these prefix lengths, may be on this interface."""
+    """Allows addresses of these networks, with these prefix lengths, on this interface."""
 
     number: int
-    """From 1, in the order of the file."""
+    """Counted from 1, in the order of the file."""
     interface: str
     networks: tuple[Network, ...]
     prefixes: tuple[int, ...]
 
     line: int = field(default=0, compare=False)
-    """In the file."""
+    """The line of the file in which it begins."""
 
     def prefixes_for(self, version: int) -> tuple[int, ...]:
-        """Up to 32 they are meant for IPv4: no IPv6 address is to bring such a route."""
+        """Returns the prefix lengths for IPv4 or IPv6. Those up to 32 are meant for IPv4: no IPv6
+        address is to bring such a route."""
         return tuple(each for each in self.prefixes if (each <= 32) is (version == 4))
 
     def allows(self, interface: str, address: Address, prefix: int) -> bool:
         return next(self.objections(interface, address, prefix), None) is None
 
     def objections(self, interface: str, address: Address, prefix: int) -> Iterator[str]:
-        """Why it does not allow this address there; nothing: it does."""
+        """Returns why the rule does not allow this address there; nothing: it does."""
         if interface != self.interface:
             yield f"it is for {self.interface}"
         networks = [network for network in self.networks if address in network]
@@ -117,6 +103,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
+    """All that helper.yml says."""
+
     users: tuple[int, ...]
     """User ids that may connect, in the order of the file."""
     rules: tuple[Rule, ...]
@@ -124,352 +112,14 @@ class Policy:
     commands_per_second: int
     audit_log: Path
     sha256: str
-    """Of the file."""
+    """The hash of the file."""
     path: Path
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    """file:line: key: what is odd."""
+    """What is odd in the file: file:line: key: what."""
 
     def rule_for(self, add: Add) -> Rule | None:
-        """The first rule that allows it."""
+        """Returns the first rule that allows an add; None: no rule does."""
         return next(
             (rule for rule in self.rules if rule.allows(add.interface, add.address, add.prefix)),
             None,
         )
-
-
-def read_policy(path: Path) -> Policy:
-    """Of a file that nobody but root can change. Raises PolicyError, naming everything that is
-    wrong."""
-    try:
-        fault = what_others_can_change(path)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if fault is not None:
-        raise PolicyError(fault)
-    return read_draft(path)
-
-
-def read_draft(path: Path) -> Policy:
-    """Whoever can change it. Raises PolicyError, naming everything that is wrong."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise PolicyError(f"{path}: is not a file")
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if len(text) > MAX_BYTES:
-        raise PolicyError(f"{path}: is larger than {MAX_BYTES} bytes; make it shorter")
-    return _Reader(path, text).policy()
-
-
-def _unreadable(path: Path, error: Exception) -> PolicyError:
-    """RuntimeError: links in a circle; ValueError: a name that cannot be."""
-    if isinstance(error, PermissionError):
-        closed = next(
-            (each for each in reversed(path.absolute().parents) if _is_closed(each)), None
-        )
-        what = f"enter {closed} (chmod a+x" if closed else "read it (chmod a+r"
-        return PolicyError(
-            f"{path}: uid {os.geteuid()} may not {what}; there are no secrets in the file)"
-        )
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return PolicyError(f"{path}: cannot be read: {reason}")
-
-
-def _is_closed(directory: Path) -> bool:
-    return not os.access(directory, os.X_OK, effective_ids=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """A network as a rule lists it, with the prefix lengths that count for it."""
-
-    rule: Rule
-    network: Network
-    prefixes: frozenset[int]
-    node: yaml.Node
-
-    def __str__(self) -> str:
-        return f"{self.network} of rule {self.rule.number} (line {_line(self.node)})"
-
-
-class _Reader:
-    """One reading of helper.yml; collects errors with their lines."""
-
-    def __init__(self, path: Path, text: bytes) -> None:
-        self._path = path
-        self._text = text
-        self._errors: list[tuple[int, str]] = []
-        self._warnings: list[tuple[int, str]] = []
-        self._stretches: list[_Stretch] = []
-
-    def policy(self) -> Policy:
-        try:
-            root = yaml.compose(self._text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise PolicyError(f"{self._path}:{line}: not YAML: {error.problem}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PolicyError(f"{self._path}:1: not YAML: {error}") from None
-        except RecursionError:
-            raise PolicyError(f"{self._path}:1: not YAML: nested too deeply") from None
-        keys = self._mapping(root, "the file") if root is not None else {}
-        self._refuse_unknown(
-            keys, {"users", "rules", "max-addresses", "commands-per-second", "audit-log"}
-        )
-        for key in ("users", "rules"):
-            if key not in keys:
-                self._errors.append((1, f"{key}: missing"))
-        policy = Policy(
-            users=tuple(self._users(keys.get("users"))),
-            rules=tuple(self._rules(keys.get("rules"))),
-            max_addresses=self._number(
-                "max-addresses", keys.get("max-addresses"), 64, 1, MOST_ADDRESSES
-            ),
-            commands_per_second=self._number(
-                "commands-per-second", keys.get("commands-per-second"), 1000, 1, 1_000_000
-            ),
-            audit_log=self._audit_log(keys.get("audit-log")),
-            sha256=sha256(self._text).hexdigest(),
-            path=self._path,
-        )
-        if sum(len(rule.networks) for rule in policy.rules) > MAX_NETWORKS:
-            self._errors.append((1, f"rules: more than {MAX_NETWORKS} networks; make them wider"))
-        else:
-            self._compare_stretches()
-        if self._errors:
-            raise PolicyError("\n".join(self._located(self._errors)))
-        self._look_for_what_is_odd(policy, keys)
-        return replace(policy, warnings=tuple(self._located(self._warnings)))
-
-    def _located(self, found: list[tuple[int, str]]) -> list[str]:
-        return [f"{self._path}:{line}: {text}" for line, text in sorted(found)]
-
-    def _error(self, node: yaml.Node, text: str) -> None:
-        self._errors.append((_line(node), text))
-
-    def _warn(self, node: yaml.Node, text: str) -> None:
-        self._warnings.append((_line(node), text))
-
-    def _mapping(self, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            self._error(node, f"{what}: expected keys with values")
-            return {}
-        found: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            name = str(key.value)
-            if name in found:
-                self._error(key, f"{name}: given twice")
-            found[name] = value
-        return found
-
-    def _refuse_unknown(self, keys: dict[str, yaml.Node], known: set[str]) -> None:
-        for name in keys.keys() - known:
-            self._error(keys[name], f"{name}: unknown key; expected {', '.join(sorted(known))}")
-
-    def _items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
-        if node is None:
-            return []
-        if not isinstance(node, yaml.SequenceNode):
-            self._error(node, f"{what}: expected a list")
-            return []
-        return list(node.value)
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        """What YAML makes of it; of what it cannot make anything of, the text."""
-        if not isinstance(node, yaml.ScalarNode):
-            return None
-        try:
-            return yaml.SafeLoader("").construct_object(node)
-        except (yaml.YAMLError, ValueError, OverflowError):
-            return node.value
-
-    def _number(self, key: str, node: yaml.Node | None, default: int, least: int, most: int) -> int:
-        if node is None:
-            return default
-        value = self._scalar(node)
-        if type(value) is not int or not least <= value <= most:
-            self._error(node, f"{key}: got {value!r}, expected a number from {least} to {most}")
-            return default
-        return value
-
-    def _users(self, node: yaml.Node | None) -> Iterator[int]:
-        for item in self._items(node, "users"):
-            value = self._scalar(item)
-            if type(value) is int and 0 <= value <= _MAX_UID:
-                yield value
-            elif isinstance(value, str):
-                try:
-                    yield pwd.getpwnam(value).pw_uid
-                except (KeyError, ValueError):
-                    self._error(item, f"users: there is no user {value!r} on this host")
-            else:
-                self._error(item, f"users: got {value!r}, expected a user name or id")
-
-    def _audit_log(self, node: yaml.Node | None) -> Path:
-        default = Path("/var/log/yaim-helper")
-        if node is None:
-            return default
-        value = self._scalar(node)
-        if not isinstance(value, str) or not value.startswith("/"):
-            self._error(node, f"audit-log: got {value!r}, expected an absolute path")
-            return default
-        return Path(value)
-
-    def _rules(self, node: yaml.Node | None) -> Iterator[Rule]:
-        for number, item in enumerate(self._items(node, "rules"), start=1):
-            keys = self._mapping(item, f"rule {number}")
-            self._refuse_unknown(keys, {"interface", "networks", "prefix-lengths"})
-            missing = {"interface", "networks"} - keys.keys()
-            if missing:
-                self._error(item, f"rule {number}: {' and '.join(sorted(missing))} missing")
-                continue
-            interface = self._scalar(keys["interface"])
-            if not isinstance(interface, str) or INTERFACE.fullmatch(interface) is None:
-                self._error(
-                    keys["interface"], f"interface: got {interface!r}, expected an interface's name"
-                )
-                continue
-            networks = list(self._networks(keys["networks"]))
-            prefixes = self._prefixes(keys.get("prefix-lengths"))
-            listed = tuple(network for network, _ in networks)
-            rule = Rule(number, interface, listed, prefixes, _line(item))
-            if prefixes:
-                for network, node in networks:
-                    self._take_stretch(rule, network, node)
-            yield rule
-
-    def _networks(self, node: yaml.Node) -> Iterator[tuple[Network, yaml.Node]]:
-        items = self._items(node, "networks")
-        if not items and isinstance(node, yaml.SequenceNode):
-            self._error(node, "networks: none; a rule needs one at least")
-        for item in items:
-            value = self._scalar(item)
-            try:
-                if not isinstance(value, str) or "%" in value:
-                    raise ValueError
-                yield ip_network(value), item
-            except ValueError:
-                self._error(
-                    item,
-                    f"networks: got {value!r}, expected one like 192.0.2.0/24 or 2001:db8::/64",
-                )
-
-    def _prefixes(self, node: yaml.Node | None) -> tuple[int, ...]:
-        """None of them if one is wrong."""
-        if node is None:
-            return 32, 128
-        before = len(self._errors)
-        items = self._items(node, "prefix-lengths")
-        if not items and isinstance(node, yaml.SequenceNode):
-            self._error(
-                node, "prefix-lengths: none, so nothing is allowed; without the key: 32 and 128"
-            )
-        found = [self._number("prefix-lengths", item, 0, MIN_PREFIX, 128) for item in items]
-        for number, (length, item) in enumerate(zip(found, items, strict=True)):
-            if length and length in found[:number]:
-                self._error(item, f"prefix-lengths: {length} is given twice; take one out")
-        return tuple(found) if len(self._errors) == before else ()
-
-    # --- rules that can do nothing, or contradict others -------------------------------------
-
-    def _take_stretch(self, rule: Rule, network: Network, node: yaml.Node) -> None:
-        """Unless it can never allow anything."""
-        prefixes = rule.prefixes_for(network.version)
-        barred = [(each, why) for each, why in _barred(rule.interface) if each.overlaps(network)]
-        only: Address = network[0]
-        if _is_covered(network, [each for each, _ in barred]):
-            whys = "; ".join(why for _, why in barred)
-            self._error(node, f"networks: {network} is of no use: {whys}; take it out")
-        elif not prefixes:
-            lengths = "8 to 32" if network.version == 4 else "33 to 128"
-            self._error(
-                node,
-                f"networks: {network} is of no use: none of the rule's prefix-lengths is for"
-                f" IPv{network.version} ({lengths}); add one, or take it out",
-            )
-        elif network.num_addresses == 1 and all(edge(only, each) for each in prefixes):
-            made = ip_network((only, prefixes[0]), strict=False)
-            self._error(
-                node,
-                f"networks: {network} is of no use: with prefix length {prefixes[0]} it is the"
-                f" {edge(only, prefixes[0])} of {made}; allow {network.max_prefixlen}, or take it"
-                " out",
-            )
-        else:
-            self._stretches.append(_Stretch(rule, network, frozenset(prefixes), node))
-
-    def _compare_stretches(self) -> None:
-        for number, one in enumerate(self._stretches):
-            for other in self._stretches[:number]:
-                if _is_within(one.network, other.network):
-                    self._compare(one, other)
-                elif _is_within(other.network, one.network):
-                    self._compare(other, one)
-
-    def _compare(self, inner: _Stretch, outer: _Stretch) -> None:
-        """Two that overlap."""
-        few: list[Address] = list(inner.network) if inner.network.num_addresses <= 2 else []
-        not_outers = [each for each in few if edge(each, outer.network.prefixlen)]
-        if few and not_outers == few:
-            # A network address, say, that is allowed on its own.
-            return
-        if inner.rule.interface != outer.rule.interface:
-            self._warn(
-                inner.node,
-                f"networks: {inner.network} is for {inner.rule.interface}, and {outer} for"
-                f" {outer.rule.interface}: what is in both may be put on either; is that meant?",
-            )
-        elif inner.prefixes != outer.prefixes:
-            self._error(
-                inner.node,
-                f"networks: {inner.network} and {outer} overlap, for the same interface with"
-                " different prefix-lengths; say in one of them only what is allowed",
-            )
-        elif inner.network == outer.network:
-            self._error(inner.node, f"networks: {outer} is the same; take one out")
-        elif not not_outers:
-            self._error(
-                inner.node,
-                f"networks: {inner.network} has no effect: it lies within {outer}; take it out",
-            )
-
-    def _look_for_what_is_odd(self, policy: Policy, keys: dict[str, yaml.Node]) -> None:
-        if not policy.users:
-            self._warn(keys["users"], "users: none, so nobody can connect; name yaim's user")
-        if not policy.rules:
-            self._warn(keys["rules"], "rules: none, so every address is refused; add one")
-        singles = sum(each.network.num_addresses == 1 for each in self._stretches)
-        most = policy.max_addresses
-        if singles > most:
-            self._warn(
-                keys.get("max-addresses", keys["rules"]),
-                f"max-addresses: {most}, but the rules name {singles} single addresses, which"
-                f" cannot all be held; make it {singles} at least",
-            )
-        per_second = policy.commands_per_second
-        if per_second < most:
-            key = "commands-per-second" if "commands-per-second" in keys else "max-addresses"
-            self._warn(
-                keys[key],
-                f"{key}: {per_second} commands a second, but {most} addresses at most: taking over"
-                f" all of them would have to wait; make commands-per-second {most} at least",
-            )
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
-
-
-def _is_within(inner: Network, outer: Network) -> bool:
-    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
-
-
-def _is_covered(network: Network, by: Sequence[Network]) -> bool:
-    """Whether each of its addresses is in one of the others."""
-    if any(_is_within(network, each) for each in by):
-        return True
-    return any(_is_within(each, network) for each in by) and all(
-        _is_covered(half, by) for half in network.subnets()
-    )

@@ -8,19 +8,19 @@ from typing import Any
 
 VERSION = 2
 GENESIS = "0" * 64
-"""What the first record of all bears as the hash of the one before it."""
+"""The first record of all has this as the hash of the record before it."""
 MARKER = "renewed"
 """The file beside the segments that tells the latest deadlines."""
 
 _SEGMENT = re.compile(r"audit-([0-9]{6,})\.jsonl")
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _BLANK = "-" * 64
-"""In the place of a hash that is not known yet."""
+"""Stands in the place of a hash that is not known yet."""
 
 
 def seal(record: Mapping[str, Any], prev: str) -> tuple[bytes, str]:
-    """The line of a record that follows the one with hash `prev`, and its own hash. The record
-    bears neither `prev` nor `hash` yet."""
+    """Returns the line of a record that follows the one with hash `prev`, and its own hash. The
+    record has neither `prev` nor `hash` yet."""
     text = canonical({**record, "prev": prev, "hash": _BLANK})
     # The last one: what is told of an earlier marker comes before. `prev` comes after.
     before, _, after = text.rpartition(_hash_field(_BLANK))
@@ -29,7 +29,7 @@ def seal(record: Mapping[str, Any], prev: str) -> tuple[bytes, str]:
 
 
 def is_sealed(line: bytes, prev: str, hash: str) -> bool:
-    """Whether a line, of a record that bears these two, is as it was written."""
+    """Whether a line is as it was written: the line of a record that has these two hashes."""
     before, _, after = line.rpartition(_hash_field(hash))
     return sha256(prev.encode() + before + after).hexdigest() == hash
 
@@ -39,14 +39,14 @@ def _hash_field(hash: str) -> bytes:
 
 
 def record_hash(record: Mapping[str, Any]) -> str:
-    """Of a record without its `hash`: SHA-256 of `prev`, in hexadecimal, and the canonical JSON of
+    """Returns the hash of a record: SHA-256 of `prev`, in hexadecimal, and the canonical JSON of
     the record without `hash`, `prev` included."""
     bare = {key: value for key, value in record.items() if key != "hash"}
     return sha256(bare["prev"].encode() + canonical(bare)).hexdigest()
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
-    """JSON, keys sorted, no blanks, ASCII only."""
+    """Returns a record as JSON: keys sorted, no blanks, ASCII only."""
     return _ENCODER.encode(record).encode()
 
 
@@ -55,6 +55,6 @@ def segment_name(number: int) -> str:
 
 
 def segment_number(name: str) -> int | None:
-    """None if it is not the name of a segment."""
+    """Returns the number of a segment; None: that is not the name of one."""
     match = _SEGMENT.fullmatch(name)
     return int(match[1]) if match is not None else None

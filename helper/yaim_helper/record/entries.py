@@ -1,12 +1,12 @@
-"""What the record tells of each thing, besides what all records bear (audit.py).
+"""The entries of the record, each without what all have in common (log.py adds that).
 
-Words for the auditor: changing one changes the format (helper/AUDIT.md).
+These are words for the auditor: changing one changes the format (helper/AUDIT.md). Writes nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
+from yaim_helper.owners import Owner, Peer
 from yaim_helper.protocol import (
     Add,
     Address,
@@ -24,42 +24,19 @@ from yaim_helper.protocol import (
 
 Entry: TypeAlias = dict[str, Any]
 
+REMOVED = "removed"
+FOUND_GONE = "the kernel had removed it"
 TAKEN = "the host has it now: left alone"
-"""What became of an address that somebody else has put there anew, or changed."""
+"""What became of an address; TAKEN: somebody else has put it there anew, or changed it."""
 MAX_HELD = 200
 """Addresses in one `held` record."""
 MAX_REASON = 1000
-"""Characters of what is wrong in helper.yml; standard error has all of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end of a connection, as SO_PEERCRED told when it connected."""
-
-    pid: int
-    uid: int
-    gid: int
-
-    def entry(self) -> Entry:
-        return {"pid": self.pid, "uid": self.uid, "gid": self.gid}
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """For whom an address is held: only connections of the same user and cluster can touch it."""
-
-    uid: int
-    cluster: str
-
-    def __str__(self) -> str:
-        return f"cluster {self.cluster} of uid {self.uid}"
-
-    def entry(self) -> Entry:
-        return {"uid": self.uid, "cluster": self.cluster}
+"""Characters of what is wrong in helper.yml that are on record; standard error has all of it."""
 
 
 def intent(peer: Peer, cluster: str | None, request: Request, rule: int | None) -> Entry:
-    """`rule`: the number of the one that allows an add."""
+    """Returns that something is about to be done. `rule`: the number of the one that allows an
+    add."""
     entry = {"type": "intent", **_described(peer, cluster, request)}
     if isinstance(request, Add):
         entry["rule"] = rule
@@ -67,6 +44,7 @@ def intent(peer: Peer, cluster: str | None, request: Request, rule: int | None) 
 
 
 def result(peer: Peer, cluster: str | None, request: Request, reply: Reply) -> Entry:
+    """Returns what came of a request."""
     entry = {"type": "result", **_described(peer, cluster, request)}
     match reply:
         case Ok(fields):
@@ -82,7 +60,7 @@ def result(peer: Peer, cluster: str | None, request: Request, reply: Reply) -> E
 
 def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
     entry: Entry = {
-        "peer": peer.entry(),
+        "peer": _peer(peer),
         "cluster": cluster,
         "op": type(request).__name__.lower(),
         "id": request.id,
@@ -110,12 +88,12 @@ def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
 
 
 def hung_up(peer: Peer, reason: str) -> Entry:
-    """A connection that the helper ended."""
-    return {"type": "hung-up", "peer": peer.entry(), "reason": reason}
+    """Returns that the helper has ended a connection."""
+    return {"type": "hung-up", "peer": _peer(peer), "reason": reason}
 
 
 def policy_read(refusal: str | None) -> Entry:
-    """helper.yml was read again; with why it was refused, shortened, if it was."""
+    """Returns that helper.yml was read again, and why it was refused, shortened, if it was."""
     if refusal is None:
         return {"type": "policy", "outcome": "ok", "reason": None}
     reason = "; ".join(refusal.splitlines())
@@ -123,69 +101,73 @@ def policy_read(refusal: str | None) -> Entry:
 
 
 def summary(untold: Iterable[tuple[int | None, str, int]]) -> Entry:
-    """What was too much to be told one by one: user (None: further users), what, and how often."""
+    """Returns what was too much to be told one by one: user (None: further users), what, and how
+    often."""
     counts = [{"uid": uid, "what": what, "count": count} for uid, what, count in untold]
     return {"type": "summary", "counts": counts}
 
 
 def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -> Entry:
-    """What the helper does of itself."""
+    """Returns something that the helper does of itself."""
     return {
         "type": "own",
         "op": op,
         "address": str(address),
         "interface": interface,
-        **owner.entry(),
+        **_owner(owner),
         "outcome": outcome,
     }
 
 
 def conflict(address: Address, interface: str, owner: Owner, mac: bytes, count: int) -> Entry:
-    """Other holders of an address, before they are answered; the MAC address of the last."""
+    """Returns that others hold an address, before they are answered: the MAC address of the last,
+    and how often they were seen."""
     return {
         "type": "conflict",
         "address": str(address),
         "interface": interface,
-        **owner.entry(),
+        **_owner(owner),
         "mac": mac.hex(":"),
         "count": count,
     }
 
 
 def segment_lost(number: int, why: str) -> Entry:
-    """The segment before can not be appended to any more."""
+    """Returns that the segment before cannot be appended to any more."""
     return {"type": "lost", "segment": number, "why": why}
 
 
 def started(version: int, pid: int, uid: int, session: str, earlier: Entry | None) -> Entry:
-    """`session`: boot and network namespace. `earlier`: the marker that an earlier life left."""
+    """Returns that the helper has started. `session`: boot and network namespace. `earlier`: the
+    marker that an earlier life left."""
     who = {"version": version, "pid": pid, "uid": uid, "session": session}
     return {"type": "start", **who, "earlier": earlier}
 
 
 def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> Entry:
-    """How often owners renewed, and the latest deadlines of those who hold anything still."""
+    """Returns how often owners renewed, and the latest deadlines of those that hold anything
+    still."""
     return {
         "type": "renewals",
         "owners": [
-            {**owner.entry(), "count": counts.get(owner, 0), "deadline_ns": round(deadline * 1e9)}
+            {**_owner(owner), "count": counts.get(owner, 0), "deadline_ns": round(deadline * 1e9)}
             for owner, deadline in deadlines.items()
         ],
     }
 
 
 def latest(deadlines: Mapping[Owner, float]) -> list[Entry]:
-    """Instants of CLOCK_BOOTTIME."""
+    """Returns the latest deadlines (instants of CLOCK_BOOTTIME) for the marker."""
     return [
-        {**owner.entry(), "deadline_ns": round(deadline * 1e9)}
+        {**_owner(owner), "deadline_ns": round(deadline * 1e9)}
         for owner, deadline in deadlines.items()
     ]
 
 
 def held(addresses: Sequence[tuple[Address, str, int, Owner | None, float | None]]) -> list[Entry]:
-    """What is on interfaces because of the helper: address, interface, prefix length, for whom and
-    until when, as far as that is known (if not for whom: it may be the host's); MAX_HELD in one
-    record, and one record at least."""
+    """Returns what is on interfaces because of the helper: address, interface, prefix length, for
+    whom and until when, as far as that is known (if not for whom, it may be the host's). There are
+    MAX_HELD addresses in one entry, and there is one entry at least."""
     rows = [
         [str(address), interface, prefix, *_known(owner), _nanoseconds(deadline)]
         for address, interface, prefix, owner, deadline in addresses
@@ -198,6 +180,14 @@ def held(addresses: Sequence[tuple[Address, str, int, Owner | None, float | None
         }
         for start in range(0, max(1, len(rows)), MAX_HELD)
     ]
+
+
+def _peer(peer: Peer) -> Entry:
+    return {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid}
+
+
+def _owner(owner: Owner) -> Entry:
+    return {"uid": owner.uid, "cluster": owner.cluster}
 
 
 def _known(owner: Owner | None) -> tuple[int | None, str | None]:

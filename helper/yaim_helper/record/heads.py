@@ -17,7 +17,7 @@ _DAEMON = 3 << 3
 def tell_head(
     host: str, sequence: int, head: str, journal: Path = JOURNAL, syslog: Path = SYSLOG
 ) -> bool:
-    """Whether somebody took it."""
+    """Tells the head, and returns whether somebody took it."""
     text = f"audit head host={host} seq={sequence} sha256={head}"
     fields = {
         "MESSAGE": text,

@@ -5,49 +5,35 @@ that adds power asks for the intent and goes no further if it cannot be written.
 ahead all the same, and a later `gap` record tells how many records are missing. Each call may take
 as long as the disk does: recorder.py makes them.
 
-What earlier lives wrote is read once, at the start, and not believed further than it can be.
+What earlier lives wrote is read once, at the start (past.py). The files are opened and made by
+segments.py.
 """
 
 import ctypes
-import fcntl
-import json
 import os
 import socket
-import stat
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from yaim_helper.record import entries
+from yaim_helper.owners import Owner
+from yaim_helper.record import segments
 from yaim_helper.record.chain import (
-    GENESIS,
-    MARKER,
     VERSION,
     canonical,
-    is_sealed,
     seal,
-    segment_name,
-    segment_number,
 )
-from yaim_helper.record.entries import Entry, Owner, latest, segment_lost
+from yaim_helper.record.entries import Entry, latest, segment_lost
+from yaim_helper.record.past import Past
+from yaim_helper.record.segments import SEGMENT_BYTES
+from yaim_helper.record.stamps import boot_id, now
+from yaim_helper.stderr import tell
 
 COMPLAIN_EVERY_S = 60.0
-SEGMENT_BYTES = 4 << 20
-"""After so many a segment is followed by the next; it may be longer by what is written together."""
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_APPENDED = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""Not blocking: what is no file after all must not hold us up."""
-_MOST_READ = 2 * SEGMENT_BYTES
-"""At the start."""
-_MARKER_STEP, _MOST_MARKED = 512, 1 << 20
+_MARKER_STEP = 512
+"""The marker grows by so many bytes at once: its size seldom changes."""
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
@@ -55,211 +41,6 @@ _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctype
 
 class AuditError(Exception):
     """The record cannot be written."""
-
-
-Spot: TypeAlias = tuple[str, int]
-"""Interface and prefix length."""
-
-
-RequestKey: TypeAlias = tuple[int, Owner, int]
-"""Process that asked, for whom, and id."""
-
-
-@dataclass(slots=True)
-class Past:
-    """What the last segments tell."""
-
-    boot_id: str
-    session: str
-    """Boot and network namespace that are asked about: what was put elsewhere is not there."""
-    sequence: int = 0
-    head: str = GENESIS
-    """The hash of the last record."""
-    places: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
-    """Where addresses may be, by their texts, because the helper has put them there, and for whom;
-    None: as far as an earlier life knew."""
-    torn: bytes = b""
-    """What stands in the last segment behind the last line that is a record."""
-    is_whole: bool = False
-    """Whether what was read begins with all that was there then because of the helper, so that
-    earlier segments tell no more, and nothing is there that is not told."""
-    last_at: float = 0.0
-    """When the last record was made of those that are about here, by CLOCK_BOOTTIME; 0: there is
-    none. What was put on an interface after that no life has put there that wrote here."""
-    known_until: float = 0.0
-    """The same, of those that what was found at their life's start is told before. What was put on
-    an interface after that another life may have put there, one that wrote elsewhere."""
-    is_of_another_boot: bool = False
-    """Whether some of it was, so that earlier segments are, too."""
-    _is_here: bool = True
-    """Whether the life that is told of was in this network namespace."""
-    _is_found_told: bool = False
-    """Whether what the life that is told of found at its start is; not known after a `gap`."""
-    _listed: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
-    """What the `held` records that belong together tell, so far."""
-    _unsettled: dict[str, dict[Spot, Owner | None]] = field(default_factory=dict)
-    """Places about which an intent was told last, and whose they were before it."""
-    _awaited: dict[str, dict[RequestKey, Spot]] = field(default_factory=dict)
-    """Adds without results: whatever is told meanwhile, they may be done yet."""
-
-    def read(self, segment: bytes) -> None:
-        """Damage is no reason to stop: `verify` is who finds it."""
-        self.torn = b""
-        bad: list[bytes] = []
-        *lines, tail = segment.split(b"\n")
-        for line in lines:
-            if self._take(line):
-                bad.clear()
-            else:
-                bad.append(line + b"\n")
-        if not tail or not self._take(tail):
-            self.torn = b"".join((*bad, tail))
-
-    def _take(self, line: bytes) -> bool:
-        """Whether it is a record, by its own hash."""
-        try:
-            record = json.loads(line)
-            is_ours = is_sealed(line, record["prev"], record["hash"])
-            if not is_ours or type(record["seq"]) is not int:
-                return False
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return False
-        if record["prev"] != self.head:
-            # What is missing in between may have told of more.
-            self.is_whole = False
-        self.sequence, self.head = record["seq"], record["hash"]
-        try:
-            self._follow(record)
-        except (KeyError, TypeError, ValueError):
-            # Not one of ours, for all its hash.
-            return True
-        return True
-
-    def _follow(self, record: Entry) -> None:
-        """What is where after this record. Raises KeyError, TypeError, ValueError."""
-        kind = record["type"]
-        if record["boot_id"] != self.boot_id:
-            self.is_of_another_boot, self.is_whole = True, False
-            self.last_at = self.known_until = 0.0
-            for each in (self.places, self._listed, self._unsettled, self._awaited):
-                each.clear()
-            return
-        if kind == "start":
-            # Those of older versions do not tell.
-            self._is_here = record.get("session", self.session) == self.session
-            self._awaited.clear()
-        if not self._is_here:
-            return
-        if kind in ("start", "gap"):
-            self._is_found_told = False
-        if kind == "held":
-            self._follow_held(record)
-        self.last_at = record["boottime_ns"] / 1e9
-        if self._is_found_told:
-            self.known_until = self.last_at
-        if kind == "held":
-            return
-        self._listed = {}
-        if record.get("op") == "add" and kind in ("intent", "result"):
-            key = _request_of(record)
-            awaited = self._awaited.setdefault(record["address"], {})
-            awaited.pop(key, None)
-            if kind == "intent":
-                awaited[key] = _spot_of(record)
-        match kind, record.get("op"), record.get("outcome"):
-            case "intent", "add", _:
-                self._follow_add(record["address"], _spot_of(record), _owner_of(record))
-            case "intent", "remove", _:
-                self._follow_removal(record["address"], _owner_of(record))
-            case "result", "add", "ok":
-                self._drop(record["address"], lambda *_: True)
-                self._unsettled.get(record["address"], {}).pop(_spot_of(record), None)
-                spots = self.places.setdefault(record["address"], {})
-                spots[_spot_of(record)] = _owner_of(record)
-            case "result", "add", "refused":
-                self._restore(record["address"], [_spot_of(record)])
-            case "result", "remove", "refused" | "failed":
-                unsettled = self._unsettled.get(record["address"], {})
-                held = [spot for spot, owner in unsettled.items() if owner is not None]
-                self._restore(record["address"], held)
-            case "result", "remove", "ok":
-                owner = _owner_of(record)
-                # What was asked before it is over, what was asked behind it may be to come.
-                *asker, number = _request_of(record)
-                awaited = self._awaited.get(record["address"], {})
-                for key in [key for key in awaited if [*key[:2]] == asker and key[2] <= number]:
-                    del awaited[key]
-                self._drop(record["address"], lambda _, known: known == owner)
-            case "own", _, "removed" | "the kernel had removed it" | entries.TAKEN:
-                interface = record["interface"]
-                self._drop(record["address"], lambda spot, _: spot[0] == interface)
-            case _:
-                pass
-
-    def _follow_held(self, record: Entry) -> None:
-        for address, interface, prefix, uid, cluster, _ in record["addresses"]:
-            owner = Owner(uid, cluster) if uid is not None else None
-            self._listed.setdefault(address, {})[interface, prefix] = owner
-        if not record["more"]:
-            self.places, self._listed = self._listed, {}
-            # Nothing is awaited where that is told.
-            self._unsettled.clear()
-            self._awaited.clear()
-            self.is_whole = self._is_found_told = True
-
-    def _follow_add(self, address: str, spot: Spot, owner: Owner) -> None:
-        """The helper may be killed, or the record full, before the result; and of what has failed
-        it may be there."""
-        spots = self.places.setdefault(address, {})
-        unsettled = self._unsettled.setdefault(address, {})
-        if spot not in spots or (spot in unsettled and spots[spot] != owner):
-            unsettled[spot] = spots.get(spot)
-            spots[spot] = owner
-
-    def _follow_removal(self, address: str, owner: Owner) -> None:
-        for spot, known in self.places.get(address, {}).items():
-            if known == owner:
-                self._unsettled.setdefault(address, {}).setdefault(spot, owner)
-
-    def _restore(self, address: str, spots: Iterable[Spot]) -> None:
-        """Nothing was done there."""
-        unsettled = self._unsettled.get(address, {})
-        for spot in [each for each in spots if each in unsettled]:
-            if (owner := self._awaited_for(address, spot)) is not None:
-                self.places[address][spot] = owner
-                continue
-            before = unsettled.pop(spot)
-            if before is None:
-                del self.places[address][spot]
-            else:
-                self.places[address][spot] = before
-
-    def _drop(self, address: str, is_gone: Callable[[Spot, Owner | None], bool]) -> None:
-        spots = self.places.get(address, {})
-        for spot, owner in list(spots.items()):
-            if is_gone(spot, owner) and self._awaited_for(address, spot) is None:
-                del spots[spot]
-                self._unsettled.get(address, {}).pop(spot, None)
-
-    def is_awaited(self, address: str, spot: Spot) -> bool:
-        """Whether an add of it may have been done after the last record."""
-        return self._awaited_for(address, spot) is not None
-
-    def _awaited_for(self, address: str, spot: Spot) -> Owner | None:
-        awaited = self._awaited.get(address, {})
-        return next((owner for (_, owner, _), its in awaited.items() if its == spot), None)
-
-
-def _spot_of(record: Entry) -> Spot:
-    return record["interface"], record["prefix"]
-
-
-def _request_of(record: Entry) -> RequestKey:
-    return record["peer"]["pid"], _owner_of(record), record["id"]
-
-
-def _owner_of(record: Entry) -> Owner:
-    return Owner(record["peer"]["uid"], record["cluster"])
 
 
 class AuditLog:
@@ -290,15 +71,14 @@ class AuditLog:
         self._before = 0
         self._why: str | None = None
         """The segment before, and what has happened to it."""
-        self._marker_size = 0
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
-            self._directory = _locked(directory)
-            numbers = self._numbers()
+            self._directory = segments.locked(directory)
+            numbers = segments.numbers(self._directory)
             self._number = numbers[-1] if numbers else 0
-            self._file = self._opened() if self._number else -1
-            past = self._past(numbers)
-            self._marker, self.earlier = self._opened_marker(self._directory)
+            self._file = segments.opened(self._directory, self._number) if numbers else -1
+            past = segments.read_past(self._directory, numbers)
+            self._marker, marked = segments.opened_marker(self._directory)
         except FileExistsError as error:
             raise AuditError(
                 f"{directory}: is a file; audit-log names a directory: move it away"
@@ -308,11 +88,14 @@ class AuditLog:
         except OSError as error:
             name = error.filename if isinstance(error.filename, str) else ""
             raise AuditError(f"{directory / name}: {error.strerror}") from error
+        self._marker_size = len(marked)
+        self.earlier = segments.read_marker(marked)
+        """What an earlier life has left in the marker; None: nothing that can be read."""
         self._sequence, self._head = past.sequence, past.head
         if _is_cut(past, self.earlier):
             past.is_whole = False
         self.past = past
-        """As it was when this was opened."""
+        """What earlier lives told, when this was opened."""
         self._torn = past.torn
         """What stands in the segment behind its last record."""
         self._size = os.fstat(self._file).st_size if self._number else 0
@@ -321,12 +104,12 @@ class AuditLog:
 
     @property
     def head(self) -> tuple[int, str]:
-        """Number and hash of the last record."""
+        """The number and hash of the last record."""
         return self._sequence, self._head
 
     @property
     def number(self) -> int:
-        """Of the segment; 0: there is none yet."""
+        """The number of the segment; 0: there is none yet."""
         return self._number
 
     @property
@@ -344,13 +127,13 @@ class AuditLog:
         return self._size >= self._segment_bytes
 
     def miss(self, count: int) -> None:
-        """So many records were not handed over."""
+        """Counts records that were not handed over."""
         self._missed += count
 
     def write(
         self, records: Iterable[Mapping[str, Any]], *, durable: bool, stamp: Entry | None = None
     ) -> None:
-        """Append the records, with the time and policy of the stamp, else as of now. Raises
+        """Appends the records, with the time and policy of the stamp, or as of now. Raises
         AuditError: not all are written, or perhaps not durably; what is missing counts as missed.
         """
         records = list(records)
@@ -368,7 +151,8 @@ class AuditLog:
     def try_write(
         self, records: Iterable[Mapping[str, Any]], *, durable: bool, stamp: Entry | None = None
     ) -> bool:
-        """`write`, for what has happened all the same if it cannot be written."""
+        """Does as `write`, for what has happened even if it cannot be written, and returns whether
+        it is."""
         try:
             self.write(records, durable=durable, stamp=stamp)
         except AuditError as error:
@@ -377,18 +161,16 @@ class AuditLog:
         return True
 
     def _complain(self, what: str) -> None:
-        """To whoever runs the helper, once a minute at most: nobody fills their log that way."""
+        """Tells whoever runs the helper, once a minute at most: nobody fills their log that way."""
         now = time.monotonic()
         if now < self._complain_at:
             return
         self._complain_at = now + COMPLAIN_EVERY_S
-        text = f"{what}: nothing is added until the record can be written; make room"
-        with suppress(OSError):
-            print(f"yaim-helper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        tell(f"{what}: nothing is added until the record can be written; make room")
 
     def mark(self, deadlines: Mapping[Owner, float], stamp: Entry) -> None:
-        """The latest deadlines as of then, in the marker. It is handed to the disk and not waited
-        for, and nothing depends on it."""
+        """Writes the latest deadlines, as of the stamp, into the marker. That is handed to the disk
+        and not waited for, and nothing depends on it."""
         if self._missed:
             # It would vouch for what is missing.
             return
@@ -408,8 +190,9 @@ class AuditLog:
     # --- writing -----------------------------------------------------------------------------
 
     def _append(self, records: list[Mapping[str, Any]], stamp: Entry) -> None:
-        """Raises OSError. What is missing but for these records counts as missed. What is told
-        besides them bears the same stamp."""
+        """Appends the records, and before them what else has to be told, with the same stamp.
+        Raises OSError: the caller counts these records as missed; what of them was written, and
+        what was missing before, is counted here."""
         first: list[Mapping[str, Any]] = []
         if self._torn:
             torn = self._torn.removesuffix(b"\n")
@@ -468,7 +251,7 @@ class AuditLog:
     # --- segments ----------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """See to a segment that can be appended to. Raises OSError."""
+        """Makes sure that there is a segment that can be appended to. Raises OSError."""
         lost = self._lost or self._loss()
         if lost is not None:
             self._lost = lost
@@ -479,8 +262,8 @@ class AuditLog:
         elif (
             self._is_full and not self._torn and self._is_ended and self.describe_held() is not None
         ):
-            # What is on the disk of the next segment follows from all that is in this one. Of the
-            # kernel's errors each is told once: it must not get lost here.
+            # What is on the disk of the next segment follows from all that is in this one. The
+            # kernel tells each of its errors once: it must not get lost here.
             os.fdatasync(self._file)
             try:
                 self._change_segment()
@@ -491,51 +274,36 @@ class AuditLog:
                     self._owes_held = True
 
     def _loss(self) -> str | None:
-        """What somebody has done to the segment since we wrote it; None: nothing."""
-        if not self._is_in_place():
+        """Returns what somebody has done to the segment since it was written; None: nothing."""
+        if not segments.is_at(self._path, self._directory):
             return "its directory is gone"
         if not self._number:
             return None
-        try:
-            found = os.stat(segment_name(self._number), dir_fd=self._directory)
-        except OSError:
-            return "it is gone"
-        if not os.path.samestat(found, os.fstat(self._file)):
-            return "another file is in its place"
-        if found.st_size != self._size:
-            return f"it has {found.st_size} bytes instead of {self._size}"
-        return None
-
-    def _is_in_place(self) -> bool:
-        """The directory."""
-        try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._directory))
-        except OSError:
-            return False
+        return segments.loss(self._directory, self._number, self._file, self._size)
 
     def _reopen(self) -> None:
-        """The directory, made anew if it is gone, and the marker, which may have gone, too. Raises
-        OSError: then they are as before."""
+        """Opens the directory, made anew if it is gone, and the marker, which may have gone, too.
+        Raises OSError: then they are as before."""
         directory = self._directory
-        if not self._is_in_place():
+        if not segments.is_at(self._path, directory):
             self._path.mkdir(mode=0o700, exist_ok=True)
-            directory = _locked(self._path)
+            directory = segments.locked(self._path)
         try:
-            marker, _ = self._opened_marker(directory)
+            marker, marked = segments.opened_marker(directory)
         except OSError:
             if directory != self._directory:
                 os.close(directory)
             raise
         os.close(self._marker)
-        self._marker = marker
+        self._marker, self._marker_size = marker, len(marked)
         if directory != self._directory:
             os.close(self._directory)
             self._directory = directory
 
     def _change_segment(self) -> None:
-        """To a new one. Raises OSError: then the one before is the last still."""
-        number = max([self._number, *self._numbers()]) + 1
-        file = self._made(number)
+        """Goes on to a new segment. Raises OSError: then the one before is the last still."""
+        number = max([self._number, *segments.numbers(self._directory)]) + 1
+        file = segments.made(self._directory, number)
         if self._number:
             os.close(self._file)
         self._before, self._number, self._file = self._number, number, file
@@ -544,89 +312,11 @@ class AuditLog:
         self._held_at = 0
 
     def _beginning(self) -> Iterable[Mapping[str, Any]]:
-        """Of a segment: what a reader needs who has no other."""
+        """Returns what a segment begins with: what a reader needs who has no other segment."""
         if self._number > 1:
             yield {"type": "segment", "number": self._number}
         if self._why is not None:
             yield segment_lost(self._before, self._why)
-
-    def _made(self, number: int) -> int:
-        """A new segment; its name is on the disk."""
-        file = os.open(
-            segment_name(number),
-            _APPENDED | os.O_CREAT | os.O_EXCL,
-            0o600,
-            dir_fd=self._directory,
-        )
-        try:
-            os.fsync(self._directory)
-        except OSError:
-            os.close(file)
-            with suppress(OSError):
-                os.unlink(segment_name(number), dir_fd=self._directory)
-            raise
-        return file
-
-    # --- opening -----------------------------------------------------------------------------
-
-    def _numbers(self) -> list[int]:
-        """Of the segments that there are, in order."""
-        names = os.listdir(self._directory)  # noqa: PTH208
-        return sorted(filter(None, map(segment_number, names)))
-
-    def _opened(self) -> int:
-        """The last segment."""
-        file = os.open(segment_name(self._number), _APPENDED, dir_fd=self._directory)
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            os.close(file)
-            raise OSError(0, "is not a file", segment_name(self._number))
-        return file
-
-    def _past(self, numbers: list[int]) -> Past:
-        """As the last segment tells it; as those before it do, where it has no beginning yet."""
-        here = boot_id(), session()
-        past, texts, left = Past(*here), list[bytes](), _MOST_READ
-        while numbers and left and not (past.is_whole or past.is_of_another_boot):
-            text = self._end_of(numbers.pop(), left)
-            texts.insert(0, text)
-            left -= len(text)
-            past = Past(*here)
-            for each in texts:
-                past.read(each)
-        return past
-
-    def _end_of(self, number: int, most: int) -> bytes:
-        """Of a segment; nothing if it cannot be read."""
-        try:
-            file = os.open(segment_name(number), _READ, dir_fd=self._directory)
-            with os.fdopen(file, "rb", buffering=0):
-                return os.pread(file, most, max(0, os.fstat(file).st_size - most))
-        except OSError:
-            return b""
-
-    def _opened_marker(self, directory: int) -> tuple[int, Any]:
-        """And what an earlier life has left in it; None: nothing that can be read."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        file = os.open(MARKER, flags, 0o600, dir_fd=directory)
-        found = os.pread(file, _MOST_MARKED, 0)
-        self._marker_size = len(found)
-        try:
-            earlier = json.loads(found)
-            json.dumps(earlier, allow_nan=False)
-        except (ValueError, RecursionError):
-            earlier = None
-        return file, earlier if isinstance(earlier, dict) else None
-
-
-def _locked(directory: Path) -> int:
-    """Two helpers would each remove what the other renews."""
-    opened = os.open(directory, _DIRECTORY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(opened)
-        raise
-    return opened
 
 
 def _is_cut(past: Past, marker: Any) -> bool:
@@ -635,20 +325,3 @@ def _is_cut(past: Past, marker: Any) -> bool:
         return False
     seq = marker.get("seq")
     return type(seq) is int and seq > past.sequence
-
-
-def now() -> Entry:
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-    }
-
-
-def boot_id() -> str:
-    """Of this boot of the host (random(4))."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def session() -> str:
-    """Boot and network namespace (helper/PROTOCOL.md)."""
-    return f"{boot_id()}:{Path('/proc/self/ns/net').stat().st_ino}"

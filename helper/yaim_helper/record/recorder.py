@@ -3,7 +3,7 @@
 What both may count on, also when the disk hangs for minutes:
 - All gets into the record in the order in which it was handed over, with the time of that; the
   marker as well: what it tells is never on the disk before what was handed over before it.
-- What is `ask`ed for is durable before it says so. So is all that was handed over before.
+- What is handed over by `ask` is durable before it says so. So is all that was handed over before.
 - There is an end to what waits. What is handed over beyond that is left out, and counted in a
   `gap` in its place.
 - Nothing that waits survives this process: what a disk that hangs had not taken when the helper was
@@ -14,53 +14,61 @@ What both may count on, also when the disk hangs for minutes:
 import os
 import sys
 import threading
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from types import TracebackType
 
 from yaim_helper import threads
 from yaim_helper.clock import boottime
-from yaim_helper.record.entries import Entry, Owner
-from yaim_helper.record.log import SEGMENT_BYTES, AuditLog, now
+from yaim_helper.owners import Owner
+from yaim_helper.record.entries import Entry
+from yaim_helper.record.log import AuditLog
+from yaim_helper.record.segments import SEGMENT_BYTES
+from yaim_helper.record.stamps import now
 
 MAX_WAITING = SEGMENT_BYTES
-"""Bytes that are handed over and not written yet. All may get into a segment that was nearly full:
-as much as that is read back at a start."""
+"""The most bytes that are handed over and not written yet. All of them may get into a segment that
+was nearly full: as much as that is read back at a start."""
 SEALED_BYTES = 512
-"""What each record bears besides its own (audit.py), and more than what is kept for a marker."""
+"""The bytes of what all records have in common (log.py), and more than a marker needs here."""
 HANGS_AFTER_S = 1.0
-"""What was handed over so long ago and is not written: the disk hangs, and nothing is added."""
+"""When something was handed over so long ago and is not written, the disk hangs: nothing is added
+then."""
 BEHIND_AFTER_S = 0.1
-"""Then no head is told: it would vouch for it that nothing has happened since (coverage.py)."""
+"""When the record is so far behind, no head is told: it would vouch for it that nothing has
+happened since (tools/coverage.py)."""
 DESCRIBE_EVERY_S = 1.0
-"""What is held, for the beginning of a segment that cannot be made."""
+"""The time from one description of what is held to the next, while a segment cannot be begun."""
 
 
 @dataclass(eq=False, slots=True)
 class Handed:
-    """What was handed over together."""
+    """Records that were handed over together, or a marker."""
 
     records: list[Entry]
     stamp: Entry
-    """When, and by which policy."""
+    """The time of that, and the policy in force."""
     at: float
     is_to_last: bool = False
+    """It is to be made durable."""
     size: int = 0
-    """In bytes, about."""
+    """The size in bytes, about."""
     deadlines: Mapping[Owner, float] | None = None
-    """For the marker; taken away when later ones are handed over."""
+    """The deadlines for the marker; they are taken away when later ones are handed over."""
     held: list[Entry] | None = None
     """What was held then, if the record wants to know."""
     missed: int = 0
     """Records that were left out before these."""
     is_on_record: bool | None = None
-    """None: that is not known yet. Set by the record's thread, last of all."""
+    """Whether it was written; None: that is not known yet. The record's thread sets it, last of
+    all."""
 
 
 class Recorder:
-    """Used by one thread; readable when there is news of what was asked for."""
+    """What the server uses, from one thread. It is readable (select(2)) when there is news about
+    what was handed over by `ask`."""
 
     def __init__(self, log: AuditLog, policy_sha256: str) -> None:
         """Starts a thread. Raises RuntimeError if it may not."""
@@ -71,18 +79,18 @@ class Recorder:
         """What each further segment begins with: `held` records."""
         self._describe_at = 0.0
         self._described = self._marked = Handed([], {}, 0.0, is_on_record=True)
-        """With what was held, and with deadlines, the last that were handed over."""
+        """The last that was handed over with what was held, and the last with deadlines."""
         self._queue: SimpleQueue[Handed | threading.Event | None] = SimpleQueue()
         self._waiting: deque[Handed] = deque()
-        """With some at the front that are written."""
+        """What was handed over, in order; some at the front may be written."""
         self._size = 0
-        """Of all of them."""
+        """The size of all that waits."""
         self._missed = 0
         self._written = log.number, *log.head
         self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         log.describe_held = lambda: self._held
         self._held: list[Entry] | None = None
-        """As the log may know it."""
+        """What was held, as the log may know it."""
         threads.start("record", self._work)
 
     def fileno(self) -> int:
@@ -93,33 +101,33 @@ class Recorder:
 
     @property
     def head(self) -> tuple[int, str] | None:
-        """Number and hash of the last record; None: there are others which are not written yet."""
+        """The number and hash of the last record; None: others are not written yet."""
         return self._written[1:] if self.waits_s(boottime()) < BEHIND_AFTER_S else None
 
     @property
     def number(self) -> int:
-        """Of its segment; 0: there is none yet."""
+        """The number of its segment; 0: there is none yet."""
         return self._written[0]
 
     def use_policy(self, policy_sha256: str) -> None:
-        """What is recorded from now on was decided by this policy."""
+        """From now on what is recorded was decided by this policy."""
         self._policy_sha256 = policy_sha256
 
     def note(self, records: Iterable[Entry]) -> None:
-        """What has happened; it has happened all the same if that cannot be written."""
+        """Hands over what has happened, whether that can be written or not."""
         records = list(records)
         if records:
             self._hand_over(self._stamped(records))
 
     def ask(self, records: list[Entry]) -> Handed:
-        """To be made durable: whether it is, `is_on_record` tells, soon."""
+        """Hands over what is to be made durable. `is_on_record` tells soon whether it is."""
         handed = self._stamped(records)
         handed.is_to_last = True
         self._hand_over(handed)
         return handed
 
     def mark(self, deadlines: Mapping[Owner, float]) -> None:
-        """The latest deadlines, in the marker. Nothing depends on it."""
+        """Hands over the latest deadlines, for the marker. Nothing depends on it."""
         handed = self._stamped([])
         handed.deadlines = deadlines
         # However often somebody renews, there is room for records.
@@ -127,7 +135,7 @@ class Recorder:
             self._marked.deadlines, self._marked = None, handed
 
     def waits_s(self, now: float) -> float:
-        """For how long what waits longest has been waiting."""
+        """Returns for how long the oldest that is not written has been waiting."""
         self._forget_written()
         return now - self._waiting[0].at if self._waiting else 0.0
 
@@ -141,7 +149,7 @@ class Recorder:
         return self._log.is_too_long_with(self._size)
 
     def drain(self, within_s: float) -> bool:
-        """Wait until all is written, for so long at most; whether it is."""
+        """Waits until all is written, for so long at most, and returns whether it is."""
         is_written = threading.Event()
         self._queue.put(is_written)
         return is_written.wait(within_s)
@@ -155,7 +163,7 @@ class Recorder:
         return Handed(records, {**now(), "policy": self._policy_sha256}, boottime(), size=size)
 
     def _hand_over(self, handed: Handed, most: int = MAX_WAITING) -> bool:
-        """Whether there is room for it."""
+        """Hands over something, and returns whether there is room for it."""
         self._forget_written()
         if self._size + handed.size > most:
             self._missed += len(handed.records)
@@ -170,7 +178,7 @@ class Recorder:
         return True
 
     def _describe(self, handed: Handed) -> None:
-        """What is held now, unless that waits already: all of it may be much."""
+        """Adds what is held now, unless that waits already: all of it may be much."""
         if self._described.is_on_record is None:
             return
         handed.held = self.describe_held()
@@ -206,7 +214,8 @@ class Recorder:
                 return
 
     def _write(self, together: list[Handed]) -> None:
-        """One by one, and all durable with the last that is to be; then the last marker."""
+        """Writes them one by one, makes all durable with the last that is to be, and then writes
+        the last marker."""
         durable = [each for each in together if each.is_to_last]
         last = durable[-1] if durable else None
         is_written = [self._append(each, durable=each is last) for each in together]
@@ -228,11 +237,19 @@ class Recorder:
 
 
 def _end_at_once(error: BaseException) -> None:
-    """All threads: whoever runs the helper is told, and starts it anew."""
+    """Ends all threads: whoever runs the helper is told, and starts it anew."""
     try:
-        *_, where = traceback.extract_tb(error.__traceback__)
-        what = f"{error!r} in {where.filename}, line {where.lineno}"
+        *_, (file, line) = _places(error.__traceback__)
+        what = f"{error!r} in {file}, line {line}"
         text = f"the record's thread has failed, and this ends with it: {what}"
         print(f"yaim-helper: {text}", file=sys.stderr, flush=True)  # noqa: T201
     finally:
         os._exit(1)
+
+
+def _places(at: TracebackType | None) -> Iterator[tuple[str, int]]:
+    """Returns file and line of each call, the innermost last. (Python's own module for that costs
+    a millisecond of every start.)"""
+    while at is not None:
+        yield at.tb_frame.f_code.co_filename, at.tb_lineno
+        at = at.tb_next

@@ -1,13 +1,13 @@
 """What was asked on a connection, in order, and what of it may be done now.
 
-An add is never done without its intent on the disk. It waits for that, GIVE_UP_AFTER_S at most. Who
-was told then that it failed does not get it later: what has a reply is over. What takes an address
-away, or keeps one, needs no disk: it waits behind adds that were asked before it for as long as a
-disk may take that is well, and then overtakes them. An add is over when the removal of its address
-overtakes it, and nearer when a renewal to a nearer deadline does; nothing else of what they do is
-other before the add than behind it.
+An add is never done without its intent on the disk. It waits for that, GIVE_UP_AFTER_S at most. If
+the coordinator was told then that it failed, it is not done later: what has a reply is over. What
+takes an address away, or keeps one, needs no disk: it waits behind adds that were asked before it
+for as long as a disk that is well may take, and then overtakes them. An add is over when the
+removal of its address overtakes it, and gets a nearer deadline when a renewal to one does; nothing
+else that they do depends on whether it is done before the add or behind it.
 
-Does nothing. Decides nothing about addresses.
+Does nothing, and decides nothing about addresses.
 """
 
 import math
@@ -15,14 +15,16 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from yaim_helper.protocol import Add, Announce, Failed, List, Refused, Remove, Renew, Reply, Request
+from yaim_helper.protocol import Add, Failed, Refused, Remove, Renew, Reply, Request
 from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
+from yaim_helper.serve.requests import Operation, operation_of
 
 OVERTAKE_AFTER_S = 0.1
 GIVE_UP_AFTER_S = HANGS_AFTER_S
-"""A coordinator waits 2 s for its replies, and then no more for any."""
+"""An add that has waited so long for the disk has failed. A coordinator waits 2 s for its replies,
+and then no more for any."""
 
 NOT_WRITTEN = Failed(None, "the audit record cannot be written")
 DISK_HANGS = Failed(None, "the disk of the audit record does not answer")
@@ -32,29 +34,34 @@ HUNG_UP = Failed(None, "its connection was ended while it waited for the disk")
 
 @dataclass(eq=False, slots=True)
 class Asked:
-    """A request. Over as soon as it has a reply."""
+    """A request that was taken in. It is over as soon as it has a reply."""
 
     request: Request
     at: float
     known: Reply | None = None
-    """The reply, if it needs no doing."""
+    """The reply, if that is known before anything is done."""
     intent: Handed | None = None
-    """On its way into the record, if it needs one."""
+    """The intent, on its way into the record, if the request needs one."""
     is_deferred: bool = False
-    """It needs an intent, which is not handed over yet."""
+    """The request needs an intent, which is not handed over yet."""
     reply: Reply | None = None
 
+    @property
+    def operation(self) -> Operation[Any]:
+        """The row of the request in the table of operations."""
+        return operation_of(self.request)
+
     def waits(self, now: float) -> bool:
-        """For the disk, or for the record's next segment."""
-        if not isinstance(self.request, Add | Announce) or now >= self.at + GIVE_UP_AFTER_S:
+        """Whether it waits for the disk, or for the record's next segment."""
+        if not self.operation.waits_for_disk or now >= self.at + GIVE_UP_AFTER_S:
             return False
         return self.is_deferred or (self.intent is not None and self.intent.is_on_record is None)
 
     def obstacle(self, now: float) -> Failed | None:
-        """Why an add or an announcement is not done, now that it does not wait any more."""
+        """Returns why an add or an announcement is not done, now that it does not wait any more."""
         if self.is_deferred:
             return DISK_HANGS
-        if self.intent is None or not isinstance(self.request, Add | Announce):
+        if self.intent is None or not self.operation.waits_for_disk:
             return None
         is_on_record = self.intent.is_on_record
         if is_on_record and now < self.at + GIVE_UP_AFTER_S:
@@ -63,7 +70,8 @@ class Asked:
 
     @property
     def on_record(self) -> Reply:
-        """The reply as the record tells it, where `failed` leaves open what was done."""
+        """The reply as the record tells it: `failed` leaves open there what was done, and is not
+        told of what was surely not done."""
         reply = self.reply or HUNG_UP
         is_not_done = reply in (NOT_WRITTEN, DISK_HANGS, OVERTAKEN, HUNG_UP)
         return Refused("record", reply.reason) if is_not_done else reply  # type: ignore[union-attr]
@@ -73,8 +81,8 @@ A = TypeVar("A", bound=Asked)
 
 
 def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
-    """What may be done now, in this order; and when there may be more, if nothing comes before.
-    After one that may be about all addresses it is others' turn."""
+    """Returns what may be done now, in this order, and when there may be more, if nothing comes
+    before. After a request that may be about all addresses it is others' turn."""
     found: list[A] = []
     first: A | None = None
     for each in asked:
@@ -82,11 +90,9 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
             continue
         if each.known is None and each.waits(now):
             first = first or each
-        elif first is None or (
-            now >= first.at + OVERTAKE_AFTER_S and not isinstance(each.request, List)
-        ):
+        elif first is None or (now >= first.at + OVERTAKE_AFTER_S and each.operation.may_overtake):
             found.append(each)
-            if isinstance(each.request, Renew | List):
+            if not each.operation.may_be_batched:
                 if each is not asked[-1]:
                     return found, now
                 break
@@ -97,7 +103,8 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
 
 
 def overtaken(asked: Iterable[A], it: A) -> list[A]:
-    """What is over because this removal or renewal was done; what is left waiting is changed."""
+    """Returns the adds that are over because this removal or renewal was done, and gives those that
+    go on waiting the nearer deadline."""
     over = []
     for each in takewhile(lambda each: each is not it, asked):
         if each.reply is not None or not isinstance(each.request, Add):

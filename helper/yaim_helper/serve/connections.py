@@ -1,4 +1,4 @@
-"""Those who ask: a connection each, what comes on it, and how much of it.
+"""The connections of those who ask: what comes on one, and its replies; who may connect.
 
 Decides nothing about addresses. What a client passes along besides its words is not taken: such a
 packet is looked at (MSG_PEEK), stays where it is, and is over with its connection (disposal.py).
@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from yaim_helper.clock import boottime
+from yaim_helper.owners import Owner, Peer
 from yaim_helper.protocol import (
     MAX_REQUEST_BYTES,
     Hello,
@@ -22,31 +24,25 @@ from yaim_helper.protocol import (
     read_request,
     write_reply,
 )
-from yaim_helper.record.entries import Owner, Peer
 from yaim_helper.serve.asked import Asked
 
 MAX_BATCH = 64
-"""Requests of one connection that are taken in one turn."""
+"""Requests of one connection that are taken in in one turn."""
 MAX_UNDER_WAY = 128
-"""Without replies yet: whoever has sent so many is not read for a while."""
+"""Requests without replies: a peer that has sent so many is not read for a while."""
 MAX_CONNECTIONS_OF_USER = 8
 MAX_CONNECTIONS = 64
-WEIGHT = 2
-"""Nobody keeps the helper busy for more than one second in so many, if others have work for it."""
-REST_S = 0.05
-"""Who has sent too much is not read for at least so long: then what has come is taken together."""
 
 _SO_PASSRIGHTS = 83
 """include/uapi/asm-generic/socket.h, since Linux 6.16."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A connection is over; with a reason if that is our doing."""
+class Ending(NamedTuple):
+    """Says that a connection is over, and why if the helper ends it."""
 
     reason: str | None
     what: str = "hung-up"
-    """As what it counts in a flood of such (floods.py)."""
+    """The kind under which it is counted if there are many (floods.py)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -58,7 +54,7 @@ class Connection:
     """Set by its hello."""
     last_id: int = -1
     asked: deque[Asked] = field(default_factory=deque)
-    """What no reply was sent to yet, in order."""
+    """The requests to which no reply was sent yet, in order."""
     look_at: float = math.inf
     """When more of that can be done, if nothing comes before."""
     ending: Ending | None = None
@@ -69,17 +65,18 @@ class Connection:
 
     @property
     def room(self) -> int:
-        """How many further requests may be taken in. What was asked behind a hello that was refused
-        is over before there is another."""
+        """How many further requests may be taken in. What was asked behind a hello that was
+        refused is over before another hello is taken in."""
         return MAX_UNDER_WAY - len(self.asked) if self.cluster or not self.asked else 0
 
     @property
     def owner(self) -> Owner | None:
-        """None before its hello, and if that was refused."""
+        """For whom it asks; None: it has not said hello, or that was refused."""
         return Owner(self.peer.uid, self.cluster) if self.cluster is not None else None
 
     def receive(self) -> Request:
-        """Raises BlockingIOError: nothing has come; EOFError; OSError; Malformed."""
+        """Returns the next request. Raises BlockingIOError: nothing has come; EOFError; OSError;
+        Malformed."""
         packet, flags = _received(self.socket, MAX_REQUEST_BYTES + 1, socket.MSG_PEEK)
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise Malformed("too long, or with file descriptors")
@@ -97,9 +94,13 @@ class Connection:
             self.cluster = request.cluster
         return request
 
+    def refuse_hello(self) -> None:
+        """Nothing that was asked behind the hello is done; another hello may come."""
+        self.cluster = None
+
     def reply(self) -> None:
-        """To what has a reply, up to what has none yet. Raises OSError, also if the peer does not
-        take its replies: then it gets no more."""
+        """Sends the replies, in order, up to the first request that has none yet. Raises OSError,
+        also if the peer does not take its replies: then it gets no more."""
         try:
             while self.asked and (reply := self.asked[0].reply) is not None:
                 request = self.asked.popleft().request
@@ -116,8 +117,8 @@ class Connection:
         return any(events & select.POLLHUP for _, events in hang_up.poll(0))
 
     def shut_down(self) -> bool:
-        """The peer sees its end; what it has sent and was not read stays unread. Whether there is
-        nothing of that: then nothing is dropped with the connection."""
+        """Ends the connection for the peer. What it has sent and was not read stays unread. Returns
+        whether there is nothing of that: then nothing is dropped with the connection."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
             # With each packet, also an empty one, comes who sent it; with the end does not.
@@ -128,14 +129,14 @@ class Connection:
 
 
 def refuse_descriptors(to: socket.socket) -> None:
-    """Who passes file descriptors along to this socket, or to a connection that this listener will
-    have, gets an error, where the kernel can do that (since Linux 6.16)."""
+    """Has the kernel refuse file descriptors that somebody passes along to this socket, or to a
+    connection that this listener will have, if it can (since Linux 6.16)."""
     with suppress(OSError):
         to.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 def accepted(listener: socket.socket) -> Connection:
-    """Raises OSError; BlockingIOError: there is none."""
+    """Returns a new connection. Raises OSError; BlockingIOError: there is none."""
     connection, _ = listener.accept()
     connection.setblocking(False)
     # It may have been begun before its listener refused them.
@@ -150,8 +151,8 @@ def why_no_room(
     others: Collection[Connection],
     waiting: Collection[Connection] = (),
 ) -> str | None:
-    """Why there may be no further connection of this peer; None: there may. `waiting`: those that
-    are not closed yet."""
+    """Returns why there may be no further connection of this peer; None: there may. `waiting`: the
+    connections that have ended and are not closed yet."""
     if peer.uid not in users:
         return "its user is not in the policy"
     its = sum(each.peer.uid == peer.uid for each in (*others, *waiting))
@@ -163,13 +164,13 @@ def why_no_room(
 
 
 def _received(from_: socket.socket, size: int, how: int) -> tuple[bytes, int]:
-    """The next packet, or so much of it, and flags. Raises OSError.
+    """Returns the next packet, or so much of it, and flags. Raises OSError.
 
     There is no room for what came along with it: with MSG_PEEK that only sets MSG_CTRUNC, as the
     kernel gives back references that it has just taken, and none is the last (unix_peek_fds and
     scm_recv in Linux).
 
-    Of a peer that is gone without having read all replies, the kernel says so first, once, and then
+    If a peer has gone without having read all replies, the kernel says so first, once, and then
     gives what it had sent.
     """
     try:
@@ -177,31 +178,3 @@ def _received(from_: socket.socket, size: int, how: int) -> tuple[bytes, int]:
     except ConnectionResetError:
         return _received(from_, size, how)
     return packet, flags
-
-
-@dataclass(slots=True)
-class Allowance:
-    """How much a user may send without waiting (a token bucket)."""
-
-    per_second: int
-    left: float
-    at: float
-
-    def whole(self, now: float) -> int:
-        """Packets that may be read now."""
-        self.left = min(self.per_second, self.left + (now - self.at) * self.per_second)
-        self.at = now
-        return int(self.left)
-
-    def spend(self, count: int, took_s: float = 0.0) -> None:
-        """So many packets, or as many as may be sent in WEIGHT times the processor time that they
-        took."""
-        self.left -= max(count, took_s * self.per_second * WEIGHT)
-
-    def spend_more(self, took_s: float, count: int) -> None:
-        """For packets that were read before, and so have paid for a part of it."""
-        self.left -= max(0.0, took_s * self.per_second * WEIGHT - count)
-
-    def rest_until(self) -> float:
-        """When there is a whole one again, and it is worth looking."""
-        return self.at + max(REST_S, (1 - self.left) / self.per_second)

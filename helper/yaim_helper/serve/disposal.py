@@ -1,5 +1,5 @@
-"""Closing connections, in a thread of its own: who has passed something along decides how long that
-takes.
+"""Closing connections, in a thread of its own: whoever has passed something along decides how long
+that takes.
 
 What stays unread on a connection may hold file descriptors. When the connection is closed they are,
 too, and whoever drops the last reference to a file does what its file system has left to do: frees
@@ -24,24 +24,25 @@ from yaim_helper.clock import boottime
 from yaim_helper.serve.connections import Connection
 
 MAX_WAITING = 64
-"""More may wait by as many as are let in at once."""
+"""Connections that may wait to be closed. There may be more, as many as are let in at once."""
 HURRY_AFTER_S = 0.1
 _HURRY = signal.SIGUSR2
 
 
 class Disposal:
-    """Used by one thread, the process's first."""
+    """What the server uses, from the first thread of the process."""
 
     def __init__(self) -> None:
         """Starts a thread. Raises RuntimeError if it may not."""
         self._queue: SimpleQueue[Connection] = SimpleQueue()
         self._waiting: deque[Connection] = deque()
-        """With some at the front that are closed."""
+        """Connections to be closed, in order; some at the front may be closed."""
         self._hurry_at = 0.0
         signal.signal(_HURRY, lambda *_: None)
         self._thread = threads.start("disposal", self._work)
 
     def hand_over(self, connection: Connection) -> None:
+        """Ends a connection: the peer sees that at once."""
         if connection.shut_down():
             connection.socket.close()
             return
@@ -51,7 +52,7 @@ class Disposal:
         self._queue.put(connection)
 
     def waiting(self) -> Collection[Connection]:
-        """Not closed yet."""
+        """Returns the connections that are not closed yet."""
         while self._waiting and self._waiting[0].is_closed:
             self._waiting.popleft()
         return self._waiting
@@ -61,11 +62,11 @@ class Disposal:
         return len(self.waiting()) >= MAX_WAITING
 
     def next_at(self) -> float:
-        """When to `hurry`."""
+        """Returns when to call `hurry`."""
         return self._hurry_at if self.waiting() else math.inf
 
     def hurry(self, now: float) -> None:
-        """End what waits, if it has for long."""
+        """Ends the wait of a close that has waited for long."""
         if now >= self.next_at():
             self._hurry_at = now + HURRY_AFTER_S
             signal.pthread_kill(self._thread.ident or 0, _HURRY)

@@ -40,19 +40,19 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _NONE_AT_ALL = (0, 0)
-"""Of a resource, and no way to get more."""
+"""The limit of a resource: none of it, and no way to get more."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 class PrivilegesError(Exception):
-    """It has too few, or cannot get rid of the others; the text says what to do."""
+    """The process has too few privileges, or cannot get rid of others; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whom the helper works as."""
+    """The user that the helper works as."""
 
     name: str
     uid: int
@@ -60,8 +60,8 @@ class User:
 
 
 def user_to_be(name: str) -> User:
-    """The one of this name if this is root, who can choose; whoever this is otherwise. Raises
-    PrivilegesError."""
+    """Returns the user of this name if this is root, who can choose; otherwise the user that this
+    process is. Raises PrivilegesError."""
     if os.geteuid() != 0:
         return User(f"uid {os.geteuid()}", os.geteuid(), os.getegid())
     try:
@@ -76,8 +76,8 @@ def user_to_be(name: str) -> User:
 
 @contextmanager
 def record_directory(path: Path, user: User) -> Iterator[None]:
-    """The directory of the record, made and given to the user if that is due. No other helper gets
-    it meanwhile. Raises PrivilegesError."""
+    """Makes the directory of the record and gives it to the user, if that is due. No other helper
+    gets it meanwhile. Raises PrivilegesError."""
     try:
         is_new = _made(path)
         how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -97,7 +97,7 @@ def record_directory(path: Path, user: User) -> Iterator[None]:
 
 
 def advice(error: BaseException | None, path: Path, user: User) -> str:
-    """What to do about a record that cannot be opened."""
+    """Returns what to do about a record that cannot be opened."""
     if not isinstance(error, PermissionError):
         return ""
     return (
@@ -114,7 +114,7 @@ def _lock(path: Path, directory: int) -> None:
 
 
 def _made(path: Path) -> bool:
-    """Whether it was not there. Raises OSError."""
+    """Makes a directory, and returns whether it was not there. Raises OSError."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
@@ -125,8 +125,9 @@ def _made(path: Path) -> bool:
 
 
 def _give(path: Path, directory: int, user: User, *, is_new: bool) -> None:
-    """Only what is root's, and only as long as the directory is: later its user could have put
-    there what is not his. Raises PrivilegesError; OSError if it has gone."""
+    """Gives the directory and what is in it to the user: only what is root's, and only as long as
+    the directory is: later its user could have put there what is not his. Raises PrivilegesError;
+    OSError if it has gone."""
     status = os.fstat(directory)
     if os.geteuid() != 0 or user.uid == 0 or status.st_uid != 0:
         return
@@ -164,7 +165,7 @@ def _give(path: Path, directory: int, user: User, *, is_new: bool) -> None:
 
 
 def drop_to(user: User) -> None:
-    """Become the user, with the two capabilities, which no program that this process might become
+    """Becomes the user, with the two capabilities, which no program that this process might become
     would have. Raises PrivilegesError: then all is undefined and the process has to end."""
     before = _status()
     _require_kept(int(before["CapPrm"], 16))
@@ -210,15 +211,16 @@ def drop_to(user: User) -> None:
 
 
 def die_with(parent: int, death_signal: int) -> None:
-    """The change of user has reset PR_SET_PDEATHSIG, and our parent may have ended meanwhile.
-    Raises PrivilegesError; OSError if there is no such signal."""
+    """Sets PR_SET_PDEATHSIG, which the change of user has reset; the parent may have ended
+    meanwhile. Raises PrivilegesError; OSError if there is no such signal."""
     _prctl(_PR_SET_PDEATHSIG, death_signal)
     if death_signal and os.getppid() != parent:
         raise PrivilegesError("the process that it is to end with has ended")
 
 
 def verify(user: User, bounding: int, *, has_groups: bool) -> None:
-    """Ask the kernel whether all is as it should be. Raises PrivilegesError, naming what is not."""
+    """Asks the kernel whether all is as it should be. Raises PrivilegesError, naming what is
+    not."""
     found = _status()
     kept, none = f"{_KEPT_MASK:016x}", f"{0:016x}"
     # Inheritable ones are for programs whose files have them, too, and those get none any more.
@@ -247,7 +249,7 @@ def verify(user: User, bounding: int, *, has_groups: bool) -> None:
 
 
 def start_nothing_more() -> None:
-    """No process, and no thread. Raises PrivilegesError."""
+    """From now on this process can start no process and no thread. Raises PrivilegesError."""
     resource.setrlimit(resource.RLIMIT_NPROC, _NONE_AT_ALL)
     found = resource.getrlimit(resource.RLIMIT_NPROC)
     _require({"RLIMIT_NPROC": str(_NONE_AT_ALL)}, {"RLIMIT_NPROC": str(found)})
@@ -279,21 +281,22 @@ def _require_kept(permitted: int) -> None:
 
 
 def _status() -> Mapping[str, str]:
-    """proc_pid_status(5). Raises OSError."""
+    """Returns the lines of proc_pid_status(5). Raises OSError."""
     text = Path("/proc/self/status").read_text()
     lines = (line.partition(":") for line in text.splitlines())
     return {name: " ".join(value.split()) for name, _, value in lines}
 
 
 def _death_signal() -> int:
-    """Which this process gets when its parent ends; 0: none."""
+    """Returns the signal that this process gets when its parent ends; 0: none."""
     number = ctypes.c_int()
     _prctl(_PR_GET_PDEATHSIG, ctypes.addressof(number))
     return number.value
 
 
 def _set_capabilities(mask: int) -> None:
-    """Effective and permitted ones; none inheritable. All are among the first 32."""
+    """Sets effective and permitted capabilities, and no inheritable ones. All are among the first
+    32."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _checked(_libc.capset(header, struct.pack("=6I", mask, mask, 0, 0, 0, 0)))
 

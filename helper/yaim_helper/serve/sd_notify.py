@@ -13,20 +13,20 @@ from collections.abc import Mapping
 from yaim_helper.clock import boottime
 
 _MOST_BYTES = 1000
-"""Of a status."""
+"""The most bytes of a status line."""
 
 
 class ServiceManager:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._to = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + self._to[1:] if self._to.startswith("@") else self._to
-        """"@": in the abstract namespace (unix(7))."""
+        """"@" means: in the abstract namespace (unix(7))."""
         self._every_s = _watchdog_s(environment) / 4 if self._to else math.inf
         self._alive_at = -math.inf
-        """When it was last told so."""
+        """When it was told the last time that the helper is at work."""
         self._status = ""
         self._unsent: dict[str, str] = {}
-        """Assignments."""
+        """Assignments that are not sent yet."""
 
     @property
     def is_there(self) -> bool:
@@ -39,14 +39,15 @@ class ServiceManager:
         self._send("STOPPING", "1")
 
     def tell_status(self, status: str) -> None:
-        """For people, one line; sent when it is another one."""
+        """Tells people one line. It is sent when it is another one than before."""
         if status != self._status:
             self._status = status
             line = status.replace("\n", "; ").encode(errors="replace")[:_MOST_BYTES]
             self._send("STATUS", line.decode(errors="ignore"))
 
     def tell_alive(self) -> None:
-        """Sent if that is due; should be called at `next_at` at the latest."""
+        """Tells that the helper is at work, if that is due. This should be called at `next_at` at
+        the latest."""
         now = boottime()
         if now >= self.next_at():
             self._alive_at = now
@@ -74,7 +75,8 @@ class ServiceManager:
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:
-    """Within which it wants to hear that this process is alive; infinite if it does not."""
+    """Returns the seconds within which it wants to hear that this process is at work; infinite: it
+    does not want to."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     is_ours = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
     if not (is_ours and microseconds.isascii() and microseconds.isdigit() and int(microseconds)):

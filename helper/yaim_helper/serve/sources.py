@@ -13,16 +13,17 @@ class HasFileno(Protocol):
 
 
 Ready: TypeAlias = list[tuple[HasFileno, Any]]
-"""Sources, each with what it was added with."""
+"""Sources that can be read, each with the data that it was added with."""
 
 
 class Sources:
-    """Instants are seconds of CLOCK_BOOTTIME."""
+    """What the loop waits for. Instants are seconds of CLOCK_BOOTTIME."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._resting: dict[HasFileno, tuple[float, Any]] = {}
-        """Until when, and what it was added with; in the order in which they were laid to rest."""
+        """Sources that are left out: until when, and their data; in the order in which they were
+        laid to rest."""
 
     def add(self, source: HasFileno, data: Any = None) -> None:
         self._selector.register(source, selectors.EVENT_READ, data)
@@ -32,13 +33,14 @@ class Sources:
             self._selector.unregister(source)
 
     def rest(self, source: HasFileno, until: float) -> None:
-        """It is not ready before then, whatever has come."""
+        """Leaves a source out until then, whatever has come."""
         resting = self._resting.pop(source, None)
         data = resting[1] if resting else self._selector.unregister(source).data
         self._resting[source] = until, data
 
     def wake(self, now: float) -> None:
-        """Whose time has come: who was laid to rest first is ready first."""
+        """Takes back the sources whose time has come: what was laid to rest first is ready
+        first."""
         for source, (until, data) in list(self._resting.items()):
             if now >= until:
                 del self._resting[source]
@@ -48,5 +50,5 @@ class Sources:
         return [until for until, _ in self._resting.values()]
 
     def ready(self, timeout_s: float | None) -> Ready:
-        """Waits until something is, or for so long."""
+        """Waits until something can be read, or for so long, and returns what can."""
         return [(key.fileobj, key.data) for key, _ in self._selector.select(timeout_s)]  # type: ignore[misc]

@@ -1,17 +1,16 @@
-"""For which time a record tells all that its helper did, so that its silence means that nothing was
-done. Reads no files.
+"""The time for which a record tells all that its helper did, so that its silence means that nothing
+was done. Reads no files.
 
-From the first list of what the helper holds on, which it writes when it starts and at the beginning
-of each segment: who reads on from there knows what was there. Until the last record, because the
-chain shows what is missing in between, or until somebody named that one as the last: the marker, or
-a head that was told elsewhere. Nothing is known of before, as there may have been a record that was
-removed, nor of after, as there may be more that was not handed over. Nor is anything known, but
-that what it tells may have been held, of the time between the last record of one life and the first
-list of the next: a life between them may have written elsewhere.
+That time begins with the first list of what the helper holds, which it writes when it starts and at
+the beginning of each segment: who reads on from there knows what was there. It ends with the last
+record, because the chain shows what is missing in between, or when somebody named that one as the
+last: the marker, or a head that was told elsewhere. Nothing is known of the time before, as there
+may have been a record that was removed, nor of the time after, as there may be more that was not
+handed over. And of the time between the last record of one life and the first list of the next only
+that is known which may have been held: a life between them may have written elsewhere.
 
-Not while the wall clock was wrong, as shows when it is set back: nothing of that boot is where it
-says until then, and the same time comes twice.
-"""
+The time in which the wall clock was wrong, as shows when it is set back, is no part of it: nothing
+of that boot is where it says until then, and the same time comes twice."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,17 +24,17 @@ from yaim_helper.tools.verify import HEAD, SET_BACK_US
 
 Interval: TypeAlias = tuple[Micros, Micros]
 Intervals: TypeAlias = tuple[Interval, ...]
-"""In order; none touches another."""
+"""Intervals in order, of which none touches another."""
 Vouched: TypeAlias = Mapping[tuple[str, int, str], Micros]
-"""Until when a record was the last: of a host, its number and its hash."""
+"""Host, number and hash of records, each with the instant until which it was the last."""
 
 TOLD_WITHIN_US = 1_000_000
-"""A log may be as late with a head."""
+"""A log may tell a head so late."""
 _TIME = re.compile(r"\s*(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?(?:Z|[+-]\d\d:?\d\d))\s")
 
 
 def read_vouched(texts: Iterable[str]) -> Vouched:
-    """From the lines of a log that begin with a time, as those of `journalctl -o short-iso` do."""
+    """Reads the lines of a log that begin with a time, as those of `journalctl -o short-iso` do."""
     found: dict[tuple[str, int, str], Micros] = {}
     for text in texts:
         time = _TIME.match(text)
@@ -47,7 +46,7 @@ def read_vouched(texts: Iterable[str]) -> Vouched:
 
 
 def _micros(text: str) -> Micros:
-    """0 for what is none after all."""
+    """Returns an instant; 0: the text is none after all."""
     try:
         return micros(datetime.fromisoformat(text.replace(",", ".")))
     except ValueError:
@@ -56,32 +55,33 @@ def _micros(text: str) -> Micros:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Of which time one record tells."""
+    """The time that one record tells of."""
 
     all: Intervals
-    """All that was done."""
+    """The time for which it tells all that was done."""
     between: Intervals
-    """Between two lives: of those addresses that it tells may have been held then, all the same."""
+    """The time between two lives: of addresses that may have been held then it tells all the
+    same."""
 
     def of(self, possible: Iterable[Interval]) -> Intervals:
-        """Of an address that it tells may have been held then."""
+        """Returns the time for which it tells all about an address that may have been held then."""
         return merged([*self.all, *both(self.between, merged(possible))])
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Of a life."""
+    """The end of a life."""
 
     last: Record
     earlier: Marker | None
-    """As the next life found it."""
+    """The marker, as the next life found it."""
 
     def at(self, vouched: Vouched) -> Micros:
         return _last_until(self.last, self.earlier, vouched)
 
 
 def _last_until(last: Record, marker: Marker | None, vouched: Vouched) -> Micros:
-    """Until when somebody says that it was the last."""
+    """Returns until when somebody says that a record was the last."""
     until = max(last.at, vouched.get((last.host, last.seq, last.hash), last.at))
     if marker is not None and (marker.seq, marker.hash) == (last.seq, last.hash):
         until = max(until, marker.at)
@@ -89,25 +89,25 @@ def _last_until(last: Record, marker: Marker | None, vouched: Vouched) -> Micros
 
 
 class Coverage:
-    """Of one record, from its records in order."""
+    """Finds the time that one record tells of, from its entries in order."""
 
     def __init__(self, error: Micros = 0, *, is_only: bool = False) -> None:
-        """By how much the clock may be wrong, and whether somebody vouches for it that no life
-        wrote elsewhere."""
+        """`error`: by how much the clock may be wrong. `is_only`: somebody vouches for it that no
+        life wrote elsewhere."""
         self._tolerated = max(error, SET_BACK_US)
         self._is_only = is_only
         self._began: Micros | None = None
         self._last: Record | None = None
         self._before: Record | None = None
-        """The last that was not written together with that one."""
+        """The last entry that was not written together with that one."""
         self._end: _End | None = None
-        """Of the life before, until what the next one found is told."""
+        """The end of the life before, until it is told what the next one found."""
         self._ends: list[tuple[_End, Micros]] = []
-        """And when that is told."""
+        """Ends of lives, each with the instant at which it is told what the next one found."""
         self._boot_first_at: Micros = 0
         self._latest: Micros = 0
         self._ahead: Micros = 0
-        """By how much the wall clock was ahead of CLOCK_BOOTTIME at most."""
+        """The wall clock was ahead of CLOCK_BOOTTIME by this at most."""
         self._wrong: list[Interval] = []
 
     def take(self, record: Record) -> None:
@@ -137,7 +137,7 @@ class Coverage:
             self._end = None
 
     def told(self, marker: Marker | None, vouched: Vouched) -> Told:
-        """There are no more records."""
+        """Returns the time that is told of; there are no more records."""
         if self._last is None or self._began is None:
             return Told((), ())
         until = _last_until(self._last, marker, vouched)

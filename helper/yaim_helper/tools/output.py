@@ -25,14 +25,14 @@ def output() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """What is printed from now on, and what is left in the buffer."""
+    """Throws away what is printed from now on, and what is left in the buffer."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def write_anew(file: Path, text: str) -> None:
-    """Not through a link that somebody has put there. Raises OSError."""
+    """Writes a file, but not through a link that somebody has put there. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(file, flags, 0o666), "w") as stream:
         stream.write(text)

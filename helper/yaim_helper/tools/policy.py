@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
-from yaim_helper.held.holdings import Host, primary
+from yaim_helper.held.host import Host, primary
 from yaim_helper.kernel.addresses import Kernel, KernelError
-from yaim_helper.policy.rules import Policy, PolicyError, never, read_draft, read_policy
+from yaim_helper.policy.read import read_draft, read_policy
+from yaim_helper.policy.rules import Policy, PolicyError, never
 from yaim_helper.protocol import INTERFACE, Address
 from yaim_helper.tools.output import output
 
@@ -72,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _address(text: str) -> Address:
-    """As argparse wants it."""
+    """Returns an address, or raises what argparse wants."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -123,7 +124,8 @@ def _explain(policy: Policy, interface: str, address: Address, prefix: int) -> i
 def _objections_of_rules(
     policy: Policy, interface: str, address: Address, prefix: int
 ) -> Iterator[str]:
-    """Of those rules that come nearest: of its networks first, then with the fewest reasons."""
+    """Returns why the rules that come nearest do not allow the address: those with a network around
+    it first, and of these the ones with the fewest reasons."""
     if why := never(address, interface):
         yield why
         return
@@ -140,7 +142,7 @@ def _objections_of_rules(
 
 
 def _obstacles(interface: str, address: Address, prefix: int) -> Iterator[str]:
-    """On this host, for what a rule allows."""
+    """Returns what is in the way on this host of an address that a rule allows."""
     try:
         kernel = Kernel()
         found = kernel.interface(interface)
@@ -153,7 +155,8 @@ def _obstacles(interface: str, address: Address, prefix: int) -> Iterator[str]:
 
 
 def _objections_of_host(policy: Policy, interface: str, address: Address) -> Iterator[str]:
-    """As it is now; what cannot be found out is left out."""
+    """Returns what is against the address on this host as it is now; what cannot be found out is
+    left out."""
     try:
         kernel = Kernel()
         host = Host(kernel, {address})

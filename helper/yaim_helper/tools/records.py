@@ -36,20 +36,22 @@ _HAVE_ADDRESSES = ("add", "remove", "announce")
 
 
 class CannotRead(Exception):
-    """What cannot be read, and why."""
+    """Something cannot be read; the text says what, and why."""
 
 
 class NotARecord(ValueError):
-    """Why a line is none."""
+    """A line is not a record; the text says why."""
 
 
 def printable(text: str) -> str:
-    """With what a terminal would obey, or a reader could not see, written as an escape."""
+    """Returns the text with everything that a terminal would obey, or a reader could not see,
+    written as an escape."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def instant(at: Micros) -> str:
-    """As ISO 8601, in UTC; what is beyond all calendars, as their first or last."""
+    """Returns an instant as ISO 8601, in UTC; if it is beyond all calendars, their first or
+    last."""
     shown = _EPOCH + timedelta(microseconds=max(_FIRST, min(at, _LAST)))
     return shown.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
@@ -62,7 +64,7 @@ TYPES = (
     *("start", "held", "segment", "intent", "result", "own", "renewals", "hung-up", "summary"),
     *("conflict", "clock", "policy", "gap", "recovery", "lost", "stop"),
 )
-"""Of records (helper/AUDIT.md)."""
+"""The types of records (helper/AUDIT.md)."""
 _FIRST = micros(datetime.min.replace(tzinfo=UTC))
 _LAST = micros(datetime.max.replace(tzinfo=UTC))
 
@@ -82,7 +84,7 @@ class Chain:
 
     directory: Path
     segments: tuple[Segment, ...]
-    """In order."""
+    """The segments, in order."""
     has_all: bool
     """Whether these are all that the directory has; else they were named one by one."""
 
@@ -91,7 +93,8 @@ class Chain:
 
 
 def chains(paths: Iterable[Path]) -> list[tuple[Path, tuple[Path, ...]]]:
-    """Directories with the files that were named in them; none: all. Each directory once."""
+    """Returns directories, each once, with the files in them that were named; none: all are
+    meant."""
     found: dict[Path, list[Path]] = {}
     whole = set()
     for path in paths:
@@ -108,7 +111,7 @@ def chains(paths: Iterable[Path]) -> list[tuple[Path, tuple[Path, ...]]]:
 
 
 def open_chain(directory: Path, files: tuple[Path, ...] = ()) -> Chain:
-    """Raises CannotRead."""
+    """Returns the segments of a record. Raises CannotRead."""
     try:
         named = files or tuple(directory.iterdir())
     except OSError as error:
@@ -135,13 +138,13 @@ class Line:
     place: str
     """File and number."""
     text: bytes
-    """Without its end; at most MAX_LINE_BYTES of it."""
+    """The line without its end; at most MAX_LINE_BYTES of it."""
     is_ended: bool
     is_whole: bool
 
 
 def lines(file: Path) -> Iterator[Line]:
-    """Raises CannotRead."""
+    """Returns the lines of a file. Raises CannotRead."""
     name = printable(str(file))
     try:
         # A FIFO is not waited for, a link not followed.
@@ -168,7 +171,7 @@ def lines(file: Path) -> Iterator[Line]:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A line that has the form of one."""
+    """A line that has the form of a record."""
 
     place: str
     seq: int
@@ -189,7 +192,8 @@ class Record:
         return record_hash(self.fields) == self.hash
 
     def wall(self, boottime_ns: int) -> Micros:
-        """What the wall clock shows at an instant of CLOCK_BOOTTIME, by the clocks of this one."""
+        """Returns what the wall clock shows at an instant of CLOCK_BOOTTIME, by the clocks of this
+        record."""
         return self.at + (boottime_ns - self.boottime_ns) // 1000
 
     @property
@@ -198,7 +202,7 @@ class Record:
 
 
 def read_record(line: Line) -> Record:
-    """Raises NotARecord."""
+    """Returns the record that a line is. Raises NotARecord."""
     if not line.is_whole:
         raise NotARecord(f"longer than {MAX_LINE_BYTES} bytes")
     fields = _object(line.text)
@@ -237,7 +241,7 @@ def _no_constant(_: str) -> NoReturn:
 
 
 def unreadable(record: Record) -> str | None:
-    """What keeps us from understanding a record that is in its chain; None: nothing. A type that is
+    """Returns why a record that is in its chain cannot be understood; None: it can. A type that is
     not known is as good as any."""
     try:
         if record.fields["v"] != VERSION:
@@ -259,13 +263,13 @@ class Marker:
     boot_id: str
     seq: int
     hash: str
-    """Of the last record then."""
+    """The hash of the last record then."""
     deadlines: Mapping[tuple[int, str], Micros]
-    """Of each uid and cluster."""
+    """The latest deadline of each uid and cluster."""
 
 
 def read_marker(directory: Path) -> Marker | None:
-    """None: there is none, or nothing was renewed yet. Raises CannotRead."""
+    """Returns the marker; None: there is none, or nothing was renewed yet. Raises CannotRead."""
     file = directory / MARKER
     if not os.path.lexists(file):
         return None
@@ -281,13 +285,13 @@ def read_marker(directory: Path) -> Marker | None:
 
 
 def earlier_marker(start: Record) -> Marker | None:
-    """As the life before left it."""
+    """Returns the marker as the life before left it; None: there was none."""
     fields = start.fields.get("earlier")
     return _marker(fields) if fields is not None else None
 
 
 def _marker(fields: Mapping[str, Any]) -> Marker:
-    """Of keys that are as they should be."""
+    """Returns a marker whose keys are as they should be."""
     at = _time(fields["time"])
     return Marker(
         at,

@@ -24,13 +24,13 @@ _TOLD = frozenset(
 
 
 def read_network(text: str) -> Network:
-    """Of an address or a network. Raises ValueError."""
+    """Returns a network; an address is one of a single address. Raises ValueError."""
     return ip_network(text)
 
 
 def read_time(text: str, now: datetime) -> Micros:
-    """ISO 8601, UTC unless it says otherwise, or as long ago as -30s, -15m, -1.5h, -2d, -1w. Raises
-    ValueError."""
+    """Returns the instant of a text: ISO 8601, UTC unless it says otherwise, or as long ago as
+    -30s, -15m, -1.5h, -2d, -1w. Raises ValueError."""
     ago = _AGO.fullmatch(text)
     try:
         if ago is not None:
@@ -45,7 +45,7 @@ def read_time(text: str, now: datetime) -> Micros:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is not given lets all pass."""
+    """Which records somebody asked for. What is not given lets all pass."""
 
     networks: tuple[Network, ...] = ()
     since: Micros | None = None
@@ -71,7 +71,7 @@ def is_within(address: str, networks: tuple[Network, ...]) -> bool:
 
 
 def _of(record: Record) -> list[str]:
-    """The addresses that a record speaks of."""
+    """Returns the addresses that a record speaks of."""
     if record.type == "held":
         return [each[0] for each in record.fields["addresses"]]
     address = record.fields.get("address")
@@ -92,7 +92,7 @@ def _clusters(record: Record) -> set[object]:
 
 
 def shown(record: Record) -> str:
-    """Time, host and number; who; what; what came of it, and why."""
+    """Returns a line: time, host and number; who; what; what came of it, and why."""
     fields = record.fields
     words = [
         f"{instant(record.at)}  {record.host}  {record.seq:>7}  {record.type:<9}",

@@ -22,7 +22,7 @@ MOST_TICKS = 8
 
 
 def picture(rows: Sequence[OfAddress], limits: Interval, verdict: str) -> str:
-    nodes = sorted({spell.node for row in rows for spell in row.spells})
+    nodes = sorted({held.node for row in rows for held in row.intervals})
     colours = {node: COLOURS[i % len(COLOURS)] for i, node in enumerate(nodes)}
     height = TOP + ROW * len(rows) + 40
     scale = _Scale(limits)
@@ -65,14 +65,13 @@ def _row(row: OfAddress, top: int, scale: _Scale, colours: dict[str, str]) -> li
         _bar(scale, each, top - 4, ROW - 6, UNTOLD, f"not told by all records {_told(each)}")
         for each in row.untold
     ]
-    for spell in row.spells:
-        colour = colours[spell.node]
-        told = f"{spell.node} possibly {_told(spell.possible)}; {spell.ended}"
+    for held in row.intervals:
+        colour = colours[held.node]
+        told = f"{held.node} possibly {_told(held.possible)}; {held.ended}"
         thin = top + (BAR - THIN) / 2
-        parts.append(_bar(scale, spell.possible, thin, THIN, colour, told))
+        parts.append(_bar(scale, held.possible, thin, THIN, colour, told))
         parts += [
-            _bar(scale, sure, top, BAR, colour, f"{spell.node} {_told(sure)}")
-            for sure in spell.sure
+            _bar(scale, sure, top, BAR, colour, f"{held.node} {_told(sure)}") for sure in held.sure
         ]
     below = top + BAR + 2
     for colour, what, times in (
@@ -126,7 +125,8 @@ def _axis(scale: _Scale, height: int) -> list[str]:
 
 def _described(rows: Sequence[OfAddress], limits: Interval) -> str:
     told = [
-        f"{row.address}: {len(row.spells)} spells, two nodes for {row.overlap.sure_us / 1e6:.3f} s"
+        f"{row.address}: {len(row.intervals)} intervals,"
+        f" two nodes for {row.overlap.sure_us / 1e6:.3f} s"
         f" and possibly {row.overlap.possible_us / 1e6:.3f} s more, no node for"
         f" {row.uncovered.sure_us / 1e6:.3f} s and possibly"
         f" {row.uncovered.possible_us / 1e6:.3f} s more, not told by all records"

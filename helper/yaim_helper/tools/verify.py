@@ -32,13 +32,12 @@ from yaim_helper.tools.records import (
 )
 
 SET_BACK_US = 50_000
-"""How much the wall clock may lose against CLOCK_BOOTTIME."""
+"""The wall clock may lose so much against CLOCK_BOOTTIME."""
 MAX_REMEMBERED = 4096
-"""Hashes that a marker's head is compared with; intents that wait for their results."""
-
-
+"""The most hashes that a marker's head is compared with, and intents that wait for their
+results."""
 MAX_TORN = 64
-"""Lines of a torn part: one for each time that writing failed again."""
+"""The most lines of a torn part: there is one for each time that writing failed again."""
 
 
 class Damage(IntEnum):
@@ -91,14 +90,14 @@ class Finding:
 
 Report: TypeAlias = Callable[[Finding], None]
 Heads: TypeAlias = Mapping[tuple[str, int], frozenset[str]]
-"""Of a host and a number, the hashes that are known from elsewhere; the last number of a host is to
-be on its record, too."""
+"""Host and number of records, and the hashes that are known of them from elsewhere. The last number
+of a host has to be on its record, too."""
 
 HEAD = re.compile(r"audit head host=(\S+) seq=(\d{1,19}) (?:hash|sha256)=([0-9a-f]{64})\b")
 
 
 def read_heads(texts: Iterable[str]) -> Heads:
-    """From the lines of a log."""
+    """Returns the heads that the lines of a log tell."""
     found: dict[tuple[str, int], frozenset[str]] = {}
     for text in texts:
         for host, seq, known in HEAD.findall(text):
@@ -108,7 +107,7 @@ def read_heads(texts: Iterable[str]) -> Heads:
 
 
 class Verification:
-    """Of one chain, once."""
+    """Verifies one chain, once."""
 
     def __init__(
         self, chain: Chain, report: Report, *, heads: Heads | None = None, from_segment: int = 1
@@ -118,7 +117,7 @@ class Verification:
         self._heads = heads or {}
         self._from_segment = from_segment
         self.marker: Marker | None = None
-        """From when the first record is read."""
+        """The marker; it is known as soon as the first record was read."""
         self.last: Record | None = None
         self.first_at: Micros | None = None
         self.count = 0
@@ -136,19 +135,19 @@ class Verification:
         self._open_count = 0
         self._boot = ""
         self._ahead = 0
-        """By how much the wall clock was ahead of CLOCK_BOOTTIME, in microseconds, at most."""
+        """The wall clock was ahead of CLOCK_BOOTTIME by so many microseconds at most."""
         self._number = 0
-        """Of the segment that is read."""
+        """The number of the segment that is read."""
         self._place = ""
-        """Of the line that was read last."""
+        """The place of the line that was read last."""
         self._last_heads: dict[str, int] = {}
         for host, seq in self._heads:
             self._last_heads[host] = max(seq, self._last_heads.get(host, 0))
         self._hosts: set[str] = set()
-        """Those with heads that this record is of."""
+        """The hosts with known heads that this record is of."""
 
     def records(self) -> Iterator[Record]:
-        """The sound ones, whatever is between them."""
+        """Returns the sound records, whatever is between them."""
         self._read_marker()
         expected = self._from_segment
         for segment in self._chain.segments:
@@ -158,7 +157,7 @@ class Verification:
                 for line in lines(segment.file):
                     yield from self._take(line)
             except CannotRead as error:
-                self._report(_unread(error))
+                self._report(not_read(error))
                 self._is_linked = False
             self._give_up_unexplained()
             if self._previous is not None and not self._previous.is_ended:
@@ -169,12 +168,12 @@ class Verification:
     # --- segments and heads ------------------------------------------------------------------
 
     def _read_marker(self) -> None:
-        """First, because a helper at work moves it on."""
+        """Reads the marker before the record, because a helper at work moves it on."""
         if self._chain.has_all:
             try:
                 self.marker = read_marker(self._chain.directory)
             except CannotRead as error:
-                self._report(_unread(error))
+                self._report(not_read(error))
 
     def _come_to(self, segment: Segment, expected: int) -> None:
         if segment.number > expected:
@@ -206,7 +205,7 @@ class Verification:
                 self._say(Damage.HEAD, str(self._chain), text)
 
     def _check_marker(self, marker: Marker, where: str, last: int) -> None:
-        """That the head it names is, or was, on the chain."""
+        """Reports if the head that a marker names is not, and was not, on the chain."""
         if marker.seq > last:
             text = f"the marker names record {marker.seq} as the last, and {_cut(last)}"
             self._say(Damage.HEAD, where, text)
@@ -237,7 +236,7 @@ class Verification:
         yield record
 
     def _explain(self, record: Record) -> None:
-        """Torn lines that the helper itself has found are no wonder."""
+        """Forgets torn lines that the helper itself has found, as this record tells."""
         if record.type == "recovery":
             told = record.fields.get("torn_bytes"), record.fields.get("torn_sha256")
             torn = b"\n".join(line.text for line, _ in self._unexplained)
@@ -258,7 +257,7 @@ class Verification:
         self._unexplained.clear()
 
     def _link(self, record: Record) -> None:
-        """Whether the record follows the one before it."""
+        """Reports if the record does not follow the one before it."""
         last_seq, last_hash = (0, GENESIS) if self.last is None else (self.last.seq, self.last.hash)
         missing = record.seq - last_seq - 1
         if not self._is_linked:
@@ -347,7 +346,7 @@ class Verification:
             self._take_intent(key)
 
     def _take_intent(self, key: tuple[object, ...]) -> str:
-        """Where the first like that is, which does not wait any more."""
+        """Forgets the first intent with this key, and returns where it is."""
         places = self._open[key]
         place = places.popleft()
         if not places:
@@ -359,7 +358,7 @@ class Verification:
         self._say(Damage.NO_RESULT, place, text)
 
     def _found(self, damage: Damage, text: str) -> None:
-        """At the line that was read last."""
+        """Reports something at the line that was read last."""
         self._say(damage, self._place, text)
 
     def _say(self, damage: Damage, where: str, text: str) -> None:
@@ -367,13 +366,14 @@ class Verification:
 
 
 def request_key(record: Record) -> tuple[object, ...]:
-    """What an intent and its result have in common, and at one time few others."""
+    """Returns what an intent and its result have in common, and few others at the same time."""
     peer = record.fields["peer"]
     fields = record.fields
     return peer["pid"], peer["uid"], fields["op"], fields["id"], fields.get("address")
 
 
-def _unread(error: CannotRead) -> Finding:
+def not_read(error: CannotRead) -> Finding:
+    """Returns the finding about something that cannot be read."""
     where, _, why = str(error).rpartition(": ")
     return Finding(Damage.UNREADABLE, where, why)
 

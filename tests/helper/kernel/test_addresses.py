@@ -21,17 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from yaim_helper.clock import STAMPS_LATE_S, since_stamp_s
-from yaim_helper.kernel.addresses import (
-    ACT_WITHIN_S,
-    GRACE_S,
-    MAX_TOGETHER,
-    Assignment,
-    Interface,
-    Kernel,
-    KernelError,
-    last_extension_s,
-    lifetime_s,
-)
+from yaim_helper.kernel.addresses import MAX_TOGETHER, Assignment, Interface, Kernel, KernelError
+from yaim_helper.kernel.lifetimes import ACT_WITHIN_S, GRACE_S, last_extension_s, lifetime_s
 from yaim_helper.kernel.netlink import Found
 
 from tests.helper.network import (
@@ -508,7 +499,7 @@ def test_these_deadlines_allow_these_lifetimes(left_s: float, lifetime: int) -> 
 
 ACTING = """
 import os, signal, sys
-from yaim_helper.kernel.addresses import act_within
+from yaim_helper.kernel.alarm import act_within
 
 try:
     with act_within(float(sys.argv[1])):

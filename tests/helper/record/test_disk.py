@@ -13,8 +13,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from yaim_helper.tools.history import History
 from yaim_helper.tools.records import open_chain
-from yaim_helper.tools.timeline import History
 from yaim_helper.tools.verify import Finding, Verification
 
 from tests.helper.network import Change, boottime, new_network, present, wait_for, watching
@@ -398,6 +398,6 @@ def test_a_record_with_a_hang_in_it_is_whole_and_proves_what_was_held(
             history.take(record)
         history.finish(verification.marker)
         assert findings == []
-        spells = {each.address: each for each in history.spells}
+        spells = {each.address: each for each in history.intervals}
         assert set(spells) == {A, B, C}, "what was not done was nowhere"
         assert spells[A].possible[1] <= removed_at * 1e6

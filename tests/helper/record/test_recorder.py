@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 
 import pytest
 from yaim_helper.clock import boottime
+from yaim_helper.owners import Owner
 from yaim_helper.record import recorder as recorder_module
 from yaim_helper.record.chain import MARKER, segment_name
-from yaim_helper.record.entries import Entry, Owner
+from yaim_helper.record.entries import Entry
 from yaim_helper.record.log import AuditLog
 from yaim_helper.record.recorder import (
     BEHIND_AFTER_S,

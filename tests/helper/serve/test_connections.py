@@ -5,18 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 from yaim_helper.clock import boottime as now
+from yaim_helper.owners import Peer
 from yaim_helper.protocol import List, Ok
-from yaim_helper.record.entries import Peer
 from yaim_helper.serve.asked import Asked
 from yaim_helper.serve.connections import (
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_OF_USER,
-    REST_S,
-    Allowance,
     Connection,
     why_no_room,
 )
-from yaim_helper.serve.floods import MAX_USERS, TOLD_ONE_BY_ONE, Floods
+from yaim_helper.serve.floods import MAX_USERS, REST_S, TOLD_ONE_BY_ONE, Floods, TokenBucket
 from yaim_helper.serve.sources import Sources
 
 from tests.helper.network import boottime
@@ -37,15 +35,15 @@ def connection(uid: int, socket_: socket.socket) -> Connection:
 
 
 def test_a_second_of_commands_may_come_at_once() -> None:
-    assert Allowance(1000, 1000, at=5.0).whole(5.0) == 1000
+    assert TokenBucket(1000, 1000, at=5.0).whole(5.0) == 1000
 
 
 def test_what_was_not_used_does_not_add_up() -> None:
-    assert Allowance(1000, 1000, at=5.0).whole(500.0) == 1000
+    assert TokenBucket(1000, 1000, at=5.0).whole(500.0) == 1000
 
 
 def test_what_is_spent_comes_back_in_a_second() -> None:
-    allowance = Allowance(10, 10, at=5.0)
+    allowance = TokenBucket(10, 10, at=5.0)
     allowance.spend(10)
     assert [allowance.whole(at) for at in (5.0, 5.05, 5.11, 5.5, 6.0, 6.5)] == [0, 0, 1, 5, 10, 10]
 
@@ -56,7 +54,7 @@ def test_what_is_spent_comes_back_in_a_second() -> None:
 def test_who_keeps_the_helper_busy_has_spent_twice_that_time(
     count: int, took_s: float, left: int
 ) -> None:
-    allowance = Allowance(100, 100, at=5.0)
+    allowance = TokenBucket(100, 100, at=5.0)
     allowance.spend(count, took_s)
     assert allowance.whole(5.0) == left
 
@@ -67,7 +65,7 @@ def test_who_keeps_the_helper_busy_has_spent_twice_that_time(
 def test_who_has_nothing_left_rests_until_there_is_something(
     per_second: int, rest_s: float
 ) -> None:
-    allowance = Allowance(per_second, 0, at=5.0)
+    allowance = TokenBucket(per_second, 0, at=5.0)
     assert allowance.whole(5.0) == 0
     assert allowance.rest_until() == pytest.approx(5.0 + rest_s)
     assert allowance.whole(allowance.rest_until() + 1e-9) >= 1

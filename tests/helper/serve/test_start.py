@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 import socket
 import stat
 import subprocess
@@ -10,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from yaim_helper.__main__ import _bound, _give
-from yaim_helper.policy.rules import read_policy
+from yaim_helper.policy.read import read_policy
+from yaim_helper.serve.start import _bound, _give
 
-from tests.helper.network import boottime
-from tests.helper.process import ANSWER_WITHIN_S, policy, running, started
+from tests.helper.network import boottime, wait_for
+from tests.helper.process import ANSWER_WITHIN_S, deadline_in, policy, running, started
 from yaim.lab.namespaces import DIES_WITH_US, Namespace
 
 pytestmark = pytest.mark.every_set
@@ -149,3 +150,32 @@ def test_its_socket_is_not_open_to_all_for_a_moment(network: Namespace, tmp_path
         assert seen.read_text() == "os.chown 0o660\n"
         status = helper.socket.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o660, 0)
+
+
+LOADED = """
+import atexit, runpy, sys
+seen = open(sys.argv.pop(1), "w")
+atexit.register(lambda: print(*sys.modules, sep="\\n", file=seen, flush=True))
+runpy.run_module("yaim_helper", run_name="__main__")
+"""
+
+
+def test_a_helper_at_work_has_loaded_nothing_of_its_tools(
+    network: Namespace, tmp_path: Path
+) -> None:
+    """Whatever it was asked, and when it has read its file again and ends."""
+    seen = tmp_path / "seen"
+    around = ("bash", "-c", 'exec "$2" -I -c "$0" "$1" "${@:6}"', LOADED, str(seen))
+    with running(network, tmp_path, around=around) as helper:
+        with helper.greeted() as client:
+            assert client.add("192.0.2.10")["result"] == "ok"
+            assert client.ask("announce", address="192.0.2.10")["result"] == "ok"
+            assert client.renew(deadline_in(60))["result"] == "ok"
+            assert client.list()["result"] == "ok"
+            assert client.remove("192.0.2.10")["result"] == "ok"
+        os.kill(helper.pid, signal.SIGHUP)
+        wait_for(lambda: "read again" in helper.log.read_text(), "it has read its file again")
+        assert helper.end() == 0
+    loaded = seen.read_text().split()
+    assert "yaim_helper.serve.server" in loaded
+    assert [each for each in loaded if each.startswith("yaim_helper.tools")] == []

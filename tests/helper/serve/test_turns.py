@@ -14,16 +14,20 @@ from typing import NoReturn
 import pytest
 from yaim_helper import clock
 from yaim_helper.held.holdings import Holdings
+from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.kernel.addresses import Kernel, KernelError
-from yaim_helper.policy.rules import read_policy
+from yaim_helper.owners import Peer
+from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import read_request
-from yaim_helper.record.entries import Peer
-from yaim_helper.record.log import AuditLog, Past, boot_id, session
+from yaim_helper.record.log import AuditLog
+from yaim_helper.record.past import Past
 from yaim_helper.record.recorder import Recorder
+from yaim_helper.record.stamps import boot_id, session
 from yaim_helper.serve.asked import DISK_HANGS, Asked
 from yaim_helper.serve.connections import MAX_UNDER_WAY, Connection
 from yaim_helper.serve.disposal import Disposal
-from yaim_helper.serve.server import SUMMARY_EVERY_S, Server
+from yaim_helper.serve.reports import SUMMARY_EVERY_S
+from yaim_helper.serve.server import Server
 from yaim_helper.serve.sources import Sources
 
 from tests.helper.network import boottime
@@ -136,7 +140,7 @@ def test_what_has_nothing_to_put_or_announce_sets_no_alarm(
     coordinators were hung up on."""
     alarms: list[float] = []
     timers = SimpleNamespace(ITIMER_REAL=ITIMER_REAL, setitimer=lambda _, s: alarms.append(s))
-    monkeypatch.setattr("yaim_helper.kernel.addresses.signal", timers)
+    monkeypatch.setattr("yaim_helper.kernel.alarm.signal", timers)
     with served.client() as client:
         assert served.ask(client, "add", **add("192.0.2.10"))["result"] == "ok"
         assert alarms
@@ -170,10 +174,10 @@ def test_what_passes_its_deadline_meanwhile_is_not_announced(
 
 
 def test_who_has_spent_too_much_is_not_read(served: Served) -> None:
-    (allowance,) = served.server._allowances.values()
+    (bucket,) = served.server._buckets.values()
     with served.client() as client:
         began = boottime()
-        allowance.spend(0, 1.0)
+        bucket.spend(0, 1.0)
         number = client.send("list", after="")
         served.server.turn(0)
         assert not is_answered(client)
@@ -349,10 +353,10 @@ def test_no_segment_begins_while_the_kernel_does_not_tell_what_is_there(
 def test_a_helper_does_not_start_if_it_cannot_tell_what_is_there(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Holdings, "_take_stock", lambda _: None)
+    monkeypatch.setattr(LeftOvers, "_take_stock", lambda _: None)
     monkeypatch.setattr(Kernel, "addresses", fail)
     with pytest.raises(KernelError):
-        Server(served.server._listener, served.server._policy, served.recorder, Disposal())
+        Server(served.server._listener, served.server._holdings.policy, served.recorder, Disposal())
 
 
 def test_renewals_are_summed_up_when_a_minute_is_over(served: Served) -> None:
@@ -362,7 +366,7 @@ def test_renewals_are_summed_up_when_a_minute_is_over(served: Served) -> None:
         for _ in range(3):
             reply = served.ask(client, "renew", deadline_ns=deadline_in(60))
             assert reply["result"] == "ok"
-        served.server._renewals.since -= SUMMARY_EVERY_S
+        served.server._reports.summed_up_at -= SUMMARY_EVERY_S
         served.server.turn(0)
         served.server.turn(0)
     summed_up = [each for each in served.records() if each["type"] == "renewals"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from yaim_helper.__main__ import main
-from yaim_helper.policy.rules import read_draft
+from yaim_helper.policy.read import read_draft
 from yaim_helper.tools import policy as policy_tools
 
 from tests.helper.network import INTERFACE, new_network

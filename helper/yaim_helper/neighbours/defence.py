@@ -1,0 +1,140 @@
+"""Other holders of an address on the same link: who they are, and answering them.
+
+The helper keeps the address, and answers with one announcement each DEFEND_INTERVAL_S at most
+(RFC 5227 section 2.4 (c)). Each conflict is on record. Nothing is ever removed because of one:
+anybody on the link can claim anything.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from yaim_helper.clock import boottime
+from yaim_helper.kernel.addresses import MAX_TOGETHER, Interface
+from yaim_helper.kernel.alarm import act_within
+from yaim_helper.kernel.lifetimes import ACT_WITHIN_S
+from yaim_helper.kernel.links import Links
+from yaim_helper.neighbours.announce import Announcer
+from yaim_helper.neighbours.conflicts import Conflicts
+from yaim_helper.owners import Owner
+from yaim_helper.protocol import Address
+from yaim_helper.record.entries import Entry, conflict
+from yaim_helper.record.recorder import Recorder
+
+DEFEND_INTERVAL_S = 10.0
+"""The time from one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
+
+
+class Held(Protocol):
+    """An address that the helper holds, as far as it matters here."""
+
+    @property
+    def address(self) -> Address: ...
+    @property
+    def interface(self) -> Interface: ...
+    @property
+    def owner(self) -> Owner: ...
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def is_leaving(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class Conflict:
+    """What was seen of other holders of one address."""
+
+    seen: int = 0
+    """How often they were seen since they were answered."""
+    mac: bytes = b""
+    """The MAC address of the one that was seen last."""
+    answer_at: float = 0.0
+    """They are not answered before this instant of CLOCK_BOOTTIME."""
+
+
+class Defence:
+    """Sees other holders of the addresses that the helper holds, and answers them."""
+
+    def __init__(self, announcer: Announcer, recorder: Recorder) -> None:
+        self._announcer = announcer
+        self._recorder = recorder
+        self.sightings = Conflicts()
+        self.links = Links()
+        self._conflicts: dict[Address, Conflict] = {}
+        """What was seen of other holders, for addresses that are held."""
+
+    def watch(self, addresses: Collection[Address]) -> None:
+        """Watches these addresses from now on, and no others."""
+        self.sightings.watch(addresses)
+
+    def see_links(self) -> None:
+        """Tells the neighbours anew on each interface that has come back."""
+        changes = self.links.read()
+        self._announcer.start_again(boottime(), None if changes.is_lost else changes.names)
+
+    def hear(self, held: Mapping[Address, Held]) -> None:
+        """Notes who else has an address that is held on its link.
+
+        As long as not all interfaces of this host are known, nobody can be told from this host
+        itself, and nothing is noted: another holder claims the address again.
+        """
+        sightings = self.sightings.read()
+        if sightings:
+            # The interfaces of this host may have changed: that comes first.
+            self.see_links()
+        ours = self.links.mac_addresses()
+        if ours is None:
+            return
+        for sighting in sightings:
+            it = held.get(sighting.address)
+            if (
+                it is not None
+                and not it.is_leaving
+                and it.interface.name == sighting.interface
+                and sighting.mac not in ours
+            ):
+                found = self._conflicts.setdefault(it.address, Conflict())
+                found.seen += 1
+                found.mac = sighting.mac
+
+    def conflict(self, address: Address) -> Conflict:
+        """Returns what was seen of other holders of an address."""
+        return self._conflicts.get(address, Conflict())
+
+    def calm(self, address: Address) -> None:
+        """The address is about to be removed: its other holders are not answered any more."""
+        if address in self._conflicts:
+            self._conflicts[address].seen = 0
+
+    def forget(self, address: Address) -> None:
+        """The address is not held any more."""
+        self._conflicts.pop(address, None)
+
+    def next_at(self) -> list[float]:
+        """Returns the instants at which there is somebody to answer."""
+        return [each.answer_at for each in self._conflicts.values() if each.seen]
+
+    def answer(self, held: Iterable[Held]) -> None:
+        """Answers other holders of an address for as long as it is ours, MAX_TOGETHER at most."""
+        now = boottime()
+        attacked = [
+            (each, found)
+            for each in held
+            if (found := self._conflicts.get(each.address)) is not None
+            and found.seen
+            and now >= found.answer_at
+        ][:MAX_TOGETHER]
+        if not attacked:
+            return
+        self._recorder.note(_entry(it, found) for it, found in attacked)
+        with act_within(ACT_WITHIN_S):
+            now = boottime()
+            for it, found in attacked:
+                found.seen = 0
+                found.answer_at = now + DEFEND_INTERVAL_S
+                if now < it.deadline:
+                    self._announcer.defend(it.address)
+
+
+def _entry(it: Held, found: Conflict) -> Entry:
+    return conflict(it.address, it.interface.name, it.owner, found.mac, found.seen)

@@ -1,0 +1,151 @@
+"""What happens between a request and its reply: the intents come on record, what may be done is
+done together, and the results come on record.
+
+Nothing that needs an intent has an effect before that was handed to the record, and an add none
+before its intent is on the disk (asked.py). Reads and sends nothing itself.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from yaim_helper.clock import boottime
+from yaim_helper.held.batch import Batch
+from yaim_helper.held.holdings import Holdings
+from yaim_helper.kernel.addresses import KernelError
+from yaim_helper.protocol import Add, Failed, Ok, Refused, Reply, Request
+from yaim_helper.record.entries import Entry, intent, result
+from yaim_helper.record.recorder import Recorder
+from yaim_helper.serve.asked import DISK_HANGS, Asked, overtaken, ready
+from yaim_helper.serve.connections import Connection
+from yaim_helper.serve.floods import Floods
+from yaim_helper.serve.requests import ADD, HELLO, Requests, address_of, operation_of
+
+
+class Execution:
+    def __init__(
+        self, requests: Requests, holdings: Holdings, recorder: Recorder, floods: Floods
+    ) -> None:
+        self._requests = requests
+        self._holdings = holdings
+        self._recorder = recorder
+        self._floods = floods
+
+    # --- intents -------------------------------------------------------------------------------
+
+    def take_in(self, connection: Connection, requests: Sequence[Request]) -> None:
+        """Notes what has come, and hands over the intents. A request that is refused whatever is on
+        the host has no effect, and so no intent."""
+        now = boottime()
+        does_hang = self._recorder.does_disk_hang(now)
+        asked = [Asked(each, now, self._known(each, does_hang)) for each in requests]
+        self._hand_over_intents(
+            connection,
+            [each for each in asked if each.known is None and each.operation.needs_intent],
+        )
+        connection.asked.extend(asked)
+
+    def hand_over_deferred(self, connection: Connection) -> None:
+        """Hands over the intents that were put off, if the record takes them now."""
+        deferred = [each for each in connection.asked if each.is_deferred and not each.reply]
+        self._hand_over_intents(connection, deferred)
+
+    def _known(self, request: Request, does_hang: bool) -> Reply | None:
+        """Returns the reply to a request that can be told before it is done."""
+        refusal = self._holdings.refusal(request) if isinstance(request, Add) else None
+        if refusal is None and does_hang and operation_of(request).waits_for_disk:
+            return DISK_HANGS
+        return refusal
+
+    def _hand_over_intents(self, connection: Connection, asked: Iterable[Asked]) -> None:
+        """Hands over the intents, together. Those of adds are put off while the record has to tell
+        what is held: it cannot as long as an add is under way, and one always could be."""
+        has_to_tell = self._recorder.has_to_tell_held
+        intended = []
+        for each in asked:
+            each.is_deferred = has_to_tell and each.operation is ADD
+            if not each.is_deferred:
+                intended.append(each)
+        if intended:
+            peer, cluster = connection.peer, connection.cluster
+            handed = self._recorder.ask(
+                [
+                    intent(peer, cluster, each.request, self._rule_for(each.request))
+                    for each in intended
+                ]
+            )
+            for each in intended:
+                each.intent = handed
+
+    def _rule_for(self, request: Request) -> int | None:
+        """Returns the number of the rule that allows an add."""
+        rule = self._holdings.policy.rule_for(request) if isinstance(request, Add) else None
+        return rule.number if rule is not None else None
+
+    # --- effects -------------------------------------------------------------------------------
+
+    def do_what_may_be_done(self, connection: Connection) -> int:
+        """Does together what may be done of what was asked, and returns how many requests that
+        were. Each has its reply then."""
+        doing, connection.look_at = ready(connection.asked, boottime())
+        addresses = {a for each in doing if (a := address_of(each.request)) is not None}
+        batch = self._holdings.batch(addresses)
+        over: list[Asked] = []
+        for each in doing:
+            each.reply = (
+                each.known or each.obstacle(boottime()) or self._do(connection, each.request, batch)
+            )
+            if isinstance(each.reply, Ok):
+                over += overtaken(connection.asked, each)
+        went_wrong = batch.settle()
+        for each in doing:
+            if (error := went_wrong.get(each.request.id)) is not None:
+                each.reply = Failed(error.errno, error.reason)
+        self._note_results(connection, [*over, *doing])
+        return len(doing)
+
+    def _do(self, connection: Connection, request: Request, batch: Batch) -> Reply:
+        reply = self._requests.do(connection, request, batch)
+        if operation_of(request) is HELLO and not isinstance(reply, Ok):
+            connection.refuse_hello()
+        return reply
+
+    # --- results -------------------------------------------------------------------------------
+
+    def end(self, connection: Connection) -> None:
+        """Tells the record what becomes of what is not done when the connection ends."""
+        self._note_results(
+            connection, [each for each in connection.asked if each.intent and each.reply is None]
+        )
+
+    def _note_results(self, connection: Connection, over: Sequence[Asked]) -> None:
+        peer, cluster = connection.peer, connection.cluster
+        self._recorder.note(
+            result(peer, cluster, each.request, each.on_record)
+            for each in over
+            if each.intent or self._is_told(peer.uid, each.request, each.on_record)
+        )
+
+    def _is_told(self, uid: int, request: Request, reply: Reply) -> bool:
+        """Whether the record tells the result of a request that needed no intent."""
+        match reply:
+            case Ok():
+                return operation_of(request) is HELLO and self._floods.takes(uid, "hello")
+            case Refused():
+                return self._floods.takes(uid, "refused")
+            case Failed():
+                return self._floods.takes(uid, "failed")
+            case _:
+                assert_never(reply)
+
+    # --- what is held, for the record ----------------------------------------------------------
+
+    def describe(self, connections: Iterable[Connection]) -> list[Entry] | None:
+        """Returns what is held; None: the kernel does not tell, or an add may come behind that
+        whose intent comes before it."""
+        asked = (each for connection in connections for each in connection.asked)
+        if any(each.intent and each.reply is None and each.operation is ADD for each in asked):
+            return None
+        try:
+            return self._holdings.describe()
+        except KernelError:
+            return None
