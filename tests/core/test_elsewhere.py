@@ -140,7 +140,7 @@ def test_what_is_held_stays_when_it_comes_to_another_node_for_another_reason() -
     ]
     nodes = (node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 6))
     assert play.tell(ClusterChanged(view(6, (A,), nodes, (mark(A, 4),)))) == []
-    assert play.said(Level.INFO)[-1] == f"{A} is on no node any more for another reason than yaim"
+    assert play.said(Level.INFO)[-1] == f"{A} is on no node any more that yaim has not put it on"
 
 
 def test_a_second_copy_of_what_is_held_is_told_at_once_and_again_when_it_stays() -> None:

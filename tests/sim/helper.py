@@ -1,4 +1,4 @@
-"""A model of the helper: what server.py and holdings.py do with each command, but for what is only
+"""A model of the helper: what serve/ and held/ do with each command, but for what is only
 told (audit, announcements). Lifetimes and their extension are reckoned by the helper's own code.
 """
 

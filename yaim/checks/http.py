@@ -34,7 +34,7 @@ from yaim.config_keys import (
 from yaim.text import printable
 
 MAX_BODY_BYTES = 1024 * 1024
-"""What comes after so many bytes is not looked at."""
+"""The most bytes that are looked at; what comes after them is not."""
 MAX_REDIRECTS = 10
 _HEADERS = {
     "Accept": "*/*",

@@ -24,7 +24,7 @@ class CheckKind:
     """What checker-type says; with a dash behind it, the keys begin with it."""
     settings: type[KeyGroup]
     attempt: Callable[[Any, float], Verdict]
-    """Makes one attempt with such settings, at most so many seconds long. Raises nothing."""
+    """Makes one attempt with such settings, within a time limit in seconds. Raises nothing."""
 
 
 KINDS: Mapping[str, CheckKind] = {

@@ -16,7 +16,7 @@ from yaim.host.name_lookup import look_up
 from yaim.text import printable
 
 MAX_ANSWER_BYTES = 64 * 1024
-"""What comes after so many bytes is not looked at."""
+"""The most bytes that are looked at; what comes after them is not."""
 GOODBYE_S = 0.1
 """The server has so long to close the connection, too: it would be reset if something came after
 our end, which servers log, and MySQL counts."""

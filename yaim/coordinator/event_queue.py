@@ -25,7 +25,7 @@ class _News:
 
 
 class TooManyEvents(Exception):
-    """So many events wait that the core does not seem to take them in."""
+    """More events wait than can be if the core takes them in."""
 
 
 class EventQueue(Generic[Other]):

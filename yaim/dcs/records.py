@@ -44,7 +44,7 @@ MAX_VALUE_BYTES = 1024 * 1024
 1.5 MiB."""
 _INTERFACE = r"[^\s/:%]{1,127}"
 _MOST_SHOWN, _MOST_LISTED = 60, 8
-"""A complaint quotes at most so many characters of each wrong thing, and so many wrong things."""
+"""The most characters of each wrong thing, and the most wrong things, that a complaint quotes."""
 
 
 class NotUnderstood(ValueError):

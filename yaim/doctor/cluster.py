@@ -22,7 +22,7 @@ from yaim.wiring import store_parts_of
 ETCD, POOL, NODES = "etcd", "pool", "nodes"
 LOOK_WITHIN_S = 2.0
 MOST = 20
-"""At most so many findings tell of what is wrong in the same way."""
+"""The most findings that tell of what is wrong in the same way."""
 
 
 def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:

@@ -31,7 +31,7 @@ _HELPER = (sys.executable, "-I", "-m", "yaim_helper")
 """The command by which the supervisor starts the helper."""
 ANSWER_WITHIN_S = 2.0
 MOST_EXPLAINED = 64
-"""At most so many addresses are explained: as many as a helper holds, unless it is told another
+"""The most addresses that are explained: as many as a helper holds, unless it is told another
 number. Each costs a process."""
 AT_ONCE = 4
 LOW_BYTES = 100_000_000

@@ -47,7 +47,7 @@ _MAX_DUMPS = 5
 """If addresses change while they are told, they are asked for so often at most, one dump after the
 other."""
 _TOGETHER = 64
-"""So many datagrams are taken in at most before the core is told what they amount to."""
+"""The most datagrams that are taken in before the core is told what they amount to."""
 RESUBSCRIBE_AFTER_S = 0.1
 
 

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 _MOST_LINKS = 40
-"""The kernel follows so many links at most."""
+"""The most links that the kernel follows."""
 
 
 def what_others_can_change(path: Path, *, may_be_groups: bool = False) -> str | None:

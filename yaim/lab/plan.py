@@ -11,7 +11,7 @@ FIRST_POOL_ADDRESS = ip_address("192.0.2.11")
 
 
 def pool_of(count: int) -> tuple[Address, ...]:
-    """The first so many addresses of the lab's pool."""
+    """The first `count` addresses of the lab's pool."""
     return tuple(FIRST_POOL_ADDRESS + number for number in range(count))
 
 

@@ -29,9 +29,9 @@ class Condition(IntEnum):
     """How the cluster is; also the exit status."""
 
     HEALTHY = 0
-    """Every address is held by a node that may hold it, and is on no node for another reason; every
-    node is healthy, every pool entry is right, no key is a stray, no certificate for etcd ends
-    within a week, and etcd has raised no alarm."""
+    """Every address is held by a node that may hold it, and no node has one that something else has
+    put there; every node is healthy, every pool entry is right, no key is a stray, no certificate
+    for etcd ends within a week, and etcd has raised no alarm."""
     DEGRADED = 1
     UNREACHABLE = 2
 
@@ -44,7 +44,7 @@ class AddressStatus:
     """Why nobody holds it; or why its holder may not hold it, but keeps it, as nobody else may hold
     it either."""
     present: tuple[tuple[str, str], ...] = ()
-    """The nodes that have the address for another reason than yaim, and where."""
+    """The nodes on which something other than yaim has put the address, and where."""
 
     @property
     def complaint(self) -> str:

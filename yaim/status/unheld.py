@@ -13,7 +13,8 @@ _TAKES_NOTHING = (
 )
 _MOST_NAMES = 10
 _MOST_KINDS, _MOST_REASONS = 400, 10
-"""So many kinds of nodes that cannot hold an address are asked why, and so many reasons told."""
+"""How many kinds of nodes that cannot hold an address are asked why, and how many reasons are
+shown."""
 
 
 class Unheld:

@@ -11,7 +11,7 @@ from yaim.supervisor.error import SuperviseError
 from yaim.supervisor.files import PidFile, opened
 
 MOST_FILES = 4096
-"""A daemon may have so many files open at once. A unit of systemd's has 1024."""
+"""The number of files that a daemon may have open at once. A unit of systemd's has 1024."""
 
 _LEAST = (
     (resource.RLIMIT_NOFILE, 256, "open files", "ulimit -n 1024"),

@@ -33,7 +33,7 @@ from yaim_helper.stderr import tell
 
 COMPLAIN_EVERY_S = 60.0
 _MARKER_STEP = 512
-"""The marker grows by so many bytes at once: its size seldom changes."""
+"""The bytes by which the marker grows at once: its size seldom changes."""
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)

@@ -18,7 +18,7 @@ from yaim_helper.record.past import Past
 from yaim_helper.record.stamps import boot_id, session
 
 SEGMENT_BYTES = 4 << 20
-"""After so many bytes a segment is followed by the next; it may be longer by what is written
+"""The bytes after which a segment is followed by the next; it may be longer by what is written
 together."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

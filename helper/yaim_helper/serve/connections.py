@@ -29,7 +29,7 @@ from yaim_helper.serve.asked import Asked
 MAX_BATCH = 64
 """Requests of one connection that are taken in in one turn."""
 MAX_UNDER_WAY = 128
-"""Requests without replies: a peer that has sent so many is not read for a while."""
+"""The most requests without replies: a peer that has sent as many is not read for a while."""
 MAX_CONNECTIONS_OF_USER = 8
 MAX_CONNECTIONS = 64
 

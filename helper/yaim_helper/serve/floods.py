@@ -16,7 +16,7 @@ MAX_USERS = 64
 """Users that are counted each on its own. Further ones are counted together: somebody may have very
 many user ids."""
 WEIGHT = 2
-"""Nobody keeps the helper busy for more than one second in so many, if others have work for it."""
+"""Nobody keeps the helper busy for more than one second in WEIGHT, if others have work for it."""
 REST_S = 0.05
 """A user that has sent too much is not read for at least so long: then what has come is taken in
 together."""

@@ -135,7 +135,7 @@ class Verification:
         self._open_count = 0
         self._boot = ""
         self._ahead = 0
-        """The wall clock was ahead of CLOCK_BOOTTIME by so many microseconds at most."""
+        """The microseconds by which the wall clock was ahead of CLOCK_BOOTTIME at most."""
         self._number = 0
         """The number of the segment that is read."""
         self._place = ""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEPT_BYTES = 4096
-"""So many bytes of the output are kept; what comes after is thrown away."""
+"""The bytes of the output that are kept; what comes after is thrown away."""
 FLOOD_PAUSE_S = 0.01
 """The time between reads of what is thrown away, a pipe's content each: a command that never stops
 writing waits for us most of the time, and costs nobody a processor."""

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 MAX_RESULT_BYTES = 1024 * 1024
 _MAX_LOGIN_BYTES = 128 * 1024
-"""So many bytes come at most from each server that libpq tries until it has let us in. Most of it
+"""The most bytes that come from each server that libpq tries until it has let us in. Most of it
 may be the chain of certificates, of which OpenSSL takes 100 kB."""
 _MAX_QUERY_BYTES = MAX_RESULT_BYTES + 256 * 1024
-"""So many bytes come at most from the server for one query: its result, and what comes with it,
+"""The most bytes that come from the server for one query: its result, and what comes with it,
 such as notices and TLS."""
 INVALID_PASSWORD = "28P01"
 TOO_LONG = "54000"

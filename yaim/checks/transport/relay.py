@@ -13,7 +13,7 @@ import socket
 import time
 
 PIECE_BYTES = 4096
-"""libpq gets so many bytes at once. Some of what it does with them takes longer the more there was
+"""The bytes that libpq gets at once. Some of what it does with them takes longer the more there was
 before: it compares a ParameterStatus with all others."""
 LOGIN_PIECE_BYTES = 512
 """Until it is logged in libpq waits for room for what it sends, and for nothing else. This is too
@@ -27,7 +27,7 @@ _FEW_ITERATIONS = re.compile(rb"[0-9]{0,6}")
 takes what strtol() takes, hashes 2^31 times if it is told to (for half an hour), and cannot be
 ended."""
 _KEPT_BYTES = 4096
-"""So many bytes are kept of what was handed on since libpq has sent something: it takes no longer
+"""The bytes that are kept of what was handed on since libpq has sent something: it takes no longer
 message then (2000)."""
 
 
@@ -56,7 +56,7 @@ class Relay:
         self._last = b""
 
     def allow(self, more_bytes: int) -> None:
-        """Allows so many bytes from now on, after the login."""
+        """Allows this number of bytes from now on, after the login."""
         self._left_bytes = more_bytes
         self._is_login = False
 

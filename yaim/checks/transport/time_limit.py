@@ -32,10 +32,10 @@ from yaim.host.name_lookup import look_up
 
 MAX_INTERIM = 100
 MAX_HEAD_BYTES = 256 * 1024
-"""So many bytes come at most of the status line and headers, and of all interim answers before
+"""The most bytes of the status line and headers, and of all interim answers before
 them."""
 MAX_CODED_BYTES = 4 * 1024 * 1024
-"""So many bytes come at most of the body as it is sent: with the size of each chunk."""
+"""The most bytes of the body as it is sent: with the size of each chunk."""
 
 
 class TimeLimit:
@@ -174,7 +174,7 @@ class _Bounded(io.RawIOBase):
         self._told = ""
 
     def allow(self, more_bytes: int, told: str) -> None:
-        """Allows so many bytes from now on; `told` says what is wrong if there are more."""
+        """Allows this number of bytes from now on; `told` says what is wrong if there are more."""
         self._left_bytes = more_bytes
         self._told = told
 

@@ -125,7 +125,7 @@ def _release(facts: Facts, wanted: frozenset[Address]) -> ReleaseMarks | None:
     state, node, view = facts.state, facts.my_node(), facts.state.cluster.view
     if state.cluster.is_stale or node is None or view is None:
         return None
-    # What is here for another reason the others have to know first (elsewhere.py).
+    # The others first have to know what something else has put here (elsewhere.py).
     untold = state.elsewhere.present.keys() - node.advertisement.present.keys()
     going = facts.my_addresses() - wanted - untold
     marks = tuple(

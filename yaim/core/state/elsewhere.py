@@ -88,7 +88,7 @@ class Elsewhere:
             return self
         for address in sorted(told.keys() | self.told.keys(), key=address_order):
             if address not in told:
-                tell(Level.INFO, f"{address} is on no node any more for another reason than yaim")
+                tell(Level.INFO, f"{address} is on no node any more that yaim has not put it on")
             elif told[address] != self.told.get(address):
                 tell(Level.WARNING, told[address])
         return replace(self, told=frozen_mapping(told))

@@ -65,8 +65,8 @@ class Refusals:
     failing_until: Boottime = NEVER
 
     def foreign(self) -> Mapping[Address, Refusal]:
-        """Returns what the helper said is here for another reason. That is known until it goes: a
-        new try would have to take back what others are told, and one of them could take the
+        """Returns what the helper said that something else has put here. That is known until it
+        goes: a new try would have to take back what others are told, and one of them could take the
         address."""
         found = {a: r for a, r in self.refused.items() if r.cause is Cause.FOREIGN}
         return frozen_mapping(found)

@@ -40,9 +40,9 @@ from yaim.dcs.etcd.login import Login
 from yaim.text import printable
 
 PAGE = 16
-"""So many keys are asked for at once beyond those that were there before; twice as many with each
-further page. etcd makes the whole of an answer before it sends it, also of one that is refused for
-its length: reads of 300 MiB cost it 24 GB."""
+"""The number of keys that are asked for at once beyond those that were there before; twice as many
+with each further page. etcd makes the whole of an answer before it sends it, also of one that is
+refused for its length: reads of 300 MiB cost it 24 GB."""
 LONGEST_TTL_S = 3600
 """The TTL of a lease of which it is not known what was asked for: the longest ttl of yaim.yml."""
 
@@ -74,7 +74,7 @@ class EtcdClient:
         self._had_too_many = False
         """Whether the last read had more than MAX_KEYS."""
         self._had_too_much = False
-        """Whether there were so many bytes that no page is longer than PAGE."""
+        """Whether reads came near to MAX_BYTES of late: no page is longer than PAGE then."""
         self._counts: dict[tuple[bytes, bytes], int] = {}
         """How many keys each range had at the last read."""
 

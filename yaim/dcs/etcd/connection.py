@@ -32,7 +32,7 @@ _NOT_CONNECTED = re.compile(
     r"(?:Failed to connect to remote host: )?(.+)"
 )
 _TOLD_AT_MOST = 500
-"""So many characters of what etcd says are told."""
+"""The most characters of etcd's own words that a message quotes."""
 CANCELLED_BY_PROXY = "context canceled"
 BREAKS_KEEPALIVES_OFF = (
     "breaks keepalives off, as etcd's grpc-proxy does, which cannot be used: name etcd's members"

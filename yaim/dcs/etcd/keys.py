@@ -55,7 +55,7 @@ A surrogate stands for a byte that is not UTF-8 (PEP 383)."""
 _MAX_NAME_BYTES = 800
 _KINDS = ("ips", "nodes")
 _MOST_SHOWN_OF_HOLDER, _MOST_SHOWN_OF_NAME = 60, 200
-"""Of a name that is too long, so many bytes or characters are shown."""
+"""The bytes or characters that are shown of a name that is too long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,8 @@ WATCH_WAITS_S = 5.0
 """How long the watch, when etcd cannot be read, waits at most for some other request to succeed."""
 VIEWS_AT_ONCE = 25
 VIEW_EVERY_S, VIEWS_SHARE = 0.02, 0.2
-"""After so many changes in quick succession the next ones are taken in together: a view each 0.02 s
-and for a fifth of the time at most. Meanwhile etcd keeps them, and nothing waits here."""
+"""After VIEWS_AT_ONCE changes in quick succession the next ones are taken in together: a view each
+0.02 s and for a fifth of the time at most. Meanwhile etcd keeps them, and nothing waits here."""
 WATCH_ANSWERS_AT_MOST = 2000
 """The most answers of a watch in one second. A watch that tells more would cost a processor: it is
 left, and what is read has to do meanwhile."""
