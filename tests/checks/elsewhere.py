@@ -5,21 +5,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.checks.stopwatch import IN_A_PROGRAM
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 
 SLACK_S = 0.5
 _VERDICTS = {kind.__name__: kind for kind in (Healthy, Unhealthy, CannotTell)}
-_PROGRAM = """
-import json, sys, time
+_PROGRAM = (
+    IN_A_PROGRAM
+    + """
+import json, sys
 from yaim.checks.kinds import KINDS
 from yaim.config_keys import keys_in, required_of
 kind = KINDS[sys.argv[1]]
 (name,) = required_of(kind.settings)
 check = kind.settings(keys_in(kind.settings)[name].read(sys.argv[2]), **json.loads(sys.argv[4]))
-started = time.monotonic()
+watch = Stopwatch()
 verdict = kind.attempt(check, float(sys.argv[3]))
-print(time.monotonic() - started, type(verdict).__name__, verdict.reason)
+print(watch.took_s(), type(verdict).__name__, verdict.reason)
 """
+)
 
 
 def attempt_where(
