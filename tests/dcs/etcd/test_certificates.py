@@ -1,7 +1,12 @@
 """What is said of certificates and keys; OpenSSL has made them and reads them, too."""
 
+import base64
+import json
 import os
 import ssl
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -282,11 +287,21 @@ def test_without_certificates_no_process_is_started(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("exec sleep 60", "timed out after 0.5 seconds"),
+        ("exec sleep 60", "their reader has not answered within 0.5 s"),
+        ("sleep 60 & sleep 60", "their reader has not answered within 0.5 s"),
+        ("exec yes", "their reader has written more than 1000000 bytes"),
+        ("head -c 200000 /dev/zero | tr '\\0' '['; echo ]", "recursion"),
+        ("exit 1", "their reader has ended"),
+        (
+            """echo '[{"subject": "", "issuer": "", "hosts": [], "not_before": "2020-01-01","""
+            """ "not_after": "2020-01-01"}]'""",
+            "a date without a time zone",
+        ),
         ("echo 'ImportError: no library' >&2; exit 1", "ImportError: no library"),
-        ("echo '{'", "Expecting property name"),
+        ("echo '{'", "{"),
+        ("echo '{]'", "Expecting property name"),
         ("echo '[1]'", "not subscriptable"),
-        ("echo '[{}]'", "'subject'"),
+        ("echo '[{}]'", "'not_before'"),
         ("echo '[null, null]'", "1 were asked for, 2 answered"),
     ],
 )
@@ -303,6 +318,7 @@ def test_a_process_that_fails_reads_none_and_that_is_told(
     instead.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(instead))
     monkeypatch.setattr("yaim.dcs.etcd.certificates.READ_WITHIN_S", 0.5)
+    monkeypatch.setattr("yaim.dcs.etcd.certificates.MOST_ANSWERED", 1_000_000)
     assert certificates_in(certificates.leaf.read_bytes()) == []
     (told,) = caplog.messages
     assert told.startswith("certificates are not read: ")
@@ -315,3 +331,25 @@ def test_more_bytes_than_a_bound_are_not_read_and_that_is_told(
     leaf = ssl.PEM_cert_to_DER_cert(certificates.leaf.read_text())
     assert read_certificates([leaf, bytes(MAX_BYTES)]) == [None, None]
     assert caplog.messages == [f"certificates are not read: there are more than {MAX_BYTES} bytes"]
+
+
+def test_a_reader_has_the_lower_of_its_limits_and_those_that_there_are(
+    certificates: Certificates,
+) -> None:
+    der = ssl.PEM_cert_to_DER_cert(certificates.leaf.read_text())
+    reader = f"{sys.executable} -I -m yaim.dcs.etcd.x509"
+    done = subprocess.run(
+        ("sh", "-c", f"ulimit -v 900000; ulimit -t 5; exec setpriv --bounding-set=-all {reader}"),
+        input=json.dumps([base64.b64encode(der).decode()]),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["subject"] == "yaim test leaf"
+
+
+def test_beginnings_without_an_end_take_no_time() -> None:
+    """8000 of them took 13 s."""
+    began = time.process_time()
+    assert certificates_in(b"-----BEGIN CERTIFICATE-----\n" * 100_000) == []
+    assert time.process_time() - began < 5.0

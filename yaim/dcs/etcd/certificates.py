@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import selectors
 import ssl
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError, Secrets
@@ -35,9 +37,12 @@ READ_WITHIN_S = 10.0
 busy."""
 MAX_BYTES = 4 * 1024 * 1024
 """The most that is read at once. All CAs that a Debian trusts have 0.2 MB."""
+MOST_ANSWERED = 4 * MAX_BYTES
+"""The most bytes that are taken from that process."""
 _PEM_CERTIFICATE = re.compile(
-    rb"-----BEGIN (X509 |)CERTIFICATE-----(.*?)-----END \1CERTIFICATE-----", re.DOTALL
+    rb"-----BEGIN (X509 |)CERTIFICATE-----([^-]*(?:-(?!----)[^-]*)*)-----END \1CERTIFICATE-----"
 )
+"""There are no five dashes within, so that many beginnings without an end cost no more than one."""
 
 
 class TlsFileError(EtcdError):
@@ -218,36 +223,72 @@ def read_certificates(ders: Sequence[bytes]) -> list[Certificate | None]:
     if sum(map(len, ders)) > MAX_BYTES:
         logger.warning("certificates are not read: there are more than %d bytes", MAX_BYTES)
         return unread
-    asked = json.dumps([base64.b64encode(der).decode() for der in ders])
     try:
-        done = subprocess.run(
-            (sys.executable, "-I", "-m", "yaim.dcs.etcd.x509"),
-            input=asked.encode(),
-            capture_output=True,
-            timeout=READ_WITHIN_S,
-            check=True,
-            cwd="/",
-        )
-        told = json.loads(done.stdout)
+        told = json.loads(_answer(json.dumps([base64.b64encode(der).decode() for der in ders])))
         found = [None if each is None else _from_json(each) for each in told]
         if len(found) != len(ders):
             raise ValueError(f"{len(ders)} were asked for, {len(found)} answered")
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        logger.warning("certificates are not read: %s", printable(said) or error)
-        return unread
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError) as error:
-        logger.warning("certificates are not read: %s", error)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        logger.warning("certificates are not read: %s", printable(str(error)))
         return unread
     return found
 
 
+def _answer(asked: str) -> str:
+    """Returns the last line that x509.py writes. It is not trusted: the time and the bytes that it
+    is given are bounded here. Raises OSError, ValueError."""
+    with subprocess.Popen(
+        (sys.executable, "-I", "-W", "ignore", "-m", "yaim.dcs.etcd.x509"),
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd="/",
+    ) as process:
+        try:
+            told = _exchange(process, memoryview(asked.encode()))
+        finally:
+            process.kill()
+    last = told.decode(errors="replace").rstrip().rpartition("\n")[2]
+    if not last.endswith("]"):
+        raise ValueError(last or "their reader has ended")
+    return last
+
+
+def _exchange(process: subprocess.Popen[bytes], asked: memoryview) -> bytes:
+    """Writes what is asked and reads what is answered, until that ends. Raises OSError."""
+    to, answers = process.stdin, process.stdout
+    assert to is not None and answers is not None
+    os.set_blocking(to.fileno(), False)
+    told = bytearray()
+    give_up_at = monotonic() + READ_WITHIN_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(to, selectors.EVENT_WRITE)
+        selector.register(answers, selectors.EVENT_READ)
+        while len(told) <= MOST_ANSWERED:
+            ready = [key.fileobj for key, _ in selector.select(max(0.0, give_up_at - monotonic()))]
+            if not ready:
+                raise TimeoutError(f"their reader has not answered within {READ_WITHIN_S:g} s")
+            if to in ready:
+                try:
+                    asked = asked[os.write(to.fileno(), asked) :]
+                except BrokenPipeError:  # it has ended before, and perhaps said why
+                    asked = asked[:0]
+                if not asked:
+                    selector.unregister(to)
+                    to.close()
+            if answers in ready:
+                part = os.read(answers.fileno(), 1 << 16)
+                if not part:
+                    return bytes(told)
+                told += part
+    raise OSError(f"their reader has written more than {MOST_ANSWERED} bytes")
+
+
 def _from_json(told: dict[str, Any]) -> Certificate:
     """What x509.py has written. Raises KeyError, TypeError, ValueError if it is something else."""
-    return Certificate(
-        str(told["subject"]),
-        str(told["issuer"]),
-        datetime.fromisoformat(told["not_before"]),
-        datetime.fromisoformat(told["not_after"]),
-        tuple(map(str, told["hosts"])),
-    )
+    before, after = (datetime.fromisoformat(told[each]) for each in ("not_before", "not_after"))
+    if before.tzinfo is None or after.tzinfo is None:
+        raise ValueError("a date without a time zone")
+    subject, issuer = str(told["subject"]), str(told["issuer"])
+    return Certificate(subject, issuer, before, after, tuple(map(str, told["hosts"])))

@@ -77,9 +77,16 @@ def _hosts(certificate: x509.Certificate) -> list[str]:
         return [UNREADABLE_NAME]
 
 
+def _limit(which: int, most: int) -> None:
+    """Lowers a limit of this process. One that is lower already stays as it is."""
+    hard = resource.getrlimit(which)[1]
+    if hard == resource.RLIM_INFINITY or hard > most:
+        resource.setrlimit(which, (most, most))
+
+
 def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_PROCESSOR_S, _MAX_PROCESSOR_S))
+    _limit(resource.RLIMIT_AS, _MAX_MEMORY_BYTES)
+    _limit(resource.RLIMIT_CPU, _MAX_PROCESSOR_S)
     asked = json.load(sys.stdin)
     json.dump([read(base64.b64decode(each)) for each in asked], sys.stdout)
 
