@@ -14,19 +14,22 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "helper")]
+from completion import bash, fish, zsh
+from programs import (
+    ROOT,
+    Command,
+    audit_tools,
+    cli,
+    commands,
+    help_of,
+    helper,
+    policy_tools,
+    whole_helper,
+)
 
-from yaim_helper.serve import start as helper  # noqa: E402
-from yaim_helper.tools import audit as audit_tools  # noqa: E402
-from yaim_helper.tools import policy as policy_tools  # noqa: E402
-
-from yaim import __version__  # noqa: E402
-from yaim.cli import main as cli  # noqa: E402
-from yaim.config.config import KEYS  # noqa: E402
+from yaim import __version__
 
 # --- roff ----------------------------------------------------------------------------------------
 
@@ -68,50 +71,14 @@ def page(name: str, section: int, what: str, *parts: str) -> str:
 # --- parsers -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Command:
-    """A program or a part of one."""
-
-    words: str
-    help: str
-    parser: argparse.ArgumentParser
-
-    def options(self) -> list[argparse.Action]:
-        """Returns its options without --help and the configuration keys, which are shown once."""
-        return [
-            each
-            for each in self.parser._actions
-            if not isinstance(each, argparse._SubParsersAction)
-            and each.dest not in ("help", "config" if self.has_keys() else "")
-            and not (each.option_strings and each.dest.replace("_", "-") in KEYS)
-            and each.help != argparse.SUPPRESS
-        ]
-
-    def has_keys(self) -> bool:
-        return any(each.dest == "dcs_clustername" for each in self.parser._actions)
-
-
-def commands(words: str, parser: argparse.ArgumentParser, help: str = "") -> Iterator[Command]:
-    """Yields the commands that can be typed, without those that the help does not list."""
-    subs = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    if not subs:
-        yield Command(words, help or parser.description or "", parser)
-    for sub in subs:
-        for listed in sub._choices_actions:
-            name = listed.dest
-            yield from commands(f"{words} {name}", sub.choices[name], listed.help or "")
-
-
 def told(command: Command) -> str:
-    usage = [
-        f"\\fI{roff(_name(each))}\\fR" for each in command.options() if not each.option_strings
-    ]
+    usage = [_in_usage(each) for each in command.options() if not each.option_strings]
     texts = [
         tagged(
             [", ".join(map(bold, each.option_strings)) + _argument(each)]
             if each.option_strings
             else [f"\\fI{roff(_name(each))}\\fR"],
-            roff(_help(each, command.parser)),
+            roff(help_of(each, command.parser)),
         )
         for each in command.options()
     ]
@@ -127,16 +94,16 @@ def _name(action: argparse.Action) -> str:
     return str(action.metavar or action.dest)
 
 
+def _in_usage(action: argparse.Action) -> str:
+    """An argument as the line of its command shows it: in brackets if it may be left out."""
+    name = f"\\fI{roff(_name(action))}\\fR"
+    return f"[{name}]" if action.nargs in (argparse.OPTIONAL, argparse.ZERO_OR_MORE) else name
+
+
 def _argument(action: argparse.Action) -> str:
     if action.nargs == 0:
         return ""
     return f" \\fI{roff(str(action.metavar or action.dest.upper()))}\\fR"
-
-
-def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
-    text = (action.help or "") % {**vars(action), "prog": parser.prog}
-    choices = ", ".join(map(str, action.choices or ())) if not action.metavar else ""
-    return f"{text}: {choices}" if text and choices else text or choices
 
 
 # --- example files -------------------------------------------------------------------------------
@@ -217,7 +184,7 @@ def yaim_1() -> str:
 All commands except those of {bold("yaim lab")} take these.
 .TP
 {bold("--config")} \\fIFILE\\fR
-{roff(_help(next(a for a in parser._actions if a.dest == "config"), parser))}
+{roff(help_of(next(a for a in parser._actions if a.dest == "config"), parser))}
 .TP
 {bold("--")}\\fIKEY\\fR \\fIVALUE\\fR
 Any key of yaim.yml(5), except the list {bold("checks")}.
@@ -346,185 +313,6 @@ def helper_yml_5() -> str:
     )
 
 
-# --- completion ----------------------------------------------------------------------------------
-
-
-def all_commands() -> list[Command]:
-    """Both programs, and every command of theirs."""
-    return [
-        Command("yaim", "", cli.parser()),
-        *commands("yaim", cli.parser()),
-        Command("yaim-helper", "", helper.parser()),
-        *commands("yaim-helper policy", policy_tools.parser()),
-        *commands("yaim-helper audit", audit_tools.parser()),
-    ]
-
-
-def sub_commands(found: list[Command]) -> dict[str, set[str]]:
-    """The words that may follow a program, or a program and a command."""
-    tree: dict[str, set[str]] = {}
-    for command in found:
-        words = command.words.split()
-        for depth in range(1, len(words)):
-            tree.setdefault(" ".join(words[:depth]), set()).add(words[depth])
-    return tree
-
-
-def bash() -> str:
-    """The completion for bash. It is not shtab's: that of Debian 12 completes only the first of
-    several commands that follow each other."""
-    found = all_commands()
-    keys = " ".join(f"--{name}" for name in ("config", *KEYS))
-    flags = {
-        name
-        for command in found
-        for each in command.parser._actions
-        for name in each.option_strings
-        if each.nargs == 0
-    }
-    lines = ["# bash completion of yaim and yaim-helper: made from their parsers", "_yaim() {"]
-    lines += [f'    local keys="{keys}"', f'    local flags="{" ".join(sorted(flags))}"']
-    lines += ["    local -A next=("]
-    tree = sub_commands(found)
-    lines += [f'        ["{words}"]="{" ".join(sorted(names))}"' for words, names in tree.items()]
-    lines += ["    )", "    local -A options=("]
-    for command in found:
-        own = [name for each in command.options() for name in each.option_strings]
-        more = ["$keys"] if command.has_keys() else []
-        lines.append(f'        ["{command.words}"]="{" ".join(["--help", *own, *more])}"')
-    lines += ["    )"]
-    return "\n".join(lines) + COMPLETE
-
-
-COMPLETE = r"""
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} at=${1##*/} word
-    COMPREPLY=()
-    # A value is expected: readline completes file names better (complete -o default).
-    [[ $prev == --* && " $flags " != *" $prev "* || $prev == = || $cur == = ]] && return
-    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        [[ " ${next[$at]-} " == *" $word "* ]] && at+=" $word"
-    done
-    local words=${next[$at]-}
-    [[ $cur == -* ]] && words=${options[$at]-}
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-} && complete -o default -F _yaim yaim yaim-helper
-"""
-
-
-def whole_helper() -> argparse.ArgumentParser:
-    """A parser of all that yaim-helper takes, which has three."""
-    parser = helper.parser()
-    tools = parser.add_subparsers()
-    for name, made, what in (
-        ("policy", policy_tools.parser(), "look at an allowlist"),
-        ("audit", audit_tools.parser(), "tell what is on record"),
-    ):
-        tools.add_parser(name, help=what, parents=[made], add_help=False)
-    return parser
-
-
-def zsh(program: str, parser: argparse.ArgumentParser) -> str:
-    """The completion for zsh, made by shtab."""
-    import shtab
-
-    def prepare(each: argparse.ArgumentParser) -> None:
-        for action in each._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for listed in action._choices_actions:
-                    # Debian 12's shtab takes this for the help of a command.
-                    action.choices[listed.dest].description = listed.help
-                    prepare(action.choices[listed.dest])
-            elif takes_file(action):
-                vars(action)["complete"] = shtab.FILE
-            elif not action.option_strings and action.nargs != argparse.REMAINDER:
-                # Without an action of its own zsh shows options beside it and completes none.
-                vars(action)["complete"] = {"zsh": "( )"}
-
-    prepare(parser)
-    made: str = shtab.complete(parser, shell="zsh", root_prefix=program.replace("-", "_"))
-    return made
-
-
-def takes_file(action: argparse.Action) -> bool:
-    last = action.dest.rpartition("_")[2]
-    return action.nargs != 0 and (
-        action.type is Path or last in ("config", "file", "heads", "paths")
-    )
-
-
-def fish(program: str) -> str:
-    """The completion for fish. shtab makes none."""
-    found = [each for each in all_commands() if each.words.split()[0] == program]
-    name, tree = program.replace("-", "_"), sub_commands(found)
-    helps = {each.words: each.help for each in found}
-    helps |= {f"{program} {listed}": what for listed, what in _help_of_groups(program).items()}
-    typed = sorted({*(each.words for each in found), *tree} - {program})
-    lines = [
-        f"# fish completion of {program}: made from its parsers",
-        f"function __{name}_typed",
-        f"    set -l typed {program}",
-        "    for word in (commandline -opc)[2..-1]",
-        '        switch "$typed $word"',
-        *([f"            case {' '.join(map(_quoted, typed))}"] if typed else []),
-        '                set typed "$typed $word"',
-        "        end",
-        "    end",
-        '    contains -- "$typed" $argv',
-        "end",
-        f"complete -c {program} -f",
-    ]
-
-    def complete(after: list[str], what: str, help: str) -> None:
-        condition = f"__{name}_typed {' '.join(map(_quoted, after))}"
-        told = f" -d {_quoted(help)}" if help else ""
-        lines.append(f"complete -c {program} -n {_quoted(condition)} {what}{told}")
-
-    for words, following in tree.items():
-        for each in sorted(following):
-            complete([words], f"-a {each}", helps.get(f"{words} {each}", ""))
-    for command in found:
-        for action in command.options():
-            if action.option_strings:
-                complete([command.words], _fish_option(action), _help(action, command.parser))
-            elif takes_file(action):
-                complete([command.words], "-F", _help(action, command.parser))
-        complete([command.words], "-s h -l help", "show this help message and exit")
-    having_keys = [each for each in found if each.has_keys()]
-    for action in having_keys[0].parser._actions if having_keys else ():
-        if action.dest == "config" or action.dest.replace("_", "-") in KEYS:
-            after = [each.words for each in having_keys]
-            complete(after, _fish_option(action), _help(action, having_keys[0].parser))
-    return "\n".join([*lines, ""])
-
-
-def _help_of_groups(program: str) -> dict[str, str]:
-    """The help of commands that others follow, as `yaim config`."""
-    parser = cli.parser() if program == "yaim" else whole_helper()
-    return {
-        listed.dest: listed.help or ""
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for listed in action._choices_actions
-    }
-
-
-def _fish_option(action: argparse.Action) -> str:
-    """As the arguments of fish's `complete`: -r wants a value, -F offers files for it."""
-    names = [
-        f"-l {each.removeprefix('--')}" if each.startswith("--") else f"-s {each.removeprefix('-')}"
-        for each in action.option_strings
-    ]
-    value = [] if action.nargs == 0 else ["-r -F"] if takes_file(action) else ["-x"]
-    if action.choices:
-        value.append(f"-a {_quoted(' '.join(map(str, action.choices)))}")
-    return " ".join([*names, *value])
-
-
-def _quoted(text: str) -> str:
-    """As fish reads it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 FILES: dict[str, Callable[[], str]] = {
     "yaim.1": yaim_1,
     "yaim-helper.8": yaim_helper_8,
@@ -545,4 +333,6 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: {sys.argv[0]} DIRECTORY")
     main(Path(sys.argv[1]))

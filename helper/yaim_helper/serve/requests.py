@@ -48,7 +48,7 @@ class Asker(Protocol):
         """For whom it asks; None: it has not said hello, or that was refused."""
 
 
-class Call(NamedTuple):
+class Context(NamedTuple):
     """Who asks for something, and the requests that it is done together with."""
 
     asker: Asker
@@ -75,7 +75,7 @@ class Requests:
         if owner is None:
             return Refused("not-allowed", "hello was refused")
         try:
-            return operation_of(request).handler(self, Call(asker, owner, batch), request)
+            return operation_of(request).handler(self, Context(asker, owner, batch), request)
         except KernelError as error:
             return Failed(error.errno, error.reason)
 
@@ -87,13 +87,13 @@ class Requests:
 
     # --- the operations ------------------------------------------------------------------------
 
-    def hello(self, call: Call, hello: Hello) -> Reply:
+    def hello(self, context: Context, hello: Hello) -> Reply:
         """Begins a connection, and tells which addresses the rules allow."""
         if hello.version != VERSION:
             return Refused("version", f"this helper speaks version {VERSION}")
-        owner = call.owner
+        owner = context.owner
         for other in self._connections:
-            if other is not call.asker and other.owner == owner:
+            if other is not context.asker and other.owner == owner:
                 return Refused(
                     "busy",
                     f"process {other.peer.pid} is connected for cluster {hello.cluster} already",
@@ -120,30 +120,30 @@ class Requests:
             }
         )
 
-    def add(self, call: Call, add: Add) -> Reply:
-        return call.batch.add(call.owner, add)
+    def add(self, context: Context, add: Add) -> Reply:
+        return context.batch.add(context.owner, add)
 
-    def remove(self, call: Call, remove: Remove) -> Reply:
-        return call.batch.remove(call.owner, remove.address)
+    def remove(self, context: Context, remove: Remove) -> Reply:
+        return context.batch.remove(context.owner, remove.address)
 
-    def renew(self, call: Call, renew: Renew) -> Reply:
+    def renew(self, context: Context, renew: Renew) -> Reply:
         """Gives the owner's addresses another deadline, and tells the head of the record."""
-        reply = call.batch.renew(call.owner, renew.deadline_ns / 1e9)
+        reply = context.batch.renew(context.owner, renew.deadline_ns / 1e9)
         if not isinstance(reply, Ok):
             return reply
         deadlines = self._holdings.deadlines()
-        if call.owner in deadlines:
-            self._renewals[call.owner] += 1
+        if context.owner in deadlines:
+            self._renewals[context.owner] += 1
         self._recorder.mark(deadlines)
         head = self._recorder.head
         told = {"seq": head[0], "hash": head[1]} if head is not None else None
         return Ok({**reply.fields, "head": told})
 
-    def page(self, call: Call, request: List) -> Reply:
-        return call.batch.page(call.owner, request.after)
+    def page(self, context: Context, request: List) -> Reply:
+        return context.batch.page(context.owner, request.after)
 
-    def announce(self, call: Call, announce: Announce) -> Reply:
-        return call.batch.announce(call.owner, announce.address)
+    def announce(self, context: Context, announce: Announce) -> Reply:
+        return context.batch.announce(context.owner, announce.address)
 
 
 # --- the table ---------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Requests:
 class Operation(NamedTuple, Generic[R]):
     """How requests of one kind are dealt with."""
 
-    handler: Callable[[Requests, Call, R], Reply]
+    handler: Callable[[Requests, Context, R], Reply]
     needs_intent: bool
     """An intent is on record before it is done, and its result afterwards."""
     waits_for_disk: bool
