@@ -38,7 +38,7 @@ from yaim.lab.cluster import Lab
 from yaim.lab.etcd import EtcdPlan
 from yaim.lab.namespaces import LabError, enter_private_network
 from yaim.lab.plan import LabPlan, even_counts, pool_of
-from yaim.lab.record import Spell
+from yaim.lab.record import Interval
 
 POOL = (*pool_of(14), *(ip_address("2001:db8::11") + number for number in range(6)))
 INTERVAL_MS = 1000
@@ -302,7 +302,7 @@ def _report(
     alone = record.uncovered(pool, since, until)
     wrong = [
         *overlaps,
-        *(spell for spell in alone if is_beyond_bound(spell, incidents, due, settle)),
+        *(interval for interval in alone if is_beyond_bound(interval, incidents, due, settle)),
     ]
     gaps = longest_gaps(
         (gap for address in POOL for gap in record.gaps(address, since, until)),
@@ -318,7 +318,7 @@ def _report(
         lab.plan.ttl_ms,
         dict(Counter(incident.kind for incident in incidents)),
         chaos.skipped,
-        sum(spell.length_s for spell in overlaps),
+        sum(interval.length_s for interval in overlaps),
         uncovered(alone, incidents, due, settle),
         sum(end - start for start, end in due) / (until - since),
         sum(end - start for start, end in silences),
@@ -327,12 +327,16 @@ def _report(
         even_after_s,
         [
             *trouble,
-            *(line for spell in wrong[:MOST_EVIDENCE] for line in evidence(lab, incidents, spell)),
+            *(
+                line
+                for interval in wrong[:MOST_EVIDENCE]
+                for line in evidence(lab, incidents, interval)
+            ),
         ],
     )
 
 
-def _write_evidence(lab: Lab, incidents: Sequence[Incident], gaps: Mapping[str, Spell]) -> None:
+def _write_evidence(lab: Lab, incidents: Sequence[Incident], gaps: Mapping[str, Interval]) -> None:
     """Into the lab's directory: all that was done, and what happened around the longest gaps."""
     done = [f"{i.start:.3f} {i.end:.3f} {i.kind} {' '.join(i.nodes)}" for i in incidents]
     (lab.directory / "faults").write_text("\n".join(done))

@@ -327,8 +327,8 @@ class Watch:
     def uncovered_s(self) -> float:
         """Seconds, summed over the addresses, that each was on no host."""
         self._catch_up()
-        spells = self.record.uncovered(set(self.pool), self.began, time.monotonic())
-        return sum(spell.length_s for spell in spells)
+        intervals = self.record.uncovered(set(self.pool), self.began, time.monotonic())
+        return sum(interval.length_s for interval in intervals)
 
     def came(self) -> list[tuple[str, str]]:
         """Which addresses appeared on which hosts."""

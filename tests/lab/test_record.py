@@ -120,8 +120,8 @@ def test_overlap_and_time_without_holder_are_what_looking_once_a_second_gives(
     lines = (f"{'a' if on else 'd'} {node} {a} {at}" for at, (on, node, a) in enumerate(steps))
     record = read(file, *lines)
     assert record.overlap_s(POOL, since, since + length) == overlap_s
-    spells = record.uncovered(POOL, since, since + length)
-    assert sum(spell.length_s for spell in spells) == uncovered_s
+    intervals = record.uncovered(POOL, since, since + length)
+    assert sum(interval.length_s for interval in intervals) == uncovered_s
 
 
 @pytest.mark.parametrize(

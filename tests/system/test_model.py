@@ -152,7 +152,7 @@ def outcome(record: Record, since: float, until: float, looks: Iterable[Counts])
         tuple(looks),
         frozenset(change.node for change in changes if not change.is_there),
         record.moves(everything, since, until),
-        max((spell.length_s for spell in uncovered), default=0.0),
+        max((interval.length_s for interval in uncovered), default=0.0),
         record.overlap_s(everything, since, until),
         "".join(
             f"\n{change.at - since:7.3f} {'+' if change.is_there else '-'} {change.node}"

@@ -65,9 +65,9 @@ def test_the_records_prove_that_no_address_was_ever_on_two_nodes(lab: Lab, capsy
         (row,) = (each for each in told["addresses"] if each["address"] == str(address))
         until = wall(row["range"])[1]
         for name in lab.nodes:
-            spells = [each for each in row["spells"] if each["node"] == name]
-            possible = [wall(each["possible"]) for each in spells]
-            sure = [wall(each) for spell in spells for each in spell["sure"]]
+            intervals = [each for each in row["spells"] if each["node"] == name]
+            possible = [wall(each["possible"]) for each in intervals]
+            sure = [wall(each) for interval in intervals for each in interval["sure"]]
             seen, at_most = seen_on(lab, name, address)
             assert is_within(seen, possible, until), (address, name)
             assert is_within(sure, at_most, until), (address, name)

@@ -59,10 +59,10 @@ class Watch:
         """For a test that fails."""
         pool = self._lab.plan.pool
         gaps = [
-            f"{spell.address} no answer from {spell.start - self.since:.2f} s on for"
-            f" {spell.length_s:.2f} s"
+            f"{interval.address} no answer from {interval.start - self.since:.2f} s on for"
+            f" {interval.length_s:.2f} s"
             for address in pool
-            for spell in self._lab.record.gaps(address, self.since, time.monotonic())
+            for interval in self._lab.record.gaps(address, self.since, time.monotonic())
         ]
         changes = [
             f"{each.at - self.since:.2f} {'+' if each.is_there else '-'} {each.node} {each.address}"
