@@ -24,12 +24,13 @@ class Incident:
     start: float
     end: float
     nodes: frozenset[str] = frozenset()
-    """To which it happened."""
+    """The nodes to which it happened."""
     is_of_etcd: bool = False
     address: Address | None = None
     """The only one that it concerns, wherever that is."""
     disturbs_until: float | None = None
-    """Until when its nodes, or etcd, cannot be expected to do their work; None: they can."""
+    """The time until which its nodes, or etcd, cannot be expected to do their work; None: they
+    can."""
 
     @property
     def stops_everything(self) -> bool:

@@ -52,7 +52,7 @@ STOOD_STILL = "(the machine stood still)"
 SILENT_S = 120.0
 """The observer, if it writes nothing for so long, sees nothing."""
 MOST_EVIDENCE = 3
-"""For how many times that something was wrong."""
+"""The most intervals in which something was wrong that are shown with evidence."""
 
 
 def settle_s(ttl_ms: int) -> float:
@@ -87,7 +87,8 @@ class Report:
     longest_gap_s: Mapping[str, float]
     """Kind of fault to the longest time without an answer to the client."""
     even_after_s: float | None
-    """From the end of the last fault until all was held and spread evenly; None: not in time."""
+    """The time from the end of the last fault until all was held and spread evenly; None: not in
+    time."""
     evidence: Sequence[str]
     """What happened around what must not be."""
 
@@ -167,7 +168,7 @@ class Chaos:
         self.skipped = 0
 
     def run(self) -> None:
-        """Until the last fault is over."""
+        """Plays the faults, and returns when the last one is over."""
         start = time.monotonic()
         for fault in self._faults:
             self._go_on_until(start + fault.at_s)
