@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from yaim.core.model import Address
-from yaim.lab.record import Change, Spell
+from yaim.lab.record import Change, Interval
 
-Interval = tuple[float, float]
+Span = tuple[float, float]
+"""A start and an end."""
 UNATTRIBUTED = "none (unattributed)"
 """The kind of the fault of a gap that no fault explains: an address that was moved, say."""
 
@@ -23,12 +24,13 @@ class Incident:
     start: float
     end: float
     nodes: frozenset[str] = frozenset()
-    """To which it happened."""
+    """The nodes to which it happened."""
     is_of_etcd: bool = False
     address: Address | None = None
     """The only one that it concerns, wherever that is."""
     disturbs_until: float | None = None
-    """Until when its nodes, or etcd, cannot be expected to do their work; None: they can."""
+    """The time until which its nodes, or etcd, cannot be expected to do their work; None: they
+    can."""
 
     @property
     def stops_everything(self) -> bool:
@@ -53,66 +55,66 @@ class Uncovered:
 
 
 def expected(
-    incidents: Sequence[Incident], nodes: Iterable[str], whole: Interval, settle_s: float
-) -> list[Interval]:
+    incidents: Sequence[Incident], nodes: Iterable[str], whole: Span, settle_s: float
+) -> list[Span]:
     """When addresses could be expected to be held: some node and etcd have been undisturbed for at
     least `settle_s`."""
 
-    def undisturbed(some: Iterable[Incident]) -> list[Interval]:
+    def undisturbed(some: Iterable[Incident]) -> list[Span]:
         return _without(
             whole,
             [(i.start, i.disturbs_until + settle_s) for i in some if i.disturbs_until is not None],
         )
 
     etcd = undisturbed(i for i in incidents if i.is_of_etcd)
-    found: list[Interval] = []
+    found: list[Span] = []
     for node in nodes:
         found += _both(etcd, undisturbed(i for i in incidents if node in i.nodes))
     return _union(found)
 
 
 def uncovered(
-    spells: Iterable[Spell],
+    intervals: Iterable[Interval],
     incidents: Sequence[Incident],
-    expected: list[Interval],
+    expected: list[Span],
     settle_s: float,
 ) -> Uncovered:
-    """`spells`: when each address was on no node."""
+    """`intervals`: when each address was on no node."""
     in_all_s = while_expected_s = beyond_bound_s = 0.0
-    for spell in spells:
-        in_all_s += spell.length_s
-        while_expected_s += _length_s(_both([(spell.start, spell.end)], expected))
-        beyond_bound_s += _length_s(_both(beyond(spell, incidents, settle_s), expected))
+    for interval in intervals:
+        in_all_s += interval.length_s
+        while_expected_s += _length_s(_both([(interval.start, interval.end)], expected))
+        beyond_bound_s += _length_s(_both(beyond(interval, incidents, settle_s), expected))
     return Uncovered(in_all_s, while_expected_s, beyond_bound_s)
 
 
-def beyond(spell: Spell, incidents: Sequence[Incident], settle_s: float) -> list[Interval]:
-    """The part of a spell that comes after its first `settle_s`. A node that fails while nobody has
-    the address may be the one whose turn it was to take it: then the others wait for the end of its
-    lease, too, and the time begins anew, but once for each node."""
-    start = spell.start + settle_s
+def beyond(interval: Interval, incidents: Sequence[Incident], settle_s: float) -> list[Span]:
+    """The part of an interval that comes after its first `settle_s`. A node that fails while nobody
+    has the address may be the one whose turn it was to take it: then the others wait for the end of
+    its lease, too, and the time begins anew, but once for each node."""
+    start = interval.start + settle_s
     have_failed: set[str] = set()
     for each in sorted(incidents, key=lambda incident: incident.start):
-        if each.disturbs_until is not None and spell.start < each.start < start:
+        if each.disturbs_until is not None and interval.start < each.start < start:
             if each.nodes - have_failed:
                 start = each.start + settle_s
             have_failed |= each.nodes
-    return [(start, spell.end)] if start < spell.end else []
+    return [(start, interval.end)] if start < interval.end else []
 
 
 def is_beyond_bound(
-    spell: Spell, incidents: Sequence[Incident], expected: list[Interval], settle_s: float
+    interval: Interval, incidents: Sequence[Incident], expected: list[Span], settle_s: float
 ) -> bool:
-    return bool(_both(beyond(spell, incidents, settle_s), expected))
+    return bool(_both(beyond(interval, incidents, settle_s), expected))
 
 
 def longest_gaps(
-    gaps: Iterable[Spell],
+    gaps: Iterable[Interval],
     changes: Iterable[Change],
     incidents: Sequence[Incident],
     settle_s: float,
     slack_s: float,
-) -> Mapping[str, Spell]:
+) -> Mapping[str, Interval]:
     """The longest gap for each kind of fault. A gap that reaches into a fault of all is put down to
     that. Any other to a fault begun before it and not over for longer than `settle_s`, on etcd or
     on a node that had the address then or came to have it in the gap (and could not be reached): to
@@ -121,7 +123,7 @@ def longest_gaps(
     history: dict[Address, list[Change]] = defaultdict(list)
     for change in changes:
         history[change.address].append(change)
-    longest: dict[str, Spell] = {}
+    longest: dict[str, Interval] = {}
     for gap in gaps:
         kind = _kind_of(gap, history[gap.address], incidents, settle_s, slack_s)
         if kind not in longest or gap.length_s > longest[kind].length_s:
@@ -130,7 +132,7 @@ def longest_gaps(
 
 
 def _kind_of(
-    gap: Spell,
+    gap: Interval,
     history: Sequence[Change],
     incidents: Iterable[Incident],
     settle_s: float,
@@ -161,14 +163,14 @@ def _kind_of(
     return max(causes, key=share).kind if causes else UNATTRIBUTED
 
 
-def _length_s(intervals: Iterable[Interval]) -> float:
-    return sum(end - start for start, end in intervals)
+def _length_s(spans: Iterable[Span]) -> float:
+    return sum(end - start for start, end in spans)
 
 
-def _union(intervals: Iterable[Interval]) -> list[Interval]:
+def _union(spans: Iterable[Span]) -> list[Span]:
     """Sorted and disjoint, as all below expect and give."""
-    found: list[Interval] = []
-    for start, end in sorted(intervals):
+    found: list[Span] = []
+    for start, end in sorted(spans):
         if found and start <= found[-1][1]:
             found[-1] = found[-1][0], max(found[-1][1], end)
         else:
@@ -176,15 +178,15 @@ def _union(intervals: Iterable[Interval]) -> list[Interval]:
     return found
 
 
-def _both(some: Iterable[Interval], others: Sequence[Interval]) -> list[Interval]:
+def _both(some: Iterable[Span], others: Sequence[Span]) -> list[Span]:
     common = [(max(a, c), min(b, d)) for a, b in some for c, d in others]
     return [(start, end) for start, end in common if start < end]
 
 
-def _without(whole: Interval, intervals: Iterable[Interval]) -> list[Interval]:
+def _without(whole: Span, spans: Iterable[Span]) -> list[Span]:
     found = []
     start, last = whole
-    for left_out_start, left_out_end in _union(intervals):
+    for left_out_start, left_out_end in _union(spans):
         if start < min(left_out_start, last):
             found.append((start, min(left_out_start, last)))
         start = max(start, left_out_end)

@@ -38,7 +38,7 @@ from yaim.lab.cluster import Lab
 from yaim.lab.etcd import EtcdPlan
 from yaim.lab.namespaces import LabError, enter_private_network
 from yaim.lab.plan import LabPlan, even_counts, pool_of
-from yaim.lab.record import Spell
+from yaim.lab.record import Interval
 
 POOL = (*pool_of(14), *(ip_address("2001:db8::11") + number for number in range(6)))
 INTERVAL_MS = 1000
@@ -52,7 +52,7 @@ STOOD_STILL = "(the machine stood still)"
 SILENT_S = 120.0
 """The observer, if it writes nothing for so long, sees nothing."""
 MOST_EVIDENCE = 3
-"""For how many times that something was wrong."""
+"""The most intervals in which something was wrong that are shown with evidence."""
 
 
 def settle_s(ttl_ms: int) -> float:
@@ -87,7 +87,8 @@ class Report:
     longest_gap_s: Mapping[str, float]
     """Kind of fault to the longest time without an answer to the client."""
     even_after_s: float | None
-    """From the end of the last fault until all was held and spread evenly; None: not in time."""
+    """The time from the end of the last fault until all was held and spread evenly; None: not in
+    time."""
     evidence: Sequence[str]
     """What happened around what must not be."""
 
@@ -167,7 +168,7 @@ class Chaos:
         self.skipped = 0
 
     def run(self) -> None:
-        """Until the last fault is over."""
+        """Plays the faults, and returns when the last one is over."""
         start = time.monotonic()
         for fault in self._faults:
             self._go_on_until(start + fault.at_s)
@@ -302,7 +303,7 @@ def _report(
     alone = record.uncovered(pool, since, until)
     wrong = [
         *overlaps,
-        *(spell for spell in alone if is_beyond_bound(spell, incidents, due, settle)),
+        *(interval for interval in alone if is_beyond_bound(interval, incidents, due, settle)),
     ]
     gaps = longest_gaps(
         (gap for address in POOL for gap in record.gaps(address, since, until)),
@@ -318,7 +319,7 @@ def _report(
         lab.plan.ttl_ms,
         dict(Counter(incident.kind for incident in incidents)),
         chaos.skipped,
-        sum(spell.length_s for spell in overlaps),
+        sum(interval.length_s for interval in overlaps),
         uncovered(alone, incidents, due, settle),
         sum(end - start for start, end in due) / (until - since),
         sum(end - start for start, end in silences),
@@ -327,12 +328,16 @@ def _report(
         even_after_s,
         [
             *trouble,
-            *(line for spell in wrong[:MOST_EVIDENCE] for line in evidence(lab, incidents, spell)),
+            *(
+                line
+                for interval in wrong[:MOST_EVIDENCE]
+                for line in evidence(lab, incidents, interval)
+            ),
         ],
     )
 
 
-def _write_evidence(lab: Lab, incidents: Sequence[Incident], gaps: Mapping[str, Spell]) -> None:
+def _write_evidence(lab: Lab, incidents: Sequence[Incident], gaps: Mapping[str, Interval]) -> None:
     """Into the lab's directory: all that was done, and what happened around the longest gaps."""
     done = [f"{i.start:.3f} {i.end:.3f} {i.kind} {' '.join(i.nodes)}" for i in incidents]
     (lab.directory / "faults").write_text("\n".join(done))

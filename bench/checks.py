@@ -345,7 +345,7 @@ def pgbouncer_cases(stack: ExitStack, installation: Installation) -> Iterator[Ca
 
 
 def shell_cases(directory: Path) -> Iterator[Case]:
-    """As root they run as nobody. While the file is not there all is well."""
+    """The commands run as nobody if this runs as root. While the file is not there all is well."""
     directory.chmod(0o755)
     for number, (failure, command) in enumerate(
         {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.account import Incident
 from yaim.lab.cluster import Lab
-from yaim.lab.record import Spell
+from yaim.lab.record import Interval
 
 BEFORE_S, AFTER_S = 20.0, 3.0
 """How much around that time."""
@@ -21,11 +21,11 @@ Told = tuple[float, str]
 """When, in seconds of CLOCK_MONOTONIC, and what."""
 
 
-def evidence(lab: Lab, incidents: Sequence[Incident], spell: Spell) -> list[str]:
+def evidence(lab: Lab, incidents: Sequence[Incident], interval: Interval) -> list[str]:
     """First what was done and what the kernels told, then what the nodes' logs and records say of
-    it; each in order. Times are seconds after the spell's beginning."""
-    start, end = spell.start - BEFORE_S, spell.end + AFTER_S
-    changes = [c for c in lab.record.changes if c.address == spell.address]
+    it; each in order. Times are seconds after the interval's beginning."""
+    start, end = interval.start - BEFORE_S, interval.end + AFTER_S
+    changes = [c for c in lab.record.changes if c.address == interval.address]
     told: list[Told] = [
         (c.at, f"{c.node} kernel: {'has it' if c.is_there else 'has it no longer'}")
         for c in changes
@@ -36,28 +36,28 @@ def evidence(lab: Lab, incidents: Sequence[Incident], spell: Spell) -> list[str]
             what = f"{where}: {incident.kind} {incident.address or ''}".rstrip()
             told += [(incident.start, f"FAULT {what}"), (incident.end, f"over: {what}")]
     written: list[Told] = []
-    for name in _holders_around(lab, spell):
+    for name in _holders_around(lab, interval):
         directory = lab.nodes[name].directory
         written += ((at, f"{name} log: {text}") for at, text in _log(directory / "log"))
         written += (
             (at, f"{name} audit: {text}")
-            for at, text in _audit(directory / "audit", str(spell.address))
+            for at, text in _audit(directory / "audit", str(interval.address))
         )
     shown = [*sorted(told), *sorted(written)]
     return [
-        f"--- {spell.address}: wrong for {spell.length_s:.3f} s",
-        *[f"{at - spell.start:+9.3f} {text}" for at, text in shown if start <= at <= end][
+        f"--- {interval.address}: wrong for {interval.length_s:.3f} s",
+        *[f"{at - interval.start:+9.3f} {text}" for at, text in shown if start <= at <= end][
             :MOST_LINES
         ],
     ]
 
 
-def _holders_around(lab: Lab, spell: Spell) -> list[str]:
+def _holders_around(lab: Lab, interval: Interval) -> list[str]:
     """The nodes that had it in that time, or last before it, or first after it."""
-    changes = [c for c in lab.record.changes if c.address == spell.address]
-    before = [c.node for c in changes if c.at <= spell.start][-3:]
-    during = [c.node for c in changes if spell.start <= c.at <= spell.end]
-    after = [c.node for c in changes if c.at >= spell.end][:2]
+    changes = [c for c in lab.record.changes if c.address == interval.address]
+    before = [c.node for c in changes if c.at <= interval.start][-3:]
+    during = [c.node for c in changes if interval.start <= c.at <= interval.end]
+    after = [c.node for c in changes if c.at >= interval.end][:2]
     return sorted({*before, *during, *after})
 
 

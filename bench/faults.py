@@ -25,9 +25,9 @@ from yaim.lab.network import LAN, MANAGEMENT, Network
 from yaim.lab.node import BOTH, LabNode
 
 EVERY_S = (1.0, 4.0)
-"""From one fault to the next."""
+"""The least and the most time from one fault to the next."""
 MOST_NODES = 3
-"""On how many nodes there is something wrong at a time, but for what is wrong with all."""
+"""There is something wrong with so many nodes at a time, but for what is wrong with all."""
 RECOVERY_S = 3.0
 """How long after a fault its node has no other one, as planned."""
 BACK_WITHIN_S = 30.0
@@ -56,13 +56,13 @@ class Disturbs(Enum):
 @dataclass(frozen=True, slots=True)
 class Fault:
     at_s: float
-    """From the beginning."""
+    """The time from the beginning."""
     kind: "Kind"
     node: str
     """Empty: it is not one node's."""
     for_s: float
     seed: int
-    """For what else is left to chance."""
+    """The seed for what else is left to chance."""
 
 
 class Stage:
@@ -87,7 +87,7 @@ class Kind:
     act: Callable[[Stage], Steps]
     """Raises LabError at its first step if it cannot happen now."""
     lasts_s: tuple[float, float] = (0.0, 0.0)
-    """At least, at most."""
+    """The least and the most that it lasts."""
     target: Target = Target.NODE
     disturbs: Disturbs = Disturbs.WHILE_IT_LASTS
     times: int = 2
@@ -135,7 +135,8 @@ def plan(seed: int, minutes: float, nodes: Sequence[str]) -> list[Fault]:
 def _pick_node(
     kind: Kind, busy: set[str], nodes: Sequence[str], chance: random.Random
 ) -> str | None:
-    """Of those to which it can happen now; None if there is none."""
+    """Returns one of the nodes to which it can happen now, or no name for what concerns no single
+    node; None if it cannot happen now."""
     if kind.target in (Target.ALL_SERVICES, Target.ETCD):
         return None if busy & resources(kind, "") else ""
     free = [node for node in nodes if not busy & resources(kind, node)]
@@ -201,7 +202,7 @@ def _restart(stage: Stage) -> Steps:
 
 
 def _reload(stage: Stage) -> Steps:
-    """With another label for the addresses that come."""
+    """Reloads the configuration, with another label for the addresses that come."""
     keys = stage.node.read_config()
     label = "chaos" if keys.get("label") != "chaos" else "yaim"
     stage.node.write_config({**keys, "label": label})

@@ -38,10 +38,10 @@ JOIN_EVERY_S = 1.0
 TAKEN_WITHIN_S = 30.0
 WRONG_KEYS, ENTRIES, NODES = 8000, 1006, 50
 FIRST = ip_address("10.0.0.1")
-"""Of those that the victim's helper does not allow: others are to hold them."""
+"""The first of the addresses that the victim's helper does not allow: others are to hold them."""
 LEASE_S = 600
 WRITERS, AT_ONCE = 16, 100
-"""Of the unrelated puts; and puts in one transaction, of all others."""
+"""The threads that write the unrelated puts; and the puts in one transaction of all others."""
 Figures = defaultdict[tuple[str, str], list[float]]
 Flood = Callable[[Lab, EtcdClient], Iterator[None]]
 """Each part of it is a write."""

@@ -44,7 +44,7 @@ COUNT = 1000
 SINGLE = 200
 """Adds, one after the other, in each round."""
 RENEWALS = 5
-"""In each round."""
+"""The renewals in each round."""
 RECORDS = 640
 """Written in each round."""
 TOGETHER = 64
@@ -291,7 +291,7 @@ class Round:
 
 
 def addresses(count: int) -> list[Address]:
-    """As many of IPv4 as of IPv6."""
+    """Returns as many addresses of IPv4 as of IPv6."""
     return [first + number for number in range(count // 2) for first in FIRST.values()]
 
 

@@ -37,7 +37,7 @@ ADDRESSES = [ip_address(f"192.0.2.{n}") for n in (11, 12, 13)] + [
 OTHERS = (ip_address("192.0.2.99"), ip_address("2001:db8::99"))
 MOMENTS = ("fresh", "last")
 WAIT_S = 30.0
-"""For the kernel, after the end of a lifetime."""
+"""How long it waits for the kernel, after the end of a lifetime."""
 
 
 Case = tuple[int, str, bool, int]
@@ -45,7 +45,8 @@ Case = tuple[int, str, bool, int]
 
 
 def measure(case: Case) -> tuple[Case, float, float]:
-    """For one case the lateness of the last address, and what was left to the promised end."""
+    """Returns for one case the lateness of the last address, and what was left to the promised
+    end."""
     ttl_s, moment, is_disturbed, number = case
     chance = random.Random(number)
     enter_private_network()

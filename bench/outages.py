@@ -46,7 +46,7 @@ MOST_REQUESTS = 1.5
 """A second and node, at rest."""
 MOST_TRIES = 3
 MOST_CPU = 0.01
-"""Of a processor."""
+"""The share of a processor that a coordinator may use."""
 WELL_WITHIN_S = 40.0
 LOOK_AFTER_S = 2.0
 MANY = tuple(ip_address("2001:db8::1:0") + number for number in range(300))
@@ -89,7 +89,8 @@ def _stop(lab: Lab, pick: Callable[[Lab], EtcdMember]) -> None:
 
 
 def _freeze(lab: Lab, pick: Callable[[Lab], EtcdMember]) -> None:
-    """For less than the least ttl: what etcd does then with its leases is a fault of its own."""
+    """Freezes a member for less than the least ttl: what etcd does with its leases after more is a
+    fault of its own."""
     member = pick(lab)
     member.freeze()
     time.sleep(2.0)
@@ -289,8 +290,8 @@ def _spread(values: Sequence[float], unit: str, digits: int) -> str:
 
 
 def requests_a_second(pool: tuple[Address, ...]) -> tuple[float, dict[str, int]]:
-    """Of one node; and how many of which kind there were in all. Measured again if nodes had to
-    take new leases meanwhile: then they were not at rest."""
+    """Returns the requests a second of one node; and how many of which kind there were in all. They
+    are counted again if nodes had to take new leases meanwhile: then they were not at rest."""
     with Lab(LabPlan(pool=pool, ping_every_ms=1000, etcd=ETCD)) as lab:
         started(lab)
         for _ in range(MOST_TRIES):
@@ -345,7 +346,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def transactions_for_many() -> dict[str, int]:
-    """To claim 300 addresses, and to release them."""
+    """Returns the transactions that it takes to claim 300 addresses, and to release them."""
     plan = LabPlan(nodes=1, pool=MANY, ping_every_ms=10_000, etcd=ETCD)
     with Lab(plan) as lab:
         (node,) = lab.nodes.values()

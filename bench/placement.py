@@ -255,7 +255,7 @@ def measure_steps_among_others(figures: Figures, addresses: int, nodes: int) -> 
 
 
 def measure_reading(figures: Figures, seen: ClusterView) -> None:
-    """Of keys and values, one by one, as the watch tells them."""
+    """Measures the reading of keys and values, one by one, as the watch tells them."""
     reading = Reading(KEYS)
     for address in seen.pool:
         reading.put(KEYS.pool_entry(address), KeyValue(b"", 0, 1, 1))

@@ -39,7 +39,7 @@ class Certificates:
     stranger: Path
     """Another CA."""
     leaf: Path
-    """For 127.0.0.1, as a server and as a client, signed by `ca`."""
+    """A certificate for 127.0.0.1, as a server and as a client, signed by `ca`."""
     key: Path
     ca_key: Path
 

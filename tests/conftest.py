@@ -85,7 +85,7 @@ class HeldToTheRule:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """With what the tests run."""
+    """Returns what the tests run with."""
     libraries = ("etcd3", "grpcio", "protobuf", "pyroute2", "psycopg", "hypothesis")
     told = [f"Python {platform.python_version()}", *map(_with_version, libraries)]
     if config.getoption(groups.OPTION) != groups.QUICK:

@@ -48,13 +48,13 @@ HARMLESS = (
     "yaim_helper.record.log",
     "yaim_helper.kernel.netlink",
 )
-"""Of yaim's own modules: what these import of EFFECTS is used for names and forms."""
+"""Some of yaim's own modules: what these import of EFFECTS is used for names and forms."""
 
 NO_PART_OF_IT = ("yaim.lab", "bench", "tests")
 """What uses a library for the tests' sake only."""
 
 SLOW_BUT_PURE = ("tests/sim/", "tests/test_imports.py")
-"""Without effects, but more than a matter of milliseconds: not quick."""
+"""The tests without effects that take more than milliseconds: they are not quick."""
 
 OPTION = "--group"
 QUICK, REST, LIBRARY, ALL = "quick", "rest", "library", "all"
@@ -118,7 +118,7 @@ def _next(each: object, found: set[str]) -> Iterator[object]:
 
 
 _PROGRAM = {"-m", "yaim"}
-"""In a command line: all of yaim is reached."""
+"""If these are in a command line, all of yaim is reached."""
 _IMPORT = re.compile(r"(?:from|import) (yaim[\w.]*)")
 
 
@@ -234,7 +234,7 @@ def directly_reached_by(item: pytest.Function) -> frozenset[str]:
 
 @functools.cache
 def reached_by(item: pytest.Function) -> frozenset[str]:
-    """With what yaim's modules among them import."""
+    """Returns the modules that it reaches, with what yaim's modules among them import."""
     found = set(directly_reached_by(item))
     for each in directly_reached_by(item):
         if not is_of(each, NO_PART_OF_IT):
@@ -312,7 +312,7 @@ class HasEffects(Exception):
 
 
 def deny_effects() -> None:
-    """From now on in this process, for good: whoever tries gets HasEffects."""
+    """From now on, and for good, whoever tries in this process gets HasEffects."""
     import psycopg  # noqa: F401 (which asks ldconfig for libpq, once)
 
     def look(event: str, _: object) -> None:
@@ -343,7 +343,7 @@ class Executed:
         }
 
     def watch(self) -> None:
-        """From now on; nothing else in this process may be monitored as number _TOOL."""
+        """Watches from now on; nothing else in this process may be monitored as number _TOOL."""
         # For mypy: Python has it from 3.12 on.
         monitoring: Any = sys.monitoring  # type: ignore[attr-defined]
         monitoring.use_tool_id(_TOOL, "tests")

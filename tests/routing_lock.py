@@ -33,7 +33,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def routing_lock_held() -> Iterator[None]:
-    """Until the end, or for AT_MOST_S."""
+    """The lock is held until the end of the block, or for AT_MOST_S."""
     with ExitStack() as stack:
         fault = _libc.syscall(_NR_USERFAULTFD[os.uname().machine], os.O_CLOEXEC | os.O_NONBLOCK)
         if fault < 0:

@@ -45,13 +45,13 @@ SIMULATION = "tests/sim/test_sim.py"
 HELPER = "tests/helper"
 CHECKS = "tests/checks"
 ONCE = (SIMULATION, MODEL, "tests/bench")
-"""Without --all with PyPI's set only: what is about the simulation or the benchmark more than about
-yaim. (The simulation's etcd is held against the real ones with all sets.)"""
+"""These run without --all with PyPI's set only: they are about the simulation or the benchmark more
+than about yaim. (The simulation's etcd is held against the real ones with all sets.)"""
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 """Variables, as apt knows them."""
 PROCESSORS = os.cpu_count() or 1
 MANY_SEEDS = 5000
-"""Of the simulation, with --all."""
+"""The seeds of the simulation, with --all."""
 TELL_EVERY_S = 60.0
 ENDS_WITHIN_S = 20.0
 
@@ -186,7 +186,7 @@ class Run:
         return self._process.poll() == 0
 
     def end(self) -> None:
-        """With all that runs in its namespaces."""
+        """Ends the part with all that runs in its namespaces."""
         if self._has_to_tidy:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -198,7 +198,7 @@ class Run:
         return self._output.read_text(errors="replace")
 
     def summary(self) -> str:
-        """With its last line, which is pytest's closing one when it has ended."""
+        """Returns name, time and the last line, which is pytest's closing one when it has ended."""
         last = self.told().strip().rpartition("\n")[2].strip("= ")
         took_s = self._took_s or time.monotonic() - self._began
         return f"{self.name:28} {took_s:4.0f} s  {last}"

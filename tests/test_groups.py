@@ -1,4 +1,4 @@
-"""In which group a test lands, read off what it reaches (tests/groups.py)."""
+"""The group in which a test lands, read off what it reaches (tests/groups.py)."""
 
 import functools
 import json
@@ -51,7 +51,7 @@ class Placement:
 
 @pytest.fixture(scope="module")
 def placements(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Placement]:
-    """Of all tests there are."""
+    """The groups of all tests there are."""
     file = tmp_path_factory.mktemp("groups") / "placements"
     command = (sys.executable, "-c", SCRIPT, str(file))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -28,7 +28,7 @@ THEIRS = {
     "NOTIFY_SOCKET": "/run/systemd/notify",
     "LISTEN_FDS": "1",
 }
-"""As it could be in somebody's terminal, or in a service."""
+"""Variables as they could be in somebody's terminal, or in a service."""
 KEPT = {"YAIM_CHAOS_MINUTES": "1", "COVERAGE_FILE": "/tmp/data", "TMPDIR": "/tmp", "CI": "true"}
 
 

@@ -9,14 +9,14 @@ import pytest
 from bench.account import (
     UNATTRIBUTED,
     Incident,
-    Interval,
+    Span,
     Uncovered,
     expected,
     is_beyond_bound,
     longest_gaps,
     uncovered,
 )
-from yaim.lab.record import Change, Spell
+from yaim.lab.record import Change, Interval
 
 A, B = ip_address("192.0.2.11"), ip_address("2001:db8::11")
 NODES = ("n1", "n2")
@@ -36,7 +36,7 @@ HARMLESS = Incident("SIGHUP", 10, 90, frozenset(NODES))
 
 
 @pytest.mark.parametrize(
-    ("incidents", "intervals"),
+    ("incidents", "spans"),
     [
         ([], [WHOLE]),
         ([HARMLESS], [WHOLE]),
@@ -55,26 +55,26 @@ HARMLESS = Incident("SIGHUP", 10, 90, frozenset(NODES))
     ],
 )
 def test_addresses_are_expected_to_be_held_when_a_node_and_etcd_have_been_well_for_long(
-    incidents: Sequence[Incident], intervals: list[Interval]
+    incidents: Sequence[Incident], spans: list[Span]
 ) -> None:
-    assert expected(incidents, NODES, WHOLE, SETTLE_S) == intervals
+    assert expected(incidents, NODES, WHOLE, SETTLE_S) == spans
 
 
 @pytest.mark.parametrize(
-    ("spell", "due", "found"),
+    ("interval", "due", "found"),
     [
-        (Spell(A, 20, 29), [WHOLE], Uncovered(9, 9, 0)),
-        (Spell(A, 20, 45), [WHOLE], Uncovered(25, 25, 15)),
-        (Spell(A, 20, 45), [], Uncovered(25, 0, 0)),
-        (Spell(A, 20, 45), [(0, 25)], Uncovered(25, 5, 0)),
-        (Spell(A, 20, 45), [(0, 32), (40, 100)], Uncovered(25, 17, 7)),
+        (Interval(A, 20, 29), [WHOLE], Uncovered(9, 9, 0)),
+        (Interval(A, 20, 45), [WHOLE], Uncovered(25, 25, 15)),
+        (Interval(A, 20, 45), [], Uncovered(25, 0, 0)),
+        (Interval(A, 20, 45), [(0, 25)], Uncovered(25, 5, 0)),
+        (Interval(A, 20, 45), [(0, 32), (40, 100)], Uncovered(25, 17, 7)),
     ],
 )
 def test_an_address_without_a_holder_counts_when_it_is_so_for_too_long(
-    spell: Spell, due: list[Interval], found: Uncovered
+    interval: Interval, due: list[Span], found: Uncovered
 ) -> None:
-    assert uncovered([spell], [], due, SETTLE_S) == found
-    assert is_beyond_bound(spell, [], due, SETTLE_S) is (found.beyond_bound_s > 0)
+    assert uncovered([interval], [], due, SETTLE_S) == found
+    assert is_beyond_bound(interval, [], due, SETTLE_S) is (found.beyond_bound_s > 0)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_it_may_be_so_for_longer_when_one_node_after_the_other_fails_meanwhile(
     incidents: Sequence[Incident], beyond_bound_s: float
 ) -> None:
     """Whose turn it is to take it is not known from outside."""
-    spell = Spell(A, 20, 45)
-    assert uncovered([spell], incidents, [WHOLE], SETTLE_S) == Uncovered(25, 25, beyond_bound_s)
+    interval = Interval(A, 20, 45)
+    assert uncovered([interval], incidents, [WHOLE], SETTLE_S) == Uncovered(25, 25, beyond_bound_s)
 
 
 def test_seconds_are_summed_over_the_addresses() -> None:
-    spells = [Spell(A, 20, 32), Spell(A, 50, 51), Spell(B, 20, 33)]
-    assert uncovered(spells, [], [WHOLE], SETTLE_S) == Uncovered(26, 26, 5)
+    intervals = [Interval(A, 20, 32), Interval(A, 50, 51), Interval(B, 20, 33)]
+    assert uncovered(intervals, [], [WHOLE], SETTLE_S) == Uncovered(26, 26, 5)
 
 
 CHANGES = [
@@ -111,45 +111,49 @@ CHANGES = [
 ]
 
 
-def kinds(gap: Spell, *incidents: Incident) -> list[str]:
+def kinds(gap: Interval, *incidents: Incident) -> list[str]:
     return list(longest_gaps([gap], CHANGES, incidents, SETTLE_S, slack_s=0.5))
 
 
 @pytest.mark.parametrize(
     ("gap", "incidents", "kind"),
     [
-        (Spell(A, 20, 25), [down("n1", 19, 21)], "n1 down"),
-        (Spell(A, 20, 25), [down("n1", 20.4, 21)], "n1 down"),
-        (Spell(A, 20, 25), [down("n1", 20.6, 21)], UNATTRIBUTED),
-        (Spell(A, 20, 25), [down("n1", 5, 10)], "n1 down"),
-        (Spell(A, 20, 25), [down("n1", 5, 9)], UNATTRIBUTED),
-        (Spell(A, 20, 25), [down("n2", 19, 21)], UNATTRIBUTED),
-        (Spell(B, 20, 25), [down("n2", 19, 21)], "n2 down"),
-        (Spell(A, 60, 65), [down("n1", 59, 61)], UNATTRIBUTED),
-        (Spell(A, 60, 65), [down("n2", 59, 61)], "n2 down"),
-        (Spell(A, 50, 65), [down("n1", 46, 47), down("n2", 48, 66)], "n2 down"),
-        (Spell(A, 20, 25), [etcd_down(18, 22, 22)], "etcd"),
-        (Spell(A, 20, 25), [etcd_down(18, 22, 22), down("n1", 19, 20)], "etcd"),
-        (Spell(A, 20, 25), [down("n1", 19, 20), etcd_down(24, 30, 30)], "etcd"),
-        (Spell(A, 20, 25), [etcd_down(14, 19, 19), down("n1", 19, 20)], "n1 down"),
-        (Spell(A, 20, 25), [etcd_down(18, 22, 18), down("n1", 19, 20)], "n1 down"),
-        (Spell(A, 20, 25), [down("n1", 17, 19), etcd_down(18, 22, 22)], "etcd"),
-        (Spell(A, 20, 25), [Incident("by hand", 19, 22, frozenset({"n2"}), False, A)], "by hand"),
+        (Interval(A, 20, 25), [down("n1", 19, 21)], "n1 down"),
+        (Interval(A, 20, 25), [down("n1", 20.4, 21)], "n1 down"),
+        (Interval(A, 20, 25), [down("n1", 20.6, 21)], UNATTRIBUTED),
+        (Interval(A, 20, 25), [down("n1", 5, 10)], "n1 down"),
+        (Interval(A, 20, 25), [down("n1", 5, 9)], UNATTRIBUTED),
+        (Interval(A, 20, 25), [down("n2", 19, 21)], UNATTRIBUTED),
+        (Interval(B, 20, 25), [down("n2", 19, 21)], "n2 down"),
+        (Interval(A, 60, 65), [down("n1", 59, 61)], UNATTRIBUTED),
+        (Interval(A, 60, 65), [down("n2", 59, 61)], "n2 down"),
+        (Interval(A, 50, 65), [down("n1", 46, 47), down("n2", 48, 66)], "n2 down"),
+        (Interval(A, 20, 25), [etcd_down(18, 22, 22)], "etcd"),
+        (Interval(A, 20, 25), [etcd_down(18, 22, 22), down("n1", 19, 20)], "etcd"),
+        (Interval(A, 20, 25), [down("n1", 19, 20), etcd_down(24, 30, 30)], "etcd"),
+        (Interval(A, 20, 25), [etcd_down(14, 19, 19), down("n1", 19, 20)], "n1 down"),
+        (Interval(A, 20, 25), [etcd_down(18, 22, 18), down("n1", 19, 20)], "n1 down"),
+        (Interval(A, 20, 25), [down("n1", 17, 19), etcd_down(18, 22, 22)], "etcd"),
         (
-            Spell(B, 20, 25),
+            Interval(A, 20, 25),
+            [Incident("by hand", 19, 22, frozenset({"n2"}), False, A)],
+            "by hand",
+        ),
+        (
+            Interval(B, 20, 25),
             [Incident("by hand", 19, 22, frozenset({"n2"}), False, A)],
             UNATTRIBUTED,
         ),
-        (Spell(A, 20, 25), [], UNATTRIBUTED),
+        (Interval(A, 20, 25), [], UNATTRIBUTED),
     ],
 )
 def test_a_gap_is_put_down_to_the_last_fault_of_a_holder_or_of_etcd(
-    gap: Spell, incidents: list[Incident], kind: str
+    gap: Interval, incidents: list[Incident], kind: str
 ) -> None:
     assert kinds(gap, *incidents) == [kind]
 
 
 def test_the_longest_gap_of_each_kind_is_told() -> None:
-    short, long, other = Spell(A, 20, 21), Spell(A, 22, 25), Spell(B, 20, 29)
+    short, long, other = Interval(A, 20, 21), Interval(A, 22, 25), Interval(B, 20, 29)
     found = longest_gaps([short, long, other], CHANGES, [down("n1", 19, 23)], SETTLE_S, 0.5)
     assert found == {"n1 down": long, UNATTRIBUTED: other}

@@ -11,7 +11,7 @@ from yaim.lab.namespaces import LabError, Namespace
 
 @pytest.mark.parametrize("ttl_s", TTLS_S)
 def test_no_lifetime_that_is_measured_is_rounded_to_none(ttl_s: int) -> None:
-    """At whatever time since the boot."""
+    """It holds at whatever time since the boot."""
     for number in range(20_000):
         now = number * 37.123456789
         assert [left_and_lifetime(now, ttl_s, each)[1] >= 1 for each in MOMENTS] == [True, True]

@@ -23,6 +23,6 @@ def primary(postgres: Installation) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def standby(postgres: Installation, primary: Server) -> Iterator[Server]:
-    """Of `primary`; tests leave it as it was."""
+    """A standby of `primary`; tests leave it as it was."""
     with running(postgres.new_standby(primary)) as server:
         yield server

@@ -30,7 +30,7 @@ class Node:
     """Patroni and its PostgreSQL."""
 
     def __init__(self, directory: Path, number: int, files: "Files | None" = None) -> None:
-        """With files its REST API speaks TLS."""
+        """Its REST API speaks TLS if there are files for that."""
         self.port = 18000 + number
         self.url = f"http{'s' if files else ''}://127.0.0.1:{self.port}"
         self.directory = directory / f"n{number}"
@@ -85,8 +85,8 @@ class Node:
         }
 
     def start(self) -> None:
-        """In a PID namespace, with which PostgreSQL ends, too. To change the user makes the kernel
-        forget what we die with."""
+        """Starts Patroni in a PID namespace, with which PostgreSQL ends, too. The kernel forgets
+        with whom a process dies when that changes its user."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 (
@@ -132,7 +132,7 @@ class Node:
         wait_until(lambda: not set(killed).intersection(self.postgres()))
 
     def sql(self, sql: str) -> None:
-        """As the superuser."""
+        """Runs it as the superuser."""
         subprocess.run(
             (
                 *(*_AS_POSTGRES, "psql", "-h", str(self.directory), "-p", str(self.port - 2570)),
@@ -203,7 +203,7 @@ def wait_until(is_so: Callable[[], bool], explain: Callable[[], str] = str) -> N
 
 @contextmanager
 def frozen(processes: list[int]) -> Iterator[None]:
-    """For as long as that takes."""
+    """The processes are frozen for as long as the block takes."""
     assert processes
     try:
         for each in processes:
@@ -229,7 +229,8 @@ def _running(command: str) -> list[int]:
 
 
 def _command(process: int) -> bytes:
-    """Of a process of user postgres that still is."""
+    """Returns the command line of a process of user postgres; nothing if it is not there, or not
+    that user's."""
     directory = Path(f"/proc/{process}")
     try:
         if directory.stat().st_uid == pwd.getpwnam("postgres").pw_uid:

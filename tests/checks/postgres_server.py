@@ -101,7 +101,7 @@ class Server:
         return self.log.read_text(errors="replace")
 
     def sql(self, sql: str) -> list[tuple[str | None, ...]]:
-        """As the superuser."""
+        """Runs it as the superuser."""
         with connect(self.local, time.monotonic() + PATIENT_S) as session:
             return session.query(sql)
 
@@ -125,7 +125,8 @@ class Server:
         return found()[0]
 
     def send(self, number: int) -> None:
-        """To the postmaster alone: SIGINT is a fast shutdown, SIGQUIT an immediate one."""
+        """Sends the signal to the postmaster alone: SIGINT is a fast shutdown, SIGQUIT an immediate
+        one."""
         os.kill(self.pid, number)
 
     def send_to_all(self, number: int) -> None:
@@ -136,7 +137,7 @@ class Server:
                 pass
 
     def stop(self, number: int = signal.SIGQUIT) -> None:
-        """At once, unless it is to take its time; whatever state it is in."""
+        """Stops the server, whatever state it is in: at once, unless it is to take its time."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -197,7 +198,7 @@ class Installation:
         return server
 
     def new_standby(self, primary: Server) -> Server:
-        """Of a primary that runs."""
+        """Makes a standby of a primary that runs."""
         server = self._new_server()
         self.run(
             *("pg_basebackup", "-D", str(server.data), "-R", "--no-sync", "-c", "fast"),
@@ -215,7 +216,8 @@ class Installation:
 
 @contextmanager
 def installed() -> Iterator[Installation]:
-    """In a directory that user postgres can enter, with a path short enough for Unix sockets."""
+    """An installation in a directory that user postgres can enter, with a path short enough for
+    Unix sockets."""
     directory = Path(mkdtemp(prefix="yaim-pg-", dir="/tmp"))
     try:
         directory.chmod(0o755)
@@ -235,7 +237,7 @@ def running(server: Server, **options: str) -> Iterator[Server]:
 
 
 def as_postgres() -> tuple[str, ...]:
-    """In front of a command: PostgreSQL's programs refuse to run as root."""
+    """What stands in front of a command: PostgreSQL's programs refuse to run as root."""
     return _AS_POSTGRES if os.geteuid() == 0 else ()
 
 
@@ -276,7 +278,7 @@ def wait_until(is_so: Callable[[], bool], within_s: float = PATIENT_S) -> None:
 
 
 def children(pid: int) -> Sequence[int]:
-    """Of a process and its threads; none of those that are gone."""
+    """Returns the children of a process and its threads; none of those that are gone."""
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").glob("*"):
         with suppress(OSError):

@@ -24,7 +24,7 @@ EXAMPLES = re.findall(r"(?s)```yaml\n(.*?)```", PAGE)
 
 
 def loaded(example: str, directory: Path) -> Config:
-    """With a file for each that it names."""
+    """Loads the example, with a file for each that it names."""
     if (tls := directory / "tls").exists():
         shutil.rmtree(tls)
     tls.mkdir()

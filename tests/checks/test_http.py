@@ -65,7 +65,6 @@ IMPATIENT_S = 0.3
 SLACK_S = 0.5
 NO_ANSWER = CannotTell("no answer within 0.3 s")
 SECRET = "geheim"
-"""As in Debian 12."""
 
 
 def attempt(check: HttpCheck, timeout_s: float = PATIENT_S) -> Verdict:
@@ -696,7 +695,8 @@ def told_of_another(place: str) -> Unhealthy:
     ],
 )
 def test_a_redirect_to_another_server_is_not_followed(to: str, place: str) -> None:
-    """In no spelling: who reads a URL and who connects have to mean the same host."""
+    """It is followed in no spelling: who reads a URL and who connects have to mean the same
+    host."""
     with refusing() as url:
         port = url.rstrip("/").rpartition(":")[2]
     with (

@@ -141,9 +141,9 @@ def test_a_patroni_that_is_frozen_cannot_tell_in_time(primary: Node) -> None:
 def test_a_postgresql_that_has_crashed_is_unhealthy_before_patroni_notices(
     primary: Node, role: str
 ) -> None:
-    """Until then /primary answers 200: this node has the leader's lock. Hence right after a look of
-    Patroni's; a busy machine may need several tries to ask before the next, when PostgreSQL is
-    started again."""
+    """Until then /primary answers 200: this node has the leader's lock. Hence the crash comes right
+    after a look of Patroni's; a busy machine may need several tries to ask before the next, when
+    PostgreSQL is started again."""
     for _ in range(10):
         wait_until(lambda: of_primary(primary, "primary") in PRIMARY)
         wait_for_a_look(primary)

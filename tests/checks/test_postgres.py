@@ -66,7 +66,7 @@ def attempt(check: PostgresCheck, timeout_s: float = PATIENT_S) -> Verdict:
 
 
 def local(server: Server, user: str = "postgres", dbname: str = "postgres") -> str:
-    """At its Unix socket, without a password."""
+    """Returns what connects at its Unix socket, without a password."""
     return f"host={server.directory} port={server.port} user={user} dbname={dbname}"
 
 
@@ -226,7 +226,7 @@ def running_queries(server: Server, part: str) -> int:
 
 
 def waiting_queries(server: Server, for_what: str) -> int:
-    """As PostgreSQL calls it."""
+    """Returns how many queries wait for this, as PostgreSQL calls it."""
     sql = f"SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND wait_event = '{for_what}'"
     return len(server.sql(sql))
 
@@ -336,7 +336,7 @@ def test_out_of_connections_counts_as_configured(limit: str, postgres: Installat
         assert attempt(PostgresCheck(url, when_full="healthy")) == Healthy(
             "out of connections, which counts as healthy"
         )
-        # As soon as the process that has refused the last one is gone.
+        # There is room as soon as the process that has refused the last one is gone.
         wait_until(lambda: attempt(PostgresCheck(local(server), when_full="healthy")) == WELL)
 
 
@@ -736,7 +736,8 @@ NO_END = "no answer within"
 
 
 def cost(server: WebServer, sslmode: str = "disable", kind: str = "postgres") -> tuple[int, str]:
-    """Of an attempt, more than of a usual one: KiB of memory; and what it has found in time."""
+    """Returns what an attempt costs more than a usual one, in KiB of memory; and what it has found
+    in time."""
     url = stand_in_url(server).replace("disable", sslmode)
     if kind == "pgbouncer":
         url = url.replace("/d?", "/?")

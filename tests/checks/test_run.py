@@ -68,7 +68,7 @@ class Service:
         self.let_go()
 
     def let_go(self) -> None:
-        """Of those who wait for an answer in vain."""
+        """Closes the connections of those who wait for an answer in vain."""
         for each in self._open:
             each.close()
 

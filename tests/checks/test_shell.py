@@ -44,7 +44,7 @@ def attempt(command: str | tuple[str, ...], timeout_s: float = PATIENT_S) -> Ver
 
 
 def command_lines() -> Iterator[tuple[int, bytes]]:
-    """Of all processes, with their ids; zombies have none."""
+    """Yields the command lines of all processes, with their ids; zombies have none."""
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             yield int(each.parent.name), each.read_bytes()

@@ -69,7 +69,7 @@ class Server:
 
     @property
     def has_ended(self) -> bool:
-        """With its one connection."""
+        """Whether it has ended, as it does with its one connection."""
         return not self._thread.is_alive()
 
     def _serve(self) -> None:

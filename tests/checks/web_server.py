@@ -25,7 +25,7 @@ def reads_a_part(connection: socket.socket) -> bytes:
 
 
 def reads_nothing(connection: socket.socket) -> bytes:
-    """As those do that inetd starts: it waits for the request to be there, and leaves it."""
+    """Leaves the request unread, once it is there, as those do that inetd starts."""
     return connection.recv(65536, socket.MSG_PEEK)
 
 
@@ -172,7 +172,7 @@ def redirect(location: str) -> bytes:
 
 
 def redirect_with(body: str) -> bytes:
-    """To /, and the server does not say how it ends the body."""
+    """A redirect to /; the server does not say how it ends the body."""
     return f"HTTP/1.1 302 Found\r\nLocation: /\r\n{body}".encode()
 
 
@@ -204,7 +204,8 @@ def ignoring(*hosts: str) -> Iterator[int]:
 
 
 def _wait_until_full(listener: socket.socket) -> None:
-    """In tcp_info of a socket that listens: how many wait to be accepted, and how many may."""
+    """Waits until the queue is full. tcp_info of a socket that listens tells how many wait to be
+    accepted, and how many may."""
     give_up_at = time.monotonic() + PATIENT_S
     while True:
         info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)

@@ -40,7 +40,7 @@ AS_POWERLESS_ROOT = (
     *("setpriv", "--bounding-set", "-dac_override,-dac_read_search"),
     *("--inh-caps", "-dac_override,-dac_read_search", "--"),
 )
-"""For whom closed directories are closed."""
+"""What makes a root for whom closed directories are closed."""
 WITH_ITS_OWN_RUN = (
     *("unshare", "--mount", "--propagation", "private"),
     *("sh", "-c", 'mount --bind "$1" /run && shift && exec "$@"', "sh"),
@@ -77,7 +77,7 @@ def shown(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """With a good configuration in it."""
+    """A directory with a good configuration in it."""
     (tmp_path / "yaim.yml").write_text(GOOD)
     return tmp_path
 
@@ -119,7 +119,7 @@ def test_config_check_tells_where_it_has_looked_for_a_file(tmp_path: Path) -> No
 
 
 def test_a_password_file_is_utf_8_in_every_locale(directory: Path) -> None:
-    """In some, another password would be read."""
+    """In some locales another password would be read."""
     (directory / "password").write_text("pä€", encoding="utf-8")
     flags = ("--etcd-user=root", "--etcd-password-file=password")
     no_utf_8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -266,7 +266,7 @@ def test_the_file_is_named_in_the_environment_unless_it_is_on_the_command_line(
 def test_an_option_or_command_that_is_not_known_is_refused(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """In an empty directory, so that nothing is started should it be taken."""
+    """It runs in an empty directory, so that nothing is started should it be taken."""
     done = yaim(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (EX_USAGE, "")
     assert done.stderr.splitlines()[-1].startswith("yaim")
@@ -460,7 +460,7 @@ def test_status_does_not_look_at_the_keys_of_the_node(directory: Path) -> None:
 
 
 def test_what_crashes_at_the_end_of_python_does_not_spoil_the_status(directory: Path) -> None:
-    """As threads of gRPC's do now and then."""
+    """Threads of gRPC's do so now and then."""
     (directory / "sitecustomize.py").write_text("import atexit, os\natexit.register(os.abort)\n")
     path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
     done = yaim(directory, "config", "check", environment={"PYTHONPATH": path})

@@ -140,7 +140,7 @@ def test_an_etcd_that_is_full_is_told_with_what_to_do() -> None:
 
 
 def test_a_node_that_refuses_addresses_or_takes_none_for_now_is_shown_as_such() -> None:
-    """With all addresses held by others nothing told of it."""
+    """Nothing told of it when others held all addresses."""
     refused = frozenset(map(ip_address, ("192.0.2.10", "192.0.2.9", "198.51.100.1")))
     full = replace(node("db1").advertisement, refused=refused)
     one = replace(full, refused=frozenset({ip_address("192.0.2.9")}), takes=False)

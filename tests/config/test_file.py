@@ -147,7 +147,8 @@ def test_a_control_character_in_the_file_is_told_with_the_line(tmp_path: Path) -
 
 @pytest.mark.parametrize("key", ["dcs-clustername", "nodename", "http-expected-response"])
 def test_text_that_is_no_unicode_is_told(key: str, tmp_path: Path) -> None:
-    """As from a JSON file. encode() raises: in the thread of the checks, or on the way to etcd."""
+    """It can come from a JSON file. encode() raises: in the thread of the checks, or on the way to
+    etcd."""
     file = file_in(tmp_path, f'{key}: "\\uD83D\\uDE00"\n')
     flags = {each: value for each, value in BASE.items() if each != key}
     assert [issue.key for issue in issues_of(file, flags)] == [key]

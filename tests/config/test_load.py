@@ -147,7 +147,7 @@ def test_the_label_is_yaim_where_that_fits_and_none_elsewhere(interface: str, la
 
 
 def test_an_interface_name_of_15_characters_works_without_a_label() -> None:
-    """As the default has it, and as it can be written down."""
+    """The label is empty as the default has it, and as it can be written down."""
     interface = {**BASE, "interface": "enx0123456789ab"}
     assert load(interface, {}, None).label == load({**interface, "label": ""}, {}, None).label == ""
     with pytest.raises(ConfigError, match="expected at most 0 characters"):

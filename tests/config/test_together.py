@@ -102,7 +102,7 @@ def test_a_fault_because_of_another_key_has_the_line_of_that(tmp_path: Path) -> 
 
 
 def test_tls_files_are_used_if_one_endpoint_has_tls() -> None:
-    """As while etcd is moved to TLS."""
+    """That is so while etcd is moved to TLS."""
     flags = {**BASE, "etcd-ca-file": str(HERE), "dcs-endpoints": "http://a,https://b"}
     assert load(flags, {}, None).value("etcd-ca-file") == HERE
 

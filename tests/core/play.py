@@ -203,7 +203,7 @@ class Play:
         return LeaseKept(lease, TTL_S, Boottime(self.now))
 
     def deadline(self) -> Boottime:
-        """Of a keepalive sent now."""
+        """The deadline of a keepalive sent now."""
         return deadline_of(Boottime(self.now), TTL_S)
 
 
@@ -271,7 +271,8 @@ HERE = frozen_mapping({A: (Place("eth0", 24),)})
 
 
 def refused(play: Play, cause: Cause, *addresses: Address) -> None:
-    """By the helper, with these addresses as the pool; nothing is left to do then but to wait."""
+    """The helper refuses these addresses, which are the pool; nothing is left to do then but to
+    wait."""
     nodes = {} if play.state.cluster.view is None else play.state.cluster.view.nodes
     seen = play.state.cluster.view.revision if play.state.cluster.view is not None else 0
     (claim,) = play.tell(ClusterChanged(view(seen + 1, addresses, tuple(nodes.values()))))
@@ -298,7 +299,8 @@ def refuse(play: Play, cause: Cause, claim: Action, takes: int = 0) -> None:
 
 
 def next_claim(play: Play, within_s: float) -> ClaimMarks | None:
-    """With everything before it done as it was asked for."""
+    """Returns the next claim, with everything before it done as it was asked for; None: none in
+    time."""
     until = play.now + within_s
     while play.now < until:
         actions = play.after(0.1)

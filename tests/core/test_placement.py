@@ -390,8 +390,9 @@ def test_an_older_node_counts_what_is_present_and_the_others_take_none_of_it() -
 
 @pytest.mark.parametrize("seed", range(60))
 def test_what_a_node_understands_it_places_as_those_do_that_understand_more(seed: int) -> None:
-    """Of three versions, the last one yet to come. A node takes no notice of entries that it does
-    not understand, so for the others they must make no difference to what it does understand."""
+    """There are three versions, the last one yet to come. A node takes no notice of entries that it
+    does not understand, so for the others they must make no difference to what it does
+    understand."""
     chance = Random(seed)
     seen = random_cluster(chance)
     nodes = {}

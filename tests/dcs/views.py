@@ -18,7 +18,7 @@ def pair(value: bytes = b"", lease: int = 5, revision: int = 1) -> KeyValue:
 
 
 def view_of(**values: bytes) -> ClusterView:
-    """Of keys below /service/yaim/, with __ for a slash."""
+    """Returns the view of keys below /service/yaim/, with __ for a slash."""
     return KEYS.view(
         {f"/service/yaim/{key}".encode(): pair(value) for key, value in values.items()}, 7
     )

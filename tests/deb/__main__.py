@@ -20,8 +20,8 @@ CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 """Where the unified hierarchy is; the first one on hosts that have both."""
 
 TIMEOUT = "--timeout=600"
-"""Of one test. The first one builds the packages and boots the hosts, and each command on them has
-a limit of its own."""
+"""The limit of one test. The first one builds the packages and boots the hosts, and each command on
+them has a limit of its own."""
 
 
 def main(arguments: list[str]) -> int:

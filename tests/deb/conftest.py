@@ -53,7 +53,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 @pytest.fixture(scope="session")
 def hosts(tmp_path_factory: pytest.TempPathFactory, packages: Packages) -> Iterator[Site]:
-    """Without yaim; the packages are in /root."""
+    """The hosts, without yaim; the packages are in /root."""
     with site(tmp_path_factory.mktemp("hosts")) as booted:
         for host in booted.hosts.values():
             shutil.copy(packages.present, host.root / "root")
@@ -71,7 +71,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, packages: Packages) -> Itera
 
 
 def set_up_etcd(host: Host, members: list[Host]) -> None:
-    """As Debian's etcd reads it; 3.4 and 3.5 in one cluster."""
+    """Sets etcd up as Debian's reads it; 3.4 and 3.5 are in one cluster."""
     cluster = ",".join(f"{each.name}=http://{each.address}:2380" for each in members)
     host.write(
         "/etc/default/etcd",
@@ -86,7 +86,7 @@ def set_up_etcd(host: Host, members: list[Host]) -> None:
 
 
 POOL = tuple(f"192.0.2.{n}" for n in range(9, 15))
-"""As the README has it."""
+"""The pool as the README has it."""
 
 
 @pytest.fixture(scope="session")
@@ -144,8 +144,8 @@ def watches(cluster: Site) -> Iterator[Watches]:
 
 @pytest.fixture
 def watch(cluster: Site, watches: Watches) -> Watch:
-    """From a time on when all was well, and the disk at rest: the helpers' records would wait
-    behind what earlier tests have left for it to write."""
+    """Watches from a time on when all is well, and the disk at rest: the helpers' records would
+    wait behind what earlier tests have left for it to write."""
     os.sync()
     watching = watches.get()
     wait_until(lambda: is_level(watching), 30.0, "all to be well", lambda: told(cluster))

@@ -56,7 +56,7 @@ class Host:
     directory: Path
     _nspawn: subprocess.Popen[bytes] | None = None
     _pid: int = 0
-    """Of its first process."""
+    """The id of its first process."""
 
     @property
     def is_on(self) -> bool:
@@ -95,7 +95,7 @@ class Host:
         number = self.address.rpartition(".")[2]
         self.write(
             "/etc/host-network",
-            # As systemd-nspawn calls it.
+            # systemd-nspawn calls it host0.
             f"ip link set host0 name {INTERFACE}\n"
             f"ip link set {INTERFACE} up\n"
             f"ip address add {self.address}/24 dev {INTERFACE}\n"
@@ -115,7 +115,7 @@ class Host:
             *_SANDBOXES_WORK,
             "--boot",
         )
-        # In a control group of its own: each systemd takes all of the one that it is in.
+        # It gets a control group of its own: each systemd takes all of the one that it is in.
         enter = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
         self._nspawn = subprocess.Popen(
             (*DIES_WITH_US, "sh", "-c", enter, "sh", str(self._cgroup), *command),
@@ -167,7 +167,7 @@ class Host:
         self.power_off()
 
     def power_off(self) -> None:
-        """As if its plug was pulled: nothing on it does anything any more."""
+        """Ends the host as if its plug was pulled: nothing on it does anything any more."""
         if self._nspawn is None:
             return
         if self._pid:
@@ -327,8 +327,8 @@ class Watch:
     def uncovered_s(self) -> float:
         """Seconds, summed over the addresses, that each was on no host."""
         self._catch_up()
-        spells = self.record.uncovered(set(self.pool), self.began, time.monotonic())
-        return sum(spell.length_s for spell in spells)
+        intervals = self.record.uncovered(set(self.pool), self.began, time.monotonic())
+        return sum(interval.length_s for interval in intervals)
 
     def came(self) -> list[tuple[str, str]]:
         """Which addresses appeared on which hosts."""

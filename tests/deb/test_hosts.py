@@ -3,7 +3,7 @@
 import time
 
 from tests.deb.hosts import SUITES, Host, Site
-from yaim.lab.record import Spell
+from yaim.lab.record import Interval
 from yaim.lab.wait import wait_until
 
 BY_HAND = ("192.0.2.99/32", "dev", "eth0", "valid_lft", "60", "preferred_lft", "0")
@@ -46,7 +46,7 @@ def test_a_host_without_power_is_gone_at_once_and_has_its_disk_afterwards(hosts:
         is_off_at = time.monotonic()
         (address,) = watch.pool
 
-        def silence() -> list[Spell]:
+        def silence() -> list[Interval]:
             watch.record.update()
             return list(watch.record.gaps(address, is_off_at, time.monotonic()))
 

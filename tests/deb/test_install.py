@@ -15,7 +15,7 @@ UNITS = ("yaim.service", "yaim-helper.service", "yaim-helper.socket", "yaim-help
 
 @pytest.fixture(scope="module")
 def installed(hosts: Site, packages: Packages) -> Site:
-    """By apt, and no more."""
+    """The hosts, with the package installed by apt, and no more."""
     package = f"/root/{packages.present.name}"
     hosts.on_all(lambda host: host.run("apt-get", "install", package, within_s=180))
     return hosts

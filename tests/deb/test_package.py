@@ -24,7 +24,7 @@ def test_lintian_has_nothing_to_say(packages: Packages) -> None:
 
 
 def test_two_builds_are_the_same(packages: Packages, tmp_path: Path) -> None:
-    """Of checkouts of different days."""
+    """The checkouts are of different days."""
     checkout = tmp_path / "checkout"
     listed = subprocess.run(
         ("git", "-c", f"safe.directory={ROOT}", "ls-files"),

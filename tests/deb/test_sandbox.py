@@ -96,7 +96,8 @@ NUMBERS = itertools.count(1)
 
 
 def probed(host: Host, unit: str) -> dict[str, str]:
-    """With all that the unit says, but for what is started, and how its end is looked at."""
+    """Returns what a probe finds in a unit that says all that this one says, but for what is
+    started, and how its end is looked at."""
     # What it says reaches the journal a moment after its end: it is not taken for an earlier one's.
     probe_unit = f"probe-{next(NUMBERS)}.service"
     host.write("/usr/local/lib/probe.py", PROBE)
@@ -153,7 +154,7 @@ def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, n
         "connect elsewhere": "EAFNOSUPPORT",
         "read /proc/loadavg": "done",
         "see process 1": "ENOENT",
-        # As it has to start a thread. Then it forbids itself any other, and processes
+        # It has to start a thread. Then it forbids itself any other, and processes
         # (tests/helper/serve/test_privileges.py).
         "fork": "done",
         "kill 1": "EPERM",

@@ -23,7 +23,8 @@ A_GAP_S = 0.5
 SETTLED_S = 4.0
 """Longer than what the kernel keeps of an address that nobody renews."""
 TRIES = 4
-"""Of what has to be over before the kernel ends an address: tenths of a second decide."""
+"""The most tries of what has to be over before the kernel ends an address: tenths of a second
+decide."""
 RELEASES = ("db1", "db3")
 """A host of each release. What is not to be noticed is done to both of them at once, unless it is a
 matter of tenths of a second."""
@@ -46,11 +47,11 @@ class Story:
         return self.site.hosts[name]
 
     def on_both(self, act: Callable[[Host], object]) -> None:
-        """Of RELEASES, at the same time."""
+        """Acts on both of RELEASES, at the same time."""
         self.site.on(RELEASES, act)
 
     def pids(self, *units: str) -> dict[tuple[str, str], int]:
-        """Of units on both of RELEASES."""
+        """Returns the process ids of units on both of RELEASES."""
         return {(name, unit): pid(self[name], unit) for name in RELEASES for unit in units}
 
     def until(self, is_so: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
@@ -69,7 +70,8 @@ class Story:
 
     @contextmanager
     def nothing_is_to_be_seen(self, name: str) -> Iterator[None]:
-        """Of what is done here, and until what is not renewed would have gone."""
+        """Nothing is seen of what the block does, also after what is not renewed would have
+        gone."""
         yield
         time.sleep(SETTLED_S)
         self.until_whole()
@@ -77,8 +79,8 @@ class Story:
         self._assert_nothing_was_seen()
 
     def nothing_is_seen_in_one_of_some_tries(self, name: str, act: Callable[[], object]) -> None:
-        """As above. The kernel ends what is not renewed in time, and how much it has been given
-        when a helper is stopped is chance."""
+        """Checks the same in one of some tries. The kernel ends what is not renewed in time, and
+        how much it has been given when a helper is stopped is chance."""
         for _ in range(TRIES):
             self.watch.begin()
             act()
@@ -315,8 +317,8 @@ def test_a_helper_that_could_not_start_anew_is_left_at_work(
 def test_a_coordinator_that_could_not_start_anew_is_left_at_work(
     story: Story, packages: Packages
 ) -> None:
-    """Of two clusters, each by its own file. That of the second one only the unit's user cannot
-    use."""
+    """There are two clusters, each with its own file. That of the second one only the unit's user
+    cannot use."""
     said = dict[str, str]()
 
     def begin_second_cluster(host: Host) -> None:

@@ -191,7 +191,7 @@ def test_another_user_than_root_is_told_what_only_root_sees(directory: Path) -> 
         assert found[point][0].verdict is NOT_LOOKED_AT, found[point]
         assert "root" in found[point][0].remedy
     assert all("as root" not in each.text for each in found["checks"])
-    # As the package has it.
+    # The package has it like this.
     (directory / "yaim.yml").chmod(0o600)
     _, found = doctor(directory, *arguments, through=through)
     (unread,) = found["configuration"]
@@ -379,7 +379,7 @@ def test_an_address_of_the_pool_that_somebody_else_put_here_is_a_problem(link: s
 
 
 def test_a_kernel_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As while something holds its routing lock."""
+    """The kernel does not answer while something holds its routing lock."""
     monkeypatch.setattr(host, "_KERNEL_WITHIN_S", 0.05)
     is_free = threading.Event()
     told = "the kernel does not tell its addresses within 0.05 s"

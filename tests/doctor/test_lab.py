@@ -41,7 +41,7 @@ def doctor(node: LabNode) -> tuple[int, dict[str, list[str]], str]:
 
 
 def wait_until_told(lab: Lab, why: str) -> None:
-    """Until no address is held, and etcd knows it and why: it is told last."""
+    """Waits until no address is held, and etcd knows it and why: it is told last."""
 
     def is_told() -> bool:
         view = lab.view()

@@ -67,7 +67,7 @@ POOL: tuple[Address, ...] = tuple(ip_address("192.0.2.10") + number for number i
 LATEST = Revision(20)
 """What is put by the fuzzer comes after."""
 TAKES_AT_MOST_S = 2.0
-"""Of a processor, for one input."""
+"""The most processor time for one input."""
 SHOWN_AT_MOST = 400_000
 """Characters of status or log, for one input."""
 
@@ -165,7 +165,7 @@ def _at_work() -> tuple[State, Mapping[bytes, KeyValue], float]:
 
 
 def _claimed(node: Node, claim: ClaimMarks, revision: int) -> None:
-    """As etcd does it; and the helper adds it."""
+    """Claims the addresses as etcd does it; and the helper adds them."""
     marks = []
     for address in claim.addresses:
         key = KEYS.mark(address)
@@ -262,7 +262,7 @@ def outcome(data: bytes) -> Outcome:
 
 @cache
 def _handler() -> logging.Handler:
-    """As the coordinator has it."""
+    """The log's handler as the coordinator has it."""
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, []
     try:
@@ -283,7 +283,7 @@ def _logged(text: str) -> str:
 
 
 def is_bounded(found: Outcome) -> None:
-    """In time and in what comes out."""
+    """Checks that the outcome is bounded in time and in what comes out."""
     assert found.took_s < TAKES_AT_MOST_S, found.took_s
     assert max(map(len, (found.table, found.json, found.log))) <= SHOWN_AT_MOST
     json.loads(found.json)

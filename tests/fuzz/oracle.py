@@ -70,7 +70,7 @@ def _is_right(key: str, value: Any) -> bool:
 
 
 def _is_text(value: str) -> bool:
-    """Without control characters; what UTF-8 can say (no lone surrogates)."""
+    """Whether it has no control characters, and only what UTF-8 can say (no lone surrogates)."""
     return not any(
         ord(each) < 32 or ord(each) == 127 or 0xD800 <= ord(each) <= 0xDFFF for each in value
     )

@@ -1,4 +1,4 @@
-"""From the bytes that a fuzzer makes to packets: raw, or requests with something wrong in them.
+"""Makes packets of a fuzzer's bytes: raw ones, or requests with something wrong in them.
 
 Two thirds of random bytes would never get past the first brace; so most packets begin as a request
 that is right, and the bytes say what is changed.

@@ -283,7 +283,7 @@ def _check_chain(before: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def new_session() -> Session:
-    """In the namespaces of this process (`isolated`)."""
+    """Begins a session in the namespaces of this process (`isolated`)."""
     record = DIRECTORY / "record"
     config = DIRECTORY / "helper.yml"
     config.write_text(

@@ -47,7 +47,7 @@ def test_what_comes_by_the_wire_is_a_whole_claim_or_none() -> None:
 
 @pytest.mark.timeout(300)
 def test_the_server_stays_within_its_policy_whatever_is_sent() -> None:
-    """In a process with namespaces of its own."""
+    """It is shown in a process with namespaces of its own."""
     command = (sys.executable, "-m", "tests.fuzz.test_fuzz")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -62,7 +62,7 @@ def test_whatever_stands_in_etcd_is_read_shown_and_acted_on(
 
 
 def test_whatever_stands_in_etcd_is_cut_the_same_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With bounds that these inputs reach."""
+    """The bounds are such that these inputs reach them."""
     for name in ("MOST_ADDRESSES", "MOST_NETWORKS", "MOST_INTERFACES"):
         monkeypatch.setattr(bounds, name, 1)
     for name in ("MOST_WHERE", "MOST_REASON", "MOST_INTERFACE"):

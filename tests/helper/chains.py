@@ -31,7 +31,7 @@ class Writer:
     seq: int = 0
     hash: str = GENESIS
     lines: list[bytes] = field(default_factory=list)
-    """Of the segment."""
+    """The lines of the segment."""
     ids: int = 0
 
     def common(self, at: float) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Writer:
         }
 
     def ns(self, at: float) -> int:
-        """On CLOCK_BOOTTIME."""
+        """Returns the instant on CLOCK_BOOTTIME."""
         return round((at - self.boot_at) * 1e6) * 1000
 
     def write(self, at: float, kind: str, **fields: Any) -> "Writer":
@@ -177,7 +177,7 @@ def _add(writer: Writer, op: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resealed(lines: list[bytes], first: int = 0) -> list[bytes]:
-    """As if whoever changed them had made the chain fit again from there on."""
+    """Returns the lines as if whoever changed them had made the chain fit again from there on."""
     found = lines[:first]
     hash = json.loads(lines[first - 1])["hash"] if first else GENESIS
     for line in lines[first:]:

@@ -27,7 +27,7 @@ _IFA_ADDRESS = 1
 _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 0x0003
 _MARK = b"\x02" * 6 + b"\x88\xb5"
-"""From whom, and EtherType: of no other frame."""
+"""The sender, and the EtherType, of these frames only."""
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class Watch:
         return list(self._changes)
 
     def present(self) -> set[Address]:
-        """Of those that were added since."""
+        """Returns those of the addresses added since that are there."""
         there = set()
         for change in self.changes():
             if change.what == "added":
@@ -208,8 +208,8 @@ class Capture:
         return found
 
     def wait_until_open(self) -> None:
-        """Until frames arrive; none that have arrived is lost. A busy kernel may take a second to
-        let them through a link that has just come up."""
+        """Waits until frames arrive; none that have arrived is lost. A busy kernel may take a
+        second to let them through a link that has just come up."""
         # That it was down is told once.
         self._packets.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._packets.settimeout(0.1)

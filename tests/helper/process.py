@@ -37,7 +37,7 @@ def policy(
     rate: int = 1000,
     users: Sequence[int] = (0,),
 ) -> str:
-    """Of the prefix lengths 128 is always one: there are IPv6 networks."""
+    """A policy's text. Of the prefix lengths 128 is always one: there are IPv6 networks."""
     return json.dumps(
         {
             "users": list(users),
@@ -79,7 +79,7 @@ class Client:
         self.socket.close()
 
     def send(self, op: str, **fields: Any) -> int:
-        """Without waiting for the reply; the request's id."""
+        """Sends a request without waiting for the reply; returns the request's id."""
         self._last_id += 1
         self.socket.send(json.dumps({"op": op, "id": self._last_id, **fields}).encode())
         return self._last_id
@@ -114,7 +114,7 @@ class Client:
         return self.ask("remove", address=address)
 
     def renew(self, deadline_ns: int) -> Message:
-        """Without the record's head, which is never the same."""
+        """Returns the reply without the record's head, which is never the same."""
         reply = self.ask("renew", deadline_ns=deadline_ns)
         if reply["result"] == "ok":
             head = reply.pop("head")
@@ -145,7 +145,7 @@ def add(
 
 
 def deadline_in(seconds: float) -> int:
-    """In whole microseconds, which the helper's arithmetic keeps exactly."""
+    """Returns a deadline in whole microseconds, which the helper's arithmetic keeps exactly."""
     return round((boottime() + seconds) * 1e6) * 1000
 
 
@@ -216,7 +216,8 @@ class Helper:
         return found[0] == found[1] and not any(each[0] in ("R", "D") for each in found[0])
 
     def _threads(self) -> list[tuple[str, ...]]:
-        """Of each, the state and how often it has waited or was made to (proc_pid_status(5))."""
+        """Returns for each the state and how often it has waited or was made to
+        (proc_pid_status(5))."""
         texts = [(each / "status").read_text() for each in Path(f"/proc/{self.pid}/task").iterdir()]
         return [
             tuple(re.findall(r"^(?:State|\w+_ctxt_switches):\s*(\w+)", text, re.MULTILINE))
@@ -291,11 +292,11 @@ def handed_in(listener: socket.socket, of_another: int = 0) -> Message:
 
 
 _FIRST = ("nice", "-n", "-10", "env", "--ignore-signal=ALRM")
-"""As its unit has it, but for its alarm (act_within), with which a helper that is held up ends
-itself. What it asks the kernel for waits for all network namespaces that are made or taken away on
-this machine, as by the tests that run beside these: it may be held up at any time here. What the
-alarm is for is shown by helpers that have it, in front of each line (stepping.py), and in
-test_addresses.py."""
+"""The helper runs as its unit has it, but for its alarm (act_within), with which a helper that is
+held up ends itself. What it asks the kernel for waits for all network namespaces that are made or
+taken away on this machine, as by the tests that run beside these: it may be held up at any time
+here. What the alarm is for is shown by helpers that have it, in front of each line (stepping.py),
+and in test_addresses.py."""
 
 
 @contextmanager
@@ -329,7 +330,7 @@ def started(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """By itself if it can: what it covered is told then (tests/helper/covered.py)."""
+    """Lets it end by itself if it can: what it covered is told then (tests/helper/covered.py)."""
     process.terminate()
     try:
         process.wait(END_WITHIN_S)
@@ -340,14 +341,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running(namespace: Namespace, directory: Path, **options: Any) -> Iterator[Helper]:
-    """As `started`; it is ready."""
+    """Starts a helper like `started`, and waits until it is ready."""
     with started(namespace, directory, **options) as helper:
         wait_until_ready(helper)
         yield helper
 
 
 def wait_until_ready(helper: Helper) -> None:
-    """Until it listens, and heeds SIGHUP: before that it is reading its file."""
+    """Waits until it listens, and heeds SIGHUP: before that it is reading its file."""
 
     def is_ready() -> bool:
         assert helper.process.poll() is None, helper.log.read_text()

@@ -71,7 +71,7 @@ def be_helper(directory: Path, step: int) -> None:
 
 
 def start(directory: Path, step: int) -> None:
-    """Until it listens."""
+    """Starts a helper, and waits until it listens."""
     for _ in range(10):
         if (pid := os.fork()) == 0:
             be_helper(directory, step)

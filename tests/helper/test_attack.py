@@ -31,7 +31,7 @@ OUTSIDE = "198.51.100.1"
 OTHER = 65534
 """Another user's id."""
 ONE_BY_ONE = 10
-"""Of one kind and user, in a minute (helper/AUDIT.md)."""
+"""So many records of one kind and user are written one by one in a minute (helper/AUDIT.md)."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -140,7 +140,7 @@ def counts(helper: Helper, what: str) -> int:
 
 
 def kind(record: Message) -> str:
-    """As what it would be summed up."""
+    """Returns the kind as which it would be summed up."""
     if record["type"] == "hung-up":
         return "malformed" if record["reason"].startswith("malformed") else "hung-up"
     return str(record.get("outcome", record["type"]))
@@ -372,7 +372,7 @@ def test_who_waits_costs_nothing_and_delays_nobody_else(network: Namespace, tmp_
         began, began_cpu = boottime(), cpu_s(helper)
 
         def slowest_s() -> float:
-            """Of the renewals of two seconds."""
+            """Returns how long the slowest renewal of two seconds took."""
             slowest, until = 0.0, boottime() + 2
             while (now := boottime()) < until:
                 for each in flooders:

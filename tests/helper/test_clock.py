@@ -149,7 +149,8 @@ class Paused:
     offset: Path
 
     def set_clock(self, ahead_s: float) -> None:
-        """By so much ahead of the machine's. At once: it is read with each look at the clock."""
+        """Sets the clock by so much ahead of the machine's. It counts at once: it is read with each
+        look at the clock."""
         new = self.offset.with_suffix(".new")
         new.write_text(f"{ahead_s:+f}\n")
         new.rename(self.offset)
@@ -277,7 +278,8 @@ def test_what_an_earlier_life_left_does_not_outlive_a_pause(
 def test_what_the_host_has_deprecated_stays_when_the_clock_is_set(
     network: Namespace, tmp_path: Path
 ) -> None:
-    """As an address of a router that has withdrawn its prefix, in a network that is allowed."""
+    """It could be an address of a router that has withdrawn its prefix, in a network that is
+    allowed."""
     before, after = f"{V6}/128", f"{V4}/32"
     network.run("ip", "address", "add", before, "dev", INTERFACE, *DEPRECATED)
     with paused_in(network, tmp_path) as paused:

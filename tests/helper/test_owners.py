@@ -32,7 +32,7 @@ ONES, TWOS = ("192.0.2.10", "2001:db8::10"), ("192.0.2.20", "2001:db8::20")
 
 @contextlib.contextmanager
 def connected(path: Path, uid: int, cluster: str) -> Iterator[Client]:
-    """As this user, in a directory which that user could not get to."""
+    """Connects as this user, in a directory which that user could not get to."""
     with contextlib.chdir(path.parent):
         os.seteuid(uid)
         try:

@@ -75,7 +75,7 @@ def test_in_a_sticky_directory_each_can_change_his_own(ownership: ModuleType, fi
 def test_whose_a_link_is_does_not_matter_where_nobody_else_can_put_another(
     ownership: ModuleType, file: Path
 ) -> None:
-    """As tar and rsync leave it."""
+    """tar and rsync leave links like that."""
     link = file.with_name("link")
     link.symlink_to(file)
     os.chown(link, NOBODY, -1, follow_symlinks=False)
@@ -144,7 +144,7 @@ def test_what_cannot_be_looked_at_is_an_error(ownership: ModuleType, file: Path)
 def test_a_directory_is_made_that_only_root_can_write(
     ownership: ModuleType, tmp_path: Path, no_umask: None
 ) -> None:
-    """With those above it, whatever the umask."""
+    """Those above it are made, too, whatever the umask."""
     made = tmp_path / "a" / "b" / "c"
     for _ in range(2):
         assert ownership.make_directory(made) is None

@@ -155,7 +155,8 @@ def test_what_the_helper_has_asked_of_the_kernel_is_done_before_a_look_tells(
 
 @contextmanager
 def busy_processor() -> Iterator[Callable[[Thread], AbstractContextManager[None]]]:
-    """With it, for a while, a thread that waits in the kernel gets no processor when woken."""
+    """Yields what a thread is given to: for a while it gets no processor when woken in the
+    kernel."""
     processors = os.sched_getaffinity(0)
     one = {min(processors)}
     with subprocess.Popen(("sh", "-c", "while :; do :; done")) as busy:

@@ -66,7 +66,7 @@ def test_a_second_copy_that_goes_leaves_the_helpers_alone() -> None:
 
 
 def test_an_address_of_the_hosts_own_stays_so_when_it_is_preferred_no_more() -> None:
-    """By router advertisements, say: then it looks like the helper's."""
+    """Router advertisements can do that: then it looks like the helper's."""
     known = HostAddresses()
     for preferred_s in (10, 0):
         known.note(told(B, 64, preferred_s, 200))

@@ -30,7 +30,7 @@ class Watched:
         self._told: SimpleQueue[Event] = SimpleQueue()
         self._own: SimpleQueue[AddressesObserved] = SimpleQueue()
         self.links = LinksObserved(frozenset())
-        """As it was told last."""
+        """The links as they were told last."""
         self._up: frozenset[str] | None = None
         self.may_tell = Flag()
         """Not set: the watch has to wait with what it tells."""
@@ -66,8 +66,8 @@ class Watched:
         return self._told.get(timeout=WITHIN_S)
 
     def wait_until_own(self, *there: str) -> None:
-        """Until these are the addresses that cannot be the helper's, as in `192.0.2.10 eth0, /24`,
-        but for those that the kernel has made itself."""
+        """Waits until these are the addresses that cannot be the helper's, as in `192.0.2.10 eth0,
+        /24`, but for those that the kernel has made itself."""
         while sorted(there) != _listed(self._own.get(timeout=WITHIN_S)):
             pass
 
@@ -232,7 +232,7 @@ def test_further_names_of_interfaces_are_told_and_follow_a_rename(host: Watched)
     host.run("ip", "link", "set", "eth0", "down")
     host.run("ip", "link", "set", "eth0", "name", "eth7")
     wait_for(lambda: host.links.altnames == {"lan0": "eth7", "uplink": "eth7"}, "the new name")
-    # Of a link that is down the kernel does not tell this.
+    # The kernel does not tell this of a link that is down.
     host.run("ip", "link", "set", "eth7", "up")
     host.run("ip", "link", "property", "del", "dev", "eth7", "altname", "lan0")
     wait_for(lambda: host.links.altnames == {"uplink": "eth7"}, "one name less")

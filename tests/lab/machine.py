@@ -49,7 +49,7 @@ class Machine:
         return found
 
     def pid(self, title: str) -> str | None:
-        """Of the process with this in its title, as seen there."""
+        """The id of the process with this in its title, as seen there."""
         return next((pid for pid, each in self.processes().items() if title in each), None)
 
     def remains(self) -> dict[str, list[str]]:
@@ -66,7 +66,7 @@ class Machine:
 
 @contextmanager
 def machine_in(namespace: Namespace) -> Iterator[Machine]:
-    """With this network namespace."""
+    """A machine with this network namespace."""
     flags = ("--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc")
     with Path(os.devnull).open("wb") as log:
         process = namespace.start(("unshare", *flags, "--", "sh", "-ec", SET_UP), log)

@@ -54,7 +54,7 @@ class Place:
         return {name: (state, addresses.split()) for name, state, addresses in shown}
 
     def wait_for(self, **nodes: tuple[str, int]) -> None:
-        """Until this is the nodes' state and how many addresses each holds."""
+        """Waits until this is the nodes' state and how many addresses each holds."""
 
         def found() -> dict[str, tuple[str, int]]:
             return {name: (state, len(held)) for name, (state, held) in self.nodes().items()}
@@ -212,7 +212,7 @@ def test_a_directory_for_temporary_files_that_each_node_covers_is_refused(place:
 
 
 def test_nothing_is_left_when_the_story_is_broken_off(place: Place) -> None:
-    """By Ctrl-C, which all processes of the terminal get."""
+    """Ctrl-C breaks it off, which all processes of the terminal get."""
     before = place.remains()
     with subprocess.Popen(
         place.machine.command("env", f"TMPDIR={place.temporary}", "setsid", *LAB, "run"),
@@ -237,7 +237,7 @@ def test_nothing_is_left_when_the_story_is_broken_off(place: Place) -> None:
 def test_a_lab_that_is_just_being_made_is_not_taken_for_one_that_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By another one that begins."""
+    """Another one that begins might take it so."""
     make = tempfile.mkdtemp
 
     def make_and_sweep(prefix: str) -> str:

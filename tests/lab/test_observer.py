@@ -70,7 +70,7 @@ def test_an_address_that_somebody_makes_permanent_is_no_longer_yaims(host: Host)
 
 
 def test_a_thousand_addresses_that_are_renewed_while_nobody_reads_lose_nothing() -> None:
-    """As when a busy machine has no processor for the observer."""
+    """It is so when a busy machine has no processor for the observer."""
     with closing(Namespace.new()) as namespace:
         namespace.run("ip", "link", "set", "lo", "up")
         with closing(watch_addresses(namespace.fd)) as watch:

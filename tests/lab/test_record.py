@@ -21,7 +21,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def line(text: str) -> str:
-    """As the observer writes it, in nanoseconds."""
+    """A line as the observer writes it, in nanoseconds."""
     words, _, seconds = text.rpartition(" ")
     return f"{words} {round(float(seconds) * 1e9)}\n"
 
@@ -96,7 +96,7 @@ def test_an_address_answers_if_it_did_so_shortly_before_the_last_ping(file: Path
 def test_the_overlap_is_how_long_an_address_was_on_more_nodes_than_one(
     file: Path, changes: list[str], expected: float
 ) -> None:
-    """From 2 to 8."""
+    """The overlap is that from 2 to 8."""
     assert read(file, *changes).overlap_s(POOL, 2, 8) == expected
 
 
@@ -120,8 +120,8 @@ def test_overlap_and_time_without_holder_are_what_looking_once_a_second_gives(
     lines = (f"{'a' if on else 'd'} {node} {a} {at}" for at, (on, node, a) in enumerate(steps))
     record = read(file, *lines)
     assert record.overlap_s(POOL, since, since + length) == overlap_s
-    spells = record.uncovered(POOL, since, since + length)
-    assert sum(spell.length_s for spell in spells) == uncovered_s
+    intervals = record.uncovered(POOL, since, since + length)
+    assert sum(interval.length_s for interval in intervals) == uncovered_s
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,7 @@ def test_overlap_and_time_without_holder_are_what_looking_once_a_second_gives(
 def test_the_longest_gap_is_from_an_answered_ping_to_the_next(
     file: Path, sent: Sequence[float], answered: Sequence[float], expected: float
 ) -> None:
-    """Of those with a ping lost from 2 to 7, not the last of all; without an answer, to the end."""
+    """It is that of the gaps with a ping lost from 2 to 7, not the last of all; without an answer,
+    it is to the end."""
     lines = [*(f"t {at}" for at in sent), *(f"r {A} {at}" for at in answered), f"r {B} 4"]
     assert read(file, *lines).longest_gap_s(A, 2, 7) == expected

@@ -44,7 +44,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(page: Path) -> str:
-    """As a reader sees it, in lines of any length."""
+    """Returns a page as a reader sees it, in lines of any length."""
     command = ("man", "--warnings", "-E", "UTF-8", "-l", str(page))
     environment = {**os.environ, "MANWIDTH": "1000", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
@@ -53,7 +53,7 @@ def shown(page: Path) -> str:
 
 
 def actions(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
-    """Of all that is listed, with the command."""
+    """Yields all that is listed, each with its command."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for listed in action._choices_actions:

@@ -70,18 +70,19 @@ NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
 MAX_STEPS = 50_000
-"""In one schedule; a few hundred are usual, some thousands can be."""
+"""The most steps in one schedule; a few hundred are usual, some thousands can be."""
 
 
 class Checker:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.counts: Counter[str] = Counter()
-        """Of what was checked, and of what was excused."""
+        """How much there was of each thing that is checked, and of each that is excused."""
         self._on: dict[Address, list[Host]] = {}
         """Where each address is."""
         self._hastily_taken: dict[Address, float] = {}
-        """By a node that did not know of a loss of leases; until when others may have it."""
+        """The addresses that a node took which did not know of a loss of leases; until when others
+        may have them."""
         self._said: dict[tuple[NodeName, Address], float] = {}
         """What nodes say in etcd that they have for another reason, and since when."""
         self.losses_until = 0.0

@@ -59,8 +59,8 @@ SCAN_EVERY_S = 0.5
 EXTENDED_S = 1.0
 """What a new leader adds to each TTL: an election timeout."""
 DONE_ONE_IN = 5
-"""Of the writes that a full etcd refuses, the first among them. Fewer really, but enough to see
-what comes of it."""
+"""One in so many of the writes that a full etcd refuses is done, the first among them. Fewer are
+really, but these are enough to see what comes of it."""
 NO_LEASE = LeaseId(0)
 NOBODY = NodeName("nobody")
 WITHOUT_END_S = 1_000_000
@@ -107,11 +107,11 @@ class ModelEtcd:
         self.marks: dict[Address, Mark] = {}
         self.stray_nodes: dict[NodeName, Node] = {}
         self.stray_marks: dict[Address, Mark] = {}
-        """Without a lease, or put over another one."""
+        """The marks without a lease, or put over another one."""
         self.leases: dict[LeaseId, ModelLease] = {}
         self._last_lease = 0x100
         self.down_until = 0.0
-        """Without a leader, or frozen, until then."""
+        """Until then it has no leader, or is frozen."""
         self._full_until = 0.0
         self._refuses = Refuses.NOTHING
         self._refused = 0

@@ -27,7 +27,7 @@ class Fault:
     """Modulo the number of hosts; as all the rest, of no meaning to some kinds."""
     seconds: float
     number: int
-    """To choose anything else by."""
+    """A number to choose anything else by."""
 
     def __str__(self) -> str:
         return f"{self.at:8.3f}  {self.kind} (host {self.host}, {self.seconds:g} s, {self.number})"
@@ -50,7 +50,7 @@ class Scenario:
     faults_end_at: float
     flap_max_wait_s: float = 0.0
     rise: int = 1
-    """Of the check of the service."""
+    """The `rise` of the check of the service."""
 
     def __str__(self) -> str:
         return (
@@ -209,7 +209,7 @@ def _reloaded(world: "World", fault: Fault) -> None:
 
 
 def _check_added(world: "World", fault: Fault) -> None:
-    """By SIGHUP; its first answer takes its time."""
+    """Adds a check by SIGHUP; its first answer takes its time."""
     world.host(fault.host).add_slow_check(fault.seconds)
 
 
@@ -237,14 +237,14 @@ def _paused(world: "World", fault: Fault) -> None:
 
 
 def _clock_set(world: "World", fault: Fault) -> None:
-    """Without any pause."""
+    """Sets the wall clock forward, without any pause."""
     host = world.host(fault.host)
     if not host.is_paused:
         host.set_clock_forward(fault.seconds)
 
 
 def _link_down(world: "World", fault: Fault) -> None:
-    """Without a carrier, or set down as well."""
+    """Takes a carrier from a link, or sets the link down as well."""
     host = world.host(fault.host)
     interface = ("eth0", "eth0", "eth1")[fault.number // 2 % 3]
     host.set_link(interface, is_up=False, is_interface_up=fault.number % 2 == 0)
@@ -263,7 +263,7 @@ def _routing_lock_held(world: "World", fault: Fault) -> None:
 
 
 def _address_deleted(world: "World", fault: Fault) -> None:
-    """By hand: ip address delete."""
+    """Deletes an address by hand: ip address delete."""
     kernel = world.host(fault.host).kernel
     ours = sorted(kernel.ours)
     if ours and not kernel.is_held:
@@ -416,8 +416,8 @@ def _entry_changed(world: "World", fault: Fault) -> None:
 
 
 def _entry_moved(world: "World", fault: Fault) -> None:
-    """To another interface, or with another prefix length; to one that no node has; or so that no
-    node understands it."""
+    """Moves an entry to another interface, or another prefix length; to one that no node has; or
+    changes it so that no node understands it."""
     entry = world.entry(fault.number)
     if entry is not None:
         interface = (None, "eth0", "eth1", "eth1", "eth9")[fault.number % 5]
@@ -446,7 +446,7 @@ def _interface_fails(world: "World", fault: Fault) -> None:
 
 
 def _entry_newer(world: "World", fault: Fault) -> None:
-    """With an option that older nodes do not know."""
+    """Gives an entry an option that older nodes do not know."""
     entry = world.entry(fault.number)
     if entry is not None:
         world.etcd.put_entry(replace(world.etcd.pool[entry], schema=2))
@@ -462,8 +462,8 @@ def _entry_wrong(world: "World", fault: Fault) -> None:
 
 
 def _stray_mark(world: "World", fault: Fault) -> None:
-    """Without a lease; of what nobody holds, or put over a holder's, or in its place. One put over
-    another perhaps under a live lease: in the name of another node, or of the holder."""
+    """Puts a mark without a lease; of what nobody holds, or put over a holder's, or in its place.
+    One put over another perhaps has a live lease: in the name of another node, or of the holder."""
     covered = world.entry(fault.number) if fault.number % 3 else None
     it = covered or address(100 + fault.number % 100)
     mark = world.etcd.marks.get(it)
@@ -498,7 +498,7 @@ def replace_mark(world: "World", it: Address) -> None:
 
 
 def _stray_node(world: "World", fault: Fault) -> None:
-    """Without a lease: of a node that there is not, or put over a node's."""
+    """Puts a node without a lease: one that there is not, or over a node's own."""
     nodes = world.etcd.nodes
     if nodes:
         names = sorted(nodes)
@@ -508,7 +508,8 @@ def _stray_node(world: "World", fault: Fault) -> None:
 
 
 def _node_copied(world: "World", fault: Fault) -> None:
-    """To a lease that nobody keeps, or that has no end; perhaps as if another host did."""
+    """Copies a node to a lease that nobody keeps, or that has no end; perhaps as if another host
+    did."""
     name = world.host(fault.host).name
     if name in world.etcd.nodes:
         ttl_s = (world.granted_s, WITHOUT_END_S)[fault.number % 2]

@@ -59,7 +59,8 @@ class ModelHelper:
         self.is_stuck = False
         """It waits in the kernel, and cannot be ended there."""
         self.answers: list[tuple[int, Event]] = []
-        """To what it has done, with the connection; told when it has done all that has come."""
+        """The answers to what it has done, with the connection; told when it has done all that has
+        come."""
         self._is_shortening = False
         """It has drawn deadlines nearer, and not yet done what follows."""
         self.asked: deque[AskedOnConnection] = deque()
@@ -68,7 +69,7 @@ class ModelHelper:
         self._stuck_at: float | None = None
         """Since when an intent waits for the record's disk."""
         self.jump_s = 0.0
-        """By how much the wall clock has jumped since it last looked."""
+        """The seconds that the wall clock has jumped since it last looked."""
 
     # --- commands --------------------------------------------------------------------------
 
@@ -297,7 +298,8 @@ class ModelHelper:
         self._expired.add(holding.address)
 
     def _set_lifetime(self, holding: Holding) -> None:
-        """In the kernel, as long as the deadline allows, if that is longer than it is."""
+        """Sets the lifetime in the kernel, as long as the deadline allows, if that is longer than
+        it is."""
         now = self._host.clock()
         lifetime = lifetime_s(holding.deadline - now, holding.life_s)
         is_longer = lifetime and now + lifetime - EARLY_S > holding.kernel_until

@@ -70,9 +70,10 @@ BETWEEN_S = 0.0005
 """Between two things that happen within a process or over a socket."""
 ROUNDING_S = 1e-7
 NOTICED_AFTER_S = 0.002
-"""From a change in the kernel to the event."""
+"""The time from a change in the kernel to the event."""
 DETECTED_WITHIN_S = 0.3
-"""From the wall clock's jump after a pause until all is off that has no right to be there."""
+"""The time from the wall clock's jump after a pause until all is off that has no right to be
+there."""
 RESTARTED_AFTER_S = 1.0
 """A coordinator that has ended is started again by systemd."""
 HELPER_RESTARTED_AFTER_S = 0.1
@@ -123,13 +124,14 @@ class Host:
         """Until then it may hold what it has no right to: it has been paused, or somebody has
         revoked its lease, and no other."""
         self.bereft_until = 0.0
-        """Until then it may have what its mark is gone of: all leases were lost at once."""
+        """Until then it may have addresses whose marks are gone: all leases were lost at once."""
         self.unmarked_until = 0.0
-        """Until then it may have what somebody has covered the mark of; and yet nobody else may."""
+        """Until then it may have addresses whose marks somebody has covered; and yet nobody else
+        may."""
         self._blind_since = 0.0
         self.held_up_until = 0.0
-        """Until then it may have what is left of its lease's end: its kernel removes nothing in
-        time. What it releases itself has to be gone all the same."""
+        """Until then it may have addresses after the end of its lease: its kernel removes nothing
+        in time. What it releases itself has to be gone all the same."""
         self.hasty_until = 0.0
         """Until then it may take at once what others may have still: it does not know that they
         have lost their leases, because it had none, or has learnt of it only after its end."""
@@ -140,10 +142,10 @@ class Host:
         self.before: State | None = None
         """Before the last step."""
         self.life = 0
-        """Of the coordinator; what is for an earlier one is lost."""
+        """The number of the coordinator's life; what is for an earlier one is lost."""
         self.frozen_until = 0.0
         self.is_older = self._will_be_older = False
-        """Of another version: now, and from its next life on."""
+        """Whether it is of an older version: now, and from its next life on."""
         self._inbox: list[Event] = []
         self._outbox: list[Action] = []
         self._is_step_due = False
@@ -500,7 +502,7 @@ class Host:
             self.at(now + BETWEEN_S, lambda: self._send_if_alive(life))
 
     def _tell_action(self, action: Action) -> None:
-        """In short, without what repeats itself."""
+        """Tells of an action in short, without what repeats itself."""
         match action:
             case ReadCluster() | KeepLease() | RenewAddresses() | LookForAddresses():
                 pass
@@ -638,7 +640,7 @@ class Host:
         self._connect()
 
     def _connect(self) -> None:
-        """As soon as the helper is there and answers."""
+        """Connects as soon as the helper is there and answers."""
         self._connection += 1
         life, connection = self.life, self._connection
 
@@ -753,7 +755,7 @@ class Host:
         self.kernel.when_free(LOOK_TAKES_S, look)
 
     def address_is_gone(self, address: Address, place: Place) -> None:
-        """From the interface, for whatever reason."""
+        """The address is gone from the interface, for whatever reason."""
         self.post_after(NOTICED_AFTER_S, AddressGone(address, place))
 
     def foreign_is_gone(self, address: Address) -> None:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 EARLY_S = 0.02
 ACT_WITHIN_S = 0.1
-"""From the helper's look at its clock to the effect."""
+"""The time from the helper's look at its clock to the effect."""
 GOT_WITHIN_S = 0.03
-"""From when the lock is free until who has waited has had it."""
+"""The time from when the lock is free until who has waited has had it."""
 
 
 class Stuck(Exception):
@@ -28,8 +28,8 @@ class Stuck(Exception):
 
 
 def lateness_s(lifetime_s: int, life_s: float) -> float:
-    """By how much at most an address is removed late, as helper/PROTOCOL.md reckons; written down
-    here once more, so that the helper's own arithmetic is put to the test."""
+    """How late an address is removed at most, as helper/PROTOCOL.md reckons; written down here once
+    more, so that the helper's own arithmetic is put to the test."""
     return lifetime_s / 8 + min(max(0.4 * life_s, 1.4), 2.5) + ACT_WITHIN_S
 
 
@@ -41,7 +41,7 @@ class ModelKernel:
         self.places: dict[Address, Place] = {}
         """Where each of these is."""
         self.unrecorded: set[Address] = set()
-        """Of that, what no record tells of any more."""
+        """Those of `ours` that no record tells of any more."""
         self.foreign: set[Address] = set()
         """The host's own copies, with another prefix length."""
         self.faded: set[Address] = set()
@@ -49,7 +49,7 @@ class ModelKernel:
         self.held_until = 0.0
         """Somebody has the routing lock until then, in the world's time."""
         self._waiting: list[tuple[float, Callable[[], object]]] = []
-        """For the lock: what they do, and how long after it is free."""
+        """Who waits for the lock: what they do, and how long after it is free."""
         self.under_way: set[Address] = set()
         """What a request that waits for the lock is to put there."""
 

@@ -155,7 +155,7 @@ class _Loader(SourceFileLoader):
         self._source = source
 
     def get_code(self, fullname: str) -> object:  # type: ignore[override]
-        """Without the cache of compiled files."""
+        """Compiles the source anew, without the cache of compiled files."""
         return compile(self._source, self.get_filename(fullname), "exec")
 
 

@@ -63,7 +63,7 @@ UNCOVERED_WITHIN_S = 3.0
 """A pause after a read that was refused, a read, a removal."""
 REFUSED_FOR_S = 15.0
 TRIES_AT_MOST = 6
-"""Of a node in that time: after pauses of 1, 2 and then 4 s at least."""
+"""The most tries of a node in that time: after pauses of 1, 2 and then 4 s at least."""
 ALL_REFUSE_WITHIN_S = 1.0
 TRIED_WITHIN_S = 9.0
 """After a refusal, what no other node can hold: 8 s and a handful of writes."""
@@ -224,7 +224,7 @@ def _replace_mark(world: World) -> None:
 
 
 def _one_that_another_may_hold(world: World) -> tuple[Address, Host] | None:
-    """With its holder."""
+    """Returns an address that another node may hold, with its holder."""
     if len(world.hosts) < 2 or _is_waiting_for_a_name(world):
         return None
     holders = world.checker.holders()
@@ -281,7 +281,7 @@ def _mix_versions(world: World) -> None:
     if len(older) == len(hosts):
         older.pop()
     older = older or hosts[:1]
-    # To older ones they are nodes.
+    # Older ones take them for nodes.
     world.etcd.delete_stray_nodes()
     entries = list(world.etcd.pool.values())
     for number, entry in enumerate(entries, seed):
@@ -527,7 +527,7 @@ class Tally:
 
     schedules: int = 0
     seconds: float = 0.0
-    """Of virtual time."""
+    """The virtual time of all of them."""
     steps: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     checked: Counter[str] = field(default_factory=Counter)

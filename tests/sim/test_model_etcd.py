@@ -76,7 +76,8 @@ NODES = tuple(NodeName(f"n{number}") for number in (1, 2, 3))
 ADDRESSES = tuple(address(number) for number in range(10, 15))
 WRONG = WrongEntry("192.0.2.010", "'192.0.2.010' is not an IPv4 or IPv6 address")
 MIN_TTL_S = 2
-"""Of an etcd with its default election timeout of 1 s: one and a half of that, in whole seconds."""
+"""The least TTL of an etcd with its default election timeout of 1 s: one and a half of that, in
+whole seconds."""
 NEVER_GRANTED = LeaseId(7)
 ANSWER_WITHIN_S = 20.0
 GONE_WITHIN_S = 30.0
@@ -186,7 +187,7 @@ class Both:
         self.timeline = Timeline(is_told=False)
         self.model = ModelEtcd(self.timeline, MIN_TTL_S, *[lambda *_: None] * 4)
         self.offset = self.real.view().revision - self.model.revision
-        """Of the real revisions to the model's."""
+        """The distance of the real revisions to the model's."""
 
     def catch_up(self) -> None:
         """The model's clock follows."""
@@ -322,7 +323,7 @@ class Author:
         self._random = Random(seed)
         self._request = 0
         self._leases: dict[NodeName, list[LeaseId]] = {name: [NEVER_GRANTED] for name in NODES}
-        """Of each node, the newest last."""
+        """The leases of each node, the newest last."""
         self._revisions = [Revision(0)]
         """That anything ever had."""
         self._marks: list[Mark] = []
@@ -376,14 +377,14 @@ class Author:
         return self._random.choice([each for leases in self._leases.values() for each in leases])
 
     def _revision(self, node: NodeName) -> Revision:
-        """Of its advertisement, seldom another one."""
+        """Returns the revision of its advertisement, seldom another one."""
         if self._random.random() < 0.15:
             return self._random.choice(self._revisions)
         known = self._model.nodes.get(node)
         return known.revision if known is not None else Revision(0)
 
     def _some_marks(self, node: NodeName) -> tuple[Mark, ...]:
-        """Of different addresses; some as they are, some as they were."""
+        """Returns marks of different addresses; some as they are, some as they were."""
         chosen: dict[Address, Mark] = {}
         for mark in self._random.sample(self._marks, min(3, len(self._marks))):
             chosen[mark.address] = mark
@@ -474,7 +475,7 @@ def test_random_requests_are_answered_alike(real: RealEtcd) -> None:
 
 
 def test_an_etcd_that_is_full_answers_alike(real: RealEtcd) -> None:
-    """Of what is told: that it was refused for want of space."""
+    """It is told that it was refused for want of space."""
     both = Both(real)
     name = NODES[0]
     for each in ADDRESSES[:2]:

@@ -51,28 +51,28 @@ from yaim.managers.helper.messages import command, read_answer
 
 RIGS = 10
 OPERATIONS = 16
-"""Of each rig."""
+"""The operations of each rig."""
 PLAYED_WITHIN_S = 120.0
 ADDRESSES = tuple(address(number) for number in (10, 11, 12, 13))
 LIVES_S = (-1.0, 1.0, 2.2, 2.9, 3.7, 5.2, 9.5, 30.0, 4000.0)
-"""From a command to its deadline; none is so near to a change of the lifetime that a few hundredths
-of a second matter."""
+"""The times from a command to its deadline; none is so near to a change of the lifetime that a few
+hundredths of a second matter."""
 LOOK_EVERY_S = 0.25
 A_BIT_S = 0.05
-"""By what the two may be apart in time."""
+"""What the two may be apart in time."""
 EARLIER_S = 0.6
 """So much before the model's kernel the real one may remove an address. The last extension of its
 lifetime wins up to half a second, and a helper that is woken later than WOKEN_WITHIN_S makes none;
 what was added by a command came up to HELD_UP_S later."""
 HELD_UP_S = 0.1
-"""From a command to the model until the real one has answered it: the deadlines above leave that
-much, and the times at which the two act by themselves are no further apart."""
+"""The most time from a command to the model until the real one has answered it: the deadlines above
+leave that much, and the times at which the two act by themselves are no further apart."""
 ANSWER_S = 0.006
-"""Of virtual time that a command takes at most."""
+"""The virtual time that a command takes at most."""
 
 
 class ModelHost(Host):
-    """Without a coordinator: what would be told to it is kept."""
+    """A host without a coordinator: what would be told to it is kept."""
 
     def __init__(self, seed: int) -> None:
         scenario = Scenario(
@@ -95,7 +95,7 @@ class ModelHost(Host):
             self.told.append(event)
 
     def _lose_helper(self, reason: str) -> None:
-        """As here the real one's client, this one waits."""
+        """Does nothing: the model's client waits, as the real one's client does here."""
 
     def ask(self, action: HelperAction) -> None:
         self._command(action)
@@ -113,8 +113,8 @@ class ModelHost(Host):
 
 @dataclass(slots=True)
 class Fate:
-    """Of an address that was added: in the model's time, from when on the kernel may remove it and
-    by when it is gone."""
+    """The end of an address that was added: in the model's time, from when on the kernel may remove
+    it and by when it is gone."""
 
     may_go_from: float
     gone_by: float
@@ -127,7 +127,7 @@ class Rig:
         self._directory = directory
         self._network = stack.enter_context(new_network())
         self._life = stack.enter_context(ExitStack())
-        """Of the real helper."""
+        """The life of the real helper."""
         self._fates: dict[Address, Fate] = {}
         self.seen: set[str] = set()
         """What kinds of things have happened."""
@@ -145,7 +145,7 @@ class Rig:
         self._model.start_helper()
         self._began = boottime()
         self._shift = self._began - self._model.clock()
-        """From the model's clock to ours."""
+        """The difference from the model's clock to ours."""
         self.connect()
 
     # --- both worlds -----------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Rig:
         self.catch_up()
 
     def _ask_later(self, action: HelperAction) -> None:
-        """Without waiting for the answer."""
+        """Asks without waiting for the answer."""
         self._model.ask(action)
         self._asked.append((self._send(action), action))
 
@@ -356,7 +356,7 @@ class Rig:
             self.look()
 
     def _put_by_hand(self, each: Address) -> None:
-        """With another prefix length; or it is taken away again."""
+        """Puts an address by hand with another prefix length; or takes it away again."""
         foreign = self._model.kernel.foreign
         what = "del" if each in foreign else "add"
         with self._together():

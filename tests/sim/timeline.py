@@ -40,7 +40,7 @@ class Timeline:
 
 
 class _Address(IPv4Address):
-    """With its hash remembered: that of ipaddress is made of text, each time anew."""
+    """An address that remembers its hash: that of ipaddress is made of text, each time anew."""
 
     __slots__ = ("_hash",)
 

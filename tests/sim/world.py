@@ -104,7 +104,7 @@ class World:
             self.timeline.later(LOOKS_AGAIN_S, self.uncover)
 
     def who_waits(self) -> tuple[NodeName, ...]:
-        """Of those that have become unhealthy again and again."""
+        """Returns those that have become unhealthy again and again."""
         nodes = self.etcd.nodes.values()
         return tuple(sorted(node.name for node in nodes if node.advertisement.waits_s))
 

@@ -107,7 +107,7 @@ def test_root_reads_no_configuration_that_others_can_change(
 
 
 def test_a_draft_may_be_anybodys(theirs: Path) -> None:
-    """As deployment tools have it looked at."""
+    """Deployment tools have drafts looked at."""
     (theirs / "draft.yml").write_text(KEYS)
     for more, status in (((), EX_CONFIG), (("--draft",), 0)):
         done = yaim(theirs, "config", "check", "--config=draft.yml", *more)
@@ -276,7 +276,7 @@ def test_no_file_of_a_daemon_is_where_others_can_put_a_link(
 def test_a_log_may_be_where_a_group_can_write_and_a_pid_file_may_not(
     ours: Path, listener: socket.socket
 ) -> None:
-    """As /var/log in Ubuntu."""
+    """/var/log in Ubuntu is like that."""
     shared = ours / "log"
     shared.mkdir()
     shared.chmod(0o775)
@@ -322,7 +322,7 @@ def test_a_pid_file_that_has_become_anothers_stays(ours: Path) -> None:
     ],
 )
 def test_limits_that_it_could_not_work_with_are_told(ours: Path, limit: str, told: str) -> None:
-    """Of the terminal that it was started from; sudo keeps them."""
+    """They are those of the terminal that it was started from; sudo keeps them."""
     path = ours / "helper.sock"
     through = ("prlimit", limit, "--")
     assert refusal(ours, f"--helper-socket={path}", through=through).startswith(told)

@@ -29,7 +29,7 @@ from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
 
 HAND_OVER_S = 1.0
-"""Of an address that is handed over in good order; measured: a twentieth."""
+"""The time for an address that is handed over in good order; measured: a twentieth."""
 LONG_TTL_MS = 10_000
 """Where each move counts: with 3000 a machine that leaves a service alone for 3 s makes its node
 unhealthy, and one that leaves a helper alone for 1 s has the kernel remove what is not renewed."""
@@ -183,7 +183,7 @@ def test_what_a_helper_does_not_allow_any_more_goes_to_the_others_after_sighup(l
 
 
 def is_told(lab: Lab, complaint: str) -> None:
-    """Until `yaim status` says so, and that the cluster is degraded."""
+    """Waits until `yaim status` says so, and that the cluster is degraded."""
 
     def is_so() -> bool:
         done = yaim_status()
@@ -376,7 +376,7 @@ def test_an_address_that_leaves_the_pool_is_gone_at_once(lab: Lab) -> None:
 
 
 def taken_out(lab: Lab, address: Address) -> float:
-    """Of the pool; the seconds until its mark is gone."""
+    """Takes an address out of the pool; returns the seconds until its mark is gone."""
     mark = f"/service/yaim/ips/{address}/marked"
     began = time.monotonic()
     lab.delete(address)
@@ -596,7 +596,7 @@ def test_a_host_that_was_paused_asks_etcd_before_it_holds_an_address_again(
     set_forward = lab.directory / "faketime"
 
     def set_clock(ahead: str) -> None:
-        """At once: it is read with each look at the clock."""
+        """Sets the clock at once: it is read with each look at the clock."""
         new = set_forward.with_suffix(".new")
         new.write_text(f"{ahead}\n")
         new.rename(set_forward)

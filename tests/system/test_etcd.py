@@ -41,7 +41,8 @@ SHORT_TOKENS = replace(SECURED, etcd=replace(ETCD, token_life_s=2))
 SPREAD = [2, 2, 2]
 NO_SPACE = "etcdserver: mvcc: database space exceeded: etcd is full (`etcdctl alarm list`): "
 REVOKED_OVERLAP_S = 1.0
-"""In all, where etcd ends a lease before its time (docs/reliability.md): until the watch tells."""
+"""The overlap in all where etcd ends a lease before its time (docs/reliability.md): it lasts until
+the watch tells."""
 NEW_ACCESS = "a new access to etcd is used: endpoints, password or certificates have changed"
 
 
@@ -100,7 +101,7 @@ def relayed(labs: Labs) -> Lab:
 
 
 def settled(lab: Lab, watch: Watch, seconds: float = 2.0) -> None:
-    """Until etcd is as before, and some time longer."""
+    """Waits until etcd is as before, and some time longer."""
     wait_until(lab.etcd_cluster.is_well, 20.0, "etcd to be well", lab.etcd_cluster.logs)
     watch.look_on(seconds)
 
@@ -124,7 +125,7 @@ def test_nobody_notices_that_a_member_is_killed_with_9_whichever_it_is(lab: Lab)
 
 
 def test_nobody_notices_that_all_members_are_restarted_one_after_the_other(lab: Lab) -> None:
-    """As in an upgrade of etcd; each forgets its users' tokens."""
+    """An upgrade of etcd does that; each member forgets its users' tokens."""
     watch = Watch(lab)
     lab.etcd_cluster.restart_one_by_one()
     watch.look_on(3.0)
@@ -133,7 +134,7 @@ def test_nobody_notices_that_all_members_are_restarted_one_after_the_other(lab: 
 
 @pytest.mark.parametrize("which", ["leader", "follower"])
 def test_nobody_notices_that_a_member_is_frozen(lab: Lab, which: str) -> None:
-    """For less than the ttl."""
+    """It is frozen for less than the ttl."""
 
     def freeze(watch: Watch) -> EtcdMember:
         member = pick(lab, which)
@@ -149,8 +150,8 @@ def test_nobody_notices_that_a_member_is_frozen(lab: Lab, which: str) -> None:
 def test_a_leader_that_goes_on_after_more_than_the_ttl_does_no_harm_but_may_end_leases(
     lab: Lab,
 ) -> None:
-    """As if revoked by hand: etcd before 3.4.31 and 3.5.13 (etcd issue 15247) takes all leases for
-    expired before it knows of the new leader."""
+    """The leases end as if revoked by hand: etcd before 3.4.31 and 3.5.13 (etcd issue 15247) takes
+    all leases for expired before it knows of the new leader."""
     leader = lab.etcd_cluster.leader()
     watch = Watch(lab)
     leader.freeze()
@@ -168,7 +169,7 @@ def pick(lab: Lab, which: str) -> EtcdMember:
 
 
 TRIES = 3
-"""Of what a machine without a free processor may disturb."""
+"""The most tries of what a machine without a free processor may disturb."""
 
 
 def try_undisturbed(lab: Lab, trouble: Callable[[Watch], EtcdMember]) -> Watch:
@@ -280,8 +281,8 @@ def test_addresses_are_where_they_were_after_all_members_were_killed_at_once(lab
 
 
 def test_after_all_leases_were_revoked_the_same_nodes_hold_the_same_addresses(lab: Lab) -> None:
-    """At once: the nodes stand still meanwhile, or the first to lose its lease is dead for the
-    others."""
+    """All are revoked at once: the nodes stand still meanwhile, or the first to lose its lease is
+    dead for the others."""
     before = lab.holders()
     watch = Watch(lab)
     for node in lab.nodes.values():
@@ -348,7 +349,7 @@ def test_in_an_etcd_that_is_full_a_failed_check_hands_over_and_nobody_joins(labs
 
 
 def fill(lab: Lab) -> None:
-    """Until it takes no more: alarm NOSPACE."""
+    """Fills etcd until it takes no more: alarm NOSPACE."""
     with pytest.raises(EtcdError, match="database space exceeded"):
         for number in range(40):
             lab.etcd.put(f"/filler/{number}".encode(), bytes(1_000_000))
@@ -356,7 +357,7 @@ def fill(lab: Lab) -> None:
 
 
 def make_room(lab: Lab) -> None:
-    """As docs/etcd.md says."""
+    """Makes room as docs/etcd.md says."""
     shell(lab, "etcdctl del --prefix /filler/")
     _, revision = lab.etcd.read_all(*lab.keys.all())
     shell(lab, f"etcdctl compact --physical {revision}")
@@ -403,8 +404,8 @@ def test_a_permission_that_is_missing_is_told_with_its_key_and_used_when_it_is_t
 
 
 def test_nobody_notices_that_the_ca_and_all_certificates_are_replaced(lab: Lab) -> None:
-    """As docs/etcd.md says: first all trust both CAs, then all show a new certificate, then nobody
-    trusts the old CA. Only etcd is restarted."""
+    """They are replaced as docs/etcd.md says: first all trust both CAs, then all show a new
+    certificate, then nobody trusts the old CA. Only etcd is restarted."""
     cluster = lab.etcd_cluster
     watch = Watch(lab)
     old = cluster.authority

@@ -47,12 +47,12 @@ JOINING: Address = ip_address("192.0.2.100")
 MODEL_STARTS_S = 6.0
 """The model's story begins after this long, and up to one second."""
 PROCESS_START_S = (0.3, 1.5)
-"""From the start of a process until it works."""
+"""The least and the most time from the start of a process until it works."""
 STOPPED_FOR_S = 1.0
-"""As in tests/sim/host.py: so long after its end a coordinator is started again."""
+"""A coordinator is started again so long after its end, as in tests/sim/host.py."""
 EARLIER_S, LATER_S = 0.2, 1.0
-"""By how much an address may have been uncovered for less, or for more time in the lab than with
-any seed; more, because the machine may be busy."""
+"""How much less, or more, time an address may have been uncovered in the lab than with any seed;
+more, because the machine may be busy."""
 SETTLE_WITHIN_S = 6.0
 """How much later than the model the lab may be, being on a busy machine."""
 EVERYTHING = ("supervisor", "coordinator", "helper")
@@ -132,7 +132,7 @@ STORIES = (
 class Outcome:
     looks: tuple[Counts, ...]
     losers: frozenset[str]
-    """From which an address went."""
+    """The nodes from which an address went."""
     moves: int
     """Appearances."""
     uncovered_s: float
@@ -152,7 +152,7 @@ def outcome(record: Record, since: float, until: float, looks: Iterable[Counts])
         tuple(looks),
         frozenset(change.node for change in changes if not change.is_there),
         record.moves(everything, since, until),
-        max((spell.length_s for spell in uncovered), default=0.0),
+        max((interval.length_s for interval in uncovered), default=0.0),
         record.overlap_s(everything, since, until),
         "".join(
             f"\n{change.at - since:7.3f} {'+' if change.is_there else '-'} {change.node}"

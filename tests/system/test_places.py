@@ -15,7 +15,8 @@ from yaim.lab.plan import LabPlan
 from yaim.lab.wait import wait_until
 
 MOMENT_S = 0.3
-"""For what takes some milliseconds, on a busy machine, if that does not hold it up just then."""
+"""The time for what takes some milliseconds, on a busy machine, if that does not hold it up just
+then."""
 HAND_OVER_S = 2.0
 """The same, whatever it does. What is not handed over lasts as long as a lease: 3 s, or more."""
 
@@ -30,7 +31,7 @@ def holder_of(lab: Lab, address: Address) -> LabNode:
 
 
 def places_of(lab: Lab, address: Address) -> list[str]:
-    """As in `eth0 192.0.2.11/24`, on all nodes."""
+    """Returns the places of an address on all nodes, as in `eth0 192.0.2.11/24`."""
     return [
         f"{link['ifname']} {each['local']}/{each['prefixlen']}"
         for node in lab.nodes.values()
@@ -127,7 +128,7 @@ def test_a_mistake_that_all_nodes_are_told_by_sighup_is_told_at_once_and_costs_n
 
 
 def test_a_restart_under_another_name_hands_everything_over_first(build: Build) -> None:
-    """With a lease that would last for a minute."""
+    """The lease would last for a minute."""
     lab = build(LabPlan(ttl_ms=60_000))
     for node in lab.nodes.values():
         node.start()

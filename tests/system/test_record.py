@@ -65,9 +65,9 @@ def test_the_records_prove_that_no_address_was_ever_on_two_nodes(lab: Lab, capsy
         (row,) = (each for each in told["addresses"] if each["address"] == str(address))
         until = wall(row["range"])[1]
         for name in lab.nodes:
-            spells = [each for each in row["spells"] if each["node"] == name]
-            possible = [wall(each["possible"]) for each in spells]
-            sure = [wall(each) for spell in spells for each in spell["sure"]]
+            intervals = [each for each in row["spells"] if each["node"] == name]
+            possible = [wall(each["possible"]) for each in intervals]
+            sure = [wall(each) for interval in intervals for each in interval["sure"]]
             seen, at_most = seen_on(lab, name, address)
             assert is_within(seen, possible, until), (address, name)
             assert is_within(sure, at_most, until), (address, name)
@@ -108,15 +108,15 @@ def seen_on(lab: Lab, node: str, address: Address) -> tuple[list[Interval], list
 
 
 def ahead_s() -> float:
-    """By how much the wall clock is ahead of CLOCK_MONOTONIC: of some readings that which was least
-    interrupted."""
+    """Returns how much the wall clock is ahead of CLOCK_MONOTONIC, by the reading that was least
+    interrupted of some."""
     readings = [(time.monotonic(), time.time(), time.monotonic()) for _ in range(20)]
     before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])
     return wall - (before + after) / 2
 
 
 def is_within(inner: list[Interval], outer: list[Interval], until: float) -> bool:
-    """As far as the record goes."""
+    """Whether it is within the others, as far as the record goes."""
     return all(
         any(a - SEEN_WITHIN_S <= c and min(d, until) <= b + SEEN_WITHIN_S for a, b in outer)
         for c, d in inner

@@ -59,7 +59,8 @@ class Host:
         return (*SUPERVISE, *files, *options)
 
     def start(self, *around: str) -> subprocess.Popen[bytes]:
-        """In the foreground; ends as the supervisor does. `around`: a command in front of it."""
+        """Starts it in the foreground; the process ends as the supervisor does. `around`: a command
+        in front of it."""
         started = self._start(*around, *self.supervise())
         self.wait_until_held()
         return started
@@ -95,7 +96,7 @@ class Host:
         return self._log.read_text()
 
     def keys(self) -> list[bytes]:
-        """In etcd, but for the pool itself."""
+        """Returns the keys in etcd, but for the pool itself."""
         keys = self.lab.etcd.read_all(*self.lab.keys.all())[0]
         return [key for key in keys if b"/marked" in key or b"/nodes/" in key]
 
@@ -156,7 +157,7 @@ def test_both_run_and_only_the_helper_has_privileges(host: Host) -> None:
 
 
 def test_the_helper_goes_before_other_processes(host: Host) -> None:
-    """As its unit has it; also where processors are shared out between sessions."""
+    """Its unit has it so; it counts also where processors are shared out between sessions."""
     host.start()
     of_each = {role: host.nice(role) for role in ("supervisor", "coordinator", "helper")}
     assert of_each == {"supervisor": 0, "coordinator": 0, "helper": -10}

@@ -28,8 +28,8 @@ from yaim.lab.wait import wait_until
 OLDER = Path(__file__).parent / "older" / "yaim.tar.xz"
 PRESENT = Path(yaim.__file__).parent
 HAND_OVER_S = 3.0
-"""Of a healthy node: some 10 ms, and what an even busier machine takes. What is not handed over
-lasts as long as a lease: 10 s."""
+"""The time for an address of a healthy node: some 10 ms, and what an even busier machine takes.
+What is not handed over lasts as long as a lease: 10 s."""
 
 
 class Versions:

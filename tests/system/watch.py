@@ -36,7 +36,7 @@ class Watch:
         return log_of(node)[self._said_before[node.name] :]
 
     def wait_until_said(self, text: str, by: Iterable[LabNode] | None = None) -> None:
-        """By all nodes, or by these."""
+        """Waits until all nodes have said it, or these."""
         for node in self._lab.nodes.values() if by is None else by:
             wait_until(
                 lambda node=node: text in self.said(node),  # type: ignore[misc]
@@ -56,13 +56,13 @@ class Watch:
         return (moves, gap_s, self.overlap_s) == (0, 0.0, 0.0)
 
     def told(self) -> str:
-        """For a test that fails."""
+        """What a test says that fails."""
         pool = self._lab.plan.pool
         gaps = [
-            f"{spell.address} no answer from {spell.start - self.since:.2f} s on for"
-            f" {spell.length_s:.2f} s"
+            f"{interval.address} no answer from {interval.start - self.since:.2f} s on for"
+            f" {interval.length_s:.2f} s"
             for address in pool
-            for spell in self._lab.record.gaps(address, self.since, time.monotonic())
+            for interval in self._lab.record.gaps(address, self.since, time.monotonic())
         ]
         changes = [
             f"{each.at - self.since:.2f} {'+' if each.is_there else '-'} {each.node} {each.address}"

@@ -238,20 +238,21 @@ def _judge_console(check: PgbouncerCheck, console: Session) -> Verdict:
 
 
 def _is_paused(console: Session) -> bool:
-    """As a whole, which older versions do not tell."""
+    """Whether it is paused as a whole, which older versions do not tell."""
     if console.server_version < _HAS_SHOW_STATE:
         return False
     return ("paused", "yes") in console.query("SHOW STATE")
 
 
 def _is_full(console: Session) -> bool:
-    """For all but the console, whose connections count all the same; one of them is ours."""
+    """Whether it is full for all but the console, whose connections count all the same; one of them
+    is ours."""
     used = _value(console.query("SHOW LISTS"), "used_clients")
     return used > _value(console.query("SHOW CONFIG"), "max_client_conn")
 
 
 def _value(rows: Rows, name: str) -> int:
-    """Of the row that begins with that name; 0 if there is none."""
+    """Returns the number in the row that begins with that name; 0 if there is none."""
     return next((_number(row[1]) for row in rows if len(row) > 1 and row[0] == name), 0)
 
 

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from yaim.lab.namespaces import LabError, enter_private_network
 
     def end(number: int, _frame: object) -> NoReturn:
-        """As an exception, so that everything is cleaned up."""
+        """Raises an exception, so that everything is cleaned up."""
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

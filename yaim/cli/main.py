@@ -78,7 +78,7 @@ def parser(given: Collection[str] | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"yaim {__version__}")
     add_config_options(parser)
-    # For the default command, of whose options the others have no default.
+    # If no command is named, run is the default one, and its own options have not been added.
     parser.set_defaults(command=None, reload_config=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, help in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""Until when an address may stay on this host's interface.
+"""The deadline: until when an address may stay on this host's interface.
 
 etcd gives a mark to nobody else before the granted TTL has passed since it received the last
 keepalive; it received it after we sent it. So everything counts from the instant just before the

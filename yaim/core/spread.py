@@ -184,7 +184,7 @@ class _Chains:
 
     def __init__(self, steps: list[tuple[Nodes, Nodes, Nodes]]) -> None:
         self.steps = steps
-        """For each node those to which it can give something at a cost of -1, 0 and 1 moves."""
+        """The nodes to which each node can give something at a cost of -1, 0 and 1 moves."""
 
     def best(self, loads: "_Loads") -> list[int] | None:
         """Returns the nodes of the best chain; the last is the first, if it is a circle. None: no

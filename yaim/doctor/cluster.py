@@ -83,7 +83,7 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
         key = f"{prefix}ips/{wrong.name}"
         remedy = f"{etcdctl(config, 'del', key)}, and put it anew"
         if wrong.name in map(str, view.pool):
-            # Without a moment in which it is not there.
+            # A put leaves no moment in which it is not there.
             remedy = f"{etcdctl(config, 'put', key, '')}, with its options put right"
         yield problem(POOL, f"{wrong.name}: {wrong.reason}", remedy)
     if len(view.wrong) > MOST:

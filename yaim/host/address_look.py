@@ -96,7 +96,8 @@ class AddressLook:
         return found
 
     def _dump(self) -> frozenset[Address] | None:
-        """As _addresses(); None if they changed meanwhile, so that some may be missing."""
+        """Returns the same as _addresses(); None if they changed meanwhile, so that some may be
+        missing."""
         found = HostAddresses()
         is_whole = True
         ask_for_all(self._socket, RTM_GETADDR)

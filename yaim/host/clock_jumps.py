@@ -49,8 +49,8 @@ class Clocks:
         """Infinite: not known yet."""
 
     def jump_s(self) -> float:
-        """By how much the wall clock was set forward since it was last asked; 0 if it was not, or
-        by so little that it has to add up first.
+        """Returns how far the wall clock was set forward since it was last asked; 0 if it was not,
+        or by so little that it has to add up first.
 
         Having been stopped between two readings never looks like a jump: it makes the wall clock
         seem less ahead than it is, which is not remembered.

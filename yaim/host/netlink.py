@@ -74,5 +74,5 @@ def address_of(body: bytes) -> Address | None:
 
 
 def packed_address(found: dict[int, bytes]) -> bytes | None:
-    """As address_of(), from the attributes, in bytes."""
+    """Returns the same as address_of(), from the attributes, in bytes."""
     return found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)

@@ -31,8 +31,8 @@ class ServiceManager:
         """Variables and their values, as sd_notify(3) has them."""
 
     def tell(self, status: Callable[[], str]) -> None:
-        """To be called after each turn of the loop, and at `next_at` at the latest. `status` makes
-        a line that says how the node is; it is not asked where nobody wants to know."""
+        """Must be called after each turn of the loop, and at `next_at` at the latest. `status`
+        makes a line that says how the node is; it is not asked where nobody wants to know."""
         if not self._address:
             return
         if not self._is_ready_told:

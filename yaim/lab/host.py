@@ -53,7 +53,7 @@ def open_up(needed: set[Path]) -> None:
         _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(closed))
         for path, fd in paths:
             path.mkdir(parents=True, exist_ok=True)
-            # As it is: resolved, the path would lead into what covers it.
+            # The path is taken as it is: resolved, it would lead into what covers it.
             _mount("--no-canonicalize", "--bind", f"/proc/{os.getpid()}/fd/{fd}", str(path))
             os.close(fd)
 

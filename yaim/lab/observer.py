@@ -43,7 +43,7 @@ _GROUPS = 0x10 | 0x100
 """RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7))"""
 _SO_RCVBUFFORCE = 33
 _ROOM_BYTES = 1 << 25
-"""For all that comes while this process waits for a processor: thousands of addresses."""
+"""The room for all that comes while this process waits for a processor: thousands of addresses."""
 _IFA_CACHEINFO = 6
 _FOREVER = 0xFFFFFFFF
 _PAYLOAD = struct.Struct("!QI")

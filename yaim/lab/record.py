@@ -24,7 +24,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Spell:
+class Interval:
     """A time during which something was so with an address."""
 
     address: Address
@@ -102,19 +102,19 @@ class Record:
 
     def overlap_s(self, pool: set[Address], since: float, until: float) -> float:
         """The seconds, summed over the addresses, that each was on more nodes than one."""
-        return sum(spell.length_s for spell in self.overlaps(pool, since, until))
+        return sum(interval.length_s for interval in self.overlaps(pool, since, until))
 
-    def overlaps(self, pool: set[Address], since: float, until: float) -> list[Spell]:
+    def overlaps(self, pool: set[Address], since: float, until: float) -> list[Interval]:
         """The times when an address was on more nodes than one."""
-        return self._spells(pool, since, until, lambda holders: holders > 1)
+        return self._intervals(pool, since, until, lambda holders: holders > 1)
 
-    def uncovered(self, pool: set[Address], since: float, until: float) -> list[Spell]:
+    def uncovered(self, pool: set[Address], since: float, until: float) -> list[Interval]:
         """The times when an address was on no node."""
-        return self._spells(pool, since, until, lambda holders: holders == 0)
+        return self._intervals(pool, since, until, lambda holders: holders == 0)
 
-    def _spells(
+    def _intervals(
         self, pool: set[Address], since: float, until: float, is_so: Callable[[int], bool]
-    ) -> list[Spell]:
+    ) -> list[Interval]:
         """The times when the number of an address's holders was such; parts of no length are left
         out."""
         holders: dict[Address, set[str]] = {address: set() for address in pool}
@@ -124,7 +124,7 @@ class Record:
         def note_end(address: Address, at: float) -> None:
             start, end = max(begun.pop(address), since), min(at, until)
             if start < end:
-                found.append(Spell(address, start, end))
+                found.append(Interval(address, start, end))
 
         for change in self.changes:
             if change.address not in pool:
@@ -143,7 +143,7 @@ class Record:
         """The longest time that the client got no answer, 0 if it always did."""
         return max((gap.length_s for gap in self.gaps(address, since, until)), default=0.0)
 
-    def gaps(self, address: Address, since: float, until: float) -> Iterator[Spell]:
+    def gaps(self, address: Address, since: float, until: float) -> Iterator[Interval]:
         """The times when the client got no answer: from the last ping that was answered to the next
         one, if pings in between were lost. A gap counts if a ping of it was sent in the time asked
         about; without any answer at its end it lasts to the end. The very last ping does not count:
@@ -159,7 +159,7 @@ class Record:
                 continue
             gap_start = answered[after - 1] if after > 0 else since
             gap_end = answered[after] if after < len(answered) else until
-            yield Spell(address, gap_start, gap_end)
+            yield Interval(address, gap_start, gap_end)
             at = bisect_left(self._sent, gap_end, at + 1)
 
     def moves(self, pool: set[Address], since: float, until: float) -> int:

@@ -19,7 +19,7 @@ def listen(path: Path, user: pwd.struct_passwd) -> socket.socket:
     try:
         if fault := make_directory(path.parent):
             raise SuperviseError(f"{path}: {fault}; or name another with --helper-socket")
-        # Of two that start at once, one is second.
+        # If two start at once, one has to be the second.
         with locked(path.with_name(f"{path.name}.lock")):
             if _is_listened_at(path):
                 raise SuperviseError(f"another process listens at {path}: is yaim running already?")

@@ -71,7 +71,7 @@ class Connection:
 
     @property
     def owner(self) -> Owner | None:
-        """For whom it asks; None: it has not said hello, or that was refused."""
+        """The owner for whom it asks; None: it has not said hello, or that was refused."""
         return Owner(self.peer.uid, self.cluster) if self.cluster is not None else None
 
     def receive(self) -> Request:
@@ -121,7 +121,7 @@ class Connection:
         whether there is nothing of that: then nothing is dropped with the connection."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-            # With each packet, also an empty one, comes who sent it; with the end does not.
+            # Each packet, also an empty one, comes with who sent it; the end does not.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             packet, flags = _received(self.socket, 1, socket.MSG_PEEK)
             return not packet and not flags & socket.MSG_CTRUNC

@@ -45,7 +45,7 @@ class Asker(Protocol):
     def peer(self) -> Peer: ...
     @property
     def owner(self) -> Owner | None:
-        """For whom it asks; None: it has not said hello, or that was refused."""
+        """The owner for whom it asks; None: it has not said hello, or that was refused."""
 
 
 class Context(NamedTuple):

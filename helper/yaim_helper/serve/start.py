@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 def serve(arguments: list[str]) -> int:
     """Starts the helper and serves until it is stopped; returns the exit status."""
     options = parser().parse_args(arguments)
-    # Until the server can heed it.
+    # SIGHUP waits until the server can heed it.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     try:
         policy = read_policy(options.config)

@@ -301,7 +301,7 @@ class History:
         was_there = fields.get("was") == "present"
         place = fields["interface"], fields["prefix"]
         if interval is None or (was_there and interval.is_only_asked_for):
-            # From before what is on record.
+            # It is from before what is on record.
             interval = self._begin(fields["address"], None, record)
         has_moved = interval.place not in (None, place)
         if was_there:

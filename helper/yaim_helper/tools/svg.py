@@ -51,7 +51,7 @@ class _Scale:
         return LEFT + self._width * (at - self.first) / max(1, self.last - self.first)
 
     def ticks(self) -> list[Micros]:
-        """At most MOST_TICKS, at round instants."""
+        """Returns at most MOST_TICKS round instants."""
         length_s = (self.last - self.first) / 1e6
         days = max(1, round(length_s / _DAY_S / MOST_TICKS + 0.5))
         step_s = next((s for s in _STEPS_S if length_s / s < MOST_TICKS), days * _DAY_S)
@@ -89,7 +89,7 @@ def _row(row: OfAddress, top: int, scale: _Scale, colours: dict[str, str]) -> li
 def _bar(
     scale: _Scale, interval: Interval, top: float, height: float, colour: str, told: str
 ) -> str:
-    """At least so wide that it can be seen."""
+    """Returns a bar that is at least so wide that it can be seen."""
     x = scale.x(interval[0])
     width = max(0.5, scale.x(interval[1]) - x)
     return (

@@ -67,7 +67,7 @@ def timeline(options: argparse.Namespace) -> int:
 def _of_node(
     chain: Chain, names: set[str], findings: Findings, options: argparse.Namespace
 ) -> Iterator[NodeRecord]:
-    """At most one: what has no records tells nothing."""
+    """Yields at most one record: what has no records tells nothing."""
     verification = verification_of(chain, findings, options)
     coverage = Coverage(options.clock_error, is_only=options.no_other_record)
     history = None

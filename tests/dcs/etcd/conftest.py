@@ -86,7 +86,7 @@ class EtcdServer:
             client.close()
 
     def add_options(self, *options: str) -> None:
-        """From its next start on."""
+        """Adds options from its next start on."""
         self._options += options
 
     def stop(self) -> None:

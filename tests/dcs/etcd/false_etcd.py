@@ -59,9 +59,9 @@ class FalseEtcd:
 
     def __init__(self, target: str) -> None:
         self.lies: dict[str, Lie] = {}
-        """Of each method."""
+        """The lie that is told for each method."""
         self.inventions: dict[str, Any] = {}
-        """Of a method: what is told without asking."""
+        """What is told without asking, by method."""
         self.asked: Counter[str] = Counter()
         self.told: Counter[str] = Counter()
         self._is_closed = Flag()
@@ -150,7 +150,7 @@ class TrustingNode:
         self.steps = 0
         self.reports: list[str] = []
         self.deadlines: dict[Address, Boottime] = {}
-        """Of what is on its interface."""
+        """The deadlines of what is on its interface."""
         self.latest = Boottime(0.0)
         """The latest deadline that it has handed on."""
         networks = (("eth0", (ip_network("192.0.2.0/24"),)),)

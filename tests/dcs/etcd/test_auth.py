@@ -26,7 +26,8 @@ TIMEOUT_S = 20.0
 
 
 def secure(etcd: EtcdServer) -> None:
-    """With a user whose role is good for one cluster only: docs/etcd.md."""
+    """Turns authentication on, with a user whose role is good for one cluster only:
+    docs/etcd.md."""
     etcd.ctl("user", "add", ROOT)
     etcd.ctl("user", "grant-role", "root", "root")
     etcd.ctl("role", "add", "yaim")

@@ -132,7 +132,7 @@ def test_a_damaged_certificate_behind_a_good_one_is_named(
 def test_a_key_of_another_certificate_is_named(
     new_key: tuple[str, ...], access: EtcdAccess, certificates: Certificates
 ) -> None:
-    """As in the middle of a rotation."""
+    """It happens in the middle of a rotation."""
     _, key = certificates.make_leaf("renewed", new_key=new_key)
     assert told(replace(access, key_file=key)) == [
         f"etcd-key-file {key}: expected the key of the certificate in etcd-cert-file"

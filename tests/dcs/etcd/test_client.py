@@ -100,7 +100,7 @@ def test_a_watch_ends_when_etcd_does(etcd: EtcdServer, client: EtcdClient) -> No
 
 
 def test_a_watch_that_is_ended_without_an_error_ends_with_one() -> None:
-    """As a proxy may do that is shut down gently."""
+    """A proxy that is shut down gently may do that."""
 
     status = rpc.StatusResponse().SerializeToString()
     answers_status = grpc.unary_unary_rpc_method_handler(lambda request, context: status)

@@ -287,7 +287,7 @@ ROOT = Path(__file__).parents[3]
 def told_where(
     file: str, text: str, endpoint: str, directory: Path, timeout_s: float = PATIENT_S
 ) -> str:
-    """In a process for which a file of the system has another content."""
+    """Returns what is told in a process for which a file of the system has another content."""
     other = directory / "other"
     other.write_text(text)
     printed = subprocess.run(
@@ -469,14 +469,14 @@ def test_a_short_answer_is_shown_though_the_server_waits_for_more() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_server_that_just_closes_is_told(scheme: str) -> None:
-    """As PostgreSQL does."""
+    """PostgreSQL does that."""
     with serving(closes) as server:
         assert told(f"{scheme}://{server.address}") == CLOSES
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_server_that_is_silent_is_told_in_time(scheme: str) -> None:
-    """As etcd when it is stopped."""
+    """etcd is silent when it is stopped."""
     with serving(is_silent) as server:
         assert told(f"{scheme}://{server.address}", timeout_s=IMPATIENT_S) == SILENT
 
@@ -525,7 +525,7 @@ def test_a_certificate_of_another_ca_is_told(
 def test_a_certificate_of_a_ca_that_was_made_anew_is_told(
     access: EtcdAccess, certificates: Certificates
 ) -> None:
-    """With the same name, and another key."""
+    """The two CAs have the same name, and different keys."""
     leaf, key = certificates.make_leaf("other", signed_by=certificates.make_ca("twin"))
     anew, _ = certificates.make_ca("twin")
     with serving(like_etcd(leaf, key)) as server:

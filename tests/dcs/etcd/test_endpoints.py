@@ -101,7 +101,7 @@ def test_a_slow_endpoint_is_waited_for_when_there_is_no_better_one(
 def test_a_dead_connection_to_the_only_endpoint_is_made_anew(
     relays: tuple[Relay, Relay],
 ) -> None:
-    """As when a firewall has forgotten it: what is sent there is lost, a new one works."""
+    """A firewall may have forgotten it: what is sent there is lost, a new one works."""
     relay = relays[0]
     client = EtcdClient(EtcdAccess((url(relay),)), FAR_S)
     lease = client.grant(60)
@@ -331,7 +331,7 @@ def test_a_new_access_that_goes_on_failing_is_told_once(caplog: pytest.LogCaptur
 
 
 def replace_file(file: Path, *contents: Path) -> None:
-    """As a careful admin does."""
+    """Replaces the file as a careful admin does."""
     new = file.with_name("new")
     new.write_bytes(b"".join(each.read_bytes() for each in contents))
     new.replace(file)
@@ -384,8 +384,9 @@ def secured(tmp_path: Path, certificates: Certificates) -> Iterator[Secured]:
 def test_all_certificates_are_replaced_one_after_the_other(
     secured: Secured, certificates: Certificates
 ) -> None:
-    """By those of another CA: first both CAs are trusted everywhere, then come the new
-    certificates, then the old CA goes. etcd is restarted each time, the client never fails."""
+    """They are replaced by those of another CA: first both CAs are trusted everywhere, then come
+    the new certificates, then the old CA goes. etcd is restarted each time, the client never
+    fails."""
     ca, ca_key = certificates.make_ca("next")
     cert, key = certificates.make_leaf("next-leaf", signed_by=(ca, ca_key))
     lease = secured.client.grant(60)

@@ -28,7 +28,7 @@ A = ip_address("192.0.2.10")
 TTL_S = 3
 LIES_FOR_S = 1.0
 REQUESTS_A_SECOND = 60
-"""At most, of a node that is lied to. Without pauses there are thousands."""
+"""The most requests of a node that is lied to. Without pauses there are thousands."""
 HUGE = 2**63 - 1
 
 
@@ -344,7 +344,7 @@ client.close()
 def test_keys_of_a_mebibyte_and_100_000_pool_entries_cost_no_lease(
     etcd: EtcdServer, keys: Keys, crashes: list[str]
 ) -> None:
-    """In etcd itself, which sends no more than it is asked for."""
+    """They stand in etcd itself, which sends no more than it is asked for."""
     etcd.ctl("put", f"{keys.prefix}ips/{A}", "")
     node = TrustingNode(etcd.url, keys, ttl_s=5)
     node.run(20.0, lambda node: A in node.deadlines)

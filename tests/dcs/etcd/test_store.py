@@ -232,7 +232,7 @@ def test_a_released_mark_is_gone_and_anothers_is_left_alone(desk: Desk, keys: Ke
 def test_a_release_that_was_sent_before_the_advertisement_was_rewritten_does_nothing(
     desk: Desk,
 ) -> None:
-    """Of an earlier life of the coordinator, say, and long on its way."""
+    """It may be of an earlier life of the coordinator, say, and long on its way."""
     me = Member(desk, (A,))
     marks = me.claim(A).marks
     again = AdvertiseNode(5, advertisement(), me.lease, me.advertised, ())
@@ -368,7 +368,7 @@ def test_a_full_etcd_takes_what_is_in_a_nested_transaction(full: Member) -> None
 
 
 class Counted(EtcdClient):
-    """As if etcd counted every write, as it does a put."""
+    """A client for which it is as if etcd counted every write, as it does a put."""
 
     is_full = False
 

@@ -240,7 +240,7 @@ def test_what_cannot_be_removed_at_its_deadline_is_tried_again(
 def test_nothing_is_defended_after_its_deadline(
     network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the disk hangs just then."""
+    """It could be when the disk hangs just then."""
     batch = holdings.batch({ip_address("192.0.2.1")})
     address = added(batch, 1, SHORT_S)
     assert batch.settle() == {}
@@ -275,7 +275,7 @@ def test_claims_that_are_heard_cost_the_same_however_many_interfaces_there_are(
     claim, _ = frames(RIVAL, address)
 
     def cost_s() -> float:
-        """Of this process's and the kernel's time, for a hundred batches."""
+        """Returns the processor time of this process and the kernel for a hundred batches."""
         while holdings.defence.links.read().names or holdings.defence.links.mac_addresses() is None:
             time.sleep(0.01)
         heard_s = 0.0
@@ -485,7 +485,7 @@ def fail(*_: object) -> NoReturn:
 
 
 def own_doings(audit_log: Path) -> list[tuple[str, str]]:
-    """Of the helper itself: of which address, and what came of it."""
+    """Returns what the helper has done of itself: to which address, and what came of it."""
     return [
         (each["address"], each["outcome"])
         for each in read_records(audit_log)
@@ -518,7 +518,7 @@ def test_an_add_that_cannot_be_read_back_is_taken_off(
     monkeypatch: pytest.MonkeyPatch,
     is_removable: bool,
 ) -> None:
-    """At its deadline at the latest."""
+    """It is taken off at its deadline at the latest."""
     batch = holdings.batch({ip_address("192.0.2.1")})
     added(batch, 1)
     batch._put_waiting()
@@ -668,7 +668,7 @@ def test_what_an_earlier_life_left_does_not_outlive_a_pause(
 def test_no_more_is_told_as_expired_than_a_user_could_hold(
     holdings: Holdings, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    """Of each user, whatever becomes of the others."""
+    """The bound is that of each user, whatever becomes of the others."""
     monkeypatch.setattr(
         holdings.inventory, "policy", replace(holdings.inventory.policy, max_addresses=2)
     )

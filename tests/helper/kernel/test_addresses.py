@@ -73,8 +73,8 @@ def assignment(
 
 
 def at_and_left(kernel: Kernel, address: Address, lifetime_s: int, began: float) -> Found:
-    """As `at`; checks that its lifetime, or its preferred one, is what is left of one that was set
-    since `began`, in whole seconds."""
+    """Finds it like `at`; checks that its lifetime, or its preferred one, is what is left of one
+    that was set since `began`, in whole seconds."""
     found = at(kernel, address)
     left_s = found.preferred_s or found.valid_s
     assert left_s is not None
@@ -97,7 +97,7 @@ def told(failed: dict[Address, KernelError]) -> dict[Address, tuple[int | None, 
 
 
 def test_a_kernel_that_takes_no_message_is_an_error_of_its_own(kernel: Kernel) -> None:
-    """As when its buffers are full."""
+    """It takes none when its buffers are full, for example."""
     wanted = [assignment(kernel)]
     kernel._socket.close()
     with pytest.raises(KernelError) as raised:
@@ -211,7 +211,7 @@ def test_an_address_without_end_is_read_back_as_such(network: Namespace, kernel:
 def test_a_preferred_address_with_an_end_is_not_the_helpers(
     network: Namespace, kernel: Kernel
 ) -> None:
-    """As DHCP and router advertisements make them."""
+    """DHCP and router advertisements make such addresses."""
     lifetimes = ("valid_lft", "1000", "preferred_lft", "500")
     began = boottime()
     network.run("ip", "address", "add", f"{V4}/24", "dev", INTERFACE, *lifetimes)
@@ -372,7 +372,7 @@ def test_what_else_hinders_an_ipv6_address_is_told_as_the_kernel_has_it(kernel: 
 
 
 def lifetimes(kernel: Kernel, address: Address) -> dict[tuple[int, int], int | None]:
-    """By interface and prefix length."""
+    """Returns the lifetimes of an address by interface and prefix length."""
     return {(a.index, a.prefix): a.valid_s for a in kernel.addresses() if a.address == address}
 
 

@@ -76,7 +76,7 @@ def known(links: Links) -> frozenset[bytes] | None:
 
 
 def macs(network: Namespace) -> frozenset[bytes]:
-    """As `ip` shows them."""
+    """Returns the MAC addresses as `ip` shows them."""
     shown = json.loads(network.run("ip", "-json", "link", "show"))
     return frozenset(bytes.fromhex(each["address"].replace(":", "")) for each in shown)
 

@@ -345,8 +345,8 @@ def test_whatever_comes_is_read_or_malformed(data: bytes) -> None:
 
 
 def written_to(kernel: Kernel, data: bytes) -> None:
-    """By another process that may change the network: the kernel permits it nobody else. It arrives
-    before what the kernel answers next."""
+    """Has it written by another process that may change the network: the kernel permits it nobody
+    else. It arrives before what the kernel answers next."""
     port, _ = kernel._socket.getsockname()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as stranger:
         stranger.sendto(data, (port, 0))

@@ -182,7 +182,7 @@ def test_an_interface_that_does_not_speak_arp_is_left_alone(
 
 
 def test_a_point_to_point_interface_has_no_neighbours(network: Namespace) -> None:
-    """Of a VPN."""
+    """A VPN has such an interface."""
     network.run("ip", "tuntap", "add", "tun0", "mode", "tun")
     assert not interface(network, "tun0").has_neighbours
     network.run("ip", "tuntap", "add", "tap0", "mode", "tap")

@@ -30,7 +30,7 @@ from yaim.lab.namespaces import Namespace
 
 V4, V6 = "192.0.2.10", "2001:db8::10"
 MADE = "2001:db8::ff:fe00:1"
-"""Of the MAC address 02:00:00:00:00:01 (network.py)."""
+"""The address that is made of the MAC address 02:00:00:00:00:01 (network.py)."""
 FOR_EVER = 0xFFFFFFFF
 GRACE_S = 0.2
 

@@ -47,7 +47,7 @@ def errors(directory: Path, text: str) -> list[str]:
 
 
 def warnings(directory: Path, text: str) -> list[str]:
-    """Without the file's name."""
+    """Returns the warnings without the file's name."""
     return [
         each.removeprefix(f"{directory}/helper.yml:") for each in read(directory, text).warnings
     ]

@@ -34,7 +34,7 @@ def add(address: Address, *, interface: str = "eth0", prefix: int = 32) -> Add:
 
 
 def allowed(network: Network) -> set[Address]:
-    """Of the network and one address on either side."""
+    """Returns what is allowed of the network and one address on either side."""
     one = rule(str(network), prefixes=(network.max_prefixlen,))
     first, last = int(network.network_address), int(network.broadcast_address)
     make = type(network.network_address)

@@ -23,7 +23,7 @@ SEGMENT = segment_name(1)
 
 @contextmanager
 def opened(directory: Path, segment_bytes: int = 4 << 20) -> Iterator[AuditLog]:
-    """As in a process that ends then: its files are closed."""
+    """Opens a log as in a process that ends then: its files are closed."""
     log = AuditLog(directory, POLICY, segment_bytes)
     try:
         yield log
@@ -134,7 +134,7 @@ def intent(op: str, address: str, cluster: str) -> dict[str, Any]:
 
 
 def owners(log: AuditLog) -> dict[str, Owner | None]:
-    """By address, of what is at one place of eth0."""
+    """Returns by address whose it is, for what is at one place of eth0."""
     found = {}
     for address, spots in log.past.places.items():
         for spot, owner in spots.items():

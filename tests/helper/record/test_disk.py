@@ -50,7 +50,7 @@ GRACE_S = 0.2
 @dataclass(frozen=True, slots=True)
 class Disk:
     path: Path
-    """As seen from here."""
+    """The path as seen from here."""
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
@@ -112,7 +112,8 @@ def add_anew(helper: Helper, client: Client, *addresses: str) -> None:
 
 
 def essence(disk: Disk) -> list[tuple[str, ...]]:
-    """Of the intents and results about addresses, and of what the helper did of itself."""
+    """Returns what is essential of the intents and results about addresses, and of what the helper
+    did of itself."""
     segments = sorted((disk.path / "audit").glob("audit-*.jsonl"))
     records = [json.loads(line) for each in segments for line in each.read_text().splitlines()]
     return [

@@ -199,7 +199,7 @@ def test_until_when_a_record_tells_all_and_when_its_last_was_made(tmp_path: Path
         ([at(1, start)], 0, 1),
         (begun, 2, 2),
         ([*begun, added], 3, 3),
-        # Without what was found there then.
+        # Here it is not told what was found there then.
         ([*begun, added, at(9, start), at(10, note("one"))], 3, 10),
         ([*begun, added, at(9, start), at(10, held(more=True))], 3, 10),
         ([*begun, added, at(9, start), at(10, held()), at(11, note("one"))], 11, 11),

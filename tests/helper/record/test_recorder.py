@@ -108,7 +108,7 @@ def test_what_is_asked_for_is_durable_before_it_says_so(
 def test_nothing_waits_for_a_disk_that_hangs_and_all_is_on_record_afterwards(
     recorder: Recorder, disk: Disk, tmp_path: Path
 ) -> None:
-    """In order, as of when it happened, and as decided by the policy of then."""
+    """It is there in order, as of when it happened, and as decided by the policy of then."""
     with disk.hanging(recorder):
         recorder.note([note("one"), note("two")])
         recorder.note([])
@@ -152,7 +152,7 @@ def test_a_disk_hangs_when_it_has_not_answered_for_long(recorder: Recorder, disk
 def test_what_waits_has_an_end_and_what_is_left_out_is_counted_in_its_place(
     recorder: Recorder, disk: Disk, tmp_path: Path
 ) -> None:
-    """In bytes, as records may be long."""
+    """The bound is in bytes, as records may be long."""
     text = "x" * 100_000
     fit = MAX_WAITING // (len(text) + 2 * SEALED_BYTES)
     with disk.hanging(recorder):

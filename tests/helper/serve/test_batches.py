@@ -76,7 +76,7 @@ def test_what_depends_on_each_other_is_done_in_order(
 def test_of_adds_together_only_those_fail_that_the_kernel_refuses(
     network: Namespace, helper: Helper, client: Client
 ) -> None:
-    """Of two for the same address, too."""
+    """It is so with two for the same address, too."""
     replies = together(
         helper,
         client,

@@ -82,7 +82,7 @@ def older_kernel(network: Namespace, directory: Path) -> Iterator[tuple[Helper, 
 @dataclass(frozen=True, slots=True)
 class Disk:
     path: Path
-    """As seen from here."""
+    """The path as seen from here."""
     below: Path
     """Its own file is there."""
 
@@ -171,7 +171,8 @@ def pass_along(client: Client, packet: bytes, fds: Sequence[int]) -> None:
 
 
 def slowest_s(victim: Client, for_s: float) -> float:
-    """Of renewals, removals and adds one after the other, for so long."""
+    """Returns how long the slowest took of renewals, removals and adds one after the other, for so
+    long."""
     slowest, until = 0.0, boottime() + for_s
     while (began := boottime()) < until:
         assert victim.renew(deadline_in(30)) == {"result": "ok", "missing": []}

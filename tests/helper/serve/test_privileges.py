@@ -167,7 +167,7 @@ def test_started_as_root_it_is_a_user_of_its_own_with_two_capabilities(
 def test_it_dumps_no_core_and_nobody_reads_its_memory(network: Namespace, directory: Path) -> None:
     with at_work(network, directory, user=USER) as helper:
         assert limit(helper.pid, "Max core file size") == ["0", "0"]
-        # Of root, where the process is not dumpable (proc(5)).
+        # It is root's where the process is not dumpable (proc(5)).
         assert Path(f"/proc/{helper.pid}/mem").stat().st_uid == 0
         os.kill(helper.pid, signal.SIGABRT)
         helper.process.wait(ANSWER_WITHIN_S)
@@ -263,7 +263,7 @@ def test_started_as_systemd_does_it_needs_nothing_more(network: Namespace, direc
 def test_as_a_user_it_makes_its_socket_where_that_user_may(
     network: Namespace, directory: Path
 ) -> None:
-    """With the directory for it. That what is there is root's is asked of root only."""
+    """It makes the directory for it, too. It is asked of root only that what is there is root's."""
     record = record_of(directory, UID)
     theirs = directory / "theirs"
     theirs.mkdir()
@@ -501,7 +501,7 @@ def test_a_directory_that_others_can_write_is_not_given_away(directory: Path) ->
 
 
 def test_a_directory_that_others_can_exchange_is_not_given_away(directory: Path) -> None:
-    """By a link, for one that is root's and empty."""
+    """They can exchange it by a link, for one that is root's and empty."""
     theirs = directory / "theirs"
     theirs.mkdir()
     os.chown(theirs, UID, -1)
@@ -520,7 +520,8 @@ def test_a_directory_that_others_can_exchange_is_not_given_away(directory: Path)
 
 
 def test_a_record_may_be_made_where_a_group_can_write(directory: Path) -> None:
-    """As in /var/log in Ubuntu; but what is there is not given away: it may be any of root's."""
+    """It is so with /var/log in Ubuntu; but what is there is not given away: it may be any of
+    root's."""
     shared = directory / "log"
     shared.mkdir()
     shared.chmod(0o775)

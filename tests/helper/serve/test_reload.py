@@ -38,7 +38,7 @@ def reloads(helper: Helper) -> list[Message]:
 
 
 def reload(helper: Helper, text: str | None = None) -> Message:
-    """With a new file; the record of it."""
+    """Has the file read again, with a new text if there is one; returns the record of it."""
     if text is not None:
         config_file(helper).write_text(text)
     before = len(reloads(helper))
@@ -73,7 +73,7 @@ def told(helper: Helper) -> list[str]:
 
 @contextlib.contextmanager
 def greeted_as(uid: int, helper: Helper, cluster: str = "test") -> Iterator[Client]:
-    """From a directory which that user could not get to."""
+    """Connects from within a directory which that user could not get to."""
     helper.socket.chmod(0o666)
     helper.socket.parent.chmod(0o755)
     with contextlib.chdir(helper.socket.parent):

@@ -34,7 +34,7 @@ class Manager:
             return lines
 
     def fill(self) -> None:
-        """Until it takes no more (net.unix.max_dgram_qlen)."""
+        """Fills the socket until it takes no more (net.unix.max_dgram_qlen)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             with pytest.raises(BlockingIOError):
@@ -51,7 +51,7 @@ class Manager:
         wait_for(is_told, f"{text} was told: {texts}")
 
     def around(self, *further: str) -> tuple[str, ...]:
-        """In front of a command that this manager starts."""
+        """What stands in front of a command that this manager starts."""
         return ("env", f"NOTIFY_SOCKET={self.path}", *further)
 
 

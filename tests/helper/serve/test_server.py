@@ -257,7 +257,8 @@ class Silent:
 
 @pytest.fixture(scope="module", autouse=True)
 def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Silent]:
-    """From the first test of this file on, so that none has to wait for five seconds."""
+    """The connections begin with the first test of this file, so that none has to wait for five
+    seconds."""
     with (
         new_network() as network,
         running(network, tmp_path_factory.mktemp("silent")) as helper,
@@ -588,7 +589,7 @@ def remove_by_admin(network: Namespace, address: str, interface: str, *_: str) -
 
 
 def copies(*places: tuple[str, ...]) -> Message:
-    """As replies tell of such places."""
+    """A reply's part about copies at such places."""
     told = []
     for place, interface in places:
         address, _, prefix = place.partition("/")
@@ -695,7 +696,7 @@ def test_the_hosts_own_copy_of_a_held_address_is_left_alone(
 def test_a_second_copy_of_a_held_address_is_told_for_as_long_as_it_is_there(
     network: Namespace, helper: Helper, client: Client
 ) -> None:
-    """With each renewal, also to who connects anew, and when the helper's is removed."""
+    """It is told with each renewal, also to who connects anew, and when the helper's is removed."""
     nothing, second = {"result": "ok", "missing": []}, (f"{V4}/24", INTERFACE)
     add_both(client, deadline_in(30))
     assert client.renew(deadline_in(30)) == nothing
@@ -1055,7 +1056,8 @@ class Stepping:
         return bool(select.select([self.client.socket], [], [], 0)[0])
 
     def go_on(self) -> None:
-        """Until it has dealt with the request and what is due after it, or is dead."""
+        """Lets it go on until it has dealt with the request and what is due after it, or is
+        dead."""
         os.kill(self.pid(), signal.SIGCONT)
         with contextlib.suppress(AssertionError, OSError):
             self.client.receive(self.request_id)
@@ -1279,7 +1281,7 @@ def test_what_a_life_that_wrote_elsewhere_has_left_is_in_doubt(
 def test_what_was_added_after_a_copy_that_was_put_back_is_in_doubt(
     network: Namespace, tmp_path: Path
 ) -> None:
-    """Of the record, with its marker."""
+    """The copy is of the record, with its marker."""
     with running(network, tmp_path) as first:
         pass
     shutil.copytree(first.audit_log, tmp_path / "copy")
@@ -1315,7 +1317,8 @@ def test_what_was_put_there_after_the_last_record_is_not_whose_the_record_says(
 def test_an_intent_makes_nobody_the_owner_of_what_may_have_been_there_before(
     network: Namespace, tmp_path: Path
 ) -> None:
-    """Of a record whose beginning is not known: it may be refused, as the address is another's."""
+    """The record's beginning is not known: the add may have been refused, as the address is
+    another's."""
     told = {"type": "intent", "op": "add", "address": V4, "interface": INTERFACE, "prefix": 32}
     peer = {"peer": {"pid": 1, "uid": 0, "gid": 0}, "cluster": "other", "id": 1}
     leave(network, tmp_path, f"{V4}/32", **told, **peer)
@@ -1537,7 +1540,7 @@ def test_nothing_is_added_that_cannot_be_recorded_but_removing_goes_ahead(
 
 
 def outcome(network: Namespace, directory: Path, **options: Any) -> tuple[int, str]:
-    """Of a helper that is not to start: its exit status and what it says."""
+    """Returns the exit status of a helper that is not to start, and what it says."""
     with started(network, directory, **options) as helper:
         return helper.process.wait(20), helper.log.read_text()
 

@@ -130,7 +130,7 @@ def test_one_that_may_be_about_all_addresses_is_done_in_a_turn(served: Served, o
 
 
 TRIES = 5
-"""On a slow machine the first address is announced again meanwhile, which sets one."""
+"""On a slow machine the first address is announced again meanwhile, which sets an alarm."""
 
 
 def test_what_has_nothing_to_put_or_announce_sets_no_alarm(
@@ -244,7 +244,7 @@ def test_who_has_too_much_under_way_is_not_read(served: Served) -> None:
 
 
 def is_told_by_last_segment(served: Served, address: str) -> bool:
-    """To the next life, which believes it to tell all."""
+    """Whether the last segment tells of it to the next life, which believes it to tell all."""
     past = Past(boot_id(), session())
     past.read(max(served.audit_log.glob("audit-*")).read_bytes())
     return past.is_whole and address in past.places

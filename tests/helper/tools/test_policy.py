@@ -36,7 +36,7 @@ rules:
 
 @pytest.fixture(scope="module")
 def a_network() -> Iterator[Namespace]:
-    """In which nothing changes."""
+    """A network in which nothing changes."""
     with new_network() as network:
         network.run("ip", "address", "add", "192.0.2.1/26", "dev", INTERFACE)
         yield network

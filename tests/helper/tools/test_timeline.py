@@ -190,7 +190,7 @@ class Truth:
         self.pass_time(0.01)
 
     def purge(self) -> None:
-        """With the helper stopped. The record is begun anew."""
+        """Deletes the record, with the helper stopped. It is begun anew."""
         writer = self.writer
         for file in writer.directory.glob("*"):
             file.unlink()
@@ -200,7 +200,7 @@ class Truth:
         self.restart()
 
     def write_elsewhere(self) -> None:
-        """For a life; that leaves alone what it does not know."""
+        """Writes to another record for a life; that leaves alone what it does not know."""
         is_its_own = False
         for _ in range(self.random.randint(1, 4)):
             self.pass_time(5.0)
@@ -387,8 +387,8 @@ def test_an_overlap_that_may_go_on_where_not_all_records_tell_is_not_too_short_t
 def test_how_long_an_overlap_was_counts_also_where_not_all_records_tell(
     tmp_path: Path, capsys: Any
 ) -> None:
-    """From 4.8 to 5.1, surely from 4.9 to 5.0; within an error of 0.3 nothing is sure, and it may
-    have been longer where others would tell more."""
+    """The overlap is from 4.8 to 5.1, surely from 4.9 to 5.0; within an error of 0.3 nothing is
+    sure, and it may have been longer where others would tell more."""
     one, two = two_nodes(tmp_path, 4.8)
     for at, error, status in (
         *((1.0, 0.2, 20), (1.0, 0.3, 0)),
@@ -500,7 +500,8 @@ def test_a_record_without_a_list_tells_of_no_time(tmp_path: Path, capsys: Any) -
 
 
 def test_while_the_clock_was_ahead_a_record_tells_of_no_time(tmp_path: Path, capsys: Any) -> None:
-    """Of that boot, as nobody knows since when; what is said again after it comes twice."""
+    """It tells of no time of that boot, as nobody knows since when; what is said again after it
+    comes twice."""
     one = Writer(tmp_path / "one", "db1").start(1.0).add(2.0, 2.1, A, 9.0).remove(3.0, 3.1, A)
     one.boot, one.boot_at = 2, 4.0
     one.start(5.0).add(20.0, 20.1, A, 29.0).remove(21.0, 21.1, A)
@@ -875,7 +876,7 @@ def test_a_picture_is_written_over_nothing_else(tmp_path: Path, capsys: Any, nam
 def test_who_reads_no_further_does_not_change_the_status(
     tmp_path: Path, command: str, option: str
 ) -> None:
-    """As in: yaim-helper audit verify ... | head -1"""
+    """An example: yaim-helper audit verify ... | head -1"""
     one, _ = two_nodes(tmp_path, 4.0)
     one.file.write_bytes(one.file.read_bytes().replace(b"db1", b"dbx", 1))
     audit = (sys.executable, option, "-m", "yaim_helper", "audit", command, str(one.directory))

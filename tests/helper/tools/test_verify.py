@@ -212,7 +212,7 @@ def test_an_edited_record_with_a_new_hash_does_not_fit_what_follows(tmp_path: Pa
 
 
 def reseal(record: dict[str, Any], **changes: Any) -> bytes:
-    """Of one record, after the same one as before."""
+    """Seals one record anew, after the same one as before."""
     from yaim_helper.record.chain import seal
 
     prev = record.pop("prev")

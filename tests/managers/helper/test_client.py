@@ -104,7 +104,7 @@ class Started:
     def leave(self) -> None:
         """End with the next event: soon, if it is connected."""
         report = threading.excepthook
-        # Until pytest puts its own back, which may take a SystemExit for a failure.
+        # This holds until pytest puts its own back, which may take a SystemExit for a failure.
         threading.excepthook = lambda args: None if args.exc_type is SystemExit else report(args)
         self.is_over.set()
         self.submit(RemoveAddress(0, NOBODYS))
@@ -185,7 +185,8 @@ def run(network: Namespace, tmp_path: Path) -> Run:
 
 
 def in_s(seconds: float) -> Boottime:
-    """From now on; in whole microseconds, which stay the same in nanoseconds."""
+    """The time so many seconds from now; in whole microseconds, which stay the same in
+    nanoseconds."""
     return Boottime(round(boottime() + seconds, 6))
 
 
@@ -357,7 +358,7 @@ def test_a_thousand_addresses_are_added_renewed_and_removed(
 def test_a_held_address_that_is_added_elsewhere_is_put_there_or_stays_where_it_is(
     network: Namespace, run: Run, start: Start
 ) -> None:
-    """Of what is refused nothing is done."""
+    """Nothing is done of what is refused."""
     deadline = in_s(30)
     adds = [AddAddress(n, V4, INTERFACE, prefix, deadline) for n, prefix in enumerate((32, 24, 25))]
     rule = {"interface": INTERFACE, "networks": ["192.0.2.0/24"], "prefix-lengths": [24, 32]}

@@ -79,7 +79,7 @@ def _told(error: BaseException) -> str | None:
             # requests tells so of certificate files that are not there.
             return str(error)
         case http.client.HTTPException() if type(error) is http.client.HTTPException:
-            # Of too many headers or interim answers, and of headers cut, in words of its own.
+            # Its words tell of too many headers or interim answers, or of headers that are cut.
             return str(error)
     return None
 

@@ -16,7 +16,7 @@ PIECE_BYTES = 4096
 """The bytes that libpq gets at once. Some of what it does with them takes longer the more there was
 before: it compares a ParameterStatus with all others."""
 LOGIN_PIECE_BYTES = 512
-"""Until it is logged in libpq waits for room for what it sends, and for nothing else. This is too
+"""Until libpq is logged in, it waits for room for what it sends, and for nothing else. This is too
 little to ask for so many answers that the socket pair is full; and all that it has sent goes to the
 server before it gets more."""
 _ITERATIONS = re.compile(rb"R.{4}\0\0\0\x0br=[^,]*,s=[^,]*,i=([^,]*)", re.DOTALL)
@@ -49,7 +49,7 @@ class Relay:
         self._server: socket.socket | None = None
         self._ours: socket.socket | None = None
         self._inode = 0
-        """Of libpq's end."""
+        """The inode of libpq's end."""
         self._unsent = b""
         self._has_ended = False
         self._is_login = True

@@ -20,7 +20,7 @@ TIMEOUT_S = (1.0, 5.0)
 """Bounds on the time-out of a call to etcd, which is a third of the TTL."""
 
 CLUSTER_MEMORY_TTLS = 1.5
-"""For how many TTLs a silent etcd cluster is taken to be still there: until no node has an address
+"""A silent etcd cluster is taken to be still there for so many TTLs: until no node has an address
 under a lease of it, also one whose last keepalive came after ours."""
 
 

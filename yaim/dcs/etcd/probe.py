@@ -109,8 +109,8 @@ def certificate_of(target: "Target", context: ssl.SSLContext) -> bytes | None:
 
 
 def _first_bytes(receive: Callable[[], bytes]) -> bytes:
-    """As many bytes as it takes to tell SETTINGS, or what there is until the other side ends or
-    falls silent. Raises EndpointFault if there is nothing."""
+    """Returns as many bytes as it takes to tell SETTINGS, or what there is until the other side
+    ends or falls silent. Raises EndpointFault if there is nothing."""
     answer = b""
     while _may_become_settings(answer):
         try:

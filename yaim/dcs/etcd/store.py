@@ -101,7 +101,7 @@ class EtcdStore:
                 assert_never(action)
 
     def use(self, access: EtcdAccess) -> None:
-        """From now on reaches etcd by this access, if it works."""
+        """Reaches etcd by this access from now on, if it works."""
         self._client.use(access)
 
     # --- the lease -------------------------------------------------------------------------

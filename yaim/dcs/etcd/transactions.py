@@ -55,8 +55,8 @@ class Transactions:
         put.request_put.key = key
         put.request_put.value = write_advertisement(request.advertisement)
         put.request_put.lease = request.lease
-        # In a nested transaction: etcd counts no space for what is in one, so that it takes this,
-        # and claims, also when it is full.
+        # The put is in a nested transaction: etcd counts no space for what is in one, so that it
+        # takes this, and claims, also when it is full.
         answer = self._transact([same], [_if([], put), *(self._deletion(mark) for mark in last)])
         if not answer.succeeded:
             return NodeNotAdvertised(request.request)
