@@ -399,6 +399,6 @@ def test_a_record_with_a_hang_in_it_is_whole_and_proves_what_was_held(
             history.take(record)
         history.finish(verification.marker)
         assert findings == []
-        spells = {each.address: each for each in history.intervals}
-        assert set(spells) == {A, B, C}, "what was not done was nowhere"
-        assert spells[A].possible[1] <= removed_at * 1e6
+        intervals = {each.address: each for each in history.intervals}
+        assert set(intervals) == {A, B, C}, "what was not done was nowhere"
+        assert intervals[A].possible[1] <= removed_at * 1e6
