@@ -40,8 +40,15 @@ COMPLETE = r"""
     COMPREPLY=()
     # A value is expected: readline completes file names better (complete -o default).
     [[ $prev == --* && " $flags " != *" $prev "* || $prev == = || $cur == = ]] && return
+    local is_value=
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        [[ " ${next[$at]-} " == *" $word "* ]] && at+=" $word"
+        if [[ $is_value ]]; then
+            [[ $word == = ]] || is_value=
+        elif [[ $word == --* && " $flags " != *" $word "* ]]; then
+            is_value=1
+        elif [[ " ${next[$at]-} " == *" $word "* ]]; then
+            at+=" $word"
+        fi
     done
     local words=${next[$at]-}
     [[ $cur == -* ]] && words=${options[$at]-}

@@ -128,6 +128,8 @@ echo "${COMPREPLY[*]}"
         (("yaim", "config", "show", "--etcd-us"), "--etcd-user"),
         (("yaim", "--config", ""), ""),
         (("yaim", "--config", "/etc/yaim/yaim.yml", "st"), "status"),
+        (("yaim", "--nodename", "lab", "st"), "status"),
+        (("yaim", "--nodename", "=", "lab", "st"), "status"),
         (("yaim", "--ttl", "=", ""), ""),
         (("yaim", "doctor", "--json", "--js"), "--json"),
         (("yaim", "--vers"), "--version"),
