@@ -115,6 +115,19 @@ def test_what_a_kernel_keeps_after_the_deadline_is_told_once_and_again_each_minu
     assert play.said(Level.INFO)[-1] == "nothing is on the interface after its deadline any more"
 
 
+def test_a_node_that_was_stopped_itself_looks_before_it_says_that_an_address_is_still_there() -> (
+    None
+):
+    """It said that neither helper nor kernel had removed what was long gone."""
+    play = holding(A, B)
+    deadline = play.deadline()
+    play.tell(HelperLost("it hung up"))
+    play.now = deadline + HELPER_GRACE_S + 4.0
+    assert LookForAddresses() in play.tell()
+    play.after(0.1, AddressesSeen(frozenset()))
+    assert not [each for each in play.said(Level.WARNING) if "still on the interface" in each]
+
+
 def test_a_kernel_that_does_not_tell_its_addresses_changes_nothing_and_is_told() -> None:
     play = overdue()
     assert not writes(play.after(0.5, play.kept()))
@@ -163,8 +176,8 @@ def test_many_overdue_addresses_are_told_in_a_short_line() -> None:
     pool = tuple(ip_address(f"192.0.2.{number}") for number in range(10, 110))
     play = holding(*pool)
     play.tell(HelperLost("it hung up"))
-    play.after(TTL_S + REPORT_AFTER_S)
-    play.tell()
+    play.after(TTL_S)
+    play.after(REPORT_AFTER_S, AddressesSeen(frozenset(pool)))
     said = play.said(Level.WARNING)[-1]
     assert "192.0.2.10, 192.0.2.11, 192.0.2.12, 192.0.2.13 and 96 more" in said
 

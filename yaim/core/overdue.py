@@ -28,11 +28,14 @@ from dataclasses import dataclass
 
 from yaim.core.deadline import HELPER_GRACE_S
 from yaim.core.model import Address, Boottime
+from yaim.core.state.wake import FOREVER
 
 LOOK_AGAIN_S = 0.25
 """The pause after a look that has found something, or has failed, until the next one."""
 REPORT_AFTER_S = 1.0
-"""An address that stays for so long after its deadline and the grace is reported."""
+"""An address that stays for this time after its deadline and the grace is reported, if it was
+looked for during that time, too: a coordinator that was stopped itself finds all deadlines past,
+and does not know yet."""
 REPORT_EVERY_S = 60.0
 SEVERAL = 4
 """How many addresses are named in a report."""
@@ -45,6 +48,8 @@ class Look:
     is_pending: bool = False
     asked_at: Boottime = Boottime(0.0)
     """When the last look was asked for."""
+    first_asked_at: Boottime | None = None
+    """When the first one was, since something is overdue. None: there was none."""
     due: Boottime = Boottime(0.0)
     failure: str = ""
     """Why the last look failed; empty: it did not."""
@@ -54,7 +59,9 @@ class Look:
     def reports_at(self, since: Boottime) -> Boottime:
         """Returns when to report again. `since`: when the first address has become overdue."""
         if self.reported_at is None:
-            return Boottime(since + REPORT_AFTER_S)
+            if self.first_asked_at is None:
+                return Boottime(FOREVER)
+            return Boottime(max(since, self.first_asked_at) + REPORT_AFTER_S)
         return Boottime(self.reported_at + REPORT_EVERY_S)
 
 

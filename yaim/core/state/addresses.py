@@ -236,7 +236,10 @@ class Addresses:
         return not self.look.is_pending and now >= self.look.due
 
     def asked_look(self, now: Boottime) -> "Addresses":
-        return replace(self, look=replace(self.look, is_pending=True, asked_at=now))
+        first = self.look.first_asked_at
+        first = now if first is None else first
+        look = replace(self.look, is_pending=True, asked_at=now, first_asked_at=first)
+        return replace(self, look=look)
 
     def swept(self, found: Mapping[Address, AddressState]) -> "Addresses":
         """`found`: the left-over addresses that are treated as unknown from now on."""
