@@ -232,6 +232,29 @@ def test_what_has_gone_since_an_earlier_life_said_it_is_said_no_more(
     assert isinstance(write, AdvertiseNode) and write.advertisement.present == {}
 
 
+@pytest.mark.parametrize("place", [Place("eth0", 24), None], ids=str)
+def test_what_goes_before_it_is_known_what_an_earlier_life_said_is_not_said_any_more(
+    place: Place | None,
+) -> None:
+    """Found by the simulation: nobody held it as long as this node lived."""
+    play = Play()
+    play.state = State(settings())
+    play.tell(UP, AddressesObserved(frozen_mapping({}), HERE), AddressGone(A, place))
+    found = replace(node(ME, LEASE, 2), advertisement=BEFORE)
+    play.tell(helper_ready(), ClusterRead(view(2, (A, B), (found,))), play.healthy())
+    (write,) = play.tell(play.kept())
+    assert isinstance(write, AdvertiseNode) and write.advertisement.present == {}
+
+
+def test_of_several_places_the_others_are_said_on() -> None:
+    places = frozen_mapping({A: (Place("eth0", 24), Place("eth1", 24))})
+    play = restarted(BEFORE)
+    play.tell(UP, AddressesObserved(frozen_mapping({}), places))
+    play.tell(AddressGone(A, Place("eth1", 24)))
+    assert play.state.host.others == HERE
+    assert play.state.elsewhere.present == HERE_AS_TOLD
+
+
 def test_what_the_helper_of_an_earlier_life_said_to_be_here_is_said_until_it_goes() -> None:
     said = {A: "its helper says so"}
     play = restarted(replace(BEFORE, present=frozen_mapping(said)))

@@ -542,6 +542,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         seed=17,
     ),
     _fault(
+        "what has gone before an earlier advertisement is read counts as here",
+        (
+            "Host.after_gone@yaim.core",
+            "left = tuple(each for each in there if place not in (None, each))",
+            "left = there",
+        ),
+        seed=1131,
+    ),
+    _fault(
         "what is here as the helper said is forgotten with time",
         (
             "Refusals.forgetting@yaim.core",

@@ -368,7 +368,8 @@ def _take_gone(turn: Turn, address: Address, place: Place | None) -> None:
     elif known is not None and known.phase is Phase.ADDING:
         turn.record(address, known.after_gone_while_added())
     turn.elsewhere = turn.elsewhere.after_gone(address, place)
-    is_unknown, host = known is None, turn.host
+    turn.host = host = turn.host.after_gone(address, place)
+    is_unknown = known is None
     is_place = is_unknown and host.could_add(address) and not host.has_own(address, place)
     turn.refusals = turn.refusals.after_gone(address, is_place=is_place)
 

@@ -43,7 +43,7 @@ class Host:
     own: Mapping[Address, tuple[Place, ...]] | None = None
     """The addresses on this host that cannot be the helper's; None: not told yet."""
     others: Mapping[Address, tuple[Place, ...]] = field(default_factory=lambda: frozen_mapping({}))
-    """The other addresses on this host when `own` was told."""
+    """The other addresses on this host when `own` was told, but for those that have gone since."""
     kernel_due: Boottime = NEVER
     """Until then the first advertisement waits for what the kernel tells."""
 
@@ -59,6 +59,17 @@ class Host:
 
     def after_addresses(self, event: AddressesObserved) -> "Host":
         return replace(self, own=event.own, others=event.others)
+
+    def after_gone(self, address: Address, place: Place | None) -> "Host":
+        """An address that looked like the helper's has left this place; None: not known which."""
+        there = self.others.get(address)
+        if there is None:
+            return self
+        left = tuple(each for each in there if place not in (None, each))
+        others = {a: places for a, places in self.others.items() if a != address}
+        if left:
+            others[address] = left
+        return replace(self, others=frozen_mapping(others))
 
     def at(self, now: Boottime, tell: Tell) -> "Host":
         """Waits for the kernel, and says so once when it has waited long enough."""
