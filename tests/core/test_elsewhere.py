@@ -250,6 +250,7 @@ def test_of_several_places_the_others_are_said_on() -> None:
     places = frozen_mapping({A: (Place("eth0", 24), Place("eth1", 24))})
     play = restarted(BEFORE)
     play.tell(UP, AddressesObserved(frozen_mapping({}), places))
+    assert play.state.host.after_gone(A, None).others == places
     play.tell(AddressGone(A, Place("eth1", 24)))
     assert play.state.host.others == HERE
     assert play.state.elsewhere.present == HERE_AS_TOLD

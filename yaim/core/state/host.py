@@ -61,9 +61,10 @@ class Host:
         return replace(self, own=event.own, others=event.others)
 
     def after_gone(self, address: Address, place: Place | None) -> "Host":
-        """An address that looked like the helper's has left this place; None: not known which."""
+        """An address that looked like the helper's has left this place; None: not known which. Of
+        several places it may have left any then, and counts as being in all of them."""
         there = self.others.get(address)
-        if there is None:
+        if there is None or (place is None and len(there) > 1):
             return self
         left = tuple(each for each in there if place not in (None, each))
         others = {a: places for a, places in self.others.items() if a != address}
