@@ -1,0 +1,122 @@
+"""nf_tables' messages, judged by the kernel and by nft."""
+
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from yaim_helper.kernel import nftables as nft
+from yaim_helper.kernel.netlink import error_number, messages
+from yaim_helper.kernel.nftables import Change, Family, Hook
+
+from yaim.lab.namespaces import Namespace
+
+ARP, INET = Family.ARP, Family.INET
+TABLE = "yaim-test"
+V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
+IPV4_ADDR, IPV6_ADDR, ETHER_TYPE = 7, 8, 10
+LOOPBACK = struct.pack("=I", 1)
+
+
+def ask(network: Namespace, changes: Sequence[Change]) -> list[int]:
+    """The error number of each answer."""
+    with (
+        network.entered(),
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, nft.NETLINK_NETFILTER) as asked,
+    ):
+        asked.settimeout(5.0)
+        asked.send(nft.batch(changes, 7))
+        found: list[int] = []
+        while len(found) < len(changes):
+            found += [error_number(each.body) for each in messages(asked.recv(1 << 16))]
+        return found
+
+
+def the_arp_table() -> list[Change]:
+    silent = [nft.protocol(), nft.is_not_in("live", 2), nft.drop()]
+    return [
+        nft.new_table(ARP, TABLE),
+        nft.new_set(ARP, TABLE, "held", 1, IPV4_ADDR, 4),
+        nft.new_set(ARP, TABLE, "live", 2, ETHER_TYPE, 2, has_timeout=True),
+        nft.new_chain(ARP, TABLE, "in", Hook.ARP_IN, 0),
+        nft.new_chain(ARP, TABLE, "out", Hook.ARP_OUT, 0),
+        nft.new_rule(ARP, TABLE, "in", [nft.header(24, 4), nft.is_in("held", 1), *silent]),
+        nft.new_rule(ARP, TABLE, "out", [nft.header(14, 4), nft.is_in("held", 1), *silent]),
+    ]
+
+
+def the_inet_table() -> list[Change]:
+    changes = [
+        nft.new_table(INET, TABLE),
+        nft.new_set(INET, TABLE, "held4", 3, IPV4_ADDR, 4),
+        nft.new_set(INET, TABLE, "held6", 4, IPV6_ADDR, 16),
+        nft.new_set(INET, TABLE, "live", 5, ETHER_TYPE, 2, has_timeout=True),
+        nft.new_chain(INET, TABLE, "in", Hook.INET_PREROUTING, -310),
+        nft.new_chain(INET, TABLE, "out", Hook.INET_POSTROUTING, 310),
+    ]
+    silent = [nft.protocol(), nft.is_not_in("live", 5), nft.drop()]
+    for chain, interface, at4, at6 in (
+        ("in", nft.incoming_interface(), 16, 24),
+        ("out", nft.outgoing_interface(), 12, 8),
+    ):
+        local = [interface, nft.is_equal(LOOPBACK), nft.accept()]
+        ipv4 = [nft.network_protocol(), nft.is_equal(bytes([socket.AF_INET]))]
+        ipv6 = [nft.network_protocol(), nft.is_equal(bytes([socket.AF_INET6]))]
+        ipv4 += [nft.header(at4, 4), nft.is_in("held4", 3), *silent]
+        ipv6 += [nft.header(at6, 16), nft.is_in("held6", 4), *silent]
+        changes += [nft.new_rule(INET, TABLE, chain, each) for each in (local, ipv4, ipv6)]
+    return changes
+
+
+def test_nft_shows_the_tables_that_were_asked_for(network: Namespace) -> None:
+    changes = [*the_arp_table(), *the_inet_table()]
+    changes.append(nft.new_elements(ARP, TABLE, "held", [V4.packed]))
+    changes.append(nft.new_elements(INET, TABLE, "held6", [V6.packed]))
+    changes.append(nft.new_elements(INET, TABLE, "live", [b"\x08\x00"], 3_600_000))
+    assert set(ask(network, changes)) == {0}
+    shown = " ".join(network.run("nft", "list", "ruleset").split())
+    for text in (
+        f"table arp {TABLE} {{ set held {{ type ipv4_addr elements = {{ {V4} }} }}",
+        "set live { type ether_type flags timeout }",
+        "type filter hook input priority filter; policy accept;"
+        " arp daddr ip @held meta protocol != @live drop",
+        "arp saddr ip @held meta protocol != @live drop",
+        f"set held6 {{ type ipv6_addr elements = {{ {V6} }} }}",
+        "elements = { ip timeout 1h expires",
+        'type filter hook prerouting priority raw - 10; policy accept; iif "lo" accept'
+        " ip daddr @held4 meta protocol != @live drop"
+        " ip6 daddr @held6 meta protocol != @live drop",
+        'type filter hook postrouting priority 310; policy accept; oif "lo" accept'
+        " ip saddr @held4 meta protocol != @live drop"
+        " ip6 saddr @held6 meta protocol != @live drop",
+    ):
+        assert text in shown, shown
+
+
+def test_a_batch_is_carried_out_wholly_or_not_at_all(network: Namespace) -> None:
+    wrong = nft.delete_elements(ARP, TABLE, "held", [V4.packed])
+    assert ask(network, [*the_arp_table(), wrong]) == [0] * 7 + [errno.ENOENT]
+    assert network.run("nft", "list", "ruleset") == ""
+
+
+def test_an_element_is_replaced_by_one_with_another_time_out(network: Namespace) -> None:
+    """By one transaction, also where the kernel changes no time-out: before Linux 6.12."""
+    key = [b"\x08\x06"]
+    first = nft.new_elements(ARP, TABLE, "live", key, 10_000)
+    assert set(ask(network, [*the_arp_table(), first])) == {0}
+    again = [
+        nft.new_elements(ARP, TABLE, "live", key, 10_000),
+        nft.delete_elements(ARP, TABLE, "live", key),
+        nft.new_elements(ARP, TABLE, "live", key, 7_200_000),
+    ]
+    assert ask(network, again) == [0, 0, 0]
+    assert "arp timeout 2h expires" in network.run("nft", "list", "ruleset")
+
+
+def test_a_table_is_made_anew_with_all_that_is_in_it(network: Namespace) -> None:
+    assert set(ask(network, the_arp_table())) == {0}
+    assert ask(network, [nft.new_table(ARP, TABLE)]) == [errno.EEXIST]
+    anew = [nft.make_table(ARP, TABLE), nft.delete_table(ARP, TABLE), *the_arp_table()]
+    assert set(ask(network, anew)) == {0}
+    assert network.run("nft", "list", "tables") == f"table arp {TABLE}\n"
