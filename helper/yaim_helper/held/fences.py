@@ -47,16 +47,24 @@ class Tables(Protocol):
     """The fences of this network namespace."""
 
     def names(self) -> Collection[str]:
-        """Returns the tables that there are, of this life and of earlier ones."""
+        """Returns the tables that there are, of this life and of earlier ones. Raises
+        KernelError."""
 
     def fence(self, number: int) -> FenceLike:
         """Returns the fence with a table of that number."""
+
+    def named(self, table: str) -> FenceLike:
+        """Returns the fence with that table."""
+
+    def is_live(self, table: str) -> bool:
+        """Returns whether something in it answers still. Raises KernelError."""
 
 
 @dataclass(eq=False, slots=True)
 class Fenced:
     """The addresses of one owner. All instants are of CLOCK_BOOTTIME."""
 
+    owner: Owner
     fence: FenceLike
     deadlines: dict[Address, float] = field(default_factory=dict)
     """What is in the table, and until when each may answer."""
@@ -72,16 +80,17 @@ class Fences:
     """The fences of all owners."""
 
     def __init__(
-        self, tables: Tables, first: int, earlier: Sequence[str], clock: Callable[[], float]
+        self, tables: Tables, first: int, earlier: list[str], clock: Callable[[], float]
     ) -> None:
-        """`first`: the number of the first table. `earlier`: the tables of earlier lives."""
+        """`first`: the number of the first table. `earlier`: the tables of earlier lives; what has
+        gone leaves this list."""
         self._tables = tables
         self._next = first
-        self.earlier = list(earlier)
+        self._earlier = earlier
         self._clock = clock
         self._fenced: dict[Owner, Fenced] = {}
         self._by_address: dict[Address, Fenced] = {}
-        self._leaving: Counter[Address] = Counter()
+        self._leaving: Counter[tuple[Owner, Address]] = Counter()
         """Removals that were asked for and are not done yet."""
 
     # --- what comes and goes -------------------------------------------------------------------
@@ -91,11 +100,11 @@ class Fences:
         KernelError: then they may not."""
         fenced = self._fenced.get(owner)
         if fenced is None:
-            fenced = Fenced(self._tables.fence(self._next))
+            fenced = Fenced(owner, self._tables.fence(self._next))
             fenced.fence.make((), ())
             self._next += 1
             self._fenced[owner] = fenced
-        known = fenced.deadlines.keys() & deadlines.keys()
+        before = {a: d for a, d in fenced.deadlines.items() if a in deadlines}
         fenced.deadlines |= deadlines
         fenced.over -= deadlines.keys()
         for each in deadlines:
@@ -103,24 +112,24 @@ class Fences:
         try:
             self._set(fenced, tuple(deadlines))
         except KernelError:
-            # Perhaps they are in the table: then they go from there with the next change.
-            fenced.over |= deadlines.keys()
-            self.dismiss(deadlines.keys() - known)
+            # Perhaps they are in the table.
+            fenced.deadlines |= before
+            fenced.over |= deadlines.keys() - before.keys()
+            self.dismiss(deadlines.keys() - before.keys())
             raise
 
-    def renew(self, owner: Owner, deadline: float) -> None:
-        """All of the owner's addresses that may answer still do so until then. Raises
-        KernelError: then they do so until their deadline of before."""
+    def renew(self, owner: Owner, deadline: float) -> frozenset[Address]:
+        """All of the owner's addresses that may answer still do so until then; returns which.
+        Raises KernelError: then they do so until their deadline of before, or until this one."""
         fenced = self._fenced.get(owner)
         if fenced is None:
-            return
+            return frozenset()
         now = self._clock()
-        for address, before in fenced.deadlines.items():
-            if before <= now:
-                fenced.over.add(address)
-            elif address not in fenced.over:
-                fenced.deadlines[address] = deadline
+        fenced.over |= {address for address, before in fenced.deadlines.items() if before <= now}
+        living = fenced.deadlines.keys() - fenced.over
+        fenced.deadlines |= dict.fromkeys(living, deadline)
         self._set(fenced)
+        return frozenset(living)
 
     def draw_nearer(self, by_s: float) -> None:
         """Makes all deadlines nearer. Raises KernelError, when all was tried."""
@@ -140,14 +149,14 @@ class Fences:
         if address in self._by_address:
             self._by_address[address].over.add(address)
 
-    def expect_removal(self, address: Address) -> None:
-        """The removal of an address is asked for. What is admitted meanwhile was asked for
+    def expect_removal(self, owner: Owner, address: Address) -> None:
+        """The owner asks for the removal of an address. What is admitted meanwhile was asked for
         before."""
-        self._leaving[address] += 1
+        self._leaving[owner, address] += 1
 
-    def end_removal(self, address: Address) -> None:
+    def end_removal(self, owner: Owner, address: Address) -> None:
         """A removal that was asked for is done, or has failed."""
-        self._leaving[address] -= 1
+        self._leaving[owner, address] -= 1
         self._leaving += Counter()
 
     def dismiss(self, addresses: Iterable[Address]) -> None:
@@ -194,7 +203,7 @@ class Fences:
             if error.errno != ABSENT_TABLE:
                 raise
             names = self._tables.names()
-            self.earlier = [each for each in self.earlier if each in names]
+            self._earlier[:] = [each for each in self._earlier if each in names]
             fenced.fence.make(fenced.deadlines, muted)
             self._ask(fenced, admitted, deadline, muted)
         fenced.muted = muted
@@ -209,7 +218,7 @@ class Fences:
     ) -> None:
         muting = muted - (fenced.muted - set(admitted))
         if admitted:
-            fenced.fence.admit(admitted, deadline, muting, self.earlier)
+            fenced.fence.admit(admitted, deadline, muting, self._earlier)
         else:
             fenced.fence.renew(deadline, muting)
 
@@ -219,7 +228,9 @@ class Fences:
         muted = {
             address
             for address, deadline in fenced.deadlines.items()
-            if address in fenced.over or self._leaving[address] or deadline <= now
+            if address in fenced.over
+            or self._leaving[fenced.owner, address]
+            or deadline <= now
         }
         left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
         return min(left, default=0.0), muted
