@@ -28,18 +28,16 @@ ABSENT_TABLE = 2
 class FenceLike(Protocol):
     """kernel/fence.py says what each does. All raise KernelError."""
 
-    @property
-    def table(self) -> str: ...
     def make(self, held: Iterable[Address], muted: Iterable[Address]) -> None: ...
     def admit(
         self,
-        addresses: Collection[Address],
+        addresses: Sequence[Address],
         deadline: float,
-        muting: Collection[Address],
-        earlier: Sequence[str],
+        muting: Sequence[Address],
+        earlier: Iterable[str],
     ) -> None: ...
-    def renew(self, deadline: float, muting: Collection[Address]) -> None: ...
-    def dismiss(self, addresses: Collection[Address]) -> None: ...
+    def renew(self, deadline: float, muting: Sequence[Address]) -> None: ...
+    def dismiss(self, addresses: Sequence[Address]) -> None: ...
     def unmake(self) -> None: ...
 
 
@@ -49,9 +47,6 @@ class Tables(Protocol):
     def names(self) -> Collection[str]:
         """Returns the tables that there are, of this life and of earlier ones. Raises
         KernelError."""
-
-    def fence(self, number: int) -> FenceLike:
-        """Returns the fence with a table of that number."""
 
     def named(self, table: str) -> FenceLike:
         """Returns the fence with that table."""
@@ -65,6 +60,7 @@ class Fenced:
     """The addresses of one owner. All instants are of CLOCK_BOOTTIME."""
 
     owner: Owner
+    table: str
     fence: FenceLike
     deadlines: dict[Address, float] = field(default_factory=dict)
     """What is in the table, and until when each may answer."""
@@ -100,7 +96,8 @@ class Fences:
         KernelError: then they may not."""
         fenced = self._fenced.get(owner)
         if fenced is None:
-            fenced = Fenced(owner, self._tables.fence(self._next))
+            table = f"yaim-{self._next}"
+            fenced = Fenced(owner, table, self._tables.named(table))
             fenced.fence.make((), ())
             self._next += 1
             self._fenced[owner] = fenced
@@ -173,7 +170,7 @@ class Fences:
                 if is_last:
                     fenced.fence.unmake()
                 else:
-                    fenced.fence.dismiss(gone)
+                    fenced.fence.dismiss(list(gone))
             except KernelError as error:
                 if error.errno != ABSENT_TABLE:
                     fenced.over |= gone
@@ -216,7 +213,7 @@ class Fences:
         deadline: float,
         muted: set[Address],
     ) -> None:
-        muting = muted - (fenced.muted - set(admitted))
+        muting = list(muted - (fenced.muted - set(admitted)))
         if admitted:
             fenced.fence.admit(admitted, deadline, muting, self._earlier)
         else:
@@ -228,9 +225,7 @@ class Fences:
         muted = {
             address
             for address, deadline in fenced.deadlines.items()
-            if address in fenced.over
-            or self._leaving[fenced.owner, address]
-            or deadline <= now
+            if address in fenced.over or self._leaving[fenced.owner, address] or deadline <= now
         }
         left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
         return min(left, default=0.0), muted
@@ -242,7 +237,7 @@ class Fences:
         made = []
         failed: KernelError | None = None
         for owner, fenced in self._fenced.items():
-            if tables is not None and fenced.fence.table not in tables:
+            if tables is not None and fenced.table not in tables:
                 continue
             deadline, muted = self._answering(fenced)
             try:

@@ -25,9 +25,6 @@ class FenceTables:
     def names(self) -> Collection[str]:
         return self.ruleset.tables()
 
-    def fence(self, number: int) -> Fence:
-        return self.named(f"yaim-{number}")
-
     def named(self, table: str) -> Fence:
         return Fence(self.ruleset, table)
 

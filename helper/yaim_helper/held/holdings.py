@@ -21,9 +21,9 @@ from yaim_helper.held.fencing import NO_FENCE, Fencing
 from yaim_helper.held.holding import EXTEND_RETRY_S
 from yaim_helper.held.host import Host
 from yaim_helper.held.inventory import Inventory
+from yaim_helper.held.jobs import Inline, Jobs
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.held.refusals import refusal_of_add
-from yaim_helper.held.jobs import Inline, Jobs
 from yaim_helper.held.renewal import Renewal
 from yaim_helper.held.watch import Watch
 from yaim_helper.kernel.addresses import MAX_TOGETHER, Kernel, KernelError

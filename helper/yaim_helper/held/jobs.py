@@ -65,10 +65,13 @@ class Floor:
         with self._next:
             self._it.acquire()
 
+    def leave(self) -> None:
+        self._it.release()
+
     @contextmanager
     def left(self) -> Iterator[None]:
         """The other one may have it meanwhile."""
-        self._it.release()
+        self.leave()
         try:
             yield
         finally:
@@ -129,9 +132,8 @@ class RoutingThread:
             self._floor.take()
             try:
                 job()
-            except BaseException as error:  # noqa: BLE001 the loop ends because of it
+            except BaseException as error:
                 self._failure = error
             self._under_way -= 1
             os.eventfd_write(self._done, 1)
-            with self._floor.left():
-                pass
+            self._floor.leave()

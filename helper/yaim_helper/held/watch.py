@@ -93,7 +93,7 @@ class Watch:
         if copies:
             self._copies[address] = copies
 
-    # --- renewals ----------------------------------------------------------------------------------
+    # --- renewals --------------------------------------------------------------------------------
 
     def renew(self, owner: Owner, deadline: float) -> Reply:
         """Gives all addresses of the owner another deadline. What has outlived its deadline is

@@ -56,12 +56,12 @@ class AddressNews:
 
 
 def _changes(datagram: bytes) -> list[Change]:
-    changes: list[Change] = []
     try:
-        for told in messages(datagram):
-            if told.kind in (RTM_NEWADDR, RTM_DELADDR) and (place := found(told.body)) is not None:
-                changes.append(Change(place, told.kind == RTM_NEWADDR))
+        return [
+            Change(place, told.kind == RTM_NEWADDR)
+            for told in messages(datagram)
+            if told.kind in (RTM_NEWADDR, RTM_DELADDR) and (place := found(told.body)) is not None
+        ]
     except MalformedMessage:
         # The kernel should never send that.
-        return changes
-    return changes
+        return []

@@ -118,9 +118,7 @@ class Assignment:
 class Kernel:
     """The addresses and interfaces of the network namespace that this process is in."""
 
-    def __init__(
-        self, asking: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
+    def __init__(self, asking: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         """`asking`: while addresses are looked at or changed, which the kernel's routing lock may
         hold up."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)

@@ -4,8 +4,8 @@ An add is never done without its intent on the disk. It waits for that, GIVE_UP_
 the coordinator was told then that it failed, it is not done later: what has a reply is over. What
 takes an address away, or keeps one, needs no disk: it waits behind adds that were asked before it
 for as long as a disk that is well may take, and then overtakes them. An add is over when the
-removal of its address overtakes it, and gets the deadline of a renewal that does; nothing else that
-they do depends on whether it is done before the add or behind it.
+removal of its address overtakes it, and gets a nearer deadline when a renewal to one does; nothing
+else that they do depends on whether it is done before the add or behind it.
 
 Where there is a fence, what was begun may wait for the kernel in turn. A renewal, which needs the
 kernel's routing lock for nothing, overtakes it at once. What has waited for GIVE_UP_AFTER_S has
@@ -123,7 +123,7 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
 
 def overtaken(asked: Iterable[A], it: A) -> list[A]:
     """Returns the adds that are over because this removal or renewal was done, and gives those that
-    go on waiting its deadline: whoever asks for it means them, too."""
+    go on waiting the nearer deadline."""
     if it not in asked:
         return []
     over = []
@@ -135,6 +135,6 @@ def overtaken(asked: Iterable[A], it: A) -> list[A]:
             case Remove(_, address) if address == each.request.address:
                 each.reply = OVERTAKEN
                 over.append(each)
-            case Renew(_, deadline_ns):
+            case Renew(_, deadline_ns) if deadline_ns < each.request.deadline_ns:
                 each.request = replace(each.request, deadline_ns=deadline_ns)
     return over

@@ -15,7 +15,18 @@ from yaim_helper.held.batch import Batch
 from yaim_helper.held.holdings import Holdings
 from yaim_helper.held.jobs import Jobs
 from yaim_helper.kernel.addresses import KernelError
-from yaim_helper.protocol import Add, Failed, Hello, List, Ok, Refused, Remove, Renew, Reply, Request
+from yaim_helper.protocol import (
+    Add,
+    Failed,
+    Hello,
+    List,
+    Ok,
+    Refused,
+    Remove,
+    Renew,
+    Reply,
+    Request,
+)
 from yaim_helper.record.entries import Entry, intent, result
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.serve.asked import (
@@ -146,8 +157,8 @@ class Execution:
         """What has waited too long for the kernel has failed for the coordinator. It goes on: what
         comes of it is on record then."""
         for each in connection.asked:
-            is_over = each.reply is not None or each.begun_at is None
-            if not is_over and now >= each.begun_at + GIVE_UP_AFTER_S:
+            waits = each.reply is None and each.begun_at is not None
+            if waits and now >= (each.begun_at or 0.0) + GIVE_UP_AFTER_S:
                 each.reply = KERNEL_WAITS
 
     def _do_as_job(self, connection: Connection, doing: Sequence[Asked]) -> None:

@@ -71,9 +71,7 @@ class Server:
         self._manager = ServiceManager()
         self._routing = routing
         self._jobs = routing or Inline()
-        self._holdings = Holdings(
-            policy, recorder, self._manager.tell_alive, fencing, self._jobs
-        )
+        self._holdings = Holdings(policy, recorder, self._manager.tell_alive, fencing, self._jobs)
         self._at_start = self._holdings.describe()
         self._buckets = _buckets_of(policy, {})
         """How much each user may send."""
