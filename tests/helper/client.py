@@ -100,6 +100,7 @@ class Client:
                 last = time.monotonic()
         return last - began
 
+
 @contextmanager
 def neighbour(network: Namespace) -> Iterator[Client]:
     """In the test's namespace, with a way from there to it."""

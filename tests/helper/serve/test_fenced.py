@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from yaim_helper.protocol import Address
 
 from tests.helper import client as wire
 from tests.helper.client import V4, V6, neighbour
@@ -14,8 +15,8 @@ from tests.helper.network import boottime, present, wait_for
 from tests.helper.process import (
     OK_ABSENT,
     OK_PRESENT,
-    Client,
     Helper,
+    Message,
     deadline_in,
     policy,
     running,
@@ -83,7 +84,7 @@ def test_the_routing_lock_holds_up_no_renewal(
             began = boottime()
             number = asks.send("add", **wire_add(V6))
             removed = asks.send("remove", address="192.0.2.77")
-            failed = []
+            failed: list[Message] = []
             while boottime() < began + 4.0:
                 asked = asks.send("renew", deadline_ns=deadline_in(1.5))
                 if not failed:
@@ -101,7 +102,7 @@ def test_the_routing_lock_holds_up_no_renewal(
         assert "yaim" not in tables(network)
 
 
-def wire_add(address: wire.Address) -> dict[str, object]:
+def wire_add(address: Address) -> dict[str, object]:
     return {
         "interface": "veth0",
         "address": str(address),
