@@ -155,17 +155,33 @@ class Holdings:
         """Returns the latest deadline of each owner for whom anything is held."""
         return self.inventory.deadlines()
 
+    def fenced(self) -> Collection[Owner] | None:
+        """Returns the owners whose fences are in force; None: there is no fence."""
+        return self.deadlines().keys() if self._fences is not None else None
+
+    def fenced_until(self, owner: Owner | None, address: Address) -> tuple[bool, float] | None:
+        """Returns what the record tells of the fence of an address of the owner; None: nothing."""
+        holding = self.inventory.get(address)
+        return holding.fenced_until if holding is not None and holding.owner == owner else None
+
     def describe(self) -> list[Entry]:
         """Returns what is held, and what an earlier life has left, or may have, for the record.
         Raises KernelError."""
         ours = [
-            (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
+            (
+                each.address,
+                each.interface.name,
+                each.prefix,
+                each.owner,
+                each.deadline,
+                each.is_fenced or None,
+            )
             for each in self.inventory
         ]
         if self._fences is not None and self._left_overs.is_empty:
             return held(ours)
         left = [
-            (each.address, self._kernel.name(each.index), each.prefix, owner, None)
+            (each.address, self._kernel.name(each.index), each.prefix, owner, None, None)
             for each, owner in self._left_overs.listed(Host(self._kernel, ()))
         ]
         return held([*ours, *left])

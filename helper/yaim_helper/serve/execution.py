@@ -175,6 +175,8 @@ class Execution:
         batch = self._holdings.batch(addresses)
         over: list[Asked] = []
         for each in doing:
+            if isinstance(each.request, Remove):
+                each.fenced_until = self._fenced_until(connection, each.request)
             each.outcome = (
                 each.known or each.obstacle(boottime()) or self._do(connection, each.request, batch)
             )
@@ -185,9 +187,16 @@ class Execution:
         for each in doing:
             if (error := went_wrong.get(each.request.id)) is not None:
                 each.outcome = Failed(error.errno, error.reason)
+            if isinstance(each.request, Add):
+                each.fenced_until = self._fenced_until(connection, each.request)
         self._note_results(connection, [*over, *doing])
         for each in doing:
             each.reply = each.reply or each.outcome
+
+    def _fenced_until(
+        self, connection: Connection, request: Add | Remove
+    ) -> tuple[bool, float] | None:
+        return self._holdings.fenced_until(connection.owner, request.address)
 
     def _do(self, connection: Connection, request: Request, batch: Batch) -> Reply:
         reply = self._requests.do(connection, request, batch)
@@ -220,7 +229,7 @@ class Execution:
     def _note_results(self, connection: Connection, over: Sequence[Asked]) -> None:
         peer, cluster = connection.peer, connection.cluster
         self._recorder.note(
-            result(peer, cluster, each.request, each.on_record)
+            result(peer, cluster, each.request, each.on_record, *each.fence_on_record)
             for each in over
             if each.intent or self._is_told(peer.uid, each.request, each.on_record)
         )
