@@ -34,7 +34,7 @@ from yaim_helper.neighbours.defence import Defence
 from yaim_helper.owners import Owner
 from yaim_helper.policy.rules import Policy
 from yaim_helper.protocol import Add, Address, Refused, Reply
-from yaim_helper.record.entries import Entry, fence_made, held
+from yaim_helper.record.entries import Entry, fence_lost, fence_made, held
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.stderr import tell
 
@@ -269,15 +269,13 @@ class Holdings:
         changed = fencing.changes.tables()
         if changed is not None and not changed:
             return
-        try:
-            made = fencing.fences.remake(changed)
-        except KernelError as error:
-            tell(f"cannot make the fence anew that somebody has changed: {error.reason}")
-            made = []
-        for owner, count in made:
-            self._recorder.note([fence_made(owner, count, FLUSHED)])
-        if made:
-            tell(f"{FLUSHED}: made anew")
+        for owner, count, error in fencing.fences.remake(changed):
+            self._recorder.note([fence_lost(owner, count, FLUSHED)])
+            if error is None:
+                self._recorder.note([fence_made(owner, count, FLUSHED)])
+                tell(f"{FLUSHED}: made anew for {owner}, {count} addresses")
+            else:
+                tell(f"{FLUSHED}: cannot be made anew for {owner}: {error.reason}")
         if self._earlier is not None and any(
             each in fencing.earlier for each in (fencing.earlier if changed is None else changed)
         ):

@@ -251,10 +251,12 @@ class Execution:
     def describe(self, connections: Iterable[Connection]) -> list[Entry] | None:
         """Returns what is held; None: the kernel does not tell, or an add may come behind that
         whose intent comes before it."""
-        if not self._jobs.is_idle:
-            return None
-        asked = (each for connection in connections for each in connection.asked)
-        if any(each.intent and each.reply is None and each.operation is ADD for each in asked):
+        asked = {each for connection in connections for each in connection.asked} | self._begun
+        adds = [each for each in asked if each.intent and each.operation is ADD]
+        is_add_under_way = any(
+            each.outcome is None and (each.reply is None or each in self._begun) for each in adds
+        )
+        if is_add_under_way or not self._jobs.may_ask_kernel:
             return None
         try:
             return self._holdings.describe()
