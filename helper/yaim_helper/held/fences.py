@@ -101,6 +101,8 @@ class Fences:
             fenced.fence.make((), ())
             self._next += 1
             self._fenced[owner] = fenced
+        # What another owner's table has not let go of yet.
+        self.dismiss(a for a in deadlines if self._by_address.get(a, fenced) is not fenced)
         before = {a: d for a, d in fenced.deadlines.items() if a in deadlines}
         fenced.deadlines |= deadlines
         fenced.over -= deadlines.keys()
@@ -165,12 +167,11 @@ class Fences:
     def dismiss(self, addresses: Iterable[Address]) -> None:
         """These are on no interface any more. A table that cannot be changed now stays stricter
         than it has to be."""
-        going: dict[Owner, set[Address]] = {}
-        for owner, fenced in self._fenced.items():
-            if gone := fenced.deadlines.keys() & set(addresses):
-                going[owner] = gone
-        for owner, gone in going.items():
-            fenced = self._fenced[owner]
+        out = set(addresses)
+        for owner, fenced in list(self._fenced.items()):
+            gone = fenced.deadlines.keys() & out
+            if not gone:
+                continue
             is_last = gone == fenced.deadlines.keys()
             try:
                 if is_last:
