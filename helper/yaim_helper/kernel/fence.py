@@ -290,11 +290,14 @@ class Fence:
         later."""
         self._until = -inf
         """When that ends."""
+        self._muted: set[Address] = set()
+        """What may be muted: nothing else need be taken out of there."""
 
     def make(self, held: Iterable[Address], muted: Iterable[Address]) -> None:
         """Makes the tables, in the place of those that there are, with these addresses. None of
         them answers before `renew` or `admit`."""
         silent = list(muted)
+        self._muted.update(silent)
         anew = [
             change
             for family in (_ARP, _INET)
@@ -308,6 +311,7 @@ class Fence:
         members = [*self._put(_HELD, held), *self._put(_HELD, silent), *self._put(_MUTED, silent)]
         self._ruleset.change([*anew, *rules, *members])
         self._until = -inf
+        self._muted = set(silent)
 
     def admit(
         self,
@@ -326,9 +330,10 @@ class Fence:
         """
         own = [
             *self._put(_HELD, [*addresses, *muting]),
-            *self._taken(self._table, _MUTED, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
             *self._put(_MUTED, muting),
         ]
+        self._muted.update(muting)
         others = [
             change
             for table in earlier
@@ -338,12 +343,13 @@ class Fence:
         while True:
             try:
                 self._set_live(deadline, [*own, *others])
-                return
+                break
             except Refused as error:
                 left = [each for each in others if each not in error.changes]
                 if error.errno != ABSENT or left == others:
                     raise
                 others = left
+        self._muted.difference_update(set(addresses).difference(muting))
 
     def renew(self, deadline: float, muting: Sequence[Address] = ()) -> None:
         """All that are held answer until the deadline, but for `muting`, which are muted. Raises
@@ -354,12 +360,12 @@ class Fence:
         """These are neither held nor muted any more: what comes to them is the host's matter. To be
         called only when they are off the interfaces."""
         out = [
-            change
-            for which in (_HELD, _MUTED)
-            for change in self._taken(self._table, which, addresses)
+            *self._taken(self._table, _HELD, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
         ]
         if out:
             self._ruleset.change(out)
+            self._muted.difference_update(addresses)
 
     def unmake(self) -> None:
         """Removes the tables, if they are there."""

@@ -84,6 +84,14 @@ def solicitation(address: Address) -> bytes:
     return OUR_MAC + CLIENT_MAC + b"\x86\xdd" + icmp6(address, body, 135)
 
 
+def solicitation_to_all(address: Address) -> bytes:
+    """RFC 4861 4.3, to the solicited-node multicast address (RFC 4291 2.7.1)."""
+    group = IPv6Address(bytes.fromhex("ff0200000000000000000001ff") + address.packed[-3:])
+    body = bytes(4) + address.packed + b"\x01\x01" + CLIENT_MAC
+    ethernet = b"\x33\x33" + group.packed[-4:] + CLIENT_MAC + b"\x86\xdd"
+    return ethernet + icmp6(group, body, 135)
+
+
 def icmp6(to: Address, body: bytes, kind: int) -> bytes:
     message = struct.pack("!BBH", kind, 0, 0) + body
     ends = CLIENT6.packed + to.packed
@@ -99,34 +107,57 @@ class Client:
     """Another host on the link, as frames."""
 
     def __init__(self, packets: socket.socket) -> None:
+        packets.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._packets = packets
 
     def asks(self, request: bytes, address: Address, within_s: float = 0.3) -> bool:
-        """Whether something is answered from the address."""
+        """Whether something is answered from the address. What has come before does not count."""
+        self._packets.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self._packets.recv(2048)
         self._packets.send(request)
+        return self.hears(address, within_s)
+
+    def hears(self, address: Address, within_s: float) -> bool:
+        """Whether a frame about the address comes."""
+        return self.heard_at(address, within_s) is not None
+
+    def heard_at(self, address: Address, within_s: float) -> float | None:
+        """Returns when a frame about the address came, as the kernel tells it: an instant of
+        CLOCK_BOOTTIME."""
         give_up_at = time.monotonic() + within_s
         while (left_s := give_up_at - time.monotonic()) > 0:
             self._packets.settimeout(left_s)
             try:
-                frame = self._packets.recv(2048)
+                frame, ((_, _, stamp), *_), _, _ = self._packets.recvmsg(2048, 128)
             except TimeoutError:
-                return False
+                return None
             if frame[6:12] == OUR_MAC and address.packed in frame[14:]:
-                return True
-        return False
+                seconds, nanoseconds = struct.unpack("=qq", stamp)
+                ahead_s = time.time() - boottime()
+                return float(seconds + nanoseconds / 1e9 - ahead_s)
+        return None
 
     def is_answered_by(self, address: Address, within_s: float = 0.3) -> list[bool]:
         """Whether address resolution, and an echo, are."""
         resolve = arp_request(address) if address.version == 4 else solicitation(address)
         return [self.asks(each, address, within_s) for each in (resolve, echo_request(address))]
 
+    def answers(self, address: Address, is_over: Callable[[], bool]) -> Iterator[float]:
+        """Asks for an echo again and again, and returns when answers came."""
+        while not is_over():
+            self._packets.send(echo_request(address))
+            if at := self.heard_at(address, 0.005):
+                yield at
+
     def last_answer_s(self, address: Address, for_s: float) -> float:
-        """Asks for an echo again and again, and returns when the last one came; in seconds."""
-        began = last = time.monotonic()
-        while time.monotonic() < began + for_s:
-            if self.asks(echo_request(address), address, 0.005):
-                last = time.monotonic()
-        return last - began
+        """Asks for an echo again and again, and returns when the last answer came; in seconds."""
+        began = boottime()
+        return max(self.answers(address, lambda: boottime() > began + for_s)) - began
+
+
+_SO_TIMESTAMPNS = 35
 
 
 @pytest.fixture
@@ -241,6 +272,46 @@ def test_what_is_admitted_is_fenced_and_what_is_dismissed_is_not(
     assert client.is_answered_by(V6) == [False, False]
     fence.dismiss([V4, V6])
     assert client.is_answered_by(V6, 5.0) == [True, True]
+
+
+def sent_from(client: Client, address: Address, to: Address, addressed: Namespace) -> bool:
+    """Whether a frame about the address comes when the host sends a packet from it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with addressed.entered():
+        program = socket.socket(family, socket.SOCK_DGRAM)
+    with program:
+        program.bind((str(address), 0))
+        with suppress(PermissionError):
+            program.sendto(b"hello", (str(to), 9))
+        return client.hears(address, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("address", "to"),
+    [
+        *((V4, CLIENT4), (V6, CLIENT6)),
+        *((V4, ip_address("192.0.2.200")), (V6, ip_address("2001:db8::200"))),
+    ],
+    ids=["IPv4", "IPv6", "asking for a MAC address by ARP", "asking by neighbour discovery"],
+)
+def test_the_host_sends_nothing_from_an_address_whose_time_is_over(
+    address: Address, to: Address, addressed: Namespace, client: Client, fence: Fence
+) -> None:
+    made(fence, [V4, V6], 0.0)
+    assert not sent_from(client, address, to, addressed)
+    fence.renew(boottime() + 60, muting=[address])
+    assert not sent_from(client, address, to, addressed)
+    fence.admit([address], boottime() + 60)
+    assert sent_from(client, address, to, addressed)
+
+
+def test_a_solicitation_to_all_is_not_answered_from_an_address_whose_time_is_over(
+    client: Client, fence: Fence
+) -> None:
+    made(fence, [V6], 60.0)
+    assert client.asks(solicitation_to_all(V6), V6, 5.0)
+    fence.renew(boottime())
+    assert not client.asks(solicitation_to_all(V6), V6)
 
 
 def test_the_host_itself_reaches_an_address_whose_time_is_over(
@@ -539,13 +610,7 @@ def test_who_waits_for_the_lock_of_the_rulesets_renews_in_time_or_never(
     )
     answers: list[float] = []
     is_over = threading.Event()
-
-    def ask() -> None:
-        while not is_over.is_set():
-            if client.asks(echo_request(V4), V4, 0.01):
-                answers.append(boottime())
-
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=lambda: answers.extend(client.answers(V4, is_over.is_set)))
     asking.start()
     deadlines = []
     longest_s = 0.0
