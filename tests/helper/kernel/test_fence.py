@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
 import pytest
+from pyroute2.nftables.main import NFTables
 from yaim_helper.kernel import nftables as nft
 from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.kernel.fence import (
@@ -800,6 +801,28 @@ def test_nft_reads_what_it_shows_of_a_fence(addressed: Namespace, fence: Fence) 
         *("chosen1", "chosen2", "held", "held4", "held6"),
         *("live1", "live2", "muted", "muted4", "muted6"),
     ]
+
+
+def test_pyroute2_reads_the_same_of_a_fence_as_nft(addressed: Namespace, fence: Fence) -> None:
+    fence.make([V4, V6], [])
+    chains = {}
+    timed = set()
+    for family in (Family.ARP, Family.INET):
+        with addressed.entered(), NFTables(nfgen_family=int(family)) as judge:
+            for chain in judge.get_chains():
+                if hook := chain.get_attr("NFTA_CHAIN_HOOK"):
+                    place = hook.get_attr("NFTA_HOOK_HOOKNUM"), hook.get_attr("NFTA_HOOK_PRIORITY")
+                    chains[family, chain.get_attr("NFTA_CHAIN_NAME")] = place
+            for each in judge.get_sets():
+                if each.get_attr("NFTA_SET_FLAGS"):
+                    timed.add((family, each.get_attr("NFTA_SET_NAME")))
+    assert chains == {
+        (Family.ARP, "in"): (0, 0),
+        (Family.ARP, "out"): (1, 0),
+        (Family.INET, "in"): (0, -310),
+        (Family.INET, "out"): (4, 310),
+    }
+    assert timed == {(family, name) for family in Family for name in ("live1", "live2")}
 
 
 class Garbled(Ruleset):
