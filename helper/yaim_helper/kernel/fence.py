@@ -21,6 +21,16 @@ after it: its end is later than it should be by no more than what has passed bet
 was little the second chooses it. The end stands by then; so the second may come as late as it
 likes, and whoever is stopped or killed between them leaves the old end in force.
 
+Read in Linux 6.1.192 and 6.12.117 (Debian 12 and 13), tried on 6.18:
+- a look-up compares the time-out with jiffies as they are then (nft_rhash_lookup)
+- it counts from when its message is carried out (nft_set_elem_init), rounded down to a jiffy
+  (nf_msecs_to_jiffies64); jiffies stand still while the host is suspended
+- within a transaction an element has run out or not by the instant at which the transaction got the
+  lock (nft_net_tstamp): so no change of it can tell whether the next one is late
+- an error of one message aborts all of a transaction; each is told (nfnetlink_rcv_batch)
+- what is not listed has run out (nf_tables_dump_setelem)
+- a commit waits for no packet: what it frees is freed later (nf_tables_commit)
+
 Touches no other table, and brings in no connection tracking.
 """
 
@@ -59,8 +69,8 @@ SET_WITHIN_S = 0.04
 """By this a time-out may be set later than the clock was read. The rest of FENCE_GRACE_S is for a
 jiffy: the kernel counts time-outs in those, rounded down, and they have up to 10 ms."""
 LEAST_MS = 20
-"""Less than this is nothing. The kernel rounds a time-out that is shorter than a jiffy to 0, and
-that means for ever before Linux 6.12 (nf_msecs_to_jiffies64)."""
+"""Less than this is nothing. Kernels before Linux 6.12, and early ones of 6.1, round a time-out
+that is shorter than a jiffy to 0, and that means for ever (nf_msecs_to_jiffies64)."""
 TRIES = 3
 
 _ARP, _INET = Family.ARP, Family.INET
@@ -290,11 +300,14 @@ class Fence:
         later."""
         self._until = -inf
         """When that ends."""
+        self._muted: set[Address] = set()
+        """What may be muted: nothing else need be taken out of there."""
 
     def make(self, held: Iterable[Address], muted: Iterable[Address]) -> None:
         """Makes the tables, in the place of those that there are, with these addresses. None of
         them answers before `renew` or `admit`."""
         silent = list(muted)
+        self._muted.update(silent)
         anew = [
             change
             for family in (_ARP, _INET)
@@ -308,6 +321,7 @@ class Fence:
         members = [*self._put(_HELD, held), *self._put(_HELD, silent), *self._put(_MUTED, silent)]
         self._ruleset.change([*anew, *rules, *members])
         self._until = -inf
+        self._muted = set(silent)
 
     def admit(
         self,
@@ -326,9 +340,10 @@ class Fence:
         """
         own = [
             *self._put(_HELD, [*addresses, *muting]),
-            *self._taken(self._table, _MUTED, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
             *self._put(_MUTED, muting),
         ]
+        self._muted.update(muting)
         others = [
             change
             for table in earlier
@@ -338,12 +353,13 @@ class Fence:
         while True:
             try:
                 self._set_live(deadline, [*own, *others])
-                return
+                break
             except Refused as error:
                 left = [each for each in others if each not in error.changes]
                 if error.errno != ABSENT or left == others:
                     raise
                 others = left
+        self._muted.difference_update(set(addresses).difference(muting))
 
     def renew(self, deadline: float, muting: Sequence[Address] = ()) -> None:
         """All that are held answer until the deadline, but for `muting`, which are muted. Raises
@@ -354,12 +370,12 @@ class Fence:
         """These are neither held nor muted any more: what comes to them is the host's matter. To be
         called only when they are off the interfaces."""
         out = [
-            change
-            for which in (_HELD, _MUTED)
-            for change in self._taken(self._table, which, addresses)
+            *self._taken(self._table, _HELD, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
         ]
         if out:
             self._ruleset.change(out)
+            self._muted.difference_update(addresses)
 
     def unmake(self) -> None:
         """Removes the tables, if they are there."""
