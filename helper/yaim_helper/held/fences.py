@@ -14,6 +14,7 @@ Decides; the kernel is asked by way of the fences that it is given.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,6 +55,9 @@ class Tables(Protocol):
     def is_live(self, table: str) -> bool:
         """Returns whether something in it answers still. Raises KernelError."""
 
+    def held(self, table: str) -> Collection[Address]:
+        """Returns what is in it; nothing if it is not there. Raises KernelError."""
+
 
 @dataclass(eq=False, slots=True)
 class Fenced:
@@ -67,7 +71,9 @@ class Fenced:
     over: set[Address] = field(default_factory=set)
     """What is to answer no more."""
     muted: set[Address] = field(default_factory=set)
-    """What the kernel knows to be muted."""
+    """What the kernel surely mutes."""
+    gone: set[Address] = field(default_factory=set)
+    """What is on no interface any more, and could not be taken out of the table yet."""
     until: float = 0.0
     """When the others stop to answer, if nothing comes."""
 
@@ -101,21 +107,38 @@ class Fences:
             fenced.fence.make((), ())
             self._next += 1
             self._fenced[owner] = fenced
-        # What another owner's table has not let go of yet.
-        self.dismiss(a for a in deadlines if self._by_address.get(a, fenced) is not fenced)
+        new = deadlines.keys() - fenced.deadlines.keys() | fenced.gone & deadlines.keys()
         before = {a: d for a, d in fenced.deadlines.items() if a in deadlines}
-        fenced.deadlines |= deadlines
-        fenced.over -= deadlines.keys()
-        for each in deadlines:
-            self._by_address[each] = fenced
+        over = fenced.over & deadlines.keys()
         try:
+            self._take_from_others(fenced, deadlines.keys())
+            fenced.deadlines |= deadlines
+            fenced.over -= deadlines.keys()
+            fenced.gone -= deadlines.keys()
+            for each in deadlines:
+                self._by_address[each] = fenced
             self._set(fenced, tuple(deadlines))
         except KernelError:
-            # Perhaps they are in the table.
+            # Perhaps they are in the table, and perhaps not muted any more.
             fenced.deadlines |= before
-            fenced.over |= deadlines.keys() - before.keys()
-            self.dismiss(deadlines.keys() - before.keys())
+            fenced.over |= over | new & fenced.deadlines.keys()
+            fenced.muted -= deadlines.keys()
+            self.dismiss(new)
             raise
+
+    def _take_from_others(self, fenced: Fenced, addresses: Collection[Address]) -> None:
+        """What has gone, and stands in another owner's table still, would not answer. Raises
+        KernelError."""
+        for other in [each for each in self._fenced.values() if each is not fenced]:
+            if other.gone.intersection(addresses):
+                self._let_go(other)
+
+    def silence(self, addresses: Mapping[Address, Owner]) -> None:
+        """These are on an interface, for these owners, and no fence is known to keep them: they
+        answer no more. Raises KernelError."""
+        for owner in set(addresses.values()):
+            its = [address for address, whose in addresses.items() if whose == owner]
+            self.admit(owner, dict.fromkeys(its, 0.0))
 
     def renew(self, owner: Owner, deadline: float) -> frozenset[Address]:
         """All of the owner's addresses that may answer still do so until then; returns which.
@@ -167,27 +190,30 @@ class Fences:
     def dismiss(self, addresses: Iterable[Address]) -> None:
         """These are on no interface any more. A table that cannot be changed now stays stricter
         than it has to be."""
-        out = set(addresses)
-        for owner, fenced in list(self._fenced.items()):
-            gone = fenced.deadlines.keys() & out
-            if not gone:
-                continue
-            is_last = gone == fenced.deadlines.keys()
-            try:
-                if is_last:
-                    fenced.fence.unmake()
-                else:
-                    fenced.fence.dismiss(list(gone))
-            except KernelError as error:
-                if error.errno != ABSENT_TABLE:
-                    fenced.over |= gone
-                    continue
-            for each in gone:
-                del fenced.deadlines[each], self._by_address[each]
-            fenced.over -= gone
-            fenced.muted -= gone
+        for fenced in list(self._fenced.values()):
+            fenced.gone |= fenced.deadlines.keys() & set(addresses)
+            with suppress(KernelError):
+                self._let_go(fenced)
+
+    def _let_go(self, fenced: Fenced) -> None:
+        """Takes out of a table what has gone. Raises KernelError: it will be tried again."""
+        gone, is_last = fenced.gone, fenced.gone == fenced.deadlines.keys()
+        fenced.over |= gone
+        try:
             if is_last:
-                del self._fenced[owner]
+                fenced.fence.unmake()
+            elif gone:
+                fenced.fence.dismiss(list(gone))
+        except KernelError as error:
+            if error.errno != ABSENT_TABLE:
+                raise
+        for each in gone:
+            del fenced.deadlines[each], self._by_address[each]
+        fenced.over -= gone
+        fenced.muted -= gone
+        fenced.gone = set()
+        if is_last:
+            del self._fenced[fenced.owner]
 
     # --- what is asked ---------------------------------------------------------------------------
 
@@ -201,6 +227,8 @@ class Fences:
     def _set(self, fenced: Fenced, admitted: tuple[Address, ...] = ()) -> None:
         """Has the kernel know what may answer, and until when. Raises KernelError."""
         deadline, muted = self._answering(fenced)
+        # A removal that was asked for was not done.
+        admitted += tuple(fenced.muted - muted - set(admitted))
         try:
             self._ask(fenced, admitted, deadline, muted)
         except KernelError as error:
@@ -209,6 +237,7 @@ class Fences:
             names = self._tables.names()
             self._earlier[:] = [each for each in self._earlier if each in names]
             fenced.fence.make(fenced.deadlines, muted)
+            fenced.muted = muted
             self._ask(fenced, admitted, deadline, muted)
         fenced.muted = muted
         fenced.until = deadline

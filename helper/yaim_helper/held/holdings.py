@@ -72,10 +72,12 @@ class Holdings:
         start = self._jobs.start
         self._expiry = Expiry(kernel, inventory, left_overs, renewal, recorder, start, fences)
         self._earlier = (
-            EarlierFences(fencing.tables, fencing.earlier, kernel, left_overs, start)
+            EarlierFences(fencing, kernel, inventory, left_overs, start)
             if fencing.tables is not None
             else None
         )
+        if self._earlier is not None and recorder.past.was_fenced:
+            self._earlier.sweep_unfenced()
         self.watch = (
             Watch(kernel, inventory, left_overs, renewal, fences) if fences is not None else None
         )
@@ -298,6 +300,8 @@ class Holdings:
         """Makes all deadlines nearer: the host was away for so long without any clock that they
         are counted in."""
         self._expiry.draw_deadlines_nearer(jump_s, why)
+        if self._fences is not None and self._earlier is not None:
+            self._earlier.sweep_at_once(why)
 
     # --- other holders on the link -----------------------------------------------------------
 
