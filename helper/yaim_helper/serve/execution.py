@@ -175,6 +175,8 @@ class Execution:
         batch = self._holdings.batch(addresses)
         over: list[Asked] = []
         for each in doing:
+            if isinstance(each.request, Remove):
+                each.fenced_until = self._fenced_until(connection, each.request)
             each.outcome = (
                 each.known or each.obstacle(boottime()) or self._do(connection, each.request, batch)
             )
@@ -185,9 +187,16 @@ class Execution:
         for each in doing:
             if (error := went_wrong.get(each.request.id)) is not None:
                 each.outcome = Failed(error.errno, error.reason)
+            if isinstance(each.request, Add):
+                each.fenced_until = self._fenced_until(connection, each.request)
         self._note_results(connection, [*over, *doing])
         for each in doing:
             each.reply = each.reply or each.outcome
+
+    def _fenced_until(
+        self, connection: Connection, request: Add | Remove
+    ) -> tuple[bool, float] | None:
+        return self._holdings.fenced_until(connection.owner, request.address)
 
     def _do(self, connection: Connection, request: Request, batch: Batch) -> Reply:
         reply = self._requests.do(connection, request, batch)
@@ -220,7 +229,7 @@ class Execution:
     def _note_results(self, connection: Connection, over: Sequence[Asked]) -> None:
         peer, cluster = connection.peer, connection.cluster
         self._recorder.note(
-            result(peer, cluster, each.request, each.on_record)
+            result(peer, cluster, each.request, each.on_record, *each.fence_on_record)
             for each in over
             if each.intent or self._is_told(peer.uid, each.request, each.on_record)
         )
@@ -242,10 +251,12 @@ class Execution:
     def describe(self, connections: Iterable[Connection]) -> list[Entry] | None:
         """Returns what is held; None: the kernel does not tell, or an add may come behind that
         whose intent comes before it."""
-        if not self._jobs.is_idle:
-            return None
-        asked = (each for connection in connections for each in connection.asked)
-        if any(each.intent and each.reply is None and each.operation is ADD for each in asked):
+        asked = {each for connection in connections for each in connection.asked} | self._begun
+        adds = [each for each in asked if each.intent and each.operation is ADD]
+        is_add_under_way = any(
+            each.outcome is None and (each.reply is None or each in self._begun) for each in adds
+        )
+        if is_add_under_way or not self._jobs.may_ask_kernel:
             return None
         try:
             return self._holdings.describe()

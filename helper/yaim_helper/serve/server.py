@@ -125,7 +125,7 @@ class Server:
         self._sources.add(wake_read, wake_read)
         who = os.getpid(), os.getuid(), self._requests.session
         why_not = self._holdings.fencing.why_not
-        if why_not is not None:
+        if why_not is not None and self._holdings.policy.is_fence_wanted:
             tell(f"without a fence: {why_not}")
         start = started(VERSION, *who, self._recorder.earlier, why_not)
         self._recorder.note([start, *self._at_start])
