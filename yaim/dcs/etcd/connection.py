@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from yaim.dcs.etcd.full import REMEDY_FOR_FULL
 from yaim.dcs.etcd.keys import MAX_BYTES
 from yaim.text import printable
 
+NO_ANSWER = "no answer in time"
 NO_TOKEN = ""
 """What stands in place of a token where etcd wants none."""
 
@@ -84,6 +86,7 @@ class Connection:
 
     def __init__(self, credentials: Credentials, endpoint: str) -> None:
         self.endpoint = endpoint
+        self.opened_at = monotonic()
         self.left_because: str | None = None
         """Why the channel was closed; None while it is in use."""
         url, secrets = urlsplit(endpoint), credentials.secrets
@@ -121,7 +124,7 @@ def plain(error: Any) -> str:
     """The reason why a call has failed, in few words."""
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED or "Endpoint closing" in text:
-        return "no answer in time"
+        return NO_ANSWER
     if failed := _NOT_CONNECTED.search(text):
         return failed[1]
     return printable(text, most=_TOLD_AT_MOST) or str(code)
