@@ -254,7 +254,7 @@ def suffer(lab: Lab, fault: Fault) -> Outcome:
     return Outcome(
         max(lab.record.longest_gap_s(address, since, now) for address in pool),
         lab.record.moves(set(pool), since, now),
-        lab.record.overlap_s(set(pool), since, now),
+        lab.overlap_s(pool, since, now),
     )
 
 
