@@ -1,28 +1,37 @@
 """nf_tables' messages, to bytes: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h in Linux,
 libnftnl as a second opinion (`nft --debug=netlink`).
 
-A batch is one transaction: all of its messages are carried out, or none (nf_tables_commit in
-net/netfilter/nf_tables_api.c). Does no I/O, and decides nothing: fence.py does.
+A batch is one transaction: all of its messages are carried out, or none. nfnetlink_rcv_batch in
+net/netfilter/nfnetlink.c takes them one after the other, remembers the error of each, and goes on;
+then it commits, or aborts all if there was one error, and answers. Does no I/O, and decides
+nothing: fence.py does.
 """
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from yaim_helper.kernel.netlink import MalformedMessage
+from yaim_helper.kernel.netlink import MalformedMessage, messages
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7
 """The group that tells of every change of a ruleset (multicast, netlink(7))."""
+
+MAX_ELEMENTS = 1024
+"""Elements in one message: the length of an attribute has 16 bits, and an element with an IPv6
+address takes 28 bytes."""
+PORT_AT = 12
+"""Where the port of the socket that had asked for a change is in what is told of it: four bytes in
+the host's order (struct nlmsghdr)."""
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 _NLM_F_APPEND, _NLM_F_DUMP = 0x800, 0x300
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _SUBSYSTEM = 10
 """NFNL_SUBSYS_NFTABLES, the upper byte of a message's type."""
-_NESTED = 0x8000
+_NESTED, _BIG_ENDIAN = 0x8000, 0x4000
 _HEADER = struct.Struct("=IHHII")
 _GENERAL = struct.Struct("=BBBB")
 """struct nfgenmsg: family, version; the resource is big-endian, in the last two bytes."""
@@ -64,13 +73,17 @@ Expression: TypeAlias = bytes
 
 
 def batch(changes: Sequence[Change], first: int) -> bytes:
-    """One transaction. Each change is answered by NLMSG_ERROR with its sequence number, which are
-    `first` + 1, `first` + 2, ..."""
+    """One transaction. The sequence numbers of the changes are `first` + 1, `first` + 2, ...
+
+    The kernel answers by NLMSG_ERROR, with the sequence number: each change that it refuses, and
+    the last one in any case, after all others. An error of the batch as a whole bears `first`.
+    """
     begin = _message(_BATCH_BEGIN, _NLM_F_REQUEST, first, 0, _SUBSYSTEM, b"")
+    last = first + len(changes)
     inner = b"".join(
         _message(
             _SUBSYSTEM << 8 | each.kind,
-            each.flags | _NLM_F_REQUEST | _NLM_F_ACK,
+            each.flags | _NLM_F_REQUEST | (_NLM_F_ACK if number == last else 0),
             number,
             each.family,
             0,
@@ -78,13 +91,32 @@ def batch(changes: Sequence[Change], first: int) -> bytes:
         )
         for number, each in enumerate(changes, first + 1)
     )
-    end = _message(_BATCH_END, _NLM_F_REQUEST, first + len(changes) + 1, 0, _SUBSYSTEM, b"")
+    end = _message(_BATCH_END, _NLM_F_REQUEST, last + 1, 0, _SUBSYSTEM, b"")
     return begin + inner + end
 
 
-def new_table(family: Family, table: str) -> Change:
-    """Refused (EEXIST) if it is there."""
-    return Change(Kind.NEWTABLE, _NLM_F_CREATE | _NLM_F_EXCL, family, _text(1, table))
+def all_tables(sequence: int) -> bytes:
+    """Asks for the tables of all families; NLMSG_DONE ends the answer."""
+    return _dump(Kind.GETTABLE, sequence, 0, b"")
+
+
+def all_elements(sequence: int, family: Family, table: str, name: str) -> bytes:
+    """Asks for what is in a set, but for elements that have run out; NLMSG_DONE ends the answer,
+    or NLMSG_ERROR (ENOENT) if there is no such set."""
+    return _dump(Kind.GETSETELEM, sequence, family, _text(1, table) + _text(2, name))
+
+
+def _dump(kind: Kind, sequence: int, family: int, body: bytes) -> bytes:
+    flags = _NLM_F_REQUEST | _NLM_F_DUMP
+    return _message(_SUBSYSTEM << 8 | kind, flags, sequence, family, 0, body)
+
+
+def new_table(family: Family, table: str, comment: str = "") -> Change:
+    """Refused (EEXIST) if it is there. nft shows the comment, of 254 bytes at most."""
+    told = comment.encode() + b"\0"
+    # struct nftnl_udata: type 0 (NFTNL_UDATA_TABLE_COMMENT), length, value.
+    data = _attribute(6, bytes((0, len(told))) + told) if comment else b""
+    return Change(Kind.NEWTABLE, _NLM_F_CREATE | _NLM_F_EXCL, family, _text(1, table) + data)
 
 
 def make_table(family: Family, table: str) -> Change:
@@ -125,6 +157,12 @@ def new_chain(family: Family, table: str, name: str, hook: Hook, priority: int) 
     return Change(Kind.NEWCHAIN, _NLM_F_CREATE | _NLM_F_EXCL, family, body)
 
 
+def new_plain_chain(family: Family, table: str, name: str) -> Change:
+    """A chain that packets only come to by `go_to`."""
+    body = _text(1, table) + _text(3, name)
+    return Change(Kind.NEWCHAIN, _NLM_F_CREATE | _NLM_F_EXCL, family, body)
+
+
 def new_rule(family: Family, table: str, chain: str, expressions: Iterable[Expression]) -> Change:
     """Behind the others of its chain."""
     inner = b"".join(_nested(1, each) for each in expressions)
@@ -135,13 +173,13 @@ def new_rule(family: Family, table: str, chain: str, expressions: Iterable[Expre
 def new_elements(
     family: Family, table: str, name: str, keys: Iterable[bytes], timeout_ms: int | None = None
 ) -> Change:
-    """Adds them to a set; what is there already stays. Before Linux 6.12 its time-out stays as it
-    is, too."""
+    """Adds them, MAX_ELEMENTS at most, to a set; what is there already stays. Before Linux 6.12 its
+    time-out stays as it is, too. A time-out shorter than a jiffy (up to 10 ms) may be none."""
     return Change(Kind.NEWSETELEM, _NLM_F_CREATE, family, _elements(table, name, keys, timeout_ms))
 
 
 def delete_elements(family: Family, table: str, name: str, keys: Iterable[bytes]) -> Change:
-    """Refused (ENOENT) if one of them is not there."""
+    """MAX_ELEMENTS at most. Refused (ENOENT) if one of them is not there."""
     return Change(Kind.DELSETELEM, 0, family, _elements(table, name, keys, None))
 
 
@@ -156,7 +194,7 @@ def _elements(table: str, name: str, keys: Iterable[bytes], timeout_ms: int | No
 _REGISTER, _VERDICT = 1, 0
 _META_PROTOCOL, _META_IIF, _META_OIF, _META_NFPROTO = 1, 4, 5, 15
 _NETWORK_HEADER = 1
-_DROP, _ACCEPT = 0, 1
+_DROP, _ACCEPT, _GOTO = 0, 1, 0xFFFFFFFC
 
 
 def protocol() -> Expression:
@@ -192,31 +230,31 @@ def is_equal(value: bytes) -> Expression:
 
 
 def is_in(name: str, number: int) -> Expression:
-    """Goes on only if what was loaded is in that set; its number if it is new in this batch."""
+    """Goes on only if what was loaded is in that set, which is new in this batch."""
     inner = _text(1, name) + _number(2, _REGISTER) + _number(4, number)
     return _expression("lookup", inner)
 
 
-def is_not_in(name: str, number: int) -> Expression:
-    inner = _text(1, name) + _number(2, _REGISTER) + _number(4, number) + _number(5, 1)
-    return _expression("lookup", inner)
-
-
 def drop() -> Expression:
-    return _verdict(_DROP)
+    return _verdict(_number(1, _DROP))
 
 
 def accept() -> Expression:
-    """Ends this chain; others still see the packet."""
-    return _verdict(_ACCEPT)
+    """Ends this table's part in it; others still see the packet."""
+    return _verdict(_number(1, _ACCEPT))
+
+
+def go_to(chain: str) -> Expression:
+    """The packet goes on there, and does not come back."""
+    return _verdict(_number(1, _GOTO) + _text(2, chain))
 
 
 def _meta(key: int) -> Expression:
     return _expression("meta", _number(1, _REGISTER) + _number(2, key))
 
 
-def _verdict(code: int) -> Expression:
-    inner = _number(1, _VERDICT) + _nested(2, _nested(2, _number(1, code)))
+def _verdict(verdict: bytes) -> Expression:
+    inner = _number(1, _VERDICT) + _nested(2, _nested(2, verdict))
     return _expression("immediate", inner)
 
 
@@ -224,44 +262,42 @@ def _expression(name: str, inner: bytes) -> Expression:
     return _text(1, name) + _nested(2, inner)
 
 
-# --- what the kernel tells of changes -------------------------------------------------------------
+# --- what the kernel tells ------------------------------------------------------------------------
 
 
-class News(NamedTuple):
-    """One change that was made."""
-
-    port: int
-    """Of the netlink socket by which it was asked for."""
-    table: str
-
-
-def news(datagram: bytes) -> Iterator[News]:
-    """Returns the changes of tables, and of what is in them, that a datagram of NFNLGRP_NFTABLES
-    tells of. Raises MalformedMessage."""
-    at = 0
-    while at < len(datagram):
-        if len(datagram) - at < _HEADER.size:
-            raise MalformedMessage(f"{len(datagram) - at} bytes, too few for a header")
-        length, kind, _, _, port = _HEADER.unpack_from(datagram, at)
-        if not _HEADER.size <= length <= len(datagram) - at:
-            raise MalformedMessage(f"a message of {length} bytes in {len(datagram) - at}")
-        if kind >> 8 == _SUBSYSTEM and kind & 0xFF != Kind.NEWGEN:
-            body = datagram[at + _HEADER.size + _GENERAL.size : at + length]
-            yield News(port, _table_of(body))
-        at += (length + 3) & ~3
+def tables_changed(datagram: bytes) -> Iterator[str]:
+    """Returns the tables of whose changes, or of what is in them, a datagram of NFNLGRP_NFTABLES
+    tells. Raises MalformedMessage."""
+    for told in messages(datagram):
+        if told.kind >> 8 == _SUBSYSTEM and told.kind & 0xFF != Kind.NEWGEN:
+            yield table_of(told.body)
 
 
-def _table_of(body: bytes) -> str:
-    """The name of a table is the first kind of attribute in messages of all kinds."""
-    at = 0
-    while at + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, at)
-        if not 4 <= length <= len(body) - at:
-            break
+def table_of(body: bytes) -> str:
+    """Returns the table that a message of any kind is about. Raises MalformedMessage."""
+    for kind, value in _attributes(body[_GENERAL.size :]):
         if kind == 1:
-            return body[at + 4 : at + length].rstrip(b"\0").decode(errors="replace")
-        at += (length + 3) & ~3
+            return value.rstrip(b"\0").decode(errors="replace")
     raise MalformedMessage("a change without a table")
+
+
+def family_of(body: bytes) -> int:
+    """Returns the number of the family that a message is about. Raises MalformedMessage."""
+    if len(body) < _GENERAL.size:
+        raise MalformedMessage(f"{len(body)} bytes, too few for a family")
+    return body[0]
+
+
+def keys_of(body: bytes) -> Iterator[bytes]:
+    """Returns the keys of the elements in a part of the answer to `all_elements`. Raises
+    MalformedMessage."""
+    for list_kind, elements in _attributes(body[_GENERAL.size :]):
+        if list_kind != 3:
+            continue
+        for _, element in _attributes(elements):
+            for kind, key in _attributes(element):
+                if kind == 1:
+                    yield from (value for _, value in _attributes(key))
 
 
 # --- attributes -----------------------------------------------------------------------------------
@@ -277,6 +313,17 @@ def _message(
 
 def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Returns type, without flags, and value of each. Raises MalformedMessage."""
+    at = 0
+    while at + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, at)
+        if not 4 <= length <= len(body) - at:
+            raise MalformedMessage(f"an attribute of {length} bytes in {len(body) - at}")
+        yield kind & ~(_NESTED | _BIG_ENDIAN), body[at + 4 : at + length]
+        at += (length + 3) & ~3
 
 
 def _nested(kind: int, inner: bytes) -> bytes:

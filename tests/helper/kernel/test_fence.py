@@ -3,7 +3,7 @@
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 
@@ -12,7 +12,7 @@ from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.kernel.fence import ABSENT, Fence, ForeignChanges, Ruleset
 from yaim_helper.protocol import Address
 
-from tests.helper.network import INTERFACE, MAC, PEER
+from tests.helper.network import INTERFACE, MAC, PEER, boottime
 from yaim.lab.namespaces import Namespace
 
 V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
@@ -140,11 +140,16 @@ def fence(addressed: Namespace) -> Iterator[Fence]:
         yield Fence(ruleset, "yaim-test")
 
 
+def made(fence: Fence, held: Sequence[Address], for_s: float) -> None:
+    fence.make(held, [])
+    fence.renew(boottime() + for_s)
+
+
 @pytest.mark.parametrize("address", [V4, V6], ids=["IPv4", "IPv6"])
 def test_an_address_answers_until_its_time_is_over_and_then_nothing_does(
     address: Address, client: Client, fence: Fence
 ) -> None:
-    fence.make([V4, V6], 0.6)
+    made(fence, [V4, V6], 0.6)
     last_s = client.last_answer_s(address, 1.0)
     assert 0.5 < last_s < 0.8
     assert client.is_answered_by(address) == [False, False]
@@ -153,26 +158,26 @@ def test_an_address_answers_until_its_time_is_over_and_then_nothing_does(
 
 
 def test_a_renewal_is_for_all_and_loses_no_packet(client: Client, fence: Fence) -> None:
-    fence.make([V4, V6], 5.0)
+    made(fence, [V4, V6], 5.0)
     for _ in range(50):
-        fence.renew(5.0)
+        fence.renew(boottime() + 5.0)
         assert client.asks(echo_request(V4), V4, 5.0)
         assert client.asks(echo_request(V6), V6, 5.0)
 
 
 def test_what_has_ended_answers_again_when_it_is_renewed(client: Client, fence: Fence) -> None:
-    fence.make([V4, V6], 0.0)
+    made(fence, [V4, V6], 0.0)
     assert client.is_answered_by(V4) == client.is_answered_by(V6) == [False, False]
-    fence.renew(60.0)
+    fence.renew(boottime() + 60.0)
     assert client.is_answered_by(V4, 5.0) == client.is_answered_by(V6, 5.0) == [True, True]
 
 
 def test_what_is_admitted_is_fenced_and_what_is_dismissed_is_not(
     client: Client, fence: Fence
 ) -> None:
-    fence.make([], 0.0)
+    made(fence, [], 0.0)
     assert client.is_answered_by(V4, 5.0) == [True, True]
-    fence.admit([V4, V6], 0.0)
+    fence.admit([V4, V6], boottime() + 0.0)
     assert client.is_answered_by(V4) == client.is_answered_by(V6) == [False, False]
     fence.dismiss([V4])
     assert client.is_answered_by(V4, 5.0) == [True, True]
@@ -184,7 +189,7 @@ def test_what_is_admitted_is_fenced_and_what_is_dismissed_is_not(
 def test_the_host_itself_reaches_an_address_whose_time_is_over(
     addressed: Namespace, client: Client, fence: Fence
 ) -> None:
-    fence.make([V4, V6], 0.0)
+    made(fence, [V4, V6], 0.0)
     assert client.is_answered_by(V4) == [False, False]
     addressed.run("ip", "link", "set", "lo", "up")
     for each, family in ((V4, socket.AF_INET), (V6, socket.AF_INET6)):
@@ -201,25 +206,25 @@ def test_the_host_itself_reaches_an_address_whose_time_is_over(
 def test_fences_of_several_clusters_do_not_meet(addressed: Namespace, client: Client) -> None:
     with ruleset_in(addressed) as ruleset:
         one, other = Fence(ruleset, "yaim-one"), Fence(ruleset, "yaim-other")
-        one.make([V4], 60.0)
-        other.make([V6], 0.0)
+        made(one, [V4], 60.0)
+        made(other, [V6], 0.0)
         assert client.is_answered_by(V4, 5.0) == [True, True]
         assert client.is_answered_by(V6) == [False, False]
         other.unmake()
         assert client.is_answered_by(V6, 5.0) == [True, True]
-        one.renew(0.0)
+        one.renew(boottime() + 0.0)
         assert client.is_answered_by(V4) == [False, False]
 
 
 def test_who_has_flushed_the_ruleset_is_noticed_and_the_fence_made_anew(
     addressed: Namespace, client: Client, fence: Fence
 ) -> None:
-    fence.make([V4, V6], 60.0)
+    made(fence, [V4, V6], 60.0)
     addressed.run("nft", "flush", "ruleset")
     with pytest.raises(KernelError) as raised:
-        fence.renew(60.0)
+        fence.renew(boottime() + 60.0)
     assert raised.value.errno == ABSENT
-    fence.make([V4, V6], 0.0)
+    made(fence, [V4, V6], 0.0)
     assert client.is_answered_by(V4) == [False, False]
 
 
@@ -228,15 +233,15 @@ def test_what_others_change_is_told_and_what_we_change_is_not(addressed: Namespa
         with addressed.entered():
             changes = ForeignChanges(ruleset)
         fence = Fence(ruleset, "yaim-test")
-        fence.make([V4, V6], 60.0)
-        fence.renew(60.0)
+        made(fence, [V4, V6], 60.0)
+        fence.renew(boottime() + 60.0)
         fence.dismiss([V4])
         assert changes.tables() == set()
         addressed.run("nft", "add table inet others")
         assert changes.tables() == {"others"}
         addressed.run("nft", "add rule inet yaim-test in accept")
         assert changes.tables() == {"yaim-test"}
-        addressed.run("nft", "delete element inet yaim-test live { ip }")
+        addressed.run("nft", f"delete element inet yaim-test held6 {{ {V6} }}")
         assert changes.tables() == {"yaim-test"}
         addressed.run("nft", "flush ruleset")
         assert changes.tables() == {"yaim-test", "others"}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yaim_helper.record.entries import NO_FENCE
 
 from tests.helper.network import (
     INTERFACE,
@@ -1439,7 +1440,10 @@ def test_every_command_is_on_record_with_its_intent_and_its_result(
         return {**result, "outcome": "refused", "code": code, "reason": next(reasons)}
 
     assert essence(records) == [
-        {"type": "start", "version": 1, "pid": helper.pid, "session": session, "earlier": None},
+        {
+            **{"type": "start", "version": 1, "pid": helper.pid, "session": session},
+            **{"earlier": None, "fence": {"in_force": False, "reason": NO_FENCE}},
+        },
         {"type": "held", "addresses": [], "more": False},
         hello | result | ok,
         first | intent | {"rule": 1},
