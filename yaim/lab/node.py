@@ -229,8 +229,8 @@ class LabNode:
             lines = file.read_text(errors="replace").splitlines()
             starts = [line for line in lines if '"type":"start"' in line]
             if starts:
-                start = json.loads(starts[-1])
-                return "fence" in start and start["fence"] is None
+                told = json.loads(starts[-1]).get("fence")
+                return isinstance(told, dict) and told.get("in_force") is True
         return False
 
     def close(self) -> None:
