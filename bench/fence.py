@@ -105,6 +105,8 @@ class Pinger:
         self._requests = {4: _echo(8), 6: _echo(128)}
         self.last_at = dict.fromkeys(VIPS, 0.0)
         """When the last answer came, by IP version: CLOCK_BOOTTIME."""
+        self.longest_s = dict.fromkeys(VIPS, 0.0)
+        """The longest time between two answers, so far."""
 
     def close(self) -> None:
         for each in self._sockets.values():
@@ -123,7 +125,10 @@ class Pinger:
                 packet = ready.recv(256)
                 version = 4 if ready is self._sockets[4] else 6
                 if packet[20 if version == 4 else 0] == (0 if version == 4 else 129):
-                    self.last_at[version] = boottime()
+                    at, before = boottime(), self.last_at[version]
+                    self.last_at[version] = at
+                    if before:
+                        self.longest_s[version] = max(self.longest_s[version], at - before)
 
 
 def _echo(kind: int) -> bytes:

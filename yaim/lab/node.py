@@ -76,6 +76,7 @@ class LabNode:
             "audit-log": str(self.directory / "audit"),
             "max-addresses": max(64, len(plan.pool) + len(plan.others)),
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
+            **plan.helper_settings,
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
 
