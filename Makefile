@@ -26,7 +26,7 @@ export RUFF_CACHE_DIR := $(VENV)/ruff
 export MYPY_CACHE_DIR := $(VENV)/mypy
 SOURCES := yaim helper bench tests packaging
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps \
-	libpq5 man-db postgresql pgbouncer patroni python3-etcd zsh fish
+	libpq5 man-db nftables postgresql pgbouncer patroni python3-etcd zsh fish
 
 # What only these want.
 DEB_PACKAGES := git build-essential debhelper dh-python dh-apparmor pybuild-plugin-pyproject lintian \

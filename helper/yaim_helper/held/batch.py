@@ -99,7 +99,14 @@ class Batch:
             return refused
         deadline = add.deadline_ns / 1e9
         holding = Holding(
-            add.address, interface, add.prefix, add.label, owner, deadline, deadline - now
+            add.address,
+            interface,
+            add.prefix,
+            add.label,
+            owner,
+            deadline,
+            deadline - now,
+            is_fenced=is_fenced,
         )
         theirs = [each for each in places if each not in ours]
         if theirs and (before is None or any(holding.is_in_way(each) for each in theirs)):

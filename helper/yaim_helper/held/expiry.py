@@ -105,6 +105,11 @@ class Expiry:
         for holding in holdings:
             self._inventory.leave(holding)
             holding.retry_at = math.inf
+        if self._fences is not None:
+            # At its deadline it is so by itself; not if that has come nearer, or the host slept.
+            for owner in {each.owner for each in holdings}:
+                with suppress(KernelError):
+                    self._fences.enforce(owner)
         if holdings:
             self._start(partial(self._take_off, holdings, why))
 

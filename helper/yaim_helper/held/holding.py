@@ -53,12 +53,21 @@ class Holding:
     """When its removal, which has failed, is repeated."""
     is_missing: bool = False
     """With a fence: it was not there, and not put back, when that was last looked at."""
+    is_fenced: bool = False
+    """Whether the fence keeps it from answering after its deadline."""
     failure: str = ""
     """Why its lifetime could not be set the last time; empty: it could."""
 
     def own(self, op: str, outcome: str) -> Entry:
         """Returns the record's entry about something that the helper did of itself."""
-        return own(op, self.address, self.interface.name, self.owner, outcome)
+        place = self.address, self.interface.name, self.owner
+        return own(op, *place, outcome, *(self.fenced_until or (None, None)))
+
+    @property
+    def fenced_until(self) -> tuple[bool, float] | None:
+        """Returns what the record tells of the fence: it is in force for the address until the
+        deadline. None: it is not."""
+        return (True, self.deadline) if self.is_fenced else None
 
     def assignment(self, lifetime: int, *, is_there: bool) -> Assignment:
         """Returns what the kernel is asked for; lifetime in seconds."""

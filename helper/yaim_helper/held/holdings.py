@@ -21,11 +21,11 @@ from yaim_helper.held.fencing import NO_FENCE, Fencing
 from yaim_helper.held.holding import EXTEND_RETRY_S
 from yaim_helper.held.host import Host
 from yaim_helper.held.inventory import Inventory
-from yaim_helper.held.jobs import Inline, Jobs
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.held.refusals import refusal_of_add
 from yaim_helper.held.renewal import Renewal
 from yaim_helper.held.watch import Watch
+from yaim_helper.jobs import Inline, Jobs
 from yaim_helper.kernel.addresses import MAX_TOGETHER, Kernel, KernelError
 from yaim_helper.kernel.alarm import act_within
 from yaim_helper.kernel.lifetimes import ACT_WITHIN_S, SWEEP_AGAIN_S
@@ -34,7 +34,7 @@ from yaim_helper.neighbours.defence import Defence
 from yaim_helper.owners import Owner
 from yaim_helper.policy.rules import Policy
 from yaim_helper.protocol import Add, Address, Refused, Reply
-from yaim_helper.record.entries import Entry, fence_made, held
+from yaim_helper.record.entries import Entry, fence_lost, fence_made, held
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.stderr import tell
 
@@ -63,7 +63,7 @@ class Holdings:
         self._jobs = jobs or Inline()
         self._kernel = kernel = Kernel(self._jobs.asking)
         self._announcer = announcer = Announcer(kernel)
-        self.defence = Defence(announcer, recorder)
+        self.defence = Defence(announcer, recorder, self._jobs)
         self.inventory = inventory = Inventory(policy, recorder, announcer, self.defence, fences)
         self._left_overs = left_overs = LeftOvers(kernel, recorder, inventory)
         self._renewal = renewal = Renewal(
@@ -155,17 +155,33 @@ class Holdings:
         """Returns the latest deadline of each owner for whom anything is held."""
         return self.inventory.deadlines()
 
+    def fenced(self) -> Collection[Owner] | None:
+        """Returns the owners whose fences are in force; None: there is no fence."""
+        return self.deadlines().keys() if self._fences is not None else None
+
+    def fenced_until(self, owner: Owner | None, address: Address) -> tuple[bool, float] | None:
+        """Returns what the record tells of the fence of an address of the owner; None: nothing."""
+        holding = self.inventory.get(address)
+        return holding.fenced_until if holding is not None and holding.owner == owner else None
+
     def describe(self) -> list[Entry]:
         """Returns what is held, and what an earlier life has left, or may have, for the record.
         Raises KernelError."""
         ours = [
-            (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
+            (
+                each.address,
+                each.interface.name,
+                each.prefix,
+                each.owner,
+                each.deadline,
+                each.is_fenced or None,
+            )
             for each in self.inventory
         ]
         if self._fences is not None and self._left_overs.is_empty:
             return held(ours)
         left = [
-            (each.address, self._kernel.name(each.index), each.prefix, owner, None)
+            (each.address, self._kernel.name(each.index), each.prefix, owner, None, None)
             for each, owner in self._left_overs.listed(Host(self._kernel, ()))
         ]
         return held([*ours, *left])
@@ -253,15 +269,13 @@ class Holdings:
         changed = fencing.changes.tables()
         if changed is not None and not changed:
             return
-        try:
-            made = fencing.fences.remake(changed)
-        except KernelError as error:
-            tell(f"cannot make the fence anew that somebody has changed: {error.reason}")
-            made = []
-        for owner, count in made:
-            self._recorder.note([fence_made(owner, count, FLUSHED)])
-        if made:
-            tell(f"{FLUSHED}: made anew")
+        for owner, count, error in fencing.fences.remake(changed):
+            self._recorder.note([fence_lost(owner, count, FLUSHED)])
+            if error is None:
+                self._recorder.note([fence_made(owner, count, FLUSHED)])
+                tell(f"{FLUSHED}: made anew for {owner}, {count} addresses")
+            else:
+                tell(f"{FLUSHED}: cannot be made anew for {owner}: {error.reason}")
         if self._earlier is not None and any(
             each in fencing.earlier for each in (fencing.earlier if changed is None else changed)
         ):
@@ -290,6 +304,11 @@ class Holdings:
     def see_links(self) -> None:
         """Tells the neighbours anew on each interface that has come back."""
         self.defence.see_links()
+
+    @property
+    def waits_for_links(self) -> bool:
+        """Whether the kernel is just asked for all of them."""
+        return self.defence.waits_for_links
 
     def hear(self) -> None:
         """Notes who else has an address that is held on its link."""

@@ -32,7 +32,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import floor, inf
 
@@ -79,6 +79,7 @@ _RECEIVE_BYTES = 1 << 18
 _ROOM_BYTES = 1 << 25
 """For a transaction of thousands of addresses, and for as many messages about others'."""
 _LAST_SEQUENCE = 1 << 31
+_ENDS = (NLMSG_DONE, NLMSG_ERROR)
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 32, 33, 26
 _SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK = 270, 1, 10
 """netlink(7)"""
@@ -99,6 +100,16 @@ class TooLate(KernelError):
         super().__init__(None, "nf_tables: changes take too long")
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except MalformedMessage as error:
+        raise KernelError(None, f"cannot make sense of nf_tables: {error}") from error
+    except OSError as error:
+        raise KernelError(error.errno, f"nf_tables: {error.strerror}") from error
+
+
 class Ruleset:
     """The nf_tables of the network namespace that this process is in. Not for several threads."""
 
@@ -109,6 +120,8 @@ class Ruleset:
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         _make_room(self._socket)
         self._sequence = 0
+        self._is_asked = False
+        """The answer to something was not read to its end."""
 
         self.port = int(self._socket.getsockname()[0])
         """The kernel tells others by whom a change was made: this number is ours."""
@@ -121,27 +134,26 @@ class Ruleset:
         one of them is the reason; if the errno is ENOBUFS or EAGAIN it is not known what was
         done."""
         first = self._take_numbers(len(changes) + 2)
-        last = first + len(changes)
         refused: dict[Change, int] = {}
-        for answer in self._answers(nft.batch(changes, first), first, last):
-            number = error_number(answer.body)
-            if answer.sequence == first:
-                raise _error(number)
-            if number:
-                refused[changes[answer.sequence - first - 1]] = number
-            if answer.sequence == last:
-                break
+        with _understood():
+            for answer in self._answers(nft.batch(changes, first), first, first + len(changes)):
+                number = error_number(answer.body)
+                if answer.sequence == first:
+                    raise _error(number)
+                if number:
+                    refused[changes[answer.sequence - first - 1]] = number
         if refused:
             raise Refused(next(iter(refused.values())), frozenset(refused))
 
     def tables(self) -> list[str]:
         """Returns the tables `yaim-<number>`, in the order of their numbers, that are there in at
         least one of the families. Raises KernelError."""
-        found = {
-            nft.table_of(body)
-            for body in self._dumped(nft.all_tables)
-            if nft.family_of(body) in (_ARP, _INET)
-        }
+        with _understood():
+            found = {
+                nft.table_of(body)
+                for body in self._dumped(nft.all_tables)
+                if nft.family_of(body) in (_ARP, _INET)
+            }
         return sorted(filter(_OURS.fullmatch, found), key=lambda name: (len(name), name))
 
     def is_live(self, table: str) -> bool:
@@ -158,9 +170,10 @@ class Ruleset:
         KernelError."""
         return frozenset(
             ip_address(key)
-            for family, _, names in _PLACES
+            for family, version, names in _PLACES
             for name in names
             for key in self._elements(family, table, name)
+            if len(key) == _KEY_BYTES[version]
         )
 
     def _elements(self, family: Family, table: str, name: str) -> set[bytes]:
@@ -169,12 +182,13 @@ class Ruleset:
         def asked(sequence: int) -> bytes:
             return nft.all_elements(sequence, family, table, name)
 
-        try:
-            return {key for body in self._dumped(asked) for key in nft.keys_of(body)}
-        except KernelError as error:
-            if error.errno == ABSENT:
+        with _understood():
+            try:
+                return {key for body in self._dumped(asked) for key in nft.keys_of(body)}
+            except KernelError as error:
+                if error.errno != ABSENT:
+                    raise
                 return set()
-            raise
 
     def _dumped(self, asked: Callable[[int], bytes]) -> list[bytes]:
         while (found := self._dump(asked)) is None:
@@ -189,12 +203,10 @@ class Ruleset:
         is_whole = True
         for answer in self._answers(asked(number), number, number):
             is_whole = is_whole and not answer.flags & NLM_F_DUMP_INTR
-            if answer.kind not in (NLMSG_DONE, NLMSG_ERROR):
+            if answer.kind not in _ENDS:
                 found.append(answer.body)
             elif error := error_number(answer.body):
                 raise _error(error)
-            else:
-                break
         return found if is_whole else None
 
     def _take_numbers(self, count: int) -> int:
@@ -204,19 +216,30 @@ class Ruleset:
         return first
 
     def _answers(self, request: bytes, first: int, last: int) -> Iterator[Message]:
-        """Sends a request, and returns the answers that have these sequence numbers. The kernel
-        has them ready when it has taken the request. Raises KernelError."""
-        try:
-            self._socket.send(request)
-            while True:
-                datagram, (sender, _) = self._socket.recvfrom(_RECEIVE_BYTES)
-                for each in messages(datagram) if sender == 0 else ():
-                    if first <= each.sequence <= last:
-                        yield each
-        except MalformedMessage as error:
-            raise KernelError(None, f"cannot make sense of nf_tables: {error}") from error
-        except OSError as error:
-            raise KernelError(error.errno, f"nf_tables: {error.strerror}") from error
+        """Sends a request, and returns the answers with these sequence numbers, until all is
+        answered or, by the first, refused. The kernel has them ready when it has taken the
+        request."""
+        if self._is_asked:
+            # A list that was not read to its end keeps the next one from being told (EBUSY).
+            with suppress(OSError):
+                while True:
+                    self._socket.recv(_RECEIVE_BYTES)
+        self._is_asked = True
+        self._socket.send(request)
+        while self._is_asked:
+            for each in messages(self._datagram()):
+                if first <= each.sequence <= last:
+                    if each.kind in _ENDS and each.sequence in (first, last):
+                        self._is_asked = False
+                    yield each
+
+    def _datagram(self) -> bytes:
+        """Returns what the kernel says next."""
+        while True:
+            datagram, (sender, _) = self._socket.recvfrom(_RECEIVE_BYTES)
+            # Others than the kernel can send here, too.
+            if sender == 0:
+                return datagram
 
 
 class ForeignChanges:
@@ -231,6 +254,7 @@ class ForeignChanges:
         try:
             self.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, nft.NFNLGRP_NFTABLES)
         except OSError as error:
+            self.socket.close()
             raise KernelError(error.errno, f"no news of nf_tables: {error.strerror}") from error
 
     def tables(self) -> set[str] | None:
@@ -406,8 +430,7 @@ def unmake(ruleset: Ruleset, table: str) -> None:
 _PROBED = "yaim-probe"
 _PROBED_ADDRESSES: list[Address] = [IPv4Address("240.0.0.1"), IPv6Address("100::1")]
 """Nobody's: RFC 1112 section 4, RFC 6666."""
-_PROBED_MS = 30
-_PROBE_WITHIN_S = 5.0
+_PROBED_S = 0.03
 _REASONS = {
     errno.EPERM: "not permitted: it takes CAP_NET_ADMIN in this network namespace",
     errno.EPROTONOSUPPORT: "the kernel has no nf_tables",
@@ -415,12 +438,13 @@ _REASONS = {
 }
 
 
-def probe(ruleset: Ruleset) -> None:
-    """Tries out, in a table of its own, whether the kernel can do all that a fence needs. Raises
+def probe(ruleset: Ruleset, within_s: float = 5.0) -> None:
+    """Tries out, in a table of its own, whether the kernel can do all that a fence needs. Others
+    may be busy with the ruleset while the host starts: then for as long as is said. Raises
     KernelError with a reason for people."""
     try:
         try:
-            _try_out(ruleset, Fence(ruleset, _PROBED))
+            _try_out(ruleset, Fence(ruleset, _PROBED), boottime() + within_s)
         finally:
             unmake(ruleset, _PROBED)
     except KernelError as error:
@@ -428,14 +452,14 @@ def probe(ruleset: Ruleset) -> None:
         raise KernelError(error.errno, known or f"the kernel cannot fence: {error}") from error
 
 
-def _try_out(ruleset: Ruleset, fence: Fence) -> None:
+def _try_out(ruleset: Ruleset, fence: Fence, give_up_at: float) -> None:
     fence.make(_PROBED_ADDRESSES, _PROBED_ADDRESSES[:1])
     if ruleset.held(_PROBED) != frozenset(_PROBED_ADDRESSES) or ruleset.is_live(_PROBED):
         raise KernelError(None, "what it tells of a table is not what was asked for")
-    _renew_in_time(fence, 60.0)
+    _renew_in_time(fence, 60.0, give_up_at)
     if not ruleset.is_live(_PROBED):
         raise KernelError(None, "an element with a time-out does not last")
-    deadline = _renew_in_time(fence, _PROBED_MS / 1000)
+    deadline = _renew_in_time(fence, _PROBED_S, give_up_at)
     while True:
         now = boottime()
         if not ruleset.is_live(_PROBED):
@@ -445,9 +469,8 @@ def _try_out(ruleset: Ruleset, fence: Fence) -> None:
         time.sleep(0.001)
 
 
-def _renew_in_time(fence: Fence, for_s: float) -> float:
-    """Returns the deadline. Others may be busy with the ruleset when the host starts."""
-    give_up_at = boottime() + _PROBE_WITHIN_S
+def _renew_in_time(fence: Fence, for_s: float, give_up_at: float) -> float:
+    """Returns the deadline."""
     while True:
         deadline = boottime() + for_s
         try:
@@ -467,6 +490,7 @@ _PLACES = (
     (_INET, 6, ("held6", "muted6")),
 )
 """Where an address of an IP version stands: family, version, sets."""
+_KEY_BYTES = {4: 4, 6: 16}
 
 
 def _sets(

@@ -22,7 +22,7 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from yaim_helper.owners import Owner
-from yaim_helper.protocol import Add, Failed, Refused, Remove, Renew, Reply, Request
+from yaim_helper.protocol import Add, Failed, Ok, Refused, Remove, Renew, Reply, Request
 from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
 from yaim_helper.serve.requests import Operation, operation_of
 
@@ -56,6 +56,8 @@ class Asked:
     """When it was begun to be done, if that may wait for the kernel."""
     outcome: Reply | None = None
     """What has come of it, which is not told before all that is done together is done."""
+    fenced_until: tuple[bool, float] | None = None
+    """Of an add or removal: that the address is, or was, fenced, and its deadline."""
     reply: Reply | None = None
 
     @property
@@ -87,6 +89,12 @@ class Asked:
         reply = self.outcome or self.reply or HUNG_UP
         is_not_done = reply in (NOT_WRITTEN, DISK_HANGS, OVERTAKEN, HUNG_UP)
         return Refused("record", reply.reason) if is_not_done else reply  # type: ignore[union-attr]
+
+    @property
+    def fence_on_record(self) -> tuple[bool | None, float | None]:
+        """What the record tells of the fence, of what was done."""
+        is_done = isinstance(self.on_record, Ok)
+        return self.fenced_until if is_done and self.fenced_until else (None, None)
 
 
 A = TypeVar("A", bound=Asked)

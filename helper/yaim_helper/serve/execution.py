@@ -13,7 +13,7 @@ from typing import assert_never
 from yaim_helper.clock import boottime
 from yaim_helper.held.batch import Batch
 from yaim_helper.held.holdings import Holdings
-from yaim_helper.held.jobs import Jobs
+from yaim_helper.jobs import Jobs
 from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.protocol import (
     Add,
@@ -42,6 +42,9 @@ from yaim_helper.serve.connections import Connection
 from yaim_helper.serve.floods import Floods
 from yaim_helper.serve.requests import ADD, HELLO, Requests, address_of, operation_of
 
+MAX_BEGUN = 256
+"""The most requests of a user that wait for the kernel: further ones fail at once."""
+
 
 class Execution:
     def __init__(
@@ -61,8 +64,8 @@ class Execution:
         self._floods = floods
         self._jobs = jobs
         self._spend = spend
-        self._begun: set[Asked] = set()
-        """What may wait for the kernel."""
+        self._begun: dict[Asked, int] = {}
+        """What may wait for the kernel, and whose it is."""
 
     # --- intents -------------------------------------------------------------------------------
 
@@ -132,9 +135,14 @@ class Execution:
             self._do_together(connection, doing)
             return len(doing)
         waiting = [each for each in doing if self._may_wait(each, doing)]
+        uid = connection.peer.uid
+        if sum(its == uid for its in self._begun.values()) + len(waiting) > MAX_BEGUN:
+            for each in waiting:
+                each.known = KERNEL_WAITS
+            waiting = []
         for each in waiting:
             each.begun_at = now
-            self._begun.add(each)
+            self._begun[each] = uid
             connection.look_at = min(connection.look_at, now + GIVE_UP_AFTER_S)
         if waiting:
             self._jobs.start(partial(self._do_as_job, connection, waiting))
@@ -164,7 +172,8 @@ class Execution:
     def _do_as_job(self, connection: Connection, doing: Sequence[Asked]) -> None:
         began = time.thread_time()
         self._do_together(connection, doing)
-        self._begun.difference_update(doing)
+        for each in doing:
+            del self._begun[each]
         self._spend(connection.peer.uid, time.thread_time() - began, len(doing))
 
     def _do_together(self, connection: Connection, doing: Sequence[Asked]) -> None:
@@ -175,6 +184,8 @@ class Execution:
         batch = self._holdings.batch(addresses)
         over: list[Asked] = []
         for each in doing:
+            if isinstance(each.request, Remove):
+                each.fenced_until = self._fenced_until(connection, each.request)
             each.outcome = (
                 each.known or each.obstacle(boottime()) or self._do(connection, each.request, batch)
             )
@@ -185,9 +196,16 @@ class Execution:
         for each in doing:
             if (error := went_wrong.get(each.request.id)) is not None:
                 each.outcome = Failed(error.errno, error.reason)
+            if isinstance(each.request, Add):
+                each.fenced_until = self._fenced_until(connection, each.request)
         self._note_results(connection, [*over, *doing])
         for each in doing:
             each.reply = each.reply or each.outcome
+
+    def _fenced_until(
+        self, connection: Connection, request: Add | Remove
+    ) -> tuple[bool, float] | None:
+        return self._holdings.fenced_until(connection.owner, request.address)
 
     def _do(self, connection: Connection, request: Request, batch: Batch) -> Reply:
         reply = self._requests.do(connection, request, batch)
@@ -220,7 +238,7 @@ class Execution:
     def _note_results(self, connection: Connection, over: Sequence[Asked]) -> None:
         peer, cluster = connection.peer, connection.cluster
         self._recorder.note(
-            result(peer, cluster, each.request, each.on_record)
+            result(peer, cluster, each.request, each.on_record, *each.fence_on_record)
             for each in over
             if each.intent or self._is_told(peer.uid, each.request, each.on_record)
         )
@@ -242,10 +260,14 @@ class Execution:
     def describe(self, connections: Iterable[Connection]) -> list[Entry] | None:
         """Returns what is held; None: the kernel does not tell, or an add may come behind that
         whose intent comes before it."""
-        if not self._jobs.is_idle:
-            return None
-        asked = (each for connection in connections for each in connection.asked)
-        if any(each.intent and each.reply is None and each.operation is ADD for each in asked):
+        asked = {
+            each for connection in connections for each in connection.asked
+        } | self._begun.keys()
+        adds = [each for each in asked if each.intent and each.operation is ADD]
+        is_add_under_way = any(
+            each.outcome is None and (each.reply is None or each in self._begun) for each in adds
+        )
+        if is_add_under_way or not self._jobs.may_ask_kernel:
             return None
         try:
             return self._holdings.describe()

@@ -135,7 +135,7 @@ class Requests:
         deadlines = self._holdings.deadlines()
         if context.owner in deadlines:
             self._renewals[context.owner] += 1
-        self._recorder.mark(deadlines)
+        self._recorder.mark(deadlines, self._holdings.fenced())
         head = self._recorder.head
         told = {"seq": head[0], "hash": head[1]} if head is not None else None
         return Ok({**reply.fields, "head": told})

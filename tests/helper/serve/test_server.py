@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from yaim_helper.record.entries import NO_FENCE
 
 from tests.helper.network import (
     INTERFACE,
@@ -140,6 +139,7 @@ def test_hello_tells_the_session_the_clock_and_the_rules(
                 "prefixes": [32, 128],
             }
         ],
+        "fence": {"in_force": False, "reason": "helper.yml says fence: off"},
     }
 
 
@@ -1442,7 +1442,10 @@ def test_every_command_is_on_record_with_its_intent_and_its_result(
     assert essence(records) == [
         {
             **{"type": "start", "version": 1, "pid": helper.pid, "session": session},
-            **{"earlier": None, "fence": {"in_force": False, "reason": NO_FENCE}},
+            **{
+                "earlier": None,
+                "fence": {"in_force": False, "reason": "helper.yml says fence: off"},
+            },
         },
         {"type": "held", "addresses": [], "more": False},
         hello | result | ok,

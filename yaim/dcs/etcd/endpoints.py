@@ -5,13 +5,20 @@ of another endpoint, too, when there is no answer after some patience, and goes 
 before it fails; the connection that answers first is the one in use from then on, and the one
 before is left: what waits on it fails. A write is sent once; after a failure it is unknown whether
 it was done. An endpoint of another cluster than the one that has answered is not used.
+
+A keepalive is urgent: what is left of the lease may be little. So each endpoint is asked again and
+again, also one that has failed, until one answers or the time is over. What stands in the way of an
+earlier request is not known: a follower waits for a leader that is dead, a connection for its next
+retransmission, which TCP puts off for ever longer. So a later request may be answered long before,
+and over a new connection before one over an old.
 """
 
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
@@ -38,6 +45,9 @@ logger = logging.getLogger(__name__)
 TELL_AGAIN_AFTER_S = 60.0
 PATIENCE_S = 0.2
 """How long an endpoint may take to answer before another one is asked, too."""
+URGENT_SHARE = 0.1
+"""What is urgent is asked once more after this share of the time-out: after 0.1 s with a ttl of
+3000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class Call:
     request: Any = field(repr=False)
     token: str = field(default=NO_TOKEN, repr=False)
     is_repeatable: bool = False
+    is_urgent: bool = False
+    """Whether no endpoint is to be waited for, once one has not answered in time."""
     patience_s: float = PATIENCE_S
     fault_of: Callable[[Any], str | None] = lambda _: None
     """Says what is wrong with an answer: then it counts as none, and another endpoint is asked."""
@@ -94,6 +106,33 @@ class _Try:
         return "" if self.future is None else plain(self.future)
 
 
+class _Rounds:
+    """The endpoints in turn, each at most once in a pause: one that fails at once does not keep the
+    next one waiting, and is not asked without end."""
+
+    def __init__(self, credentials: Credentials, order: list[str], pause_s: float) -> None:
+        self.pause_s = pause_s
+        self._credentials = credentials
+        self._asked_at = dict.fromkeys(order, -inf)
+        """The one that was asked last is the last."""
+
+    def note(self, endpoint: str) -> None:
+        """The endpoint is asked now."""
+        self._asked_at.pop(endpoint, None)
+        self._asked_at[endpoint] = monotonic()
+
+    def next(self, among: Sequence[Connection]) -> Connection | None:
+        """Returns a connection to the endpoint whose turn it is: one of these if it is new, or
+        another one. None: all have been asked just now."""
+        now = monotonic()
+        for endpoint, asked_at in self._asked_at.items():
+            if now < asked_at + self.pause_s:
+                continue
+            new = [c for c in among if c.endpoint == endpoint and now < c.opened_at + PATIENCE_S]
+            return new[-1] if new else Connection(self._credentials, endpoint)
+        return None
+
+
 class Endpoints:
     """Thread-safe."""
 
@@ -133,7 +172,7 @@ class Endpoints:
             answer = self._exchange(call, [self.connected()])
             self._recognize(answer)
             return answer
-        answer = self._exchange(call, self._tries())
+        answer = self._exchange(call, self._tries(), self._rounds() if call.is_urgent else None)
         self._recognize(answer)
         self._prefer(answer)
         return answer
@@ -207,10 +246,22 @@ class Endpoints:
         for endpoint in order:
             yield Connection(credentials, endpoint)
 
-    def _exchange(self, call: Call, connections: Iterable[Connection]) -> Answer:
+    def _rounds(self) -> "_Rounds":
+        with self._lock:
+            credentials, order = self._credentials, list(self._order)
+        if credentials is None:
+            raise AssertionError("no credentials")
+        return _Rounds(credentials, order, URGENT_SHARE * self._timeout_s)
+
+    def _exchange(
+        self,
+        call: Call,
+        connections: Iterable[Connection],
+        rounds: "_Rounds | None" = None,
+    ) -> Answer:
         """Sends a request over the first connection; if it is repeatable, over the next one when
         that fails or the patience is over, and so on, until one answers, all have failed or the
-        time is over. What has not answered by then is cancelled."""
+        time is over. What has not answered by then is cancelled. `rounds`: of what is urgent."""
         give_up_at = monotonic() + self._timeout_s
         ended: SimpleQueue[_Try] = SimpleQueue()
         pending: list[_Try] = []
@@ -224,13 +275,23 @@ class Endpoints:
             while True:
                 connection = next(untried, None) if call.is_repeatable or not alive else None
                 left_s = give_up_at - monotonic()
-                if connection is None and is_patience_over and call.is_repeatable and left_s > 0:
+                if rounds is not None:
+                    if is_patience_over:
+                        patience_s = rounds.pause_s
+                    if connection is None and left_s > 0:
+                        connection = rounds.next(alive)
+                elif connection is None and is_patience_over and call.is_repeatable and left_s > 0:
                     # Again over the same connections, ever later: etcd may have too much to do.
-                    connection = alive.pop(0) if alive else None
+                    connection = alive[0] if alive else None
                     patience_s *= 1.5
                 if connection is not None:
+                    if connection in alive:
+                        alive.remove(connection)
                     alive.append(connection)
-                    pending.append(_send(call, connection, max(left_s, call.patience_s), ended))
+                    if rounds is not None:
+                        rounds.note(connection.endpoint)
+                    within_s = max(left_s, min(patience_s, call.patience_s))
+                    pending.append(_send(call, connection, within_s, ended))
                 if not pending:
                     raise EtcdUnreachable(complaints)
                 try:

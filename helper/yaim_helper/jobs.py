@@ -26,8 +26,8 @@ Job: TypeAlias = Callable[[], None]
 
 class Jobs(Protocol):
     @property
-    def is_idle(self) -> bool:
-        """Whether no job is under way."""
+    def may_ask_kernel(self) -> bool:
+        """Whether whoever has the floor may ask the kernel: no job is just doing that."""
 
     def start(self, job: Job) -> None:
         """Has it done behind those that were started before."""
@@ -42,7 +42,7 @@ class Jobs(Protocol):
 class Inline:
     """Each job is done as soon as it is started."""
 
-    is_idle = True
+    may_ask_kernel = True
 
     def start(self, job: Job) -> None:
         job()
@@ -96,8 +96,8 @@ class RoutingThread:
         return self._done
 
     @property
-    def is_idle(self) -> bool:
-        return not self._under_way
+    def may_ask_kernel(self) -> bool:
+        return not self._under_way or self._is_the_thread()
 
     def start(self, job: Job) -> None:
         self._under_way += 1
@@ -119,12 +119,15 @@ class RoutingThread:
     @contextmanager
     def asking(self) -> Iterator[None]:
         """The kernel is asked, and may keep whoever asks waiting."""
-        if threading.get_ident() != self._thread.ident:
+        if self._is_the_thread():
+            with self._floor.left():
+                yield
+        else:
             # Before there is a loop, or when no job is under way.
             yield
-            return
-        with self._floor.left():
-            yield
+
+    def _is_the_thread(self) -> bool:
+        return threading.get_ident() == self._thread.ident
 
     def _work(self) -> None:
         while True:
