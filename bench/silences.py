@@ -2,8 +2,8 @@
 
     python -m bench.silences [--rounds 5] [--only leader|lock|rest] [--json FILE]
 
-**leader**: etcd's leader is killed, at ttl 3000, with three members (TLS, users) and their default
-election time-out: the longest silence that a client sees at any of six addresses on three nodes. It
+**leader**: etcd's leader is killed, at ttl 3000, with three members and their default election
+time-out: the longest silence that a client sees at any of six addresses on three nodes. It
 pings each every 10 ms; a gap reaches from the last ping that was answered to the next one.
 
 **lock**: something holds the kernel's routing lock (RTNL) for 10 s, in another network namespace. A
@@ -33,12 +33,13 @@ from pathlib import Path
 from bench.fence import VIPS, Figures, Pinger, linked, report
 from bench.figures import machine
 from bench.helper import connected, expect_ok, running_helper
-from bench.outages import ETCD, MANY, cpu_s, kill_leader, started, suffer
+from bench.outages import MANY, cpu_s, kill_leader, started, suffer
 from tests.routing_lock import routing_lock_held
 from yaim.core.actions import AddAddress, RenewAddresses
 from yaim.core.model import Boottime
 from yaim.host.boottime import boottime
 from yaim.lab.cluster import Lab
+from yaim.lab.etcd import EtcdPlan
 from yaim.lab.namespaces import LabError, enter_private_network
 from yaim.lab.plan import LabPlan, pool_of
 from yaim.lab.wait import wait_until
@@ -70,7 +71,7 @@ BOUNDS: dict[str, tuple[str, float | None]] = {
 
 def measure_leader(figures: Figures, fence: str) -> None:
     """One lab and one fault."""
-    plan = LabPlan(ttl_ms=LEADER_TTL_MS, etcd=ETCD, helper_settings={"fence": fence})
+    plan = LabPlan(ttl_ms=LEADER_TTL_MS, etcd=EtcdPlan(members=3), helper_settings={"fence": fence})
     with Lab(plan) as lab:
         started(lab)
         expect_fences(lab, fence)
