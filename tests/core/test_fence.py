@@ -348,7 +348,7 @@ def test_a_helper_that_tells_of_no_fence_has_none() -> None:
 
 
 def test_what_a_fence_keeps_is_as_good_as_gone_with_its_deadline() -> None:
-    """Nobody has to look, and the dead helper's kernel may keep it on the interface for a minute."""
+    """Nobody has to look, and the kernel may keep it on the interface for a minute."""
     play = fenced()
     until = max(known.deadline for known in play.state.addresses.known.values())
     play.settle(play.tell(HelperLost("it hung up")))
