@@ -421,9 +421,13 @@ class History:
             case "refused" if (
                 interval is not None and interval.is_only_asked_for and not interval.adds
             ):
-                del self._open[interval.address]
-                if interval.before is not None:
-                    self._open[interval.address] = interval.before
+                self._is_refused(interval)
+
+    def _is_refused(self, interval: _OpenInterval) -> None:
+        """Takes in that nothing was done of what was only asked for."""
+        del self._open[interval.address]
+        if interval.before is not None:
+            self._open[interval.address] = interval.before
 
     def _asked_at(self, record: Record) -> Micros | None:
         """Returns when the intent was told; None: a request that is refused whatever is on the host
