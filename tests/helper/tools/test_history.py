@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from yaim_helper.tools.history import FOREVER, HeldInterval, History
+from yaim_helper.tools.history import History
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.records import open_chain
 from yaim_helper.tools.verify import Verification
 

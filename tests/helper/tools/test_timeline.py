@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yaim_helper.record.chain import GENESIS
-from yaim_helper.tools.history import FOREVER, HeldInterval, History
+from yaim_helper.tools.history import History
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.output import write_anew
 from yaim_helper.tools.records import instant, micros, open_chain
 from yaim_helper.tools.svg import LEFT, MOST_TICKS, RIGHT, WIDTH
