@@ -183,7 +183,7 @@ class History:
         rows = record.fields["addresses"]
         told = record.fields.get("fence")
         fences = [None] * len(rows) if told is None else told
-        is_unknown_fenced = self._has_fence or told is not None
+        is_unknown_fenced = self._is_fence_told or told is not None
         for row, is_fenced in zip(rows, fences, strict=True):
             address, interface, prefix, uid, cluster, deadline_ns = row
             listed.add(address)
