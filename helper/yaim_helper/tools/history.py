@@ -18,149 +18,23 @@ address having been put back, is presence in between.
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from yaim_helper.record.entries import TAKEN
 from yaim_helper.tools.coverage import Interval, without
+from yaim_helper.tools.intervals import (
+    BROOM,
+    FENCE,
+    FENCE_GRACE_US,
+    FOREVER,
+    LIFETIME,
+    Guard,
+    HeldInterval,
+    OpenInterval,
+    Owner,
+)
 from yaim_helper.tools.records import Marker, Micros, Record, earlier_marker
 from yaim_helper.tools.verify import request_key
-
-GRACE_US = 200_000
-"""Without the fence an address may outlive its deadline by so much."""
-FENCE_GRACE_US = 50_000
-"""With it, it may answer for so much longer."""
-BROOM_US = 71_500_000
-"""An address that is fenced may lie muted on an interface for so long after its deadline: its
-lifetime in the kernel is 60 s, which ends late by an eighth and 4 s at most."""
-FOREVER: Micros = 2**62
-Owner: TypeAlias = tuple[int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class HeldInterval:
-    """The time from when an address came to a node until it went."""
-
-    address: str
-    node: str
-    possible: Interval
-    """The first instant at which it may have answered, and the last."""
-    sure: tuple[Interval, ...]
-    """The parts of it in which it surely did."""
-    ended: str
-    """How it is known to have ended."""
-    muted: Interval | None = None
-    """The time after that in which it may have been on the interface, and answered nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Guard:
-    """What ends the answers of an address that nobody renews."""
-
-    grace: Micros
-    """They end so long after the deadline at most."""
-    is_fence: bool
-    """Whether the address may lie muted on the interface afterwards."""
-
-    def or_(self, other: "_Guard") -> "_Guard":
-        """Returns what holds as long as it is not known which of the two does."""
-        return _Guard(max(self.grace, other.grace), self.is_fence or other.is_fence)
-
-
-_LIFETIME = _Guard(GRACE_US, False)
-_FENCE = _Guard(FENCE_GRACE_US, True)
-_BROOM = _Guard(BROOM_US, True)
-"""Lifetimes as they are under a fence, which is not in force."""
-
-
-@dataclass(slots=True)
-class _OpenInterval:
-    """An interval that goes on, as far as the record is read."""
-
-    address: str
-    possible_from: Micros
-    guard: _Guard
-    lost_until: Micros = 0
-    """When its fence was made anew the last time. It was not in force for some time before."""
-    may_be_done: bool = False
-    """Whether an add that has failed may be done still, with the deadline of a later renewal."""
-    live_until: Micros | None = None
-    """Until when it surely answers by the fence of a life that is over; None: it is not left by
-    one, or is not fenced."""
-    before: "_OpenInterval | None" = None
-    """The one that may lie muted on the interface, if this one was only asked for since."""
-    answered_until: Micros | None = None
-    """The deadline that was in force when removing it began."""
-    sure: list[Interval] = field(default_factory=list)
-    sure_from: Micros | None = None
-    """Since when it is surely there; None: at present that is not sure."""
-    proven_at: Micros = 0
-    """The last instant at which it surely was there, if it is sure."""
-    removal_at: Micros | None = None
-    """When removing it may have begun."""
-    is_only_asked_for: bool = False
-    """All that is known is an add, which may be refused."""
-    adds: int = 0
-    """Adds without results."""
-    owner: Owner | None = None
-    place: tuple[str, int] | None = None
-    deadline: Micros | None = None
-    """The latest deadline; None: it is not known."""
-    is_renewed: bool = False
-    """Whether this life of the helper holds it."""
-    is_renewal_to_come: bool = False
-    """Whether it may have been renewed, and that is not told yet."""
-    deadline_told: Micros | None = None
-    """The deadline that was told last, and when."""
-    told_at: Micros = 0
-    policy: str = ""
-    """The policy in force when it was last known to be there."""
-
-    def prove(self, at: Micros) -> None:
-        """Takes in that it was there then, or until removing it began; and before, if that was
-        sure."""
-        if self.removal_at is not None:
-            at = min(at, self.removal_at)
-        if self.sure_from is not None:
-            self.proven_at = max(self.proven_at, at)
-
-    def begin_sure(self, at: Micros) -> None:
-        """Takes in that it is there from now on, whatever was before."""
-        if self.sure_from is None:
-            self.sure_from = self.proven_at = at
-        self.proven_at = max(self.proven_at, at)
-
-    def doubt(self) -> None:
-        """Takes in that nothing is sure since it was proven the last time."""
-        if self.sure_from is not None and self.proven_at > self.sure_from:
-            self.sure.append((self.sure_from, self.proven_at))
-        self.sure_from = None
-
-    def is_until(self, deadline: Micros | None) -> None:
-        """Takes in a deadline; a later one that is known already stays."""
-        if deadline is not None and self.deadline is not None:
-            self.deadline = max(self.deadline, deadline)
-        else:
-            self.deadline = None
-
-    @property
-    def bound(self) -> Micros:
-        """The instant at which it answers no more, if it is not renewed."""
-        if self.deadline is None:
-            return FOREVER
-        return max(self.deadline + self.guard.grace, self.lost_until)
-
-    @property
-    def off_at(self) -> Micros:
-        """The instant at which it is off the interface, if it is not renewed."""
-        if self.deadline is None or not self.guard.is_fence:
-            return self.bound
-        return max(self.deadline + BROOM_US, self.bound)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether no renewal has made its deadline later than is told."""
-        return not self.is_renewal_to_come and not self.may_be_done
 
 
 class History:
@@ -169,7 +43,7 @@ class History:
     def __init__(self, node: str) -> None:
         self.node = node
         self.intervals: list[HeldInterval] = []
-        self._open: dict[str, _OpenInterval] = {}
+        self._open: dict[str, OpenInterval] = {}
         self._gone_at: dict[str, Micros] = {}
         """When each address was surely gone after its last interval."""
         self._boot = ""
@@ -292,7 +166,7 @@ class History:
                 # Perhaps added anew, to a nearer deadline.
                 interval.live_until = 0
 
-    def _apply(self, interval: _OpenInterval, marker: Marker | None) -> None:
+    def _apply(self, interval: OpenInterval, marker: Marker | None) -> None:
         """Takes in what the marker tells about renewals of this life; a marker of another life
         tells that this one had none."""
         if marker is None:
@@ -309,7 +183,7 @@ class History:
         rows = record.fields["addresses"]
         told = record.fields.get("fence")
         fences = [None] * len(rows) if told is None else told
-        is_unknown_fenced = self._has_fence or told is not None
+        is_unknown_fenced = self._is_fence_told or told is not None
         for row, is_fenced in zip(rows, fences, strict=True):
             address, interface, prefix, uid, cluster, deadline_ns = row
             listed.add(address)
@@ -319,12 +193,12 @@ class History:
                 # All that is known where earlier segments are kept elsewhere.
                 interval = self._begin(address, None, record)
                 if is_fenced is None:
-                    interval.guard = _BROOM if is_unknown_fenced else _LIFETIME
+                    interval.guard = BROOM if is_unknown_fenced else LIFETIME
                 else:
                     interval.guard = self._guard(None, is_fenced)
             elif is_fenced is not None:
                 may_be_fenced = interval.guard.is_fence or interval.before is not None
-                interval.guard = _FENCE if is_fenced else _BROOM if may_be_fenced else _LIFETIME
+                interval.guard = FENCE if is_fenced else BROOM if may_be_fenced else LIFETIME
             if is_at_start:
                 interval.removal_at = None
                 if uid is None:
@@ -358,13 +232,13 @@ class History:
             elif interval.is_renewed and not interval.adds and interval.removal_at is None:
                 self._is_absent(interval, record, "the helper held it no more")
 
-    def _is_found(self, interval: _OpenInterval) -> None:
+    def _is_found(self, interval: OpenInterval) -> None:
         """Takes in that it was on the interface when this life began."""
         live_until = (interval.live_until or 0) if interval.guard.is_fence else FOREVER
         if interval.sure_from is not None:
             # It was seen some time after that, and before it is told here.
             interval.prove(min(self._life_ended, live_until))
-        if interval.guard is _BROOM or live_until < self._life_began:
+        if interval.guard is BROOM or live_until < self._life_began:
             # It may lie there muted.
             interval.doubt()
         elif interval.sure_from is None:
@@ -421,9 +295,13 @@ class History:
             case "refused" if (
                 interval is not None and interval.is_only_asked_for and not interval.adds
             ):
-                del self._open[interval.address]
-                if interval.before is not None:
-                    self._open[interval.address] = interval.before
+                self._is_refused(interval)
+
+    def _is_refused(self, interval: OpenInterval) -> None:
+        """Takes in that nothing was done of what was only asked for."""
+        del self._open[interval.address]
+        if interval.before is not None:
+            self._open[interval.address] = interval.before
 
     def _asked_at(self, record: Record) -> Micros | None:
         """Returns when the intent was told; None: a request that is refused whatever is on the host
@@ -436,7 +314,7 @@ class History:
             del self._intents[key]
         return asked.popleft()
 
-    def _added(self, record: Record, interval: _OpenInterval | None, asked_at: Micros) -> None:
+    def _added(self, record: Record, interval: OpenInterval | None, asked_at: Micros) -> None:
         fields = record.fields
         was_there = fields.get("was") == "present"
         place = fields["interface"], fields["prefix"]
@@ -468,7 +346,7 @@ class History:
         interval.owner, interval.place, interval.policy = _owner(fields), place, record.policy
         interval.is_renewed = interval.is_renewal_to_come = True
 
-    def _removed(self, record: Record, interval: _OpenInterval | None) -> None:
+    def _removed(self, record: Record, interval: OpenInterval | None) -> None:
         fields = record.fields
         was_there = fields["outcome"] == "ok" and fields.get("was") == "present"
         if interval is not None:
@@ -522,7 +400,7 @@ class History:
         for interval in self._open.values():
             for each in (interval, interval.before):
                 if each is not None and each.owner == owner and each.guard.is_fence:
-                    each.guard = _BROOM if is_lost else _FENCE
+                    each.guard = BROOM if is_lost else FENCE
                     each.lost_until = record.at
 
     def _renewals(self, record: Record) -> None:
@@ -543,7 +421,7 @@ class History:
             interval.is_renewal_to_come = interval.is_renewed
         self._summed_up_at = record.at
 
-    def _ends_late(self, interval: _OpenInterval, record: Record) -> None:
+    def _ends_late(self, interval: OpenInterval, record: Record) -> None:
         """Takes in until when an address answered that is removed. As long as that is not done, and
         its deadline has passed, nothing answers that is fenced for its owner."""
         told = interval.answered_until = _answered_until(record)
@@ -552,39 +430,39 @@ class History:
 
     # --- beginnings and ends -------------------------------------------------------------------
 
-    def _told(self, address: str) -> _OpenInterval | None:
+    def _told(self, address: str) -> OpenInterval | None:
         """Returns the open interval of an address that a record is about."""
         self._touched.add(address)
         return self._open.get(address)
 
-    def _guard(self, owner: Owner | None, is_fenced: bool | None) -> _Guard:
+    def _guard(self, owner: Owner | None, is_fenced: bool | None) -> Guard:
         """Returns what guards an address that this life has added; `is_fenced` None: it is not
         told of this one."""
         if is_fenced:
             # Where the start of this life is not on record.
             self._has_fence = True
         if not self._has_fence:
-            return _LIFETIME
+            return LIFETIME
         is_in_force = owner not in self._lost if is_fenced is None else is_fenced
-        return _FENCE if is_in_force else _BROOM
+        return FENCE if is_in_force else BROOM
 
-    def _begin(self, address: str, at: Micros | None, record: Record) -> _OpenInterval:
+    def _begin(self, address: str, at: Micros | None, record: Record) -> OpenInterval:
         """Begins an interval; `at` None: it may have been there since before what is on record of
         it."""
         since = max(self._boot_began, self._gone_at.get(address, 0)) if at is None else at
-        self._open[address] = _OpenInterval(
-            address, min(since, record.at), _LIFETIME, policy=record.policy
+        self._open[address] = OpenInterval(
+            address, min(since, record.at), LIFETIME, policy=record.policy
         )
         return self._open[address]
 
-    def _is_removed(self, interval: _OpenInterval, record: Record) -> None:
+    def _is_removed(self, interval: OpenInterval, record: Record) -> None:
         """Ends an interval: the address was there until removing it began."""
         is_told = interval.answered_until is not None or not interval.guard.is_fence
         if interval.removal_at is not None and is_told:
             interval.prove(interval.removal_at)
         self._end(interval, record.at, "removed")
 
-    def _is_absent(self, interval: _OpenInterval, record: Record, why: str) -> None:
+    def _is_absent(self, interval: OpenInterval, record: Record, why: str) -> None:
         """Takes in that the helper does not find an address. It knows its own, and of what an
         earlier life left that which its policy allows."""
         if interval.is_renewed or interval.policy == record.policy:
@@ -593,7 +471,7 @@ class History:
         else:
             interval.doubt()
 
-    def _end(self, interval: _OpenInterval, at: Micros, ended: str) -> None:
+    def _end(self, interval: OpenInterval, at: Micros, ended: str) -> None:
         """Ends an interval: the address is off the interface since then, and answers no more."""
         interval.doubt()
         if self._open.get(interval.address) is interval:
@@ -616,7 +494,7 @@ class History:
             )
         )
 
-    def _fenced(self, interval: _OpenInterval, at: Micros) -> tuple[Sequence[Interval], Micros]:
+    def _fenced(self, interval: OpenInterval, at: Micros) -> tuple[Sequence[Interval], Micros]:
         """Returns what the fence leaves of an interval that ends then: the sure parts, and until
         when it may have answered."""
         told = interval.answered_until

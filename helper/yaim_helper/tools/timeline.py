@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from yaim_helper.tools.coverage import Interval, Intervals, both, merged, without
-from yaim_helper.tools.history import FOREVER, HeldInterval
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.records import Micros
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from yaim_helper.tools.coverage import Interval
-from yaim_helper.tools.history import HeldInterval
+from yaim_helper.tools.intervals import HeldInterval
 from yaim_helper.tools.records import instant, printable
 from yaim_helper.tools.timeline import Times
 from yaim_helper.tools.verdict import Found, seconds_of, spans

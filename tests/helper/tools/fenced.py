@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from yaim_helper.record.chain import GENESIS
+
 from tests.helper.chains import Writer
 
 A = "192.0.2.1"
@@ -47,6 +49,8 @@ class FencedTruth:
         self.deadline = 0.0
         self.marker: Any = None
         self.renewed_until: float | None = None
+        self.is_known = True
+        """Whether its record tells who put it there."""
         self.begin_life()
 
     # --- the kernel ----------------------------------------------------------------------------
@@ -119,8 +123,8 @@ class FencedTruth:
 
     # --- lives ---------------------------------------------------------------------------------
 
-    def begin_life(self) -> None:
-        self.mode = self.random.choice((True, True, True, False, None))
+    def begin_life(self, *, is_new: bool = False) -> None:
+        self.mode = self.random.choice((True, True, True, False, False if is_new else None))
         self.is_lost = False
         self.writer.start(self.now, earlier=self.marker, more=True, fence=self.mode)
         self.pass_time(0.001)
@@ -128,11 +132,14 @@ class FencedTruth:
         told = bool(self.earlier) if self.mode is not None else None
         if told and self.random.random() < 0.3:
             told = None
-        self.writer.held(self.now, *([A] if is_on else []), is_fenced=told if is_on else None)
+        told = told if is_on and self.is_known else None
+        held = [A] if is_on else []
+        self.writer.held(self.now, *held, is_fenced=told, is_known=self.is_known)
         self.pass_time(0.01)
 
-    def restart(self) -> None:
-        """Killed; started after a while."""
+    def restart(self, *, is_new: bool = False) -> None:
+        """Killed; started after a while. `is_new`: not in an older version, which would tell of
+        what is muted, and not on its record, that it is there."""
         self.is_held = False
         self.renewed_until = None
         if self.live is not None:
@@ -141,7 +148,31 @@ class FencedTruth:
         self.pass_time(self.random.choice((0.3, 30.0)))
         if self.on_since is None:
             self.earlier.clear()
-        self.begin_life()
+        self.begin_life(is_new=is_new or not self.is_known)
+
+    def purge(self) -> None:
+        """Deletes the record, with the helper stopped. It is begun anew."""
+        writer = self.writer
+        for file in writer.directory.glob("*"):
+            file.unlink()
+        writer.number, writer.seq, writer.hash, writer.lines = 1, 0, GENESIS, []
+        self.marker = None
+        self.is_known = False
+        self.restart(is_new=True)
+
+    def write_elsewhere(self) -> None:
+        """Writes to another record for a life; that leaves alone what it does not know."""
+        is_its_own = False
+        for _ in range(self.random.randint(1, 4)):
+            self.pass_time(5.0)
+            if self.on_since is None:
+                deadline = round(self.now + self.random.uniform(3.0, 20.0), 6)
+                self.turn_on(deadline)
+                self.admit(deadline)
+                is_its_own, self.is_known = True, False
+            elif is_its_own:
+                self.turn_off()
+        self.restart(is_new=True)
 
     def reboot(self) -> None:
         self.pass_time(1.0)
@@ -238,6 +269,7 @@ class FencedTruth:
                 return self.restart()
             self.pass_time(0.01)
         self.turn_on(deadline)
+        self.is_known = True
         if not self.mode:
             self.admit(deadline)
         self.deadline = deadline

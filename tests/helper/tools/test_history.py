@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from yaim_helper.tools.history import FOREVER, HeldInterval, History
+from yaim_helper.tools.history import History
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.records import open_chain
 from yaim_helper.tools.verify import Verification
 
@@ -537,3 +538,20 @@ def test_what_may_have_been_put_there_by_a_life_that_wrote_elsewhere_may_answer(
 
 def test_what_is_found_and_not_known_to_be_fenced_may_be(fenced: Writer) -> None:
     assert told(fenced.start(3.0, A, fence=True).remove(5.0, 5.1, A)) == [((0.0, 5.1), [])]
+
+
+def test_without_a_marker_it_is_not_known_how_long_what_is_left_has_answered(
+    fenced: Writer,
+) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).add(2.5, 2.6, A, 9.0, "present", fence=True)
+    fenced.start(5.0, A, fence=True, is_fenced=True).remove(6.0, 6.1, A)
+    assert told(fenced) == [((2.0, 6.1), [])]
+
+
+def test_an_add_of_what_is_left_may_have_brought_its_end_nearer(fenced: Writer) -> None:
+    """Its result is not told, in the life that asked for it or in one before."""
+    fenced.add(2.0, 2.1, A, 30.0, fence=True)
+    fenced.start(4.0, A, earlier=fenced.marker(1.5), fence=True, is_fenced=True)
+    fenced.intent(5.0, "add", A, deadline=8.0)
+    fenced.start(10.0, A, earlier=fenced.marker(1.5), fence=True, is_fenced=True)
+    assert told(fenced.remove(12.0, 12.1, A)) == [((2.0, 12.1), [])]

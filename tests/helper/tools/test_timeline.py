@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yaim_helper.record.chain import GENESIS
-from yaim_helper.tools.history import FOREVER, HeldInterval, History
+from yaim_helper.tools.history import History
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.output import write_anew
 from yaim_helper.tools.records import instant, micros, open_chain
 from yaim_helper.tools.svg import LEFT, MOST_TICKS, RIGHT, WIDTH
@@ -668,7 +669,7 @@ def test_a_life_ends_with_the_last_that_somebody_vouches_for(
     assert since_epoch(json.loads(out)["records"][0]["told"]) == expected
 
 
-def cut_down(truth: Truth, chance: random.Random) -> None:
+def cut_down(truth: Truth | FencedTruth, chance: random.Random) -> None:
     """What there is of its record: all; without its end; without the marker."""
     kept = chance.choice((1.0, 1.0, chance.random()))
     truth.writer.lines = truth.writer.lines[: max(2, round(kept * len(truth.writer.lines)))]
@@ -690,8 +691,9 @@ def since_epoch(intervals: list[list[str]]) -> list[tuple[float, float]]:
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.integers(1, 25))
+@pytest.mark.parametrize("model", [Truth, FencedTruth])
 def test_however_little_of_the_records_is_left_nothing_is_claimed_that_is_not_so(
-    tmp_path: Path, capsys: Any, seed: int, steps: int
+    tmp_path: Path, capsys: Any, model: type[Truth] | type[FencedTruth], seed: int, steps: int
 ) -> None:
     """Two nodes that know nothing of each other. Records are purged and begun anew, and cut, and
     lives write elsewhere."""
@@ -701,7 +703,7 @@ def test_however_little_of_the_records_is_left_nothing_is_claimed_that_is_not_so
         directory = tmp_path / name
         for file in directory.glob("*"):
             file.unlink()
-        truth = Truth(directory, chance.randrange(2**32))
+        truth = model(directory, chance.randrange(2**32))
         truth.writer.host = name
         for _ in range(steps):
             truth.play()
