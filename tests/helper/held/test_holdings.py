@@ -1,20 +1,17 @@
 """What the helper holds, step by step, in the test's own process."""
 
-import errno
 import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
-from yaim_helper.held.batch import Batch
 from yaim_helper.held.expiry import RETRY_REMOVAL_S
 from yaim_helper.held.holding import EXTEND_RETRY_S, WOKEN_WITHIN_S
 from yaim_helper.held.holdings import Holdings
@@ -24,11 +21,10 @@ from yaim_helper.kernel.links import Links
 from yaim_helper.neighbours.announce import frames
 from yaim_helper.neighbours.conflicts import Conflicts, Sighting
 from yaim_helper.owners import Owner
-from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import Add, Failed, Ok, Refused
-from yaim_helper.record.log import AuditLog
 from yaim_helper.record.recorder import Recorder
 
+from tests.helper.holdings import OWNER, added, fail, holdings_in, on_interface, record_of
 from tests.helper.network import (
     INTERFACE,
     PEER,
@@ -43,35 +39,17 @@ from tests.helper.network import (
 from tests.helper.process import (
     deadline_in,
     leave,
-    policy,
     read_records,
 )
 from yaim.lab.namespaces import Namespace
 
 V4 = "192.0.2.10"
-OWNER = Owner(0, "test")
 SHORT_S = 3.5
 """A deadline that is a second farther away than it has to be, and soon over."""
 RIVAL = bytes.fromhex("0200000000aa")
 
 
-def on_interface(*addresses: str, prefix: int = 32) -> list[str]:
-    return sorted(f"{INTERFACE} {each}/{128 if ':' in each else prefix}" for each in addresses)
-
-
 # --- between the steps -------------------------------------------------------------------------
-
-
-@contextmanager
-def holdings_in(network: Namespace, directory: Path) -> Iterator[Holdings]:
-    """And the test is in the network namespace, too."""
-    file = directory / "helper.yml"
-    file.write_text(policy(directory / "audit"))
-    read = read_policy(file)
-    with network.entered():
-        recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
-        yield Holdings(read, recorder, lambda: None)
-        recorder.close()
 
 
 @pytest.fixture
@@ -95,14 +73,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         monkeypatch.setattr(f"yaim_helper.held.{each}.boottime", lambda: clock.now)
     monkeypatch.setattr("yaim_helper.neighbours.defence.boottime", lambda: clock.now)
     return clock
-
-
-def added(batch: Batch, number: int, in_s: float = 30.0) -> Address:
-    """Not yet on the interface."""
-    address = IPv4Address("192.0.2.0") + number
-    add = Add(number, INTERFACE, address, 32, "", deadline_in(in_s))
-    assert batch.add(OWNER, add) == Ok({"was": "absent"})
-    return address
 
 
 def test_what_no_rule_allows_is_not_held(network: Namespace, holdings: Holdings) -> None:
@@ -478,25 +448,6 @@ def test_an_interface_that_has_just_gone_is_told_by_its_number(holdings: Holding
 
 
 # --- the kernel does not answer ------------------------------------------------------------------
-
-
-def fail(*_: object) -> NoReturn:
-    raise KernelError(errno.ENOBUFS, "No buffer space available")
-
-
-def own_doings(audit_log: Path) -> list[tuple[str, str]]:
-    """Returns what the helper has done of itself: to which address, and what came of it."""
-    return [
-        (each["address"], each["outcome"])
-        for each in read_records(audit_log)
-        if each["type"] == "own"
-    ]
-
-
-def record_of(holdings: Holdings, tmp_path: Path) -> list[tuple[str, str]]:
-    """The same, when all is written."""
-    assert holdings._recorder.drain(20.0)
-    return own_doings(tmp_path / "audit")
 
 
 def test_a_batch_that_does_not_get_to_the_kernel_has_failed(
