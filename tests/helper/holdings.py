@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NoReturn
@@ -10,6 +11,7 @@ from typing import NoReturn
 from yaim_helper.held.batch import Batch
 from yaim_helper.held.fencing import begin
 from yaim_helper.held.holdings import Holdings
+from yaim_helper.jobs import Inline, Job, Jobs
 from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.owners import Owner
 from yaim_helper.policy.read import read_policy
@@ -26,10 +28,10 @@ OWNER = Owner(0, "test")
 
 @contextmanager
 def holdings_in(
-    network: Namespace, directory: Path, *, is_fenced: bool = False
+    network: Namespace, directory: Path, *, is_fenced: bool = False, jobs: Jobs | None = None
 ) -> Iterator[Holdings]:
     """And the test is in the network namespace, too. What may wait for the kernel is done at once,
-    also with a fence."""
+    also with a fence, if there are no `jobs`."""
     file = directory / "helper.yml"
     file.write_text(policy(directory / "audit", fence="auto" if is_fenced else "off"))
     read = read_policy(file)
@@ -37,8 +39,22 @@ def holdings_in(
         recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
         fencing = begin(is_wanted=is_fenced)
         assert (fencing.fences is not None) is is_fenced, fencing.why_not
-        yield Holdings(read, recorder, lambda: None, fencing)
+        yield Holdings(read, recorder, lambda: None, fencing, jobs)
         recorder.close()
+
+
+@dataclass
+class Deferred(Inline):
+    """Jobs that are done when the test says so."""
+
+    started: list[Job] = field(default_factory=list)
+
+    def start(self, job: Job) -> None:
+        self.started.append(job)
+
+    def do_all(self) -> None:
+        while self.started:
+            self.started.pop(0)()
 
 
 def on_interface(*addresses: str, prefix: int = 32) -> list[str]:
