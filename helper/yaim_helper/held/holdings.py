@@ -11,6 +11,7 @@ deadline. Talks to nobody; what it does of itself is on record.
 
 import math
 from collections.abc import Callable, Collection
+from functools import partial
 from itertools import islice
 
 from yaim_helper.clock import boottime
@@ -251,17 +252,16 @@ class Holdings:
             self._jobs.start(self._sweep)
         if self.watch is not None and self.watch.is_look_due and not self._is_looking:
             self._is_looking = True
-            self._jobs.start(self._look)
+            self._jobs.start(partial(self._look, self.watch))
 
     def _sweep(self) -> None:
         """Those whose time comes soon have theirs set together with the others."""
         self._extend(boottime() + SWEEP_AGAIN_S / 2)
         self._is_sweeping = False
 
-    def _look(self) -> None:
+    def _look(self, watch: Watch) -> None:
         self._is_looking = False
-        if self.watch is not None:
-            self.watch.look()
+        watch.look()
 
     def see_tables(self) -> None:
         """Makes the fences anew that somebody else has changed: has flushed the ruleset, say."""

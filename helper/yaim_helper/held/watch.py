@@ -55,7 +55,8 @@ class Watch:
         for place, is_there in changes:
             holding = self._inventory.get(place.address)
             if holding is None:
-                is_ours = place.address not in self._inventory.all_expired()
+                is_told = place.address in self._copies
+                is_ours = not is_told and place.address not in self._inventory.all_expired()
             elif is_there:
                 is_ours = holding.is_it(place)
             else:

@@ -7,28 +7,34 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from yaim_helper.held.batch import Batch
 from yaim_helper.held.expiry import RETRY_REMOVAL_S
 from yaim_helper.held.holding import EXTEND_RETRY_S, WOKEN_WITHIN_S
 from yaim_helper.held.holdings import Holdings
-from yaim_helper.kernel.addresses import Assignment, Kernel, KernelError
-from yaim_helper.kernel.lifetimes import ACT_WITHIN_S, last_extension_s, lifetime_s
+from yaim_helper.kernel.addresses import Assignment, Kernel, KernelError, UnansweredError
+from yaim_helper.kernel.fence import Fence
+from yaim_helper.kernel.lifetimes import (
+    ACT_WITHIN_S,
+    BROOM_S,
+    EARLY_S,
+    SWEEP_AGAIN_S,
+    last_extension_s,
+    lifetime_s,
+)
 from yaim_helper.kernel.links import Links
+from yaim_helper.kernel.nftables import Family
 from yaim_helper.neighbours.announce import frames
 from yaim_helper.neighbours.conflicts import Conflicts, Sighting
 from yaim_helper.owners import Owner
-from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import Add, Failed, Ok, Refused
-from yaim_helper.record.log import AuditLog
 from yaim_helper.record.recorder import Recorder
 
+from tests.helper.holdings import OWNER, Deferred, added, fail, holdings_in, on_interface, record_of
 from tests.helper.network import (
     INTERFACE,
     PEER,
@@ -43,35 +49,17 @@ from tests.helper.network import (
 from tests.helper.process import (
     deadline_in,
     leave,
-    policy,
     read_records,
 )
 from yaim.lab.namespaces import Namespace
 
 V4 = "192.0.2.10"
-OWNER = Owner(0, "test")
 SHORT_S = 3.5
 """A deadline that is a second farther away than it has to be, and soon over."""
 RIVAL = bytes.fromhex("0200000000aa")
 
 
-def on_interface(*addresses: str, prefix: int = 32) -> list[str]:
-    return sorted(f"{INTERFACE} {each}/{128 if ':' in each else prefix}" for each in addresses)
-
-
 # --- between the steps -------------------------------------------------------------------------
-
-
-@contextmanager
-def holdings_in(network: Namespace, directory: Path) -> Iterator[Holdings]:
-    """And the test is in the network namespace, too."""
-    file = directory / "helper.yml"
-    file.write_text(policy(directory / "audit"))
-    read = read_policy(file)
-    with network.entered():
-        recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
-        yield Holdings(read, recorder, lambda: None)
-        recorder.close()
 
 
 @pytest.fixture
@@ -95,14 +83,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         monkeypatch.setattr(f"yaim_helper.held.{each}.boottime", lambda: clock.now)
     monkeypatch.setattr("yaim_helper.neighbours.defence.boottime", lambda: clock.now)
     return clock
-
-
-def added(batch: Batch, number: int, in_s: float = 30.0) -> Address:
-    """Not yet on the interface."""
-    address = IPv4Address("192.0.2.0") + number
-    add = Add(number, INTERFACE, address, 32, "", deadline_in(in_s))
-    assert batch.add(OWNER, add) == Ok({"was": "absent"})
-    return address
 
 
 def test_what_no_rule_allows_is_not_held(network: Namespace, holdings: Holdings) -> None:
@@ -480,25 +460,6 @@ def test_an_interface_that_has_just_gone_is_told_by_its_number(holdings: Holding
 # --- the kernel does not answer ------------------------------------------------------------------
 
 
-def fail(*_: object) -> NoReturn:
-    raise KernelError(errno.ENOBUFS, "No buffer space available")
-
-
-def own_doings(audit_log: Path) -> list[tuple[str, str]]:
-    """Returns what the helper has done of itself: to which address, and what came of it."""
-    return [
-        (each["address"], each["outcome"])
-        for each in read_records(audit_log)
-        if each["type"] == "own"
-    ]
-
-
-def record_of(holdings: Holdings, tmp_path: Path) -> list[tuple[str, str]]:
-    """The same, when all is written."""
-    assert holdings._recorder.drain(20.0)
-    return own_doings(tmp_path / "audit")
-
-
 def test_a_batch_that_does_not_get_to_the_kernel_has_failed(
     network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -720,3 +681,321 @@ def test_what_is_left_on_an_interface_that_has_another_name_now_is_in_doubt(
         address = ip_address(V4)
         assert isinstance(holdings.batch({address}).remove(OWNER, address), Failed)
     assert present(network) == [f"other0 {V4}/32"]
+
+
+# --- with a fence --------------------------------------------------------------------------------
+
+
+ANOTHER = Owner(0, "another")
+
+
+@pytest.fixture
+def fenced(network: Namespace, tmp_path: Path) -> Iterator[Holdings]:
+    with holdings_in(network, tmp_path, is_fenced=True) as holdings:
+        yield holdings
+
+
+@pytest.fixture
+def jobs() -> Deferred:
+    return Deferred()
+
+
+@pytest.fixture
+def deferred(network: Namespace, tmp_path: Path, jobs: Deferred) -> Iterator[Holdings]:
+    """What may wait for the kernel is done when the test says so."""
+    with holdings_in(network, tmp_path, is_fenced=True, jobs=jobs) as holdings:
+        yield holdings
+
+
+def held_in_fence(holdings: Holdings) -> dict[str, bool]:
+    """Returns what stands in its tables, and whether each answers still."""
+    assert holdings.fencing.tables is not None
+    ruleset = holdings.fencing.tables.ruleset
+    found = {}
+    for table in ruleset.tables():
+        muted = {
+            ip_address(key)
+            for family, name in ((Family.ARP, "muted"), (Family.INET, "muted6"))
+            for key in ruleset._elements(family, table, name)
+        }
+        for each in ruleset.held(table):
+            found[str(each)] = ruleset.is_live(table) and each not in muted
+    return found
+
+
+def hold(holdings: Holdings, *numbers: int, in_s: float = 30.0) -> None:
+    batch = holdings.batch({ip_address(f"192.0.2.{number}") for number in numbers})
+    for number in numbers:
+        added(batch, number, in_s)
+    assert batch.settle() == {}
+
+
+def fence_entries(holdings: Holdings, directory: Path) -> list[tuple[str, int]]:
+    assert holdings._recorder.drain(20.0)
+    return [
+        (each["outcome"], each["addresses"])
+        for each in read_records(directory / "audit")
+        if each["type"] == "fence"
+    ]
+
+
+def test_it_stands_in_the_fence_before_it_is_on_the_interface_and_until_it_is_off(
+    network: Namespace, fenced: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def seeing(what: str) -> Any:
+        real = getattr(Kernel, what)
+
+        def see(*given: Any) -> Any:
+            before = (present(network), held_in_fence(fenced))
+            done = real(*given)
+            seen.append((what, before, (present(network), held_in_fence(fenced))))
+            return done
+
+        return see
+
+    for each in ("put", "delete"):
+        monkeypatch.setattr(Kernel, each, seeing(each))
+    hold(fenced, 1, 2)
+    assert fenced.batch({ip_address("192.0.2.1")}).remove(OWNER, ip_address("192.0.2.1")) == Ok(
+        {"was": "present"}
+    )
+    both = {"192.0.2.1": True, "192.0.2.2": True}
+    there = on_interface("192.0.2.1", "192.0.2.2")
+    assert seen == [
+        ("put", ([], both), (there, both)),
+        ("delete", (there, both), (there[1:], both)),
+    ]
+    assert held_in_fence(fenced) == {"192.0.2.2": True}
+
+
+def test_what_the_fence_does_not_take_is_not_put_on_the_interface(
+    network: Namespace, fenced: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(fenced, 1)
+    batch = fenced.batch({ip_address("192.0.2.2"), ip_address("192.0.2.3")})
+    added(batch, 2)
+    added(batch, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Fence, "admit", fail)
+        told = "No buffer space available"
+        assert reasons(batch.settle()) == {2: told, 3: told}
+    assert present(network) == on_interface("192.0.2.1")
+    assert [str(each.address) for each in fenced.inventory] == ["192.0.2.1"]
+    assert held_in_fence(fenced) == {"192.0.2.1": True}
+
+
+def test_what_may_have_been_put_there_is_let_go_of_when_it_surely_is_not(
+    network: Namespace, fenced: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has done it, and its answer was lost."""
+    put = Kernel.put
+
+    def unanswered(kernel: Kernel, assignments: list[Assignment]) -> NoReturn:
+        put(kernel, assignments)
+        raise UnansweredError(errno.ENOBUFS, "No buffer space available")
+
+    batch = fenced.batch({ip_address("192.0.2.1")})
+    added(batch, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernel, "put", unanswered)
+        assert list(batch.settle()) == [1]
+    assert held_in_fence(fenced).keys() == {"192.0.2.1"}
+    assert len(fenced) == 1
+    fenced.do_what_is_due()
+    assert (len(fenced), present(network), held_in_fence(fenced)) == (0, [], {})
+
+
+def test_what_is_past_its_deadline_is_mute_before_it_is_off_the_interface(
+    network: Namespace, deferred: Holdings, jobs: Deferred
+) -> None:
+    """Also when that comes nearer, or the policy does not allow it any more."""
+    hold(deferred, 1, 2)
+    for each in deferred.inventory:
+        each.deadline -= 100 if each.address == ip_address("192.0.2.1") else 0
+    deferred.do_what_is_due()
+    assert held_in_fence(deferred) == {"192.0.2.1": False, "192.0.2.2": True}
+    assert present(network) == on_interface("192.0.2.1", "192.0.2.2")
+    deferred.obey(replace(deferred.policy, rules=()))
+    assert held_in_fence(deferred) == {"192.0.2.1": False, "192.0.2.2": False}
+    jobs.do_all()
+    assert (present(network), held_in_fence(deferred)) == ([], {})
+
+
+def test_the_end_of_what_cannot_be_muted_goes_on(
+    network: Namespace, fenced: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its deadline it is mute by itself."""
+    hold(fenced, 1)
+    monkeypatch.setattr(Fence, "renew", fail)
+    fenced.end_over(boottime() + 100)
+    assert (present(network), len(fenced)) == ([], 0)
+
+
+def test_what_was_removed_or_added_anew_while_its_end_waited_is_left_alone(
+    network: Namespace, deferred: Holdings, jobs: Deferred, tmp_path: Path
+) -> None:
+    hold(deferred, 1, 2)
+    deferred.end_over(boottime() + 100)
+    assert len(jobs.started) == 1
+    deferred.end_over(boottime() + 100)
+    assert len(jobs.started) == 1, "each is ended once"
+    one, two = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+    assert deferred.batch({one}).remove(OWNER, one) == Ok({"was": "present"})
+    batch = deferred.batch({two})
+    add = Add(3, INTERFACE, two, 32, "", deadline_in(60))
+    assert batch.add(OWNER, add) == Ok({"was": "present"})
+    assert batch.settle() == {}
+    jobs.do_all()
+    assert present(network) == on_interface("192.0.2.2")
+    assert held_in_fence(deferred) == {"192.0.2.2": True}
+    assert record_of(deferred, tmp_path) == []
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_deadlines_are_drawn_nearer_without_waiting_for_the_kernel(
+    network: Namespace,
+    deferred: Holdings,
+    jobs: Deferred,
+    monkeypatch: pytest.MonkeyPatch,
+    is_told: bool,
+) -> None:
+    """If the fence cannot be told, what is over is so at its deadline of before."""
+    hold(deferred, 1)
+    hold(deferred, 2, in_s=600)
+    with monkeypatch.context() as patched:
+        for each in ("addresses", "put", "delete"):
+            patched.setattr(Kernel, each, fail)
+        if not is_told:
+            patched.setattr(Fence, "renew", fail)
+        deferred.draw_deadlines_nearer(100, "the host was paused")
+    assert held_in_fence(deferred) == {"192.0.2.1": not is_told, "192.0.2.2": True}
+    assert 499 < max(deferred.deadlines().values()) - boottime() < 501
+    jobs.do_all()
+    assert present(network) == on_interface("192.0.2.2")
+
+
+def test_what_an_earlier_life_left_goes_after_a_pause_with_a_fence(
+    network: Namespace, tmp_path: Path
+) -> None:
+    leave(network, tmp_path, f"{V4}/32")
+    with holdings_in(network, tmp_path, is_fenced=True) as holdings:
+        holdings.draw_deadlines_nearer(100, "the host was paused")
+        assert present(network) == []
+
+
+def test_lifetimes_are_set_anew_together_long_before_they_are_over(
+    deferred: Holdings, jobs: Deferred, clock: Clock
+) -> None:
+    clock.now = boottime()
+    hold(deferred, 1, in_s=3000.0)
+    hold(deferred, 2, in_s=0.5)
+    one, two = deferred.inventory
+    assert two.kernel_until == clock.now + BROOM_S - EARLY_S
+    assert one.kernel_until > clock.now + 3000 - EARLY_S
+    assert two.extend_at == two.kernel_until - SWEEP_AGAIN_S
+    two.deadline += 1000.0
+    clock.now = two.extend_at
+    deferred.do_what_is_due()
+    assert deferred.next_at() > clock.now, "nobody is woken for it again"
+    deferred.do_what_is_due()
+    assert len(jobs.started) == 1
+    before = two.kernel_until
+    jobs.do_all()
+    assert two.kernel_until > before
+    assert two.extend_at > clock.now + SWEEP_AGAIN_S
+
+
+def test_what_is_held_is_described_without_asking_the_kernel(
+    fenced: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(fenced, 1)
+    monkeypatch.setattr(Kernel, "addresses", fail)
+    (told,) = fenced.describe()
+    assert [row[:3] for row in told["addresses"]] == [["192.0.2.1", INTERFACE, 32]]
+    page = fenced.batch(()).page(OWNER, None)
+    assert isinstance(page, Ok)
+    assert [each["address"] for each in page.fields["addresses"]] == ["192.0.2.1"]
+
+
+def test_the_record_is_told_whose_addresses_are_fenced(fenced: Holdings) -> None:
+    hold(fenced, 1)
+    address = ip_address("192.0.2.1")
+    deadline = fenced.deadlines()[OWNER]
+    assert set(fenced.fenced() or ()) == {OWNER}
+    assert fenced.fenced_until(OWNER, address) == (True, deadline)
+    assert fenced.fenced_until(ANOTHER, address) is None
+    assert fenced.fenced_until(OWNER, ip_address(V4)) is None
+
+
+def test_without_a_fence_none_is(holdings: Holdings) -> None:
+    hold(holdings, 1)
+    assert holdings.fenced() is None
+    assert holdings.fenced_until(OWNER, ip_address("192.0.2.1")) is None
+
+
+def test_a_removal_is_expected_with_a_fence(fenced: Holdings) -> None:
+    hold(fenced, 1, 2)
+    address = ip_address("192.0.2.1")
+    assert fenced.expect_removal(OWNER, address)
+    assert isinstance(fenced.renew(OWNER, boottime() + 60, fenced.batch(())), Ok)
+    assert held_in_fence(fenced) == {"192.0.2.1": False, "192.0.2.2": True}
+    fenced.end_removal(OWNER, address)
+    assert isinstance(fenced.renew(OWNER, boottime() + 60, fenced.batch(())), Ok)
+    assert held_in_fence(fenced) == {"192.0.2.1": True, "192.0.2.2": True}
+    assert fenced.waits_for_kernel
+
+
+def test_and_not_without_one(holdings: Holdings) -> None:
+    hold(holdings, 1)
+    address = ip_address("192.0.2.1")
+    assert not holdings.expect_removal(OWNER, address)
+    holdings.end_removal(OWNER, address)
+    assert not holdings.waits_for_kernel
+
+
+# --- what others do to the fence -----------------------------------------------------------------
+
+
+def test_a_fence_that_somebody_flushes_is_made_anew_and_on_record(
+    network: Namespace, fenced: Holdings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(fenced, 1, 2)
+    fenced.see_tables()
+    assert fence_entries(fenced, tmp_path) == [], "its own changes are none of others"
+    network.run("nft", "flush", "ruleset")
+    assert held_in_fence(fenced) == {}
+    fenced.see_tables()
+    assert held_in_fence(fenced) == {"192.0.2.1": True, "192.0.2.2": True}
+    assert fence_entries(fenced, tmp_path) == [("lost", 2), ("made", 2)]
+    assert "made anew for" in capsys.readouterr().err
+    fenced.see_tables()
+    assert len(fence_entries(fenced, tmp_path)) == 2
+
+
+def test_a_fence_that_cannot_be_made_anew_is_told_as_lost(
+    network: Namespace,
+    fenced: Holdings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hold(fenced, 1)
+    network.run("nft", "flush", "ruleset")
+    with monkeypatch.context() as patched:
+        patched.setattr(Fence, "make", fail)
+        fenced.see_tables()
+    assert fence_entries(fenced, tmp_path) == [("lost", 1)]
+    assert "cannot be made anew" in capsys.readouterr().err
+    assert isinstance(fenced.renew(OWNER, boottime() + 60, fenced.batch(())), Ok)
+    assert held_in_fence(fenced) == {"192.0.2.1": True}
+
+
+def test_without_a_fence_there_are_no_tables_to_see(
+    network: Namespace, holdings: Holdings, tmp_path: Path
+) -> None:
+    hold(holdings, 1)
+    network.run("nft", "add", "table", "inet", "yaim-8")
+    holdings.see_tables()
+    assert fence_entries(holdings, tmp_path) == []

@@ -1,0 +1,232 @@
+"""What earlier lives have left: their fences, and what these still keep from answering."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from yaim_helper.held.earlier import LOOK_EVERY_S, WHY, EarlierFences
+from yaim_helper.held.holdings import FLUSHED, Holdings
+from yaim_helper.kernel.addresses import Kernel, KernelError
+from yaim_helper.kernel.fence import Fence, Ruleset
+from yaim_helper.kernel.lifetimes import SWEPT_WITHIN_S
+from yaim_helper.protocol import Add, Ok
+
+from tests.helper.holdings import OWNER, fail, holdings_in, on_interface, record_of
+from tests.helper.network import INTERFACE, boottime, present, wait_for
+from tests.helper.process import deadline_in, leave
+from yaim.lab.namespaces import Namespace
+
+V4, OTHER = "192.0.2.10", "192.0.2.11"
+TABLE = "yaim-7"
+"""The one that an earlier life has left, with V4 and OTHER."""
+
+
+@pytest.fixture
+def ruleset(network: Namespace) -> Iterator[Ruleset]:
+    with network.entered():
+        ruleset = Ruleset()
+    yield ruleset
+    ruleset.close()
+
+
+def left(ruleset: Ruleset, network: Namespace, directory: Path, *, live_s: float) -> None:
+    """V4 and OTHER are on the interface, on record, and in an earlier life's fence."""
+    leave(network, directory, f"{V4}/32", f"{OTHER}/32")
+    fence = Fence(ruleset, TABLE)
+    fence.make([ip_address(V4), ip_address(OTHER)], ())
+    fence.renew(boottime() + live_s)
+
+
+@contextmanager
+def after(
+    ruleset: Ruleset,
+    network: Namespace,
+    directory: Path,
+    *,
+    live_s: float = 60.0,
+    is_fenced: bool = True,
+) -> Iterator[Holdings]:
+    """The life that comes behind it."""
+    left(ruleset, network, directory, live_s=live_s)
+    with holdings_in(network, directory, is_fenced=is_fenced) as holdings:
+        assert holdings.fencing.earlier == [TABLE]
+        yield holdings
+
+
+def hold(holdings: Holdings, text: str) -> None:
+    address = ip_address(text)
+    batch = holdings.batch({address})
+    add = Add(1, INTERFACE, address, 32, "", deadline_in(30))
+    assert batch.add(OWNER, add) == Ok({"was": "present"})
+    assert batch.settle() == {}
+
+
+def earlier(holdings: Holdings) -> EarlierFences:
+    assert holdings._earlier is not None
+    return holdings._earlier
+
+
+def test_it_is_removed_when_its_fence_is_over_and_not_before(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    with after(ruleset, network, tmp_path, live_s=1.0) as holdings:
+        holdings.do_what_is_due()
+        assert present(network) == on_interface(V4, OTHER)
+        assert holdings.next_at() <= boottime() + LOOK_EVERY_S
+        wait_for(lambda: not ruleset.is_live(TABLE), "its fence is over")
+        earlier(holdings).do_what_is_due(holdings.next_at())
+        assert present(network) == []
+        assert record_of(holdings, tmp_path) == [
+            (V4, f"{WHY}: removing"),
+            (V4, "removed"),
+            (OTHER, f"{WHY}: removing"),
+            (OTHER, "removed"),
+        ]
+        assert ruleset.tables() == [TABLE], "it may be there in another way"
+
+
+def test_what_was_taken_over_before_stays(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    with after(ruleset, network, tmp_path, live_s=1.0) as holdings:
+        hold(holdings, V4)
+        assert ruleset.held(TABLE) == {ip_address(OTHER)}
+        wait_for(lambda: not ruleset.is_live(TABLE), "its fence is over")
+        earlier(holdings).do_what_is_due(boottime() + LOOK_EVERY_S)
+        assert present(network) == on_interface(V4)
+
+
+def test_its_tables_go_when_nothing_of_theirs_can_be_there(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    began = boottime()
+    with after(ruleset, network, tmp_path, live_s=0.0) as holdings:
+        swept_at = boottime() + SWEPT_WITHIN_S
+        earlier(holdings).do_what_is_due(began + SWEPT_WITHIN_S)
+        assert ruleset.tables() == [TABLE]
+        earlier(holdings).do_what_is_due(swept_at + LOOK_EVERY_S)
+        assert holdings.fencing.earlier == ruleset.tables() == []
+        assert earlier(holdings).next_at() < math.inf
+        earlier(holdings).do_what_is_due(swept_at + 2 * LOOK_EVERY_S)
+        assert earlier(holdings).next_at() == math.inf
+
+
+def test_a_fence_that_somebody_keeps_alive_stays(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    """It is another helper's."""
+    with after(ruleset, network, tmp_path) as holdings:
+        earlier(holdings).do_what_is_due(boottime() + SWEPT_WITHIN_S)
+        assert ruleset.tables() == holdings.fencing.earlier == [TABLE]
+        assert present(network) == on_interface(V4, OTHER)
+
+
+def test_without_earlier_fences_there_is_nothing_to_do(
+    network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with holdings_in(network, tmp_path, is_fenced=True) as holdings:
+        monkeypatch.setattr(Ruleset, "is_live", fail)
+        earlier(holdings).do_what_is_due(boottime() + 2 * SWEPT_WITHIN_S)
+        assert earlier(holdings).next_at() == math.inf
+
+
+@pytest.mark.parametrize("fails", ["is_live", "change"])
+def test_what_the_kernel_does_not_do_is_tried_again(
+    ruleset: Ruleset,
+    network: Namespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str,
+) -> None:
+    with after(ruleset, network, tmp_path, live_s=0.0) as holdings:
+        now = boottime() + SWEPT_WITHIN_S
+        with monkeypatch.context() as patched:
+            patched.setattr(Ruleset, fails, fail)
+            earlier(holdings).do_what_is_due(now)
+        assert ruleset.tables() == holdings.fencing.earlier == [TABLE]
+        assert earlier(holdings).next_at() == now + LOOK_EVERY_S
+        earlier(holdings).do_what_is_due(now + LOOK_EVERY_S)
+        assert holdings.fencing.earlier == ruleset.tables() == []
+
+
+def test_what_cannot_be_swept_is_tried_again_and_once_at_a_time(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with after(ruleset, network, tmp_path, live_s=0.0) as holdings:
+        jobs: list[Callable[[], None]] = []
+        it = earlier(holdings)
+        it._start = jobs.append
+        now = boottime()
+        for number in range(3):
+            it.do_what_is_due(now + number * LOOK_EVERY_S)
+        (first,) = jobs
+        with monkeypatch.context() as patched:
+            patched.setattr(Kernel, "addresses", fail)
+            first()
+        assert present(network) == on_interface(V4, OTHER)
+        it.do_what_is_due(now + 3 * LOOK_EVERY_S)
+        _, second = jobs
+        second()
+        assert present(network) == []
+
+
+# --- a ruleset that somebody flushes -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_it_kept_from_answering_goes_at_once_when_somebody_flushes_it(
+    ruleset: Ruleset,
+    network: Namespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_told: bool,
+) -> None:
+    with after(ruleset, network, tmp_path) as holdings:
+        hold(holdings, V4)
+        network.run("nft", "flush", "ruleset")
+        if not is_told:
+            monkeypatch.setattr("yaim_helper.kernel.fence.ForeignChanges.tables", lambda _: None)
+        holdings.see_tables()
+        assert present(network) == on_interface(V4)
+        assert record_of(holdings, tmp_path) == [
+            (OTHER, f"{FLUSHED}: removing"),
+            (OTHER, "removed"),
+        ]
+        (own,) = ruleset.tables()
+        assert ruleset.held(own) == {ip_address(V4)}
+        assert ruleset.is_live(own)
+
+
+def test_another_table_that_is_changed_sweeps_nothing(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    with after(ruleset, network, tmp_path) as holdings:
+        network.run("nft", "add", "table", "inet", "yaim-8")
+        holdings.see_tables()
+        assert present(network) == on_interface(V4, OTHER)
+
+
+# --- a life without a fence --------------------------------------------------------------------
+
+
+def test_who_has_no_fence_takes_what_it_adds_out_of_earlier_ones(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    """It would be silent."""
+    with after(ruleset, network, tmp_path, is_fenced=False) as holdings:
+        hold(holdings, V4)
+        assert ruleset.held(TABLE) == {ip_address(OTHER)}
+
+
+def test_an_address_that_cannot_be_taken_out_is_added_all_the_same(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with after(ruleset, network, tmp_path, is_fenced=False) as holdings:
+        monkeypatch.setattr(Ruleset, "change", fail)
+        hold(holdings, V4)
+        with pytest.raises(KernelError):
+            earlier(holdings).take_out([ip_address(V4)])
+    assert ip_address(V4) in ruleset.held(TABLE)
