@@ -7,6 +7,7 @@ ruleset) is muted at once, where there is a fence, and removed.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,6 +19,8 @@ from yaim_helper.held.inventory import Inventory
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.protocol import Address
+from yaim_helper.record.entries import fence_lost
+from yaim_helper.record.recorder import Recorder
 
 LOOK_EVERY_S = 2.0
 """The time from one look at whether they are over to the next."""
@@ -32,6 +35,7 @@ class EarlierFences:
         kernel: Kernel,
         inventory: Inventory,
         left_overs: LeftOvers,
+        recorder: Recorder,
         start: Callable[[Callable[[], None]], None],
     ) -> None:
         """`start` has done what may wait for the kernel. There are nf_tables."""
@@ -42,6 +46,7 @@ class EarlierFences:
         self._kernel = kernel
         self._inventory = inventory
         self._left_overs = left_overs
+        self._recorder = recorder
         self._start = start
         self._look_at = boottime() if self._names else math.inf
         self._is_looking = False
@@ -96,6 +101,8 @@ class EarlierFences:
         its = {each: owner for each, owner in left.items() if only is None or each in only}
         if not its:
             return
+        for owner, count in Counter(its.values()).items():
+            self._recorder.note([fence_lost(owner, count, why)])
         if self._fences is not None:
             with suppress(KernelError):
                 self._fences.silence(its)

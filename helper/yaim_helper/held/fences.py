@@ -266,6 +266,14 @@ class Fences:
         left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
         return min(left, default=0.0), muted
 
+    def affected(self, tables: Collection[str] | None) -> list[tuple[Owner, int]]:
+        """Returns whose these tables are (None: any), and how many addresses are in each."""
+        return [
+            (owner, len(fenced.deadlines))
+            for owner, fenced in self._fenced.items()
+            if tables is None or fenced.table in tables
+        ]
+
     def remake(self, tables: Collection[str] | None) -> list[tuple[Owner, int, KernelError | None]]:
         """Makes these tables anew, as somebody else has changed them (None: any may be). Returns
         whose they are, how many addresses are in each, and what went wrong."""

@@ -73,7 +73,7 @@ class Holdings:
         start = self._jobs.start
         self._expiry = Expiry(kernel, inventory, left_overs, renewal, recorder, start, fences)
         self._earlier = (
-            EarlierFences(fencing, kernel, inventory, left_overs, start)
+            EarlierFences(fencing, kernel, inventory, left_overs, recorder, start)
             if fencing.tables is not None
             else None
         )
@@ -271,8 +271,9 @@ class Holdings:
         changed = fencing.changes.tables()
         if changed is not None and not changed:
             return
+        affected = fencing.fences.affected(changed)
+        self._recorder.note([fence_lost(owner, count, FLUSHED) for owner, count in affected])
         for owner, count, error in fencing.fences.remake(changed):
-            self._recorder.note([fence_lost(owner, count, FLUSHED)])
             if error is None:
                 self._recorder.note([fence_made(owner, count, FLUSHED)])
                 tell(f"{FLUSHED}: made anew for {owner}, {count} addresses")
