@@ -26,7 +26,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from queue import SimpleQueue
@@ -51,6 +53,7 @@ COUNT = 1000
 RENEWALS = 50
 """The renewals in each round, of the fence itself; and of a helper a tenth of them."""
 LIFE_S = 600.0
+MOST_TRIES = 5
 TABLE = "yaim-1"
 VIPS: dict[int, Address] = {4: ip_address("192.0.2.11"), 6: ip_address("2001:db8::11")}
 POOL = tuple(
@@ -274,6 +277,19 @@ def report(figures: Figures, bounds: dict[str, tuple[str, float | None]]) -> boo
     return is_good
 
 
+def _in_one_of_some_tries(measure: Callable[[], None]) -> None:
+    """A helper that gets no processor for a tenth of a second ends itself."""
+    for left in reversed(range(MOST_TRIES)):
+        try:
+            measure()
+        except LabError as error:
+            if not left:
+                raise
+            print(f"once more: {str(error).splitlines()[0]}", flush=True)
+        else:
+            return
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
@@ -288,8 +304,11 @@ def main() -> int:
         print(f"round {number} of {options.rounds} ...", flush=True)
         measure_end(figures)
         measure_fence(figures)
-        measure_helper(figures, f"{_ALL}, from command to reply", "auto")
-        measure_helper(figures, "the same with `fence: off`", "off")
+        for name, fence in (
+            (f"{_ALL}, from command to reply", "auto"),
+            ("the same with `fence: off`", "off"),
+        ):
+            _in_one_of_some_tries(partial(measure_helper, figures, name, fence))
     is_good = report(figures, BOUNDS)
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2))
