@@ -175,6 +175,7 @@ class LastRenewal:
                     fence = Fence(Ruleset(), TABLE)
                 fence.make((), ())
                 fence.admit(list(VIPS.values()), boottime() + LIFE_S)
+                its.send(b"!")
                 if not its.recv(1):
                     return
                 deadline = boottime() + life_s
@@ -184,6 +185,7 @@ class LastRenewal:
             finally:
                 os._exit(status)
         its.close()
+        mine.recv(1)
 
     def made(self) -> float:
         """Has it renewed, and waits for its end. Returns the deadline."""
