@@ -26,12 +26,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from queue import SimpleQueue
 
-from yaim_helper.kernel.fence import FENCE_GRACE_S, Fence, Ruleset
+from yaim_helper.kernel.fence import FENCE_GRACE_S, Fence, Ruleset, TooLate
 
 from bench.figures import machine
 from bench.helper import INTERFACE, adds_of, expect, running_helper
@@ -51,6 +53,7 @@ COUNT = 1000
 RENEWALS = 50
 """The renewals in each round, of the fence itself; and of a helper a tenth of them."""
 LIFE_S = 600.0
+MOST_TRIES = 5
 TABLE = "yaim-1"
 VIPS: dict[int, Address] = {4: ip_address("192.0.2.11"), 6: ip_address("2001:db8::11")}
 POOL = tuple(
@@ -172,6 +175,7 @@ class LastRenewal:
                     fence = Fence(Ruleset(), TABLE)
                 fence.make((), ())
                 fence.admit(list(VIPS.values()), boottime() + LIFE_S)
+                its.send(b"!")
                 if not its.recv(1):
                     return
                 deadline = boottime() + life_s
@@ -181,6 +185,7 @@ class LastRenewal:
             finally:
                 os._exit(status)
         its.close()
+        mine.recv(1)
 
     def made(self) -> float:
         """Has it renewed, and waits for its end. Returns the deadline."""
@@ -274,6 +279,20 @@ def report(figures: Figures, bounds: dict[str, tuple[str, float | None]]) -> boo
     return is_good
 
 
+def _in_one_of_some_tries(measure: Callable[[], None]) -> None:
+    """Who gets no processor for long is too late for the fence; a helper without one ends after a
+    tenth of a second."""
+    for left in reversed(range(MOST_TRIES)):
+        try:
+            measure()
+        except (LabError, TooLate) as error:
+            if not left:
+                raise
+            print(f"once more: {str(error).splitlines()[0]}", flush=True)
+        else:
+            return
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
@@ -287,9 +306,12 @@ def main() -> int:
     for number in range(1, options.rounds + 1):
         print(f"round {number} of {options.rounds} ...", flush=True)
         measure_end(figures)
-        measure_fence(figures)
-        measure_helper(figures, f"{_ALL}, from command to reply", "auto")
-        measure_helper(figures, "the same with `fence: off`", "off")
+        _in_one_of_some_tries(partial(measure_fence, figures))
+        for name, fence in (
+            (f"{_ALL}, from command to reply", "auto"),
+            ("the same with `fence: off`", "off"),
+        ):
+            _in_one_of_some_tries(partial(measure_helper, figures, name, fence))
     is_good = report(figures, BOUNDS)
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2))
