@@ -65,9 +65,10 @@ ABSENT = errno.ENOENT
 """The error of a table that is not there: somebody has flushed the ruleset."""
 FENCE_GRACE_S = 0.05
 """By this an end may be later than it was asked for."""
-SET_WITHIN_S = 0.04
-"""By this a time-out may be set later than the clock was read. The rest of FENCE_GRACE_S is for a
-jiffy: the kernel counts time-outs in those, rounded down, and they have up to 10 ms."""
+SET_WITHIN_S = 0.025
+"""By this a time-out may be set later than the clock was read. The rest of FENCE_GRACE_S is for the
+kernel's jiffies, in which it counts time-outs: a virtual processor that keeps them and is not run
+is replaced after five (MAX_STALLED_JIFFIES in kernel/time/tick-sched.c), 20 ms."""
 LEAST_MS = 20
 """Less than this is nothing. Kernels before Linux 6.12, and early ones of 6.1, round a time-out
 that is shorter than a jiffy to 0, and that means for ever (nf_msecs_to_jiffies64)."""
