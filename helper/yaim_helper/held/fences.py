@@ -1,0 +1,252 @@
+"""Which addresses answer, and until when: one fence for each owner (kernel/fence.py).
+
+The order that makes it safe:
+1. An address is admitted before it is put on an interface, and dismissed when it is off.
+2. All addresses of an owner answer until the same instant, the earliest of their deadlines.
+3. What is to go, or has outlived its own deadline, is muted by the same transaction that lets the
+   others answer longer: no renewal revives it. A removal counts from when it is asked for, however
+   long it then waits.
+4. What an earlier life has left stays in the tables of that life, and so answers no longer than it
+   was to. Who is admitted leaves them in the same transaction.
+
+Decides; the kernel is asked by way of the fences that it is given.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from yaim_helper.kernel.addresses import KernelError
+from yaim_helper.owners import Owner
+from yaim_helper.protocol import Address
+
+ABSENT_TABLE = 2
+"""ENOENT: somebody has removed the table."""
+
+
+class FenceLike(Protocol):
+    """kernel/fence.py says what each does. All raise KernelError."""
+
+    def make(self, held: Iterable[Address], muted: Iterable[Address]) -> None: ...
+    def admit(
+        self,
+        addresses: Sequence[Address],
+        deadline: float,
+        muting: Sequence[Address],
+        earlier: Iterable[str],
+    ) -> None: ...
+    def renew(self, deadline: float, muting: Sequence[Address]) -> None: ...
+    def dismiss(self, addresses: Sequence[Address]) -> None: ...
+    def unmake(self) -> None: ...
+
+
+class Tables(Protocol):
+    """The fences of this network namespace."""
+
+    def names(self) -> Collection[str]:
+        """Returns the tables that there are, of this life and of earlier ones. Raises
+        KernelError."""
+
+    def named(self, table: str) -> FenceLike:
+        """Returns the fence with that table."""
+
+    def is_live(self, table: str) -> bool:
+        """Returns whether something in it answers still. Raises KernelError."""
+
+
+@dataclass(eq=False, slots=True)
+class Fenced:
+    """The addresses of one owner. All instants are of CLOCK_BOOTTIME."""
+
+    owner: Owner
+    table: str
+    fence: FenceLike
+    deadlines: dict[Address, float] = field(default_factory=dict)
+    """What is in the table, and until when each may answer."""
+    over: set[Address] = field(default_factory=set)
+    """What is to answer no more."""
+    muted: set[Address] = field(default_factory=set)
+    """What the kernel knows to be muted."""
+    until: float = 0.0
+    """When the others stop to answer, if nothing comes."""
+
+
+class Fences:
+    """The fences of all owners."""
+
+    def __init__(
+        self, tables: Tables, first: int, earlier: list[str], clock: Callable[[], float]
+    ) -> None:
+        """`first`: the number of the first table. `earlier`: the tables of earlier lives; what has
+        gone leaves this list."""
+        self._tables = tables
+        self._next = first
+        self._earlier = earlier
+        self._clock = clock
+        self._fenced: dict[Owner, Fenced] = {}
+        self._by_address: dict[Address, Fenced] = {}
+        self._leaving: Counter[tuple[Owner, Address]] = Counter()
+        """Removals that were asked for and are not done yet."""
+
+    # --- what comes and goes -------------------------------------------------------------------
+
+    def admit(self, owner: Owner, deadlines: Mapping[Address, float]) -> None:
+        """These may be put on an interface now, and answer until their deadlines. Raises
+        KernelError: then they may not."""
+        fenced = self._fenced.get(owner)
+        if fenced is None:
+            table = f"yaim-{self._next}"
+            fenced = Fenced(owner, table, self._tables.named(table))
+            fenced.fence.make((), ())
+            self._next += 1
+            self._fenced[owner] = fenced
+        before = {a: d for a, d in fenced.deadlines.items() if a in deadlines}
+        fenced.deadlines |= deadlines
+        fenced.over -= deadlines.keys()
+        for each in deadlines:
+            self._by_address[each] = fenced
+        try:
+            self._set(fenced, tuple(deadlines))
+        except KernelError:
+            # Perhaps they are in the table.
+            fenced.deadlines |= before
+            fenced.over |= deadlines.keys() - before.keys()
+            self.dismiss(deadlines.keys() - before.keys())
+            raise
+
+    def renew(self, owner: Owner, deadline: float) -> frozenset[Address]:
+        """All of the owner's addresses that may answer still do so until then; returns which.
+        Raises KernelError: then they do so until their deadline of before, or until this one."""
+        fenced = self._fenced.get(owner)
+        if fenced is None:
+            return frozenset()
+        now = self._clock()
+        fenced.over |= {address for address, before in fenced.deadlines.items() if before <= now}
+        living = fenced.deadlines.keys() - fenced.over
+        fenced.deadlines |= dict.fromkeys(living, deadline)
+        self._set(fenced)
+        return frozenset(living)
+
+    def draw_nearer(self, by_s: float) -> None:
+        """Makes all deadlines nearer. Raises KernelError, when all was tried."""
+        failed: KernelError | None = None
+        for fenced in self._fenced.values():
+            for address in fenced.deadlines:
+                fenced.deadlines[address] -= by_s
+            try:
+                self._set(fenced)
+            except KernelError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def mute(self, address: Address) -> None:
+        """An address is to go: it answers no longer than until the instant that was told last."""
+        if address in self._by_address:
+            self._by_address[address].over.add(address)
+
+    def expect_removal(self, owner: Owner, address: Address) -> None:
+        """The owner asks for the removal of an address. What is admitted meanwhile was asked for
+        before."""
+        self._leaving[owner, address] += 1
+
+    def end_removal(self, owner: Owner, address: Address) -> None:
+        """A removal that was asked for is done, or has failed."""
+        self._leaving[owner, address] -= 1
+        self._leaving += Counter()
+
+    def dismiss(self, addresses: Iterable[Address]) -> None:
+        """These are on no interface any more. A table that cannot be changed now stays stricter
+        than it has to be."""
+        going: dict[Owner, set[Address]] = {}
+        for owner, fenced in self._fenced.items():
+            if gone := fenced.deadlines.keys() & set(addresses):
+                going[owner] = gone
+        for owner, gone in going.items():
+            fenced = self._fenced[owner]
+            is_last = gone == fenced.deadlines.keys()
+            try:
+                if is_last:
+                    fenced.fence.unmake()
+                else:
+                    fenced.fence.dismiss(list(gone))
+            except KernelError as error:
+                if error.errno != ABSENT_TABLE:
+                    fenced.over |= gone
+                    continue
+            for each in gone:
+                del fenced.deadlines[each], self._by_address[each]
+            fenced.over -= gone
+            fenced.muted -= gone
+            if is_last:
+                del self._fenced[owner]
+
+    # --- what is asked ---------------------------------------------------------------------------
+
+    def until(self, owner: Owner) -> float | None:
+        """Returns until when the owner's addresses answer if nothing comes; None: it has none."""
+        fenced = self._fenced.get(owner)
+        return fenced.until if fenced is not None else None
+
+    # --- the tables ------------------------------------------------------------------------------
+
+    def _set(self, fenced: Fenced, admitted: tuple[Address, ...] = ()) -> None:
+        """Has the kernel know what may answer, and until when. Raises KernelError."""
+        deadline, muted = self._answering(fenced)
+        try:
+            self._ask(fenced, admitted, deadline, muted)
+        except KernelError as error:
+            if error.errno != ABSENT_TABLE:
+                raise
+            names = self._tables.names()
+            self._earlier[:] = [each for each in self._earlier if each in names]
+            fenced.fence.make(fenced.deadlines, muted)
+            self._ask(fenced, admitted, deadline, muted)
+        fenced.muted = muted
+        fenced.until = deadline
+
+    def _ask(
+        self,
+        fenced: Fenced,
+        admitted: tuple[Address, ...],
+        deadline: float,
+        muted: set[Address],
+    ) -> None:
+        muting = list(muted - (fenced.muted - set(admitted)))
+        if admitted:
+            fenced.fence.admit(admitted, deadline, muting, self._earlier)
+        else:
+            fenced.fence.renew(deadline, muting)
+
+    def _answering(self, fenced: Fenced) -> tuple[float, set[Address]]:
+        """Returns until when the addresses may answer, and which not at all."""
+        now = self._clock()
+        muted = {
+            address
+            for address, deadline in fenced.deadlines.items()
+            if address in fenced.over or self._leaving[fenced.owner, address] or deadline <= now
+        }
+        left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
+        return min(left, default=0.0), muted
+
+    def remake(self, tables: Collection[str] | None) -> list[tuple[Owner, int]]:
+        """Makes these tables anew, as somebody else has changed them (None: any may be), and
+        returns whose they are, and how many addresses are in each. Raises KernelError, when all was
+        tried."""
+        made = []
+        failed: KernelError | None = None
+        for owner, fenced in self._fenced.items():
+            if tables is not None and fenced.table not in tables:
+                continue
+            deadline, muted = self._answering(fenced)
+            try:
+                fenced.fence.make(fenced.deadlines, muted)
+                fenced.muted = muted
+                fenced.fence.renew(deadline, ())
+            except KernelError as error:
+                failed = error
+            made.append((owner, len(fenced.deadlines)))
+        if failed is not None:
+            raise failed
+        return made
