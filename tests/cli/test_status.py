@@ -24,6 +24,7 @@ from tests.status.clusters import (
     UNHELD,
     WELL,
     WRONG,
+    fenced,
     having,
     mark,
     node,
@@ -35,6 +36,7 @@ from tests.status.clusters import (
 from yaim.cli.status import as_json, as_table
 from yaim.core.model import (
     ClusterView,
+    Fence,
     LeaseId,
     Node,
     NodeName,
@@ -267,6 +269,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "waits_s": 0.0,
                 "takes": True,
                 "refused": [],
+                "fence": {"in_force": True, "reason": ""},
             },
             {
                 "name": "db2",
@@ -277,6 +280,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "waits_s": 0.0,
                 "takes": True,
                 "refused": [],
+                "fence": {"in_force": True, "reason": ""},
             },
         ],
         "wrong_entries": [{"entry": "x", "reason": "not an address"}],
@@ -284,6 +288,37 @@ def test_the_json_has_all_that_the_table_has() -> None:
         "etcd_alarms": [],
         "stray_keys": [],
     }
+
+
+NO_NFTABLES = Fence(False, "the kernel\x1b has no nf_tables")
+
+
+def test_a_node_without_a_fence_is_marked_with_the_reason_and_the_cluster_is_healthy() -> None:
+    found = status_of(CLUSTER, view(POOL, (fenced("db2", NO_NFTABLES), node("db1")), MARKS))
+    assert found.condition is Condition.HEALTHY
+    assert as_table(found).splitlines()[-3:] == [
+        "db1   healthy  2          HTTP 200",
+        "db2   healthy  1          HTTP 200",
+        "no fence in the kernel of db2: the kernel? has no nf_tables",
+    ]
+    told = {each["name"]: each["fence"] for each in json.loads(as_json(found))["nodes"]}
+    assert told == {
+        "db1": {"in_force": True, "reason": ""},
+        "db2": {"in_force": False, "reason": NO_NFTABLES.reason},
+    }
+
+
+def test_of_older_nodes_it_is_not_told_whether_they_have_a_fence() -> None:
+    found = status_of(CLUSTER, view(POOL, (fenced("db2", None), fenced("db1", None)), MARKS))
+    assert found.condition is Condition.HEALTHY
+    silent = "not told whether there is a fence in the kernel: db1, db2"
+    assert as_table(found).splitlines()[-1] == silent
+    told = [each["fence"] for each in json.loads(as_json(found))["nodes"]]
+    assert told == [{"in_force": None, "reason": ""}] * 2
+
+
+def test_where_every_node_has_a_fence_the_table_says_nothing_of_it() -> None:
+    assert "fence" not in as_table(status_of(CLUSTER, WELL))
 
 
 def test_certificates_are_at_the_end_of_the_table() -> None:

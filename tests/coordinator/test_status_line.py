@@ -7,10 +7,11 @@ import pytest
 
 from tests.core.play import mark, settings, view
 from yaim.coordinator.status_line import StatusLine, health_word, status_of, title_of
-from yaim.core.model import NodeName, frozen_mapping
+from yaim.core.model import Fence, NodeName, frozen_mapping
 from yaim.core.state.addresses import Addresses, AddressState, Phase
 from yaim.core.state.cluster import Cluster
 from yaim.core.state.health import Health, HealthState
+from yaim.core.state.host import Helper, Host
 from yaim.core.state.state import State
 
 POOL = tuple(ip_address(f"192.0.2.{n}") for n in range(10, 16))
@@ -65,6 +66,19 @@ def test_the_line_is_made_anew_only_if_something_in_it_may_have_changed() -> Non
     assert line.of(start) == "n1 starting, holds 0; etcd has not been read"
     assert line.of(replace(start, next_request=7)) is line.of(start)
     assert line.of(holding(2)) == status_of(holding(2))
+
+
+def test_that_there_is_no_fence_is_told_with_the_reason() -> None:
+    told = status_of(holding(2))
+    helper = Helper("s", frozen_mapping({}), fence=Fence(False, "the kernel has no nf_tables"))
+    without = replace(holding(2), host=Host(helper))
+    assert status_of(without) == f"{told}; no fence in the kernel: the kernel has no nf_tables"
+    long = replace(without, host=Host(replace(helper, fence=Fence(False, "x" * 1000))))
+    assert status_of(long) == f"{told}; no fence in the kernel: {'x' * 100}"
+    fenced = replace(without, host=Host(replace(helper, fence=Fence(True))))
+    assert status_of(fenced) == told
+    line = StatusLine()
+    assert line.of(without) != line.of(replace(without, host=fenced.host)) == told
 
 
 def test_the_title_tells_the_health_and_how_many_are_held() -> None:

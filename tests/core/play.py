@@ -19,6 +19,7 @@ from yaim.core.actions import (
 )
 from yaim.core.deadline import deadline_of
 from yaim.core.events import (
+    HAS_NO_FENCE,
     AddressAdded,
     AddressesSeen,
     AddressFailed,
@@ -95,6 +96,7 @@ def advertisement(is_healthy: bool = True, session: str = SESSION) -> Advertisem
         version="0.1.0",
         placement=VERSION,
         schema=SCHEMA,
+        fence=HAS_NO_FENCE,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.dcs.views import ADDRESS, advertisement, pool_with, view_of
 from yaim.core.bounds import (
     MOST_ADDRESSES,
+    MOST_FENCE,
     MOST_INTERFACES,
     MOST_NETWORKS,
     SOMEWHERE,
@@ -16,6 +17,7 @@ from yaim.core.bounds import (
 )
 from yaim.core.model import (
     Advertisement,
+    Fence,
     NodeName,
     PoolEntry,
     WrongEntry,
@@ -123,6 +125,31 @@ def test_a_version_that_is_none_makes_an_advertisement_unreadable(version: str) 
         b'"placement": 1', f'"placement": {version}'.encode()
     )
     assert node_of(told).reason == "its advertisement cannot be read"
+
+
+@pytest.mark.parametrize("fence", [Fence(True), Fence(False, "why"), None])
+def test_what_a_node_tells_of_its_fence_is_read_as_it_was_written(fence: Fence | None) -> None:
+    written = write_advertisement(replace(advertisement(), fence=fence))
+    assert node_of(written) == replace(advertisement(), fence=fence)
+    assert ("fence" in json.loads(written)) == (fence is not None)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *(None, True, 1, "none", [], {}, {"in_force": True}, {"in_force": 1, "reason": ""}),
+        {"in_force": False, "reason": None},
+    ],
+)
+def test_what_says_nothing_of_a_fence_is_as_good_as_not_told(told: object) -> None:
+    """A newer yaim may tell it in another form: the node is as healthy as it says."""
+    changed = json.loads(write_advertisement(advertisement())) | {"fence": told}
+    assert node_of(json.dumps(changed).encode()) == replace(advertisement(), fence=None)
+
+
+def test_of_a_long_reason_why_there_is_no_fence_the_beginning_is_read() -> None:
+    told = write_advertisement(replace(advertisement(), fence=Fence(False, "x" * 100_000)))
+    assert node_of(told).fence == Fence(False, "x" * MOST_FENCE)
 
 
 def node_of(told: bytes) -> Advertisement:

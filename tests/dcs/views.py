@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 from yaim.core.model import (
     Advertisement,
     ClusterView,
+    Fence,
     frozen_mapping,
 )
 from yaim.dcs.etcd.keys import Keys, KeyValue
@@ -43,4 +44,5 @@ def advertisement() -> Advertisement:
         waits_s=40.0,
         takes=False,
         present=frozen_mapping({ADDRESS: "eth0, /24"}),
+        fence=Fence(False, "the kernel has no nf_tables"),
     )

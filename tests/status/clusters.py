@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from yaim.core.model import (
     Advertisement,
     ClusterView,
+    Fence,
     LeaseId,
     Mark,
     Node,
@@ -34,6 +35,7 @@ def node(name: str, reason: str = "HTTP 200", is_healthy: bool = True) -> Node:
             refused=frozenset(),
             session="",
             version="1.0",
+            fence=Fence(True),
         ),
         LeaseId(LEASES[name]),
         Revision(1),
@@ -42,6 +44,10 @@ def node(name: str, reason: str = "HTTP 200", is_healthy: bool = True) -> Node:
 
 def waiting(name: str) -> Node:
     return replace(node(name), advertisement=replace(node(name).advertisement, waits_s=40.0))
+
+
+def fenced(name: str, fence: Fence | None) -> Node:
+    return replace(node(name), advertisement=replace(node(name).advertisement, fence=fence))
 
 
 def having(name: str, address: str) -> Node:

@@ -28,6 +28,7 @@ from tests.status.clusters import (
 )
 from yaim.core.model import (
     ClusterView,
+    Fence,
     LeaseId,
     Node,
     NodeName,
@@ -49,8 +50,8 @@ def test_a_healthy_cluster_is_told_in_order() -> None:
             AddressStatus("2001:db8::1", "db1"),
         ),
         (
-            NodeStatus("db1", True, "HTTP 200", 2, "1.0"),
-            NodeStatus("db2", True, "HTTP 200", 1, "1.0"),
+            NodeStatus("db1", True, "HTTP 200", 2, "1.0", fence=Fence(True)),
+            NodeStatus("db2", True, "HTTP 200", 1, "1.0", fence=Fence(True)),
         ),
         (),
     )

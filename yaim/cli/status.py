@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from yaim.cli.options import add_config_options, complain, load_or_exit
@@ -76,6 +77,10 @@ def as_json(status: ClusterStatus) -> str:
                 "waits_s": each.waits_s,
                 "takes": each.takes,
                 "refused": list(each.refused),
+                "fence": {
+                    "in_force": each.fence.is_in_force if each.fence is not None else None,
+                    "reason": each.fence.reason if each.fence is not None else "",
+                },
             }
             for each in status.nodes
         ],
@@ -141,6 +146,7 @@ def as_table(status: ClusterStatus) -> str:
             for each in status.nodes
         ],
     )
+    lines += _fences(status.nodes)
     if status.wrong_entries:
         lines += ["", *columns(("WRONG POOL ENTRY", "REASON"), status.wrong_entries)]
     if status.strays:
@@ -173,6 +179,19 @@ def _health(node: NodeStatus) -> str:
     if count := len(node.refused):
         words.append(f"refuses {count} address{'es' * (count > 1)} (its log says why)")
     return ", ".join(words)
+
+
+def _fences(nodes: Sequence[NodeStatus]) -> list[str]:
+    """The nodes without a fence, and why; and those that do not tell of any."""
+    told = [(each.name, each.fence) for each in nodes]
+    lines = [
+        f"no fence in the kernel of {name}: {fence.reason}"
+        for name, fence in told
+        if fence is not None and not fence.is_in_force
+    ]
+    if silent := [name for name, fence in told if fence is None]:
+        lines.append(f"not told whether there is a fence in the kernel: {', '.join(silent)}")
+    return [shortened(line, MOST_LAST) for line in lines]
 
 
 def _days_left(certificate: CertificateStatus) -> str:

@@ -9,6 +9,8 @@ from yaim.core.state.state import State
 
 _MOST_LISTED = 8
 """More addresses of a node than these are not told one by one."""
+_MOST_TOLD = 100
+"""The most characters of why there is no fence in the kernel."""
 
 
 class StatusLine:
@@ -20,7 +22,11 @@ class StatusLine:
 
     def of(self, state: State) -> str:
         health = state.health
-        made_from = (state.cluster.view, state.addresses.known, health.judged, health.waits_s)
+        helper = state.host.helper
+        made_from = (
+            *(state.cluster.view, state.addresses.known, health.judged, health.waits_s),
+            helper.fence if helper is not None else None,
+        )
         if len(made_from) != len(self._made_from) or any(map(is_not, made_from, self._made_from)):
             self._made_from = made_from
             self._line = status_of(state)
@@ -61,8 +67,16 @@ def status_of(state: State) -> str:
             f"{own} of {len(view.pool)}",
             *(f"{name}: {_listed(others[name])}" for name in sorted(others)),
             *([f"nobody: {_listed(nobody)}"] if nobody else []),
+            *_without_fence(state),
         )
     )
+
+
+def _without_fence(state: State) -> list[str]:
+    helper = state.host.helper
+    if helper is None or helper.fence.is_in_force:
+        return []
+    return [f"no fence in the kernel: {helper.fence.reason[:_MOST_TOLD]}"]
 
 
 def _listed(addresses: Iterable[Address]) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from yaim.core.model import Advertisement, Network, address_order, frozen_mapping
+from yaim.core.model import Advertisement, Fence, Network, address_order, frozen_mapping
 
 MOST_ADDRESSES = 4096
 """How many refused addresses a node tells, and how many that something else has put on its host."""
@@ -27,6 +27,7 @@ MOST_NETWORKS = 1000
 """How many networks a node tells, all interfaces together."""
 MOST_INTERFACES = 256
 MOST_REASON, MOST_VERSION, MOST_SESSION, MOST_INTERFACE = 1000, 100, 200, 127
+MOST_FENCE = 200
 """How many characters are told."""
 MOST_WHERE, MOST_NAME = 100, 127
 """How many bytes, as JSON, the place of an address and the name of an interface may have."""
@@ -45,6 +46,10 @@ def is_short(text: str, most: int) -> bool:
 def where_in_short(where: str) -> str:
     """Returns the place of an address that something other than yaim has put on a host."""
     return where if is_short(where, MOST_WHERE) else SOMEWHERE
+
+
+def fence_in_short(fence: Fence) -> Fence:
+    return replace(fence, reason=fence.reason[:MOST_FENCE])
 
 
 def bounded(told: Advertisement) -> Advertisement:
@@ -67,6 +72,7 @@ def bounded(told: Advertisement) -> Advertisement:
         down=_bounded_names(told.down, networks),
         missing=_bounded_names(told.missing, networks),
         present=present,
+        fence=fence_in_short(told.fence) if told.fence is not None else None,
     )
 
 

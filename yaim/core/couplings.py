@@ -12,7 +12,6 @@ from yaim.core.actions import (
     Outcome,
     Write,
 )
-from yaim.core.deadline import MIN_LIFE_S
 from yaim.core.model import Address, ClusterView, Mark
 from yaim.core.refusals import Refusal
 from yaim.core.settings import Settings
@@ -34,7 +33,7 @@ def forget_lease(turn: Turn) -> None:
 def keep_fresher_lease(turn: Turn) -> None:
     """Makes a keepalive due now, if the lease has too little life left for an address that is to be
     added now or soon; but not if a keepalive has just failed."""
-    if turn.facts.life_s() < MIN_LIFE_S and not turn.lease.retry.failures:
+    if not turn.facts.has_life_to_add() and not turn.lease.retry.failures:
         turn.lease = turn.lease.made_due(turn.now)
 
 

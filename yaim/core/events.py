@@ -13,6 +13,7 @@ from yaim.core.model import (
     Address,
     Boottime,
     ClusterView,
+    Fence,
     LeaseId,
     Mark,
     Network,
@@ -149,6 +150,10 @@ class AddressOnInterface:
     deadline: Boottime
 
 
+HAS_NO_FENCE = Fence(False, "the helper is too old to have one")
+"""The fence of a helper that does not tell of any."""
+
+
 @dataclass(frozen=True, slots=True)
 class HelperReady:
     """The helper has accepted us. What was asked of it before is done before what is asked after,
@@ -164,6 +169,7 @@ class HelperReady:
     """The place of each of these addresses."""
     rules: tuple[Rule, ...] = ()
     """The rules of its allowlist; empty: it does not tell them."""
+    fence: Fence = HAS_NO_FENCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ all that has happened so far.
 
 from dataclasses import replace
 
-from yaim.core.deadline import MIN_LIFE_S
+from yaim.core.deadline import least_life_s
 from yaim.core.elsewhere import NOTHING
 from yaim.core.model import (
     Address,
@@ -53,7 +53,10 @@ class Facts:
 
     def lease_to_add_with(self) -> Lease | None:
         """Returns the lease, if it has life enough left for an address to be added."""
-        return self.state.lease.current if self.life_s() >= MIN_LIFE_S else None
+        return self.state.lease.current if self.has_life_to_add() else None
+
+    def has_life_to_add(self) -> bool:
+        return self.life_s() >= least_life_s(is_fenced=self.state.lease.is_fenced)
 
     def advertised(self) -> Node | None:
         """Returns what stands in etcd under our name."""

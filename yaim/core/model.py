@@ -86,6 +86,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """Whether the kernel of a host has a fence: then an address answers nothing after its deadline,
+    whoever is dead, frozen or behind the kernel's routing lock (helper/PROTOCOL.md)."""
+
+    is_in_force: bool
+    reason: str = ""
+    """Why not, for people; empty if it is in force."""
+
+
+@dataclass(frozen=True, slots=True)
 class Advertisement:
     """What a node tells the others about itself."""
 
@@ -117,6 +127,9 @@ class Advertisement:
     takes: bool = True
     """Whether the node takes anything now. If not, it keeps what it holds: a check that was added
     has not answered yet, or its helper is being started anew."""
+    fence: Fence | None = None
+    """Whether its kernel has a fence; None: not told, as by older nodes. For people: no decision
+    depends on it."""
 
 
 @dataclass(frozen=True, slots=True)

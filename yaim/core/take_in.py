@@ -266,7 +266,12 @@ def _take_write_failed(turn: Turn, event: WriteFailed) -> None:
 def _take_helper(turn: Turn, event: HelperReady) -> None:
     turn.tell(Level.INFO, "the helper is ready")
     before = turn.host.helper_before
+    turn.host.report_fence(event.fence, turn.tell)
+    was_fenced, is_fenced = turn.lease.is_fenced, event.fence.is_in_force
+    turn.lease = turn.lease.with_fence(turn.now, is_fenced=is_fenced)
     turn.addresses = turn.addresses.after_ready(event)
+    if was_fenced and not is_fenced:
+        turn.addresses = turn.addresses.after_fence_lost()
     turn.host = turn.host.after_ready(event)
     now_there = turn.host.helper
     has_other_networks = before is None or (

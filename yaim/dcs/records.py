@@ -31,6 +31,7 @@ from yaim.core.model import (
     SCHEMA,
     Address,
     Advertisement,
+    Fence,
     Network,
     NodeName,
     PoolEntry,
@@ -191,9 +192,17 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "present": {str(address): where for address, where in advertisement.present.items()},
             "placement": advertisement.placement,
             "schema": advertisement.schema,
-        },
+        }
+        | _fence_to_write(advertisement.fence),
         sort_keys=True,
     ).encode()
+
+
+def _fence_to_write(fence: Fence | None) -> dict[str, object]:
+    """Nothing, if there is nothing to tell."""
+    if fence is None:
+        return {}
+    return {"fence": {"in_force": fence.is_in_force, "reason": fence.reason}}
 
 
 def read_advertisement(value: bytes) -> Advertisement:
@@ -225,9 +234,20 @@ def read_advertisement(value: bytes) -> Advertisement:
             ),
             placement=_read_version(read.get("placement", 1)),
             schema=_read_version(read.get("schema", 1)),
+            fence=_read_fence(read.get("fence")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return UNREADABLE
+
+
+def _read_fence(read: object) -> Fence | None:
+    """What a node tells of its fence. Nothing depends on it, so what is of another form is as good
+    as not told."""
+    match read:
+        case {"in_force": bool(is_in_force), "reason": str(reason)}:
+            return bounds.fence_in_short(Fence(is_in_force, reason))
+        case _:
+            return None
 
 
 def _read_seconds(value: object) -> float:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from sys import maxsize
 
-from yaim.core.model import ClusterView, Node, NodeName, address_order, presence
+from yaim.core.model import ClusterView, Fence, Node, NodeName, address_order, presence
 from yaim.dcs.etcd.full import NO_SPACE
 from yaim.dcs.expiry import Expiry, ending
 from yaim.status.unheld import REMOVE, Unheld
@@ -70,6 +70,9 @@ class NodeStatus:
     refused: tuple[str, ...] = ()
     """Addresses of the pool that the node leaves to others, because its helper did not add them, or
     has no place for them. The cluster is healthy all the same, if others hold them."""
+    fence: Fence | None = None
+    """Whether a fence in its kernel is in force; None: not told, as by an older yaim. The cluster
+    is healthy all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ def status_of(
                     for address in sorted(node.advertisement.refused, key=address_order)
                     if address in view.pool
                 ),
+                node.advertisement.fence,
             )
             for name, node in sorted(view.nodes.items())
         ),

@@ -5,15 +5,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 
+import etcd3.etcdrpc as rpc
+import grpc
 import pytest
 
 from tests.certificates import Certificates
 from tests.dcs.etcd.conftest import EtcdServer
+from tests.dcs.etcd.false_etcd import FalseEtcd
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError
 from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.connection import EtcdLeaseNotFound
 from yaim.dcs.etcd.login import LOGIN_REFRESH_S
 from yaim.lab.wait import wait_until
 
@@ -125,6 +130,61 @@ def test_a_restart_of_etcd_which_forgets_tokens_is_survived(
     secured.start()
     assert client.keep(lease.id).ttl_s == 60
     client.put(KEY, b"")
+
+
+@pytest.fixture
+def known(etcd: EtcdServer) -> Iterator[tuple[FalseEtcd, EtcdClient, int]]:
+    """An etcd that tells how often it is asked for a token and keeps no secrets, a client that has
+    a token of it, and the client's lease."""
+    false = FalseEtcd(etcd.url)
+    false.inventions["Authenticate"] = rpc.AuthenticateResponse(token="token.1")
+    client = EtcdClient(EtcdAccess((false.url,), user="yaim", password="secret"), TIMEOUT_S)
+    lease = client.grant(60).id
+    assert false.asked["Authenticate"] == 1
+    yield false, client, lease
+    client.close()
+    false.close()
+
+
+def test_after_a_silence_a_keepalive_waits_for_no_login(
+    known: tuple[FalseEtcd, EtcdClient, int],
+) -> None:
+    """It took etcd half a second, with all nodes at once, and the lease was over. Reads give the
+    token up: an etcd that was restored waits in vain for what an old one refers to."""
+    false, client, lease = known
+    false.lies["Range"] = lambda _request, _answer: grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(EtcdError):
+        client.read_all(START, END)
+    del false.lies["Range"]
+    assert client.keep(lease).ttl_s == 60
+    assert false.asked["Authenticate"] == 1
+    client.read_all(START, END)
+    assert false.asked["Authenticate"] == 2
+    assert client.keep(lease).ttl_s == 60
+    assert false.asked["Authenticate"] == 2
+
+
+def test_a_keepalive_whose_token_is_refused_logs_in_and_is_sent_again(
+    known: tuple[FalseEtcd, EtcdClient, int],
+) -> None:
+    """No etcd up to 3.6 looks at the token of a keepalive. A later one may."""
+    false, client, lease = known
+    asked = count()
+    false.lies["LeaseKeepAlive"] = lambda _request, answer: (
+        answer if next(asked) else grpc.StatusCode.PERMISSION_DENIED
+    )
+    assert client.keep(lease).ttl_s == 60
+    assert (next(asked), false.asked["Authenticate"]) == (2, 2)
+
+
+def test_a_keepalive_of_a_lease_that_is_gone_asks_for_no_token(
+    known: tuple[FalseEtcd, EtcdClient, int],
+) -> None:
+    false, client, lease = known
+    client.revoke(lease)
+    with pytest.raises(EtcdLeaseNotFound):
+        client.keep(lease)
+    assert false.asked["Authenticate"] == 1
 
 
 def test_a_password_that_is_changed_in_its_file_first_costs_nothing(

@@ -8,12 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.certificates import Certificates
 from tests.dcs.etcd.conftest import PATIENT_S, EtcdServer, GrpcProxy
+from tests.dcs.etcd.false_etcd import FalseEtcd
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError, EtcdUnreachable
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF
@@ -113,6 +116,54 @@ def test_a_dead_connection_to_the_only_endpoint_is_made_anew(
     relay.restore()
     keeping.join(SOON_S)
     assert kept == [60]
+    client.close()
+
+
+def test_a_keepalive_is_asked_again_of_who_had_no_leader_while_another_does_not_answer(
+    etcd: EtcdServer, silent: str
+) -> None:
+    """A leader that hangs: a follower answers at once that it has none, until one is elected. It
+    was not asked again before the time-out."""
+    false = FalseEtcd(etcd.url)
+    try:
+        lease = EtcdClient(etcd.access, PATIENT_S).grant(60)
+        has_leader = count()
+
+        def lie(_: object, answer: object) -> object:
+            return answer if next(has_leader) >= 2 else grpc.StatusCode.UNAVAILABLE
+
+        false.lies["LeaseKeepAlive"] = lie
+        for _ in range(2):  # whichever is tried first
+            has_leader = count()
+            client = EtcdClient(EtcdAccess((silent, false.url)), 2.0)
+            assert client.keep(lease.id).ttl_s == 60
+            assert next(has_leader) == 3
+            client.close()
+    finally:
+        false.close()
+
+
+def test_a_keepalive_without_an_answer_is_sent_anew_over_new_connections(silent: str) -> None:
+    """After a silence the first that is answered need not be the first that was sent."""
+    tried: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(SOON_S)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        client = EtcdClient(EtcdAccess((url,)), 2.0)
+
+        def keep() -> None:
+            with pytest.raises(EtcdUnreachable):
+                client.keep(7)
+
+        keeping = threading.Thread(target=keep)
+        started = time.monotonic()
+        keeping.start()
+        while len(tried) < 4:
+            tried.append(server.accept()[0])
+        keeping.join(SOON_S)
+        assert not keeping.is_alive() and time.monotonic() - started >= 2.0
+    for each in tried:
+        each.close()
     client.close()
 
 

@@ -48,7 +48,7 @@ from yaim.core.events import (
     HelperLost,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, Place, frozen_mapping
+from yaim.core.model import Address, Boottime, Fence, Place, frozen_mapping
 from yaim.core.refusals import Cause
 from yaim.host.boottime import boottime
 from yaim.lab.namespaces import Namespace
@@ -700,6 +700,8 @@ BAD_GREETINGS: tuple[tuple[str, Message | bytes | None, Message | bytes | None],
     (NONE, {"rules": [{"interface": "eth0"}]}, None),
     ("that is none", b"[]", None),
     ("not JSON", b"[" * 60000, None),
+    (NONE, {"fence": "yes"}, {}),
+    ("not JSON", b"-", None),
     (NONE, {"boottime_ns": 10**400}, None),
     ("another request", {"id": 99}, None),
     ("more than 65536 bytes", {"padding": " " * 65536}, None),
@@ -746,6 +748,17 @@ def test_a_helper_whose_greeting_will_not_do_is_warned_of_and_tried_again(
             told = warnings()
     for (why, _, _), warning in zip(BAD_GREETINGS, told, strict=True):
         assert why in warning
+
+
+@pytest.mark.parametrize("fence", [Fence(True), Fence(False, "the kernel has no nf_tables")])
+def test_a_helper_tells_whether_it_has_a_fence(path: Path, start: Start, fence: Fence) -> None:
+    told = {"in_force": fence.is_in_force, "reason": fence.reason}
+    with listening(path) as listener:
+        client = start()
+        with accept(listener) as connection:
+            answer(connection, welcome() | {"fence": told})
+            answer(connection, NOTHING_HELD)
+            assert client.ready() == replace(WELCOMED, fence=fence)
 
 
 def test_a_list_that_will_not_do_is_warned_of_once(

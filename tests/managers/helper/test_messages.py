@@ -7,6 +7,7 @@ import pytest
 from tests.managers.helper.vectors import ACTIONS, MALFORMED, REMOVE, REQUESTS, V4, VECTORS
 from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.events import (
+    HAS_NO_FENCE,
     AddressAdded,
     AddressesRenewed,
     AddressFailed,
@@ -14,8 +15,9 @@ from yaim.core.events import (
     AddressRemoved,
     Event,
 )
+from yaim.core.model import Fence
 from yaim.core.refusals import Cause
-from yaim.managers.helper.messages import HelperError, read_answer
+from yaim.managers.helper.messages import HelperError, read_answer, read_fence, read_reply
 
 pytestmark = pytest.mark.quick
 
@@ -59,3 +61,33 @@ def test_an_address_whose_removal_was_refused_may_be_there() -> None:
 def test_a_malformed_reply_is_an_error(action: HelperAction, packet: bytes) -> None:
     with pytest.raises(HelperError):
         read_answer(packet, 3, action)
+
+
+@pytest.mark.parametrize("vector", VECTORS["hellos"], ids=lambda vector: vector["name"])
+def test_a_hello_of_the_vectors_tells_of_the_fence_what_it_says(vector: dict[str, str]) -> None:
+    meant = {
+        "a fence is in force": Fence(True),
+        "no fence is in force: the kernel has no nf_tables": Fence(
+            False, "the kernel has no nf_tables"
+        ),
+        "nothing is told of a fence": HAS_NO_FENCE,
+    }
+    assert read_fence(read_reply(vector["packet"].encode(), 1)) == meant[vector["means"]]
+
+
+@pytest.mark.parametrize(
+    "fence",
+    [
+        *("null", "true", '"no"', "[]", "{}", '{"in_force": true}', '{"reason": ""}'),
+        *('{"in_force": 1, "reason": ""}', '{"in_force": "true", "reason": ""}'),
+        *('{"in_force": null, "reason": ""}', '{"in_force": false, "reason": null}'),
+    ],
+)
+def test_a_fence_of_another_form_is_none_of_the_protocol(fence: str) -> None:
+    with pytest.raises(ValueError, match="fence is"):
+        read_fence(read_reply(f'{{"fence": {fence}, "id": 1, "result": "ok"}}'.encode(), 1))
+
+
+def test_a_fence_may_be_told_with_more_than_is_known_here() -> None:
+    told = {"fence": {"in_force": True, "reason": "", "table": "yaim-7"}}
+    assert read_fence(told) == Fence(True)

@@ -7,7 +7,7 @@ from yaim.core.actions import AdvertiseNode
 from yaim.core.bounds import bounded, cut
 from yaim.core.facts import Facts
 from yaim.core.links import all_names, networks_by_all_names
-from yaim.core.model import SCHEMA, Advertisement, Mark, Node
+from yaim.core.model import SCHEMA, Advertisement, Fence, Mark, Node
 from yaim.core.placement import VERSION
 
 
@@ -64,8 +64,10 @@ def _whole(facts: Facts, present: Node | None) -> Advertisement | None:
     if host.helper is not None:
         session = host.helper.session
         networks = networks_by_all_names(host.helper.networks, host.altnames)
+        fence: Fence | None = host.helper.fence
     elif present is not None:
         session, networks = present.advertisement.session, present.advertisement.networks
+        fence = present.advertisement.fence
     else:
         return None
     health = facts.health()
@@ -83,6 +85,7 @@ def _whole(facts: Facts, present: Node | None) -> Advertisement | None:
         present=state.elsewhere.present,
         placement=VERSION,
         schema=SCHEMA,
+        fence=fence,
     )
     if present is not None:
         told = present.advertisement

@@ -121,6 +121,9 @@ class Addresses:
     """The addresses that an earlier life of the helper has left on our interfaces, as far as nobody
     has looked at them yet, and their places."""
     look: Look = field(default_factory=Look)
+    has_later_deadlines: bool = False
+    """The helper may have later deadlines on record than the lease allows, because it has no fence
+    any more: an earlier one is to be handed on, once."""
 
     @property
     def held(self) -> tuple[Address, ...]:
@@ -177,6 +180,9 @@ class Addresses:
             now_known[recorded.address] = AddressState(Phase.UP, deadline=deadline, place=place)
         left_over = frozen_mapping({a: event.places.get(a) for a in event.left_over})
         return replace(self, known=frozen_mapping(now_known), left_over=left_over)
+
+    def after_fence_lost(self) -> "Addresses":
+        return replace(self, has_later_deadlines=True)
 
     def after_look(self, present: frozenset[Address], now: Boottime, tell: Tell) -> "Addresses":
         """An address that was overdue when the look was asked for, and was not seen, is gone
@@ -283,9 +289,11 @@ class Addresses:
         return replace(self, known=frozen_mapping(now_known))
 
     def needs_renewal(self, deadline: Boottime) -> bool:
-        """Whether something is on our interface, or soon is, with an earlier deadline."""
+        """Whether something is on our interface, or soon is, with an earlier deadline; or with a
+        later one, if that is no longer allowed."""
         return any(
-            known.deadline < deadline and known.phase in (Phase.ADDING, Phase.UP)
+            (known.deadline < deadline or (self.has_later_deadlines and known.deadline > deadline))
+            and known.phase in (Phase.ADDING, Phase.UP)
             for known in self.known.values()
         )
 
@@ -295,7 +303,8 @@ class Addresses:
             for address, known in self.known.items()
             if known.phase in RENEWED and known.deadline < deadline
         }
-        return replace(self, known=frozen_mapping(thawed(self.known) | renewed))
+        known = frozen_mapping(thawed(self.known) | renewed)
+        return replace(self, known=known, has_later_deadlines=False)
 
     def wake_at(self, now: Boottime) -> float:
         first, first_overdue = FOREVER, FOREVER

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from yaim.core.actions import Level, Tell
 from yaim.core.allowlist import Rule
-from yaim.core.events import AddressesObserved, HelperReady, LinksObserved
-from yaim.core.model import NEVER, Address, Boottime, Network, Place, frozen_mapping
+from yaim.core.events import HAS_NO_FENCE, AddressesObserved, HelperReady, LinksObserved
+from yaim.core.model import NEVER, Address, Boottime, Fence, Network, Place, frozen_mapping
 from yaim.core.state.wake import FOREVER, soonest
 
 HELPER_PATIENCE_S = 2.0
@@ -26,6 +26,7 @@ class Helper:
     networks: Mapping[str, tuple[Network, ...]]
     """What it allows on which interface."""
     rules: tuple[Rule, ...] = ()
+    fence: Fence = HAS_NO_FENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Host:
     """Until then the first advertisement waits for what the kernel tells."""
 
     def after_ready(self, event: HelperReady) -> "Host":
-        helper = Helper(event.session, frozen_mapping(dict(event.networks)), event.rules)
+        networks = frozen_mapping(dict(event.networks))
+        helper = Helper(event.session, networks, event.rules, event.fence)
         return replace(self, helper=helper, helper_before=helper, helper_lost_at=None)
 
     def after_lost(self, now: Boottime) -> "Host":
@@ -127,6 +129,16 @@ class Host:
         """Whether the host has this address in this place, and not by yaim; None: anywhere."""
         own = (self.own or {}).get(address, ())
         return any(place in (None, each) for each in own)
+
+    def report_fence(self, fence: Fence, tell: Tell) -> None:
+        """Tells of the helper's fence, once: when a helper is there first, and when it changes."""
+        if self.helper_before is not None and self.helper_before.fence == fence:
+            return
+        if fence.is_in_force:
+            tell(Level.INFO, "a fence in the kernel is in force")
+            return
+        level = Level.INFO if fence == HAS_NO_FENCE else Level.WARNING
+        tell(level, f"no fence in the kernel is in force: {fence.reason}")
 
     def report_altnames(self, interface: str, tell: Tell) -> None:
         altnames, helper = self.altnames, self.helper

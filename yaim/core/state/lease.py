@@ -7,7 +7,12 @@ is reckoned in yaim/core/deadline.py; which lease of an earlier life is adopted:
 from dataclasses import dataclass, field, replace
 
 from yaim.core.actions import KeepLease, LeaseAction, Level, Tell
-from yaim.core.deadline import KEEPALIVES_PER_TTL, LONGEST_LEAST_TTL_S, deadline_of
+from yaim.core.deadline import (
+    FENCE_SPARES_S,
+    LONGEST_LEAST_TTL_S,
+    deadline_of,
+    keepalive_every_s,
+)
 from yaim.core.events import LeaseKept
 from yaim.core.model import NEVER, Boottime, LeaseId, NodeName
 from yaim.core.settings import Settings
@@ -17,6 +22,8 @@ from yaim.core.state.wake import soonest
 RETRY_ALIVE_S = 0.2
 """The longest pause after a failed keepalive while the lease has life left: etcd elects a new
 leader within 1 to 2 s, and then each moment counts."""
+FENCED_RETRY_ALIVE_S = 0.1
+"""The same where a fence is in force, which is to outlast a silence of etcd by 0.2 s only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,9 @@ class LeaseState:
     """A lease under our name that was looked at and not adopted."""
     distrusted_before: Boottime = NEVER
     """The host may have been paused until then: a keepalive sent before says nothing."""
+    is_fenced: bool = False
+    """Whether the last helper that was there has told of a fence: the deadline allows for its grace
+    (yaim/core/deadline.py)."""
 
     def life_s(self, now: Boottime) -> float:
         """How much longer addresses may stay; 0 or less: not at all."""
@@ -78,9 +88,12 @@ class LeaseState:
                 may_adopt=False,
                 retry=Retry(due=now),
             )
-        every_s = min(settings.interval_s, event.ttl_s / KEEPALIVES_PER_TTL)
+        interval_s = settings.interval_s
+        every_s = keepalive_every_s(interval_s, event.ttl_s, is_fenced=self.is_fenced)
         due = event.sent_at + every_s
         deadline = deadline_of(event.sent_at, event.ttl_s)
+        if self.is_fenced:
+            deadline = Boottime(deadline + FENCE_SPARES_S)
         if event.sent_at < self.distrusted_before:
             due = deadline = now
         reported_ttls_s = self.reported_ttls_s
@@ -117,9 +130,22 @@ class LeaseState:
         return asked_s, granted_s
 
     def after_failed(self, reason: str, node: NodeName, now: Boottime, tell: Tell) -> "LeaseState":
-        longest_s = RETRY_ALIVE_S if self.life_s(now) > 0 else RETRY_MAX_S
+        longest_s = FENCED_RETRY_ALIVE_S if self.is_fenced else RETRY_ALIVE_S
+        if self.life_s(now) <= 0:
+            longest_s = RETRY_MAX_S
         why = f"our lease is not kept: {reason}"
         return replace(self, retry=self.retry.after_failure(now, node, why, tell, longest_s))
+
+    def with_fence(self, now: Boottime, *, is_fenced: bool) -> "LeaseState":
+        """Reckons the deadline anew, and makes a keepalive due, if a fence is in force from now on
+        or is not any more. What is over stays over, until a keepalive says otherwise."""
+        if is_fenced == self.is_fenced:
+            return self
+        lease, by_s = self.current, FENCE_SPARES_S if is_fenced else -FENCE_SPARES_S
+        if lease is not None and lease.deadline > now:
+            lease = replace(lease, deadline=Boottime(lease.deadline + by_s))
+        changed = replace(self, current=lease, is_fenced=is_fenced)
+        return changed if self.retry.failures else changed.made_due(now)
 
     def after_clock_jump(self, by_s: float, now: Boottime) -> "LeaseState":
         """The deadline comes nearer by what the host may have slept, and etcd has to tell whether

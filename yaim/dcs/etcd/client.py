@@ -191,11 +191,12 @@ class EtcdClient:
         ttl_s = granted.ttl_s if granted is not None and granted.id == lease else LONGEST_TTL_S
         # An etcd that was started anew with a longer election timeout raises the TTL.
         longest_s = max(ttl_s, LONGEST_LEAST_TTL_S)
-        answer = self._login.call(
+        answer = self._login.call_without_login(
             Call(
                 lambda c: c.keep,
                 rpc.LeaseKeepAliveRequest(ID=lease),
                 is_repeatable=True,
+                is_urgent=True,
                 fault_of=lambda answer: faulty_keepalive(answer, lease, longest_s),
             )
         )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -84,6 +85,7 @@ class Connection:
 
     def __init__(self, credentials: Credentials, endpoint: str) -> None:
         self.endpoint = endpoint
+        self.opened_at = monotonic()
         self.left_because: str | None = None
         """Why the channel was closed; None while it is in use."""
         url, secrets = urlsplit(endpoint), credentials.secrets

@@ -5,16 +5,24 @@ of another endpoint, too, when there is no answer after some patience, and goes 
 before it fails; the connection that answers first is the one in use from then on, and the one
 before is left: what waits on it fails. A write is sent once; after a failure it is unknown whether
 it was done. An endpoint of another cluster than the one that has answered is not used.
+
+A keepalive is urgent: what is left of the lease may be little. So each endpoint is asked again and
+again, also one that has failed, until one answers or the time is over. What stands in the way of an
+earlier request is not known: a follower waits for a leader that is dead, a connection for its next
+retransmission, which TCP puts off for ever longer. So a later request may be answered long before,
+and over a new connection before one over an old.
 """
 
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 import etcd3.etcdrpc as rpc
 import grpc
@@ -38,6 +46,13 @@ logger = logging.getLogger(__name__)
 TELL_AGAIN_AFTER_S = 60.0
 PATIENCE_S = 0.2
 """How long an endpoint may take to answer before another one is asked, too."""
+URGENT_SHARE = 0.1
+"""What is urgent is asked once more after this share of the time-out: after 0.1 s with a ttl of
+3000."""
+
+
+Chooser: TypeAlias = Callable[[Sequence[Connection]], Connection]
+"""Chooses a connection among those that are open, or makes a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,8 @@ class Call:
     request: Any = field(repr=False)
     token: str = field(default=NO_TOKEN, repr=False)
     is_repeatable: bool = False
+    is_urgent: bool = False
+    """Whether no endpoint is to be waited for, once one has not answered in time."""
     patience_s: float = PATIENCE_S
     fault_of: Callable[[Any], str | None] = lambda _: None
     """Says what is wrong with an answer: then it counts as none, and another endpoint is asked."""
@@ -133,7 +150,7 @@ class Endpoints:
             answer = self._exchange(call, [self.connected()])
             self._recognize(answer)
             return answer
-        answer = self._exchange(call, self._tries())
+        answer = self._exchange(call, self._tries(), self._rounds())
         self._recognize(answer)
         self._prefer(answer)
         return answer
@@ -207,10 +224,32 @@ class Endpoints:
         for endpoint in order:
             yield Connection(credentials, endpoint)
 
-    def _exchange(self, call: Call, connections: Iterable[Connection]) -> Answer:
+    def _rounds(self) -> Iterator[Chooser]:
+        """The endpoints in turn, without end. The connection that is chosen for an endpoint is one
+        to it that is new, or there is none."""
+        with self._lock:
+            credentials, order = self._credentials, list(self._order)
+        if credentials is None:
+            raise AssertionError("no credentials")
+
+        def choose(endpoint: str, among: Sequence[Connection]) -> Connection:
+            since = monotonic() - PATIENCE_S
+            new = [c for c in among if c.endpoint == endpoint and c.opened_at > since]
+            return new[-1] if new else Connection(credentials, endpoint)
+
+        for endpoint in cycle(order):
+            yield partial(choose, endpoint)
+
+    def _exchange(
+        self,
+        call: Call,
+        connections: Iterable[Connection],
+        rounds: Iterator[Chooser] | None = None,
+    ) -> Answer:
         """Sends a request over the first connection; if it is repeatable, over the next one when
         that fails or the patience is over, and so on, until one answers, all have failed or the
-        time is over. What has not answered by then is cancelled."""
+        time is over. What has not answered by then is cancelled. `rounds`: what is urgent goes on
+        with these."""
         give_up_at = monotonic() + self._timeout_s
         ended: SimpleQueue[_Try] = SimpleQueue()
         pending: list[_Try] = []
@@ -224,13 +263,21 @@ class Endpoints:
             while True:
                 connection = next(untried, None) if call.is_repeatable or not alive else None
                 left_s = give_up_at - monotonic()
+                if is_patience_over and call.is_urgent:
+                    patience_s = URGENT_SHARE * self._timeout_s
                 if connection is None and is_patience_over and call.is_repeatable and left_s > 0:
-                    # Again over the same connections, ever later: etcd may have too much to do.
-                    connection = alive.pop(0) if alive else None
-                    patience_s *= 1.5
+                    if call.is_urgent and rounds is not None:
+                        connection = next(rounds)(alive)
+                    elif alive:
+                        # Over the same connections, ever later: etcd may have too much to do.
+                        connection = alive[0]
+                        patience_s *= 1.5
                 if connection is not None:
+                    if connection in alive:
+                        alive.remove(connection)
                     alive.append(connection)
-                    pending.append(_send(call, connection, max(left_s, call.patience_s), ended))
+                    within_s = max(left_s, min(patience_s, call.patience_s))
+                    pending.append(_send(call, connection, within_s, ended))
                 if not pending:
                     raise EtcdUnreachable(complaints)
                 try:

@@ -63,6 +63,8 @@ class Login:
         self._proof = STATUS
         self._token_lock = threading.Lock()
         self._token: str | None = None
+        """The token in use; None: another one is to be asked for."""
+        self._last_token = NO_TOKEN
 
     # --- requests --------------------------------------------------------------------------
 
@@ -78,6 +80,26 @@ class Login:
             if not self._finds_other_credentials_than(credentials):
                 raise
             return self._call_with_token(call)
+        except EtcdError:
+            # Perhaps because a certificate has been replaced.
+            self._wants_refresh.set()
+            raise
+
+    def call_without_login(self, call: Call) -> Answer:
+        """Makes a call for which etcd looks at no token: a keepalive. It goes with the last token
+        that there was, also one that is to be replaced, and waits for no login, which takes etcd a
+        tenth of a second or more, and may be under way. Only if etcd refuses that token, or there
+        was none yet, it is as `call`. Raises EtcdError."""
+        token = self.last_token
+        if token == NO_TOKEN or self.credentials().access.user is None:
+            return self.call(call)
+        try:
+            return self._endpoints.call(replace(call, token=token))
+        except EtcdLeaseNotFound:
+            raise
+        except (EtcdTokenRefused, EtcdPermissionDenied):
+            self.forget(token)
+            return self.call(call)
         except EtcdError:
             # Perhaps because a certificate has been replaced.
             self._wants_refresh.set()
@@ -110,13 +132,13 @@ class Login:
             return NO_TOKEN
         with self._token_lock:
             if self._token is None:
-                self._token = self._log_in(credentials, self._endpoints.call)
+                self._token = self._last_token = self._log_in(credentials, self._endpoints.call)
             return self._token
 
     @property
     def last_token(self) -> str:
-        """The token in use; NO_TOKEN if there is none. It may be out of date."""
-        return self._token or NO_TOKEN
+        """The last token that there was; NO_TOKEN if there was none. It may be out of date."""
+        return self._last_token
 
     def forget(self, token: str) -> None:
         """Asks for another token when one is needed next."""
@@ -228,7 +250,7 @@ class Login:
         answer = self._endpoints.call_over(credentials, replace(self._proof, token=token))
         with self._token_lock:
             self._endpoints.use(credentials, answer.connection)
-            self._token = token
+            self._token = self._last_token = token
 
     def _finds_other_credentials_than(self, refused: Credentials) -> bool:
         """Waits a moment for other credentials, which are looked for. Returns whether they are in

@@ -25,7 +25,7 @@ from yaim.core.events import AddressOnInterface, HelperLost, HelperReady
 from yaim.core.model import Address, Boottime, Network, Place, frozen_mapping
 from yaim.host.boottime import boottime
 from yaim.managers.helper.connection import ANSWER_WITHIN_S, Connection
-from yaim.managers.helper.messages import VERSION, HelperError, command, read_answer
+from yaim.managers.helper.messages import VERSION, HelperError, command, read_answer, read_fence
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,13 @@ class HelperClient:
             addresses, left_over, places = self._list(connection)
             all_networks = tuple(sorted(networks.items()))
             return HelperReady(
-                reply["session"], all_networks, addresses, left_over, places, tuple(rules)
+                reply["session"],
+                all_networks,
+                addresses,
+                left_over,
+                places,
+                tuple(rules),
+                read_fence(reply),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HelperError(

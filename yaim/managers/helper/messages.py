@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.events import (
+    HAS_NO_FENCE,
     AddressAdded,
     AddressesRenewed,
     AddressFailed,
@@ -18,6 +19,7 @@ from yaim.core.events import (
     AddressRemoved,
     Event,
 )
+from yaim.core.model import Fence
 from yaim.core.refusals import Cause
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,18 @@ def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event |
                 assert_never(action)
     except (KeyError, TypeError, ValueError) as error:
         raise HelperError(f"a reply that is none: {packet[:200]!r}") from error
+
+
+def read_fence(reply: Mapping[str, Any]) -> Fence:
+    """Whether the helper has a fence, as it tells in its reply to hello. An older one does not tell
+    it. Raises ValueError for what is not of the protocol."""
+    if "fence" not in reply:
+        return HAS_NO_FENCE
+    match reply["fence"]:
+        case {"in_force": bool(is_in_force), "reason": str(reason)}:
+            return Fence(is_in_force, reason)
+        case other:
+            raise ValueError(f"fence is {str(other)[:200]}")
 
 
 def read_reply(packet: bytes, request_id: int) -> dict[str, Any]:
