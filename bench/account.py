@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from yaim.core.model import Address
 from yaim.lab.record import Change, Interval
+from yaim.lab.spans import Span, both, length_s, union, without
 
-Span = tuple[float, float]
-"""A start and an end."""
 UNATTRIBUTED = "none (unattributed)"
 """The kind of the fault of a gap that no fault explains: an address that was moved, say."""
 
@@ -61,7 +60,7 @@ def expected(
     least `settle_s`."""
 
     def undisturbed(some: Iterable[Incident]) -> list[Span]:
-        return _without(
+        return without(
             whole,
             [(i.start, i.disturbs_until + settle_s) for i in some if i.disturbs_until is not None],
         )
@@ -69,8 +68,8 @@ def expected(
     etcd = undisturbed(i for i in incidents if i.is_of_etcd)
     found: list[Span] = []
     for node in nodes:
-        found += _both(etcd, undisturbed(i for i in incidents if node in i.nodes))
-    return _union(found)
+        found += both(etcd, undisturbed(i for i in incidents if node in i.nodes))
+    return union(found)
 
 
 def uncovered(
@@ -83,8 +82,8 @@ def uncovered(
     in_all_s = while_expected_s = beyond_bound_s = 0.0
     for interval in intervals:
         in_all_s += interval.length_s
-        while_expected_s += _length_s(_both([(interval.start, interval.end)], expected))
-        beyond_bound_s += _length_s(_both(beyond(interval, incidents, settle_s), expected))
+        while_expected_s += length_s(both([(interval.start, interval.end)], expected))
+        beyond_bound_s += length_s(both(beyond(interval, incidents, settle_s), expected))
     return Uncovered(in_all_s, while_expected_s, beyond_bound_s)
 
 
@@ -105,7 +104,7 @@ def beyond(interval: Interval, incidents: Sequence[Incident], settle_s: float) -
 def is_beyond_bound(
     interval: Interval, incidents: Sequence[Incident], expected: list[Span], settle_s: float
 ) -> bool:
-    return bool(_both(beyond(interval, incidents, settle_s), expected))
+    return bool(both(beyond(interval, incidents, settle_s), expected))
 
 
 def longest_gaps(
@@ -161,35 +160,3 @@ def _kind_of(
         return max(0.0, min(until, gap.end) - max(cause.start, gap.start)), cause.start
 
     return max(causes, key=share).kind if causes else UNATTRIBUTED
-
-
-def _length_s(spans: Iterable[Span]) -> float:
-    return sum(end - start for start, end in spans)
-
-
-def _union(spans: Iterable[Span]) -> list[Span]:
-    """Sorted and disjoint, as all below expect and give."""
-    found: list[Span] = []
-    for start, end in sorted(spans):
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
-        else:
-            found.append((start, end))
-    return found
-
-
-def _both(some: Iterable[Span], others: Sequence[Span]) -> list[Span]:
-    common = [(max(a, c), min(b, d)) for a, b in some for c, d in others]
-    return [(start, end) for start, end in common if start < end]
-
-
-def _without(whole: Span, spans: Iterable[Span]) -> list[Span]:
-    found = []
-    start, last = whole
-    for left_out_start, left_out_end in _union(spans):
-        if start < min(left_out_start, last):
-            found.append((start, min(left_out_start, last)))
-        start = max(start, left_out_end)
-    if start < last:
-        found.append((start, last))
-    return found

@@ -9,7 +9,6 @@ import pytest
 from bench.account import (
     UNATTRIBUTED,
     Incident,
-    Span,
     Uncovered,
     expected,
     is_beyond_bound,
@@ -17,6 +16,7 @@ from bench.account import (
     uncovered,
 )
 from yaim.lab.record import Change, Interval
+from yaim.lab.spans import Span
 
 A, B = ip_address("192.0.2.11"), ip_address("2001:db8::11")
 NODES = ("n1", "n2")

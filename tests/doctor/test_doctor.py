@@ -131,6 +131,7 @@ def test_without_a_configuration_all_else_is_told_all_the_same(directory: Path) 
         "file modes",
         "interface",
         "helper",
+        "fence",
         "etcd",
         "checks",
         "network set-up",
@@ -173,6 +174,8 @@ def test_what_is_wrong_is_told_with_its_remedy(directory: Path) -> None:
     assert (found["helper"][0].verdict, found["checks"][0].verdict) == (PROBLEM, PROBLEM)
     assert found["checks"][0].text.startswith("tcp: ")
     assert found["record"][0].verdict in (OK, WARNING)
+    (fence,) = found["fence"]
+    assert "the helper does not answer: No such file" in fence.text or fence.remedy
 
 
 def test_another_user_than_root_is_told_what_only_root_sees(directory: Path) -> None:

@@ -59,6 +59,8 @@ def test_a_healthy_node_is_told_to_be_so_and_not_disturbed(lab: Lab) -> None:
     before, log = node.processes("helper", "coordinator"), (node.directory / "log").read_text()
     status, found, shown = doctor(node)
     assert status == 0, shown
+    (fence,) = found.pop("fence")
+    assert fence.startswith(("ok: in force: table yaim-", "warning: not in force")), shown
     bad = [each for texts in found.values() for each in texts if not each.startswith("ok: ")]
     assert bad == []
     assert found["allowed here"] == ["ok: 6 of 6 addresses can be put here by the helper"]

@@ -36,6 +36,7 @@ def policy(
     limit: int = 64,
     rate: int = 1000,
     users: Sequence[int] = (0,),
+    fence: str = "off",
 ) -> str:
     """A policy's text. Of the prefix lengths 128 is always one: there are IPv6 networks."""
     return json.dumps(
@@ -51,6 +52,7 @@ def policy(
             "max-addresses": limit,
             "commands-per-second": rate,
             "audit-log": str(audit_log),
+            "fence": fence,
         },
         indent=1,
     )

@@ -1,7 +1,7 @@
 """The privileged helper, from outside: its allowlist, its socket, its record.
 
-Shares no code with it: its own tool says what the allowlist is worth. Only `users` and `audit-log`,
-which the tool does not tell, are read here.
+Shares no code with it: its own tool says what the allowlist is worth. Only `users`, `audit-log` and
+`fence`, which doctor needs, are read here.
 """
 
 import json
@@ -12,8 +12,9 @@ import shlex
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import yaml
 
 from yaim.config.config import Config
 from yaim.core.model import PoolEntry
-from yaim.doctor.commands import ask, may
+from yaim.doctor.commands import ask, being, may
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
 from yaim.host.interfaces import shown_name
 
@@ -40,12 +41,15 @@ FULL_BYTES = 1_000_000
 _HELLO = {"op": "hello", "id": 1, "version": 0, "cluster": "doctor", "node": "doctor"}
 """A hello of a version that no helper speaks: it is refused before it could take anybody's place
 (helper/PROTOCOL.md)."""
+_ASK_FENCE = {"op": "hello", "id": 1, "version": 1, "cluster": "yaim-doctor", "node": "doctor"}
+"""A hello that is granted, for a cluster that no node is in. It holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
     users: tuple[str, ...]
     audit_log: Path
+    is_fence_wanted: bool = True
 
 
 # --- helper.yml ----------------------------------------------------------------------------
@@ -93,7 +97,10 @@ def _read(file: Path) -> Allowlist:
     """Reads a file that the helper can use."""
     keys = yaml.safe_load(file.read_bytes())
     users = tuple(str(each) for each in keys.get("users") or ())
-    return Allowlist(users, Path(keys.get("audit-log") or "/var/log/yaim-helper"))
+    # To YAML 1.1 a bare `off` is false.
+    is_fence_wanted = keys.get("fence", "auto") not in (False, "off")
+    log = Path(keys.get("audit-log") or "/var/log/yaim-helper")
+    return Allowlist(users, log, is_fence_wanted)
 
 
 def look_at_allowed(file: Path, config: Config, pool: Iterable[PoolEntry]) -> Iterator[Finding]:
@@ -150,7 +157,7 @@ def look_at_socket(path: Path, user: pwd.struct_passwd | None, start: str) -> Fi
         remedy = f"chgrp {user.pw_name} {path} && chmod 660 {path}, and SocketGroup= in the unit"
         return problem(SOCKET, what, remedy)
     try:
-        answer = _say_hello(path)
+        answer = _say_hello(path, _HELLO)
     except PermissionError:
         return needs_root(SOCKET, f"connect to {path} ({owner})")
     except TimeoutError:
@@ -164,14 +171,47 @@ def look_at_socket(path: Path, user: pwd.struct_passwd | None, start: str) -> Fi
     return ok(SOCKET, f"answers at {path}")
 
 
-def _say_hello(path: Path) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What a helper says of its fence."""
+
+    is_in_force: bool
+    reason: str
+    """Why it is not; empty if it is."""
+
+
+def fence_of(path: Path, user: pwd.struct_passwd | None) -> Fence | str | None:
+    """What the helper that runs says of its fence; None if it does not know of any; a text that
+    says why it could not be asked. Root asks as the coordinator's user, as the helper hangs up on
+    others. The helper records it, and this disturbs nobody."""
+    if user is None:
+        return "the coordinator's user is not there"
+    is_other = os.geteuid() == 0 and user.pw_uid != 0
+    try:
+        with being(user) if is_other else nullcontext():
+            answer = json.loads(_say_hello(path, _ASK_FENCE) or b"null")
+    except OSError as error:
+        return f"the helper does not answer: {error.strerror or error}"
+    except ValueError:
+        return "the helper does not answer in its protocol"
+    match answer:
+        case {"result": "ok", "fence": {"in_force": bool(is_in_force), "reason": str(reason)}}:
+            return Fence(is_in_force, reason)
+        case {"result": "ok"}:
+            return None
+        case {"reason": str(reason)}:
+            return f"the helper refuses to say so: {reason}"
+    return "the helper hangs up"
+
+
+def _say_hello(path: Path, hello: Mapping[str, object]) -> bytes:
     """What the helper answers; nothing if it hung up, as it does on users who are not in its
     policy."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(ANSWER_WITHIN_S)
         connection.connect(str(path))
         try:
-            connection.send(json.dumps(_HELLO).encode())
+            connection.send(json.dumps(hello).encode())
             return connection.recv(65536)
         except (BrokenPipeError, ConnectionResetError):
             return b""

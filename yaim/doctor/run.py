@@ -12,7 +12,7 @@ from yaim.config.config import Config
 from yaim.config.file import ConfigError
 from yaim.config.load import Purpose
 from yaim.core.model import Address, ClusterView, NodeName, address_order
-from yaim.doctor import configuration, conflicts, helper, host
+from yaim.doctor import configuration, conflicts, fence, helper, host
 from yaim.doctor.commands import account, being
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
 
@@ -75,6 +75,7 @@ class _Examination:
         self._look(helper.ALLOWLIST, lambda: self._allowlist_of(node))
         self._look_at_node(node)
         self._look_at_cluster(cluster, node)
+        self._look(fence.FENCE, lambda: self._fence(node))
         self._look_at_checks(checks)
         self._look(host.SERVICES, self._services)
         self._look_at_conflicts(node)
@@ -181,6 +182,20 @@ class _Examination:
 
         self._view, found = look_at_etcd(cluster)
         return found
+
+    def _fence(self, node: Config | None) -> Iterable[Finding]:
+        if self._allowlist is None:
+            return [not_looked_at(fence.FENCE, "helper.yml cannot be used")]
+        told: helper.Fence | str | None = "the configuration is wrong"
+        if node is not None:
+            told = helper.fence_of(node.value("helper-socket"), self._user)
+        pool = pool_of(self._view)
+        held = sum(each.is_helpers and each.address in pool for each in host.addresses_on_host())
+        restart = "systemctl restart yaim-helper"
+        if not host.installed(self._known_units()):
+            restart = "pkill -USR1 -f '^yaim: supervisor'"
+        wanted = self._allowlist.is_fence_wanted
+        return fence.look_at_fence(self._subject.root, told, wanted, held, restart)
 
     def _look_at_checks(self, checks: Config | None) -> None:
         if checks is None:

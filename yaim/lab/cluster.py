@@ -29,6 +29,7 @@ from yaim.lab.wait import wait_until
 CLIENT_ADDRESSES = ("192.0.2.253/24", "2001:db8::fd/64")
 ADMIN_ADDRESS = "198.51.100.100"
 """The lab's own address on the management network."""
+TOLD_WITHIN_S = 30.0
 START_WITHIN_S = 60.0
 """How long a node's programs may take until they say something: 11 s were seen on two processors
 with a load of 21."""
@@ -107,6 +108,7 @@ class Lab:
         file = self.directory / "observed"
         log = self._stack.enter_context(file.open("wb"))
         addresses = (*self.plan.pool, *self.plan.others)
+        own_addresses = {name: node.own_address for name, node in self.nodes.items()}
         observer = self.client.start(
             (
                 sys.executable,
@@ -116,12 +118,16 @@ class Lab:
                 str(self.plan.ping_every_ms),
                 ",".join(f"{name}={node.namespace.fd}" for name, node in self.nodes.items()),
                 ",".join(str(address) for address in addresses),
+                str(round(self.plan.probed_every_s * 1000)),
+                LAN.interface,
+                ",".join(each.partition("/")[0] for each in CLIENT_ADDRESSES),
+                ",".join(str(each) for each in own_addresses.values()),
             ),
             log,
             pass_fds=tuple(node.namespace.fd for node in self.nodes.values()),
         )
         self._stack.callback(_end, observer)
-        self.record = Record(file, frozenset(addresses))
+        self.record = Record(file, frozenset(addresses), own_addresses, self.plan.probed_every_s)
         wait_until(self._is_observed, 20.0, "the observer to start")
 
     def _is_observed(self) -> bool:
@@ -149,9 +155,34 @@ class Lab:
         return self.keys.view(*self.etcd.read_ranges(*self.keys.ranges()))
 
     def holders(self) -> dict[Address, list[str]]:
-        """The nodes that have each address, as their kernels tell."""
+        """The nodes that have each address, as their kernels tell, and on which it is not muted."""
         self.record.update()
-        return self.record.holders()
+        return self.record.answering_holders()
+
+    @property
+    def has_fences(self) -> bool:
+        """Whether all helpers that have run have a fence in force."""
+        return all(node.has_fence for node in self.nodes.values() if node.has_run)
+
+    def overlap_s(self, pool: Iterable[Address], since: float, until: float) -> float:
+        """The seconds, summed over the addresses, of what must not be: that more nodes than one
+        answer for an address on the wire; and without a fence, that it is on interfaces of more
+        than one."""
+        self.wait_for_answers_until(until)
+        wanted = set(pool)
+        on_the_wire_s = self.record.wire_overlap_s(wanted, since, until)
+        if self.has_fences:
+            return on_the_wire_s
+        return max(on_the_wire_s, self.record.overlap_s(wanted, since, until))
+
+    def wait_for_answers_until(self, until: float) -> None:
+        """Waits until all is told that has been answered on the wire until then."""
+
+        def are_told() -> bool:
+            self.record.update()
+            return self.record.answers_told_until >= until
+
+        wait_until(are_told, TOLD_WITHIN_S, "the observer to tell what is answered")
 
     def counts(self) -> list[int]:
         """How many addresses each node has, most first."""

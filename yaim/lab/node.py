@@ -1,17 +1,19 @@
 """A node of the lab: a "host" in namespaces of its own, with a service, a helper, a coordinator and
 a supervisor; and what can be done to it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import IO
 
 import yaml
 
+from yaim.core.model import Address
 from yaim.lab import host, service
 from yaim.lab.etcd import EtcdCluster
 from yaim.lab.links import put_address, set_state
@@ -119,6 +121,10 @@ class LabNode:
         )
 
     @property
+    def has_run(self) -> bool:
+        return self._process is not None
+
+    @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -209,6 +215,23 @@ class LabNode:
         """Sets the carrier of its interface on the LAN: `down`, as if the cable were pulled out,
         or `up`."""
         set_state(LAN.link(self.name), state)
+
+    @property
+    def own_address(self) -> Address:
+        """Its fixed IPv4 address on the LAN."""
+        return ip_interface(self._own_addresses[0]).ip
+
+    @property
+    def has_fence(self) -> bool:
+        """Whether its helper has a fence in force, as its record tells of its last start. A helper
+        that is older than the fence tells nothing of it."""
+        for file in sorted((self.directory / "audit").glob("audit-*.jsonl"), reverse=True):
+            lines = file.read_text(errors="replace").splitlines()
+            starts = [line for line in lines if '"type":"start"' in line]
+            if starts:
+                start = json.loads(starts[-1])
+                return "fence" in start and start["fence"] is None
+        return False
 
     def close(self) -> None:
         self.kill()

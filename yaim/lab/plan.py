@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from yaim.core.model import Address
 from yaim.lab.etcd import EtcdPlan
+from yaim.lab.prober import MOST_A_SECOND
 
 NAMESPACE, CLUSTER = "/service/", "yaim"
 FIRST_POOL_ADDRESS = ip_address("192.0.2.11")
@@ -24,9 +25,18 @@ class LabPlan:
     interval_ms: int = 1000
     ttl_ms: int = 3000
     ping_every_ms: int = 10
+    probe_every_ms: int | None = None
+    """The time between two probes of an address on the wire; None: twice that between two pings."""
     etcd: EtcdPlan = EtcdPlan()
     settings: dict[str, object] = field(default_factory=dict)
     """Further keys for every node's yaim.yml."""
+
+    @property
+    def probed_every_s(self) -> float:
+        """The time between two probes of an address, as it is when there are too many for that."""
+        wanted_ms = self.probe_every_ms or 2 * self.ping_every_ms
+        count = len(self.pool) + len(self.others) + self.nodes
+        return max(wanted_ms / 1000, count / MOST_A_SECOND)
 
 
 def even_counts(addresses: int, holders: int, nodes: int) -> list[int]:

@@ -6,12 +6,14 @@ may depend on an earlier add (a removal, a renewal, the same address once more) 
 was put there. `settle` tells at the end which adds went wrong after all.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from yaim_helper.clock import boottime
+from yaim_helper.held.earlier import EarlierFences
 from yaim_helper.held.expiry import Expiry
+from yaim_helper.held.fences import Fences
 from yaim_helper.held.holding import Holding
 from yaim_helper.held.host import Host, primary
 from yaim_helper.held.inventory import Inventory
@@ -19,7 +21,7 @@ from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.held.refusals import refusal_of_add, refusal_of_deadline
 from yaim_helper.held.removal import take_off
 from yaim_helper.held.renewal import Renewal
-from yaim_helper.kernel.addresses import Interface, Kernel, KernelError
+from yaim_helper.kernel.addresses import Interface, Kernel, KernelError, UnansweredError
 from yaim_helper.kernel.netlink import Found
 from yaim_helper.owners import Owner
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, Reply
@@ -48,6 +50,8 @@ class Batch:
         expiry: Expiry,
         recorder: Recorder,
         addresses: Collection[Address],
+        fences: Fences | None = None,
+        earlier: EarlierFences | None = None,
     ) -> None:
         """`addresses`: those that adds and removals in this batch are about."""
         self._kernel = kernel
@@ -56,6 +60,8 @@ class Batch:
         self._renewal = renewal
         self._expiry = expiry
         self._recorder = recorder
+        self._fences = fences
+        self._earlier = earlier
         self._host = Host(kernel, addresses, left_overs.is_helpers)
         self._waiting: dict[Address, Addition] = {}
         """What is to be put on the interfaces."""
@@ -70,7 +76,8 @@ class Batch:
         """Checks an add and accepts it: the address is held from now on. It is put on its
         interface together with others, by `settle` at the latest."""
         now = boottime()
-        refused = refusal_of_add(self._inventory.policy, add, now)
+        is_fenced = self._fences is not None
+        refused = refusal_of_add(self._inventory.policy, add, now, is_fenced=is_fenced)
         if refused is not None:
             return refused
         interface = self._host.interface(add.interface)
@@ -92,7 +99,14 @@ class Batch:
             return refused
         deadline = add.deadline_ns / 1e9
         holding = Holding(
-            add.address, interface, add.prefix, add.label, owner, deadline, deadline - now
+            add.address,
+            interface,
+            add.prefix,
+            add.label,
+            owner,
+            deadline,
+            deadline - now,
+            is_fenced=is_fenced,
         )
         theirs = [each for each in places if each not in ours]
         if theirs and (before is None or any(holding.is_in_way(each) for each in theirs)):
@@ -152,21 +166,41 @@ class Batch:
         """Puts on the interfaces what waits for that. Raises KernelError."""
         waiting = list(self._waiting.values())
         self._waiting.clear()
-        failed = self._renewal.set_lifetimes([each.holding for each in waiting], self._host)
+        if not waiting:
+            return
+        failed = self._admit([each.holding for each in waiting])
+        if not failed:
+            failed = self._renewal.set_lifetimes([each.holding for each in waiting], self._host)
         for each in waiting:
             holding = each.holding
             error = failed.get(holding.address)
             if error is None and not holding.kernel_until:
                 error = KernelError(None, "the deadline came too near meanwhile")
             if error is not None:
-                self._inventory.put_back(holding, each.before)
                 self._failed[each.request.id] = error
+                if self._fences is not None and isinstance(error, UnansweredError):
+                    # It may be there, and is let go of only when it surely is not.
+                    holding.deadline = min(holding.deadline, boottime())
+                else:
+                    self._inventory.put_back(holding, each.before)
                 continue
             self._put.append(each)
             if not any(holding.is_at(place) for place in self._host.places(holding.address)):
                 self._host.has_put(
                     Found(holding.address, holding.interface.index, holding.prefix, 1, 0, 0)
                 )
+
+    def _admit(self, holdings: Sequence[Holding]) -> dict[Address, KernelError]:
+        """Has the fence know of addresses before they are on an interface, and returns what went
+        wrong. All are the same owner's: those of one connection are done together."""
+        if self._fences is None:
+            return {}
+        try:
+            deadlines = {each.address: each.deadline for each in holdings}
+            self._fences.admit(holdings[0].owner, deadlines)
+        except KernelError as error:
+            return {each.address: error for each in holdings}
+        return {}
 
     def settle(self) -> dict[int, KernelError]:
         """Puts and reads back what was added, and returns which adds went wrong after all, by the
@@ -184,6 +218,10 @@ class Batch:
                 with suppress(KernelError):
                     take_off(holding, self._inventory, self._host)
             return self._failed
+        if self._fences is None and self._earlier is not None and added:
+            with suppress(KernelError):
+                # Until then it is silent once the fence of an earlier life is over.
+                self._earlier.take_out(each.address for each in added)
         for holding in missing:
             if self._inventory.has(holding):
                 self._inventory.forget(holding)
@@ -267,9 +305,10 @@ class Batch:
         """Returns what is held for the owner, and what an earlier life has left for it: the first
         MAX_LISTED addresses behind `after`."""
         self._put_waiting()
+        has_left = self._fences is None or not self._left_overs.is_empty
         listed = {
             place.address: _listed(place.address, interface, place.prefix, None)
-            for place in self._host.all_places()
+            for place in (self._host.all_places() if has_left else ())
             if self._inventory.get(place.address) is None
             and self._left_overs.owner_of(place) == owner
             and (interface := self._kernel.name(place.index))
@@ -304,11 +343,7 @@ class Batch:
         copies: list[Entry] = []
         with suppress(KernelError):
             for address in addresses:
-                for each in host.places(address):
-                    if not self._left_overs.is_helpers(each):
-                        name = self._kernel.name(each.index)
-                        place = {"address": str(address), "interface": name}
-                        copies.append({**place, "prefix": each.prefix})
+                copies += self._left_overs.copies(address, host)
         return {"copies": copies[:MAX_LISTED]} if copies else {}
 
 

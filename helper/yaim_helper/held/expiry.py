@@ -5,10 +5,13 @@ What is ended is on record before and after. An address that cannot be removed i
 again; the kernel removes it by its lifetime.
 """
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 
 from yaim_helper.clock import boottime
+from yaim_helper.held.fences import Fences
 from yaim_helper.held.holding import Holding
 from yaim_helper.held.host import Host
 from yaim_helper.held.inventory import Inventory
@@ -33,12 +36,17 @@ class Expiry:
         left_overs: LeftOvers,
         renewal: Renewal,
         recorder: Recorder,
+        start: Callable[[Callable[[], None]], None] = lambda job: job(),
+        fences: Fences | None = None,
     ) -> None:
+        """`start` has done what may wait for the kernel."""
         self._kernel = kernel
         self._inventory = inventory
         self._left_overs = left_overs
         self._renewal = renewal
         self._recorder = recorder
+        self._start = start
+        self._fences = fences
 
     def end_over(self, now: float, why: str = "the deadline has passed") -> None:
         """Removes what has outlived its deadline."""
@@ -65,6 +73,14 @@ class Expiry:
         clock that they are counted in."""
         for holding in self._inventory:
             holding.deadline -= jump_s
+        if self._fences is not None:
+            with suppress(KernelError):
+                # If it cannot be told, it is over at its deadline of before.
+                self._fences.draw_nearer(jump_s)
+            self.end_over(boottime(), why)
+            self._start(partial(self._remove_left_overs, why))
+            return
+        for holding in self._inventory:
             # Its lifetime in the kernel has to be shortened.
             holding.kernel_until = 0.0
         self.end_over(boottime(), why)
@@ -72,6 +88,9 @@ class Expiry:
         with suppress(KernelError):
             self._renewal.extend(left, self._host_for(left))
         self.end_unlimited(left, why)
+        self._remove_left_overs(why)
+
+    def _remove_left_overs(self, why: str) -> None:
         with suppress(KernelError):
             self._left_overs.remove_all(Host(self._kernel, ()), why)
 
@@ -83,8 +102,18 @@ class Expiry:
         )
 
     def _end(self, holdings: Collection[Holding], why: str) -> None:
+        for holding in holdings:
+            self._inventory.leave(holding)
+            holding.retry_at = math.inf
+        if holdings:
+            self._start(partial(self._take_off, holdings, why))
+
+    def _take_off(self, holdings: Collection[Holding], why: str) -> None:
         host = self._host_for(holdings)
         for holding in holdings:
+            if not self._inventory.has(holding):
+                # It was removed by request, or added anew, while this waited.
+                continue
             self._recorder.note([holding.own("expire", f"{why}: removing")])
             try:
                 outcome = take_off(holding, self._inventory, host)

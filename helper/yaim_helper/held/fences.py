@@ -230,23 +230,22 @@ class Fences:
         left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
         return min(left, default=0.0), muted
 
-    def remake(self, tables: Collection[str] | None) -> list[tuple[Owner, int]]:
-        """Makes these tables anew, as somebody else has changed them (None: any may be), and
-        returns whose they are, and how many addresses are in each. Raises KernelError, when all was
-        tried."""
-        made = []
-        failed: KernelError | None = None
+    def remake(
+        self, tables: Collection[str] | None
+    ) -> list[tuple[Owner, int, KernelError | None]]:
+        """Makes these tables anew, as somebody else has changed them (None: any may be). Returns
+        whose they are, how many addresses are in each, and what went wrong."""
+        made: list[tuple[Owner, int, KernelError | None]] = []
         for owner, fenced in self._fenced.items():
             if tables is not None and fenced.table not in tables:
                 continue
             deadline, muted = self._answering(fenced)
+            failed: KernelError | None = None
             try:
                 fenced.fence.make(fenced.deadlines, muted)
                 fenced.muted = muted
                 fenced.fence.renew(deadline, ())
             except KernelError as error:
                 failed = error
-            made.append((owner, len(fenced.deadlines)))
-        if failed is not None:
-            raise failed
+            made.append((owner, len(fenced.deadlines), failed))
         return made

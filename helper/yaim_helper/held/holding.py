@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from yaim_helper.kernel.addresses import Assignment, Interface
-from yaim_helper.kernel.lifetimes import EARLY_S, last_extension_s
+from yaim_helper.kernel.lifetimes import EARLY_S, SWEEP_AGAIN_S, last_extension_s
 from yaim_helper.kernel.netlink import Found
 from yaim_helper.owners import Owner
 from yaim_helper.protocol import Address
@@ -51,12 +51,23 @@ class Holding:
     """It is to be removed, and is not renewed any more."""
     retry_at: float = 0.0
     """When its removal, which has failed, is repeated."""
+    is_missing: bool = False
+    """With a fence: it was not there, and not put back, when that was last looked at."""
+    is_fenced: bool = False
+    """Whether the fence keeps it from answering after its deadline."""
     failure: str = ""
     """Why its lifetime could not be set the last time; empty: it could."""
 
     def own(self, op: str, outcome: str) -> Entry:
         """Returns the record's entry about something that the helper did of itself."""
-        return own(op, self.address, self.interface.name, self.owner, outcome)
+        place = self.address, self.interface.name, self.owner
+        return own(op, *place, outcome, *(self.fenced_until or (None, None)))
+
+    @property
+    def fenced_until(self) -> tuple[bool, float] | None:
+        """Returns what the record tells of the fence: it is in force for the address until the
+        deadline. None: it is not."""
+        return (True, self.deadline) if self.is_fenced else None
 
     def assignment(self, lifetime: int, *, is_there: bool) -> Assignment:
         """Returns what the kernel is asked for; lifetime in seconds."""
@@ -80,6 +91,11 @@ class Holding:
     def is_taken(self, places: Iterable[Found]) -> bool:
         """Whether an address of somebody else is in the place of this one."""
         return any(self.is_in_way(each) and not self.is_it(each) for each in places)
+
+    def plan_sweep(self, now: float) -> None:
+        """Sets `extend_at` where there is a fence: long before the kernel would remove the
+        address."""
+        self.extend_at = max(self.kernel_until - SWEEP_AGAIN_S, now + EXTEND_RETRY_S)
 
     def plan_extension(self, now: float) -> None:
         """Sets `extend_at` to some time before the kernel would remove the address. The last time

@@ -15,24 +15,30 @@ from itertools import islice
 
 from yaim_helper.clock import boottime
 from yaim_helper.held.batch import Batch
+from yaim_helper.held.earlier import EarlierFences
 from yaim_helper.held.expiry import Expiry
+from yaim_helper.held.fencing import NO_FENCE, Fencing
 from yaim_helper.held.holding import EXTEND_RETRY_S
 from yaim_helper.held.host import Host
 from yaim_helper.held.inventory import Inventory
+from yaim_helper.held.jobs import Inline, Jobs
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.held.refusals import refusal_of_add
 from yaim_helper.held.renewal import Renewal
+from yaim_helper.held.watch import Watch
 from yaim_helper.kernel.addresses import MAX_TOGETHER, Kernel, KernelError
 from yaim_helper.kernel.alarm import act_within
-from yaim_helper.kernel.lifetimes import ACT_WITHIN_S
+from yaim_helper.kernel.lifetimes import ACT_WITHIN_S, SWEEP_AGAIN_S
 from yaim_helper.neighbours.announce import Announcer
 from yaim_helper.neighbours.defence import Defence
 from yaim_helper.owners import Owner
 from yaim_helper.policy.rules import Policy
-from yaim_helper.protocol import Add, Address, Refused
-from yaim_helper.record.entries import Entry, held
+from yaim_helper.protocol import Add, Address, Refused, Reply
+from yaim_helper.record.entries import Entry, fence_lost, fence_made, held
 from yaim_helper.record.recorder import Recorder
+from yaim_helper.stderr import tell
 
+FLUSHED = "somebody has changed the fence, or flushed the ruleset"
 SUMMARIZED = 16
 """How many addresses the summary tells one by one."""
 
@@ -40,17 +46,41 @@ SUMMARIZED = 16
 class Holdings:
     """All that is held, and what is done with it."""
 
-    def __init__(self, policy: Policy, recorder: Recorder, tell_alive: Callable[[], None]) -> None:
-        """`tell_alive` is called again and again while something takes long. Raises KernelError if
-        the kernel does not tell what is on the interfaces."""
+    def __init__(
+        self,
+        policy: Policy,
+        recorder: Recorder,
+        tell_alive: Callable[[], None],
+        fencing: Fencing = NO_FENCE,
+        jobs: Jobs | None = None,
+    ) -> None:
+        """`tell_alive` is called again and again while something takes long. `jobs`: what may wait
+        for the kernel, where there is a fence. Raises KernelError if the kernel does not tell what
+        is on the interfaces."""
         self._recorder = recorder
-        self._kernel = kernel = Kernel()
+        self.fencing = fencing
+        self._fences = fences = fencing.fences
+        self._jobs = jobs or Inline()
+        self._kernel = kernel = Kernel(self._jobs.asking)
         self._announcer = announcer = Announcer(kernel)
         self.defence = Defence(announcer, recorder)
-        self.inventory = inventory = Inventory(policy, recorder, announcer, self.defence)
-        self._left_overs = LeftOvers(kernel, recorder, inventory)
-        self._renewal = Renewal(kernel, inventory, announcer, recorder, tell_alive)
-        self._expiry = Expiry(kernel, inventory, self._left_overs, self._renewal, recorder)
+        self.inventory = inventory = Inventory(policy, recorder, announcer, self.defence, fences)
+        self._left_overs = left_overs = LeftOvers(kernel, recorder, inventory)
+        self._renewal = renewal = Renewal(
+            kernel, inventory, announcer, recorder, tell_alive, fences
+        )
+        start = self._jobs.start
+        self._expiry = Expiry(kernel, inventory, left_overs, renewal, recorder, start, fences)
+        self._earlier = (
+            EarlierFences(fencing.tables, fencing.earlier, kernel, left_overs, start)
+            if fencing.tables is not None
+            else None
+        )
+        self.watch = (
+            Watch(kernel, inventory, left_overs, renewal, fences) if fences is not None else None
+        )
+        self._is_sweeping = self._is_looking = False
+        """Whether such a job is under way."""
 
     def __len__(self) -> int:
         return len(self.inventory)
@@ -73,11 +103,42 @@ class Holdings:
             self._expiry,
             self._recorder,
             addresses,
+            self._fences,
+            self._earlier,
         )
 
     def refusal(self, add: Add) -> Refused | None:
         """Returns why an add is refused whatever is on the host; None: that decides."""
-        return refusal_of_add(self.policy, add, boottime())
+        is_fenced = self._fences is not None
+        return refusal_of_add(self.policy, add, boottime(), is_fenced=is_fenced)
+
+    def renew(self, owner: Owner, deadline: float, batch: Batch) -> Reply:
+        """Gives all addresses of the owner another deadline. Raises KernelError."""
+        if self.watch is not None:
+            return self.watch.renew(owner, deadline)
+        return batch.renew(owner, deadline)
+
+    @property
+    def waits_for_kernel(self) -> bool:
+        """Whether requests about addresses may wait for the kernel while others are done."""
+        return self._fences is not None
+
+    @property
+    def has_left_overs(self) -> bool:
+        """Whether an earlier life may have left something, for which the kernel has to be asked."""
+        return not self._left_overs.is_empty
+
+    def expect_removal(self, owner: Owner, address: Address) -> bool:
+        """A removal is asked for, and done later: no renewal is for that address any more. Returns
+        whether it has to be told when it is done."""
+        if self._fences is not None:
+            self._fences.expect_removal(owner, address)
+        return self._fences is not None
+
+    def end_removal(self, owner: Owner, address: Address) -> None:
+        """Such a removal was done, or will not be."""
+        if self._fences is not None:
+            self._fences.end_removal(owner, address)
 
     def greet(self, owner: Owner) -> None:
         """The owner begins a connection: from now on it knows which addresses it has, from
@@ -94,15 +155,33 @@ class Holdings:
         """Returns the latest deadline of each owner for whom anything is held."""
         return self.inventory.deadlines()
 
+    def fenced(self) -> Collection[Owner] | None:
+        """Returns the owners whose fences are in force; None: there is no fence."""
+        return self.deadlines().keys() if self._fences is not None else None
+
+    def fenced_until(self, owner: Owner | None, address: Address) -> tuple[bool, float] | None:
+        """Returns what the record tells of the fence of an address of the owner; None: nothing."""
+        holding = self.inventory.get(address)
+        return holding.fenced_until if holding is not None and holding.owner == owner else None
+
     def describe(self) -> list[Entry]:
         """Returns what is held, and what an earlier life has left, or may have, for the record.
         Raises KernelError."""
         ours = [
-            (each.address, each.interface.name, each.prefix, each.owner, each.deadline)
+            (
+                each.address,
+                each.interface.name,
+                each.prefix,
+                each.owner,
+                each.deadline,
+                each.is_fenced or None,
+            )
             for each in self.inventory
         ]
+        if self._fences is not None and self._left_overs.is_empty:
+            return held(ours)
         left = [
-            (each.address, self._kernel.name(each.index), each.prefix, owner, None)
+            (each.address, self._kernel.name(each.index), each.prefix, owner, None, None)
             for each, owner in self._left_overs.listed(Host(self._kernel, ()))
         ]
         return held([*ours, *left])
@@ -128,20 +207,22 @@ class Holdings:
             times.append(announce_at)
         for holding in self.inventory:
             times.append(max(holding.deadline, holding.retry_at))
-            if not holding.is_leaving:
+            if not holding.is_leaving and not self._is_sweeping:
                 times.append(holding.extend_at)
+        if self._earlier is not None:
+            times.append(self._earlier.next_at())
         return min(times, default=math.inf)
 
     def do_what_is_due(self) -> None:
         """Ends, extends, announces and defends what it is time for."""
         now = boottime()
         self.end_over(now)
-        due = [each for each in self.inventory if not each.is_leaving and now >= each.extend_at]
-        try:
-            self._renewal.extend(due, Host(self._kernel, {each.address for each in due}))
-        except KernelError:
-            for each in due:
-                each.extend_at = now + EXTEND_RETRY_S
+        if self._fences is None:
+            self._extend(now)
+        else:
+            self._start_due(now)
+        if self._earlier is not None:
+            self._earlier.do_what_is_due(now)
         announce_at = self._announcer.next_at()
         # In a flood the helper comes here thousands of times a second, and whatever holds it up
         # while its alarm is set ends it: the alarm is not set for nothing.
@@ -150,6 +231,55 @@ class Holdings:
         self.defence.answer(self.inventory)
         if self.inventory.take_change():
             self.defence.watch(self.inventory.by_address)
+
+    def _extend(self, within: float) -> None:
+        """Sets the lifetimes anew for which it is time by then."""
+        due = [each for each in self.inventory if not each.is_leaving and within >= each.extend_at]
+        try:
+            self._renewal.extend(due, Host(self._kernel, {each.address for each in due}))
+        except KernelError:
+            for each in due:
+                each.extend_at = boottime() + EXTEND_RETRY_S
+
+    def _start_due(self, now: float) -> None:
+        """Starts, where there is a fence, what may wait for the kernel."""
+        is_due = any(now >= each.extend_at for each in self.inventory if not each.is_leaving)
+        if is_due and not self._is_sweeping:
+            self._is_sweeping = True
+            self._jobs.start(self._sweep)
+        if self.watch is not None and self.watch.is_look_due and not self._is_looking:
+            self._is_looking = True
+            self._jobs.start(self._look)
+
+    def _sweep(self) -> None:
+        """Those whose time comes soon have theirs set together with the others."""
+        self._extend(boottime() + SWEEP_AGAIN_S / 2)
+        self._is_sweeping = False
+
+    def _look(self) -> None:
+        self._is_looking = False
+        if self.watch is not None:
+            self.watch.look()
+
+    def see_tables(self) -> None:
+        """Makes the fences anew that somebody else has changed: has flushed the ruleset, say."""
+        fencing = self.fencing
+        if fencing.changes is None or fencing.fences is None or fencing.tables is None:
+            return
+        changed = fencing.changes.tables()
+        if changed is not None and not changed:
+            return
+        for owner, count, error in fencing.fences.remake(changed):
+            self._recorder.note([fence_lost(owner, count, FLUSHED)])
+            if error is None:
+                self._recorder.note([fence_made(owner, count, FLUSHED)])
+                tell(f"{FLUSHED}: made anew for {owner}, {count} addresses")
+            else:
+                tell(f"{FLUSHED}: cannot be made anew for {owner}: {error.reason}")
+        if self._earlier is not None and any(
+            each in fencing.earlier for each in (fencing.earlier if changed is None else changed)
+        ):
+            self._earlier.sweep_at_once(FLUSHED)
 
     def _announce_due(self) -> None:
         """Goes on telling the neighbours where addresses are, until their deadlines."""

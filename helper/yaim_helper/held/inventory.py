@@ -5,8 +5,9 @@ Keeps lists; what is on an interface is changed elsewhere (renewal.py, removal.p
 leaves the list, nobody is told about it any more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
+from yaim_helper.held.fences import Fences
 from yaim_helper.held.holding import Holding
 from yaim_helper.neighbours.announce import Announcer
 from yaim_helper.neighbours.defence import Defence
@@ -21,13 +22,19 @@ class Inventory:
     """What is held, and what has gone."""
 
     def __init__(
-        self, policy: Policy, recorder: Recorder, announcer: Announcer, defence: Defence
+        self,
+        policy: Policy,
+        recorder: Recorder,
+        announcer: Announcer,
+        defence: Defence,
+        fences: Fences | None = None,
     ) -> None:
         self.policy = policy
         """The policy in force, which says how many addresses may be held."""
         self._recorder = recorder
         self._announcer = announcer
         self._defence = defence
+        self._fences = fences
         self._held: dict[Address, Holding] = {}
         self._expired: dict[Address, Owner] = {}
         """What was removed at its deadline, or is the host's now, and the owner that does not know
@@ -86,15 +93,19 @@ class Inventory:
     def leave(self, holding: Holding) -> None:
         """Its removal begins: from now on it is neither renewed nor announced nor defended."""
         holding.is_leaving = True
+        if self._fences is not None:
+            self._fences.mute(holding.address)
         self._defence.calm(holding.address)
         self._announcer.stop(holding.address)
 
     def forget(self, holding: Holding) -> None:
-        """Does not hold an address any more."""
+        """Does not hold an address any more, which is off the interface, or is the host's."""
         self._announcer.stop(holding.address)
         self._defence.forget(holding.address)
         del self._held[holding.address]
         self._has_changed = True
+        if self._fences is not None:
+            self._fences.dismiss([holding.address])
 
     def give_up(self, holding: Holding) -> None:
         """Does not hold an address any more that somebody else has put there anew, or changed: it
@@ -118,6 +129,10 @@ class Inventory:
     def expired(self, owner: Owner) -> list[Address]:
         """Returns the addresses that have gone without this owner knowing it yet."""
         return [address for address, former in self._expired.items() if former == owner]
+
+    def all_expired(self) -> Collection[Address]:
+        """Returns the addresses that have gone without their owners knowing it yet."""
+        return self._expired.keys()
 
     def tell_gone(self, owner: Owner, address: Address) -> None:
         """The owner learns that this address has gone."""

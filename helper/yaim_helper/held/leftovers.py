@@ -26,7 +26,8 @@ from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.kernel.lifetimes import lateness_s
 from yaim_helper.kernel.netlink import Found, Identity
 from yaim_helper.owners import Owner
-from yaim_helper.record.entries import FOUND_GONE, REMOVED, own
+from yaim_helper.protocol import Address
+from yaim_helper.record.entries import FOUND_GONE, REMOVED, Entry, own
 from yaim_helper.record.recorder import Recorder
 
 DONE_WITHIN_S, ADDED_WITHIN_S = 0.1, 5.0
@@ -86,12 +87,34 @@ class LeftOvers:
             return True
         return self.owner_of(place) is not None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether an earlier life has surely left nothing that is there still."""
+        return not self._left and not self._doubtful
+
+    def copies(self, address: Address, host: Host) -> list[Entry]:
+        """Returns where on this host the address is and not because of the helper, as a reply tells
+        it. Raises KernelError."""
+        return [
+            {
+                "address": str(address),
+                "interface": self._kernel.name(each.index),
+                "prefix": each.prefix,
+            }
+            for each in host.places(address)
+            if not self.is_helpers(each)
+        ]
+
     def listed(self, host: Host) -> list[tuple[Found, Owner | None]]:
         """Returns what an earlier life has left and nobody has taken over, and for whom; None: it
         may have left that. Raises KernelError."""
+        places = list(host.all_places())
+        there = {each.identity for each in places}
+        self._left = {each: owner for each, owner in self._left.items() if each in there}
+        self._doubtful = {each: until for each, until in self._doubtful.items() if each in there}
         return [
             (each, self.owner_of(each))
-            for each in host.all_places()
+            for each in places
             if self._inventory.get(each.address) is None
             and (self.owner_of(each) or self.is_doubtful(each))
         ]

@@ -7,14 +7,16 @@ back. Works on what is held (inventory.py); decides neither what is held nor unt
 
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from yaim_helper.clock import boottime
+from yaim_helper.held.fences import Fences
 from yaim_helper.held.holding import Holding
 from yaim_helper.held.host import Host
 from yaim_helper.held.inventory import Inventory
 from yaim_helper.kernel.addresses import MAX_TOGETHER, Assignment, Kernel, KernelError
 from yaim_helper.kernel.alarm import act_within
-from yaim_helper.kernel.lifetimes import ACT_WITHIN_S, EARLY_S, lifetime_s
+from yaim_helper.kernel.lifetimes import ACT_WITHIN_S, EARLY_S, broom_s, lifetime_s
 from yaim_helper.neighbours.announce import Announcer
 from yaim_helper.protocol import Address
 from yaim_helper.record.recorder import Recorder
@@ -30,6 +32,7 @@ class Renewal:
         announcer: Announcer,
         recorder: Recorder,
         tell_alive: Callable[[], None],
+        fences: Fences | None = None,
     ) -> None:
         """`tell_alive` is called again and again while something takes long."""
         self._kernel = kernel
@@ -37,6 +40,7 @@ class Renewal:
         self._announcer = announcer
         self._recorder = recorder
         self._tell_alive = tell_alive
+        self._fences = fences
 
     def extend(self, holdings: Sequence[Holding], host: Host) -> list[Address]:
         """Gives each address the longest lifetime that its deadline allows, and returns those that
@@ -82,9 +86,9 @@ class Renewal:
         for start in range(0, len(holdings), MAX_TOGETHER):
             together = holdings[start : start + MAX_TOGETHER]
             self._tell_alive()
-            with act_within(ACT_WITHIN_S):
+            with self._in_time():
                 now = boottime()
-                assignments = _assignments(together, there, now)
+                assignments = self._assignments(together, there, now)
                 try:
                     failed |= self._kernel.put(assignments)
                 except KernelError as error:
@@ -94,8 +98,31 @@ class Renewal:
                 if (lifetime := is_set.get(holding.address)) is not None:
                     holding.kernel_until = now + lifetime - EARLY_S
                     holding.created = None
-                holding.plan_extension(now)
+                if self._fences is None:
+                    holding.plan_extension(now)
+                else:
+                    holding.plan_sweep(now)
         return failed
+
+    def _in_time(self) -> AbstractContextManager[None]:
+        """What is inside comes in time or never. With a fence it may be late: the address is
+        muted."""
+        return act_within(ACT_WITHIN_S) if self._fences is None else nullcontext()
+
+    def _assignments(
+        self, holdings: Sequence[Holding], there: Container[Address], now: float
+    ) -> list[Assignment]:
+        """Returns what the kernel is to be asked for: nothing where the lifetime would not grow."""
+        found = []
+        for holding in holdings:
+            left_s = holding.deadline - now
+            if self._fences is None:
+                lifetime = lifetime_s(left_s, holding.life_s)
+            else:
+                lifetime = broom_s(left_s)
+            if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
+                found.append(holding.assignment(lifetime, is_there=holding.address in there))
+        return found
 
     def read_back(self, holdings: Sequence[Holding], host: Host) -> list[Holding]:
         """Returns those that are not on their interfaces as the helper has put them there, as the
@@ -146,15 +173,3 @@ def _is_left_off(holding: Holding, host: Host) -> bool:
     return host.would_take_others_along(
         holding.address, holding.prefix, holding.interface
     ) and not any(holding.is_at(place) for place in host.places(holding.address))
-
-
-def _assignments(
-    holdings: Sequence[Holding], there: Container[Address], now: float
-) -> list[Assignment]:
-    """Returns what the kernel is to be asked for: nothing where the lifetime would not grow."""
-    found = []
-    for holding in holdings:
-        lifetime = lifetime_s(holding.deadline - now, holding.life_s)
-        if lifetime and now + lifetime - EARLY_S > holding.kernel_until:
-            found.append(holding.assignment(lifetime, is_there=holding.address in there))
-    return found

@@ -14,8 +14,8 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,10 @@ class KernelError(Exception):
         self.reason = reason
 
 
+class UnansweredError(KernelError):
+    """A change was asked for, and it is not known whether it was made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     name: str
@@ -114,9 +118,12 @@ class Assignment:
 class Kernel:
     """The addresses and interfaces of the network namespace that this process is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, asking: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """`asking`: while addresses are looked at or changed, which the kernel's routing lock may
+        hold up."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
+        self._asking = asking
         self._sequence = 0
 
     def interface(self, name: str) -> Interface:
@@ -218,7 +225,7 @@ class Kernel:
             for number, (flags, body) in enumerate(requests, start=first)
         ]
         errors = [0] * len(requests)
-        with _understood():
+        with _understood(UnansweredError), self._asking():
             for packet in packets:
                 self._socket.send(packet)
             while True:
@@ -234,7 +241,7 @@ class Kernel:
         self._sequence += 1
         places = []
         is_whole = True
-        with _understood():
+        with _understood(), self._asking():
             self._socket.send(message(RTM_GETADDR, NLM_F_DUMP, self._sequence, all_addresses()))
             while True:
                 for answer in self._receive():
@@ -258,13 +265,13 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
 
 
 @contextmanager
-def _understood() -> Iterator[None]:
+def _understood(fault: type[KernelError] = KernelError) -> Iterator[None]:
     try:
         yield
     except MalformedMessage as error:
-        raise KernelError(None, f"cannot make sense of what the kernel says: {error}") from error
+        raise fault(None, f"cannot make sense of what the kernel says: {error}") from error
     except OSError as error:
-        raise KernelError(error.errno, str(error.strerror)) from error
+        raise fault(error.errno, str(error.strerror)) from error
 
 
 def _error(number: int) -> KernelError:

@@ -4,7 +4,7 @@ The reasons and the measurements behind these numbers are in helper/PROTOCOL.md.
 functions take seconds that are left to a deadline.
 """
 
-from math import floor
+from math import ceil, floor
 
 GRACE_S = 0.2
 """How long after its deadline an address may still be there (helper/PROTOCOL.md)."""
@@ -14,6 +14,13 @@ EARLY_S = 0.02
 """How much before its lifetime's end the kernel may remove an address
 (ADDRCONF_TIMER_FUZZ_MINUS)."""
 _ROUNDING_S = 1e-7
+
+BROOM_S = 60
+"""With a fence: the lifetime only sweeps away what both processes have left."""
+SWEEP_AGAIN_S = 30.0
+"""With a fence: a lifetime is set anew when so much of it is left."""
+SWEPT_WITHIN_S = BROOM_S * 1.125 + 4.5
+"""With a fence: by then the kernel has removed what nobody has extended (helper/PROTOCOL.md)."""
 
 
 def lateness_s(life_s: float) -> float:
@@ -33,3 +40,9 @@ def last_extension_s(life_s: float) -> float:
     """Returns the seconds to the deadline at which a lifetime of 1 s can be given for the last
     time."""
     return 1.125 + lateness_s(life_s) - GRACE_S + ACT_WITHIN_S + _ROUNDING_S
+
+
+def broom_s(left_s: float) -> int:
+    """Returns the lifetime of an address that a fence keeps from answering too long: never so short
+    that it ends before the deadline does. 0: the deadline is over."""
+    return max(BROOM_S, ceil(left_s) + 1) if left_s > 0 else 0

@@ -114,7 +114,7 @@ class _Reader:
             raise PolicyError(f"{self._path}:1: not YAML: nested too deeply") from None
         keys = self._mapping(root, "the file") if root is not None else {}
         self._refuse_unknown(
-            keys, {"users", "rules", "max-addresses", "commands-per-second", "audit-log"}
+            keys, {"users", "rules", "max-addresses", "commands-per-second", "audit-log", "fence"}
         )
         for key in ("users", "rules"):
             if key not in keys:
@@ -129,6 +129,7 @@ class _Reader:
                 "commands-per-second", keys.get("commands-per-second"), 1000, 1, 1_000_000
             ),
             audit_log=self._audit_log(keys.get("audit-log")),
+            is_fence_wanted=self._is_fence_wanted(keys.get("fence")),
             sha256=sha256(self._text).hexdigest(),
             path=self._path,
         )
@@ -214,6 +215,16 @@ class _Reader:
             self._error(node, f"audit-log: got {value!r}, expected an absolute path")
             return default
         return Path(value)
+
+    def _is_fence_wanted(self, node: yaml.Node | None) -> bool:
+        """To YAML 1.1 a bare `off` is false, and `auto` a text."""
+        if node is None:
+            return True
+        value = self._scalar(node)
+        is_off = value is False or value == "off"
+        if not is_off and value != "auto":
+            self._error(node, f"fence: got {value!r}, expected auto or off")
+        return not is_off
 
     def _rules(self, node: yaml.Node | None) -> Iterator[Rule]:
         for number, item in enumerate(self._items(node, "rules"), start=1):

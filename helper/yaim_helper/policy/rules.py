@@ -114,6 +114,8 @@ class Policy:
     sha256: str
     """The hash of the file."""
     path: Path
+    is_fence_wanted: bool = True
+    """Whether the kernel is to fence the held addresses, where it can (kernel/fence.py)."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What is odd in the file: file:line: key: what."""
 
@@ -123,3 +125,8 @@ class Policy:
             (rule for rule in self.rules if rule.allows(add.interface, add.address, add.prefix)),
             None,
         )
+
+
+def shown_fence(policy: Policy) -> str:
+    """Returns what helper.yml says about the fence, as it is written there."""
+    return "auto" if policy.is_fence_wanted else "off"

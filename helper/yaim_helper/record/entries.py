@@ -3,7 +3,7 @@
 These are words for the auditor: changing one changes the format (helper/AUDIT.md). Writes nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, assert_never
 
 from yaim_helper.owners import Owner, Peer
@@ -23,6 +23,9 @@ from yaim_helper.protocol import (
 )
 
 Entry: TypeAlias = dict[str, Any]
+HeldAddress: TypeAlias = tuple[Address, str, int, Owner | None, float | None, bool | None]
+"""Address, interface, prefix length, for whom and until when, as far as that is known, and whether
+the fence is in force for it (None: that is not known)."""
 
 REMOVED = "removed"
 FOUND_GONE = "the kernel had removed it"
@@ -32,6 +35,7 @@ MAX_HELD = 200
 """Addresses in one `held` record."""
 MAX_REASON = 1000
 """Characters of what is wrong in helper.yml that are on record; standard error has all of it."""
+NO_FENCE = "this version has none"
 
 
 def intent(peer: Peer, cluster: str | None, request: Request, rule: int | None) -> Entry:
@@ -43,9 +47,19 @@ def intent(peer: Peer, cluster: str | None, request: Request, rule: int | None) 
     return entry
 
 
-def result(peer: Peer, cluster: str | None, request: Request, reply: Reply) -> Entry:
-    """Returns what came of a request."""
-    entry = {"type": "result", **_described(peer, cluster, request)}
+def result(
+    peer: Peer,
+    cluster: str | None,
+    request: Request,
+    reply: Reply,
+    is_fenced: bool | None = None,
+    deadline: float | None = None,
+) -> Entry:
+    """Returns what came of a request. For an add or remove that is ok: `is_fenced`, whether the
+    fence is, or was, in force for the address (None: that is not told); `deadline`, the instant of
+    CLOCK_BOOTTIME until which it answers, or answered, at most. That of an add may be another than
+    was asked for: a renewal that passes a waiting add gives it its own."""
+    entry = {"type": "result", **_described(peer, cluster, request), **_fence(is_fenced, deadline)}
     match reply:
         case Ok(fields):
             entry |= {"outcome": "ok", **{key: fields[key] for key in fields.keys() & {"was"}}}
@@ -107,8 +121,17 @@ def summary(untold: Iterable[tuple[int | None, str, int]]) -> Entry:
     return {"type": "summary", "counts": counts}
 
 
-def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -> Entry:
-    """Returns something that the helper does of itself."""
+def own(
+    op: str,
+    address: Address,
+    interface: str,
+    owner: Owner,
+    outcome: str,
+    is_fenced: bool | None = None,
+    deadline: float | None = None,
+) -> Entry:
+    """Returns something that the helper does of itself. `is_fenced` and `deadline` as in a result:
+    with them, what is removed late is known to have answered nothing since."""
     return {
         "type": "own",
         "op": op,
@@ -116,7 +139,25 @@ def own(op: str, address: Address, interface: str, owner: Owner, outcome: str) -
         "interface": interface,
         **_owner(owner),
         "outcome": outcome,
+        **_fence(is_fenced, deadline),
     }
+
+
+def fence_lost(owner: Owner, addresses: int, why: str) -> Entry:
+    """Returns that the fence of an owner is not in force any more, for so many addresses: before it
+    is made anew, or once more when it cannot be."""
+    return _of_fence(owner, addresses, "lost", why)
+
+
+def fence_made(owner: Owner, addresses: int, why: str) -> Entry:
+    """Returns that the fence of an owner was made anew and is in force from now on."""
+    return _of_fence(owner, addresses, "made", why)
+
+
+def _of_fence(owner: Owner, addresses: int, outcome: str, why: str) -> Entry:
+    # A type of its own: an `own` entry has an address, or older readers cannot read the record.
+    told = {"addresses": addresses, "outcome": outcome, "reason": why}
+    return {"type": "fence", **_owner(owner), **told}
 
 
 def conflict(address: Address, interface: str, owner: Owner, mac: bytes, count: int) -> Entry:
@@ -137,49 +178,78 @@ def segment_lost(number: int, why: str) -> Entry:
     return {"type": "lost", "segment": number, "why": why}
 
 
-def started(version: int, pid: int, uid: int, session: str, earlier: Entry | None) -> Entry:
+def started(
+    version: int,
+    pid: int,
+    uid: int,
+    session: str,
+    earlier: Entry | None,
+    fence: str | None = NO_FENCE,
+) -> Entry:
     """Returns that the helper has started. `session`: boot and network namespace. `earlier`: the
-    marker that an earlier life left."""
+    marker that an earlier life left. `fence`: why this life has none, for people; None: it has
+    one."""
     who = {"version": version, "pid": pid, "uid": uid, "session": session}
-    return {"type": "start", **who, "earlier": earlier}
+    told = {"in_force": fence is None, "reason": fence or ""}
+    return {"type": "start", **who, "earlier": earlier, "fence": told}
 
 
-def renewals(counts: Mapping[Owner, int], deadlines: Mapping[Owner, float]) -> Entry:
+def renewals(
+    counts: Mapping[Owner, int],
+    deadlines: Mapping[Owner, float],
+    fenced: Collection[Owner] | None = None,
+) -> Entry:
     """Returns how often owners renewed, and the latest deadlines of those that hold anything
-    still."""
+    still. `fenced` as in `latest`."""
     return {
         "type": "renewals",
         "owners": [
-            {**_owner(owner), "count": counts.get(owner, 0), "deadline_ns": round(deadline * 1e9)}
-            for owner, deadline in deadlines.items()
+            {**_owner(owner), "count": counts.get(owner, 0), **told}
+            for owner, told in _deadlines(deadlines, fenced)
         ],
     }
 
 
-def latest(deadlines: Mapping[Owner, float]) -> list[Entry]:
-    """Returns the latest deadlines (instants of CLOCK_BOOTTIME) for the marker."""
-    return [
-        {**_owner(owner), "deadline_ns": round(deadline * 1e9)}
-        for owner, deadline in deadlines.items()
-    ]
+def latest(
+    deadlines: Mapping[Owner, float], fenced: Collection[Owner] | None = None
+) -> list[Entry]:
+    """Returns the latest deadlines (instants of CLOCK_BOOTTIME) for the marker. `fenced`: the
+    owners whose fences are in force; None: that is not told."""
+    return [{**_owner(owner), **told} for owner, told in _deadlines(deadlines, fenced)]
 
 
-def held(addresses: Sequence[tuple[Address, str, int, Owner | None, float | None]]) -> list[Entry]:
-    """Returns what is on interfaces because of the helper: address, interface, prefix length, for
-    whom and until when, as far as that is known (if not for whom, it may be the host's). There are
-    MAX_HELD addresses in one entry, and there is one entry at least."""
-    rows = [
-        [str(address), interface, prefix, *_known(owner), _nanoseconds(deadline)]
-        for address, interface, prefix, owner, deadline in addresses
-    ]
-    return [
-        {
-            "type": "held",
-            "addresses": rows[start : start + MAX_HELD],
-            "more": start + MAX_HELD < len(rows),
-        }
-        for start in range(0, max(1, len(rows)), MAX_HELD)
-    ]
+def _deadlines(
+    deadlines: Mapping[Owner, float], fenced: Collection[Owner] | None
+) -> Iterable[tuple[Owner, Entry]]:
+    for owner, deadline in deadlines.items():
+        yield owner, _fence(None if fenced is None else owner in fenced, deadline)
+
+
+def held(
+    addresses: Sequence[HeldAddress | tuple[Address, str, int, Owner | None, float | None]],
+) -> list[Entry]:
+    """Returns what is on interfaces because of the helper (if not for whom, it may be the host's).
+    There are MAX_HELD addresses in one entry, and there is one entry at least. Whether the fence is
+    in force is told beside the rows, in their order: older readers know rows of six columns."""
+    rows: list[list[Any]] = []
+    fences: list[bool | None] = []
+    for address, interface, prefix, owner, deadline, *is_fenced in addresses:
+        rows.append([str(address), interface, prefix, *_known(owner), _nanoseconds(deadline)])
+        fences += is_fenced or (None,)
+    found = []
+    for start in range(0, max(1, len(rows)), MAX_HELD):
+        end = start + MAX_HELD
+        entry = {"type": "held", "addresses": rows[start:end], "more": end < len(rows)}
+        if any(each is not None for each in fences):
+            entry["fence"] = fences[start:end]
+        found.append(entry)
+    return found
+
+
+def _fence(is_fenced: bool | None, deadline: float | None) -> Entry:
+    """Returns what is known of the fence and until when it lets an address answer."""
+    told: Entry = {} if is_fenced is None else {"fence": is_fenced}
+    return told if deadline is None else {**told, "deadline_ns": _nanoseconds(deadline)}
 
 
 def _peer(peer: Peer) -> Entry:

@@ -13,7 +13,7 @@ import ctypes
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -168,15 +168,20 @@ class AuditLog:
         self._complain_at = now + COMPLAIN_EVERY_S
         tell(f"{what}: nothing is added until the record can be written; make room")
 
-    def mark(self, deadlines: Mapping[Owner, float], stamp: Entry) -> None:
+    def mark(
+        self,
+        deadlines: Mapping[Owner, float],
+        stamp: Entry,
+        fenced: Collection[Owner] | None = None,
+    ) -> None:
         """Writes the latest deadlines, as of the stamp, into the marker. That is handed to the disk
-        and not waited for, and nothing depends on it."""
+        and not waited for, and nothing depends on it. `fenced` as in entries.latest."""
         if self._missed:
             # It would vouch for what is missing.
             return
         sequence, head = self.head
         whole = {**self._common, **stamp, "seq": sequence, "hash": head}
-        whole["owners"] = latest(deadlines)
+        whole["owners"] = latest(deadlines, fenced)
         text = canonical(whole)
         steps = -(-(len(text) + 1) // _MARKER_STEP)
         padded = text.ljust(max(steps * _MARKER_STEP, self._marker_size) - 1) + b"\n"

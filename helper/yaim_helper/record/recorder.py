@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -57,6 +57,8 @@ class Handed:
     """The size in bytes, about."""
     deadlines: Mapping[Owner, float] | None = None
     """The deadlines for the marker; they are taken away when later ones are handed over."""
+    fenced: Collection[Owner] | None = None
+    """The owners of these whose fences are in force; None: that is not told."""
     held: list[Entry] | None = None
     """What was held then, if the record wants to know."""
     missed: int = 0
@@ -126,10 +128,13 @@ class Recorder:
         self._hand_over(handed)
         return handed
 
-    def mark(self, deadlines: Mapping[Owner, float]) -> None:
-        """Hands over the latest deadlines, for the marker. Nothing depends on it."""
+    def mark(
+        self, deadlines: Mapping[Owner, float], fenced: Collection[Owner] | None = None
+    ) -> None:
+        """Hands over the latest deadlines, for the marker. Nothing depends on it. `fenced` as in
+        entries.latest."""
         handed = self._stamped([])
-        handed.deadlines = deadlines
+        handed.deadlines, handed.fenced = deadlines, fenced
         # However often somebody renews, there is room for records.
         if self._hand_over(handed, MAX_WAITING // 2):
             self._marked.deadlines, self._marked = None, handed
@@ -219,7 +224,11 @@ class Recorder:
         durable = [each for each in together if each.is_to_last]
         last = durable[-1] if durable else None
         is_written = [self._append(each, durable=each is last) for each in together]
-        marks = [(found, each.stamp) for each in together if (found := each.deadlines) is not None]
+        marks = [
+            (found, each.stamp, each.fenced)
+            for each in together
+            if (found := each.deadlines) is not None
+        ]
         for mark in marks[-1:]:
             self._log.mark(*mark)
         is_durable = last is None or is_written[together.index(last)]

@@ -7,6 +7,10 @@ for as long as a disk that is well may take, and then overtakes them. An add is 
 removal of its address overtakes it, and gets a nearer deadline when a renewal to one does; nothing
 else that they do depends on whether it is done before the add or behind it.
 
+Where there is a fence, what was begun may wait for the kernel in turn. A renewal, which needs the
+kernel's routing lock for nothing, overtakes it at once. What has waited for GIVE_UP_AFTER_S has
+failed for the coordinator, which asks again; what comes of it is on record when it is done.
+
 Does nothing, and decides nothing about addresses.
 """
 
@@ -17,7 +21,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from yaim_helper.protocol import Add, Failed, Refused, Remove, Renew, Reply, Request
+from yaim_helper.owners import Owner
+from yaim_helper.protocol import Add, Failed, Ok, Refused, Remove, Renew, Reply, Request
 from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
 from yaim_helper.serve.requests import Operation, operation_of
 
@@ -28,6 +33,7 @@ and then no more for any."""
 
 NOT_WRITTEN = Failed(None, "the audit record cannot be written")
 DISK_HANGS = Failed(None, "the disk of the audit record does not answer")
+KERNEL_WAITS = Failed(None, "the kernel does not answer yet: its routing lock (RTNL) may be held")
 OVERTAKEN = Failed(None, "its removal was asked for while it waited for the disk")
 HUNG_UP = Failed(None, "its connection was ended while it waited for the disk")
 
@@ -44,6 +50,14 @@ class Asked:
     """The intent, on its way into the record, if the request needs one."""
     is_deferred: bool = False
     """The request needs an intent, which is not handed over yet."""
+    expected_for: Owner | None = None
+    """It is a removal, and no renewal is for that address any more."""
+    begun_at: float | None = None
+    """When it was begun to be done, if that may wait for the kernel."""
+    outcome: Reply | None = None
+    """What has come of it, which is not told before all that is done together is done."""
+    fenced_until: tuple[bool, float] | None = None
+    """Of an add or removal: that the address is, or was, fenced, and its deadline."""
     reply: Reply | None = None
 
     @property
@@ -72,9 +86,15 @@ class Asked:
     def on_record(self) -> Reply:
         """The reply as the record tells it: `failed` leaves open there what was done, and is not
         told of what was surely not done."""
-        reply = self.reply or HUNG_UP
+        reply = self.outcome or self.reply or HUNG_UP
         is_not_done = reply in (NOT_WRITTEN, DISK_HANGS, OVERTAKEN, HUNG_UP)
         return Refused("record", reply.reason) if is_not_done else reply  # type: ignore[union-attr]
+
+    @property
+    def fence_on_record(self) -> tuple[bool | None, float | None]:
+        """What the record tells of the fence, of what was done."""
+        is_done = isinstance(self.on_record, Ok)
+        return self.fenced_until if is_done and self.fenced_until else (None, None)
 
 
 A = TypeVar("A", bound=Asked)
@@ -85,29 +105,39 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
     before. After a request that may be about all addresses it is others' turn."""
     found: list[A] = []
     first: A | None = None
+    begun_at = math.inf
     for each in asked:
         if each.reply is not None:
             continue
-        if each.known is None and each.waits(now):
+        if each.begun_at is not None:
+            begun_at = min(begun_at, each.begun_at)
+        elif each.known is None and each.waits(now):
             first = first or each
+        elif begun_at < math.inf and not each.operation.may_pass_begun:
+            continue
         elif first is None or (now >= first.at + OVERTAKE_AFTER_S and each.operation.may_overtake):
             found.append(each)
             if not each.operation.may_be_batched:
                 if each is not asked[-1]:
                     return found, now
                 break
+    given_up_at = begun_at + GIVE_UP_AFTER_S
     if first is None:
-        return found, math.inf
+        return found, given_up_at
     overtaken_at = first.at + OVERTAKE_AFTER_S
-    return found, overtaken_at if now < overtaken_at else first.at + GIVE_UP_AFTER_S
+    look_at = overtaken_at if now < overtaken_at else first.at + GIVE_UP_AFTER_S
+    return found, min(look_at, given_up_at)
 
 
 def overtaken(asked: Iterable[A], it: A) -> list[A]:
     """Returns the adds that are over because this removal or renewal was done, and gives those that
     go on waiting the nearer deadline."""
+    if it not in asked:
+        return []
     over = []
     for each in takewhile(lambda each: each is not it, asked):
-        if each.reply is not None or not isinstance(each.request, Add):
+        is_over = each.reply or each.outcome or each.begun_at is not None
+        if is_over or not isinstance(each.request, Add):
             continue
         match it.request:
             case Remove(_, address) if address == each.request.address:

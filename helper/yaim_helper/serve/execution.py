@@ -5,17 +5,39 @@ Nothing that needs an intent has an effect before that was handed to the record,
 before its intent is on the disk (asked.py). Reads and sends nothing itself.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import assert_never
 
 from yaim_helper.clock import boottime
 from yaim_helper.held.batch import Batch
 from yaim_helper.held.holdings import Holdings
+from yaim_helper.held.jobs import Jobs
 from yaim_helper.kernel.addresses import KernelError
-from yaim_helper.protocol import Add, Failed, Ok, Refused, Reply, Request
+from yaim_helper.protocol import (
+    Add,
+    Failed,
+    Hello,
+    List,
+    Ok,
+    Refused,
+    Remove,
+    Renew,
+    Reply,
+    Request,
+)
 from yaim_helper.record.entries import Entry, intent, result
 from yaim_helper.record.recorder import Recorder
-from yaim_helper.serve.asked import DISK_HANGS, Asked, overtaken, ready
+from yaim_helper.serve.asked import (
+    DISK_HANGS,
+    GIVE_UP_AFTER_S,
+    HUNG_UP,
+    KERNEL_WAITS,
+    Asked,
+    overtaken,
+    ready,
+)
 from yaim_helper.serve.connections import Connection
 from yaim_helper.serve.floods import Floods
 from yaim_helper.serve.requests import ADD, HELLO, Requests, address_of, operation_of
@@ -23,12 +45,24 @@ from yaim_helper.serve.requests import ADD, HELLO, Requests, address_of, operati
 
 class Execution:
     def __init__(
-        self, requests: Requests, holdings: Holdings, recorder: Recorder, floods: Floods
+        self,
+        requests: Requests,
+        holdings: Holdings,
+        recorder: Recorder,
+        floods: Floods,
+        jobs: Jobs,
+        spend: Callable[[int, float, int], None] = lambda _uid, _took_s, _count: None,
     ) -> None:
+        """`spend` is told how much processor time a user's requests took in a job, and how many
+        they were."""
         self._requests = requests
         self._holdings = holdings
         self._recorder = recorder
         self._floods = floods
+        self._jobs = jobs
+        self._spend = spend
+        self._begun: set[Asked] = set()
+        """What may wait for the kernel."""
 
     # --- intents -------------------------------------------------------------------------------
 
@@ -42,6 +76,11 @@ class Execution:
             connection,
             [each for each in asked if each.known is None and each.operation.needs_intent],
         )
+        for each in asked:
+            if isinstance(each.request, Remove) and connection.owner is not None:
+                address = each.request.address
+                if self._holdings.expect_removal(connection.owner, address):
+                    each.expected_for = connection.owner
         connection.asked.extend(asked)
 
     def hand_over_deferred(self, connection: Connection) -> None:
@@ -86,22 +125,78 @@ class Execution:
     def do_what_may_be_done(self, connection: Connection) -> int:
         """Does together what may be done of what was asked, and returns how many requests that
         were. Each has its reply then."""
-        doing, connection.look_at = ready(connection.asked, boottime())
+        now = boottime()
+        self._give_up(connection, now)
+        doing, connection.look_at = ready(connection.asked, now)
+        if not self._holdings.waits_for_kernel:
+            self._do_together(connection, doing)
+            return len(doing)
+        waiting = [each for each in doing if self._may_wait(each, doing)]
+        for each in waiting:
+            each.begun_at = now
+            self._begun.add(each)
+            connection.look_at = min(connection.look_at, now + GIVE_UP_AFTER_S)
+        if waiting:
+            self._jobs.start(partial(self._do_as_job, connection, waiting))
+        self._do_together(connection, [each for each in doing if each.begun_at is None])
+        return len(doing)
+
+    def _may_wait(self, it: Asked, doing: Sequence[Asked]) -> bool:
+        """Whether a request may wait for the kernel, or has to come behind one that may."""
+        if it.known is not None:
+            return False
+        match it.request:
+            case Hello() | Renew():
+                return False
+            case List():
+                return self._holdings.has_left_overs or it is not doing[0]
+            case _:
+                return True
+
+    def _give_up(self, connection: Connection, now: float) -> None:
+        """What has waited too long for the kernel has failed for the coordinator. It goes on: what
+        comes of it is on record then."""
+        for each in connection.asked:
+            waits = each.reply is None and each.begun_at is not None
+            if waits and now >= (each.begun_at or 0.0) + GIVE_UP_AFTER_S:
+                each.reply = KERNEL_WAITS
+
+    def _do_as_job(self, connection: Connection, doing: Sequence[Asked]) -> None:
+        began = time.thread_time()
+        self._do_together(connection, doing)
+        self._begun.difference_update(doing)
+        self._spend(connection.peer.uid, time.thread_time() - began, len(doing))
+
+    def _do_together(self, connection: Connection, doing: Sequence[Asked]) -> None:
+        """Does these requests, in order. Each has its reply then."""
+        if not doing:
+            return
         addresses = {a for each in doing if (a := address_of(each.request)) is not None}
         batch = self._holdings.batch(addresses)
         over: list[Asked] = []
         for each in doing:
-            each.reply = (
+            if isinstance(each.request, Remove):
+                each.fenced_until = self._fenced_until(connection, each.request)
+            each.outcome = (
                 each.known or each.obstacle(boottime()) or self._do(connection, each.request, batch)
             )
-            if isinstance(each.reply, Ok):
+            self._end_removal(each)
+            if isinstance(each.outcome, Ok):
                 over += overtaken(connection.asked, each)
         went_wrong = batch.settle()
         for each in doing:
             if (error := went_wrong.get(each.request.id)) is not None:
-                each.reply = Failed(error.errno, error.reason)
+                each.outcome = Failed(error.errno, error.reason)
+            if isinstance(each.request, Add):
+                each.fenced_until = self._fenced_until(connection, each.request)
         self._note_results(connection, [*over, *doing])
-        return len(doing)
+        for each in doing:
+            each.reply = each.reply or each.outcome
+
+    def _fenced_until(
+        self, connection: Connection, request: Add | Remove
+    ) -> tuple[bool, float] | None:
+        return self._holdings.fenced_until(connection.owner, request.address)
 
     def _do(self, connection: Connection, request: Request, batch: Batch) -> Reply:
         reply = self._requests.do(connection, request, batch)
@@ -112,15 +207,29 @@ class Execution:
     # --- results -------------------------------------------------------------------------------
 
     def end(self, connection: Connection) -> None:
-        """Tells the record what becomes of what is not done when the connection ends."""
-        self._note_results(
-            connection, [each for each in connection.asked if each.intent and each.reply is None]
-        )
+        """Tells the record what becomes of what is not done when the connection ends. What was
+        begun goes on, and tells it itself."""
+        left = [e for e in connection.asked if e.reply is None and e.begun_at is None]
+        for each in left:
+            self._end_removal(each)
+        self._note_results(connection, [each for each in left if each.intent])
+
+    def begin_no_more_adds(self) -> None:
+        """Adds that wait for the kernel are not done: their deadlines do not count any more."""
+        for each in self._begun:
+            if isinstance(each.request, Add):
+                each.known = HUNG_UP
+
+    def _end_removal(self, it: Asked) -> None:
+        """A removal that was asked for is done, or will not be."""
+        if it.expected_for is not None and isinstance(it.request, Remove):
+            self._holdings.end_removal(it.expected_for, it.request.address)
+            it.expected_for = None
 
     def _note_results(self, connection: Connection, over: Sequence[Asked]) -> None:
         peer, cluster = connection.peer, connection.cluster
         self._recorder.note(
-            result(peer, cluster, each.request, each.on_record)
+            result(peer, cluster, each.request, each.on_record, *each.fence_on_record)
             for each in over
             if each.intent or self._is_told(peer.uid, each.request, each.on_record)
         )
@@ -142,8 +251,12 @@ class Execution:
     def describe(self, connections: Iterable[Connection]) -> list[Entry] | None:
         """Returns what is held; None: the kernel does not tell, or an add may come behind that
         whose intent comes before it."""
-        asked = (each for connection in connections for each in connection.asked)
-        if any(each.intent and each.reply is None and each.operation is ADD for each in asked):
+        asked = {each for connection in connections for each in connection.asked} | self._begun
+        adds = [each for each in asked if each.intent and each.operation is ADD]
+        is_add_under_way = any(
+            each.outcome is None and (each.reply is None or each in self._begun) for each in adds
+        )
+        if is_add_under_way or not self._jobs.may_ask_kernel:
             return None
         try:
             return self._holdings.describe()

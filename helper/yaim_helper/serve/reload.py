@@ -4,7 +4,7 @@ A file that cannot be used leaves the old policy in force.
 """
 
 from yaim_helper.policy.read import read_policy
-from yaim_helper.policy.rules import Policy, PolicyError
+from yaim_helper.policy.rules import Policy, PolicyError, shown_fence
 
 
 def read_again(old: Policy) -> Policy:
@@ -14,6 +14,11 @@ def read_again(old: Policy) -> Policy:
     if policy.audit_log != old.audit_log:
         raise PolicyError(
             f"{old.path}: audit-log: is {old.audit_log} until the helper is started anew;"
+            " restart it, or put that back"
+        )
+    if policy.is_fence_wanted != old.is_fence_wanted:
+        raise PolicyError(
+            f"{old.path}: fence: is {shown_fence(old)} until the helper is started anew;"
             " restart it, or put that back"
         )
     return policy

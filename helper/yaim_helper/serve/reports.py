@@ -56,7 +56,7 @@ class Reports:
         deadlines = self._holdings.deadlines()
         counts = self._requests.take_renewals()
         if counts and deadlines:
-            self._recorder.note([renewals(counts, deadlines)])
+            self._recorder.note([renewals(counts, deadlines, self._holdings.fenced())])
         self.summed_up_at = boottime()
         self.tell_head()
 

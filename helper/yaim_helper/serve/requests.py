@@ -117,6 +117,7 @@ class Requests:
                     }
                     for rule in self._holdings.policy.rules
                 ],
+                "fence": self._holdings.fencing.told,
             }
         )
 
@@ -128,13 +129,13 @@ class Requests:
 
     def renew(self, context: Context, renew: Renew) -> Reply:
         """Gives the owner's addresses another deadline, and tells the head of the record."""
-        reply = context.batch.renew(context.owner, renew.deadline_ns / 1e9)
+        reply = self._holdings.renew(context.owner, renew.deadline_ns / 1e9, context.batch)
         if not isinstance(reply, Ok):
             return reply
         deadlines = self._holdings.deadlines()
         if context.owner in deadlines:
             self._renewals[context.owner] += 1
-        self._recorder.mark(deadlines)
+        self._recorder.mark(deadlines, self._holdings.fenced())
         head = self._recorder.head
         told = {"seq": head[0], "hash": head[1]} if head is not None else None
         return Ok({**reply.fields, "head": told})
@@ -159,19 +160,22 @@ class Operation(NamedTuple, Generic[R]):
     """It is not done before its intent is on the disk."""
     may_overtake: bool
     """It may be done before requests that came earlier and wait for the disk."""
+    may_pass_begun: bool
+    """Where there is a fence: it is done at once, also while earlier requests wait for the
+    kernel."""
     may_be_batched: bool
     """It may be done together with those behind it. One that may be about all addresses of its
     owner is done last, and after it comes the turn of other connections."""
 
 
 # fmt: off
-#                    handler             intent?  waits for disk?  overtakes?  batched?
-HELLO    = Operation(Requests.hello,     False,   False,           True,       True)
-ADD      = Operation(Requests.add,       True,    True,            True,       True)
-REMOVE   = Operation(Requests.remove,    True,    False,           True,       True)
-RENEW    = Operation(Requests.renew,     False,   False,           True,       False)
-LIST     = Operation(Requests.page,      False,   False,           False,      False)
-ANNOUNCE = Operation(Requests.announce,  True,    True,            True,       True)
+#                    handler             intent?  waits for disk?  overtakes?  begun?  batched?
+HELLO    = Operation(Requests.hello,     False,   False,           True,       False,  True)
+ADD      = Operation(Requests.add,       True,    True,            True,       False,  True)
+REMOVE   = Operation(Requests.remove,    True,    False,           True,       False,  True)
+RENEW    = Operation(Requests.renew,     False,   False,           True,       True,   False)
+LIST     = Operation(Requests.page,      False,   False,           False,      False,  False)
+ANNOUNCE = Operation(Requests.announce,  True,    True,            True,       False,  True)
 # fmt: on
 
 

@@ -15,7 +15,9 @@ import time
 from collections.abc import Mapping
 
 from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
+from yaim_helper.held.fencing import NO_FENCE, Fencing
 from yaim_helper.held.holdings import Holdings
+from yaim_helper.held.jobs import Inline, RoutingThread
 from yaim_helper.policy.rules import Policy, PolicyError
 from yaim_helper.protocol import VERSION, Malformed, Request
 from yaim_helper.record.entries import hung_up, policy_read, started
@@ -45,6 +47,8 @@ ACCEPT_EVERY_S = 0.005
 HELLO_WITHIN_S = 5.0
 WRITTEN_WITHIN_S = 1.0
 """What is recorded at the start and at the end is waited for, but no longer than this."""
+REMADE_EVERY_S = 0.005
+"""The time from making fences anew that others have changed to seeing such a change again."""
 LISTEN_EVERY_S = 0.1
 """The time from hearing of other holders to listening again: a flood of claims gets no more of the
 helper's time."""
@@ -52,20 +56,31 @@ helper's time."""
 
 class Server:
     def __init__(
-        self, listener: socket.socket, policy: Policy, recorder: Recorder, disposal: Disposal
+        self,
+        listener: socket.socket,
+        policy: Policy,
+        recorder: Recorder,
+        disposal: Disposal,
+        fencing: Fencing = NO_FENCE,
+        routing: RoutingThread | None = None,
     ) -> None:
-        """Raises KernelError if the kernel does not tell what is on the interfaces."""
+        """`routing`: the thread for what may wait for the kernel, where there is a fence. Raises
+        KernelError if the kernel does not tell what is on the interfaces."""
         self._recorder = recorder
         self._disposal = disposal
         self._manager = ServiceManager()
-        self._holdings = Holdings(policy, recorder, self._manager.tell_alive)
+        self._routing = routing
+        self._jobs = routing or Inline()
+        self._holdings = Holdings(policy, recorder, self._manager.tell_alive, fencing, self._jobs)
         self._at_start = self._holdings.describe()
         self._buckets = _buckets_of(policy, {})
         """How much each user may send."""
         self._connections: set[Connection] = set()
         self._floods = Floods()
         self._requests = Requests(self._holdings, recorder, self._connections)
-        self._execution = Execution(self._requests, self._holdings, recorder, self._floods)
+        self._execution = Execution(
+            self._requests, self._holdings, recorder, self._floods, self._jobs, self._spend
+        )
         self._reports = Reports(
             self._holdings, recorder, self._requests, self._floods, self._manager
         )
@@ -87,6 +102,14 @@ class Server:
         self._links = self._holdings.defence.links
         self._sources.add(self._links.socket, self._links)
         self._sources.add(recorder, recorder)
+        if routing is not None:
+            self._sources.add(routing, routing)
+        self._watch = self._holdings.watch
+        if self._watch is not None:
+            self._sources.add(self._watch.news.socket, self._watch)
+        self._tables = fencing.changes
+        if self._tables is not None:
+            self._sources.add(self._tables.socket, self._tables)
 
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT. Addresses stay, until their deadlines. SIGHUP, which may
@@ -101,7 +124,10 @@ class Server:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         self._sources.add(wake_read, wake_read)
         who = os.getpid(), os.getuid(), self._requests.session
-        start = started(VERSION, *who, self._recorder.earlier)
+        why_not = self._holdings.fencing.why_not
+        if why_not is not None and self._holdings.policy.is_fence_wanted:
+            tell(f"without a fence: {why_not}")
+        start = started(VERSION, *who, self._recorder.earlier, why_not)
         self._recorder.note([start, *self._at_start])
         self._recorder.drain(WRITTEN_WITHIN_S)
         self._reports.tell_head()
@@ -124,7 +150,8 @@ class Server:
     def turn(self, timeout_s: float | None = None) -> None:
         """Waits until there is something to do, or for so long, and does it."""
         self._timer.set(self._next_at())
-        ready = self._sources.ready(timeout_s)
+        with self._jobs.waiting():
+            ready = self._sources.ready(timeout_s)
         jump_s = self._jumps.take_s()
         if jump_s:
             # What is ready is so in the next turn too, but for the connections.
@@ -145,6 +172,14 @@ class Server:
                 self._resume([each for each in self._connections if each.asked])
             elif data is self._sightings:
                 self._hear()
+            elif self._routing is not None and data is self._routing:
+                self._routing.take_done()
+                self._resume([each for each in self._connections if each.asked])
+            elif self._watch is not None and data is self._watch:
+                self._watch.hear()
+            elif self._tables is not None and data is self._tables:
+                self._sources.rest(source, boottime() + REMADE_EVERY_S)
+                self._holdings.see_tables()
             elif data is self._links:
                 self._holdings.see_links()
             elif source is self._clock_set:
@@ -243,6 +278,11 @@ class Server:
         connection.ending = connection.ending or ending
         self._sources.rest(connection.socket, math.inf)
 
+    def _spend(self, uid: int, took_s: float, count: int) -> None:
+        """A user's requests took so much time in a job."""
+        if uid in self._buckets:
+            self._buckets[uid].spend_more(took_s, count)
+
     def _resume(self, connections: list[Connection]) -> None:
         """Goes on with what waited on these connections."""
         for connection in connections:
@@ -298,6 +338,7 @@ class Server:
         self._recorder.note([{"type": "clock", "jump_s": round(jump_s, 6)}])
         why = f"the clock jumped by {jump_s:.3f} s: the host may have been paused"
         self._holdings.draw_deadlines_nearer(jump_s, why)
+        self._execution.begin_no_more_adds()
         for connection in list(self._connections):
             self._hang_up(connection, Ending(why))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from yaim_helper.held.host import Host, primary
 from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.policy.read import read_draft, read_policy
-from yaim_helper.policy.rules import Policy, PolicyError, never
+from yaim_helper.policy.rules import Policy, PolicyError, never, shown_fence
 from yaim_helper.protocol import INTERFACE, Address
 from yaim_helper.tools.output import output
 
@@ -101,6 +101,7 @@ def _tell_check(policy: Policy) -> int:
     for warning in policy.warnings:
         print(warning, file=sys.stderr)  # noqa: T201
     print(f"{policy.path}: can be used")  # noqa: T201
+    print(f"fence: {shown_fence(policy)}")  # noqa: T201
     return FINE
 
 

@@ -62,7 +62,7 @@ def micros(at: datetime) -> Micros:
 
 TYPES = (
     *("start", "held", "segment", "intent", "result", "own", "renewals", "hung-up", "summary"),
-    *("conflict", "clock", "policy", "gap", "recovery", "lost", "stop"),
+    *("conflict", "clock", "policy", "gap", "recovery", "lost", "stop", "fence"),
 )
 """The types of records (helper/AUDIT.md)."""
 _FIRST = micros(datetime.min.replace(tzinfo=UTC))

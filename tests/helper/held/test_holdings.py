@@ -91,7 +91,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(boottime())
-    for each in ("batch", "expiry", "holdings", "leftovers", "renewal"):
+    for each in ("batch", "earlier", "expiry", "holdings", "leftovers", "renewal"):
         monkeypatch.setattr(f"yaim_helper.held.{each}.boottime", lambda: clock.now)
     monkeypatch.setattr("yaim_helper.neighbours.defence.boottime", lambda: clock.now)
     return clock

@@ -25,8 +25,9 @@ rules:
 max-addresses: 12
 commands-per-second: 34
 audit-log: /var/log/elsewhere/audit.log
+fence: off
 """
-KNOWN = "audit-log, commands-per-second, max-addresses, rules, users"
+KNOWN = "audit-log, commands-per-second, fence, max-addresses, rules, users"
 A_RULE = "rules: [{interface: eth0, networks: [192.0.2.0/24]}]\n"
 
 
@@ -80,6 +81,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         max_addresses=12,
         commands_per_second=34,
         audit_log=Path("/var/log/elsewhere/audit.log"),
+        is_fence_wanted=False,
         sha256=sha256(GOOD.encode()).hexdigest(),
         path=tmp_path / "helper.yml",
     )
@@ -93,6 +95,7 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
         max_addresses=64,
         commands_per_second=1000,
         audit_log=Path("/var/log/yaim-helper"),
+        is_fence_wanted=True,
         sha256=sha256(text.encode()).hexdigest(),
         path=tmp_path / "helper.yml",
     )
@@ -196,6 +199,25 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
             f"users: [0]\n{A_RULE}audit-log: audit.log\n",
             ["3: audit-log: got 'audit.log', expected an absolute path"],
         ),
+        *(
+            pytest.param(
+                f"users: [0]\n{A_RULE}fence: {written}\n",
+                [f"3: fence: got {read!r}, expected auto or off"],
+                id=f"fence: {written}",
+            )
+            for written, read in (
+                ("on", True),
+                ("yes", True),
+                ("true", True),
+                ('"on"', "on"),
+                ("Auto", "Auto"),
+                ("0", 0),
+                ("1", 1),
+                ("0.0", 0.0),
+                ("", None),
+                ("[]", None),
+            )
+        ),
         pytest.param(
             "- users\n",
             ["1: rules: missing", "1: the file: expected keys with values", "1: users: missing"],
@@ -215,6 +237,16 @@ def test_a_wrong_file_is_refused_with_the_line(
     tmp_path: Path, text: str, expected: list[str]
 ) -> None:
     assert errors(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "is_wanted"),
+    [("auto", True), ('"auto"', True), ("off", False), ('"off"', False), ("false", False)],
+)
+def test_a_fence_is_wanted_unless_it_is_off(tmp_path: Path, written: str, is_wanted: bool) -> None:
+    """YAML takes a bare `off` for false."""
+    policy = read(tmp_path, f"users: [0]\n{A_RULE}fence: {written}\n")
+    assert policy.is_fence_wanted is is_wanted
 
 
 def test_all_errors_are_told_at_once(tmp_path: Path) -> None:

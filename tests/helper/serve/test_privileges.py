@@ -585,7 +585,7 @@ def test_root_that_may_not_give_away_files_says_so(network: Namespace, directory
 def test_where_it_may_have_no_second_thread_it_says_so(network: Namespace, directory: Path) -> None:
     assert refusal(network, directory, user=USER, around=("prlimit", "--nproc=0")) == (
         EX_CANNOT_START,
-        "yaim-helper: can't start new thread: two are needed besides the first\n",
+        "yaim-helper: can't start new thread: three are needed besides the first\n",
     )
 
 

@@ -1,6 +1,7 @@
 """SIGHUP: the helper reads its policy anew. Real processes, kernels and sockets."""
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -297,6 +298,40 @@ def test_the_record_cannot_be_moved_by_a_reload(
     )
     assert not elsewhere.exists()
     assert refused(client.add(OTHER)) == "not-allowed"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("auto", False), ("auto", "off"), ("off", "auto"), (False, "auto")]
+)
+def test_the_fence_is_not_put_up_or_taken_down_by_a_reload(
+    network: Namespace, tmp_path: Path, before: str | bool, after: str | bool
+) -> None:
+    def text(fence: str | bool, *networks: str) -> str:
+        keys = json.loads(policy(tmp_path / "audit", networks=networks))
+        return json.dumps({**keys, "fence": fence})
+
+    with running(network, tmp_path, config=text(before, *WIDER[:1])) as helper:
+        record = reload(helper, text(after, *WIDER))
+        assert outcome(record) == (
+            "refused",
+            f"{config_file(helper)}: fence: is {before or 'off'} until the helper is started"
+            " anew; restart it, or put that back",
+        )
+        with helper.greeted() as client:
+            assert refused(client.add(OTHER)) == "not-allowed"
+        assert outcome(reload(helper, text(before, *WIDER))) == OK
+        with helper.greeted() as client:
+            assert client.add(OTHER) == OK_ABSENT
+
+
+def test_a_fence_that_is_written_in_another_way_is_the_same(
+    network: Namespace, tmp_path: Path
+) -> None:
+    keys = json.loads(policy(tmp_path / "audit"))
+    with running(network, tmp_path, config=json.dumps({**keys, "fence": "off"})) as helper:
+        assert outcome(reload(helper, json.dumps({**keys, "fence": False}))) == OK
+    with running(network, tmp_path, config=json.dumps(keys)) as helper:
+        assert outcome(reload(helper, json.dumps({**keys, "fence": "auto"}))) == OK
 
 
 @pytest.mark.parametrize("mode", [0o666, None])

@@ -139,6 +139,7 @@ def test_hello_tells_the_session_the_clock_and_the_rules(
                 "prefixes": [32, 128],
             }
         ],
+        "fence": {"in_force": False, "reason": "helper.yml says fence: off"},
     }
 
 
@@ -1439,7 +1440,10 @@ def test_every_command_is_on_record_with_its_intent_and_its_result(
         return {**result, "outcome": "refused", "code": code, "reason": next(reasons)}
 
     assert essence(records) == [
-        {"type": "start", "version": 1, "pid": helper.pid, "session": session, "earlier": None},
+        {
+            **{"type": "start", "version": 1, "pid": helper.pid, "session": session},
+            **{"earlier": None, "fence": {"in_force": False, "reason": "helper.yml says fence: off"}},
+        },
         {"type": "held", "addresses": [], "more": False},
         hello | result | ok,
         first | intent | {"rule": 1},

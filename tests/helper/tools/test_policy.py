@@ -78,14 +78,16 @@ def tool(a_network: Namespace, capsys: pytest.CaptureFixture[str]) -> Tool:
 
 
 def test_a_good_file_can_be_used(tool: Tool, file: Path) -> None:
-    assert tool("check", file) == (FINE, [f"{file}: can be used"], [])
+    assert tool("check", file) == (FINE, [f"{file}: can be used", "fence: auto"], [])
+    file.write_text(FILE + "fence: off\n")
+    assert tool("check", file) == (FINE, [f"{file}: can be used", "fence: off"], [])
 
 
 def test_warnings_are_told_and_the_file_can_be_used(tool: Tool, file: Path) -> None:
     file.write_text("users: []\nrules: []\n")
     assert tool("check", file) == (
         FINE,
-        [f"{file}: can be used"],
+        [f"{file}: can be used", "fence: auto"],
         [
             f"{file}:1: users: none, so nobody can connect; name yaim's user",
             f"{file}:2: rules: none, so every address is refused; add one",
@@ -103,13 +105,14 @@ def test_who_can_change_the_file_counts_unless_it_is_a_draft(tool: Tool, file: P
     os.chown(file, 65534, -1)
     complaint = f"{file}: belongs to uid 65534, expected root (chown root)"
     assert tool("check", file) == (EX_CONFIG, [], [complaint])
-    assert tool("check", "--draft", file) == (FINE, [f"{file}: can be used"], [])
+    assert tool("check", "--draft", file) == (FINE, [f"{file}: can be used", "fence: auto"], [])
 
 
 def test_the_program_has_it(file: Path) -> None:
     command = (sys.executable, "-I", "-m", "yaim_helper", "policy", "check", str(file))
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (FINE, f"{file}: can be used\n", "")
+    assert (done.returncode, done.stderr) == (FINE, "")
+    assert done.stdout == f"{file}: can be used\nfence: auto\n"
 
 
 def test_the_program_has_it_in_this_process(
@@ -117,7 +120,7 @@ def test_the_program_has_it_in_this_process(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["yaim-helper", "policy", "check", str(file)])
     assert main() == FINE
-    assert capsys.readouterr().out == f"{file}: can be used\n"
+    assert capsys.readouterr().out == f"{file}: can be used\nfence: auto\n"
 
 
 # --- explain -------------------------------------------------------------------------------------
@@ -401,9 +404,10 @@ def test_the_example_tells_the_defaults(tmp_path: Path) -> None:
         before.commands_per_second,
         before.audit_log,
     )
+    assert after.is_fence_wanted == before.is_fence_wanted
 
 
 def test_the_example_names_every_key() -> None:
     named = set(re.findall(r"(?m)^[ -]*#? *([a-z-]+):(?: |$)", EXAMPLE.read_text()))
     known = {"users", "rules", "interface", "networks", "prefix-lengths", "max-addresses"}
-    assert named == known | {"commands-per-second", "audit-log"}
+    assert named == known | {"commands-per-second", "audit-log", "fence"}
