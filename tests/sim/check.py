@@ -12,8 +12,6 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from yaim_helper.kernel.fence import FENCE_GRACE_S
-
 from tests.sim.helper import INTERFACES
 from yaim.core.actions import (
     Action,
@@ -27,7 +25,7 @@ from yaim.core.actions import (
     Report,
     WithdrawNode,
 )
-from yaim.core.deadline import HELPER_GRACE_S
+from yaim.core.deadline import FENCE_GRACE_S, HELPER_GRACE_S
 from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
 from yaim.core.state.addresses import Phase
 

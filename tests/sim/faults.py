@@ -138,7 +138,7 @@ def apply(world: "World", fault: Fault) -> None:
     if world.timeline.is_told:
         name = world.host(fault.host).name
         world.timeline.tell("FAULT", f"{fault.kind} ({name}, {fault.seconds:g} s, {fault.number})")
-    _, happen = (KINDS.get(fault.kind) or FENCE_KINDS[fault.kind])
+    _, happen = KINDS.get(fault.kind) or FENCE_KINDS[fault.kind]
     happen(world, fault)
 
 

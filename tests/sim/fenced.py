@@ -488,10 +488,13 @@ class FencedHelper(ModelHelper):
     def see_flush(self) -> None:
         """Somebody has flushed the ruleset."""
         self._earlier[:] = [each for each in self._earlier if each in self._tables.names()]
+        made = self._fences.remake(None)
         try:
-            self._fences.remake(None)
             self._secure_left_overs()
+            is_made = all(failed is None for _, _, failed in made)
         except KernelError:
+            is_made = False
+        if not is_made:
             self._host.deliver(BETWEEN_S, self._host.see_flush)
             return
         self._host.tell("the helper makes the fence anew")

@@ -32,7 +32,7 @@ from yaim.core.events import (
     Event,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, Place, address_order, frozen_mapping
+from yaim.core.model import Address, Boottime, Fence, Place, address_order, frozen_mapping
 from yaim.core.refusals import Cause
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class AskedOnConnection(Asked):
     action: HelperAction
     connection: int
     event: Event | None = None
-    begun_at: float | None = None
 
     def renew_to(self, deadline: float) -> None:
         """An add that is not done yet gets the deadline of a renewal that overtakes it."""
@@ -164,7 +163,9 @@ class ModelHelper:
             for each in self.holdings.values()
             if not each.is_leaving
         }
-        return HelperReady(self._host.session, NETWORKS, held, left_over, frozen_mapping(places))
+        fence = Fence(self.is_fenced, "" if self.is_fenced else "helper.yml says fence: off")
+        session = self._host.session
+        return HelperReady(session, NETWORKS, held, left_over, frozen_mapping(places), fence=fence)
 
     def obey(self, action: HelperAction) -> Event | None:
         # What it reads now may have waited for as long as it was stopped.
