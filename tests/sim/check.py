@@ -43,6 +43,7 @@ class Broken(AssertionError):
 
 
 NEVER_TWO = "never two"
+NOT_FENCED = "fenced before it is put on the interface"
 NEEDLESSLY_MUTED = "what is held, renewed and not to go answers"
 MARK_GONE = "no address without a mark"
 NO_DEADLINE = "no add or renewal without a live deadline"
@@ -142,6 +143,11 @@ class Checker:
     def _held_up_until(host: "Host", address: Address) -> float:
         """Until when it may answer, because the kernel can take nothing off its interface."""
         return 0.0 if host.kernel.ruleset.is_fenced(address) else host.held_up_until
+
+    def put_with_fence(self, host: "Host", address: Address) -> None:
+        """A helper that has a fence has put it there."""
+        if not host.kernel.ruleset.is_fenced(address) and not host.kernel.is_bare:
+            raise Broken(NOT_FENCED, f"{address} on {host.name}")
 
     def muted(self, host: "Host", address: Address) -> None:
         """It answers no more, and is on the interface. Making the fence anew takes a moment."""

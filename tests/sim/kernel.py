@@ -134,6 +134,7 @@ class ModelKernel:
         self.by_fenced.discard(address)
         if is_fenced:
             self.by_fenced.add(address)
+            self._host.world.checker.put_with_fence(self._host, address)
         if before is None:
             self.judge()
         if before is None or ends_at < before:
