@@ -26,7 +26,7 @@ export RUFF_CACHE_DIR := $(VENV)/ruff
 export MYPY_CACHE_DIR := $(VENV)/mypy
 SOURCES := yaim helper bench tests packaging
 PACKAGES := python3-venv etcd-server etcd-client faketime iproute2 openssl procps \
-	libpq5 man-db postgresql pgbouncer patroni python3-etcd zsh fish
+	libpq5 man-db nftables postgresql pgbouncer patroni python3-etcd zsh fish
 
 # What only these want.
 DEB_PACKAGES := git build-essential debhelper dh-python dh-apparmor pybuild-plugin-pyproject lintian \
@@ -99,6 +99,9 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.helper --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.placement --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.floods
+	$(SUDO) $(BIN)/python -m bench.fence --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.packets
+	$(SUDO) $(BIN)/python -m bench.silences --rounds $(ROUNDS)
 
 # The lab's nodes run the code as other users; what root would compile in its own name is compiled before.
 setup: packages $(VENV)/ready

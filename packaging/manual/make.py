@@ -258,7 +258,9 @@ def yaim_helper_8() -> str:
 interfaces and takes them off, for the users that helper.yml(5) names, and only as that file allows;
 tells the neighbours; and records every command before it has an effect. It takes an address off
 at its deadline unless it is renewed, also when nobody tells it to; if it is killed or frozen,
-the kernel does.""",
+the kernel does. Where the kernel has nf_tables, an address answers nothing from its deadline on
+({bold("nft list ruleset")} shows its tables, yaim\\-NUMBER); {bold("fence: off")} in helper.yml(5)
+turns that off.""",
         ".SH COMMANDS",
         told(serve),
         *map(told, commands("yaim-helper policy", policy_tools.parser())),
@@ -286,8 +288,11 @@ after {bold("chattr -a")}.
 .TP
 /run/yaim\\-helper/helper.sock
 The socket on which the helper listens.
+.TP
+/usr/lib/modules\\-load.d/yaim.conf
+Has nf_tables loaded when the host boots.
 .SH SEE ALSO
-yaim(1), helper.yml(5), capabilities(7), chattr(1)""",
+yaim(1), helper.yml(5), capabilities(7), chattr(1), nft(8)""",
     )
 
 

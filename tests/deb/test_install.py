@@ -6,18 +6,29 @@ import re
 import pytest
 
 from tests.deb.conftest import POOL, Packages, is_level, told
-from tests.deb.hosts import SUITES, Site
+from tests.deb.hosts import SUITES, Host, Site
 from tests.deb.results import Results
 from yaim.lab.wait import wait_until
 
+MODPROBE = "/usr/sbin/modprobe"
+"""The hosts have none of their own."""
 UNITS = ("yaim.service", "yaim-helper.service", "yaim-helper.socket", "yaim-helper-seal.path")
 
 
 @pytest.fixture(scope="module")
 def installed(hosts: Site, packages: Packages) -> Site:
-    """The hosts, with the package installed by apt, and no more."""
+    """The hosts, with the package installed by apt, and no more. They are containers, which load no
+    modules; what was tried is in /root/modprobe."""
     package = f"/root/{packages.present.name}"
-    hosts.on_all(lambda host: host.run("apt-get", "install", package, within_s=180))
+
+    def install(host: Host) -> None:
+        assert host.try_("test", "-e", MODPROBE).returncode
+        host.write(MODPROBE, '#!/bin/sh\necho "$@" >>/root/modprobe\nexit 1\n')
+        host.run("chmod", "+x", MODPROBE)
+        host.run("apt-get", "install", package, within_s=180)
+        host.run("rm", MODPROBE)
+
+    hosts.on_all(install)
     return hosts
 
 
@@ -37,6 +48,35 @@ def test_nothing_acts_before_it_is_configured(installed: Site, name: str) -> Non
     assert host.run("stat", "-c", "%U:%G %a", "/etc/yaim/helper.yml") == "root:root 644\n"
     shells = host.run("getent", "passwd", "yaim", "yaim-helper").splitlines()
     assert [line.rpartition(":")[2] for line in shells] == ["/usr/sbin/nologin"] * 2
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_nf_tables_are_loaded_now_and_at_each_boot(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    assert host.run("cat", "/root/modprobe") == "-qb nf_tables\n"
+    file = "/usr/lib/modules-load.d/yaim.conf"
+    lines = host.run("cat", file).splitlines()
+    assert [each for each in lines if not each.startswith("#")] == ["nf_tables"]
+    assert host.run("dpkg", "-S", file) == f"yaim: {file}\n"
+    # What the administrator puts in its place is in /etc.
+    assert file not in host.run("dpkg-query", "-W", "-f", "${Conffiles}", "yaim")
+    after = host.systemctl("show", "-P", "After", "yaim-helper.service").split()
+    assert "systemd-modules-load.service" in after
+
+
+@pytest.mark.parametrize("name", ["db1", "db3"])
+def test_an_administrator_can_keep_nf_tables_out(installed: Site, name: str) -> None:
+    host = installed.hosts[name]
+    host.write(MODPROBE, "#!/bin/sh\ntouch /root/was-loaded\n")
+    host.shell(f"chmod +x {MODPROBE}; ln -s /dev/null /etc/modules-load.d/yaim.conf")
+    try:
+        host.run("dpkg-reconfigure", "yaim")
+        assert host.try_("test", "-e", "/root/was-loaded").returncode
+        host.run("rm", "/etc/modules-load.d/yaim.conf")
+        host.run("dpkg-reconfigure", "yaim")
+        host.run("test", "-e", "/root/was-loaded")
+    finally:
+        host.shell(f"rm -f {MODPROBE} /root/was-loaded /etc/modules-load.d/yaim.conf")
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -117,6 +157,10 @@ def test_set_up_as_the_readme_says_all_addresses_are_held(cluster: Site) -> None
     for host in cluster.hosts.values():
         done = host.try_("yaim", "doctor")
         assert done.returncode == 0, done.stdout
+        (fenced,) = re.findall(r"fence +in force: table (yaim-\d+) ", done.stdout)
+        ruleset = host.run("nft", "list", "ruleset")
+        assert f"table inet {fenced} " in ruleset
+        assert f"table arp {fenced} " in ruleset
         assert json.loads(host.run("yaim", "status", "--json"))["status"] == "healthy"
         assert host.run("stat", "-c", "%U:%G %a", "/etc/yaim/yaim.yml") == "root:root 600\n"
 

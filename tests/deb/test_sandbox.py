@@ -10,7 +10,7 @@ from tests.deb.hosts import SUITES, Host, Site
 from yaim.lab.wait import wait_until
 
 PROBE = """
-import ctypes, errno, json, os, socket, subprocess, sys, threading
+import ctypes, errno, json, os, socket, struct, subprocess, sys, threading
 
 def tried(what):
     try:
@@ -52,6 +52,27 @@ def certificates_read():
 CLONE_NEWUSER = 0x10000000
 CLONE3 = 435
 
+def nf_tables_changed():
+    # Makes a table and removes it, in one transaction.
+    def message(kind, flags, number, family, resource, name=b""):
+        body = struct.pack("=BBH", family, 0, socket.htons(resource))
+        if name:
+            body += struct.pack("=HH", 4 + len(name), 1) + name
+        return struct.pack("=IHHII", 16 + len(body), kind, flags, number, 0) + body
+    BEGIN, END, NEW_TABLE, DELETE_TABLE, REQUEST, ACK, CREATE = 16, 17, 2560, 2562, 1, 4, 1024
+    INET, SUBSYSTEM = 1, 10
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
+        netlink.settimeout(5)
+        netlink.send(
+            message(BEGIN, REQUEST, 1, 0, SUBSYSTEM)
+            + message(NEW_TABLE, REQUEST | ACK | CREATE, 2, INET, 0, b"probe\\0\\0\\0")
+            + message(DELETE_TABLE, REQUEST | ACK, 3, INET, 0, b"probe\\0\\0\\0")
+            + message(END, REQUEST, 4, 0, SUBSYSTEM)
+        )
+        # struct nlmsgerr behind the header.
+        if number := -struct.unpack_from("=i", netlink.recv(4096), 16)[0]:
+            raise OSError(number, "nf_tables")
+
 def connected(address):
     return lambda: socket.create_connection((address, 2379), 5).close()
 
@@ -67,6 +88,7 @@ found = {
     "AF_VSOCK": tried(opened(socket.AF_VSOCK, socket.SOCK_STREAM)),
     "connect to etcd": tried(connected("192.0.2.2")),
     "connect elsewhere": tried(connected("192.0.2.100")),
+    "change nf_tables": tried(nf_tables_changed),
     "read /proc/loadavg": tried(read("/proc/loadavg")),
     "see process 1": tried(lambda: os.stat("/proc/1")),
     "fork": tried(lambda: os.fork() or os._exit(0)),
@@ -152,6 +174,7 @@ def test_the_helper_can_work_on_the_network_and_do_nothing_else(cluster: Site, n
         "AF_VSOCK": "EAFNOSUPPORT",
         "connect to etcd": "EAFNOSUPPORT",
         "connect elsewhere": "EAFNOSUPPORT",
+        "change nf_tables": "done",
         "read /proc/loadavg": "done",
         "see process 1": "ENOENT",
         # It has to start a thread. Then it forbids itself any other, and processes
@@ -191,6 +214,7 @@ def test_the_coordinator_can_connect_and_start_checks_and_has_no_power(
         "AF_PACKET": "EAFNOSUPPORT",
         "AF_NETLINK": "done",
         "AF_VSOCK": "EAFNOSUPPORT",
+        "change nf_tables": "EPERM",
         **COORDINATORS_VIEW,
         "fork": "done",
         "kill 1": "EPERM",

@@ -399,6 +399,7 @@ def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
     story.ends(f"apt purge ({SUITES[name]})")
     assert host.try_("getent", "passwd", "yaim", "yaim-helper").stdout == ""
     assert host.try_("getent", "group", "yaim", "yaim-helper").stdout == ""
+    assert "yaim-" not in host.run("nft", "list", "tables")
     # systemd removes the units' temporary directories beside what it does next.
     written = ["/etc/yaim", "/etc/yaim/yaim.yml"]
     wait_until(lambda: left(host) == written, 20.0, "nothing else", lambda: str(left(host)))

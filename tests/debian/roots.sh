@@ -19,10 +19,10 @@ TESTS=(
     python3-psycopg # only for the checks postgres and pgbouncer
     # what its tests need
     python3-pytest python3-pytest-timeout python3-hypothesis faketime man-db openssl procps e2fsprogs
-    python3-shtab python3-trustme zsh fish
+    python3-shtab python3-trustme zsh fish nftables
     pgbouncer patroni python3-etcd # which is how Patroni speaks to etcd
 )
-HOST=(systemd systemd-sysv dbus iputils-ping curl e2fsprogs apparmor)
+HOST=(systemd systemd-sysv dbus iputils-ping curl e2fsprogs apparmor nftables)
 # What yaim's package depends on is not on a host, but lies in apt's cache: apt installs it without a
 # network.
 WANTED_BY_YAIM=(

@@ -78,7 +78,6 @@ class Expiry:
                 # If it cannot be told, it is over at its deadline of before.
                 self._fences.draw_nearer(jump_s)
             self.end_over(boottime(), why)
-            self._start(partial(self._remove_left_overs, why))
             return
         for holding in self._inventory:
             # Its lifetime in the kernel has to be shortened.
@@ -88,9 +87,6 @@ class Expiry:
         with suppress(KernelError):
             self._renewal.extend(left, self._host_for(left))
         self.end_unlimited(left, why)
-        self._remove_left_overs(why)
-
-    def _remove_left_overs(self, why: str) -> None:
         with suppress(KernelError):
             self._left_overs.remove_all(Host(self._kernel, ()), why)
 
@@ -105,6 +101,11 @@ class Expiry:
         for holding in holdings:
             self._inventory.leave(holding)
             holding.retry_at = math.inf
+        if self._fences is not None:
+            # At its deadline it is so by itself; not if that has come nearer, or the host slept.
+            for owner in {each.owner for each in holdings}:
+                with suppress(KernelError):
+                    self._fences.enforce(owner)
         if holdings:
             self._start(partial(self._take_off, holdings, why))
 

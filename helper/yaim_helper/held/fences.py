@@ -14,6 +14,7 @@ Decides; the kernel is asked by way of the fences that it is given.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,6 +55,9 @@ class Tables(Protocol):
     def is_live(self, table: str) -> bool:
         """Returns whether something in it answers still. Raises KernelError."""
 
+    def held(self, table: str) -> Collection[Address]:
+        """Returns what is in it; nothing if it is not there. Raises KernelError."""
+
 
 @dataclass(eq=False, slots=True)
 class Fenced:
@@ -67,7 +71,9 @@ class Fenced:
     over: set[Address] = field(default_factory=set)
     """What is to answer no more."""
     muted: set[Address] = field(default_factory=set)
-    """What the kernel knows to be muted."""
+    """What the kernel surely mutes."""
+    gone: set[Address] = field(default_factory=set)
+    """What is on no interface any more, and could not be taken out of the table yet."""
     until: float = 0.0
     """When the others stop to answer, if nothing comes."""
 
@@ -101,19 +107,38 @@ class Fences:
             fenced.fence.make((), ())
             self._next += 1
             self._fenced[owner] = fenced
+        new = deadlines.keys() - fenced.deadlines.keys() | fenced.gone & deadlines.keys()
         before = {a: d for a, d in fenced.deadlines.items() if a in deadlines}
-        fenced.deadlines |= deadlines
-        fenced.over -= deadlines.keys()
-        for each in deadlines:
-            self._by_address[each] = fenced
+        over = fenced.over & deadlines.keys()
         try:
+            self._take_from_others(fenced, deadlines.keys())
+            fenced.deadlines |= deadlines
+            fenced.over -= deadlines.keys()
+            fenced.gone -= deadlines.keys()
+            for each in deadlines:
+                self._by_address[each] = fenced
             self._set(fenced, tuple(deadlines))
         except KernelError:
-            # Perhaps they are in the table.
+            # Perhaps they are in the table, and perhaps not muted any more.
             fenced.deadlines |= before
-            fenced.over |= deadlines.keys() - before.keys()
-            self.dismiss(deadlines.keys() - before.keys())
+            fenced.over |= over | new & fenced.deadlines.keys()
+            fenced.muted -= deadlines.keys()
+            self.dismiss(new)
             raise
+
+    def _take_from_others(self, fenced: Fenced, addresses: Collection[Address]) -> None:
+        """What has gone, and stands in another owner's table still, would not answer. Raises
+        KernelError."""
+        for other in [each for each in self._fenced.values() if each is not fenced]:
+            if other.gone.intersection(addresses):
+                self._let_go(other)
+
+    def silence(self, addresses: Mapping[Address, Owner]) -> None:
+        """These are on an interface, for these owners, and no fence is known to keep them: they
+        answer no more. Raises KernelError."""
+        for owner in set(addresses.values()):
+            its = [address for address, whose in addresses.items() if whose == owner]
+            self.admit(owner, dict.fromkeys(its, 0.0))
 
     def renew(self, owner: Owner, deadline: float) -> frozenset[Address]:
         """All of the owner's addresses that may answer still do so until then; returns which.
@@ -141,6 +166,12 @@ class Fences:
         if failed is not None:
             raise failed
 
+    def enforce(self, owner: Owner) -> None:
+        """Mutes now what is to answer no more. Raises KernelError."""
+        fenced = self._fenced.get(owner)
+        if fenced is not None:
+            self._set(fenced)
+
     def mute(self, address: Address) -> None:
         """An address is to go: it answers no longer than until the instant that was told last."""
         if address in self._by_address:
@@ -159,28 +190,30 @@ class Fences:
     def dismiss(self, addresses: Iterable[Address]) -> None:
         """These are on no interface any more. A table that cannot be changed now stays stricter
         than it has to be."""
-        going: dict[Owner, set[Address]] = {}
-        for owner, fenced in self._fenced.items():
-            if gone := fenced.deadlines.keys() & set(addresses):
-                going[owner] = gone
-        for owner, gone in going.items():
-            fenced = self._fenced[owner]
-            is_last = gone == fenced.deadlines.keys()
-            try:
-                if is_last:
-                    fenced.fence.unmake()
-                else:
-                    fenced.fence.dismiss(list(gone))
-            except KernelError as error:
-                if error.errno != ABSENT_TABLE:
-                    fenced.over |= gone
-                    continue
-            for each in gone:
-                del fenced.deadlines[each], self._by_address[each]
-            fenced.over -= gone
-            fenced.muted -= gone
+        for fenced in list(self._fenced.values()):
+            fenced.gone |= fenced.deadlines.keys() & set(addresses)
+            with suppress(KernelError):
+                self._let_go(fenced)
+
+    def _let_go(self, fenced: Fenced) -> None:
+        """Takes out of a table what has gone. Raises KernelError: it will be tried again."""
+        gone, is_last = fenced.gone, fenced.gone == fenced.deadlines.keys()
+        fenced.over |= gone
+        try:
             if is_last:
-                del self._fenced[owner]
+                fenced.fence.unmake()
+            elif gone:
+                fenced.fence.dismiss(list(gone))
+        except KernelError as error:
+            if error.errno != ABSENT_TABLE:
+                raise
+        for each in gone:
+            del fenced.deadlines[each], self._by_address[each]
+        fenced.over -= gone
+        fenced.muted -= gone
+        fenced.gone = set()
+        if is_last:
+            del self._fenced[fenced.owner]
 
     # --- what is asked ---------------------------------------------------------------------------
 
@@ -194,6 +227,8 @@ class Fences:
     def _set(self, fenced: Fenced, admitted: tuple[Address, ...] = ()) -> None:
         """Has the kernel know what may answer, and until when. Raises KernelError."""
         deadline, muted = self._answering(fenced)
+        # A removal that was asked for was not done.
+        admitted += tuple(fenced.muted - muted - set(admitted))
         try:
             self._ask(fenced, admitted, deadline, muted)
         except KernelError as error:
@@ -202,6 +237,7 @@ class Fences:
             names = self._tables.names()
             self._earlier[:] = [each for each in self._earlier if each in names]
             fenced.fence.make(fenced.deadlines, muted)
+            fenced.muted = muted
             self._ask(fenced, admitted, deadline, muted)
         fenced.muted = muted
         fenced.until = deadline
@@ -230,9 +266,7 @@ class Fences:
         left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
         return min(left, default=0.0), muted
 
-    def remake(
-        self, tables: Collection[str] | None
-    ) -> list[tuple[Owner, int, KernelError | None]]:
+    def remake(self, tables: Collection[str] | None) -> list[tuple[Owner, int, KernelError | None]]:
         """Makes these tables anew, as somebody else has changed them (None: any may be). Returns
         whose they are, how many addresses are in each, and what went wrong."""
         made: list[tuple[Owner, int, KernelError | None]] = []

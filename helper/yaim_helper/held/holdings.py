@@ -21,11 +21,11 @@ from yaim_helper.held.fencing import NO_FENCE, Fencing
 from yaim_helper.held.holding import EXTEND_RETRY_S
 from yaim_helper.held.host import Host
 from yaim_helper.held.inventory import Inventory
-from yaim_helper.held.jobs import Inline, Jobs
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.held.refusals import refusal_of_add
 from yaim_helper.held.renewal import Renewal
 from yaim_helper.held.watch import Watch
+from yaim_helper.jobs import Inline, Jobs
 from yaim_helper.kernel.addresses import MAX_TOGETHER, Kernel, KernelError
 from yaim_helper.kernel.alarm import act_within
 from yaim_helper.kernel.lifetimes import ACT_WITHIN_S, SWEEP_AGAIN_S
@@ -63,7 +63,7 @@ class Holdings:
         self._jobs = jobs or Inline()
         self._kernel = kernel = Kernel(self._jobs.asking)
         self._announcer = announcer = Announcer(kernel)
-        self.defence = Defence(announcer, recorder)
+        self.defence = Defence(announcer, recorder, self._jobs)
         self.inventory = inventory = Inventory(policy, recorder, announcer, self.defence, fences)
         self._left_overs = left_overs = LeftOvers(kernel, recorder, inventory)
         self._renewal = renewal = Renewal(
@@ -72,10 +72,12 @@ class Holdings:
         start = self._jobs.start
         self._expiry = Expiry(kernel, inventory, left_overs, renewal, recorder, start, fences)
         self._earlier = (
-            EarlierFences(fencing.tables, fencing.earlier, kernel, left_overs, start)
+            EarlierFences(fencing, kernel, inventory, left_overs, start)
             if fencing.tables is not None
             else None
         )
+        if self._earlier is not None and recorder.past.was_fenced:
+            self._earlier.sweep_unfenced()
         self.watch = (
             Watch(kernel, inventory, left_overs, renewal, fences) if fences is not None else None
         )
@@ -298,12 +300,19 @@ class Holdings:
         """Makes all deadlines nearer: the host was away for so long without any clock that they
         are counted in."""
         self._expiry.draw_deadlines_nearer(jump_s, why)
+        if self._fences is not None and self._earlier is not None:
+            self._earlier.sweep_at_once(why)
 
     # --- other holders on the link -----------------------------------------------------------
 
     def see_links(self) -> None:
         """Tells the neighbours anew on each interface that has come back."""
         self.defence.see_links()
+
+    @property
+    def waits_for_links(self) -> bool:
+        """Whether the kernel is just asked for all of them."""
+        return self.defence.waits_for_links
 
     def hear(self) -> None:
         """Notes who else has an address that is held on its link."""

@@ -21,6 +21,16 @@ after it: its end is later than it should be by no more than what has passed bet
 was little the second chooses it. The end stands by then; so the second may come as late as it
 likes, and whoever is stopped or killed between them leaves the old end in force.
 
+Read in Linux 6.1.192 and 6.12.117 (Debian 12 and 13), tried on 6.18:
+- a look-up compares the time-out with jiffies as they are then (nft_rhash_lookup)
+- it counts from when its message is carried out (nft_set_elem_init), rounded down to a jiffy
+  (nf_msecs_to_jiffies64); jiffies stand still while the host is suspended
+- within a transaction an element has run out or not by the instant at which the transaction got the
+  lock (nft_net_tstamp): so no change of it can tell whether the next one is late
+- an error of one message aborts all of a transaction; each is told (nfnetlink_rcv_batch)
+- what is not listed has run out (nf_tables_dump_setelem)
+- a commit waits for no packet: what it frees is freed later (nf_tables_commit)
+
 Touches no other table, and brings in no connection tracking.
 """
 
@@ -32,7 +42,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import floor, inf
 
@@ -59,8 +69,8 @@ SET_WITHIN_S = 0.04
 """By this a time-out may be set later than the clock was read. The rest of FENCE_GRACE_S is for a
 jiffy: the kernel counts time-outs in those, rounded down, and they have up to 10 ms."""
 LEAST_MS = 20
-"""Less than this is nothing. The kernel rounds a time-out that is shorter than a jiffy to 0, and
-that means for ever before Linux 6.12 (nf_msecs_to_jiffies64)."""
+"""Less than this is nothing. Kernels before Linux 6.12, and early ones of 6.1, round a time-out
+that is shorter than a jiffy to 0, and that means for ever (nf_msecs_to_jiffies64)."""
 TRIES = 3
 
 _ARP, _INET = Family.ARP, Family.INET
@@ -79,6 +89,7 @@ _RECEIVE_BYTES = 1 << 18
 _ROOM_BYTES = 1 << 25
 """For a transaction of thousands of addresses, and for as many messages about others'."""
 _LAST_SEQUENCE = 1 << 31
+_ENDS = (NLMSG_DONE, NLMSG_ERROR)
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 32, 33, 26
 _SOL_NETLINK, _ADD_MEMBERSHIP, _CAP_ACK = 270, 1, 10
 """netlink(7)"""
@@ -99,6 +110,16 @@ class TooLate(KernelError):
         super().__init__(None, "nf_tables: changes take too long")
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except MalformedMessage as error:
+        raise KernelError(None, f"cannot make sense of nf_tables: {error}") from error
+    except OSError as error:
+        raise KernelError(error.errno, f"nf_tables: {error.strerror}") from error
+
+
 class Ruleset:
     """The nf_tables of the network namespace that this process is in. Not for several threads."""
 
@@ -109,6 +130,8 @@ class Ruleset:
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         _make_room(self._socket)
         self._sequence = 0
+        self._is_asked = False
+        """The answer to something was not read to its end."""
 
         self.port = int(self._socket.getsockname()[0])
         """The kernel tells others by whom a change was made: this number is ours."""
@@ -121,27 +144,26 @@ class Ruleset:
         one of them is the reason; if the errno is ENOBUFS or EAGAIN it is not known what was
         done."""
         first = self._take_numbers(len(changes) + 2)
-        last = first + len(changes)
         refused: dict[Change, int] = {}
-        for answer in self._answers(nft.batch(changes, first), first, last):
-            number = error_number(answer.body)
-            if answer.sequence == first:
-                raise _error(number)
-            if number:
-                refused[changes[answer.sequence - first - 1]] = number
-            if answer.sequence == last:
-                break
+        with _understood():
+            for answer in self._answers(nft.batch(changes, first), first, first + len(changes)):
+                number = error_number(answer.body)
+                if answer.sequence == first:
+                    raise _error(number)
+                if number:
+                    refused[changes[answer.sequence - first - 1]] = number
         if refused:
             raise Refused(next(iter(refused.values())), frozenset(refused))
 
     def tables(self) -> list[str]:
         """Returns the tables `yaim-<number>`, in the order of their numbers, that are there in at
         least one of the families. Raises KernelError."""
-        found = {
-            nft.table_of(body)
-            for body in self._dumped(nft.all_tables)
-            if nft.family_of(body) in (_ARP, _INET)
-        }
+        with _understood():
+            found = {
+                nft.table_of(body)
+                for body in self._dumped(nft.all_tables)
+                if nft.family_of(body) in (_ARP, _INET)
+            }
         return sorted(filter(_OURS.fullmatch, found), key=lambda name: (len(name), name))
 
     def is_live(self, table: str) -> bool:
@@ -158,9 +180,10 @@ class Ruleset:
         KernelError."""
         return frozenset(
             ip_address(key)
-            for family, _, names in _PLACES
+            for family, version, names in _PLACES
             for name in names
             for key in self._elements(family, table, name)
+            if len(key) == _KEY_BYTES[version]
         )
 
     def _elements(self, family: Family, table: str, name: str) -> set[bytes]:
@@ -169,12 +192,13 @@ class Ruleset:
         def asked(sequence: int) -> bytes:
             return nft.all_elements(sequence, family, table, name)
 
-        try:
-            return {key for body in self._dumped(asked) for key in nft.keys_of(body)}
-        except KernelError as error:
-            if error.errno == ABSENT:
+        with _understood():
+            try:
+                return {key for body in self._dumped(asked) for key in nft.keys_of(body)}
+            except KernelError as error:
+                if error.errno != ABSENT:
+                    raise
                 return set()
-            raise
 
     def _dumped(self, asked: Callable[[int], bytes]) -> list[bytes]:
         while (found := self._dump(asked)) is None:
@@ -189,12 +213,10 @@ class Ruleset:
         is_whole = True
         for answer in self._answers(asked(number), number, number):
             is_whole = is_whole and not answer.flags & NLM_F_DUMP_INTR
-            if answer.kind not in (NLMSG_DONE, NLMSG_ERROR):
+            if answer.kind not in _ENDS:
                 found.append(answer.body)
             elif error := error_number(answer.body):
                 raise _error(error)
-            else:
-                break
         return found if is_whole else None
 
     def _take_numbers(self, count: int) -> int:
@@ -204,19 +226,30 @@ class Ruleset:
         return first
 
     def _answers(self, request: bytes, first: int, last: int) -> Iterator[Message]:
-        """Sends a request, and returns the answers that have these sequence numbers. The kernel
-        has them ready when it has taken the request. Raises KernelError."""
-        try:
-            self._socket.send(request)
-            while True:
-                datagram, (sender, _) = self._socket.recvfrom(_RECEIVE_BYTES)
-                for each in messages(datagram) if sender == 0 else ():
-                    if first <= each.sequence <= last:
-                        yield each
-        except MalformedMessage as error:
-            raise KernelError(None, f"cannot make sense of nf_tables: {error}") from error
-        except OSError as error:
-            raise KernelError(error.errno, f"nf_tables: {error.strerror}") from error
+        """Sends a request, and returns the answers with these sequence numbers, until all is
+        answered or, by the first, refused. The kernel has them ready when it has taken the
+        request."""
+        if self._is_asked:
+            # A list that was not read to its end keeps the next one from being told (EBUSY).
+            with suppress(OSError):
+                while True:
+                    self._socket.recv(_RECEIVE_BYTES)
+        self._is_asked = True
+        self._socket.send(request)
+        while self._is_asked:
+            for each in messages(self._datagram()):
+                if first <= each.sequence <= last:
+                    if each.kind in _ENDS and each.sequence in (first, last):
+                        self._is_asked = False
+                    yield each
+
+    def _datagram(self) -> bytes:
+        """Returns what the kernel says next."""
+        while True:
+            datagram, (sender, _) = self._socket.recvfrom(_RECEIVE_BYTES)
+            # Others than the kernel can send here, too.
+            if sender == 0:
+                return datagram
 
 
 class ForeignChanges:
@@ -231,6 +264,7 @@ class ForeignChanges:
         try:
             self.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, nft.NFNLGRP_NFTABLES)
         except OSError as error:
+            self.socket.close()
             raise KernelError(error.errno, f"no news of nf_tables: {error.strerror}") from error
 
     def tables(self) -> set[str] | None:
@@ -269,11 +303,14 @@ class Fence:
         later."""
         self._until = -inf
         """When that ends."""
+        self._muted: set[Address] = set()
+        """What may be muted: nothing else need be taken out of there."""
 
     def make(self, held: Iterable[Address], muted: Iterable[Address]) -> None:
         """Makes the tables, in the place of those that there are, with these addresses. None of
         them answers before `renew` or `admit`."""
         silent = list(muted)
+        self._muted.update(silent)
         anew = [
             change
             for family in (_ARP, _INET)
@@ -287,6 +324,7 @@ class Fence:
         members = [*self._put(_HELD, held), *self._put(_HELD, silent), *self._put(_MUTED, silent)]
         self._ruleset.change([*anew, *rules, *members])
         self._until = -inf
+        self._muted = set(silent)
 
     def admit(
         self,
@@ -305,9 +343,10 @@ class Fence:
         """
         own = [
             *self._put(_HELD, [*addresses, *muting]),
-            *self._taken(self._table, _MUTED, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
             *self._put(_MUTED, muting),
         ]
+        self._muted.update(muting)
         others = [
             change
             for table in earlier
@@ -317,12 +356,13 @@ class Fence:
         while True:
             try:
                 self._set_live(deadline, [*own, *others])
-                return
+                break
             except Refused as error:
                 left = [each for each in others if each not in error.changes]
                 if error.errno != ABSENT or left == others:
                     raise
                 others = left
+        self._muted.difference_update(set(addresses).difference(muting))
 
     def renew(self, deadline: float, muting: Sequence[Address] = ()) -> None:
         """All that are held answer until the deadline, but for `muting`, which are muted. Raises
@@ -333,12 +373,12 @@ class Fence:
         """These are neither held nor muted any more: what comes to them is the host's matter. To be
         called only when they are off the interfaces."""
         out = [
-            change
-            for which in (_HELD, _MUTED)
-            for change in self._taken(self._table, which, addresses)
+            *self._taken(self._table, _HELD, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
         ]
         if out:
             self._ruleset.change(out)
+            self._muted.difference_update(addresses)
 
     def unmake(self) -> None:
         """Removes the tables, if they are there."""
@@ -409,8 +449,7 @@ def unmake(ruleset: Ruleset, table: str) -> None:
 _PROBED = "yaim-probe"
 _PROBED_ADDRESSES: list[Address] = [IPv4Address("240.0.0.1"), IPv6Address("100::1")]
 """Nobody's: RFC 1112 section 4, RFC 6666."""
-_PROBED_MS = 30
-_PROBE_WITHIN_S = 5.0
+_PROBED_S = 0.03
 _REASONS = {
     errno.EPERM: "not permitted: it takes CAP_NET_ADMIN in this network namespace",
     errno.EPROTONOSUPPORT: "the kernel has no nf_tables",
@@ -418,12 +457,13 @@ _REASONS = {
 }
 
 
-def probe(ruleset: Ruleset) -> None:
-    """Tries out, in a table of its own, whether the kernel can do all that a fence needs. Raises
+def probe(ruleset: Ruleset, within_s: float = 5.0) -> None:
+    """Tries out, in a table of its own, whether the kernel can do all that a fence needs. Others
+    may be busy with the ruleset while the host starts: then for as long as is said. Raises
     KernelError with a reason for people."""
     try:
         try:
-            _try_out(ruleset, Fence(ruleset, _PROBED))
+            _try_out(ruleset, Fence(ruleset, _PROBED), boottime() + within_s)
         finally:
             unmake(ruleset, _PROBED)
     except KernelError as error:
@@ -431,14 +471,14 @@ def probe(ruleset: Ruleset) -> None:
         raise KernelError(error.errno, known or f"the kernel cannot fence: {error}") from error
 
 
-def _try_out(ruleset: Ruleset, fence: Fence) -> None:
+def _try_out(ruleset: Ruleset, fence: Fence, give_up_at: float) -> None:
     fence.make(_PROBED_ADDRESSES, _PROBED_ADDRESSES[:1])
     if ruleset.held(_PROBED) != frozenset(_PROBED_ADDRESSES) or ruleset.is_live(_PROBED):
         raise KernelError(None, "what it tells of a table is not what was asked for")
-    _renew_in_time(fence, 60.0)
+    _renew_in_time(fence, 60.0, give_up_at)
     if not ruleset.is_live(_PROBED):
         raise KernelError(None, "an element with a time-out does not last")
-    deadline = _renew_in_time(fence, _PROBED_MS / 1000)
+    deadline = _renew_in_time(fence, _PROBED_S, give_up_at)
     while True:
         now = boottime()
         if not ruleset.is_live(_PROBED):
@@ -448,9 +488,8 @@ def _try_out(ruleset: Ruleset, fence: Fence) -> None:
         time.sleep(0.001)
 
 
-def _renew_in_time(fence: Fence, for_s: float) -> float:
-    """Returns the deadline. Others may be busy with the ruleset when the host starts."""
-    give_up_at = boottime() + _PROBE_WITHIN_S
+def _renew_in_time(fence: Fence, for_s: float, give_up_at: float) -> float:
+    """Returns the deadline."""
     while True:
         deadline = boottime() + for_s
         try:
@@ -470,6 +509,7 @@ _PLACES = (
     (_INET, 6, ("held6", "muted6")),
 )
 """Where an address of an IP version stands: family, version, sets."""
+_KEY_BYTES = {4: 4, 6: 16}
 
 
 def _sets(

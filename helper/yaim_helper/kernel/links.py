@@ -8,7 +8,8 @@ the helper ask is answered from here, and costs the same however many interfaces
 
 import errno
 import socket
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple
 
 from yaim_helper.kernel.netlink import (
@@ -48,7 +49,9 @@ class Links:
     """The interfaces of the network namespace that this process is in. One that is told as changed
     before all are known counts as changed, whatever it was like before."""
 
-    def __init__(self) -> None:
+    def __init__(self, asking: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """`asking`: while all links are asked for, which the kernel's routing lock may hold up."""
+        self._asking = asking
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self.socket.setblocking(False)
         self.socket.bind((0, _RTMGRP_LINK))
@@ -68,16 +71,23 @@ class Links:
         are known yet."""
         return frozenset(each.mac for each in self._known.values()) if self._knows_all else None
 
-    def read(self) -> Changes:
-        """Returns what has changed, from MAX_READ datagrams at most."""
-        self._ask()
+    @property
+    def is_settled(self) -> bool:
+        """Whether all links are known: then what is read next waits for nothing."""
+        return self._knows_all and not self._is_asked
+
+    def read(self, *, may_ask: bool = True) -> Changes:
+        """Returns what has changed, from MAX_READ datagrams at most. `may_ask`: for all links, if
+        they are not known."""
+        if may_ask:
+            self._ask()
         names: set[str] = set()
         for _ in range(MAX_READ):
             try:
-                datagram, (sender, _) = self.socket.recvfrom(_MAX_BYTES)
+                datagram, (sender, _) = self._receive()
             except OSError as error:
                 is_lost = self._has_lost(error.errno == errno.ENOBUFS)
-                if is_lost:
+                if is_lost and may_ask:
                     self._ask()
                 return Changes(frozenset(names), is_lost)
             # Others than the kernel can send here, too.
@@ -85,13 +95,20 @@ class Links:
                 names |= self._changed(datagram)
         return Changes(frozenset(names))
 
+    def _receive(self) -> tuple[bytes, tuple[int, int]]:
+        """While all links are being told, the kernel goes on with that at each call."""
+        if self.is_settled:
+            return self.socket.recvfrom(_MAX_BYTES)
+        with self._asking():
+            return self.socket.recvfrom(_MAX_BYTES)
+
     def _ask(self) -> None:
         """Asks for all links, unless they are known or being told, or something older is to be
         read."""
         if self._knows_all or self._is_asked or self._is_behind:
             return
         self._is_torn = False
-        with suppress(OSError):
+        with suppress(OSError), self._asking():
             self.socket.send(message(RTM_GETLINK, NLM_F_DUMP, 1, all_links()))
             self._is_asked = True
 

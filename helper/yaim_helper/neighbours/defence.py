@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from yaim_helper.clock import boottime
+from yaim_helper.jobs import Inline, Jobs
 from yaim_helper.kernel.addresses import MAX_TOGETHER, Interface
 from yaim_helper.kernel.alarm import act_within
 from yaim_helper.kernel.lifetimes import ACT_WITHIN_S
-from yaim_helper.kernel.links import Links
+from yaim_helper.kernel.links import Changes, Links
 from yaim_helper.neighbours.announce import Announcer
 from yaim_helper.neighbours.conflicts import Conflicts
 from yaim_helper.owners import Owner
@@ -55,11 +56,15 @@ class Conflict:
 class Defence:
     """Sees other holders of the addresses that the helper holds, and answers them."""
 
-    def __init__(self, announcer: Announcer, recorder: Recorder) -> None:
+    def __init__(self, announcer: Announcer, recorder: Recorder, jobs: Jobs | None = None) -> None:
+        """`jobs`: what may wait for the kernel."""
         self._announcer = announcer
         self._recorder = recorder
         self.sightings = Conflicts()
-        self.links = Links()
+        self._jobs = jobs or Inline()
+        self.links = Links(self._jobs.asking)
+        self._is_asking = False
+        """Whether all interfaces are being asked for."""
         self._conflicts: dict[Address, Conflict] = {}
         """What was seen of other holders, for addresses that are held."""
 
@@ -69,7 +74,22 @@ class Defence:
 
     def see_links(self) -> None:
         """Tells the neighbours anew on each interface that has come back."""
-        changes = self.links.read()
+        if self.links.is_settled:
+            self._heed(self.links.read(may_ask=False))
+        if not self.links.is_settled and not self._is_asking:
+            self._is_asking = True
+            self._jobs.start(self._ask_links)
+
+    @property
+    def waits_for_links(self) -> bool:
+        """Whether nothing is to be read before the kernel has told all links."""
+        return self._is_asking
+
+    def _ask_links(self) -> None:
+        self._heed(self.links.read())
+        self._is_asking = False
+
+    def _heed(self, changes: Changes) -> None:
         self._announcer.start_again(boottime(), None if changes.is_lost else changes.names)
 
     def hear(self, held: Mapping[Address, Held]) -> None:

@@ -13,7 +13,7 @@ from typing import assert_never
 from yaim_helper.clock import boottime
 from yaim_helper.held.batch import Batch
 from yaim_helper.held.holdings import Holdings
-from yaim_helper.held.jobs import Jobs
+from yaim_helper.jobs import Jobs
 from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.protocol import (
     Add,
@@ -42,6 +42,9 @@ from yaim_helper.serve.connections import Connection
 from yaim_helper.serve.floods import Floods
 from yaim_helper.serve.requests import ADD, HELLO, Requests, address_of, operation_of
 
+MAX_BEGUN = 256
+"""The most requests of a user that wait for the kernel: further ones fail at once."""
+
 
 class Execution:
     def __init__(
@@ -61,8 +64,8 @@ class Execution:
         self._floods = floods
         self._jobs = jobs
         self._spend = spend
-        self._begun: set[Asked] = set()
-        """What may wait for the kernel."""
+        self._begun: dict[Asked, int] = {}
+        """What may wait for the kernel, and whose it is."""
 
     # --- intents -------------------------------------------------------------------------------
 
@@ -132,9 +135,14 @@ class Execution:
             self._do_together(connection, doing)
             return len(doing)
         waiting = [each for each in doing if self._may_wait(each, doing)]
+        uid = connection.peer.uid
+        if sum(its == uid for its in self._begun.values()) + len(waiting) > MAX_BEGUN:
+            for each in waiting:
+                each.known = KERNEL_WAITS
+            waiting = []
         for each in waiting:
             each.begun_at = now
-            self._begun.add(each)
+            self._begun[each] = uid
             connection.look_at = min(connection.look_at, now + GIVE_UP_AFTER_S)
         if waiting:
             self._jobs.start(partial(self._do_as_job, connection, waiting))
@@ -164,7 +172,8 @@ class Execution:
     def _do_as_job(self, connection: Connection, doing: Sequence[Asked]) -> None:
         began = time.thread_time()
         self._do_together(connection, doing)
-        self._begun.difference_update(doing)
+        for each in doing:
+            del self._begun[each]
         self._spend(connection.peer.uid, time.thread_time() - began, len(doing))
 
     def _do_together(self, connection: Connection, doing: Sequence[Asked]) -> None:
@@ -251,7 +260,9 @@ class Execution:
     def describe(self, connections: Iterable[Connection]) -> list[Entry] | None:
         """Returns what is held; None: the kernel does not tell, or an add may come behind that
         whose intent comes before it."""
-        asked = {each for connection in connections for each in connection.asked} | self._begun
+        asked = {
+            each for connection in connections for each in connection.asked
+        } | self._begun.keys()
         adds = [each for each in asked if each.intent and each.operation is ADD]
         is_add_under_way = any(
             each.outcome is None and (each.reply is None or each in self._begun) for each in adds

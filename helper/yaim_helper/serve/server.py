@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
 from yaim_helper.held.fencing import NO_FENCE, Fencing
 from yaim_helper.held.holdings import Holdings
-from yaim_helper.held.jobs import Inline, RoutingThread
+from yaim_helper.jobs import Inline, RoutingThread
 from yaim_helper.policy.rules import Policy, PolicyError
 from yaim_helper.protocol import VERSION, Malformed, Request
 from yaim_helper.record.entries import hung_up, policy_read, started
@@ -49,6 +49,8 @@ WRITTEN_WITHIN_S = 1.0
 """What is recorded at the start and at the end is waited for, but no longer than this."""
 REMADE_EVERY_S = 0.005
 """The time from making fences anew that others have changed to seeing such a change again."""
+LINKS_EVERY_S = 0.02
+"""The time from one look at whether the kernel has told all links to the next."""
 LISTEN_EVERY_S = 0.1
 """The time from hearing of other holders to listening again: a flood of claims gets no more of the
 helper's time."""
@@ -181,7 +183,10 @@ class Server:
                 self._sources.rest(source, boottime() + REMADE_EVERY_S)
                 self._holdings.see_tables()
             elif data is self._links:
-                self._holdings.see_links()
+                if self._holdings.waits_for_links:
+                    self._sources.rest(source, boottime() + LINKS_EVERY_S)
+                else:
+                    self._holdings.see_links()
             elif source is self._clock_set:
                 self._clock_set.take()
             elif isinstance(data, socket.socket):

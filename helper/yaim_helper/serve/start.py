@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from yaim_helper.held.fencing import begin
-from yaim_helper.held.jobs import RoutingThread
+from yaim_helper.jobs import RoutingThread
 from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.ownership import make_directory
 from yaim_helper.policy.read import read_policy

@@ -5,24 +5,34 @@ about to come (intent) and when it was there (result); in between nobody knows. 
 within the truth, and the truth within what is possible, if the record is whole, the clock is right
 and nobody else removes or adds these addresses. Reads no files.
 
-How an interval goes on after the last that is known of it: an address has a finite lifetime in the
-kernel, and is off the interface at most 0.2 s after its latest deadline (PROTOCOL.md); the next
-life of the helper tells what it found (`held`), and a boot finds nothing. Presence that is proven
-twice, and no word of the address having been put back, is presence in between.
+A node holds an address as long as it may answer for it. Without the fence that is as long as the
+address is on an interface. With it, the address may lie there muted after its deadline.
+
+How an interval goes on after the last that is known of it: with the fence an address answers
+nothing later than 0.05 s after its latest deadline; without it has a finite lifetime in the kernel,
+and is off the interface at most 0.2 s after that (PROTOCOL.md); the next life of the helper tells
+what it found (`held`), and a boot finds nothing. Presence that is proven twice, and no word of the
+address having been put back, is presence in between.
 """
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from yaim_helper.record.entries import TAKEN
-from yaim_helper.tools.coverage import Interval
+from yaim_helper.tools.coverage import Interval, without
 from yaim_helper.tools.records import Marker, Micros, Record, earlier_marker
 from yaim_helper.tools.verify import request_key
 
 GRACE_US = 200_000
-"""An address may outlive its deadline by so much."""
+"""Without the fence an address may outlive its deadline by so much."""
+FENCE_GRACE_US = 50_000
+"""With it, it may answer for so much longer."""
+BROOM_US = 71_500_000
+"""An address that is fenced may lie muted on an interface for so long after its deadline: its
+lifetime in the kernel is 60 s, which ends late by an eighth and 4 s at most."""
 FOREVER: Micros = 2**62
 Owner: TypeAlias = tuple[int, str]
 
@@ -34,11 +44,33 @@ class HeldInterval:
     address: str
     node: str
     possible: Interval
-    """The first instant at which it may have been there, and the last."""
+    """The first instant at which it may have answered, and the last."""
     sure: tuple[Interval, ...]
-    """The parts of it in which it surely was there."""
+    """The parts of it in which it surely did."""
     ended: str
     """How it is known to have ended."""
+    muted: Interval | None = None
+    """The time after that in which it may have been on the interface, and answered nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """What ends the answers of an address that nobody renews."""
+
+    grace: Micros
+    """They end so long after the deadline at most."""
+    is_fence: bool
+    """Whether the address may lie muted on the interface afterwards."""
+
+    def or_(self, other: "_Guard") -> "_Guard":
+        """Returns what holds as long as it is not known which of the two does."""
+        return _Guard(max(self.grace, other.grace), self.is_fence or other.is_fence)
+
+
+_LIFETIME = _Guard(GRACE_US, False)
+_FENCE = _Guard(FENCE_GRACE_US, True)
+_BROOM = _Guard(BROOM_US, True)
+"""Lifetimes as they are under a fence, which is not in force."""
 
 
 @dataclass(slots=True)
@@ -47,6 +79,18 @@ class _OpenInterval:
 
     address: str
     possible_from: Micros
+    guard: _Guard
+    lost_until: Micros = 0
+    """When its fence was made anew the last time. It was not in force for some time before."""
+    may_be_done: bool = False
+    """Whether an add that has failed may be done still, with the deadline of a later renewal."""
+    live_until: Micros | None = None
+    """Until when it surely answers by the fence of a life that is over; None: it is not left by
+    one, or is not fenced."""
+    before: "_OpenInterval | None" = None
+    """The one that may lie muted on the interface, if this one was only asked for since."""
+    answered_until: Micros | None = None
+    """The deadline that was in force when removing it began."""
     sure: list[Interval] = field(default_factory=list)
     sure_from: Micros | None = None
     """Since when it is surely there; None: at present that is not sure."""
@@ -66,6 +110,9 @@ class _OpenInterval:
     """Whether this life of the helper holds it."""
     is_renewal_to_come: bool = False
     """Whether it may have been renewed, and that is not told yet."""
+    deadline_told: Micros | None = None
+    """The deadline that was told last, and when."""
+    told_at: Micros = 0
     policy: str = ""
     """The policy in force when it was last known to be there."""
 
@@ -98,8 +145,22 @@ class _OpenInterval:
 
     @property
     def bound(self) -> Micros:
-        """The instant at which it is gone, if it is not renewed."""
-        return FOREVER if self.deadline is None else self.deadline + GRACE_US
+        """The instant at which it answers no more, if it is not renewed."""
+        if self.deadline is None:
+            return FOREVER
+        return max(self.deadline + self.guard.grace, self.lost_until)
+
+    @property
+    def off_at(self) -> Micros:
+        """The instant at which it is off the interface, if it is not renewed."""
+        if self.deadline is None or not self.guard.is_fence:
+            return self.bound
+        return max(self.deadline + BROOM_US, self.bound)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no renewal has made its deadline later than is told."""
+        return not self.is_renewal_to_come and not self.may_be_done
 
 
 class History:
@@ -123,6 +184,15 @@ class History:
         self._is_at_start = False
         """Whether they are the first of a life: what it found, not what it holds."""
         self._intents: dict[tuple[object, ...], deque[Micros]] = {}
+        self._is_fence_told = False
+        """Whether this life is of a version that knows of the fence."""
+        self._has_fence = False
+        """Whether this life has put it in force."""
+        self._lost: dict[Owner, Micros] = {}
+        """For whom it is not in force any more, and since when."""
+        self._lapses: dict[Owner | None, list[Interval]] = {}
+        """When it is not sure that what is fenced for an owner answered; in order. All of it is
+        mute when the deadline of one of its addresses has passed, until that is removed."""
         self._touched: set[str] = set()
         """Addresses that were told of since the last gap."""
 
@@ -144,6 +214,8 @@ class History:
                 self._own(record)
             case "renewals":
                 self._renewals(record)
+            case "fence":
+                self._fence(record)
             case "gap":
                 for address in self._touched & self._open.keys():
                     # It may have been removed, and a removal never waits for the record.
@@ -157,35 +229,68 @@ class History:
         self._life_ends(marker)
         for interval in list(self._open.values()):
             is_known = interval.deadline is not None
-            self._end(interval, interval.bound, "its deadline" if is_known else "nobody knows")
+            self._end(interval, interval.off_at, "its deadline" if is_known else "nobody knows")
 
     # --- lives and boots ---------------------------------------------------------------------
 
     def _boot_begins(self, record: Record) -> None:
         self._life_ends(earlier_marker(record) if record.type == "start" else None)
         for interval in list(self._open.values()):
-            self._end(interval, min(interval.bound, record.boot_began), "the host was started anew")
+            at = min(interval.off_at, record.boot_began)
+            self._end(interval, at, "the host was started anew")
         self._boot, self._boot_began = record.boot_id, record.boot_began
+        self._is_fence_told = self._has_fence = False
 
     def _start(self, record: Record) -> None:
         self._life_ends(earlier_marker(record))
         self._life_began = self._summed_up_at = record.at
         self._life_ended = self._last_at
         self._listed, self._is_at_start = set(), True
+        fence = record.fields.get("fence")
+        self._is_fence_told = fence is not None
+        self._has_fence = fence is not None and fence["in_force"]
 
     def _life_ends(self, marker: Marker | None) -> None:
         """Takes in that a life of the helper has ended, in whatever way: nobody renews from then
         on, until an address is added again."""
         self._intents.clear()
+        last_at = max(self._last_at, marker.at) if marker is not None else self._last_at
+        for owner, since in self._lost.items():
+            self._lapse(owner, since, last_at)
+        self._lost.clear()
         for interval in self._open.values():
             if interval.adds:
                 # Perhaps put back by one whose result was not told.
                 interval.doubt()
-            if interval.is_renewal_to_come:
+            # A renewal that passes an add which waits gives it a later deadline, with the fence.
+            if not interval.is_final or (interval.adds and self._has_fence):
                 self._apply(interval, marker)
-            interval.is_only_asked_for = False
+        self._leave_fenced(marker)
+        for interval in self._open.values():
+            interval.is_only_asked_for = interval.may_be_done = False
             interval.adds = 0
             interval.is_renewed = interval.is_renewal_to_come = False
+
+    def _leave_fenced(self, marker: Marker | None) -> None:
+        """Finds out until when the fences of a life that is over let addresses answer: those of
+        an owner as long as each of them, by the last deadline that is told."""
+        live_until: dict[Owner | None, Micros] = {}
+        for interval in self._open.values():
+            if interval.guard.is_fence and interval.is_renewed:
+                until = interval.deadline_told or 0
+                if marker is None or interval.owner is None or interval.adds:
+                    until = 0
+                elif interval.owner in marker.deadlines and marker.at >= interval.told_at:
+                    until = marker.deadlines[interval.owner]
+                live_until[interval.owner] = min(until, live_until.get(interval.owner, until))
+        for interval in self._open.values():
+            if not interval.guard.is_fence:
+                interval.live_until = None
+            elif interval.is_renewed:
+                interval.live_until = live_until[interval.owner]
+            elif interval.live_until is None or interval.adds or interval.may_be_done:
+                # Perhaps added anew, to a nearer deadline.
+                interval.live_until = 0
 
     def _apply(self, interval: _OpenInterval, marker: Marker | None) -> None:
         """Takes in what the marker tells about renewals of this life; a marker of another life
@@ -201,31 +306,45 @@ class History:
         """Takes in a list: at a start, what is there; later, what this life holds."""
         is_at_start = self._is_at_start
         listed = self._listed = set() if self._listed is None else self._listed
-        for address, interface, prefix, uid, cluster, deadline_ns in record.fields["addresses"]:
+        rows = record.fields["addresses"]
+        told = record.fields.get("fence")
+        fences = [None] * len(rows) if told is None else told
+        is_unknown_fenced = self._has_fence or told is not None
+        for row, is_fenced in zip(rows, fences, strict=True):
+            address, interface, prefix, uid, cluster, deadline_ns = row
             listed.add(address)
             interval = self._told(address)
+            is_new = interval is None
+            if interval is None:
+                # All that is known where earlier segments are kept elsewhere.
+                interval = self._begin(address, None, record)
+                if is_fenced is None:
+                    interval.guard = _BROOM if is_unknown_fenced else _LIFETIME
+                else:
+                    interval.guard = self._guard(None, is_fenced)
+            elif is_fenced is not None:
+                may_be_fenced = interval.guard.is_fence or interval.before is not None
+                interval.guard = _FENCE if is_fenced else _BROOM if may_be_fenced else _LIFETIME
             if is_at_start:
-                interval = interval or self._begin(address, None, record)
                 interval.removal_at = None
                 if uid is None:
                     # Another life may have put it there, one that wrote elsewhere.
                     interval.doubt()
-                if interval.sure_from is None:
-                    interval.begin_sure(self._life_began)
-                else:
-                    # It was seen some time after that, and before it is told here.
-                    interval.prove(self._life_ended)
-            elif interval is None:
-                # All that is known where earlier segments are kept elsewhere.
-                interval = self._begin(address, None, record)
+                    if interval.guard.is_fence:
+                        interval.deadline = None
+                self._is_found(interval)
+            elif is_new and (deadline_ns is not None or not interval.guard.is_fence):
                 interval.begin_sure(record.at)
             interval.is_only_asked_for = False
             interval.owner = interval.owner if uid is None or cluster is None else (uid, cluster)
             interval.place, interval.policy = (interface, prefix), record.policy
             if deadline_ns is not None:
+                if is_new and interval.guard.is_fence:
+                    interval.deadline = record.wall(deadline_ns)
                 interval.is_until(record.wall(deadline_ns))
+                interval.deadline_told, interval.told_at = record.wall(deadline_ns), record.at
                 interval.is_renewed = interval.is_renewal_to_come = True
-            elif interval.bound < record.at:
+            elif interval.bound < record.at and not interval.guard.is_fence:
                 # It is not true, then.
                 interval.is_until(None)
         if record.fields.get("more"):
@@ -239,6 +358,18 @@ class History:
             elif interval.is_renewed and not interval.adds and interval.removal_at is None:
                 self._is_absent(interval, record, "the helper held it no more")
 
+    def _is_found(self, interval: _OpenInterval) -> None:
+        """Takes in that it was on the interface when this life began."""
+        live_until = (interval.live_until or 0) if interval.guard.is_fence else FOREVER
+        if interval.sure_from is not None:
+            # It was seen some time after that, and before it is told here.
+            interval.prove(min(self._life_ended, live_until))
+        if interval.guard is _BROOM or live_until < self._life_began:
+            # It may lie there muted.
+            interval.doubt()
+        elif interval.sure_from is None:
+            interval.begin_sure(self._life_began)
+
     # --- requests ------------------------------------------------------------------------------
 
     def _intent(self, record: Record) -> None:
@@ -246,18 +377,24 @@ class History:
         self._intents.setdefault(request_key(record), deque()).append(record.at)
         interval = self._told(fields.get("address", ""))
         if fields["op"] == "add":
+            guard = self._guard(_owner(fields), None)
             deadline = record.wall(fields["deadline_ns"])
-            if (
-                interval is not None
-                and interval.bound < record.at
-                and not interval.is_renewal_to_come
-            ):
-                self._end(interval, interval.bound, "its deadline")
+            before = None
+            if interval is not None and interval.bound < record.at and interval.is_final:
+                if interval.guard.is_fence:
+                    before = self._open.pop(interval.address)
+                    guard = guard.or_(before.guard)
+                else:
+                    self._end(interval, interval.bound, "its deadline")
                 interval = None
             if interval is None:
                 interval = self._begin(fields["address"], record.at, record)
                 interval.deadline, interval.owner = deadline, _owner(fields)
                 interval.is_only_asked_for = True
+                interval.guard, interval.before = guard, before
+            else:
+                interval.guard = interval.guard.or_(guard)
+            interval.answered_until = None
             interval.is_until(deadline)
             interval.adds += 1
         elif fields["op"] == "remove" and interval is not None:
@@ -279,11 +416,14 @@ class History:
                 self._added(record, interval, record.at if asked_at is None else asked_at)
             case "failed" if interval is not None:
                 interval.is_only_asked_for = False
+                interval.may_be_done = self._has_fence
                 interval.doubt()
             case "refused" if (
                 interval is not None and interval.is_only_asked_for and not interval.adds
             ):
                 del self._open[interval.address]
+                if interval.before is not None:
+                    self._open[interval.address] = interval.before
 
     def _asked_at(self, record: Record) -> Micros | None:
         """Returns when the intent was told; None: a request that is refused whatever is on the host
@@ -300,29 +440,39 @@ class History:
         fields = record.fields
         was_there = fields.get("was") == "present"
         place = fields["interface"], fields["prefix"]
-        if interval is None or (was_there and interval.is_only_asked_for):
+        if interval is None or (
+            was_there and interval.is_only_asked_for and interval.before is None
+        ):
             # It is from before what is on record.
             interval = self._begin(fields["address"], None, record)
         has_moved = interval.place not in (None, place)
+        proven_at = asked_at if has_moved else record.at
+        live_until = record.at if interval.live_until is None else interval.live_until
         if was_there:
-            interval.prove(asked_at if has_moved else record.at)
-        if not was_there or has_moved:
+            interval.prove(min(proven_at, live_until))
+        if not was_there or has_moved or live_until < record.at:
             interval.doubt()
         if interval.removal_at is None:
             interval.begin_sure(record.at)
         # Else it may be gone again: results are told when all that was asked at once is done.
         deadline = record.wall(fields["deadline_ns"])
+        guard = self._guard(_owner(fields), fields.get("fence"))
         if interval.adds:
             interval.is_until(deadline)
+            interval.guard = interval.guard.or_(guard)
         else:
-            interval.deadline = deadline
-        interval.is_only_asked_for = False
+            interval.deadline, interval.guard = deadline, guard
+            interval.may_be_done = False
+        interval.deadline_told, interval.told_at, interval.live_until = deadline, record.at, None
+        interval.is_only_asked_for, interval.answered_until = False, None
         interval.owner, interval.place, interval.policy = _owner(fields), place, record.policy
         interval.is_renewed = interval.is_renewal_to_come = True
 
     def _removed(self, record: Record, interval: _OpenInterval | None) -> None:
         fields = record.fields
         was_there = fields["outcome"] == "ok" and fields.get("was") == "present"
+        if interval is not None:
+            self._ends_late(interval, record)
         if was_there:
             self._is_removed(interval or self._begin(fields["address"], None, record), record)
         elif interval is None:
@@ -341,6 +491,8 @@ class History:
         interval = self._told(fields["address"]) or self._begin(fields["address"], None, record)
         interval.is_only_asked_for = False
         outcome = fields["outcome"]
+        if fields["op"] == "expire":
+            self._ends_late(interval, record)
         if fields["op"] == "extend":
             interval.doubt()
             if outcome == "somebody had removed it: put back":
@@ -358,6 +510,21 @@ class History:
             interval.removal_at = None
             interval.is_renewed = False
 
+    def _fence(self, record: Record) -> None:
+        """Takes in that the fence of an owner is lost, or made anew. While it is lost, addresses
+        answer as long as they are on the interface; while it is made, perhaps for a moment not."""
+        owner = record.fields["uid"], record.fields["cluster"]
+        is_lost = record.fields["outcome"] == "lost"
+        if is_lost:
+            self._lost.setdefault(owner, record.at)
+        else:
+            self._lapse(owner, self._lost.pop(owner, record.at), record.at)
+        for interval in self._open.values():
+            for each in (interval, interval.before):
+                if each is not None and each.owner == owner and each.guard.is_fence:
+                    each.guard = _BROOM if is_lost else _FENCE
+                    each.lost_until = record.at
+
     def _renewals(self, record: Record) -> None:
         """Takes in the renewals since they were told the last time."""
         owners: dict[Owner | None, Mapping[str, Any]] = {
@@ -367,11 +534,21 @@ class History:
             each = owners.get(interval.owner)
             if interval.is_renewal_to_come and each is not None:
                 interval.is_until(record.wall(each["deadline_ns"]))
+                if interval.is_renewed:
+                    interval.deadline_told = record.wall(each["deadline_ns"])
+                    interval.told_at = record.at
                 if interval.is_renewed and each["count"]:
                     # The first of them was not before that.
                     interval.prove(self._summed_up_at)
             interval.is_renewal_to_come = interval.is_renewed
         self._summed_up_at = record.at
+
+    def _ends_late(self, interval: _OpenInterval, record: Record) -> None:
+        """Takes in until when an address answered that is removed. As long as that is not done, and
+        its deadline has passed, nothing answers that is fenced for its owner."""
+        told = interval.answered_until = _answered_until(record)
+        if told is not None and told < record.at and interval.is_renewed:
+            self._lapse(interval.owner, told, record.at)
 
     # --- beginnings and ends -------------------------------------------------------------------
 
@@ -380,16 +557,30 @@ class History:
         self._touched.add(address)
         return self._open.get(address)
 
+    def _guard(self, owner: Owner | None, is_fenced: bool | None) -> _Guard:
+        """Returns what guards an address that this life has added; `is_fenced` None: it is not
+        told of this one."""
+        if is_fenced:
+            # Where the start of this life is not on record.
+            self._has_fence = True
+        if not self._has_fence:
+            return _LIFETIME
+        is_in_force = owner not in self._lost if is_fenced is None else is_fenced
+        return _FENCE if is_in_force else _BROOM
+
     def _begin(self, address: str, at: Micros | None, record: Record) -> _OpenInterval:
         """Begins an interval; `at` None: it may have been there since before what is on record of
         it."""
         since = max(self._boot_began, self._gone_at.get(address, 0)) if at is None else at
-        self._open[address] = _OpenInterval(address, min(since, record.at), policy=record.policy)
+        self._open[address] = _OpenInterval(
+            address, min(since, record.at), _LIFETIME, policy=record.policy
+        )
         return self._open[address]
 
     def _is_removed(self, interval: _OpenInterval, record: Record) -> None:
         """Ends an interval: the address was there until removing it began."""
-        if interval.removal_at is not None:
+        is_told = interval.answered_until is not None or not interval.guard.is_fence
+        if interval.removal_at is not None and is_told:
             interval.prove(interval.removal_at)
         self._end(interval, record.at, "removed")
 
@@ -397,20 +588,75 @@ class History:
         """Takes in that the helper does not find an address. It knows its own, and of what an
         earlier life left that which its policy allows."""
         if interval.is_renewed or interval.policy == record.policy:
-            at = record.at if interval.is_renewal_to_come else min(interval.bound, record.at)
+            at = min(interval.off_at, record.at) if interval.is_final else record.at
             self._end(interval, at, why)
         else:
             interval.doubt()
 
     def _end(self, interval: _OpenInterval, at: Micros, ended: str) -> None:
+        """Ends an interval: the address is off the interface since then, and answers no more."""
         interval.doubt()
-        del self._open[interval.address]
-        at = max([at, interval.possible_from, *(until for _, until in interval.sure)])
+        if self._open.get(interval.address) is interval:
+            del self._open[interval.address]
+        if interval.before is not None:
+            before = interval.before
+            self._end(before, min(before.off_at, interval.possible_from), "its deadline")
+        sure, answers_until = self._fenced(interval, at)
+        last = max([interval.possible_from, *(until for _, until in sure)])
+        at, answers_until = max(at, last), max(answers_until, last)
         self._gone_at[interval.address] = at
-        possible = (interval.possible_from, at)
         self.intervals.append(
-            HeldInterval(interval.address, self.node, possible, tuple(interval.sure), ended)
+            HeldInterval(
+                interval.address,
+                self.node,
+                (interval.possible_from, answers_until),
+                tuple(sure),
+                ended,
+                (answers_until, at) if answers_until < at else None,
+            )
         )
+
+    def _fenced(self, interval: _OpenInterval, at: Micros) -> tuple[Sequence[Interval], Micros]:
+        """Returns what the fence leaves of an interval that ends then: the sure parts, and until
+        when it may have answered."""
+        told = interval.answered_until
+        until, sure_until = at, FOREVER
+        if told is not None:
+            grace = interval.guard.grace if interval.guard.is_fence else FENCE_GRACE_US
+            until, sure_until = max(told + grace, interval.lost_until), told
+        elif interval.guard.is_fence:
+            if interval.is_final:
+                until = interval.bound
+            if interval.live_until is not None:
+                sure_until = interval.live_until
+        lapses = self._lapses_of(interval.owner, interval.possible_from)
+        lapses.append((sure_until, FOREVER))
+        sure = [part for each in interval.sure for part in without(each, lapses)]
+        return sure, min(at, until)
+
+    # --- lapses of the fence -------------------------------------------------------------------
+
+    def _lapse(self, owner: Owner | None, since: Micros, until: Micros) -> None:
+        """Takes in that what is fenced for an owner may not have answered in that time."""
+        lapses = self._lapses.setdefault(owner, [])
+        while lapses and since <= lapses[-1][1]:
+            before = lapses.pop()
+            since, until = min(before[0], since), max(before[1], until)
+        lapses.append((since, until))
+
+    def _lapses_of(self, owner: Owner | None, since: Micros) -> list[Interval]:
+        lapses = self._lapses.get(owner, [])
+        found = lapses[max(0, bisect_right(lapses, (since, since)) - 1) :]
+        return [*found, (self._lost[owner], FOREVER)] if owner in self._lost else [*found]
+
+
+def _answered_until(record: Record) -> Micros | None:
+    """Returns the deadline that was in force for an address that is removed; None: it was not
+    fenced, or that is not told."""
+    deadline_ns = record.fields.get("deadline_ns")
+    if not record.fields.get("fence") or deadline_ns is None:
+        return None
+    return record.wall(deadline_ns)
 
 
 def _owner(fields: Mapping[str, Any]) -> Owner:

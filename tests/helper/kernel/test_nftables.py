@@ -4,10 +4,14 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from yaim_helper.kernel import nftables as nft
-from yaim_helper.kernel.netlink import error_number, messages
+from yaim_helper.kernel.netlink import MalformedMessage, error_number, messages
 from yaim_helper.kernel.nftables import Change, Family, Hook
 
 from yaim.lab.namespaces import Namespace
@@ -146,3 +150,27 @@ def test_a_message_takes_the_most_elements_with_the_longest_keys(network: Namesp
     ]
     assert ask(network, changes) == done(changes)
     assert "elements = { :: }" in network.run("nft", "list", "ruleset")
+
+
+@given(st.binary(max_size=60), st.integers(0, 15))
+def test_arbitrary_bytes_are_understood_or_malformed(body: bytes, kind: int) -> None:
+    told = struct.pack("=IHHII", 16 + len(body), 10 << 8 | kind, 0, 0, 0) + body
+    for read in (
+        lambda: list(nft.tables_changed(told)),
+        lambda: list(nft.keys_of(body)),
+        lambda: nft.table_of(body),
+        lambda: nft.family_of(body),
+    ):
+        with suppress(MalformedMessage):
+            read()
+
+
+def test_a_message_without_what_it_is_about_is_malformed() -> None:
+    general = bytes(4)
+    other = struct.pack("=HHI", 8, 2, 0)
+    for body in (general, general + other, general + struct.pack("=HH", 5, 1)):
+        with pytest.raises(MalformedMessage):
+            nft.table_of(body)
+    with pytest.raises(MalformedMessage):
+        nft.family_of(b"abc")
+    assert nft.table_of(general + other + struct.pack("=HH", 6, 1) + b"t\0") == "t"

@@ -1442,7 +1442,10 @@ def test_every_command_is_on_record_with_its_intent_and_its_result(
     assert essence(records) == [
         {
             **{"type": "start", "version": 1, "pid": helper.pid, "session": session},
-            **{"earlier": None, "fence": {"in_force": False, "reason": "helper.yml says fence: off"}},
+            **{
+                "earlier": None,
+                "fence": {"in_force": False, "reason": "helper.yml says fence: off"},
+            },
         },
         {"type": "held", "addresses": [], "more": False},
         hello | result | ok,

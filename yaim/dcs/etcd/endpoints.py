@@ -16,13 +16,12 @@ and over a new connection before one over an old.
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import cycle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
 import etcd3.etcdrpc as rpc
 import grpc
@@ -33,6 +32,7 @@ from yaim.dcs.etcd.connection import (
     BREAKS_KEEPALIVES_OFF,
     CANCELLED_BY_PROXY,
     ETCD_HAS_ANSWERED,
+    NO_ANSWER,
     NO_TOKEN,
     Connection,
     metadata_of,
@@ -49,10 +49,6 @@ PATIENCE_S = 0.2
 URGENT_SHARE = 0.1
 """What is urgent is asked once more after this share of the time-out: after 0.1 s with a ttl of
 3000."""
-
-
-Chooser: TypeAlias = Callable[[Sequence[Connection]], Connection]
-"""Chooses a connection among those that are open, or makes a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +107,33 @@ class _Try:
         return "" if self.future is None else plain(self.future)
 
 
+class _Rounds:
+    """The endpoints in turn, each at most once in a pause: one that fails at once does not keep the
+    next one waiting, and is not asked without end."""
+
+    def __init__(self, credentials: Credentials, order: list[str], pause_s: float) -> None:
+        self.pause_s = pause_s
+        self._credentials = credentials
+        self._asked_at = dict.fromkeys(order, -inf)
+        """The one that was asked last is the last."""
+
+    def note(self, endpoint: str) -> None:
+        """The endpoint is asked now."""
+        self._asked_at.pop(endpoint, None)
+        self._asked_at[endpoint] = monotonic()
+
+    def next(self, among: Sequence[Connection]) -> Connection | None:
+        """Returns a connection to the endpoint whose turn it is: one of these if it is new, or
+        another one. None: all have been asked just now."""
+        now = monotonic()
+        for endpoint, asked_at in self._asked_at.items():
+            if now < asked_at + self.pause_s:
+                continue
+            new = [c for c in among if c.endpoint == endpoint and now < c.opened_at + PATIENCE_S]
+            return new[-1] if new else Connection(self._credentials, endpoint)
+        return None
+
+
 class Endpoints:
     """Thread-safe."""
 
@@ -150,7 +173,11 @@ class Endpoints:
             answer = self._exchange(call, [self.connected()])
             self._recognize(answer)
             return answer
-        answer = self._exchange(call, self._tries(), self._rounds())
+        rounds = self._rounds() if call.is_urgent else None
+        if rounds is not None and self._in_use is None:
+            # Something has failed just before.
+            call = replace(call, patience_s=rounds.pause_s)
+        answer = self._exchange(call, self._tries(), rounds)
         self._recognize(answer)
         self._prefer(answer)
         return answer
@@ -224,32 +251,22 @@ class Endpoints:
         for endpoint in order:
             yield Connection(credentials, endpoint)
 
-    def _rounds(self) -> Iterator[Chooser]:
-        """The endpoints in turn, without end. The connection that is chosen for an endpoint is one
-        to it that is new, or there is none."""
+    def _rounds(self) -> "_Rounds":
         with self._lock:
             credentials, order = self._credentials, list(self._order)
         if credentials is None:
             raise AssertionError("no credentials")
-
-        def choose(endpoint: str, among: Sequence[Connection]) -> Connection:
-            since = monotonic() - PATIENCE_S
-            new = [c for c in among if c.endpoint == endpoint and c.opened_at > since]
-            return new[-1] if new else Connection(credentials, endpoint)
-
-        for endpoint in cycle(order):
-            yield partial(choose, endpoint)
+        return _Rounds(credentials, order, URGENT_SHARE * self._timeout_s)
 
     def _exchange(
         self,
         call: Call,
         connections: Iterable[Connection],
-        rounds: Iterator[Chooser] | None = None,
+        rounds: "_Rounds | None" = None,
     ) -> Answer:
         """Sends a request over the first connection; if it is repeatable, over the next one when
         that fails or the patience is over, and so on, until one answers, all have failed or the
-        time is over. What has not answered by then is cancelled. `rounds`: what is urgent goes on
-        with these."""
+        time is over. What has not answered by then is cancelled. `rounds`: of what is urgent."""
         give_up_at = monotonic() + self._timeout_s
         ended: SimpleQueue[_Try] = SimpleQueue()
         pending: list[_Try] = []
@@ -263,25 +280,28 @@ class Endpoints:
             while True:
                 connection = next(untried, None) if call.is_repeatable or not alive else None
                 left_s = give_up_at - monotonic()
-                if is_patience_over and call.is_urgent:
-                    patience_s = URGENT_SHARE * self._timeout_s
-                if connection is None and is_patience_over and call.is_repeatable and left_s > 0:
-                    if call.is_urgent and rounds is not None:
-                        connection = next(rounds)(alive)
-                    elif alive:
-                        # Over the same connections, ever later: etcd may have too much to do.
-                        connection = alive[0]
-                        patience_s *= 1.5
+                if rounds is not None:
+                    if left_s <= 0:
+                        raise self._without_answer(pending, complaints)
+                    if is_patience_over:
+                        patience_s = rounds.pause_s
+                    if connection is None:
+                        connection = rounds.next(alive)
+                elif connection is None and is_patience_over and call.is_repeatable and left_s > 0:
+                    # Again over the same connections, ever later: etcd may have too much to do.
+                    connection = alive[0] if alive else None
+                    patience_s *= 1.5
                 if connection is not None:
                     if connection in alive:
                         alive.remove(connection)
                     alive.append(connection)
-                    within_s = max(left_s, min(patience_s, call.patience_s))
-                    pending.append(_send(call, connection, within_s, ended))
+                    if rounds is not None:
+                        rounds.note(connection.endpoint)
+                    pending.append(_send(call, connection, max(left_s, call.patience_s), ended))
                 if not pending:
                     raise EtcdUnreachable(complaints)
                 try:
-                    each = ended.get(timeout=patience_s)
+                    each = ended.get(timeout=min(patience_s, left_s) if rounds else patience_s)
                 except Empty:
                     is_patience_over = True
                     continue
@@ -304,6 +324,15 @@ class Endpoints:
             for connection in alive:
                 if connection is not answered:
                     self._drop(connection)
+
+    def _without_answer(
+        self, pending: Iterable[_Try], complaints: Mapping[str, str]
+    ) -> EtcdUnreachable:
+        """The error when the time is over. What has not answered by now is left."""
+        silent = {each.connection.endpoint: NO_ANSWER for each in pending}
+        for each in pending:
+            self.leave_connection(each.connection, NO_ANSWER)
+        return EtcdUnreachable({**complaints, **silent})
 
     def _complaint_about(self, each: _Try, call: Call) -> str | None:
         """What is wrong with the endpoint; None if it has answered. Raises EtcdError for what etcd
