@@ -44,6 +44,7 @@ class Broken(AssertionError):
 
 NEVER_TWO = "never two"
 NOT_FENCED = "fenced before it is put on the interface"
+TOO_LONG = "a fence ends with the deadline and its grace"
 NEEDLESSLY_MUTED = "what is held, renewed and not to go answers"
 MARK_GONE = "no address without a mark"
 NO_DEADLINE = "no add or renewal without a live deadline"
@@ -74,6 +75,7 @@ NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 BARE_LOOK_S = 0.02
 """How soon it is looked again at what a flush of the ruleset has laid bare."""
 MADE_ANEW_WITHIN_S = 0.002
+ROUNDING_S = 1e-6
 MAX_STEPS = 50_000
 """The most steps in one schedule; a few hundred are usual, some thousands can be."""
 
@@ -143,6 +145,12 @@ class Checker:
     def _held_up_until(host: "Host", address: Address) -> float:
         """Until when it may answer, because the kernel can take nothing off its interface."""
         return 0.0 if host.kernel.ruleset.is_fenced(address) else host.held_up_until
+
+    def fence_set(self, host: "Host", end: float) -> None:
+        """Until then something answers, on the host's clock."""
+        if end != -inf and end > host.last_deadline + FENCE_GRACE_S + ROUNDING_S:
+            late_s = end - host.last_deadline
+            raise Broken(TOO_LONG, f"{host.name}: {late_s:.3f} s after the last deadline")
 
     def put_with_fence(self, host: "Host", address: Address) -> None:
         """A helper that has a fence has put it there."""
@@ -298,6 +306,7 @@ class Checker:
 
     def _check_deadline(self, host: "Host", deadline: Boottime) -> None:
         now = self._world.timeline.now
+        host.last_deadline = max(host.last_deadline, deadline)
         left_s = deadline - host.clock()
         lease = host.state.lease.current if host.state is not None else None
         if left_s <= 0 or lease is None:

@@ -13,6 +13,7 @@ time-out, and one that is shorter than a jiffy never ends.
 import errno
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
+from ipaddress import IPv4Address
 from math import inf
 from struct import unpack, unpack_from
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -103,6 +104,18 @@ class ModelRuleset:
             for live, chosen in (("live1", "chosen1"), ("live2", "chosen2"))
         )
 
+    def _last_end(self) -> float:
+        """When all that is held has ceased to answer, if nothing comes."""
+        return max(
+            (
+                sets[live].get(key, -inf)
+                for sets in self._tables.values()
+                for live, chosen in (("live1", "chosen1"), ("live2", "chosen2"))
+                for key in sets[chosen]
+            ),
+            default=-inf,
+        )
+
     def answers(self, address: Address) -> bool:
         """Whether it answers anything."""
         return self._passes(address, Family.ARP) or self._passes(address, Family.INET)
@@ -118,6 +131,10 @@ class ModelRuleset:
             for (of, _), sets in self._tables.items()
             if of is family
         )
+
+    def held(self, table: str) -> frozenset[Address]:
+        sets = self._tables.get((Family.ARP, table), {})
+        return frozenset(IPv4Address(key) for key in sets.get("held", {}))
 
     def is_fenced(self, address: Address) -> bool:
         """Whether it can be made to answer no more."""
@@ -146,6 +163,7 @@ class ModelRuleset:
         if refused:
             raise Refused(next(iter(refused.values())), frozenset(refused))
         self._tables = tables
+        self._host.world.checker.fence_set(self._host, self._last_end())
         self._host.kernel.judge()
         for end in ends:
             self._host.at(end, self._host.kernel.judge)
@@ -247,6 +265,9 @@ class ModelTables:
 
     def is_live(self, table: str) -> bool:
         return self._host.kernel.ruleset.is_live(table)
+
+    def held(self, table: str) -> frozenset[Address]:
+        return self._host.kernel.ruleset.held(table)
 
     def fence(self, number: int) -> Fence:
         return self.named(f"yaim-{number}")

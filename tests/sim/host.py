@@ -187,6 +187,8 @@ class Host:
         self._connection = 0
         self._alarm = 0
         self._is_reading_due = False
+        self.last_deadline = 0.0
+        """The latest one that was ever handed to a helper, on this host's clock."""
         self.is_fence_told = False
         """Whether the helper that was last heard of has told of a fence."""
         self._midway: tuple[int, float, bool] | None = None
