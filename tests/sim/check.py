@@ -152,6 +152,13 @@ class Checker:
             late_s = end - host.last_deadline
             raise Broken(TOO_LONG, f"{host.name}: {late_s:.3f} s after the last deadline")
 
+    def not_renewed(self, host: "Host", address: Address, deadline: float) -> None:
+        """The helper has renewed, and this is the address's own deadline, which was not moved if
+        it is to go."""
+        end = host.kernel.ruleset.ends_at(address)
+        if end != inf and end > deadline + FENCE_GRACE_S + ROUNDING_S:
+            raise Broken(TOO_LONG, f"{address} on {host.name}: {end - deadline:.3f} s too long")
+
     def put_with_fence(self, host: "Host", address: Address) -> None:
         """A helper that has a fence has put it there."""
         if not host.kernel.ruleset.is_fenced(address) and not host.kernel.is_bare:

@@ -132,6 +132,23 @@ class ModelRuleset:
             if of is family
         )
 
+    def ends_at(self, address: Address) -> float:
+        """When it ceases to answer ARP, if nothing comes; inf: it is in no table."""
+        held, muted, protocol = PLACES[Family.ARP]
+        return min(
+            (
+                -inf
+                if address.packed in sets[muted]
+                else max(
+                    sets[live].get(protocol, -inf) if protocol in sets[chosen] else -inf
+                    for live, chosen in (("live1", "chosen1"), ("live2", "chosen2"))
+                )
+                for (family, _), sets in self._tables.items()
+                if family is Family.ARP and address.packed in sets[held]
+            ),
+            default=inf,
+        )
+
     def held(self, table: str) -> frozenset[Address]:
         sets = self._tables.get((Family.ARP, table), {})
         return frozenset(IPv4Address(key) for key in sets.get("held", {}))

@@ -438,6 +438,8 @@ class FencedHelper(ModelHelper):
             for each in living:
                 each.deadline, each.life_s = deadline, deadline - self._host.clock()
                 self._host.world.checker.renewed(self._host, each.address)
+            for each in self.holdings.values():
+                self._host.world.checker.not_renewed(self._host, each.address, each.deadline)
             missing = {each.address for each in living} & self._missing
             if missing:
                 self._note_change()

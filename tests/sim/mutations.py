@@ -833,6 +833,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "            yield Transaction(partial(self._fences.dismiss, [address]))\n            yield InKernel(partial(self._take_off, address))\n",
         ),
         only=(*MIDWAY, *HELD_UP),
+        seed=9,
     ),
     _fault(
         "the end of a fence is chosen whenever it was set",
@@ -870,6 +871,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "living = frozenset(fenced.deadlines)",
         ),
         only=(*HELD_UP, "cut off", "network fails"),
+        seed=2,
     ),
     _fault(
         "all answer until the latest of their deadlines",
