@@ -308,6 +308,8 @@ class FencedHelper(ModelHelper):
         self._expired.discard(holding.address)
         self._missing.discard(holding.address)
         self.holdings[holding.address] = holding
+        for each in self.holdings.values():
+            self._host.world.checker.not_renewed(self._host, each.address, each.deadline)
 
     def _end_removal(self, address: Address) -> None:
         self._fences.end_removal(OWNER, address)
