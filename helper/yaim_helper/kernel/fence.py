@@ -447,7 +447,9 @@ def unmake(ruleset: Ruleset, table: str) -> None:
 
 # --- what the kernel has to be able to do ---------------------------------------------------------
 
-_PROBED = "yaim-probe"
+PROBED_BELOW = 100_000
+"""The numbers of tables for trying out are less than this, and those of fences are not. What is
+left of one goes as the fences of earlier lives do."""
 _PROBED_ADDRESSES: list[Address] = [IPv4Address("240.0.0.1"), IPv6Address("100::1")]
 """Nobody's: RFC 1112 section 4, RFC 6666."""
 _PROBED_S = 0.03
@@ -460,29 +462,44 @@ _REASONS = {
 
 def probe(ruleset: Ruleset, within_s: float = 5.0) -> None:
     """Tries out, in a table of its own, whether the kernel can do all that a fence needs. Others
-    may be busy with the ruleset while the host starts: then for as long as is said. Raises
-    KernelError with a reason for people."""
+    may be busy with the ruleset while the host starts, or flush it: then for as long as is said.
+    Other helpers may start at the same time. Raises KernelError with a reason for people."""
+    give_up_at = boottime() + within_s
     try:
-        try:
-            _try_out(ruleset, Fence(ruleset, _PROBED), boottime() + within_s)
-        finally:
-            unmake(ruleset, _PROBED)
+        while not _is_tried_out(ruleset, give_up_at):
+            pass
     except KernelError as error:
         known = _REASONS.get(error.errno) if error.errno is not None else None
         raise KernelError(error.errno, known or f"the kernel cannot fence: {error}") from error
 
 
-def _try_out(ruleset: Ruleset, fence: Fence, give_up_at: float) -> None:
+def _is_tried_out(ruleset: Ruleset, give_up_at: float) -> bool:
+    """Returns False if somebody has removed the table meanwhile. Raises KernelError."""
+    table = f"yaim-{1 + int.from_bytes(os.urandom(4), 'big') % (PROBED_BELOW - 1)}"
+    try:
+        _try_out(ruleset, table, give_up_at)
+    except KernelError as error:
+        is_gone = error.errno in (None, ABSENT) and table not in ruleset.tables()
+        if not is_gone or boottime() > give_up_at:
+            raise
+        return False
+    finally:
+        unmake(ruleset, table)
+    return True
+
+
+def _try_out(ruleset: Ruleset, table: str, give_up_at: float) -> None:
+    fence = Fence(ruleset, table)
     fence.make(_PROBED_ADDRESSES, _PROBED_ADDRESSES[:1])
-    if ruleset.held(_PROBED) != frozenset(_PROBED_ADDRESSES) or ruleset.is_live(_PROBED):
+    if ruleset.held(table) != frozenset(_PROBED_ADDRESSES) or ruleset.is_live(table):
         raise KernelError(None, "what it tells of a table is not what was asked for")
     _renew_in_time(fence, 60.0, give_up_at)
-    if not ruleset.is_live(_PROBED):
+    if not ruleset.is_live(table):
         raise KernelError(None, "an element with a time-out does not last")
     deadline = _renew_in_time(fence, _PROBED_S, give_up_at)
     while True:
         now = boottime()
-        if not ruleset.is_live(_PROBED):
+        if not ruleset.is_live(table):
             return
         if now > deadline + FENCE_GRACE_S:
             raise KernelError(None, "an element lasts longer than its time-out")

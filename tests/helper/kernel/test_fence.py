@@ -1098,6 +1098,47 @@ def test_a_busy_start_is_waited_for_and_then_told(addressed: Namespace, slow: Sl
     assert addressed.run("nft", "list", "ruleset") == ""
 
 
+class Flushed(Ruleset):
+    """Somebody flushes it whenever it has been looked at, so often."""
+
+    times = 1
+
+    def held(self, table: str) -> frozenset[Address]:
+        if self.times:
+            self.times -= 1
+            unmake(self, table)
+        return super().held(table)
+
+
+def test_a_start_at_which_somebody_flushes_the_ruleset_tries_again(addressed: Namespace) -> None:
+    with ruleset_in(addressed, Flushed) as flushed:
+        probe(flushed)
+        assert flushed.times == 0
+        flushed.times = 1 << 30
+        with pytest.raises(KernelError, match="the kernel cannot fence"):
+            probe(flushed, within_s=0.1)
+    assert addressed.run("nft", "list", "ruleset") == ""
+
+
+def test_several_helpers_may_find_out_at_the_same_time(addressed: Namespace) -> None:
+    failed: list[BaseException] = []
+
+    def find_out() -> None:
+        try:
+            with ruleset_in(addressed, Ruleset) as ruleset:
+                probe(ruleset)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=find_out) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert failed == []
+    assert addressed.run("nft", "list", "ruleset") == ""
+
+
 @contextmanager
 def without_privileges() -> Iterator[None]:
     """Only in this thread: the C library would change all of the process."""
