@@ -90,7 +90,7 @@ def fence(request: pytest.FixtureRequest) -> str:
 
 
 without_fence = pytest.mark.parametrize("fence", ["off"])
-"""It is about lifetimes in the kernel, or about what a renewal finds before anybody else sees it."""
+"""It is about lifetimes in the kernel, or what a renewal finds before anybody else sees it."""
 
 
 @pytest.fixture
