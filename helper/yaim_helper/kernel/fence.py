@@ -293,9 +293,7 @@ class Fence:
     CLOCK_BOOTTIME, in seconds.
     """
 
-    def __init__(
-        self, ruleset: Ruleset, table: str, clock: Callable[[], float] = boottime
-    ) -> None:
+    def __init__(self, ruleset: Ruleset, table: str, clock: Callable[[], float] = boottime) -> None:
         self._ruleset = ruleset
         self._table = table
         self._clock = clock
