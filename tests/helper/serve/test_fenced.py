@@ -94,6 +94,7 @@ def test_a_renewal_is_for_all(helper: Helper, client: wire.Client) -> None:
             assert client.is_answered_by(V4) == client.is_answered_by(V6) == ANSWERS
 
 
+@pytest.mark.alone
 def test_the_routing_lock_holds_up_no_renewal(
     network: Namespace, helper: Helper, client: wire.Client
 ) -> None:
