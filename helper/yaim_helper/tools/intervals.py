@@ -94,8 +94,7 @@ class OpenInterval:
     is_renewal_to_come: bool = False
     """Whether it may have been renewed, and that is not told yet."""
     deadline_told: Micros | None = None
-    """The deadline that was told last, and when."""
-    told_at: Micros = 0
+    """Its own deadline, as it was told last."""
     policy: str = ""
     """The policy in force when it was last known to be there."""
 

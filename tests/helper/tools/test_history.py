@@ -514,7 +514,7 @@ def test_what_is_added_without_its_fence_is_so_guarded(fenced: Writer) -> None:
 
 
 def test_a_record_whose_beginning_is_elsewhere_tells_by_whom_it_is_guarded(tmp_path: Path) -> None:
-    node = Writer(tmp_path / "db1", number=2).write(1.0, "segment", number=2)
+    node = Writer(tmp_path / "db1", number=2, is_fenced=True).write(1.0, "segment", number=2)
     node.held(1.0, A, deadline=9.0, is_fenced=True, more=True).held(1.0, B, is_fenced=True)
     node.mark(1.1, 10.0)
     verification = Verification(open_chain(node.save()), lambda _: None, from_segment=2)
