@@ -295,6 +295,8 @@ class History:
                 interval.guard = interval.guard.or_(guard)
             interval.answered_until = None
             interval.is_until(deadline)
+            interval.asked_by = _owner(fields)
+            interval.asked_until = max(deadline, interval.asked_until if interval.adds else 0)
             interval.adds += 1
         elif fields["op"] == "remove" and interval is not None:
             interval.removal_at = record.at
@@ -383,6 +385,7 @@ class History:
             return
         elif fields["outcome"] == "ok" and interval.owner in (None, _owner(fields)):
             self._is_absent(interval, record, "found to be gone")
+            self._go_on(interval, record)
         else:
             # It was refused, or is another's, or failed; then nobody renews it any more.
             interval.is_renewed = interval.is_renewed and fields["outcome"] != "failed"
@@ -409,6 +412,7 @@ class History:
             self._is_removed(interval, record)
         elif outcome == "the kernel had removed it":
             self._end(interval, record.at, outcome)
+            self._go_on(interval, record)
         else:
             # It could not be removed, and nobody renews it any more.
             interval.removal_at = None
@@ -484,6 +488,17 @@ class History:
         if interval.removal_at is not None and is_told:
             interval.prove(interval.removal_at)
         self._end(interval, record.at, "removed")
+        self._go_on(interval, record)
+
+    def _go_on(self, ended: OpenInterval, record: Record) -> None:
+        """Takes in that adds without results may be done after the address was gone."""
+        if not ended.adds or ended.address in self._open:
+            return
+        interval = self._begin(ended.address, None, record)
+        interval.guard, interval.owner = self._guard(ended.asked_by, None), ended.asked_by
+        interval.deadline = interval.asked_until = ended.asked_until
+        interval.adds, interval.asked_by = ended.adds, ended.asked_by
+        interval.is_only_asked_for = True
 
     def _is_absent(self, interval: OpenInterval, record: Record, why: str) -> None:
         """Takes in that the helper does not find an address. It knows its own, and of what an

@@ -85,6 +85,9 @@ class OpenInterval:
     """All that is known is an add, which may be refused."""
     adds: int = 0
     """Adds without results."""
+    asked_by: Owner | None = None
+    """Whose add was the last, and the latest deadline of those without results."""
+    asked_until: Micros = 0
     owner: Owner | None = None
     place: tuple[str, int] | None = None
     deadline: Micros | None = None

@@ -319,7 +319,25 @@ def test_a_refusal_that_needed_no_intent_ends_no_other_add(node: Writer) -> None
     node.result(2.1, "add", A, "refused", deadline=1.0)
     node.ids -= 1
     node.result(2.2, "add", A, deadline=9.0, was="absent").result(2.3, "add", B, "refused")
-    assert told(node.remove(3.0, 3.1, A)) == [((2.0, 3.1), [(2.2, 3.0)])]
+    assert told(node.remove(3.0, 3.1, A)) == [((2.0, 3.1), [(2.2, 3.0)]), ((3.1, 9.2), [])]
+
+
+@pytest.mark.parametrize("how", ["expired", "gone", "removed", "found to be gone"])
+def test_an_add_that_waits_while_the_address_goes_may_be_done_afterwards(
+    node: Writer, how: str
+) -> None:
+    node.add(2.0, 2.1, A, 9.0).intent(3.0, "add", A, deadline=14.0)
+    asked = node.ids
+    if how in ("expired", "gone"):
+        outcome = "removed" if how == "expired" else "the kernel had removed it"
+        node.own(9.0, "expire", A, "the deadline has passed: removing")
+        node.own(9.1, "expire", A, outcome)
+    else:
+        node.remove(9.0, 9.1, A, "present" if how == "removed" else "absent")
+    assert [each for each, _ in told(node)] == [(2.0, 9.1), (9.1, 14.2)]
+    node.ids = asked
+    node.result(9.2, "add", A, "refused", deadline=14.0)
+    assert [each for each, _ in told(node)] == [(2.0, 9.1)]
 
 
 def test_the_same_request_on_two_connections_is_told_apart_by_its_order(node: Writer) -> None:
