@@ -351,11 +351,15 @@ class History:
             # It is from before what is on record.
             interval = self._begin(fields["address"], None, record)
         has_moved = interval.place not in (None, place)
-        proven_at = asked_at if has_moved else record.at
+        # What is left from without a fence is admitted between looking at it and setting its
+        # lifetime, which may end meanwhile.
+        is_left = not interval.is_renewed and interval.live_until is None
+        may_have_ended = self._has_fence and is_left
+        proven_at = asked_at if has_moved or may_have_ended else record.at
         live_until = record.at if interval.live_until is None else interval.live_until
         if was_there:
             interval.prove(min(proven_at, live_until))
-        if not was_there or has_moved or live_until < record.at:
+        if not was_there or has_moved or may_have_ended or live_until < record.at:
             interval.doubt()
         if interval.removal_at is None:
             interval.begin_sure(record.at)

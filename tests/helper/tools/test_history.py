@@ -420,6 +420,16 @@ def test_what_is_added_anew_before_it_is_muted_answers_all_the_time(fenced: Writ
     assert told(fenced.remove(8.0, 8.1, A, **fenced.until(30.0))) == [((2.0, 8.1), [(2.1, 8.0)])]
 
 
+def test_what_no_fence_keeps_may_be_gone_for_a_moment_when_one_with_a_fence_takes_it_over(
+    fenced: Writer,
+) -> None:
+    """Its lifetime in the kernel may end between the look and the add."""
+    node = fenced.start(1.5, fence=False).add(2.0, 2.1, A, 9.0, fence=False)
+    node.start(5.0, A, earlier=node.marker(3.0, 9.0), fence=True, is_fenced=False)
+    node.add(6.0, 6.1, A, 30.0, "present", fence=True).remove(8.0, 8.1, A, **node.until(30.0))
+    assert told(node) == [((2.0, 8.1), [(2.1, 6.0), (6.1, 8.0)])]
+
+
 def test_what_is_muted_while_it_is_added_anew_is_not_sure_meanwhile(fenced: Writer) -> None:
     """The add was about to be done at 11.9, and the result is told at 12.5."""
     fenced.add(2.0, 2.1, A, 9.0, fence=True)
