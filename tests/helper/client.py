@@ -149,9 +149,11 @@ class Pings(threading.Thread):
         self._is_over = False
         self.answered: dict[Address, list[float]] = {each: [] for each in addresses}
         """When the requests were sent that were answered, in seconds of CLOCK_BOOTTIME."""
+        self.sent: list[float] = []
+        """When requests were sent to all of them."""
 
     def run(self) -> None:
-        sent: list[float] = []
+        sent = self.sent
         while not self._is_over:
             at = boottime()
             sent.append(at)

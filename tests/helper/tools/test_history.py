@@ -420,6 +420,42 @@ def test_what_is_added_anew_before_it_is_muted_answers_all_the_time(fenced: Writ
     assert told(fenced.remove(8.0, 8.1, A, **fenced.until(30.0))) == [((2.0, 8.1), [(2.1, 8.0)])]
 
 
+def test_all_of_an_owner_answers_until_what_was_added_last_has_the_nearest_deadline(
+    fenced: Writer,
+) -> None:
+    """The latest deadline is told of renewals, and in the marker: that may be another one's."""
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    marker = fenced.marker(3.0, 20.0)
+    fenced.add(4.0, 4.1, B, 8.0, fence=True).renewals(5.0, 20.0).add(6.0, 6.1, B, 12.0, "present")
+    fenced.start(7.0, A, B, earlier=marker, fence=True, is_fenced=True)
+    fenced.add(10.0, 10.1, A, 30.0, "present", fence=True)
+    fenced.remove(11.0, 11.1, A, **fenced.until(30.0))
+    assert told(fenced)[0] == ((2.0, 11.1), [(2.1, 8.0), (10.1, 11.0)])
+
+
+@pytest.mark.parametrize(("live", "until"), [(7.0, 7.0), (12.0, 10.0)])
+def test_the_marker_tells_until_when_an_address_surely_answers(
+    fenced: Writer, live: float, until: float
+) -> None:
+    """It is written before the renewal is done."""
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    earlier = fenced.marker(5.0, 12.0, live=live)
+    fenced.start(6.0, A, earlier=earlier, fence=True, is_fenced=True)
+    fenced.add(9.9, 10.0, A, 30.0, "present", fence=True)
+    fenced.remove(10.0, 10.1, A, **fenced.until(30.0))
+    assert told(fenced) == [((2.0, 10.1), [(2.1, until)])]
+
+
+def test_a_marker_that_does_not_tell_it_makes_nothing_sure(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    earlier = fenced.marker(5.0, 12.0)
+    del earlier["owners"][0]["live_ns"]
+    fenced.start(6.0, A, earlier=earlier, fence=True, is_fenced=True)
+    fenced.add(7.0, 7.1, A, 30.0, "present", fence=True)
+    fenced.remove(8.0, 8.1, A, **fenced.until(30.0))
+    assert told(fenced) == [((2.0, 8.1), [(2.1, 5.0), (7.1, 8.0)])]
+
+
 def test_what_no_fence_keeps_may_be_gone_for_a_moment_when_one_with_a_fence_takes_it_over(
     fenced: Writer,
 ) -> None:
