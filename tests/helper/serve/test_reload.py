@@ -332,6 +332,7 @@ def test_a_fence_that_is_written_in_another_way_is_the_same(
     keys = json.loads(policy(tmp_path / "audit"))
     with running(network, tmp_path, config=json.dumps({**keys, "fence": "off"})) as helper:
         assert outcome(reload(helper, json.dumps({**keys, "fence": False}))) == OK
+    del keys["fence"]
     with running(network, tmp_path, config=json.dumps(keys)) as helper:
         assert outcome(reload(helper, json.dumps({**keys, "fence": "auto"}))) == OK
 
