@@ -99,6 +99,9 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.helper --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.placement --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.floods
+	$(SUDO) $(BIN)/python -m bench.fence --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.packets
+	$(SUDO) $(BIN)/python -m bench.silences --rounds $(ROUNDS)
 
 # The lab's nodes run the code as other users; what root would compile in its own name is compiled before.
 setup: packages $(VENV)/ready

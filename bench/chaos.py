@@ -2,12 +2,14 @@
 
     python -m bench.chaos [--minutes 3] [--seed S] [--ttl 5000] [--json FILE] [--keep DIRECTORY]
 
-Five nodes, three etcd members, 20 addresses, interval 1000. A client pings each address every 50
-ms, and every node's kernel address events are recorded. The same seed gives the same faults at the
-same times; what follows from them is up to the machine.
+Five nodes, three etcd members, 20 addresses, interval 1000. A client asks on the wire every 20 ms
+who answers for each address (yaim/lab/wire.py) and pings it every 50 ms, and every node's kernel
+address events are recorded. The same seed gives the same faults at the same times; what follows
+from them is up to the machine.
 
-Exit status 1 if an address was on two nodes at once; if one was on none for longer than it may be;
-or if the addresses are not all held and spread evenly soon after the last fault.
+Exit status 1 if two nodes answered for an address at once; if one was on interfaces of two nodes,
+and the nodes have no fence; if none answered for longer than may be; or if the addresses are not
+all held and spread evenly soon after the last fault.
 """
 
 import argparse
@@ -43,6 +45,7 @@ from yaim.lab.record import Interval
 POOL = (*pool_of(14), *(ip_address("2001:db8::11") + number for number in range(6)))
 INTERVAL_MS = 1000
 PING_EVERY_MS = 50
+PROBE_EVERY_MS = 20
 FLAP_MAX_WAIT_MS = 5000
 """So short that a node whose service flaps takes part again soon, and in the end has its share."""
 START_WITHIN_S = 60.0
@@ -77,7 +80,13 @@ class Report:
     faults: Mapping[str, int]
     """Kind to how many happened."""
     skipped: int
-    overlap_s: float
+    has_fences: bool
+    wire_overlap_s: float
+    """Two nodes answered for an address."""
+    interfaces_overlap_s: float
+    """It was on interfaces of two nodes, muted or not."""
+    muted_s: float
+    """It was on an interface, and the node did not answer for it."""
     uncovered: Uncovered
     expected_share: float
     """The part of the time in which addresses could be expected to be held."""
@@ -91,6 +100,13 @@ class Report:
     time."""
     evidence: Sequence[str]
     """What happened around what must not be."""
+
+    @property
+    def overlap_s(self) -> float:
+        """What must not be."""
+        if self.has_fences:
+            return self.wire_overlap_s
+        return max(self.wire_overlap_s, self.interfaces_overlap_s)
 
     @property
     def is_good(self) -> bool:
@@ -109,7 +125,10 @@ class Report:
             ("seed", f"{self.seed}"),
             ("ttl", f"{self.ttl_ms} ms"),
             ("faults (and skipped)", f"{self._happened()} ({self.skipped})"),
-            ("overlap", f"{self.overlap_s:.1f} s"),
+            ("fence in force", "yes" if self.has_fences else "no"),
+            ("overlap on the wire", f"{self.wire_overlap_s:.1f} s"),
+            ("overlap on interfaces, muted or not", f"{self.interfaces_overlap_s:.1f} s"),
+            ("muted on an interface", f"{self.muted_s:.1f} s"),
             ("uncovered, in all", f"{self.uncovered.in_all_s:.1f} s"),
             (
                 "uncovered while a node and etcd were well",
@@ -244,6 +263,7 @@ def run(minutes: float, seed: int, ttl_ms: int, keep: Path | None = None) -> Rep
         interval_ms=INTERVAL_MS,
         ttl_ms=ttl_ms,
         ping_every_ms=PING_EVERY_MS,
+        probe_every_ms=PROBE_EVERY_MS,
         etcd=EtcdPlan(members=3),
         settings={"flap-max-wait": FLAP_MAX_WAIT_MS},
     )
@@ -275,8 +295,8 @@ def _run_in(lab: Lab, minutes: float, seed: int) -> Report:
     except LabError as error:
         trouble = str(error).splitlines()
     time.sleep(2.0)
-    lab.record.update()
     until = time.monotonic()
+    lab.wait_for_answers_until(until)
     return _report(lab, chaos, minutes, seed, (since, until), even_after_s, trouble)
 
 
@@ -299,10 +319,13 @@ def _report(
     ]
     incidents = [*chaos.incidents, *still]
     due = expected(incidents, lab.nodes, whole, settle)
-    overlaps = record.overlaps(pool, since, until)
-    alone = record.uncovered(pool, since, until)
+    has_fences = lab.has_fences
+    on_the_wire = record.wire_overlaps(pool, since, until)
+    on_interfaces = record.overlaps(pool, since, until)
+    alone = record.unanswered(pool, since, until)
     wrong = [
-        *overlaps,
+        *on_the_wire,
+        *(() if has_fences else on_interfaces),
         *(interval for interval in alone if is_beyond_bound(interval, incidents, due, settle)),
     ]
     gaps = longest_gaps(
@@ -319,7 +342,10 @@ def _report(
         lab.plan.ttl_ms,
         dict(Counter(incident.kind for incident in incidents)),
         chaos.skipped,
-        sum(interval.length_s for interval in overlaps),
+        has_fences,
+        sum(interval.length_s for interval in on_the_wire),
+        sum(interval.length_s for interval in on_interfaces),
+        sum(interval.length_s for interval in record.muted(pool, since, until)),
         uncovered(alone, incidents, due, settle),
         sum(end - start for start, end in due) / (until - since),
         sum(end - start for start, end in silences),

@@ -74,12 +74,13 @@ def _audit(directory: Path, address: str) -> Iterator[Told]:
     for line in chain.from_iterable(map(_lines, sorted(directory.glob("audit-*.jsonl")))):
         with suppress(ValueError, KeyError):
             record = json.loads(line)
-            if record.get("address") != address and record.get("type") not in ("start", "gap"):
+            if record.get("address") != address and record.get("type") not in _OF_ALL:
                 continue
             told = {k: v for k, v in record.items() if k not in _NOT_TOLD}
             yield record["boottime_ns"] / 1e9 + offset, json.dumps(told)
 
 
+_OF_ALL = ("start", "gap", "fence")
 _NOT_TOLD = ("v", "boot_id", "host", "policy", "time", "boottime_ns", "address", "prev", "hash")
 
 

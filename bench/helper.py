@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -100,7 +100,8 @@ class Round:
         self._write_records()
         self._put_in_process()
         started = time.monotonic()
-        with self._helper() as (pid, path):
+        keys = {"max-addresses": COUNT}
+        with running_helper(self._namespace, self._directory, keys) as (pid, path):
             self._wait_for_reply(path)
             self._note_ms("start to first reply", time.monotonic() - started)
             self._note("RSS without addresses", rss_mb(pid))
@@ -238,37 +239,6 @@ class Round:
                 log.write([record] * count, durable=True)
             self._note(name, RECORDS / (time.monotonic() - began))
 
-    @contextmanager
-    def _helper(self) -> Iterator[tuple[int, Path]]:
-        """Its process id, and its socket, which may not be there yet."""
-        path = self._directory / "helper.sock"
-        config = self._directory / "helper.yml"
-        config.write_text(
-            json.dumps(
-                {
-                    "users": [os.geteuid()],
-                    "rules": [{"interface": INTERFACE, "networks": ["10.0.0.0/16", "fd00::/64"]}],
-                    "max-addresses": COUNT,
-                    "commands-per-second": 1_000_000,
-                    "audit-log": str(self._directory / "audit.log"),
-                }
-            )
-        )
-        with (self._directory / "helper.log").open("wb") as log:
-            process = self._namespace.start(
-                (
-                    *(sys.executable, "-I", "-m", "yaim_helper"),
-                    *("--config", str(config), "--socket", str(path), "--user", "root"),
-                ),
-                log,
-            )
-        try:
-            yield process.pid, path
-        finally:
-            process.terminate()
-            process.wait()
-            path.unlink()
-
     def _wait_for_reply(self, path: Path) -> None:
         def replies() -> bool:
             try:
@@ -288,6 +258,41 @@ class Round:
     def _note_spread(self, name: str, took_s: Sequence[float]) -> None:
         self._note_ms(f"{name}: median", statistics.median(took_s))
         self._note_ms(f"{name}: p99", statistics.quantiles(took_s, n=100)[98])
+
+
+@contextmanager
+def running_helper(
+    namespace: Namespace, directory: Path, keys: Mapping[str, object]
+) -> Iterator[tuple[int, Path]]:
+    """Its process id, and its socket, which may not be there yet. It has the priority that its unit
+    gives it. `keys`: further ones of its helper.yml."""
+    path = directory / "helper.sock"
+    config = directory / "helper.yml"
+    rules = [{"interface": INTERFACE, "networks": ["10.0.0.0/16", "fd00::/64"]}]
+    policy = {
+        "users": [os.geteuid()],
+        "rules": rules,
+        "commands-per-second": 1_000_000,
+        "audit-log": str(directory / "audit.log"),
+        **keys,
+    }
+    config.write_text(json.dumps(policy))
+    with (directory / "helper.log").open("wb") as log:
+        process = namespace.start(
+            (
+                *("nice", "--adjustment=-10", sys.executable, "-I", "-m", "yaim_helper"),
+                *("--config", str(config), "--socket", str(path), "--user", "root"),
+            ),
+            log,
+        )
+    try:
+        yield process.pid, path
+    except LabError as error:
+        raise LabError(f"{error}\n{(directory / 'helper.log').read_text()}") from error
+    finally:
+        process.terminate()
+        process.wait()
+        path.unlink(missing_ok=True)
 
 
 def addresses(count: int) -> list[Address]:

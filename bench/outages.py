@@ -192,8 +192,9 @@ def _be_silent(lab: Lab) -> None:
         time.sleep(1.0)
 
 
+kill_leader: Fault = partial(_kill, pick=_leader)
 OF_LEADER: dict[str, Fault] = {
-    "leader killed with -9": partial(_kill, pick=_leader),
+    "leader killed with -9": kill_leader,
     "leader stopped (SIGTERM)": partial(_stop, pick=_leader),
     "leader frozen for 2 s": partial(_freeze, pick=_leader),
 }
@@ -254,7 +255,7 @@ def suffer(lab: Lab, fault: Fault) -> Outcome:
     return Outcome(
         max(lab.record.longest_gap_s(address, since, now) for address in pool),
         lab.record.moves(set(pool), since, now),
-        lab.record.overlap_s(set(pool), since, now),
+        lab.overlap_s(pool, since, now),
     )
 
 
@@ -333,13 +334,13 @@ def _let_vanish(lab: Lab) -> None:
 
 def _cpu_share(lab: Lab) -> float:
     pids = [node.processes("coordinator")[0] for node in lab.nodes.values()]
-    before, since = [_cpu_s(pid) for pid in pids], time.monotonic()
+    before, since = [cpu_s(pid) for pid in pids], time.monotonic()
     time.sleep(REST_S)
-    spent = (_cpu_s(pid) - was for pid, was in zip(pids, before, strict=True))
+    spent = (cpu_s(pid) - was for pid, was in zip(pids, before, strict=True))
     return max(spent) / (time.monotonic() - since)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """User and system time (proc(5), /proc/pid/stat: behind the name in parentheses)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

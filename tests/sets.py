@@ -118,7 +118,11 @@ def stages(is_all: bool) -> tuple[Stage, ...]:
                 Part(s, "all others", debian(s, *some, *BESIDE_OTHERS, *but(SYSTEM, CHECKS)))
                 for s in DEBIAN
             ),
-            Part(PYPI, "helper, covered", pypi(HELPER, module="tests.helper.covered")),
+            Part(
+                PYPI,
+                "helper, covered",
+                pypi(*BESIDE_OTHERS, HELPER, module="tests.helper.covered"),
+            ),
             Part(
                 PYPI,
                 "all others",

@@ -259,8 +259,8 @@ interfaces and takes them off, for the users that helper.yml(5) names, and only 
 tells the neighbours; and records every command before it has an effect. It takes an address off
 at its deadline unless it is renewed, also when nobody tells it to; if it is killed or frozen,
 the kernel does. Where the kernel has nf_tables, an address answers nothing from its deadline on
-({bold("nft list ruleset")} shows the tables yaim\\-1 and so on); {bold("fence: off")} in
-helper.yml(5) turns that off.""",
+({bold("nft list ruleset")} shows its tables, yaim\\-NUMBER); {bold("fence: off")} in helper.yml(5)
+turns that off.""",
         ".SH COMMANDS",
         told(serve),
         *map(told, commands("yaim-helper policy", policy_tools.parser())),

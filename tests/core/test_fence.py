@@ -19,8 +19,17 @@ from tests.core.play import (
     requests,
     settings,
     started,
+    writes,
 )
-from yaim.core.actions import AddAddress, KeepLease, Level, RemoveAddress, RenewAddresses
+from yaim.core.actions import (
+    AddAddress,
+    AdvertiseNode,
+    KeepLease,
+    Level,
+    LookForAddresses,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.bounds import MOST_FENCE, bounded
 from yaim.core.deadline import (
     ANSWERS_AGAIN_WITHIN_S,
@@ -333,3 +342,37 @@ def test_a_helper_that_tells_of_no_fence_has_none() -> None:
     assert HelperReady(SESSION, tuple(NETWORKS.items()), ()).fence == HAS_NO_FENCE
     assert not HAS_NO_FENCE.is_in_force
     assert not holding(A, B).state.lease.is_fenced
+
+
+# --- at the deadline ------------------------------------------------------------------------------
+
+
+def test_what_a_fence_keeps_is_as_good_as_gone_with_its_deadline() -> None:
+    """Nobody has to look, and the kernel may keep it on the interface for a minute."""
+    play = fenced()
+    until = max(known.deadline for known in play.state.addresses.known.values())
+    play.settle(play.tell(HelperLost("it hung up")))
+    play.after(1.0)
+    play.tell(LeaseKept(LEASE, TTL_S, Boottime(play.now)))
+    assert play.tell(play.unhealthy()) == []
+    play.now = until + HELPER_GRACE_S - 0.01
+    assert writes(play.tell()) == []
+    play.now = until + HELPER_GRACE_S
+    (write,) = writes(play.tell())
+    assert isinstance(write, AdvertiseNode)
+    assert [each.address for each in write.release] == [A]
+
+
+def test_a_helper_that_holds_it_without_a_fence_is_looked_after() -> None:
+    play = fenced()
+    known = next(iter(play.state.addresses.known.values()))
+    play.settle(play.tell(HelperLost("it hung up")))
+    play.settle(play.after(0.2, ready(NO_NFTABLES, AddressOnInterface(A, known.deadline))))
+    until = max(known.deadline for known in play.state.addresses.known.values())
+    play.settle(play.tell(HelperLost("it hung up")))
+    play.tell(LeaseKept(LEASE, TTL_S, Boottime(play.now)))
+    play.tell(play.unhealthy())
+    play.now = until + HELPER_GRACE_S
+    actions = play.tell()
+    assert LookForAddresses() in actions
+    assert writes(actions) == []

@@ -28,7 +28,9 @@ INTERFACE = "eth0"
 BRIDGE = "br0"
 NETWORK, NETWORK_6 = "192.0.2", "2001:db8:"
 """Beginnings of addresses; that of the README, whose commands are tried as they are."""
-PING_EVERY_MS = 10
+CLIENT = (f"{NETWORK}.100", f"{NETWORK_6}:100")
+"""The client's own addresses."""
+PING_EVERY_MS, PROBE_EVERY_MS = 10, 20
 CGROUP = "YAIM_TEST_CGROUP"
 """Variable with the control group that all of this is in."""
 IMAGE = "YAIM_TEST_IMAGE_"
@@ -241,15 +243,18 @@ class Site:
 
     @contextmanager
     def watched(self, pool: Sequence[str]) -> Iterator["Watch"]:
-        """Pings and kernel events from here on, of the hosts that are on."""
+        """Pings, answers on the wire and kernel events from here on, of the hosts that are on."""
         addresses = frozenset[Address](map(ip_address, pool))
         self._watches += 1
         file = self.directory / f"watch-{self._watches}"
         networks = {name: host.network() for name, host in self.hosts.items() if host.is_on}
+        own = {name: ip_address(self.hosts[name].address) for name in networks}
         command = (
             *(sys.executable, "-P", "-m", "yaim.lab.observer", str(PING_EVERY_MS)),
             ",".join(f"{name}={network.fd}" for name, network in networks.items()),
             ",".join(sorted(pool)),
+            *(str(PROBE_EVERY_MS), INTERFACE, ",".join(CLIENT)),
+            ",".join(map(str, own.values())),
         )
         with file.open("wb") as output:
             observer = self.client.start(
@@ -257,7 +262,8 @@ class Site:
             )
         for network in networks.values():
             network.close()
-        watch = Watch(Record(file, addresses), addresses)
+        record = Record(file, addresses, own, PROBE_EVERY_MS / 1000)
+        watch = Watch(record, addresses)
         try:
             wait_until(watch.is_watching, 30.0, "the observer", lambda: file.read_text()[-2000:])
             yield watch
@@ -299,9 +305,10 @@ class Watch:
                 self.record.update()
 
     def holders(self) -> dict[str, list[str]]:
-        """Address to hosts."""
+        """Address to hosts on which it is not muted."""
         self._catch_up()
-        return {str(address): sorted(names) for address, names in self.record.holders().items()}
+        found = self.record.answering_holders()
+        return {str(address): sorted(names) for address, names in found.items()}
 
     def held_by(self, name: str) -> list[str]:
         return sorted(address for address, names in self.holders().items() if name in names)
@@ -321,8 +328,15 @@ class Watch:
         return max(self.record.longest_gap_s(each, self.began, now) for each in chosen)
 
     def overlap_s(self) -> float:
-        self._catch_up()
-        return self.record.overlap_s(set(self.pool), self.began, time.monotonic())
+        """On the wire: two hosts answered for an address (yaim/lab/wire.py)."""
+        now = time.monotonic()
+
+        def are_told() -> bool:
+            self.record.update()
+            return self.record.answers_told_until >= now
+
+        wait_until(are_told, 30.0, "the observer to tell what is answered")
+        return self.record.wire_overlap_s(set(self.pool), self.began, now)
 
     def uncovered_s(self) -> float:
         """Seconds, summed over the addresses, that each was on no host."""
@@ -354,8 +368,8 @@ def site(directory: Path) -> Iterator[Site]:
         cable = ("ip", "link", "add", "client", "type", "veth", "peer", "name", "eth0")
         run((*cable, "netns", client.path), pass_fds=(client.fd,))
         run(("ip", "link", "set", "client", "master", BRIDGE, "up"))
-        client.run("ip", "address", "add", f"{NETWORK}.100/24", "dev", "eth0")
-        client.run("ip", "address", "add", f"{NETWORK_6}:100/64", "dev", "eth0", "nodad")
+        client.run("ip", "address", "add", f"{CLIENT[0]}/24", "dev", "eth0")
+        client.run("ip", "address", "add", f"{CLIENT[1]}/64", "dev", "eth0", "nodad")
         client.run("ip", "link", "set", "eth0", "up")
         hosts = {
             name: Host(name, suite, f"{NETWORK}.{number}", directory / name)

@@ -157,6 +157,10 @@ def test_set_up_as_the_readme_says_all_addresses_are_held(cluster: Site) -> None
     for host in cluster.hosts.values():
         done = host.try_("yaim", "doctor")
         assert done.returncode == 0, done.stdout
+        (fenced,) = re.findall(r"fence +in force: table (yaim-\d+) ", done.stdout)
+        ruleset = host.run("nft", "list", "ruleset")
+        assert f"table inet {fenced} " in ruleset
+        assert f"table arp {fenced} " in ruleset
         assert json.loads(host.run("yaim", "status", "--json"))["status"] == "healthy"
         assert host.run("stat", "-c", "%U:%G %a", "/etc/yaim/yaim.yml") == "root:root 600\n"
 

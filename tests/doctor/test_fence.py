@@ -15,10 +15,11 @@ from threading import Event, Thread
 
 import pytest
 
+from yaim.core.model import Fence
 from yaim.doctor import fence, helper
 from yaim.doctor.fence import NfTables, look_at_fence, nf_tables_of, tables
 from yaim.doctor.finding import Finding, Verdict, needs_root, ok, problem, warning
-from yaim.doctor.helper import Fence, fence_of
+from yaim.doctor.helper import fence_of
 from yaim.lab.namespaces import Namespace
 
 NOBODY = pwd.getpwnam("nobody")

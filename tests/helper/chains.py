@@ -67,9 +67,14 @@ class Writer:
         earlier: Any = None,
         more: bool = False,
         is_known: bool = True,
+        fence: bool | None = None,
+        is_fenced: bool | None = None,
     ) -> "Writer":
-        self.write(at, "start", version="1", pid=7, uid=0, earlier=earlier)
-        return self.held(at, *held, more=more, is_known=is_known)
+        """`fence`: whether it is in force; None: the helper is of a version that has none.
+        `is_fenced`: whether it is for these addresses."""
+        told = {} if fence is None else {"fence": {"in_force": fence, "reason": ""}}
+        self.write(at, "start", version="1", pid=7, uid=0, earlier=earlier, **told)
+        return self.held(at, *held, more=more, is_known=is_known, is_fenced=is_fenced)
 
     def held(
         self,
@@ -78,12 +83,14 @@ class Writer:
         more: bool = False,
         deadline: float | None = None,
         is_known: bool = True,
+        is_fenced: bool | None = None,
     ) -> "Writer":
         """What is not known to be what an earlier life left may be such all the same."""
         until = None if deadline is None else self.ns(deadline)
         owner = (self.uid, self.cluster) if is_known else (None, None)
         listed = [[each, "eth0", 32, *owner, until] for each in addresses]
-        return self.write(at, "held", addresses=listed, more=more)
+        told = {} if is_fenced is None else {"fence": [is_fenced] * len(listed)}
+        return self.write(at, "held", addresses=listed, more=more, **told)
 
     def request(self, kind: str, at: float, op: str, address: str, **fields: Any) -> "Writer":
         whole = {
@@ -108,15 +115,32 @@ class Writer:
         )
 
     def add(
-        self, at: float, done: float, address: str, deadline: float, was: str = "absent"
+        self,
+        at: float,
+        done: float,
+        address: str,
+        deadline: float,
+        was: str = "absent",
+        **fields: Any,
     ) -> "Writer":
         self.intent(at, "add", address, deadline=deadline)
-        return self.result(done, "add", address, deadline=deadline, was=was)
+        return self.result(done, "add", address, deadline=deadline, was=was, **fields)
 
-    def remove(self, at: float, done: float, address: str, was: str = "present") -> "Writer":
-        return self.intent(at, "remove", address).result(done, "remove", address, was=was)
+    def remove(
+        self, at: float, done: float, address: str, was: str = "present", **fields: Any
+    ) -> "Writer":
+        self.intent(at, "remove", address)
+        return self.result(done, "remove", address, was=was, **fields)
 
-    def own(self, at: float, op: str, address: str, outcome: str) -> "Writer":
+    def until(self, deadline: float) -> dict[str, Any]:
+        """What is told of a fenced address that is removed."""
+        return {"fence": True, "deadline_ns": self.ns(deadline)}
+
+    def fence(self, at: float, outcome: str, count: int = 1) -> "Writer":
+        told = {"addresses": count, "outcome": outcome, "reason": "somebody has flushed it"}
+        return self.write(at, "fence", uid=self.uid, cluster=self.cluster, **told)
+
+    def own(self, at: float, op: str, address: str, outcome: str, **fields: Any) -> "Writer":
         return self.write(
             at,
             "own",
@@ -126,6 +150,7 @@ class Writer:
             uid=self.uid,
             cluster=self.cluster,
             outcome=outcome,
+            **fields,
         )
 
     def renewals(self, at: float, deadline: float) -> "Writer":
@@ -145,12 +170,14 @@ class Writer:
         (self.directory / MARKER).write_bytes(text)
         return self
 
-    def next_segment(self, at: float, *held: str, deadline: float = 1e6) -> "Writer":
+    def next_segment(
+        self, at: float, *held: str, deadline: float = 1e6, is_fenced: bool | None = None
+    ) -> "Writer":
         self.save()
         self.number += 1
         self.lines = []
         self.write(at, "segment", number=self.number)
-        return self.held(at, *held, deadline=deadline)
+        return self.held(at, *held, deadline=deadline, is_fenced=is_fenced)
 
     def save(self) -> Path:
         self.directory.mkdir(exist_ok=True)

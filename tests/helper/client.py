@@ -2,14 +2,17 @@
 
 import socket
 import struct
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
+from itertools import pairwise
+from math import inf
 
 from yaim_helper.protocol import Address
 
-from tests.helper.network import INTERFACE, MAC, PEER
+from tests.helper.network import INTERFACE, MAC, PEER, boottime
 from yaim.lab.namespaces import Namespace
 
 V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
@@ -17,6 +20,8 @@ OWN4, OWN6 = ip_address("192.0.2.9"), ip_address("2001:db8::9")
 CLIENT4, CLIENT6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
 CLIENT_MAC = bytes.fromhex("02005e000001")
 OUR_MAC = bytes.fromhex(MAC.replace(":", ""))
+ASK_EVERY_S = 0.02
+PING_EVERY_S = 0.004
 
 
 def checksum(data: bytes) -> int:
@@ -33,16 +38,16 @@ def arp_request(address: Address) -> bytes:
     return ethernet + about + CLIENT_MAC + CLIENT4.packed + bytes(6) + address.packed
 
 
-def echo_request(address: Address) -> bytes:
+def echo_request(address: Address, number: int = 1) -> bytes:
     """RFC 792, RFC 4443."""
     if address.version == 4:
-        icmp = struct.pack("!BBHHH", 8, 0, 0, 7, 1)
+        icmp = struct.pack("!BBHHH", 8, 0, 0, 7, number)
         icmp = icmp[:2] + struct.pack("!H", checksum(icmp)) + icmp[4:]
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(icmp), 0, 0, 64, 1, 0)
         header += CLIENT4.packed + address.packed
         header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
         return OUR_MAC + CLIENT_MAC + b"\x08\x00" + header + icmp
-    return OUR_MAC + CLIENT_MAC + b"\x86\xdd" + icmp6(address, struct.pack("!HH", 7, 1), 128)
+    return OUR_MAC + CLIENT_MAC + b"\x86\xdd" + icmp6(address, struct.pack("!HH", 7, number), 128)
 
 
 def solicitation(address: Address) -> bytes:
@@ -92,6 +97,26 @@ class Client:
         resolve = arp_request(address) if address.version == 4 else solicitation(address)
         return [self.asks(each, address, within_s) for each in (resolve, echo_request(address))]
 
+    def heard(self, addresses: Collection[Address], until: float) -> set[Address]:
+        """Asks each of the addresses, in all ways, again and again until that instant of
+        CLOCK_BOOTTIME, and returns those from which something came, asked for or not."""
+        self._forget()
+        found: set[Address] = set()
+        while True:
+            for each in addresses:
+                resolve = arp_request(each) if each.version == 4 else solicitation(each)
+                for request in (resolve, echo_request(each)):
+                    self._packets.send(request)
+            ask_again_at = min(boottime() + ASK_EVERY_S, until)
+            while (left_s := ask_again_at - boottime()) > 0:
+                self._packets.settimeout(left_s)
+                with suppress(TimeoutError):
+                    frame = self._packets.recv(2048)
+                    if frame[6:12] == OUR_MAC:
+                        found |= {each for each in addresses if each.packed in frame[14:]}
+            if boottime() >= until:
+                return found
+
     def last_answer_s(self, address: Address, for_s: float) -> float:
         """Asks for an echo again and again, and returns when the last one came; in seconds."""
         began = last = time.monotonic()
@@ -99,6 +124,75 @@ class Client:
             if self.asks(echo_request(address), address, 0.005):
                 last = time.monotonic()
         return last - began
+
+
+def echoed(frame: bytes) -> tuple[bytes, int] | None:
+    """Returns the sender of an echo reply, and its number."""
+    if frame[12:14] == b"\x08\x00" and frame[23] == 1 and frame[34] == 0:
+        return frame[26:30], int.from_bytes(frame[40:42], "big")
+    if frame[12:14] == b"\x86\xdd" and frame[20] == 58 and frame[54] == 129:
+        return frame[22:38], int.from_bytes(frame[60:62], "big")
+    return None
+
+
+class Pings(threading.Thread):
+    """Echo requests to addresses, again and again. The instant that counts is that at which the
+    request was sent: it was read before, so no answer seems later than it is."""
+
+    def __init__(self, network: Namespace, addresses: Collection[Address]) -> None:
+        super().__init__(daemon=True)
+        self._addresses = {each.packed: each for each in addresses}
+        with network.entered():
+            self._packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._packets.bind((PEER, 3))
+        self._packets.settimeout(PING_EVERY_S)
+        self._is_over = False
+        self.answered: dict[Address, list[float]] = {each: [] for each in addresses}
+        """When the requests were sent that were answered, in seconds of CLOCK_BOOTTIME."""
+
+    def run(self) -> None:
+        sent: list[float] = []
+        while not self._is_over:
+            at = boottime()
+            sent.append(at)
+            for each in self._addresses.values():
+                self._packets.send(echo_request(each, len(sent) % (1 << 16)))
+            while (left_s := at + PING_EVERY_S - boottime()) > 0:
+                self._packets.settimeout(left_s)
+                with suppress(TimeoutError):
+                    self._note(self._packets.recv(2048), sent)
+        self._packets.close()
+
+    def _note(self, frame: bytes, sent: list[float]) -> None:
+        if frame[6:12] != OUR_MAC or (reply := echoed(frame)) is None:
+            return
+        address = self._addresses.get(reply[0])
+        number = len(sent) - (len(sent) - reply[1]) % (1 << 16)
+        if address is not None:
+            self.answered[address].append(sent[number - 1])
+
+    def end(self) -> None:
+        self._is_over = True
+        self.join()
+
+    def longest_silence_s(self, address: Address, since: float, until: float) -> float:
+        """Returns the longest time without an answer."""
+        times = [each for each in self.answered[address] if since <= each <= until]
+        return max(b - a for a, b in pairwise([since, *times, until]))
+
+    def last(self, address: Address, until: float = inf) -> float:
+        """Returns when the last answered request before that was sent; 0.0: none was."""
+        return max((each for each in self.answered[address] if each < until), default=0.0)
+
+
+@contextmanager
+def pinging(network: Namespace, *addresses: Address) -> Iterator[Pings]:
+    pings = Pings(network, addresses)
+    pings.start()
+    try:
+        yield pings
+    finally:
+        pings.end()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -66,7 +67,10 @@ def test_the_records_prove_that_no_address_was_ever_on_two_nodes(lab: Lab, capsy
         until = wall(row["range"])[1]
         for name in lab.nodes:
             intervals = [each for each in row["spells"] if each["node"] == name]
-            possible = [wall(each["possible"]) for each in intervals]
+            # On the interface it answers, or lies there muted.
+            spans = [*(each["possible"] for each in intervals)]
+            spans += [muted for each in intervals for muted in each["muted"]]
+            possible = joined(map(wall, spans))
             sure = [wall(each) for interval in intervals for each in interval["sure"]]
             seen, at_most = seen_on(lab, name, address)
             assert is_within(seen, possible, until), (address, name)
@@ -76,6 +80,17 @@ def test_the_records_prove_that_no_address_was_ever_on_two_nodes(lab: Lab, capsy
 def wall(interval: list[str]) -> Interval:
     start, end = (datetime.fromisoformat(each).timestamp() for each in interval)
     return start, end
+
+
+def joined(intervals: Iterable[Interval]) -> list[Interval]:
+    """Returns these intervals; those that touch are one."""
+    found: list[Interval] = []
+    for a, b in sorted(intervals):
+        if found and a <= found[-1][1]:
+            found[-1] = found[-1][0], max(b, found[-1][1])
+        else:
+            found.append((a, b))
+    return found
 
 
 def seen_on(lab: Lab, node: str, address: Address) -> tuple[list[Interval], list[Interval]]:

@@ -20,6 +20,9 @@ from yaim.lab.plan import LabPlan, pool_of
 
 pytestmark = pytest.mark.alone
 HELD_S = 7.0
+FENCED_HELD_S = 10.0
+SOON_S = 0.5
+"""For so long nothing may be answered on a machine that has much to do."""
 """A helper counts as lost after 2 s, and then its deadlines are over within a ttl and the grace."""
 
 
@@ -29,8 +32,8 @@ def on(node: LabNode) -> set[str]:
     return {line.split()[-1] for line, what in pairwise(lines) if "/32 host LOCAL" in what}
 
 
-def shared(build: Build) -> Lab:
-    lab = build(LabPlan(nodes=2, pool=pool_of(4)))
+def shared(build: Build, fence: str) -> Lab:
+    lab = build(LabPlan(nodes=2, pool=pool_of(4), helper_settings={"fence": fence}))
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2])
@@ -60,8 +63,9 @@ def looked_at(lab: Lab, seconds: float) -> Iterator[list[tuple[str, Address]]]:
 def test_an_address_that_a_held_routing_lock_keeps_on_a_node_keeps_its_mark(
     build: Build, is_broken: bool
 ) -> None:
-    """By the clock it would be gone: neither the helper nor the kernel can remove it."""
-    lab = shared(build)
+    """Without a fence. By the clock it would be gone: neither the helper nor the kernel can remove
+    it."""
+    lab = shared(build, "off")
     watch = Watch(lab)
     node = lab.nodes["n1"]
     before = on(node)
@@ -77,3 +81,41 @@ def test_an_address_that_a_held_routing_lock_keeps_on_a_node_keeps_its_mark(
         lab.wait_until_held(counts=[2, 2])
     never_two(lab, watch, 2.0)
     assert "still on the interface" in watch.said(node)
+
+
+def test_with_a_fence_nobody_notices_that_the_routing_lock_is_held(build: Build) -> None:
+    """Renewing does without it."""
+    lab = shared(build, "auto")
+    assert lab.has_fences
+    watch = Watch(lab)
+    with routing_lock_held():
+        watch.look_on(FENCED_HELD_S)
+    lab.wait_until_held(counts=[2, 2])
+    watch.look_on(1.0)
+    assert watch.moves == 0, watch.told()
+    assert watch.gap_s() < SOON_S, watch.told()
+    assert lab.overlap_s(lab.plan.pool, watch.since, time.monotonic()) == 0.0
+
+
+def test_with_a_fence_what_is_given_up_behind_a_held_routing_lock_answers_no_more(
+    build: Build,
+) -> None:
+    """It lies on the interface as long as the lock is held, and counts as gone: the other node
+    takes it as soon as its own kernel lets it."""
+    lab = shared(build, "auto")
+    watch = Watch(lab)
+    node = lab.nodes["n1"]
+    its = [address for address, names in lab.holders().items() if names == ["n1"]]
+    others = tuple(address for address in lab.plan.pool if address not in its)
+    with routing_lock_held():
+        node.break_service()
+        watch.look_on(FENCED_HELD_S - 3.0)
+        silent_since = time.monotonic()
+        watch.look_on(3.0)
+        assert set(map(str, its)) <= on(node), "the lock was not held"
+        assert watch.gap_s(others) < SOON_S, watch.told()
+        answered = [each for each in its if lab.record.has_answered(each, silent_since)]
+        assert answered == [], watch.told()
+    lab.wait_until_held(by=["n2"])
+    watch.look_on(2.0)
+    assert lab.overlap_s(lab.plan.pool, watch.since, time.monotonic()) == 0.0, watch.told()

@@ -74,9 +74,9 @@ class Watch:
 
     @property
     def overlap_s(self) -> float:
-        self._lab.record.update()
+        """What must not be (Lab.overlap_s), of all addresses."""
         pool = {*self._lab.plan.pool, *self._lab.plan.others}
-        return self._lab.record.overlap_s(pool, self.since, time.monotonic())
+        return self._lab.overlap_s(pool, self.since, time.monotonic())
 
     def gap_s(self, pool: tuple[Address, ...] | None = None) -> float:
         """The longest time without an answer until now. The last answers may be on their way, or

@@ -1,12 +1,17 @@
 """Addresses that have outlived their deadline and the helper's grace: when one counts as gone.
 
-Decides nothing by the clock alone. The helper's promise rests on the kernel, and the kernel changes
-no address while something else holds its routing lock (RTNL: many links or network namespaces being
-removed, a network driver that resets): the helper's removal waits then, and so does the kernel's
-own at the end of a lifetime. As long as an address may be on the interface its lease and mark are
-kept.
+Without a fence nothing is decided by the clock alone. The helper's promise rests on the kernel, and
+the kernel changes no address while something else holds its routing lock (RTNL: many links or
+network namespaces being removed, a network driver that resets): the helper's removal waits then,
+and so does the kernel's own at the end of a lifetime. As long as an address may be on the interface
+its lease and mark are kept.
 
-So it is looked for (LookForAddresses, yaim/host/address_look.py):
+With a fence it answers nothing since its deadline, wherever it lies and whoever is dead, frozen or
+behind that lock: it counts as gone, and others may take it. The helper takes it off when it can,
+and does not let it answer before it is added anew: what was asked before has no later deadline than
+the latest that was handed on, from which this counts.
+
+Without a fence it is looked for (LookForAddresses, yaim/host/address_look.py):
 1. What the look finds stays as it is, and is looked for again.
 2. What it does not find is gone, and does not come back. Nobody but the helper puts it there, and
    the helper does so only with a deadline that is a second away or more. If it has read its clock

@@ -37,6 +37,7 @@ def forget_absent(turn: Turn) -> None:
 
 def look(turn: Turn) -> None:
     """Looks for what has outlived its deadline and the helper's grace, until it is gone."""
+    turn.addresses = turn.addresses.after_deadlines(turn.now, turn.tell)
     overdue = turn.addresses.overdue(turn.now)
     turn.addresses = turn.addresses.reporting_overdue(overdue, turn.now, turn.tell)
     if overdue and turn.addresses.is_look_due(turn.now):

@@ -13,8 +13,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import assert_never
 
+from yaim.core.model import Fence
 from yaim.doctor.finding import Finding, needs_root, ok, problem, warning
-from yaim.doctor.helper import Fence
 from yaim.host.pending import Pending
 
 FENCE = "fence"

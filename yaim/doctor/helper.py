@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from yaim.config.config import Config
-from yaim.core.model import PoolEntry
+from yaim.core.model import Fence, PoolEntry
 from yaim.doctor.commands import ask, being, may
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
 from yaim.host.interfaces import shown_name
@@ -169,15 +169,6 @@ def look_at_socket(path: Path, user: pwd.struct_passwd | None, start: str) -> Fi
         what = f"{path}: the helper hangs up on user {user.pw_name}"
         return problem(SOCKET, what, "add it to users in helper.yml, and reload the helper")
     return ok(SOCKET, f"answers at {path}")
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """What a helper says of its fence."""
-
-    is_in_force: bool
-    reason: str
-    """Why it is not; empty if it is."""
 
 
 def fence_of(path: Path, user: pwd.struct_passwd | None) -> Fence | str | None:

@@ -11,7 +11,7 @@ from yaim.checks.once import check_once, is_healthy
 from yaim.config.config import Config
 from yaim.config.file import ConfigError
 from yaim.config.load import Purpose
-from yaim.core.model import Address, ClusterView, NodeName, address_order
+from yaim.core.model import Address, ClusterView, Fence, NodeName, address_order
 from yaim.doctor import configuration, conflicts, fence, helper, host
 from yaim.doctor.commands import account, being
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
@@ -186,7 +186,7 @@ class _Examination:
     def _fence(self, node: Config | None) -> Iterable[Finding]:
         if self._allowlist is None:
             return [not_looked_at(fence.FENCE, "helper.yml cannot be used")]
-        told: helper.Fence | str | None = "the configuration is wrong"
+        told: Fence | str | None = "the configuration is wrong"
         if node is not None:
             told = helper.fence_of(node.value("helper-socket"), self._user)
         pool = pool_of(self._view)

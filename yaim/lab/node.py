@@ -76,6 +76,7 @@ class LabNode:
             "audit-log": str(self.directory / "audit"),
             "max-addresses": max(64, len(plan.pool) + len(plan.others)),
             "rules": [{"interface": LAN.interface, "networks": list(NETWORKS)}],
+            **plan.helper_settings,
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
 
@@ -229,8 +230,8 @@ class LabNode:
             lines = file.read_text(errors="replace").splitlines()
             starts = [line for line in lines if '"type":"start"' in line]
             if starts:
-                start = json.loads(starts[-1])
-                return "fence" in start and start["fence"] is None
+                told = json.loads(starts[-1]).get("fence")
+                return isinstance(told, dict) and told.get("in_force") is True
         return False
 
     def close(self) -> None:

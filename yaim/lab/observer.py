@@ -68,6 +68,8 @@ _FOREVER = 0xFFFFFFFF
 _PAYLOAD = struct.Struct("!QI")
 """When it was sent, and the process that did: there may be other observers in this namespace."""
 _TELL_RUNS_EVERY_S = 0.2
+_TELL_AT_LEAST_EVERY_S = 1.0
+"""How far it has looked, where it asks seldom."""
 
 
 class Pinger:
@@ -314,7 +316,9 @@ def main(
     looked = time.monotonic_ns()
     while True:
         sys.stdout.flush()
-        next_at = next_ping if probing is None else min(next_ping, probing.next_at)
+        next_at = next_ping
+        if probing is not None:
+            next_at = min(next_ping, probing.next_at, time.monotonic() + _TELL_AT_LEAST_EVERY_S)
         selector.select(max(0.0, next_at - time.monotonic()))
         now = time.monotonic_ns()
         print_all_changes(watches, looked, now)

@@ -30,6 +30,8 @@ class LabPlan:
     etcd: EtcdPlan = EtcdPlan()
     settings: dict[str, object] = field(default_factory=dict)
     """Further keys for every node's yaim.yml."""
+    helper_settings: dict[str, object] = field(default_factory=dict)
+    """Further keys for every node's helper.yml."""
 
     @property
     def probed_every_s(self) -> float:

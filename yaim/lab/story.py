@@ -27,6 +27,9 @@ class Scene:
     gap_s: float | None
     """The longest time that an address did not answer; None where that means nothing."""
     overlap_s: float
+    """What must not be: two nodes that answered for an address (Lab.overlap_s)."""
+    muted_s: float
+    """The seconds that addresses lay muted on an interface."""
 
 
 class Story:
@@ -96,23 +99,32 @@ class Story:
             self._screen.draw(lines(lab))
             time.sleep(0.1)
         self._screen.keep()
-        lab.record.update()
         everything = {*lab.plan.pool, *lab.plan.others}
+        overlap_s = lab.overlap_s(everything, since, until)
         self._scenes.append(
             Scene(
                 text,
                 settled_s,
                 lab.record.moves(everything, since, until),
                 max(lab.record.longest_gap_s(a, since, until) for a in pool) if gap else None,
-                lab.record.overlap_s(everything, since, until),
+                overlap_s,
+                sum(span.length_s for span in lab.record.muted(everything, since, until)),
             )
         )
 
     def overlap_s(self) -> float:
         return sum(scene.overlap_s for scene in self._scenes)
 
+    def _has_muted(self) -> bool:
+        return any(scene.muted_s for scene in self._scenes)
+
     def table(self) -> list[str]:
-        head = ("what happened", "settled after", "addresses moved", "longest gap", "overlap")
+        """`muted`: on an interface of a node that does not answer for it, in seconds, summed over
+        the addresses; left out if nothing was."""
+        head = (
+            *("what happened", "settled after", "addresses moved", "longest gap", "overlap"),
+            *(("muted",) if self._has_muted() else ()),
+        )
         rows = [head]
         for scene in self._scenes:
             gap = "-" if scene.gap_s is None else f"{scene.gap_s * 1000:.0f} ms"
@@ -123,6 +135,7 @@ class Story:
                     str(scene.moves),
                     gap,
                     f"{scene.overlap_s:.1f} s",
+                    *((f"{scene.muted_s:.1f} s",) if self._has_muted() else ()),
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -147,5 +160,5 @@ def play(nodes: int, addresses: int) -> int:
         if overlap_s:
             screen.say(f"\nAddresses were on two nodes at once: overlap {overlap_s:.3f} s!")
         else:
-            screen.say("\nNo address was on two nodes at once.")
+            screen.say("\nNo two nodes answered for an address at once.")
     return 1 if overlap_s else 0

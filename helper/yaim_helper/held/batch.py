@@ -232,9 +232,8 @@ class Batch:
                     take_off(holding, self._inventory, self._host)
             return self._failed
         if self._fences is None and self._earlier is not None and added:
-            with suppress(KernelError):
-                # Until then it is silent once the fence of an earlier life is over.
-                self._earlier.take_out(each.address for each in added)
+            # Until then it is silent once the fence of an earlier life is over.
+            self._earlier.take_out(each.address for each in added)
         for holding in missing:
             if self._inventory.has(holding):
                 self._inventory.forget(holding)

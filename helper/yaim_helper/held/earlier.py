@@ -1,47 +1,55 @@
 """The fences that earlier lives of the helper have left, and what they still keep from answering.
 
 They stay as they are: what an earlier life has left answers until the instant that was told then,
-and no longer. When that is over it is removed, and the tables are when nothing of theirs can be on
-an interface any more.
+and no longer. When that is over it is removed, and so is the table when a look finds nothing of it
+on an interface any more. What no table keeps from answering any longer (somebody has flushed the
+ruleset) is muted at once, where there is a fence, and removed.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
 from yaim_helper.clock import boottime
-from yaim_helper.held.fences import Tables
+from yaim_helper.held.fencing import Fencing
 from yaim_helper.held.host import Host
+from yaim_helper.held.inventory import Inventory
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.kernel.addresses import Kernel, KernelError
-from yaim_helper.kernel.lifetimes import SWEPT_WITHIN_S
 from yaim_helper.protocol import Address
+from yaim_helper.record.entries import fence_lost
+from yaim_helper.record.recorder import Recorder
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 2.0
 """The time from one look at whether they are over to the next."""
-WHY = "the fence of an earlier run is over"
+OVER = "the fence of an earlier run is over"
+LOST = "somebody has removed the fence of an earlier run"
 
 
 class EarlierFences:
     def __init__(
         self,
-        tables: Tables,
-        names: list[str],
+        fencing: Fencing,
         kernel: Kernel,
+        inventory: Inventory,
         left_overs: LeftOvers,
+        recorder: Recorder,
         start: Callable[[Callable[[], None]], None],
     ) -> None:
-        """`names`: of the tables; what is removed leaves this list."""
-        self._tables = tables
-        self._names = names
+        """`start` has done what may wait for the kernel. There are nf_tables."""
+        assert fencing.tables is not None
+        self._tables = fencing.tables
+        self._names = fencing.earlier
+        self._fences = fencing.fences
         self._kernel = kernel
+        self._inventory = inventory
         self._left_overs = left_overs
+        self._recorder = recorder
         self._start = start
-        now = boottime()
-        self._look_at = now if names else math.inf
-        self._swept_at = now + SWEPT_WITHIN_S
-        self._is_sweeping = False
+        self._look_at = boottime() if self._names else math.inf
+        self._is_looking = False
 
     def next_at(self) -> float:
         """Returns when there is something to do."""
@@ -52,30 +60,64 @@ class EarlierFences:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_EVERY_S if self._names else math.inf
+        if self._is_looking:
+            return
         with suppress(KernelError):
-            live = [each for each in self._names if self._tables.is_live(each)]
-            if not live and not self._left_overs.is_empty and not self._is_sweeping:
-                self._is_sweeping = True
-                self._start(partial(self._sweep, WHY))
-            if now >= self._swept_at:
-                self._unmake([each for each in self._names if each not in live])
+            over = [each for each in self._names if not self._tables.is_live(each)]
+            if over:
+                self._is_looking = True
+                self._start(partial(self._clear, over))
 
-    def sweep_at_once(self, why: str) -> None:
-        """Somebody has removed these tables: what they kept from answering is removed now."""
-        self._start(partial(self._sweep, why))
-
-    def _sweep(self, why: str) -> None:
+    def _clear(self, names: Sequence[str]) -> None:
         with suppress(KernelError):
-            self._left_overs.remove_all(Host(self._kernel, ()), why)
-        self._is_sweeping = False
+            members = {each: set(self._tables.held(each)) for each in names}
+            self._remove(OVER, set().union(*members.values()))
+            there = {each.address for each in self._kernel.addresses() if each.is_like_ours}
+            for name, its in members.items():
+                if not its & there - self._inventory.by_address.keys():
+                    self._tables.named(name).unmake()
+                    self._names.remove(name)
+        self._is_looking = False
 
-    def _unmake(self, names: Sequence[str]) -> None:
-        for each in names:
-            self._tables.named(each).unmake()
-            self._names.remove(each)
+    def _remove(self, why: str, only: Container[Address] | None = None) -> None:
+        """Raises KernelError."""
+        removed = self._left_overs.remove_all(Host(self._kernel, ()), why, only)
+        if self._fences is not None:
+            self._fences.dismiss(removed)
+
+    # --- what no table keeps any longer ----------------------------------------------------------
+
+    def sweep_unfenced(self) -> None:
+        """At the start: what is on record and in no table is removed."""
+        with suppress(KernelError):
+            kept = {address for each in self._names for address in self._tables.held(each)}
+            lost = self._left_overs.owners().keys() - kept
+            if lost:
+                self.sweep_at_once(LOST, lost)
+
+    def sweep_at_once(self, why: str, only: Container[Address] | None = None) -> None:
+        """What is left (None: all of it) answers no more, and is removed."""
+        left = self._left_overs.owners()
+        its = {each: owner for each, owner in left.items() if only is None or each in only}
+        if not its:
+            return
+        for owner, count in Counter(its.values()).items():
+            self._recorder.note([fence_lost(owner, count, why)])
+        if self._fences is not None:
+            with suppress(KernelError):
+                self._fences.silence(its)
+        self._start(partial(self._sweep, why, its.keys()))
+
+    def _sweep(self, why: str, only: Container[Address]) -> None:
+        with suppress(KernelError):
+            self._remove(why, only)
+
+    # --- without a fence -------------------------------------------------------------------------
 
     def take_out(self, addresses: Iterable[Address]) -> None:
-        """These are held without a fence now. Raises KernelError."""
+        """These are held without a fence now. In a table that cannot be changed they stay, and are
+        silent when that is over."""
         taken = list(addresses)
         for each in self._names:
-            self._tables.named(each).dismiss(taken)
+            with suppress(KernelError):
+                self._tables.named(each).dismiss(taken)

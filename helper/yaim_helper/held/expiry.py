@@ -79,7 +79,6 @@ class Expiry:
                 # If it cannot be told, it is over at its deadline of before.
                 self._fences.draw_nearer(jump_s)
             self.end_over(boottime(), why)
-            self._start(partial(self._remove_left_overs, why))
             return
         for holding in self._inventory:
             # Its lifetime in the kernel has to be shortened.
@@ -89,9 +88,6 @@ class Expiry:
         with suppress(KernelError):
             self._renewal.extend(left, self._host_for(left))
         self.end_unlimited(left, why)
-        self._remove_left_overs(why)
-
-    def _remove_left_overs(self, why: str) -> None:
         with suppress(KernelError):
             self._left_overs.remove_all(Host(self._kernel, ()), why)
 

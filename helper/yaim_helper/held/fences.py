@@ -55,6 +55,9 @@ class Tables(Protocol):
     def is_live(self, table: str) -> bool:
         """Returns whether something in it answers still. Raises KernelError."""
 
+    def held(self, table: str) -> Collection[Address]:
+        """Returns what is in it; nothing if it is not there. Raises KernelError."""
+
 
 @dataclass(eq=False, slots=True)
 class Fenced:
@@ -129,6 +132,13 @@ class Fences:
         for other in [each for each in self._fenced.values() if each is not fenced]:
             if other.gone.intersection(addresses):
                 self._let_go(other)
+
+    def silence(self, addresses: Mapping[Address, Owner]) -> None:
+        """These are on an interface, for these owners, and no fence is known to keep them: they
+        answer no more. Raises KernelError."""
+        for owner in set(addresses.values()):
+            its = [address for address, whose in addresses.items() if whose == owner]
+            self.admit(owner, dict.fromkeys(its, 0.0))
 
     def renew(self, owner: Owner, deadline: float) -> frozenset[Address]:
         """All of the owner's addresses that may answer still do so until then; returns which.
@@ -255,6 +265,14 @@ class Fences:
         }
         left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
         return min(left, default=0.0), muted
+
+    def affected(self, tables: Collection[str] | None) -> list[tuple[Owner, int]]:
+        """Returns whose these tables are (None: any), and how many addresses are in each."""
+        return [
+            (owner, len(fenced.deadlines))
+            for owner, fenced in self._fenced.items()
+            if tables is None or fenced.table in tables
+        ]
 
     def remake(self, tables: Collection[str] | None) -> list[tuple[Owner, int, KernelError | None]]:
         """Makes these tables anew, as somebody else has changed them (None: any may be). Returns

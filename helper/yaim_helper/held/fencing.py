@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from yaim_helper.clock import boottime
 from yaim_helper.held.fences import Fences
 from yaim_helper.kernel.addresses import KernelError
-from yaim_helper.kernel.fence import Fence, ForeignChanges, Ruleset, probe
+from yaim_helper.kernel.fence import PROBED_BELOW, Fence, ForeignChanges, Ruleset, probe
+from yaim_helper.protocol import Address
 
-FIRST, LAST = 100_000, 999_999
+FIRST, LAST = PROBED_BELOW, 999_999
 """The numbers of tables. Two helpers in one network namespace begin with different ones."""
 
 
@@ -30,6 +31,9 @@ class FenceTables:
 
     def is_live(self, table: str) -> bool:
         return self.ruleset.is_live(table)
+
+    def held(self, table: str) -> Collection[Address]:
+        return self.ruleset.held(table)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,10 +73,12 @@ class Holdings:
         start = self._jobs.start
         self._expiry = Expiry(kernel, inventory, left_overs, renewal, recorder, start, fences)
         self._earlier = (
-            EarlierFences(fencing.tables, fencing.earlier, kernel, left_overs, start)
+            EarlierFences(fencing, kernel, inventory, left_overs, recorder, start)
             if fencing.tables is not None
             else None
         )
+        if self._earlier is not None and recorder.past.was_fenced:
+            self._earlier.sweep_unfenced()
         self.watch = (
             Watch(kernel, inventory, left_overs, renewal, fences) if fences is not None else None
         )
@@ -135,6 +137,13 @@ class Holdings:
         if self._fences is not None:
             self._fences.expect_removal(owner, address)
         return self._fences is not None
+
+    def leave(self, owner: Owner | None, address: Address) -> None:
+        """An address of the owner is to go, and could not be removed: nothing renews it any
+        more."""
+        holding = self.inventory.get(address)
+        if holding is not None and holding.owner == owner:
+            self.inventory.leave(holding)
 
     def end_removal(self, owner: Owner, address: Address) -> None:
         """Such a removal was done, or will not be."""
@@ -269,8 +278,9 @@ class Holdings:
         changed = fencing.changes.tables()
         if changed is not None and not changed:
             return
+        affected = fencing.fences.affected(changed)
+        self._recorder.note([fence_lost(owner, count, FLUSHED) for owner, count in affected])
         for owner, count, error in fencing.fences.remake(changed):
-            self._recorder.note([fence_lost(owner, count, FLUSHED)])
             if error is None:
                 self._recorder.note([fence_made(owner, count, FLUSHED)])
                 tell(f"{FLUSHED}: made anew for {owner}, {count} addresses")
@@ -298,6 +308,8 @@ class Holdings:
         """Makes all deadlines nearer: the host was away for so long without any clock that they
         are counted in."""
         self._expiry.draw_deadlines_nearer(jump_s, why)
+        if self._fences is not None and self._earlier is not None:
+            self._earlier.sweep_at_once(why)
 
     # --- other holders on the link -----------------------------------------------------------
 

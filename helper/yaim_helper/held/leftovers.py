@@ -18,6 +18,8 @@ place of the helper's; then that gets a lifetime, or is removed. So may it betwe
 helper, on the same interface, with the same prefix length and such lifetimes.
 """
 
+from collections.abc import Container
+
 from yaim_helper.clock import STAMPS_LATE_S, boottime, since_stamp_s
 from yaim_helper.held.host import Host
 from yaim_helper.held.inventory import Inventory
@@ -119,11 +121,24 @@ class LeftOvers:
             and (self.owner_of(each) or self.is_doubtful(each))
         ]
 
-    def remove_all(self, host: Host, why: str) -> None:
-        """Removes what nobody has taken over, because its deadline is not known and came nearer.
-        What is in doubt stays. Raises KernelError if the kernel does not tell what is there."""
+    def owners(self) -> dict[Address, Owner]:
+        """Returns what an earlier life has left and nobody has taken over, as it was found at the
+        start, and for whom."""
+        return {
+            address: owner
+            for (address, *_), owner in self._left.items()
+            if self._inventory.get(address) is None
+        }
+
+    def remove_all(
+        self, host: Host, why: str, only: Container[Address] | None = None
+    ) -> list[Address]:
+        """Removes what nobody has taken over (None: any), because its deadline is not known and
+        came nearer, or is over. What is in doubt stays. Returns what surely has gone. Raises
+        KernelError if the kernel does not tell what is there."""
+        removed = []
         for place, owner in self.listed(host):
-            if owner is None:
+            if owner is None or (only is not None and place.address not in only):
                 continue
             name = self._kernel.name(place.index)
             entry = own("expire", place.address, name, owner, f"{why}: removing")
@@ -134,4 +149,6 @@ class LeftOvers:
                 outcome = f"cannot remove it: {error.reason}"
             else:
                 outcome = REMOVED if was_there else FOUND_GONE
+                removed.append(place.address)
             self._recorder.note([{**entry, "outcome": outcome}])
+        return removed

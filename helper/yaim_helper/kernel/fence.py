@@ -21,6 +21,16 @@ after it: its end is later than it should be by no more than what has passed bet
 was little the second chooses it. The end stands by then; so the second may come as late as it
 likes, and whoever is stopped or killed between them leaves the old end in force.
 
+Read in Linux 6.1.192 and 6.12.117 (Debian 12 and 13), tried on 6.18:
+- a look-up compares the time-out with jiffies as they are then (nft_rhash_lookup)
+- it counts from when its message is carried out (nft_set_elem_init), rounded down to a jiffy
+  (nf_msecs_to_jiffies64); jiffies stand still while the host is suspended
+- within a transaction an element has run out or not by the instant at which the transaction got the
+  lock (nft_net_tstamp): so no change of it can tell whether the next one is late
+- an error of one message aborts all of a transaction; each is told (nfnetlink_rcv_batch)
+- what is not listed has run out (nf_tables_dump_setelem)
+- a commit waits for no packet: what it frees is freed later (nf_tables_commit)
+
 Touches no other table, and brings in no connection tracking.
 """
 
@@ -55,12 +65,13 @@ ABSENT = errno.ENOENT
 """The error of a table that is not there: somebody has flushed the ruleset."""
 FENCE_GRACE_S = 0.05
 """By this an end may be later than it was asked for."""
-SET_WITHIN_S = 0.04
-"""By this a time-out may be set later than the clock was read. The rest of FENCE_GRACE_S is for a
-jiffy: the kernel counts time-outs in those, rounded down, and they have up to 10 ms."""
+SET_WITHIN_S = 0.025
+"""By this a time-out may be set later than the clock was read. The rest of FENCE_GRACE_S is for the
+kernel's jiffies, in which it counts time-outs: a virtual processor that keeps them and is not run
+is replaced after five (MAX_STALLED_JIFFIES in kernel/time/tick-sched.c), 20 ms."""
 LEAST_MS = 20
-"""Less than this is nothing. The kernel rounds a time-out that is shorter than a jiffy to 0, and
-that means for ever before Linux 6.12 (nf_msecs_to_jiffies64)."""
+"""Less than this is nothing. Kernels before Linux 6.12, and early ones of 6.1, round a time-out
+that is shorter than a jiffy to 0, and that means for ever (nf_msecs_to_jiffies64)."""
 TRIES = 3
 
 _ARP, _INET = Family.ARP, Family.INET
@@ -282,19 +293,23 @@ class Fence:
     CLOCK_BOOTTIME, in seconds.
     """
 
-    def __init__(self, ruleset: Ruleset, table: str) -> None:
+    def __init__(self, ruleset: Ruleset, table: str, clock: Callable[[], float] = boottime) -> None:
         self._ruleset = ruleset
         self._table = table
+        self._clock = clock
         self._chosen = 0
         """Which `live` is in force, if any is. The other one may be chosen as well, if it ends no
         later."""
         self._until = -inf
         """When that ends."""
+        self._muted: set[Address] = set()
+        """What may be muted: nothing else need be taken out of there."""
 
     def make(self, held: Iterable[Address], muted: Iterable[Address]) -> None:
         """Makes the tables, in the place of those that there are, with these addresses. None of
         them answers before `renew` or `admit`."""
         silent = list(muted)
+        self._muted.update(silent)
         anew = [
             change
             for family in (_ARP, _INET)
@@ -308,6 +323,7 @@ class Fence:
         members = [*self._put(_HELD, held), *self._put(_HELD, silent), *self._put(_MUTED, silent)]
         self._ruleset.change([*anew, *rules, *members])
         self._until = -inf
+        self._muted = set(silent)
 
     def admit(
         self,
@@ -326,9 +342,10 @@ class Fence:
         """
         own = [
             *self._put(_HELD, [*addresses, *muting]),
-            *self._taken(self._table, _MUTED, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
             *self._put(_MUTED, muting),
         ]
+        self._muted.update(muting)
         others = [
             change
             for table in earlier
@@ -338,12 +355,13 @@ class Fence:
         while True:
             try:
                 self._set_live(deadline, [*own, *others])
-                return
+                break
             except Refused as error:
                 left = [each for each in others if each not in error.changes]
                 if error.errno != ABSENT or left == others:
                     raise
                 others = left
+        self._muted.difference_update(set(addresses).difference(muting))
 
     def renew(self, deadline: float, muting: Sequence[Address] = ()) -> None:
         """All that are held answer until the deadline, but for `muting`, which are muted. Raises
@@ -354,12 +372,12 @@ class Fence:
         """These are neither held nor muted any more: what comes to them is the host's matter. To be
         called only when they are off the interfaces."""
         out = [
-            change
-            for which in (_HELD, _MUTED)
-            for change in self._taken(self._table, which, addresses)
+            *self._taken(self._table, _HELD, addresses),
+            *self._taken(self._table, _MUTED, self._muted.intersection(addresses)),
         ]
         if out:
             self._ruleset.change(out)
+            self._muted.difference_update(addresses)
 
     def unmake(self) -> None:
         """Removes the tables, if they are there."""
@@ -370,14 +388,14 @@ class Fence:
         """Makes the changes and has `live` end at the deadline, in the same transaction."""
         for _ in range(TRIES):
             which = 1 - self._chosen
-            before = boottime()
+            before = self._clock()
             left_ms = floor((deadline - before) * 1000)
             if left_ms < LEAST_MS:
                 self._ruleset.change([*changes, *self._unchosen(0), *self._unchosen(1)])
                 self._until = -inf
                 return
             self._ruleset.change([*self._unchosen(which), *self._lasting(which, left_ms)])
-            if boottime() - before > SET_WITHIN_S:
+            if self._clock() - before > SET_WITHIN_S:
                 continue
             # The other one may stay if it ends earlier: then no packet can miss the change.
             longer = self._unchosen(self._chosen) if deadline < self._until else []
@@ -427,7 +445,9 @@ def unmake(ruleset: Ruleset, table: str) -> None:
 
 # --- what the kernel has to be able to do ---------------------------------------------------------
 
-_PROBED = "yaim-probe"
+PROBED_BELOW = 100_000
+"""The numbers of tables for trying out are less than this, and those of fences are not. What is
+left of one goes as the fences of earlier lives do."""
 _PROBED_ADDRESSES: list[Address] = [IPv4Address("240.0.0.1"), IPv6Address("100::1")]
 """Nobody's: RFC 1112 section 4, RFC 6666."""
 _PROBED_S = 0.03
@@ -440,29 +460,44 @@ _REASONS = {
 
 def probe(ruleset: Ruleset, within_s: float = 5.0) -> None:
     """Tries out, in a table of its own, whether the kernel can do all that a fence needs. Others
-    may be busy with the ruleset while the host starts: then for as long as is said. Raises
-    KernelError with a reason for people."""
+    may be busy with the ruleset while the host starts, or flush it: then for as long as is said.
+    Other helpers may start at the same time. Raises KernelError with a reason for people."""
+    give_up_at = boottime() + within_s
     try:
-        try:
-            _try_out(ruleset, Fence(ruleset, _PROBED), boottime() + within_s)
-        finally:
-            unmake(ruleset, _PROBED)
+        while not _is_tried_out(ruleset, give_up_at):
+            pass
     except KernelError as error:
         known = _REASONS.get(error.errno) if error.errno is not None else None
         raise KernelError(error.errno, known or f"the kernel cannot fence: {error}") from error
 
 
-def _try_out(ruleset: Ruleset, fence: Fence, give_up_at: float) -> None:
+def _is_tried_out(ruleset: Ruleset, give_up_at: float) -> bool:
+    """Returns False if somebody has removed the table meanwhile. Raises KernelError."""
+    table = f"yaim-{1 + int.from_bytes(os.urandom(4), 'big') % (PROBED_BELOW - 1)}"
+    try:
+        _try_out(ruleset, table, give_up_at)
+    except KernelError as error:
+        is_gone = error.errno in (None, ABSENT) and table not in ruleset.tables()
+        if not is_gone or boottime() > give_up_at:
+            raise
+        return False
+    finally:
+        unmake(ruleset, table)
+    return True
+
+
+def _try_out(ruleset: Ruleset, table: str, give_up_at: float) -> None:
+    fence = Fence(ruleset, table)
     fence.make(_PROBED_ADDRESSES, _PROBED_ADDRESSES[:1])
-    if ruleset.held(_PROBED) != frozenset(_PROBED_ADDRESSES) or ruleset.is_live(_PROBED):
+    if ruleset.held(table) != frozenset(_PROBED_ADDRESSES) or ruleset.is_live(table):
         raise KernelError(None, "what it tells of a table is not what was asked for")
     _renew_in_time(fence, 60.0, give_up_at)
-    if not ruleset.is_live(_PROBED):
+    if not ruleset.is_live(table):
         raise KernelError(None, "an element with a time-out does not last")
     deadline = _renew_in_time(fence, _PROBED_S, give_up_at)
     while True:
         now = boottime()
-        if not ruleset.is_live(_PROBED):
+        if not ruleset.is_live(table):
             return
         if now > deadline + FENCE_GRACE_S:
             raise KernelError(None, "an element lasts longer than its time-out")

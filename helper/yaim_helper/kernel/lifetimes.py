@@ -19,8 +19,6 @@ BROOM_S = 60
 """With a fence: the lifetime only sweeps away what both processes have left."""
 SWEEP_AGAIN_S = 30.0
 """With a fence: a lifetime is set anew when so much of it is left."""
-SWEPT_WITHIN_S = BROOM_S * 1.125 + 4.5
-"""With a fence: by then the kernel has removed what nobody has extended (helper/PROTOCOL.md)."""
 
 
 def lateness_s(life_s: float) -> float:

@@ -131,7 +131,8 @@ def own(
     deadline: float | None = None,
 ) -> Entry:
     """Returns something that the helper does of itself. `is_fenced` and `deadline` as in a result:
-    with them, what is removed late is known to have answered nothing since."""
+    with them, what is removed late is known to have answered nothing since. `deadline` is what the
+    kernel has in force before the address is muted, not a nearer one that was set just now."""
     return {
         "type": "own",
         "op": op,

@@ -45,6 +45,8 @@ class Past:
     known_until: float = 0.0
     """The same for the last record before which its life told what it found at its start. What was
     put on an interface later may have been put there by another life, which wrote elsewhere."""
+    was_fenced: bool = False
+    """Whether the last life had a fence for what it held."""
     is_of_another_boot: bool = False
     """Whether some records are of another boot, so that earlier segments are, too."""
     _is_here: bool = True
@@ -104,6 +106,7 @@ class Past:
             # Those of older versions do not tell.
             self._is_here = record.get("session", self.session) == self.session
             self._awaited.clear()
+            self.was_fenced = self._is_here and bool(record.get("fence", {}).get("in_force"))
         if not self._is_here:
             return
         if kind in ("start", "gap"):
@@ -156,6 +159,7 @@ class Past:
         for address, interface, prefix, uid, cluster, _ in record["addresses"]:
             owner = Owner(uid, cluster) if uid is not None else None
             self._listed.setdefault(address, {})[interface, prefix] = owner
+        self.was_fenced |= any(record.get("fence", ()))
         if not record["more"]:
             self.places, self._listed = self._listed, {}
             # Nothing is awaited where that is told.

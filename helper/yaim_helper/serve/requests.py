@@ -129,13 +129,21 @@ class Requests:
 
     def renew(self, context: Context, renew: Renew) -> Reply:
         """Gives the owner's addresses another deadline, and tells the head of the record."""
-        reply = self._holdings.renew(context.owner, renew.deadline_ns / 1e9, context.batch)
+        owner, deadline = context.owner, renew.deadline_ns / 1e9
+        before, fenced = self._holdings.deadlines(), self._holdings.fenced()
+        expected = {**before, owner: max(deadline, before[owner])} if owner in before else before
+        if fenced is not None:
+            # Who is killed in between leaves no deadline that is too early.
+            self._recorder.mark(expected, fenced)
+        reply = self._holdings.renew(owner, deadline, context.batch)
+        deadlines = self._holdings.deadlines()
+        is_done = isinstance(reply, Ok)
+        if (is_done and fenced is None) or (fenced is not None and deadlines != expected):
+            self._recorder.mark(deadlines, self._holdings.fenced())
         if not isinstance(reply, Ok):
             return reply
-        deadlines = self._holdings.deadlines()
-        if context.owner in deadlines:
-            self._renewals[context.owner] += 1
-        self._recorder.mark(deadlines, self._holdings.fenced())
+        if owner in deadlines:
+            self._renewals[owner] += 1
         head = self._recorder.head
         told = {"seq": head[0], "hash": head[1]} if head is not None else None
         return Ok({**reply.fields, "head": told})

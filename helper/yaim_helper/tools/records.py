@@ -250,6 +250,9 @@ def unreadable(record: Record) -> str | None:
             _require(record.fields, _REQUEST)
             _require(record.fields, _OF_OP.get((record.type, record.fields["op"]), {}))
         _require(record.fields, _OF_TYPE.get(record.type, {}))
+        if record.type == "held":
+            count = len(record.fields["addresses"])
+            _require(record.fields, {"fence": lambda told: told is None or len(told) == count})
     except NotARecord as error:
         return printable(str(error))
     return None
@@ -330,6 +333,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_none_or(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or is_right(value)
 
@@ -387,7 +394,12 @@ _HELD = (
     _is_none_or(_is_count),
 )
 _PEER: _Keys = {"pid": _is_count, "uid": _is_count, "gid": _is_count}
-_OWNER: _Keys = {"uid": _is_count, "cluster": _is_text, "deadline_ns": _is_count}
+_OWNER: _Keys = {
+    "uid": _is_count,
+    "cluster": _is_text,
+    "deadline_ns": _is_count,
+    "fence": _is_none_or(_is_truth),
+}
 _MARKER: _Keys = {
     "time": _is_time,
     "boottime_ns": _is_count,
@@ -426,9 +438,15 @@ _OF_OP: Mapping[tuple[str, str], _Keys] = {
     for op in _HAVE_ADDRESSES
 }
 _COUNT: _Keys = {"uid": _is_none_or(_is_count), "what": _is_text, "count": _is_count}
+_FENCED: _Keys = {
+    "fence": _is_none_or(_is_truth),
+    "deadline_ns": _is_none_or(_is_count),
+}
+_FENCE: _Keys = {"in_force": _is_truth, "reason": _is_text}
 _OF_TYPE: Mapping[str, _Keys] = {
-    "result": {"outcome": _is_one_of("ok", "refused", "failed")},
+    "result": {"outcome": _is_one_of("ok", "refused", "failed"), **_FENCED},
     "own": {
+        **_FENCED,
         "op": _is_text,
         "address": _is_address,
         "interface": _is_text,
@@ -436,8 +454,21 @@ _OF_TYPE: Mapping[str, _Keys] = {
         "cluster": _is_none_or(_is_text),
         "outcome": _is_text,
     },
-    "start": {"earlier": _is_none_or(lambda value: _has(value, _MARKER))},
-    "held": {"addresses": _are(_is_held)},
+    "start": {
+        "earlier": _is_none_or(lambda value: _has(value, _MARKER)),
+        "fence": _is_none_or(lambda value: _has(value, _FENCE)),
+    },
+    "held": {
+        "addresses": _are(_is_held),
+        "fence": _is_none_or(_are(_is_none_or(_is_truth))),
+    },
+    "fence": {
+        "uid": _is_count,
+        "cluster": _is_text,
+        "addresses": _is_count,
+        "outcome": _is_text,
+        "reason": _is_text,
+    },
     "segment": {"number": _is_count},
     "renewals": {"owners": _are(lambda value: _has(value, {**_OWNER, "count": _is_count}))},
     "summary": {"counts": _are(lambda value: _has(value, _COUNT))},

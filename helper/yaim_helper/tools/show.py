@@ -18,9 +18,10 @@ _COMMON = frozenset(
 )
 _TOLD = frozenset(
     {"peer", "cluster", "uid", "op", "id", "address", "interface", "prefix", "earlier"}
-    | {"outcome", "reason", "deadline_ns", "owners", "counts"}
+    | {"outcome", "reason", "deadline_ns", "owners", "counts", "fence"}
 )
 """What has a place of its own in the line."""
+_OF_FENCE = {True: " (fenced)", False: " (not fenced)", None: ""}
 
 
 def read_network(text: str) -> Network:
@@ -120,12 +121,16 @@ def _who(fields: Mapping[str, Any]) -> str:
 def _what(record: Record) -> str:
     fields = record.fields
     if record.type == "held":
-        each = (f"{held[0]}/{held[2]} on {held[1]}" for held in fields["addresses"])
+        fences = fields.get("fence") or [None] * len(fields["addresses"])
+        each = (
+            f"{held[0]}/{held[2]} on {held[1]}{_OF_FENCE[is_fenced]}"
+            for held, is_fenced in zip(fields["addresses"], fences, strict=True)
+        )
         return ", ".join(each) or "nothing"
     if record.type == "renewals":
         return ", ".join(
             f"cluster {each['cluster']} uid {each['uid']} {each['count']} times until"
-            f" {instant(record.wall(each['deadline_ns']))}"
+            f" {instant(record.wall(each['deadline_ns']))}{_OF_FENCE[each.get('fence')]}"
             for each in fields["owners"]
         )
     if record.type == "summary":
@@ -145,8 +150,15 @@ def _came_of_it(record: Record) -> str:
     words = [str(each) for each in told if each is not None]
     if record.type == "start" and (earlier := earlier_marker(record)) is not None:
         words.append(f"the life before was there at {instant(earlier.at)}")
-    if "deadline_ns" in record.fields and record.type == "intent":
-        words.append(f"until {instant(record.wall(record.fields['deadline_ns']))}")
+    fence = record.fields.get("fence")
+    if record.type == "start" and fence is not None:
+        words.append("with the fence" if fence["in_force"] else f"no fence: {fence['reason']}")
+    deadline_ns = record.fields.get("deadline_ns")
+    until = f"until {instant(record.wall(deadline_ns))}" if deadline_ns is not None else ""
+    if record.type == "intent" and until:
+        words.append(until)
+    if record.type in ("result", "own") and fence is not None:
+        words.append(f"fenced {until}".strip() if fence else "not fenced")
     return ": ".join(words)
 
 

@@ -1,7 +1,8 @@
 """A timeline as a picture that needs nothing else: SVG 1.1, one row an address, one colour a node.
 
-Surely held is a full bar, possibly held a thin one; below the bars of a row, what nobody held and
-what two held; behind them, of what not all records tell. Draws; judges nothing.
+Surely held is a full bar, possibly held a thin one, muted on the interface a thin empty one; below
+the bars of a row, what nobody held and what two held; behind them, of what not all records tell.
+Draws; judges nothing.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ WIDTH, LEFT, RIGHT = 1200, 330, 20
 TOP, ROW, BAR, THIN = 70, 34, 14, 4
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f6000", "#777777")
 """Told apart also by those who see colours differently (Okabe and Ito); then from the start."""
-OVERLAP, UNCOVERED, UNTOLD = "#d00000", "#000000", "#e4e4e4"
+OVERLAP, UNCOVERED, UNTOLD, EMPTY = "#d00000", "#000000", "#e4e4e4", "#ffffff"
+MUTED = "muted on the interface"
 _STEPS_S = (1e-3, 1e-2, 1e-1, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200)
 _DAY_S = 86400
 MOST_TICKS = 8
@@ -69,10 +71,14 @@ def _row(row: OfAddress, top: int, scale: _Scale, colours: dict[str, str]) -> li
         colour = colours[held.node]
         told = f"{held.node} possibly {_told(held.possible)}; {held.ended}"
         thin = top + (BAR - THIN) / 2
-        parts.append(_bar(scale, held.possible, thin, THIN, colour, told))
+        if held.possible[0] < held.possible[1]:
+            parts.append(_bar(scale, held.possible, thin, THIN, colour, told))
         parts += [
             _bar(scale, sure, top, BAR, colour, f"{held.node} {_told(sure)}") for sure in held.sure
         ]
+        if held.muted is not None:
+            told = f"{held.node} {MUTED} {_told(held.muted)}; {held.ended}"
+            parts.append(_bar(scale, held.muted, thin, THIN, colour, told, is_empty=True))
     below = top + BAR + 2
     for colour, what, times in (
         (UNCOVERED, "nobody", row.uncovered),
@@ -87,25 +93,39 @@ def _row(row: OfAddress, top: int, scale: _Scale, colours: dict[str, str]) -> li
 
 
 def _bar(
-    scale: _Scale, interval: Interval, top: float, height: float, colour: str, told: str
+    scale: _Scale,
+    interval: Interval,
+    top: float,
+    height: float,
+    colour: str,
+    told: str,
+    *,
+    is_empty: bool = False,
 ) -> str:
     """Returns a bar that is at least so wide that it can be seen."""
     x = scale.x(interval[0])
     width = max(0.5, scale.x(interval[1]) - x)
     return (
-        f'<rect x="{x:.2f}" y="{top:g}" width="{width:.2f}" height="{height:g}" fill="{colour}">'
+        f'<rect x="{x:.2f}" y="{top:g}" width="{width:.2f}" height="{height:g}"'
+        f" {_fill(colour, is_empty=is_empty)}>"
         f"<title>{_text(told)}</title></rect>"
     )
+
+
+def _fill(colour: str, *, is_empty: bool) -> str:
+    return f'fill="{EMPTY}" stroke="{colour}"' if is_empty else f'fill="{colour}"'
 
 
 def _legend(colours: dict[str, str]) -> list[str]:
     parts = []
     marks = {**colours, "two nodes": OVERLAP, "no node": UNCOVERED, "not told": UNTOLD}
+    marks[MUTED] = UNCOVERED
     width = (WIDTH - 20) / len(marks)
     for number, (name, colour) in enumerate(marks.items()):
         x = 10 + number * width
         parts += [
-            f'<rect x="{x:.1f}" y="30" width="10" height="10" fill="{colour}"/>',
+            f'<rect x="{x:.1f}" y="30" width="10" height="10"'
+            f" {_fill(colour, is_empty=name == MUTED)}/>",
             f'<text x="{x + 14:.1f}" y="39">{_text(name)}</text>',
         ]
     return parts
@@ -130,7 +150,8 @@ def _described(rows: Sequence[OfAddress], limits: Interval) -> str:
         f" and possibly {row.overlap.possible_us / 1e6:.3f} s more, no node for"
         f" {row.uncovered.sure_us / 1e6:.3f} s and possibly"
         f" {row.uncovered.possible_us / 1e6:.3f} s more, not told by all records"
-        f" {sum(b - a for a, b in row.untold) / 1e6:.3f} s."
+        f" {sum(b - a for a, b in row.untold) / 1e6:.3f} s, muted on an interface beside another"
+        f" node for {row.longest_muted_us / 1e6:.3f} s at most."
         for row in rows
     ]
     return " ".join((f"{_told(limits)}, UTC.", *told))

@@ -1,5 +1,5 @@
 """Who held which address when, from the histories of all nodes: what two nodes held, and what
-nobody held.
+nobody held; and what lay muted on an interface (the fence) while another node had it.
 
 Surely and possibly mean here what they mean in history.py. Silence proves something only for the
 time that the records of all nodes tell of (coverage.py); what two nodes surely held they held
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from yaim_helper.tools.coverage import Interval, Intervals, both, merged, without
-from yaim_helper.tools.history import FOREVER, HeldInterval
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.records import Micros
 
 
@@ -47,6 +47,13 @@ class OfAddress:
     """While it is told."""
     untold: Intervals
     """The times of which not all records tell."""
+    muted: Intervals
+    """When it may have been on the interface of a node, where it answered nothing, while it was
+    possibly on that of another."""
+
+    @property
+    def longest_muted_us(self) -> Micros:
+        return max((b - a for a, b in self.muted), default=0)
 
 
 def of_address(
@@ -84,15 +91,33 @@ def of_address(
             told,
         ),
         without(limits, told),
+        _muted(seen),
     )
 
 
 def _within(held: HeldInterval, limits: Interval) -> HeldInterval | None:
+    """Returns what of it is within the limits; if it is only muted there, nothing is possible."""
     possible = _cut([held.possible], limits)
-    if not possible:
+    muted = _cut([] if held.muted is None else [held.muted], limits)
+    if not possible and not muted:
         return None
-    sure = tuple(_cut(held.sure, limits))
-    return HeldInterval(held.address, held.node, possible[0], sure, held.ended)
+    return HeldInterval(
+        held.address,
+        held.node,
+        possible[0] if possible else (limits[0], limits[0]),
+        tuple(_cut(held.sure, limits)),
+        held.ended,
+        muted[0] if muted else None,
+    )
+
+
+def _muted(intervals: Sequence[HeldInterval]) -> Intervals:
+    found: list[Interval] = []
+    for each in intervals:
+        others = [other for other in intervals if other.node != each.node]
+        on = [part for other in others for part in (other.possible, other.muted) if part]
+        found += both([each.muted], merged(on)) if each.muted is not None else ()
+    return merged(found)
 
 
 def _cut(intervals: Iterable[Interval], limits: Interval) -> list[Interval]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from yaim_helper.tools.coverage import Interval
-from yaim_helper.tools.history import HeldInterval
+from yaim_helper.tools.intervals import HeldInterval
 from yaim_helper.tools.records import instant, printable
 from yaim_helper.tools.timeline import Times
 from yaim_helper.tools.verdict import Found, seconds_of, spans
@@ -21,16 +21,37 @@ def as_table(found: Found) -> Iterator[str]:
             yield f"  not told by all records: {seconds_of(sum(b - a for a, b in row.untold))}"
         for a, b in row.untold:
             yield f"    {instant(a)} to {instant(b)}: {seconds_of(b - a)}"
+        if row.muted:
+            yield (
+                f"  muted on an interface beside another node:"
+                f" {seconds_of(sum(b - a for a, b in row.muted))},"
+                f" {seconds_of(row.longest_muted_us)} at most at a time"
+            )
+        for a, b in row.muted:
+            yield f"    {instant(a)} to {instant(b)}: {seconds_of(b - a)}"
     for each in found.nodes:
         yield f"record of {printable(each.node)}: {spans(each.told.all) or 'tells of no time'}"
+    if (longest := max(found.rows, key=lambda row: row.longest_muted_us, default=None)) and (
+        longest.muted
+    ):
+        yield (
+            f"muted on an interface beside another node for {seconds_of(longest.longest_muted_us)}"
+            f" at most ({longest.address}): no breach, it answered nothing"
+        )
     yield found.verdict
 
 
 def _interval_told(held: HeldInterval) -> str:
     """Its instants in order: what encloses is possible, what is enclosed is sure."""
     sure = ", ".join(f"{instant(a)} to {instant(b)}" for a, b in held.sure) or "never"
-    a, b = held.possible
-    return f"possibly {instant(a)} to {instant(b)}, surely {sure} ({printable(held.ended)})"
+    told = []
+    if held.possible[0] < held.possible[1]:
+        a, b = held.possible
+        told.append(f"possibly {instant(a)} to {instant(b)}, surely {sure}")
+    if held.muted is not None:
+        a, b = held.muted
+        told.append(f"muted on the interface {instant(a)} to {instant(b)}")
+    return f"{', '.join(told)} ({printable(held.ended)})"
 
 
 def _times(what: str, times: Times) -> Iterator[str]:
@@ -70,12 +91,17 @@ def as_json(found: Found) -> str:
                     "possible": intervals([held.possible])[0],
                     "sure": intervals(held.sure),
                     "ended": held.ended,
+                    "muted": intervals([held.muted] if held.muted is not None else []),
                 }
                 for held in row.intervals
             ],
             "overlap": times(row.overlap),
             "uncovered": times(row.uncovered),
             "untold": intervals(row.untold),
+            "muted": {
+                "longest_s": row.longest_muted_us / 1e6,
+                "beside_another": intervals(row.muted),
+            },
         }
         for row in found.rows
     ]

@@ -11,7 +11,7 @@ from enum import IntEnum
 from ipaddress import ip_address
 
 from yaim_helper.tools.coverage import Interval, Intervals, Told, both, by_all, merged, without
-from yaim_helper.tools.history import FOREVER, HeldInterval
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.records import Micros, instant, printable
 from yaim_helper.tools.show import Network, is_within
 from yaim_helper.tools.timeline import OfAddress, of_address

@@ -23,6 +23,7 @@ from yaim.core.actions import (
     Report,
 )
 from yaim.core.events import (
+    HAS_NO_FENCE,
     AddressAdded,
     AddressesRenewed,
     AddressesSeen,
@@ -31,7 +32,7 @@ from yaim.core.events import (
     Event,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, NodeName, frozen_mapping
+from yaim.core.model import Address, Boottime, Fence, NodeName, frozen_mapping
 from yaim.core.settings import Settings
 from yaim.core.state.host import Host
 from yaim.core.state.state import State
@@ -141,7 +142,14 @@ def _serialized(message: Any) -> bytes:
 class TrustingNode:
     """One node's core and store. It takes what its core wants for done at once."""
 
-    def __init__(self, url: str, keys: Keys, name: str = "n1", ttl_s: int = 3) -> None:
+    def __init__(
+        self,
+        url: str,
+        keys: Keys,
+        name: str = "n1",
+        ttl_s: int = 3,
+        fence: Fence = HAS_NO_FENCE,
+    ) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
         settings = Settings(NodeName(name), "eth0", 32, 128, ttl_s, 1.0, "1")
         self.state = State(settings, host=Host(own=frozen_mapping({})))
@@ -154,7 +162,7 @@ class TrustingNode:
         self.latest = Boottime(0.0)
         """The latest deadline that it has handed on."""
         networks = (("eth0", (ip_network("192.0.2.0/24"),)),)
-        self._events.put(HelperReady("boot:1", networks, ()))
+        self._events.put(HelperReady("boot:1", networks, (), fence=fence))
         self._events.put(CheckAnswered("service", True, "", Boottime(1e12)))
 
     def run(self, for_s: float, is_enough: Callable[["TrustingNode"], bool] | None = None) -> None:

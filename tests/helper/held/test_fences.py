@@ -1,7 +1,7 @@
 """What may answer, and until when: with tables that are none, and a clock that the test moves."""
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
@@ -47,6 +47,9 @@ class Kernel:
 
     def named(self, table: str) -> "Fence":
         return Fence(self, table)
+
+    def held(self, table: str) -> Collection[Address]:
+        raise AssertionError(table)
 
     def is_live(self, table: str) -> bool:
         return table in self.tables and self.clock() < self.tables[table].until

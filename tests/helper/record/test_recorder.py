@@ -1,5 +1,6 @@
 """The record's own thread, with a disk that hangs for as long as a test wants."""
 
+import json
 import os
 import re
 import threading
@@ -190,6 +191,18 @@ def test_of_deadlines_that_wait_the_latest_get_into_the_marker_and_no_others_are
             assert [each() for each in all_[:-1]] == [None] * (n - 1)
     assert recorder.drain(WITHIN_S)
     assert b'"deadline_ns":3000000000' in (tmp_path / MARKER).read_bytes()
+
+
+def test_the_marker_tells_whose_fence_is_in_force(recorder: Recorder, tmp_path: Path) -> None:
+    other = Owner(OWNER.uid, "another")
+    recorder.mark({OWNER: 1.0, other: 2.0}, {other})
+    assert recorder.drain(WITHIN_S)
+    owners = json.loads((tmp_path / MARKER).read_bytes())["owners"]
+    assert [each["fence"] for each in owners] == [False, True]
+    recorder.mark({OWNER: 1.0})
+    assert recorder.drain(WITHIN_S)
+    (owner,) = json.loads((tmp_path / MARKER).read_bytes())["owners"]
+    assert "fence" not in owner
 
 
 def test_however_often_somebody_renews_there_is_room_for_records(

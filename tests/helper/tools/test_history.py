@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from yaim_helper.tools.history import FOREVER, HeldInterval, History
+from yaim_helper.tools.history import History
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.records import open_chain
 from yaim_helper.tools.verify import Verification
 
@@ -342,3 +343,215 @@ def test_renewals_of_others_prove_nothing(node: Writer) -> None:
     node.cluster = "other"
     node.renewals(120.0, 130.0).renewals(180.0, 190.0).mark(185.0, 190.0)
     assert told(node) == [((2.0, 70.2), [])]
+
+
+# --- the fence -----------------------------------------------------------------------------------
+
+
+def muted(writer: Writer) -> list[tuple[float, float] | None]:
+    found = [each.muted for each in intervals_of(writer)]
+    return [
+        None if each is None else ((each[0] - EPOCH_US) / 1e6, (each[1] - EPOCH_US) / 1e6)
+        for each in found
+    ]
+
+
+@pytest.fixture
+def fenced(tmp_path: Path) -> Writer:
+    return Writer(tmp_path / "db1").start(1.0, fence=True)
+
+
+def test_what_is_removed_late_has_answered_until_its_deadline_if_that_is_told(
+    fenced: Writer,
+) -> None:
+    """The helper was stopped, from before the deadline to 20 s."""
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).add(2.0, 2.1, B, 9.0, fence=True)
+    until = fenced.until(10.0)
+    fenced.own(20.0, "expire", A, "the deadline has passed: removing", **until)
+    fenced.own(20.1, "expire", A, "removed", **until).remove(20.2, 20.3, B, **until)
+    assert told(fenced) == [((2.0, 10.05), [(2.1, 10.0)])] * 2
+    assert muted(fenced) == [(10.05, 20.1), (10.05, 20.3)]
+
+
+def test_without_the_deadline_it_is_not_known_when_it_fell_silent(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).remove(20.0, 20.1, A)
+    assert (told(fenced), muted(fenced)) == ([((2.0, 20.1), [])], [None])
+
+
+def test_what_was_not_fenced_is_there_until_it_is_removed(fenced: Writer) -> None:
+    node = fenced.start(1.5, fence=False).add(2.0, 2.1, A, 9.0, fence=False)
+    node.remove(20.0, 20.1, A, fence=False, deadline_ns=node.ns(10.0))
+    assert (told(node), muted(node)) == ([((2.0, 20.1), [(2.1, 20.0)])], [None])
+
+
+def test_what_a_life_left_is_muted_from_its_deadline_until_it_is_added_anew(
+    fenced: Writer,
+) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    fenced.start(20.0, A, earlier=fenced.marker(5.0, 12.0), fence=True, is_fenced=True)
+    fenced.add(21.0, 21.1, A, 30.0, "present", fence=True)
+    fenced.remove(22.0, 22.1, A, **fenced.until(30.0))
+    assert told(fenced) == [((2.0, 12.05), [(2.1, 5.0)]), ((21.0, 22.1), [(21.1, 22.0)])]
+    assert muted(fenced) == [(12.05, 21.0), None]
+
+
+def test_what_is_added_anew_before_it_is_muted_answers_all_the_time(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    fenced.start(6.0, A, earlier=fenced.marker(5.0, 12.0), fence=True, is_fenced=True)
+    fenced.add(7.0, 7.1, A, 30.0, "present", fence=True)
+    assert told(fenced.remove(8.0, 8.1, A, **fenced.until(30.0))) == [((2.0, 8.1), [(2.1, 8.0)])]
+
+
+def test_what_is_muted_while_it_is_added_anew_is_not_sure_meanwhile(fenced: Writer) -> None:
+    """The add was about to be done at 11.9, and the result is told at 12.5."""
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    fenced.start(6.0, A, earlier=fenced.marker(5.0, 12.0), fence=True, is_fenced=True)
+    fenced.add(11.9, 12.5, A, 30.0, "present", fence=True)
+    fenced.remove(14.0, 14.1, A, **fenced.until(30.0))
+    assert told(fenced) == [((2.0, 14.1), [(2.1, 12.0), (12.5, 14.0)])]
+
+
+def test_an_add_that_was_refused_leaves_muted_what_was(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    fenced.start(20.0, A, earlier=fenced.marker(5.0, 12.0), fence=True, is_fenced=True)
+    fenced.intent(21.0, "add", A, deadline=30.0)
+    fenced.result(21.1, "add", A, "refused", deadline=30.0)
+    fenced.own(25.0, "expire", A, "left by an earlier life: removing")
+    fenced.own(25.1, "expire", A, "removed")
+    assert (told(fenced), muted(fenced)) == ([((2.0, 12.05), [(2.1, 5.0)])], [(12.05, 25.1)])
+
+
+def test_an_add_without_its_result_may_have_the_deadline_of_a_later_renewal(
+    fenced: Writer,
+) -> None:
+    """That passes it while it waits. It is told by the marker only, if nothing else is held."""
+    fenced.intent(2.0, "add", A, deadline=9.0)
+    fenced.start(20.0, earlier=fenced.marker(3.0, 12.0), fence=True)
+    assert (told(fenced), muted(fenced)) == ([((2.0, 12.05), [])], [(12.05, 20.0)])
+
+
+def test_an_add_that_has_failed_may_be_done_later(fenced: Writer) -> None:
+    fenced.intent(2.0, "add", A, deadline=9.0).result(3.0, "add", A, "failed", deadline=9.0)
+    fenced.add(14.0, 14.1, A, 20.0, fence=True).remove(15.0, 15.1, A, **fenced.until(20.0))
+    assert told(fenced) == [((2.0, 15.1), [(14.1, 15.0)])]
+
+
+def test_an_add_in_the_place_of_what_is_muted_is_not_found_to_answer(fenced: Writer) -> None:
+    """The next life finds the address; that may be what was there muted before."""
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    fenced.start(20.0, A, earlier=fenced.marker(5.0, 12.0), fence=True, is_fenced=True)
+    fenced.intent(21.0, "add", A, deadline=40.0)
+    fenced.start(22.0, A, earlier=fenced.marker(5.0, 12.0), fence=True, is_fenced=True)
+    assert told(fenced.remove(23.0, 23.1, A)) == [
+        ((2.0, 12.05), [(2.1, 5.0)]),
+        ((21.0, 23.1), []),
+    ]
+
+
+def test_a_node_that_does_not_come_back_is_mute_at_its_deadline(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).mark(3.0, 10.0)
+    assert (told(fenced), muted(fenced)) == ([((2.0, 10.05), [(2.1, 3.0)])], [(10.05, 81.5)])
+
+
+def test_a_boot_ends_what_is_muted_too(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    earlier = fenced.marker(3.0, 10.0)
+    fenced.boot, fenced.boot_at = 2, 30.0
+    assert told(fenced.start(31.0, earlier=earlier)) == [((2.0, 10.05), [(2.1, 3.0)])]
+    assert muted(fenced) == [(10.05, 30.0)]
+
+
+def test_the_rest_is_mute_while_one_whose_deadline_has_passed_is_not_removed(
+    fenced: Writer,
+) -> None:
+    """All that is held for an owner answers until the nearest deadline."""
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).add(2.0, 2.1, B, 90.0, fence=True)
+    fenced.own(12.0, "expire", A, "the deadline has passed: removing", **fenced.until(9.0))
+    fenced.own(12.1, "expire", A, "removed", **fenced.until(9.0))
+    fenced.remove(20.0, 20.1, B, **fenced.until(90.0))
+    assert told(fenced) == [
+        ((2.0, 9.05), [(2.1, 9.0)]),
+        ((2.0, 20.1), [(2.1, 9.0), (12.1, 20.0)]),
+    ]
+
+
+def test_what_a_life_left_answers_until_the_nearest_deadline_of_its_owner(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 90.0, fence=True).add(2.0, 2.1, B, 9.0, fence=True)
+    fenced.start(10.0, A, B, earlier=fenced.marker(1.5, 90.0), fence=True, is_fenced=True)
+    fenced.remove(12.0, 12.1, A)
+    assert ((2.0, 12.1), []) in told(fenced)
+
+
+def test_a_fence_that_is_made_anew_is_a_moment_without(fenced: Writer) -> None:
+    fenced.add(2.0, 2.1, A, 90.0, fence=True).fence(5.0, "lost").fence(5.1, "made")
+    fenced.remove(9.0, 9.1, A, **fenced.until(90.0))
+    assert told(fenced) == [((2.0, 9.1), [(2.1, 5.0), (5.1, 9.0)])]
+
+
+def test_without_its_fence_an_address_answers_until_it_is_off_the_interface(
+    fenced: Writer,
+) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).fence(5.0, "lost")
+    assert told(fenced.mark(5.1, 10.0)) == [((2.0, 81.5), [(2.1, 5.0)])]
+    fenced.start(20.0, A, earlier=fenced.marker(5.1, 10.0), fence=True, is_fenced=False)
+    assert told(fenced.remove(21.0, 21.1, A)) == [((2.0, 21.1), [(2.1, 5.0)])]
+
+
+def test_what_was_muted_may_have_answered_until_a_lost_fence_was_made_anew(
+    fenced: Writer,
+) -> None:
+    """Somebody had flushed it while the helper was stopped."""
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).fence(20.0, "lost").fence(20.1, "made")
+    fenced.own(20.2, "expire", A, "removed", **fenced.until(9.0))
+    assert (told(fenced), muted(fenced)) == ([((2.0, 20.1), [])], [(20.1, 20.2)])
+
+
+def test_what_is_added_without_its_fence_is_so_guarded(fenced: Writer) -> None:
+    fenced.fence(1.5, "lost").intent(2.0, "add", A, deadline=9.0)
+    assert told(fenced.mark(1.8, 8.0)) == [((2.0, 80.5), [])]
+    fenced.result(2.1, "add", A, deadline=9.0, was="absent", fence=False)
+    assert told(fenced.mark(3.0, 9.0)) == [((2.0, 80.5), [])]
+
+
+def test_a_record_whose_beginning_is_elsewhere_tells_by_whom_it_is_guarded(tmp_path: Path) -> None:
+    node = Writer(tmp_path / "db1", number=2).write(1.0, "segment", number=2)
+    node.held(1.0, A, deadline=9.0, is_fenced=True, more=True).held(1.0, B, is_fenced=True)
+    node.mark(1.1, 10.0)
+    verification = Verification(open_chain(node.save()), lambda _: None, from_segment=2)
+    history = History(node.host)
+    for record in verification.records():
+        history.take(record)
+    history.finish(verification.marker)
+    assert [seconds(each) for each in history.intervals] == [
+        ((0.0, 10.05), [(1.0, 1.1)]),
+        ((0.0, float("inf")), []),
+    ]
+
+
+def test_what_may_have_been_put_there_by_a_life_that_wrote_elsewhere_may_answer(
+    fenced: Writer,
+) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True)
+    fenced.start(5.0, A, earlier=fenced.marker(3.0, 9.0), is_known=False, fence=True)
+    assert told(fenced) == [((2.0, float("inf")), [(2.1, 3.0)])]
+
+
+def test_what_is_found_and_not_known_to_be_fenced_may_be(fenced: Writer) -> None:
+    assert told(fenced.start(3.0, A, fence=True).remove(5.0, 5.1, A)) == [((0.0, 5.1), [])]
+
+
+def test_without_a_marker_it_is_not_known_how_long_what_is_left_has_answered(
+    fenced: Writer,
+) -> None:
+    fenced.add(2.0, 2.1, A, 9.0, fence=True).add(2.5, 2.6, A, 9.0, "present", fence=True)
+    fenced.start(5.0, A, fence=True, is_fenced=True).remove(6.0, 6.1, A)
+    assert told(fenced) == [((2.0, 6.1), [])]
+
+
+def test_an_add_of_what_is_left_may_have_brought_its_end_nearer(fenced: Writer) -> None:
+    """Its result is not told, in the life that asked for it or in one before."""
+    fenced.add(2.0, 2.1, A, 30.0, fence=True)
+    fenced.start(4.0, A, earlier=fenced.marker(1.5), fence=True, is_fenced=True)
+    fenced.intent(5.0, "add", A, deadline=8.0)
+    fenced.start(10.0, A, earlier=fenced.marker(1.5), fence=True, is_fenced=True)
+    assert told(fenced.remove(12.0, 12.1, A)) == [((2.0, 12.1), [])]

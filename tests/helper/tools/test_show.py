@@ -183,3 +183,62 @@ def test_a_reader_that_has_seen_enough_is_no_error(node: Writer) -> None:
 def test_what_is_shown_of_a_record_can_be_parsed_again(node: Writer, capsys: Any) -> None:
     shown = lines(capsys, node.save(), "--json")
     assert [json.loads(line)["type"] for line in shown] == ["start", "held"]
+
+
+def test_a_line_tells_what_the_fence_does(tmp_path: Path, capsys: Any) -> None:
+    node = Writer(tmp_path / "db1").start(1.0, B, fence=True, is_fenced=True)
+    node.add(2.0, 2.1, A, 10.0, fence=True).fence(3.0, "lost", 2).fence(3.1, "made", 2)
+    node.own(12.0, "expire", A, "removed", **node.until(10.0))
+    owner = {**node.owner(20.0), "count": 2, "fence": True}
+    node.write(13.0, "renewals", owners=[owner]).add(14.0, 14.1, A, 20.0, fence=False)
+    told = {"in_force": False, "reason": "no nf_tables"}
+    node.write(15.0, "start", version=1, pid=8, uid=0, earlier=None, fence=told)
+    shown = [re.split("  +", line)[3:] for line in lines(capsys, node.save())]
+    who, add = "cluster c uid 990 pid 42", "add 192.0.2.1/32 on eth0"
+    lost = "somebody has flushed it"
+    assert [each for each in shown if each[0] != "intent"] == [
+        ["start", "uid 0", "with the fence", "pid=7", "version=1"],
+        ["held", "192.0.2.2/32 on eth0 (fenced)"],
+        ["result", who, add, f"ok: fenced until {DAY}10.000000Z", "label=yaim", "was=absent"],
+        ["fence", "cluster c uid 990", f"lost: {lost}", "addresses=2"],
+        ["fence", "cluster c uid 990", f"made: {lost}", "addresses=2"],
+        [
+            *("own", "cluster c uid 990", "expire 192.0.2.1 on eth0"),
+            f"removed: fenced until {DAY}10.000000Z",
+        ],
+        ["renewals", f"cluster c uid 990 2 times until {DAY}20.000000Z (fenced)"],
+        ["result", who, add, "ok: not fenced", "label=yaim", "was=absent"],
+        ["start", "uid 0", "no fence: no nf_tables", "pid=8", "version=1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "what"),
+    [
+        ("start", {"earlier": None, "fence": True}, "fence"),
+        ("start", {"earlier": None, "fence": {"in_force": 1, "reason": ""}}, "fence"),
+        ("held", {"addresses": [], "fence": [True]}, "fence"),
+        ("held", {"addresses": [], "fence": "x"}, "fence"),
+        ("held", {"addresses": [[B, "eth0", 32, 7, "c", 5]], "fence": ["x"]}, "fence"),
+        (
+            "renewals",
+            {"owners": [{"uid": 7, "cluster": "c", "count": 1, "deadline_ns": 5, "fence": 1}]},
+            "owners",
+        ),
+        ("fence", {"uid": 7, "cluster": "c", "addresses": 1, "outcome": "lost"}, "reason"),
+        (
+            "own",
+            {
+                **{"op": "expire", "address": B, "interface": "eth0", "uid": 7, "cluster": "c"},
+                **{"outcome": "removed", "fence": "x"},
+            },
+            "fence",
+        ),
+    ],
+)
+def test_what_is_said_of_the_fence_in_another_form_cannot_be_read(
+    tmp_path: Path, capsys: Any, kind: str, fields: dict[str, Any], what: str
+) -> None:
+    node = Writer(tmp_path / "db1").write(1.0, kind, **fields)
+    status, _, err = run(capsys, "show", node.save())
+    assert (status, err) == (14, f"{node.file}:1: cannot be read: its {what} is missing or wrong\n")

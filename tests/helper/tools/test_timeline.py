@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yaim_helper.record.chain import GENESIS
-from yaim_helper.tools.history import FOREVER, HeldInterval, History
+from yaim_helper.tools.history import History
+from yaim_helper.tools.intervals import FOREVER, HeldInterval
 from yaim_helper.tools.output import write_anew
 from yaim_helper.tools.records import instant, micros, open_chain
 from yaim_helper.tools.svg import LEFT, MOST_TICKS, RIGHT, WIDTH
@@ -25,6 +26,7 @@ from yaim_helper.tools.verify import Damage, Verification
 
 from tests.helper.chains import EPOCH_US, Writer, run
 from tests.helper.process import OK_ABSENT, OK_PRESENT, deadline_in, running
+from tests.helper.tools.fenced import FencedTruth
 from yaim.lab.namespaces import Namespace
 
 A, B = "192.0.2.1", "192.0.2.2"
@@ -45,6 +47,13 @@ def seconds(interval: HeldInterval) -> tuple[tuple[float, float], list[tuple[flo
         return start, (end if interval[1] < FOREVER // 2 else float("inf"))
 
     return of(interval.possible), [of(each) for each in interval.sure]
+
+
+def muted_of(interval: HeldInterval) -> tuple[float, float] | None:
+    if interval.muted is None:
+        return None
+    start, end = ((each - EPOCH_US) / 1e6 for each in interval.muted)
+    return start, end
 
 
 def told(writer: Writer) -> list[tuple[tuple[float, float], list[tuple[float, float]]]]:
@@ -263,6 +272,28 @@ def test_the_truth_lies_between_what_is_sure_and_what_is_possible(
     found = told(truth.writer)
     assert covers([possible for possible, _ in found], was)
     assert covers(was, [each for _, sure in found for each in sure])
+
+
+@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_with_a_fence_too_the_truth_lies_between_what_is_sure_and_what_is_possible(
+    tmp_path: Path, seed: int, steps: int
+) -> None:
+    """What answered; and what was on the interface answered or is told to have lain there muted."""
+    directory = tmp_path / "db1"
+    for file in directory.glob("*"):
+        file.unlink()
+    truth = FencedTruth(directory, seed)
+    for _ in range(steps):
+        truth.play()
+    was = truth.finish()
+    found = intervals_of(truth.writer)
+    possible = [seconds(each)[0] for each in found]
+    assert covers(possible, was)
+    assert covers(was, [each for found_ in found for each in seconds(found_)[1]])
+    muted = [part for each in found if (part := muted_of(each)) is not None]
+    assert covers([*possible, *muted], truth.lay)
+    assert not any(b - a > 2e-6 for a, b in held_by_both(muted, was))
 
 
 @settings(max_examples=300)
@@ -638,7 +669,7 @@ def test_a_life_ends_with_the_last_that_somebody_vouches_for(
     assert since_epoch(json.loads(out)["records"][0]["told"]) == expected
 
 
-def cut_down(truth: Truth, chance: random.Random) -> None:
+def cut_down(truth: Truth | FencedTruth, chance: random.Random) -> None:
     """What there is of its record: all; without its end; without the marker."""
     kept = chance.choice((1.0, 1.0, chance.random()))
     truth.writer.lines = truth.writer.lines[: max(2, round(kept * len(truth.writer.lines)))]
@@ -660,8 +691,9 @@ def since_epoch(intervals: list[list[str]]) -> list[tuple[float, float]]:
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.integers(1, 25))
+@pytest.mark.parametrize("model", [Truth, FencedTruth])
 def test_however_little_of_the_records_is_left_nothing_is_claimed_that_is_not_so(
-    tmp_path: Path, capsys: Any, seed: int, steps: int
+    tmp_path: Path, capsys: Any, model: type[Truth] | type[FencedTruth], seed: int, steps: int
 ) -> None:
     """Two nodes that know nothing of each other. Records are purged and begun anew, and cut, and
     lives write elsewhere."""
@@ -671,7 +703,7 @@ def test_however_little_of_the_records_is_left_nothing_is_claimed_that_is_not_so
         directory = tmp_path / name
         for file in directory.glob("*"):
             file.unlink()
-        truth = Truth(directory, chance.randrange(2**32))
+        truth = model(directory, chance.randrange(2**32))
         truth.writer.host = name
         for _ in range(steps):
             truth.play()
@@ -966,3 +998,136 @@ def test_the_picture_is_whole_and_within_its_bounds(
     assert len(ticks) <= MOST_TICKS + 1
     assert all(LEFT <= float(each.attrib["x1"]) <= WIDTH - RIGHT for each in ticks)
     assert "<db1>&\\x1b" in "".join(root.itertext())
+
+
+# --- the fence -----------------------------------------------------------------------------------
+
+
+def frozen(tmp_path: Path, taken_over_at: float) -> tuple[Path, Path]:
+    """db1's helper is stopped before its deadline, 5.0, until 9.0; db2 takes the address over."""
+    one = Writer(tmp_path / "one", "db1").start(1.0, fence=True)
+    one.add(2.0, 2.1, A, 5.0, fence=True)
+    for at, outcome in ((9.0, "the deadline has passed: removing"), (9.1, "removed")):
+        one.own(at, "expire", A, outcome, **one.until(5.0))
+    one.write(9.3, "stop", addresses=0)
+    two = Writer(tmp_path / "two", "db2").start(1.0, fence=True)
+    two.add(taken_over_at, taken_over_at + 0.1, A, 20.0, fence=True)
+    two.remove(9.2, 9.3, A, **two.until(20.0))
+    return one.save(), two.save()
+
+
+def test_never_two_answered_is_proven_by_the_fence_and_what_lay_muted_is_told_beside_it(
+    tmp_path: Path, capsys: Any
+) -> None:
+    status, out, _ = run(capsys, "timeline", *frozen(tmp_path, 5.1))
+    assert status == 0
+    assert out.splitlines() == [
+        A,
+        f"  db1: possibly {DAY}02.000000Z to {DAY}05.050000Z, surely {DAY}02.100000Z to"
+        f" {DAY}05.000000Z, muted on the interface {DAY}05.050000Z to {DAY}09.100000Z (removed)",
+        f"  db2: possibly {DAY}05.100000Z to {DAY}09.300000Z, surely {DAY}05.200000Z to"
+        f" {DAY}09.200000Z (removed)",
+        "  two nodes: 0.000000 s surely, 0.000000 s more possibly",
+        "  no node: 0.050000 s surely, 0.350000 s more possibly",
+        f"    surely {DAY}05.050000Z to {DAY}05.100000Z: 0.050000 s",
+        f"    possibly {DAY}02.000000Z to {DAY}02.100000Z: 0.100000 s",
+        f"    possibly {DAY}05.000000Z to {DAY}05.050000Z: 0.050000 s",
+        f"    possibly {DAY}05.100000Z to {DAY}05.200000Z: 0.100000 s",
+        f"    possibly {DAY}09.200000Z to {DAY}09.300000Z: 0.100000 s",
+        "  muted on an interface beside another node: 4.000000 s, 4.000000 s at most at a time",
+        f"    {DAY}05.100000Z to {DAY}09.100000Z: 4.000000 s",
+        f"record of db1: from {DAY}01.000000Z to {DAY}09.300000Z",
+        f"record of db2: from {DAY}01.000000Z to {DAY}09.300000Z",
+        f"muted on an interface beside another node for 4.000000 s at most ({A}): no breach, it"
+        " answered nothing",
+        f"proven: never two, by the records of db1 and db2, from {DAY}01.000000Z to"
+        f" {DAY}09.300000Z",
+    ]
+
+
+def test_who_answers_before_the_fence_of_another_has_ended_may_be_the_second(
+    tmp_path: Path, capsys: Any
+) -> None:
+    assert verdict(capsys, *frozen(tmp_path, 5.04))[0] == 22
+    assert verdict(capsys, *frozen(tmp_path, 4.8))[0] == 20
+
+
+def test_json_and_the_picture_tell_what_answers_and_what_is_muted_apart(
+    tmp_path: Path, capsys: Any
+) -> None:
+    records = frozen(tmp_path, 5.1)
+    file = tmp_path / "x.svg"
+    found = json.loads(run(capsys, "timeline", "--json", "--svg", file, *records)[1])
+    (row,) = found["addresses"]
+    assert [each["muted"] for each in row["spells"]] == [
+        [[f"{DAY}05.050000Z", f"{DAY}09.100000Z"]],
+        [],
+    ]
+    both = [[f"{DAY}05.100000Z", f"{DAY}09.100000Z"]]
+    assert row["muted"] == {"longest_s": 4.0, "beside_another": both}
+    root = ElementTree.fromstring(file.read_text())
+    space = "{http://www.w3.org/2000/svg}"
+    empty = [
+        title.text
+        for rect in root.iter(f"{space}rect")
+        if rect.get("stroke") and (title := rect.find(f"{space}title")) is not None
+    ]
+    told = f"db1 muted on the interface from {DAY}05.050000Z to {DAY}09.100000Z; removed"
+    assert empty == [told]
+    assert "beside another node for 4.000 s at most." in "".join(root.itertext())
+
+
+def test_what_is_only_muted_in_the_time_that_is_asked_for_is_told(
+    tmp_path: Path, capsys: Any
+) -> None:
+    file = tmp_path / "x.svg"
+    asked = "--since", f"{DAY}06", "--svg", file
+    out = run(capsys, "timeline", *asked, *frozen(tmp_path, 5.1))[1]
+    since = f"{DAY}06.000000Z"
+    assert out.splitlines()[1] == (
+        f"  db1: muted on the interface {since} to {DAY}09.100000Z (removed)"
+    )
+    assert "db1 possibly" not in file.read_text()
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["n1", "n2", "n3"]),
+            st.lists(st.integers(0, 40), min_size=3, max_size=3).map(sorted),
+        ),
+        max_size=6,
+    )
+)
+def test_muted_beside_another_is_what_counting_each_instant_finds(
+    held: list[tuple[str, list[int]]],
+) -> None:
+    intervals = [
+        HeldInterval(A, n, (a, b), (), "", (b, c) if b < c else None) for n, (a, b, c) in held
+    ]
+    row = of_address(A, intervals, (5, 35), 0, ())
+    expected = [
+        at
+        for at in range(5, 35)
+        if any(
+            b <= at < c and any(other != n and x <= at < z for other, (x, _, z) in held)
+            for n, (_, b, c) in held
+        )
+    ]
+    assert [at for a, b in row.muted for at in range(a, b)] == expected
+    assert row.overlap.sure_us == 0
+
+
+# --- nothing changes for the records that there are ----------------------------------------------
+
+
+def test_keys_and_types_that_are_not_known_are_passed_over(tmp_path: Path, capsys: Any) -> None:
+    """So did the versions before the fence: what it has brought is such to them."""
+    one, two = two_nodes(tmp_path, 5.2)
+    before = run(capsys, "timeline", "--json", one.directory, two.directory)[1]
+    again = Writer(tmp_path / "again", "db1").start(1.0)
+    again.add(2.0, 2.1, A, 9.0, new=True).write(2.2, "another", uid=1, addresses=3)
+    again.remove(5.0, 5.1, A, new="x").write(9.1, "stop", addresses=0)
+    assert run(capsys, "verify", again.save())[0] == 0
+    assert run(capsys, "timeline", "--json", again.directory, two.directory)[1] == before

@@ -38,7 +38,7 @@ class Phase(Enum):
     REMOVING = "removing"
     ABSENT = "absent"
     """Confirmed by the helper; or its last deadline and the helper's grace have passed, and then it
-    was looked for and not found (yaim/core/overdue.py)."""
+    was looked for and not found, or a fence keeps it from answering (yaim/core/overdue.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class AddressState:
     """Why it could not be removed, as last reported."""
     expired: int = 0
     """How often in a row the helper has refused it because of its deadline."""
+    is_fenced: bool = False
+    """Whether a fence keeps it from answering after its deadline, wherever it lies."""
 
     def after_added(self) -> "AddressState":
         return replace(self, phase=Phase.UP, place=self.to, to=None, expired=0)
@@ -121,6 +123,8 @@ class Addresses:
     """The addresses that an earlier life of the helper has left on our interfaces, as far as nobody
     has looked at them yet, and their places."""
     look: Look = field(default_factory=Look)
+    is_fenced: bool = False
+    """Whether the helper has a fence: then what is added is in it."""
     has_later_deadlines: bool = False
     """The helper may have later deadlines on record than the lease allows, because it has no fence
     any more: an earlier one is to be handed on, once."""
@@ -177,12 +181,32 @@ class Addresses:
             before = now_known.get(recorded.address)
             deadline = max(recorded.deadline, before.deadline if before else NEVER)
             place = event.places.get(recorded.address)
-            now_known[recorded.address] = AddressState(Phase.UP, deadline=deadline, place=place)
-        left_over = frozen_mapping({a: event.places.get(a) for a in event.left_over})
-        return replace(self, known=frozen_mapping(now_known), left_over=left_over)
+            is_fenced = event.fence.is_in_force
+            now_known[recorded.address] = AddressState(
+                Phase.UP, deadline=deadline, place=place, is_fenced=is_fenced
+            )
+        return replace(
+            self,
+            known=frozen_mapping(now_known),
+            left_over=frozen_mapping({a: event.places.get(a) for a in event.left_over}),
+            is_fenced=event.fence.is_in_force,
+        )
 
     def after_fence_lost(self) -> "Addresses":
         return replace(self, has_later_deadlines=True)
+
+    def after_deadlines(self, now: Boottime, tell: Tell) -> "Addresses":
+        """What a fence keeps is as good as gone with its deadline and the grace (overdue.py)."""
+        over = [a for a in self.overdue(now) if self.known[a].is_fenced]
+        if not over:
+            return self
+        now_known = thawed(self.known)
+        for address in over:
+            known = self.known[address]
+            if known.phase is Phase.UP:
+                tell(Level.WARNING, f"lost {address}: its deadline has passed")
+            now_known[address] = AddressState(Phase.ABSENT, place=known.place)
+        return replace(self, known=frozen_mapping(now_known))
 
     def after_look(self, present: frozenset[Address], now: Boottime, tell: Tell) -> "Addresses":
         """An address that was overdue when the look was asked for, and was not seen, is gone
@@ -285,6 +309,7 @@ class Addresses:
                         could_not_be_at=before.could_not_be_at,
                         stays_until=before.stays_until,
                         expired=before.expired,
+                        is_fenced=self.is_fenced,
                     )
         return replace(self, known=frozen_mapping(now_known))
 

@@ -14,6 +14,7 @@ from yaim.dcs.etcd.full import REMEDY_FOR_FULL
 from yaim.dcs.etcd.keys import MAX_BYTES
 from yaim.text import printable
 
+NO_ANSWER = "no answer in time"
 NO_TOKEN = ""
 """What stands in place of a token where etcd wants none."""
 
@@ -123,7 +124,7 @@ def plain(error: Any) -> str:
     """The reason why a call has failed, in few words."""
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED or "Endpoint closing" in text:
-        return "no answer in time"
+        return NO_ANSWER
     if failed := _NOT_CONNECTED.search(text):
         return failed[1]
     return printable(text, most=_TOLD_AT_MOST) or str(code)

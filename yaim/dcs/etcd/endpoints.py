@@ -16,8 +16,8 @@ and over a new connection before one over an old.
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -32,6 +32,7 @@ from yaim.dcs.etcd.connection import (
     BREAKS_KEEPALIVES_OFF,
     CANCELLED_BY_PROXY,
     ETCD_HAS_ANSWERED,
+    NO_ANSWER,
     NO_TOKEN,
     Connection,
     metadata_of,
@@ -172,7 +173,11 @@ class Endpoints:
             answer = self._exchange(call, [self.connected()])
             self._recognize(answer)
             return answer
-        answer = self._exchange(call, self._tries(), self._rounds() if call.is_urgent else None)
+        rounds = self._rounds() if call.is_urgent else None
+        if rounds is not None and self._in_use is None:
+            # Something has failed just before.
+            call = replace(call, patience_s=rounds.pause_s)
+        answer = self._exchange(call, self._tries(), rounds)
         self._recognize(answer)
         self._prefer(answer)
         return answer
@@ -276,9 +281,11 @@ class Endpoints:
                 connection = next(untried, None) if call.is_repeatable or not alive else None
                 left_s = give_up_at - monotonic()
                 if rounds is not None:
+                    if left_s <= 0:
+                        raise self._without_answer(pending, complaints)
                     if is_patience_over:
                         patience_s = rounds.pause_s
-                    if connection is None and left_s > 0:
+                    if connection is None:
                         connection = rounds.next(alive)
                 elif connection is None and is_patience_over and call.is_repeatable and left_s > 0:
                     # Again over the same connections, ever later: etcd may have too much to do.
@@ -290,12 +297,11 @@ class Endpoints:
                     alive.append(connection)
                     if rounds is not None:
                         rounds.note(connection.endpoint)
-                    within_s = max(left_s, min(patience_s, call.patience_s))
-                    pending.append(_send(call, connection, within_s, ended))
+                    pending.append(_send(call, connection, max(left_s, call.patience_s), ended))
                 if not pending:
                     raise EtcdUnreachable(complaints)
                 try:
-                    each = ended.get(timeout=patience_s)
+                    each = ended.get(timeout=min(patience_s, left_s) if rounds else patience_s)
                 except Empty:
                     is_patience_over = True
                     continue
@@ -318,6 +324,15 @@ class Endpoints:
             for connection in alive:
                 if connection is not answered:
                     self._drop(connection)
+
+    def _without_answer(
+        self, pending: Iterable[_Try], complaints: Mapping[str, str]
+    ) -> EtcdUnreachable:
+        """The error when the time is over. What has not answered by now is left."""
+        silent = {each.connection.endpoint: NO_ANSWER for each in pending}
+        for each in pending:
+            self.leave_connection(each.connection, NO_ANSWER)
+        return EtcdUnreachable({**complaints, **silent})
 
     def _complaint_about(self, each: _Try, call: Call) -> str | None:
         """What is wrong with the endpoint; None if it has answered. Raises EtcdError for what etcd
