@@ -77,6 +77,8 @@ class Asked:
             return DISK_HANGS
         if self.intent is None or not self.operation.waits_for_disk:
             return None
+        if self.begun_at is not None and now >= self.begun_at + GIVE_UP_AFTER_S:
+            return KERNEL_WAITS
         is_on_record = self.intent.is_on_record
         if is_on_record and now < self.at + GIVE_UP_AFTER_S:
             return None
