@@ -64,6 +64,17 @@ def icmp6(to: Address, body: bytes, kind: int) -> bytes:
     return struct.pack("!IHBB", 6 << 28, len(message), 58, 255) + ends + summed
 
 
+def frames_until(packets: socket.socket, until: float) -> Iterator[bytes]:
+    """What comes until that instant of CLOCK_BOOTTIME, and all that has come when this process,
+    which may have had no processor, looks after it."""
+    while True:
+        packets.settimeout(max(0.0, until - boottime()))
+        try:
+            yield packets.recv(2048)
+        except (TimeoutError, BlockingIOError):
+            return
+
+
 class Client:
     """Another host on the link, as frames."""
 
@@ -74,16 +85,10 @@ class Client:
         """Whether something is answered from the address."""
         self._forget()
         self._packets.send(request)
-        give_up_at = time.monotonic() + within_s
-        while (left_s := give_up_at - time.monotonic()) > 0:
-            self._packets.settimeout(left_s)
-            try:
-                frame = self._packets.recv(2048)
-            except TimeoutError:
-                return False
-            if frame[6:12] == OUR_MAC and address.packed in frame[14:]:
-                return True
-        return False
+        return any(
+            frame[6:12] == OUR_MAC and address.packed in frame[14:]
+            for frame in frames_until(self._packets, boottime() + within_s)
+        )
 
     def _forget(self) -> None:
         """What was sent before is no answer: announcements, say."""
@@ -108,12 +113,9 @@ class Client:
                 for request in (resolve, echo_request(each)):
                     self._packets.send(request)
             ask_again_at = min(boottime() + ASK_EVERY_S, until)
-            while (left_s := ask_again_at - boottime()) > 0:
-                self._packets.settimeout(left_s)
-                with suppress(TimeoutError):
-                    frame = self._packets.recv(2048)
-                    if frame[6:12] == OUR_MAC:
-                        found |= {each for each in addresses if each.packed in frame[14:]}
+            for frame in frames_until(self._packets, ask_again_at):
+                if frame[6:12] == OUR_MAC:
+                    found |= {each for each in addresses if each.packed in frame[14:]}
             if boottime() >= until:
                 return found
 
@@ -157,10 +159,8 @@ class Pings(threading.Thread):
             sent.append(at)
             for each in self._addresses.values():
                 self._packets.send(echo_request(each, len(sent) % (1 << 16)))
-            while (left_s := at + PING_EVERY_S - boottime()) > 0:
-                self._packets.settimeout(left_s)
-                with suppress(TimeoutError):
-                    self._note(self._packets.recv(2048), sent)
+            for frame in frames_until(self._packets, at + PING_EVERY_S):
+                self._note(frame, sent)
         self._packets.close()
 
     def _note(self, frame: bytes, sent: list[float]) -> None:
