@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.helper.network import new_network
-from tests.helper.process import Client, Helper, started, wait_until_ready
+from tests.helper.process import Client, Helper, policy, started, wait_until_ready
 from yaim.lab.namespaces import Namespace
 
 SPARES = 4
@@ -21,21 +21,24 @@ class Nursery:
 
     def __init__(self, directories: pytest.TempPathFactory) -> None:
         self._directories = directories
-        self._young: deque[tuple[ExitStack, Namespace, Helper]] = deque()
+        self._young: dict[str, deque[tuple[ExitStack, Namespace, Helper]]] = {}
 
-    def take(self) -> tuple[ExitStack, Namespace, Helper]:
+    def take(self, fence: str) -> tuple[ExitStack, Namespace, Helper]:
         """One of them; it is gone when the stack is closed."""
-        while len(self._young) < SPARES:
+        young = self._young.setdefault(fence, deque())
+        while len(young) < SPARES:
             stack = ExitStack()
             network = stack.enter_context(new_network())
             directory = self._directories.mktemp("helper")
-            helper = stack.enter_context(started(network, directory))
-            self._young.append((stack, network, helper))
-        return self._young.popleft()
+            config = policy(directory / "audit", fence=fence)
+            helper = stack.enter_context(started(network, directory, config=config))
+            young.append((stack, network, helper))
+        return young.popleft()
 
     def close(self) -> None:
-        for stack, _, _ in self._young:
-            stack.close()
+        for young in self._young.values():
+            for stack, _, _ in young:
+                stack.close()
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +59,15 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def network_and_helper(nursery: Nursery) -> Iterator[tuple[Namespace, Helper]]:
-    stack, network, helper = nursery.take()
+def fence() -> str:
+    """What the helper's policy says of it. A file whose tests are to pass with a fence and without
+    has this otherwise."""
+    return "off"
+
+
+@pytest.fixture
+def network_and_helper(nursery: Nursery, fence: str) -> Iterator[tuple[Namespace, Helper]]:
+    stack, network, helper = nursery.take(fence)
     with stack:
         wait_until_ready(helper)
         yield network, helper

@@ -25,7 +25,7 @@ from yaim.core.actions import (
     Report,
     WithdrawNode,
 )
-from yaim.core.deadline import HELPER_GRACE_S
+from yaim.core.deadline import FENCE_GRACE_S, HELPER_GRACE_S
 from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
 from yaim.core.state.addresses import Phase
 
@@ -43,6 +43,9 @@ class Broken(AssertionError):
 
 
 NEVER_TWO = "never two"
+NOT_FENCED = "fenced before it is put on the interface"
+TOO_LONG = "a fence ends with the deadline and its grace"
+NEEDLESSLY_MUTED = "what is held, renewed and not to go answers"
 MARK_GONE = "no address without a mark"
 NO_DEADLINE = "no add or renewal without a live deadline"
 NO_MARK = "no add without a mark"
@@ -69,6 +72,10 @@ COVERED = "nobody has an address whose mark was covered, until that is deleted b
 NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
+BARE_LOOK_S = 0.02
+"""How soon it is looked again at what a flush of the ruleset has laid bare."""
+MADE_ANEW_WITHIN_S = 0.002
+ROUNDING_S = 1e-6
 MAX_STEPS = 50_000
 """The most steps in one schedule; a few hundred are usual, some thousands can be."""
 
@@ -79,7 +86,7 @@ class Checker:
         self.counts: Counter[str] = Counter()
         """How much there was of each thing that is checked, and of each that is excused."""
         self._on: dict[Address, list[Host]] = {}
-        """Where each address is."""
+        """Where each address answers."""
         self._hastily_taken: dict[Address, float] = {}
         """The addresses that a node took which did not know of a loss of leases; until when others
         may have them."""
@@ -88,7 +95,7 @@ class Checker:
         self.losses_until = 0.0
         """Until then a loss of all leases is not over."""
         self.moves = 0
-        """Appearances and disappearances."""
+        """How often an address has begun to answer somewhere, or has ceased to."""
 
     # --- in the kernel ---------------------------------------------------------------------
 
@@ -98,6 +105,9 @@ class Checker:
         on.append(host)
         if len(on) > 1:
             self._check_alone(address)
+        for other in self._world.hosts.values():
+            if other not in on and address in other.kernel.ours:
+                self.counts["overlap of muted addresses on interfaces"] += 1
 
     def disappeared(self, host: "Host", address: Address) -> None:
         self.moves += 1
@@ -113,19 +123,68 @@ class Checker:
         now = self._world.timeline.now
         until = max(host.excused_until for host in on)
         until = max(until, self._hastily_taken.get(address, 0.0))
-        held_up_until = max(host.held_up_until for host in on)
+        held_up_until = max(self._held_up_until(host, address) for host in on)
         if until <= now < held_up_until:
             self.counts["overlap, held up by a kernel"] += 1
         until = max(until, held_up_until)
+        if until <= now and any(host.kernel.is_bare_at(address) for host in on):
+            self.counts["overlap after a flush"] += 1
+            until = now + BARE_LOOK_S
         if now < self.losses_until:
             self.counts["overlap after a loss"] += 1
         if until <= now:
-            raise Broken(NEVER_TWO, f"{address} is on {' and '.join(host.name for host in on)}")
+            where = " and ".join(host.name for host in on)
+            raise Broken(NEVER_TWO, f"{address} answers on {where}")
         self.counts["excused overlap"] += 1
         if until == inf:
             # A pause without an end yet: look again, it will have one.
             until = now + 1.0
         self._world.timeline.later(until - now + 1e-6, lambda: self._check_alone(address))
+
+    @staticmethod
+    def _held_up_until(host: "Host", address: Address) -> float:
+        """Until when it may answer, because the kernel can take nothing off its interface."""
+        return 0.0 if host.kernel.ruleset.is_fenced(address) else host.held_up_until
+
+    def fence_set(self, host: "Host", end: float) -> None:
+        """Until then something answers, on the host's clock."""
+        if end != -inf and end > host.last_deadline + FENCE_GRACE_S + ROUNDING_S:
+            late_s = end - host.last_deadline
+            raise Broken(TOO_LONG, f"{host.name}: {late_s:.3f} s after the last deadline")
+
+    def not_renewed(self, host: "Host", address: Address, deadline: float) -> None:
+        """The helper has renewed, and this is the address's own deadline, which was not moved if
+        it is to go."""
+        end = host.kernel.ruleset.ends_at(address)
+        if end != inf and end > deadline + FENCE_GRACE_S + ROUNDING_S:
+            raise Broken(TOO_LONG, f"{address} on {host.name}: {end - deadline:.3f} s too long")
+
+    def put_with_fence(self, host: "Host", address: Address) -> None:
+        """A helper that has a fence has put it there."""
+        if not host.kernel.ruleset.is_fenced(address) and not host.kernel.is_bare:
+            raise Broken(NOT_FENCED, f"{address} on {host.name}")
+
+    def muted(self, host: "Host", address: Address) -> None:
+        """It answers no more, and is on the interface. Making the fence anew takes a moment."""
+
+        def look() -> None:
+            self.renewed(host, address)
+
+        self.counts["muted on the interface"] += 1
+        host.deliver(MADE_ANEW_WITHIN_S, look)
+
+    def added(self, host: "Host", address: Address) -> None:
+        """The helper tells that it has added it."""
+        self.counts["added"] += 1
+        self.renewed(host, address)
+
+    def renewed(self, host: "Host", address: Address) -> None:
+        """The helper has just set until when it answers; or it was muted a moment ago."""
+        helper = host.helper
+        if helper is None or host.is_helper_frozen or address not in host.kernel.ours:
+            return
+        if helper.is_sure_to_answer(address) and not host.kernel.ruleset.answers_all(address):
+            raise Broken(NEEDLESSLY_MUTED, f"{address} on {host.name}")
 
     # --- in etcd ---------------------------------------------------------------------------
 
@@ -162,16 +221,20 @@ class Checker:
         if host is None:
             return
         self.counts["marks deleted"] += 1
-        if mark.address not in host.kernel.ours:
+        if mark.address not in host.kernel.answering:
+            self.counts["marks deleted, muted"] += mark.address in host.kernel.ours
             return
         if self._is_excused(host):
             self.counts["excused deletion"] += 1
             return
-        if self._world.timeline.now < host.held_up_until:
+        if host.kernel.is_bare_at(mark.address):
+            self.counts["deletion after a flush"] += 1
+            return
+        if self._world.timeline.now < self._held_up_until(host, mark.address):
             # Its lease has ended: what it releases itself _check_release has looked at.
             self.counts["deletion, held up by a kernel"] += 1
             return
-        raise Broken(MARK_GONE, f"{mark.address} is on {host.name}, and its mark is deleted")
+        raise Broken(MARK_GONE, f"{mark.address} answers on {host.name}, and its mark is deleted")
 
     def cover_gone(self) -> None:
         """What was put over a mark goes, with its lease or by hand. Whoever has not seen that his
@@ -250,11 +313,13 @@ class Checker:
 
     def _check_deadline(self, host: "Host", deadline: Boottime) -> None:
         now = self._world.timeline.now
+        host.last_deadline = max(host.last_deadline, deadline)
         left_s = deadline - host.clock()
         lease = host.state.lease.current if host.state is not None else None
         if left_s <= 0 or lease is None:
             raise Broken(NO_DEADLINE, f"{host.name} hands on a deadline {left_s:.3f} s away")
-        gone_at = now + (left_s + HELPER_GRACE_S) / host.rate
+        grace_s = FENCE_GRACE_S if host.is_fence_told else HELPER_GRACE_S
+        gone_at = now + (left_s + grace_s) / host.rate
         expires_at = self._world.etcd.expires_at(lease.id)
         if gone_at > expires_at and not self._is_excused(host):
             raise Broken(
@@ -268,20 +333,27 @@ class Checker:
         for mark in marks:
             self.counts["release"] += 1
             where = self._why_unsure(host, mark.address)
+            if where is not None and host.kernel.is_bare_at(mark.address):
+                self.counts["release after a flush"] += 1
+                continue
             if where is not None and not self._is_excused(host):
                 raise Broken(EARLY_RELEASE, f"{host.name} releases {mark.address}, {where}")
 
     def _why_unsure(self, host: "Host", address: Address) -> str | None:
-        if address in host.kernel.ours:
-            return "which is on its interface"
-        if address in host.kernel.under_way:
-            return "which a request that waits in its kernel puts there"
         helper, now = host.helper, host.clock()
+        holding = helper.holdings.get(address) if helper is not None else None
+        # What is muted for good may lie there.
+        is_over = host.kernel.ruleset.is_fenced(address) and (
+            holding is None or holding.deadline <= now
+        )
+        if address in host.kernel.answering or (address in host.kernel.ours and not is_over):
+            return "which is on its interface"
+        if address in host.kernel.under_way and not is_over:
+            return "which a request that waits in its kernel puts there"
         if helper is None:
             return None
-        holding = helper.holdings.get(address)
         could_come = holding is not None and not holding.is_leaving and holding.deadline > now
-        for _, command in helper.inbox:
+        for command in helper.to_do():
             if isinstance(command, AddAddress) and command.address == address:
                 could_come = command.deadline > now
             elif isinstance(command, RemoveAddress) and command.address == address:

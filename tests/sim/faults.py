@@ -5,7 +5,7 @@ out to find what matters.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tests.sim.etcd import NO_LEASE, NOBODY, WITHOUT_END_S, Refuses
 from tests.sim.timeline import address
@@ -51,12 +51,17 @@ class Scenario:
     flap_max_wait_s: float = 0.0
     rise: int = 1
     """The `rise` of the check of the service."""
+    fenced: frozenset[int] = frozenset()
+    """The numbers of the hosts whose helpers begin with a fence."""
+    broom_s: int = 60
+    """The lifetimes that those give their addresses."""
 
     def __str__(self) -> str:
         return (
             f"seed {self.seed}: {self.nodes} nodes, {self.addresses} addresses, ttl {self.ttl_s} s"
             f" (etcd's least: {self.min_ttl_s} s), {self.loss:.1%} of messages lost or astray,"
             f" who flaps waits at most {self.flap_max_wait_s:g} s,"
+            f" fences on {sorted(self.fenced)}, brooms of {self.broom_s} s,"
             f" {len(self.faults)} faults until {self.faults_end_at:.1f} s"
         )
 
@@ -64,13 +69,15 @@ class Scenario:
 def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
     """The scenario of a seed: most are short, with the shortest ttl; one in ten is long. Every
     other seed has some kinds of faults only, and so more of each (swarm testing: Groce and
-    others, 2012). `only`: of these kinds."""
+    others, 2012). `only`: of these kinds. What concerns fences is drawn apart, so that a cluster
+    without any is what it was before there were any."""
     random = Random(f"{seed} faults")
     is_long = seed % 10 == 9
     length_s = random.uniform(15.0, 40.0) if is_long else random.uniform(3.0, 9.0)
     nodes = random.choice((2, 2, 3, 3, 4, 5))
     calm = random.choice((1.0, 1.0, 3.0))
-    kinds = only or tuple(k for k in KINDS if seed % 2 or random.random() < 0.3) or tuple(KINDS)
+    some = tuple(k for k in KINDS if seed % 2 or random.random() < 0.3) or tuple(KINDS)
+    kinds = tuple(k for k in only if k in KINDS) or some
     weights = [KINDS[kind][0] for kind in kinds]
     faults: list[Fault] = []
     at = START_S
@@ -84,6 +91,8 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
         kind = random.choices(kinds, weights)[0]
         seconds = random.choice((0.05, 0.3, 1.0, 2.2, 3.5, 6.0))
         faults.append(Fault(round(at, 3), kind, host, seconds, random.randrange(1000)))
+    fenced, broom_s, more = _draw_fences(seed, nodes, length_s, only)
+    faults = sorted([*faults, *more], key=lambda fault: fault.at)
     return Scenario(
         seed,
         nodes,
@@ -97,7 +106,31 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
         # Shorter than the faults last, or longer than the run.
         flap_max_wait_s=random.choice((0.0, 1.0, 3.0, 60.0)),
         rise=random.choice((1, 1, 2)),
+        fenced=fenced,
+        broom_s=broom_s,
     )
+
+
+def _draw_fences(
+    seed: int, nodes: int, length_s: float, only: tuple[str, ...]
+) -> tuple[frozenset[int], int, list[Fault]]:
+    """Which hosts have a fence: none, all, or some; the lifetimes of their addresses; and the
+    faults that concern fences."""
+    random = Random(f"{seed} fences")
+    share = random.choice((0.0, 0.0, 0.5, 1.0, 1.0))
+    fenced = frozenset(n for n in range(1, nodes + 1) if random.random() < share)
+    broom_s = random.choice((4, 60, 60))
+    kinds = tuple(k for k in FENCE_KINDS if not only or k in only)
+    count = random.choice((0, 1, 2, 4, 8)) if fenced and kinds else 0
+    faults = []
+    weights = [FENCE_KINDS[kind][0] for kind in kinds]
+    for _ in range(count):
+        at = START_S + random.uniform(0.0, length_s)
+        kind = random.choices(kinds, weights)[0]
+        seconds = random.choice((0.03, 0.3, 1.0, 2.2, 3.5, 6.0))
+        host = random.randrange(nodes)
+        faults.append(Fault(round(at, 3), kind, host, seconds, random.randrange(1000)))
+    return fenced, broom_s, faults
 
 
 def apply(world: "World", fault: Fault) -> None:
@@ -105,7 +138,7 @@ def apply(world: "World", fault: Fault) -> None:
     if world.timeline.is_told:
         name = world.host(fault.host).name
         world.timeline.tell("FAULT", f"{fault.kind} ({name}, {fault.seconds:g} s, {fault.number})")
-    _, happen = KINDS[fault.kind]
+    _, happen = KINDS.get(fault.kind) or FENCE_KINDS[fault.kind]
     happen(world, fault)
 
 
@@ -284,6 +317,34 @@ def _address_foreign(world: "World", fault: Fault) -> None:
         if fault.number % 2:
             world.timeline.later(fault.seconds / 2, lambda: kernel.fade(entry))
         world.timeline.later(fault.seconds, again)
+
+
+# --- the fence ----------------------------------------------------------------------------------
+
+
+def _helper_stopped_midway(world: "World", fault: Fault) -> None:
+    """Between two of the steps that it makes next, or within one."""
+    host = world.host(fault.host)
+    host.stop_helper_midway(fault.number % 7, fault.seconds, is_killed=False)
+
+
+def _helper_killed_midway(world: "World", fault: Fault) -> None:
+    host = world.host(fault.host)
+    host.stop_helper_midway(fault.number % 7, fault.seconds, is_killed=True)
+
+
+def _ruleset_flushed(world: "World", fault: Fault) -> None:
+    """nft flush ruleset; systemctl restart nftables."""
+    world.host(fault.host).kernel.flush()
+
+
+def _fence_switched(world: "World", fault: Fault) -> None:
+    """Somebody writes `fence: off` into helper.yml, or takes that out again, and the helper is
+    started anew."""
+    host = world.host(fault.host)
+    host.has_fence = not host.has_fence
+    host.crash_helper()
+    host.deliver(fault.seconds / 10, host.start_helper)
 
 
 # --- its service --------------------------------------------------------------------------------
@@ -517,7 +578,10 @@ def _node_copied(world: "World", fault: Fault) -> None:
         world.etcd.copy_node(name, ttl_s, session)
 
 
-KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
+Kinds: TypeAlias = Mapping[str, tuple[float, Callable[["World", Fault], None]]]
+"""How often, against the others, and what happens."""
+
+KINDS: Kinds = {
     "coordinator killed": (3, _coordinator_killed),
     "coordinator stopped": (2, _coordinator_stopped),
     "coordinator restarted": (1.5, _coordinator_restarted),
@@ -573,4 +637,11 @@ KINDS: Mapping[str, tuple[float, Callable[["World", Fault], None]]] = {
     "stray node": (0.5, _stray_node),
     "node copied": (0.7, _node_copied),
 }
-"""How often, against the others, and what happens."""
+
+FENCE_KINDS: Kinds = {
+    "helper stopped midway": (3, _helper_stopped_midway),
+    "helper killed midway": (3, _helper_killed_midway),
+    "ruleset flushed": (1, _ruleset_flushed),
+    "fence switched": (1, _fence_switched),
+}
+"""What happens only where some host has a fence."""

@@ -3,6 +3,8 @@ told (audit, announcements). Lifetimes and their extension are reckoned by the h
 """
 
 from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from math import inf
@@ -11,13 +13,14 @@ from typing import TYPE_CHECKING, assert_never
 from yaim_helper.held.expiry import RETRY_REMOVAL_S
 from yaim_helper.held.holding import Holding
 from yaim_helper.held.refusals import MAX_DEADLINE_S
-from yaim_helper.kernel.addresses import Interface
+from yaim_helper.kernel.addresses import Interface, KernelError
 from yaim_helper.kernel.lifetimes import EARLY_S, lifetime_s
 from yaim_helper.owners import Owner
 from yaim_helper.protocol import Add, Ok, Remove, Renew, Request
 from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
 from yaim_helper.serve.asked import DISK_HANGS, Asked, overtaken, ready
 
+from tests.sim.fence import ModelTables
 from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
 from yaim.core.events import (
     AddressAdded,
@@ -29,7 +32,7 @@ from yaim.core.events import (
     Event,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, Place, address_order, frozen_mapping
+from yaim.core.model import Address, Boottime, Fence, Place, address_order, frozen_mapping
 from yaim.core.refusals import Cause
 
 if TYPE_CHECKING:
@@ -37,7 +40,10 @@ if TYPE_CHECKING:
 
 INTERFACES = ("eth0", "eth1")
 NETWORKS = tuple((name, (ip_network("192.0.2.0/24"),)) for name in INTERFACES)
-_OWNER = Owner(0, "sim")
+OWNER = Owner(0, "sim")
+LOOK_AT_EARLIER_S = 1.0
+SWEPT_AFTER_S = 4.5
+"""Besides 9/8 of the broom's lifetime."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -46,9 +52,19 @@ class AskedOnConnection(Asked):
     connection: int
     event: Event | None = None
 
+    def renew_to(self, deadline: float) -> None:
+        """An add that is not done yet gets the deadline of a renewal that overtakes it."""
+        self.request = replace(self.request, deadline_ns=round(deadline * 1e9))  # type: ignore[arg-type]
+
+    def draw_nearer(self, by_s: float) -> None:
+        assert isinstance(self.request, Add)
+        self.renew_to(self.request.deadline_ns / 1e9 - by_s)
+
 
 class ModelHelper:
-    """A helper process. Its methods run only while it does."""
+    """A helper process without a fence. Its methods run only while it does."""
+
+    is_fenced = False
 
     def __init__(self, host: "Host") -> None:
         self._host = host
@@ -70,6 +86,18 @@ class ModelHelper:
         """Since when an intent waits for the record's disk."""
         self.jump_s = 0.0
         """The seconds that the wall clock has jumped since it last looked."""
+        self._tables = ModelTables(host)
+        self._earlier = [*self._tables.names()]
+        """The tables that earlier lives have left, which had a fence."""
+        kernel = host.kernel
+        self._left = [each for each in kernel.ours if each not in kernel.unrecorded]
+        """What an earlier life has left, and nobody has taken over yet."""
+        now = host.clock()
+        self._earlier_look_at = now if self._earlier else inf
+        self._swept_at = now + host.broom_s * 1.125 + SWEPT_AFTER_S
+
+    def begin(self) -> None:
+        """The process has started."""
 
     # --- commands --------------------------------------------------------------------------
 
@@ -77,7 +105,7 @@ class ModelHelper:
         now = self._host.clock()
         handed = Handed([], {}, now, is_on_record=None if self._host.does_disk_hang else True)
         asked = AskedOnConnection(
-            _request(action), now, intent=handed, action=action, connection=connection
+            request_of(action), now, intent=handed, action=action, connection=connection
         )
         if self._host.does_disk_hang:
             self._stuck_at = now if self._stuck_at is None else self._stuck_at
@@ -110,7 +138,7 @@ class ModelHelper:
         request = asked.request
         if isinstance(action, AddAddress) and isinstance(request, Add):
             nearer = Boottime(request.deadline_ns / 1e9)
-            action = action if request == _request(action) else replace(action, deadline=nearer)
+            action = action if request == request_of(action) else replace(action, deadline=nearer)
         if obstacle is not None and isinstance(action, AddAddress):
             asked.reply = DISK_HANGS
             asked.event = self._failed(action, DISK_HANGS.reason)
@@ -135,7 +163,9 @@ class ModelHelper:
             for each in self.holdings.values()
             if not each.is_leaving
         }
-        return HelperReady(self._host.session, NETWORKS, held, left_over, frozen_mapping(places))
+        fence = Fence(self.is_fenced, "" if self.is_fenced else "helper.yml says fence: off")
+        session = self._host.session
+        return HelperReady(session, NETWORKS, held, left_over, frozen_mapping(places), fence=fence)
 
     def obey(self, action: HelperAction) -> Event | None:
         # What it reads now may have waited for as long as it was stopped.
@@ -184,17 +214,22 @@ class ModelHelper:
             add.interface, INTERFACES.index(add.interface), b"", is_up=True, has_neighbours=True
         )
         holding = Holding(
-            add.address, interface, add.prefix_length, "", _OWNER, add.deadline, life_s
+            add.address, interface, add.prefix_length, "", OWNER, add.deadline, life_s
         )
         place = Place(add.interface, add.prefix_length)
         if self._host.kernel.places.get(add.address, place) != place:
             self._host.tell(f"the helper takes {add.address} elsewhere, to {place}")
             self._host.kernel.take_off(add.address)
         self._expired.discard(add.address)
-        if old is not None and place != _place(old) and self._host.cannot_be_at(place):
+        if old is not None and place != place_of(old) and self._host.cannot_be_at(place):
             return self._failed(add, "no buffer space available")
         self.holdings[add.address] = holding
         self._set_lifetime(holding)
+        for table in self._earlier:
+            # Until then it is silent once the fence of an earlier life is over.
+            with suppress(KernelError):
+                self._tables.named(table).dismiss([add.address])
+        self._host.world.checker.added(self._host, add.address)
         return AddressAdded(add.request, add.address)
 
     def _remove(self, remove: RemoveAddress) -> Event:
@@ -246,7 +281,7 @@ class ModelHelper:
 
     def due_at(self) -> float:
         """When it has to do something by itself, on the host's clock."""
-        times = [inf, self._look_at]
+        times = [inf, self._look_at, self._earlier_look_at]
         for holding in self.holdings.values():
             times.append(max(holding.deadline, holding.retry_at))
             if not holding.is_leaving:
@@ -279,6 +314,47 @@ class ModelHelper:
         for holding in self.holdings.values():
             if not holding.is_leaving and now >= holding.extend_at:
                 self._set_lifetime(holding)
+        if now >= self._earlier_look_at:
+            self._remove_left_overs()
+
+    def _remove_left_overs(self) -> None:
+        """Removes what earlier tables have kept from answering since they were over, and then the
+        tables."""
+        kernel, now = self._host.kernel, self._host.clock()
+        live = [each for each in self._earlier if self._tables.is_live(each)]
+        for each in [*self._left]:
+            if each in self.holdings or each not in kernel.ours:
+                self._left.remove(each)
+            elif not live and each in kernel.by_fenced and self._host.can_change_network:
+                kernel.take_off(each)
+                self._host.tell(f"the helper removes {each}, which nobody has taken over")
+        is_clean = all(each in self.holdings for each in kernel.ours)
+        if now >= self._swept_at and is_clean and not live:
+            for table in self._earlier:
+                with suppress(KernelError):
+                    self._tables.named(table).unmake()
+            self._earlier.clear()
+        self._earlier_look_at = now + LOOK_AT_EARLIER_S if self._earlier or self._left else inf
+
+    def see_flush(self) -> None:
+        """Somebody has flushed the ruleset, in which there was nothing of this life."""
+
+    def see_change(self) -> None:
+        """The kernel tells that an address has come or gone. It is seen with the next renewal."""
+
+    def resume(self) -> None:
+        """The process runs on where it was stopped: nowhere in particular."""
+
+    # --- for the checker ---------------------------------------------------------------------
+
+    def is_sure_to_answer(self, address: Address) -> bool:
+        """Whether the fence has to let an address answer that is on the interface."""
+        holding = self.holdings.get(address)
+        return holding is not None and not holding.is_leaving
+
+    def to_do(self) -> Iterable[HelperAction]:
+        """What is to be done yet, in order."""
+        return (command for _, command in self.inbox)
 
     def end_over(self) -> None:
         now = self._host.clock()
@@ -306,16 +382,16 @@ class ModelHelper:
         if is_longer and self._host.can_change_network:
             if holding.address not in self._host.kernel.ours:
                 self._host.tell(f"the helper adds {holding.address}")
-            self._host.kernel.put(holding.address, _place(holding), lifetime, holding.life_s)
+            self._host.kernel.put(holding.address, place_of(holding), lifetime, holding.life_s)
             holding.kernel_until = now + lifetime - EARLY_S
         holding.plan_extension(now)
 
 
-def _place(holding: Holding) -> Place:
+def place_of(holding: Holding) -> Place:
     return Place(holding.interface.name, holding.prefix)
 
 
-def _request(action: HelperAction) -> Request:
+def request_of(action: HelperAction) -> Request:
     match action:
         case AddAddress():
             deadline_ns = round(action.deadline * 1e9)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, assert_never
 
+from tests.sim.fenced import FencedHelper
 from tests.sim.helper import INTERFACES, ModelHelper
 from tests.sim.kernel import ModelKernel, Stuck
 from tests.sim.timeline import HEARD_WITHIN_S
@@ -100,6 +101,11 @@ class Host:
         self.random = Random(f"{world.scenario.seed} {number}")
         self.rate = 1 + self.random.choice((-DRIFT, DRIFT, self.random.uniform(-DRIFT, DRIFT)))
         self._offset = self.random.uniform(0, 1000)
+        self.chances_of_fence = Random(f"{world.scenario.seed} {number} fence")
+        """A generator of its own, so that a host without a fence draws what it always drew."""
+        self.has_fence = number in world.scenario.fenced
+        """Whether the next helper has one."""
+        self.broom_s = world.scenario.broom_s
         self.kernel = ModelKernel(self)
         self.wire = Wire(self)
         self.settings = Settings(
@@ -181,6 +187,14 @@ class Host:
         self._connection = 0
         self._alarm = 0
         self._is_reading_due = False
+        self.last_deadline = 0.0
+        """The latest one that was ever handed to a helper, on this host's clock."""
+        self.is_fence_told = False
+        """Whether the helper that was last heard of has told of a fence."""
+        self._midway: tuple[int, float, bool] | None = None
+        """After how many more steps a helper with a fence is stopped between two of them, or within
+        one; for how long; whether it is killed."""
+        self._tables_made = 0
         self._stuck: ModelHelper | None = None
         """A helper's process that is in the kernel; perhaps killed, and yet there."""
 
@@ -314,7 +328,7 @@ class Host:
         its log."""
         local = self.state.addresses.known.get(address) if self.state is not None else None
         is_known = local is not None and local.phase is not Phase.ABSENT
-        return is_known or address in self.kernel.ours or address in self.kernel.under_way
+        return is_known or address in self.kernel.answering or address in self.kernel.under_way
 
     # --- the machine -----------------------------------------------------------------------
 
@@ -347,6 +361,7 @@ class Host:
             self.kernel.delete_foreign(each)
         self.settings = replace(self.settings, interval_s=1.0, interface="eth0", prefix_length_4=32)
         self.helper_frozen_until = 0.0
+        self._midway = None
         self.disk_answers()
         self.frozen_until = 0.0
         self.thaw_coordinator()
@@ -598,8 +613,16 @@ class Host:
             # It waits for what it has to read there.
             self.deliver(0.1, self.start_helper)
         elif self.helper is None:
-            self.helper = ModelHelper(self)
+            self.helper = FencedHelper(self) if self.has_fence else ModelHelper(self)
             self.helper_frozen_until = 0.0
+            self.helper.begin()
+            if self.helper.due_at() != float("inf"):
+                self.deliver(BETWEEN_S, self._read_commands)
+
+    def new_table_number(self) -> int:
+        """The first one of a helper's tables."""
+        self._tables_made += 1000
+        return self._tables_made
 
     def disk_answers(self) -> None:
         self.does_disk_hang = False
@@ -608,6 +631,10 @@ class Host:
         self.thaw_helper()
 
     def crash_helper(self) -> None:
+        helper = self.helper
+        if isinstance(helper, FencedHelper) and helper.is_in_kernel and self.kernel.is_held:
+            # Its thread waits for the lock, and cannot be ended there.
+            self._stuck = helper
         self.helper = None
         self._lose_helper("it hung up")
 
@@ -616,7 +643,7 @@ class Host:
         self.deliver(seconds, self.thaw_helper)
 
     def thaw_helper(self) -> None:
-        """It looks at the clock, then it reads what has come."""
+        """It goes on where it was, looks at the clock, and reads what has come."""
         if self.helper is not None and not self.is_helper_frozen:
             self._run_helper(self.helper)
 
@@ -635,6 +662,43 @@ class Host:
         else:
             self.thaw_helper()
 
+    def has_left_kernel(self, helper: FencedHelper) -> None:
+        """What its thread has asked for is done."""
+        if helper is self._stuck:
+            self._stuck = None
+        elif helper is self.helper:
+            self.at(self.clock() + BETWEEN_S, self._read_commands)
+
+    def stop_helper_midway(self, after_steps: int, seconds: float, *, is_killed: bool) -> None:
+        self._midway = after_steps, seconds, is_killed
+
+    def is_midway(self) -> bool:
+        """Whether the helper is stopped in the step that it makes now."""
+        if self._midway is None:
+            return False
+        after_steps, seconds, is_killed = self._midway
+        self._midway = after_steps - 1, seconds, is_killed
+        return after_steps <= 0
+
+    def stop_midway(self) -> None:
+        if self._midway is None or self.helper is None:
+            return
+        (_, seconds, is_killed), self._midway = self._midway, None
+        if is_killed:
+            self.tell("the helper is killed midway")
+            self.crash_helper()
+            self.deliver(seconds, self.start_helper)
+        else:
+            self.tell(f"the helper is stopped midway, for {seconds:g} s")
+            self.freeze_helper(seconds)
+            self._await_answer()
+
+    def see_flush(self) -> None:
+        if self.helper is not None and not self.is_helper_frozen:
+            self.helper.see_flush()
+        elif self.helper is not None:
+            self.at(self.clock() + RECONNECT_EVERY_S, self.see_flush)
+
     def _lose_helper(self, reason: str) -> None:
         self.post(HelperLost(reason), self.life)
         self._connect()
@@ -651,7 +715,9 @@ class Host:
             if helper is not None and not self.is_helper_frozen and not self.is_frozen:
                 self._run_helper(helper)
                 # What waits is of an earlier connection, which is not over before.
-                if not helper.is_stuck and not helper.asked:
+                is_well = not helper.is_stuck and not self._is_lost_midway(helper)
+                if is_well and not helper.asked:
+                    self.is_fence_told = helper.is_fenced
                     self.post(helper.hello(), life)
                     return
             self.at(self.clock() + RECONNECT_EVERY_S, try_it)
@@ -692,12 +758,16 @@ class Host:
         if helper.is_stuck:
             return
         try:
-            self._take_turn(helper)
+            helper.resume()
+            if not self._is_lost_midway(helper):
+                self._take_turn(helper)
         except Stuck:
             helper.is_stuck = True
             self._stuck = helper
             if helper.inbox or helper.asked:
                 self._await_answer()
+            return
+        if self._is_lost_midway(helper):
             return
         if helper.answers:
             life, answers = self.life, helper.answers
@@ -716,6 +786,10 @@ class Host:
             # It is woken a little late.
             self.at(due_at + 1e-4, lambda: self._rang(alarm, helper))
 
+    def _is_lost_midway(self, helper: ModelHelper) -> bool:
+        """Whether it was stopped or killed within what it does."""
+        return helper is not self.helper or self.is_helper_frozen
+
     def _take_turn(self, helper: ModelHelper) -> None:
         """What is begun and gets stuck is begun again afterwards. Raises Stuck."""
         if helper.has_jumped:
@@ -724,7 +798,8 @@ class Host:
         while helper.inbox:
             helper.take(*helper.inbox.popleft())
         helper.go_on()
-        helper.do_what_is_due()
+        if not self._is_lost_midway(helper):
+            helper.do_what_is_due()
 
     def _rang(self, alarm: int, helper: ModelHelper) -> None:
         if alarm == self._alarm and helper is self.helper and not self.is_helper_frozen:
@@ -735,7 +810,7 @@ class Host:
     def hold_routing_lock(self, seconds: float) -> None:
         """Somebody removes a thousand links."""
         self.kernel.hold(seconds)
-        # An address may be put there at the end, for as long as a lease lasts.
+        # Without a fence an address may be put there at the end, for as long as a lease lasts.
         until = self.world.timeline.now + seconds + self.world.granted_s + 1.0
         self.held_up_until = max(self.held_up_until, until)
 
@@ -757,6 +832,13 @@ class Host:
     def address_is_gone(self, address: Address, place: Place) -> None:
         """The address is gone from the interface, for whatever reason."""
         self.post_after(NOTICED_AFTER_S, AddressGone(address, place))
+
+    def note_change(self) -> None:
+        """The helper is told that somebody else has removed an address."""
+        if self.helper is not None and self.is_helper_frozen:
+            self.at(self.clock() + RECONNECT_EVERY_S, self.note_change)
+        elif self.helper is not None:
+            self.helper.see_change()
 
     def foreign_is_gone(self, address: Address) -> None:
         self.address_is_gone(address, FOREIGN_PLACE)
@@ -806,7 +888,7 @@ class Host:
         is_helper_running = (
             helper is not None
             and not helper.is_stuck
-            and not self.kernel.is_held
+            and (helper.is_fenced or not self.kernel.is_held)
             and not self.is_helper_frozen
             and self.kernel.ours.keys() <= helper.holdings.keys()
         )

@@ -1,4 +1,5 @@
-"""A model of a host's kernel: its addresses, and how late it removes those whose lifetime is over.
+"""A model of a host's kernel: its addresses, how late it removes those whose lifetime is over, and
+which of them answer.
 
 Lifetimes are whole seconds. helper/PROTOCOL.md bounds the lateness; here it is anything up to that
 bound, and often the bound itself.
@@ -6,11 +7,15 @@ bound, and often the bound itself.
 While the routing lock (RTNL) is held nothing changes. What was asked for waits, and is done when
 the lock is free: a request of the helper's within a moment, with the lifetime that it came with;
 what the kernel itself removes before or after that.
+
+What is on an interface answers, unless the fence (tests/sim/fence.py) has muted it. No lock of the
+routing code concerns that.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.sim.fence import NOTICED_WITHIN_S, ModelRuleset
 from yaim.core.model import Address, Place
 
 if TYPE_CHECKING:
@@ -40,6 +45,13 @@ class ModelKernel:
         """What the helper has put there, and when it goes, on the host's clock."""
         self.places: dict[Address, Place] = {}
         """Where each of these is."""
+        self.ruleset = ModelRuleset(host)
+        self.answering: dict[Address, None] = {}
+        """Those of `ours` that answer."""
+        self.by_fenced: set[Address] = set()
+        """Those of `ours` that a helper with a fence has put there."""
+        self.is_bare = False
+        """Somebody has flushed the ruleset, and no helper has made that good yet."""
         self.unrecorded: set[Address] = set()
         """Those of `ours` that no record tells of any more."""
         self.foreign: set[Address] = set()
@@ -91,27 +103,41 @@ class ModelKernel:
                     return  # The host was switched off.
                 self.under_way.discard(address)
                 self._host.tell(f"the kernel does what it was asked for before: adds {address}")
-                self._put(address, place, lifetime_s, life_s)
+                self.set_lifetime(address, place, lifetime_s, life_s)
                 self._host.end_stuck(helper, is_alarm_over=True)
 
-            self.when_free(self._soon_s(), put_late)
+            self.when_free(self.soon_s(), put_late)
             raise Stuck
-        self._put(address, place, lifetime_s, life_s)
+        self.set_lifetime(address, place, lifetime_s, life_s)
 
-    def _soon_s(self) -> float:
+    def soon_s(self) -> float:
         return self._host.random.uniform(0.0, GOT_WITHIN_S)
 
-    def _put(self, address: Address, place: Place, lifetime_s: int, life_s: float) -> None:
+    def set_lifetime(
+        self,
+        address: Address,
+        place: Place,
+        lifetime_s: int,
+        life_s: float,
+        *,
+        is_fenced: bool = False,
+    ) -> None:
+        """By whoever has the lock."""
         if self.places.get(address, place) != place:
             raise AssertionError(f"{address} is on {self.places[address]}, and put on {place}")
         late_s = lateness_s(lifetime_s, life_s)
         share = self._host.random.random() * 1.5
-        is_new = address not in self.ours
+        before = self.ours.get(address)
         ends_at = self._host.clock() + lifetime_s - EARLY_S + min(share, 1.0) * (late_s + EARLY_S)
         self.ours[address] = ends_at
         self.places[address] = place
-        if is_new:
-            self._host.world.checker.appeared(self._host, address)
+        self.by_fenced.discard(address)
+        if is_fenced:
+            self.by_fenced.add(address)
+            self._host.world.checker.put_with_fence(self._host, address)
+        if before is None:
+            self.judge()
+        if before is None or ends_at < before:
             self._watch(address)
 
     def take_off(self, address: Address) -> bool:
@@ -119,20 +145,58 @@ class ModelKernel:
         if self.is_held:
             self._host.tell(f"the kernel holds its lock: removing {address} waits")
             helper = self._host.helper
-            self.when_free(
-                self._soon_s(), lambda: self._host.end_stuck(helper, is_alarm_over=False)
-            )
+            self.when_free(self.soon_s(), lambda: self._host.end_stuck(helper, is_alarm_over=False))
             raise Stuck
-        return self.delete(address)
+        return self.delete(address, is_by_helper=True)
 
-    def delete(self, address: Address) -> bool:
+    def delete(self, address: Address, *, is_by_helper: bool = False) -> bool:
         """Whether it was there. By whoever has the lock."""
         if self.ours.pop(address, None) is None:
             return False
         self.unrecorded.discard(address)
-        self._host.world.checker.disappeared(self._host, address)
+        self.by_fenced.discard(address)
+        self.judge()
         self._host.address_is_gone(address, self.places.pop(address))
+        if not is_by_helper:
+            self._host.deliver(GOT_WITHIN_S / 10, self._host.note_change)
         return True
+
+    # --- what answers ----------------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Tells the checker which addresses have begun to answer, or have ceased to."""
+        checker = self._host.world.checker
+        for address in [*self.ours]:
+            if self.ruleset.answers(address):
+                if address not in self.answering:
+                    self.answering[address] = None
+                    checker.appeared(self._host, address)
+            elif address in self.answering:
+                del self.answering[address]
+                checker.disappeared(self._host, address)
+                checker.muted(self._host, address)
+        for address in [*self.answering]:
+            if address not in self.ours:
+                del self.answering[address]
+                checker.disappeared(self._host, address)
+
+    def is_bare_at(self, address: Address) -> bool:
+        """Whether a flush has taken its fence away, and nobody has made that good yet. What no
+        record tells of nobody can."""
+        was_fenced = address in self.by_fenced and not self.ruleset.is_fenced(address)
+        return was_fenced and (self.is_bare or address in self.unrecorded)
+
+    def flush(self) -> None:
+        """Somebody flushes the ruleset: nft flush ruleset."""
+        if self.ruleset.names():
+            self._host.tell("somebody flushes the ruleset")
+            self.ruleset.flush()
+            self.is_bare = True
+            self.judge()
+            soon_s = self._host.random.uniform(0.0, NOTICED_WITHIN_S)
+            self._host.deliver(soon_s, self._host.see_flush)
+
+    # --- what is not the helper's ------------------------------------------------------------
 
     def add_foreign(self, address: Address) -> None:
         if address not in self.foreign:
@@ -157,6 +221,8 @@ class ModelKernel:
         """The host is switched off."""
         for address in list(self.ours):
             self.delete(address)
+        self.ruleset.flush()
+        self.is_bare = False
         self.foreign.clear()
         self.faded.clear()
         self.unrecorded.clear()
@@ -172,7 +238,7 @@ class ModelKernel:
             if address not in self.ours:
                 return
             if self.is_held:
-                self.when_free(2 * self._soon_s(), look)
+                self.when_free(2 * self.soon_s(), look)
             elif self.ours[address] <= ends_at:
                 self._host.tell(f"the kernel removes {address}: its lifetime is over")
                 self.delete(address)

@@ -9,6 +9,8 @@ from tests.sim.mutating import Change, Mutation
 
 HELD_UP = ("routing lock held", "helper frozen", "sick", "entry changed")
 """The faults that keep an address on a host when it is to be released."""
+MIDWAY = ("helper killed midway", "helper stopped midway", "both killed", "cut off")
+"""The faults that leave a fence, or what it is to fence, half made."""
 
 
 def _fault(
@@ -812,5 +814,112 @@ MUTATIONS: tuple[Mutation, ...] = (
             "flapping",
         ),
         seed=139,
+    ),
+    # --- the fence -----------------------------------------------------------------------------
+    _fault(
+        "an address is put on its interface before it is fenced",
+        (
+            "FencedHelper._adding@tests.sim",
+            "            yield Transaction(partial(self._admit, holding))\n",
+            "            yield InKernel(partial(self._put, holding), puts=add.address)\n            yield Transaction(partial(self._admit, holding))\n",
+        ),
+        only=MIDWAY,
+    ),
+    _fault(
+        "an address leaves the fence before it is off its interface",
+        (
+            "FencedHelper._removing@tests.sim",
+            "            yield InKernel(partial(self._take_off, address))\n",
+            "            yield Transaction(partial(self._fences.dismiss, [address]))\n            yield InKernel(partial(self._take_off, address))\n",
+        ),
+        only=(*MIDWAY, *HELD_UP),
+        seed=9,
+    ),
+    _fault(
+        "the end of a fence is chosen whenever it was set",
+        ("SET_WITHIN_S@yaim_helper", "0.04", "600.0"),
+        only=MIDWAY,
+    ),
+    _fault(
+        "the end of a fence counts from when it is chosen",
+        (
+            "Fence._set_live@yaim_helper",
+            "            self._ruleset.change([*changes, *longer, *self._chosen_now(which)])\n",
+            "            self._ruleset.change([*changes, *longer, *self._lasting(which, left_ms), *self._chosen_now(which)])\n",
+        ),
+        only=MIDWAY,
+    ),
+    _fault(
+        "a renewal of a fence leaves the old end where it is",
+        (
+            "Fence._lasting@yaim_helper",
+            "            yield nft.delete_elements(family, self._table, _LIVE[which], keys)\n",
+            "",
+        ),
+        only=("slow",),
+    ),
+    _fault(
+        "a renewal lets what is to go answer on, and what has outlived its deadline",
+        (
+            "Fences._answering@yaim_helper",
+            "if address in fenced.over or self._leaving[fenced.owner, address] or deadline <= now",
+            "if False",
+        ),
+        (
+            "Fences.renew@yaim_helper",
+            "living = fenced.deadlines.keys() - fenced.over",
+            "living = frozenset(fenced.deadlines)",
+        ),
+        only=(*HELD_UP, "cut off", "network fails"),
+        seed=2,
+    ),
+    _fault(
+        "all answer until the latest of their deadlines",
+        ("Fences._answering@yaim_helper", "min(left, default=0.0)", "max(left, default=0.0)"),
+        only=(*MIDWAY, *HELD_UP, "coordinator killed"),
+    ),
+    _fault(
+        "who is taken over stays in the fence of an earlier life",
+        ("Fences._ask@yaim_helper", "muting, self._earlier)", "muting, ())"),
+        only=MIDWAY,
+    ),
+    _fault(
+        "the fence of an earlier life is removed while what it keeps from answering is there",
+        ("FencedHelper._look_at_earlier@tests.sim", "if now >= self._swept_at:", "if True:"),
+        (
+            "FencedHelper._sweeping@tests.sim",
+            "if all(each in self.holdings for each in kernel.ours):",
+            "if True:",
+        ),
+        (
+            "FencedHelper._sweeping@tests.sim",
+            "if not self._tables.is_live(each)]:",
+            "if True]:",
+        ),
+        only=(*MIDWAY, "coordinator killed"),
+    ),
+    _fault(
+        "what an earlier life has left is not fenced anew after a flush",
+        (
+            "FencedHelper._secure_left_overs@tests.sim",
+            "        if bare:\n",
+            "        if not bare:\n",
+        ),
+        ("FencedHelper._secure_left_overs@tests.sim", "for each in bare:", "for each in ():"),
+        only=("ruleset flushed", "both killed", "cut off"),
+    ),
+    _fault(
+        "a fence spares more than its grace is shorter",
+        ("FENCE_SPARES_S@yaim.core", "HELPER_GRACE_S - FENCE_GRACE_S", "HELPER_GRACE_S + 0.05"),
+        only=("slow",),
+    ),
+    _fault(
+        "the deadline stays as it was when there is no fence any more",
+        (
+            "LeaseState.with_fence@yaim.core",
+            "FENCE_SPARES_S if is_fenced else -FENCE_SPARES_S",
+            "0.0",
+        ),
+        only=("fence switched", "slow"),
     ),
 )

@@ -104,7 +104,7 @@ def _run(world: World) -> None:
     timeline, scenario = world.timeline, world.scenario
     timeline.run(scenario.faults_end_at)
     world.heal()
-    limit = timeline.now + settled_within_s(scenario)
+    limit = timeline.now + settled_within_s(scenario) + world.swept_within_s()
     # What is under way when the faults end may yet cost a keepalive.
     timeline.run(timeline.now + world.granted_s)
     _settle(world, limit)

@@ -191,6 +191,92 @@ def test_an_address_that_a_kernel_kept_is_taken_over_soon_after_it_lets_go() -> 
     assert holder != name
 
 
+def fenced(nodes: int, addresses: int) -> World:
+    """All of whose hosts have a fence, when all is held."""
+    scenario = replace(calm(nodes, addresses), fenced=frozenset(range(1, nodes + 1)))
+    world = World(scenario)
+    world.timeline.run(4.0)
+    assert len(world.checker.holders()) == addresses
+    return world
+
+
+def test_what_is_renewed_answers_while_the_routing_lock_is_held() -> None:
+    world = fenced(nodes=3, addresses=6)
+    moves = world.checker.moves
+    for host in world.hosts.values():
+        host.hold_routing_lock(10.0)
+    world.timeline.run(16.0)
+    assert world.checker.moves == moves
+    assert len(world.checker.holders()) == 6
+
+
+def test_with_a_fence_nothing_is_answered_too_long_however_long_the_routing_lock_is_held() -> None:
+    """A node behind its lock loses its lease; the others take over what lies there muted."""
+    world = fenced(nodes=2, addresses=4)
+    first, second = world.hosts.values()
+    theirs = set(first.kernel.answering)
+    first.hold_routing_lock(10.0)
+    first.wire.requests_cut_until = first.wire.answers_cut_until = 20.0
+    world.timeline.run(9.0)
+    assert theirs and theirs <= set(second.kernel.answering)
+    assert theirs <= first.kernel.ours.keys()
+    counts = world.checker.counts
+    assert counts["overlap of muted addresses on interfaces"] == len(theirs)
+    assert not counts["overlap, held up by a kernel"] + counts["excused overlap"]
+
+
+def test_what_lies_muted_is_removed_by_the_next_life_of_the_helper() -> None:
+    world = fenced(nodes=2, addresses=4)
+    first, second = world.hosts.values()
+    theirs = set(first.kernel.answering)
+    first.crash_helper()
+    first.crash_coordinator()
+    world.timeline.run(9.0)
+    assert theirs <= first.kernel.ours.keys() and theirs <= set(second.kernel.answering)
+    first.start_helper()
+    world.timeline.run(9.1)
+    assert not first.kernel.ours
+
+
+def test_a_flushed_ruleset_is_made_good_within_20_ms() -> None:
+    world = fenced(nodes=2, addresses=4)
+    first, _ = world.hosts.values()
+    theirs = set(first.kernel.answering)
+    first.kernel.flush()
+    assert not any(map(first.kernel.ruleset.is_fenced, theirs))
+    world.timeline.run(4.02)
+    assert all(map(first.kernel.ruleset.is_fenced, theirs))
+    assert theirs == set(first.kernel.answering)
+
+
+def test_a_flush_while_no_helper_lives_is_made_good_by_the_next_one() -> None:
+    world = fenced(nodes=2, addresses=4)
+    first, _ = world.hosts.values()
+    theirs = set(first.kernel.answering)
+    first.crash_coordinator()
+    first.crash_helper()
+    first.kernel.flush()
+    world.timeline.run(5.0)
+    first.start_helper()
+    assert theirs and not first.kernel.answering
+    world.timeline.run(5.1)
+    assert not first.kernel.ours
+
+
+@pytest.mark.parametrize("has_fence", [True, False])
+def test_who_switches_the_fence_keeps_its_addresses(has_fence: bool) -> None:
+    world = fenced(nodes=2, addresses=4)
+    first, _ = world.hosts.values()
+    theirs = set(first.kernel.answering)
+    for now_has_fence in (not has_fence, has_fence):
+        first.has_fence = now_has_fence
+        first.crash_helper()
+        first.start_helper()
+        world.timeline.run(world.timeline.now + 6.0)
+        assert set(first.kernel.answering) == theirs
+        assert all(map(first.kernel.ruleset.is_fenced, theirs)) == now_has_fence
+
+
 def test_a_failing_schedule_is_made_small_and_told() -> None:
     early_release = next(each for each in MUTATIONS if "before the address is" in each.name)
     with mutated(early_release) as run, run.quickly():

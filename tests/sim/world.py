@@ -10,6 +10,7 @@ from random import Random
 from tests.sim.check import Checker, eligible, why_not_even
 from tests.sim.etcd import WITHOUT_END_S, ModelEtcd, Refuses
 from tests.sim.faults import Fault, Scenario, apply
+from tests.sim.helper import SWEPT_AFTER_S
 from tests.sim.host import Host
 from tests.sim.timeline import Timeline, address
 from yaim.core.model import Address, ClusterView, NodeName, Place, PoolEntry
@@ -102,6 +103,14 @@ class World:
                 self.etcd.delete_stray_mark(mark.address)
         if covers:
             self.timeline.later(LOOKS_AGAIN_S, self.uncover)
+
+    def swept_within_s(self) -> float:
+        """How long what no record tells of may stay on an interface, which nobody removes: with a
+        fence until the end of its long lifetime, muted."""
+        are_there = any(
+            host.kernel.unrecorded & host.kernel.by_fenced for host in self.hosts.values()
+        )
+        return self.scenario.broom_s * 1.125 + SWEPT_AFTER_S if are_there else 0.0
 
     def who_waits(self) -> tuple[NodeName, ...]:
         """Returns those that have become unhealthy again and again."""

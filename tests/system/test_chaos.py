@@ -3,6 +3,7 @@ not be. YAIM_CHAOS_MINUTES says for how long, YAIM_CHAOS_SEED repeats one."""
 
 import os
 import random
+import signal
 import time
 
 import pytest
@@ -54,6 +55,31 @@ def test_an_address_added_to_a_second_node_is_an_overlap_if_it_looks_like_yaims(
     else:
         time.sleep(0.5)
         assert overlaps_s(lab, address, since) == (0, 0)
+
+
+@pytest.mark.parametrize("is_flushed", [False, True], ids=["fenced", "flushed meanwhile"])
+def test_a_frozen_node_overlaps_on_the_wire_only_if_somebody_flushes_its_fence(
+    build: Build, is_flushed: bool
+) -> None:
+    """On its interface the address lies in both cases, until the kernel ends its lifetime."""
+    lab = build(LabPlan(nodes=2, pool=pool_of(2)))
+    for node in lab.nodes.values():
+        node.start()
+    lab.wait_until_held(counts=[1, 1])
+    if not lab.has_fences:
+        pytest.skip("the kernel has no nf_tables")
+    since = time.monotonic()
+    (address,) = (a for a, names in lab.holders().items() if names == ["n1"])
+    frozen = lab.nodes["n1"]
+    frozen.signal(signal.SIGSTOP, "supervisor", "coordinator", "helper")
+    if is_flushed:
+        frozen.namespace.run("nft", "flush", "ruleset")
+    wait_until(lambda: "n2" in lab.holders().get(address, []), 20.0, "n2 to take it")
+    time.sleep(1.0)
+    on_the_wire_s, on_interfaces_s = overlaps_s(lab, address, since)
+    assert (on_the_wire_s > 0.5) is is_flushed
+    assert (on_the_wire_s > 0.0) is is_flushed
+    assert on_interfaces_s > 0.5
 
 
 def overlaps_s(lab: Lab, address: Address, since: float) -> tuple[float, float]:

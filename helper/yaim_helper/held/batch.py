@@ -63,6 +63,8 @@ class Batch:
         self._fences = fences
         self._earlier = earlier
         self._host = Host(kernel, addresses, left_overs.is_helpers)
+        self._policy, self._jumped_s = inventory.policy, inventory.jumped_s
+        """What they were when the requests were begun."""
         self._waiting: dict[Address, Addition] = {}
         """What is to be put on the interfaces."""
         self._put: list[Addition] = []
@@ -159,8 +161,19 @@ class Batch:
         for each in ours:
             if not holding.is_at(each):
                 self._host.delete(each.index, each.address, each.prefix)
+        self._heed_what_changed(addition)
         self._inventory.put(holding)
         self._waiting[holding.address] = addition
+
+    def _heed_what_changed(self, addition: Addition) -> None:
+        """While the kernel was asked the host may have slept, or the policy have become another:
+        what is held was ended then, or its deadline drawn nearer."""
+        holding, policy = addition.holding, self._inventory.policy
+        holding.deadline -= self._inventory.jumped_s - self._jumped_s
+        if policy is self._policy:
+            return
+        if policy.rule_for(addition.request) is None or holding.owner.uid not in policy.users:
+            holding.deadline = min(holding.deadline, boottime())
 
     def _put_waiting(self) -> None:
         """Puts on the interfaces what waits for that. Raises KernelError."""
@@ -219,9 +232,8 @@ class Batch:
                     take_off(holding, self._inventory, self._host)
             return self._failed
         if self._fences is None and self._earlier is not None and added:
-            with suppress(KernelError):
-                # Until then it is silent once the fence of an earlier life is over.
-                self._earlier.take_out(each.address for each in added)
+            # Until then it is silent once the fence of an earlier life is over.
+            self._earlier.take_out(each.address for each in added)
         for holding in missing:
             if self._inventory.has(holding):
                 self._inventory.forget(holding)

@@ -115,7 +115,9 @@ class EarlierFences:
     # --- without a fence -------------------------------------------------------------------------
 
     def take_out(self, addresses: Iterable[Address]) -> None:
-        """These are held without a fence now. Raises KernelError."""
+        """These are held without a fence now. In a table that cannot be changed they stay, and are
+        silent when that is over."""
         taken = list(addresses)
         for each in self._names:
-            self._tables.named(each).dismiss(taken)
+            with suppress(KernelError):
+                self._tables.named(each).dismiss(taken)

@@ -71,6 +71,7 @@ class Expiry:
     def draw_deadlines_nearer(self, jump_s: float, why: str) -> None:
         """Makes all deadlines nearer by the time that the host may have been paused without any
         clock that they are counted in."""
+        self._inventory.jumped_s += jump_s
         for holding in self._inventory:
             holding.deadline -= jump_s
         if self._fences is not None:

@@ -138,6 +138,13 @@ class Holdings:
             self._fences.expect_removal(owner, address)
         return self._fences is not None
 
+    def leave(self, owner: Owner | None, address: Address) -> None:
+        """An address of the owner is to go, and could not be removed: nothing renews it any
+        more."""
+        holding = self.inventory.get(address)
+        if holding is not None and holding.owner == owner:
+            self.inventory.leave(holding)
+
     def end_removal(self, owner: Owner, address: Address) -> None:
         """Such a removal was done, or will not be."""
         if self._fences is not None:

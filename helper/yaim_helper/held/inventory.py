@@ -31,6 +31,8 @@ class Inventory:
     ) -> None:
         self.policy = policy
         """The policy in force, which says how many addresses may be held."""
+        self.jumped_s = 0.0
+        """By how much all deadlines were drawn nearer since the start."""
         self._recorder = recorder
         self._announcer = announcer
         self._defence = defence

@@ -293,9 +293,10 @@ class Fence:
     CLOCK_BOOTTIME, in seconds.
     """
 
-    def __init__(self, ruleset: Ruleset, table: str) -> None:
+    def __init__(self, ruleset: Ruleset, table: str, clock: Callable[[], float] = boottime) -> None:
         self._ruleset = ruleset
         self._table = table
+        self._clock = clock
         self._chosen = 0
         """Which `live` is in force, if any is. The other one may be chosen as well, if it ends no
         later."""
@@ -387,14 +388,14 @@ class Fence:
         """Makes the changes and has `live` end at the deadline, in the same transaction."""
         for _ in range(TRIES):
             which = 1 - self._chosen
-            before = boottime()
+            before = self._clock()
             left_ms = floor((deadline - before) * 1000)
             if left_ms < LEAST_MS:
                 self._ruleset.change([*changes, *self._unchosen(0), *self._unchosen(1)])
                 self._until = -inf
                 return
             self._ruleset.change([*self._unchosen(which), *self._lasting(which, left_ms)])
-            if boottime() - before > SET_WITHIN_S:
+            if self._clock() - before > SET_WITHIN_S:
                 continue
             # The other one may stay if it ends earlier: then no packet can miss the change.
             longer = self._unchosen(self._chosen) if deadline < self._until else []

@@ -189,6 +189,9 @@ class Execution:
             each.outcome = (
                 each.known or each.obstacle(boottime()) or self._do(connection, each.request, batch)
             )
+            if isinstance(each.request, Remove) and isinstance(each.outcome, Failed):
+                # What is to go is never renewed again, though it could not be removed.
+                self._holdings.leave(connection.owner, each.request.address)
             self._end_removal(each)
             if isinstance(each.outcome, Ok):
                 over += overtaken(connection.asked, each)

@@ -7,11 +7,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from yaim_helper.held.earlier import LOOK_EVERY_S, WHY, EarlierFences
+from yaim_helper.held.earlier import LOOK_EVERY_S, LOST, OVER, EarlierFences
 from yaim_helper.held.holdings import FLUSHED, Holdings
-from yaim_helper.kernel.addresses import Kernel, KernelError
+from yaim_helper.held.leftovers import LeftOvers
+from yaim_helper.kernel.addresses import Kernel
 from yaim_helper.kernel.fence import Fence, Ruleset
-from yaim_helper.kernel.lifetimes import SWEPT_WITHIN_S
 from yaim_helper.protocol import Add, Ok
 
 from tests.helper.holdings import OWNER, fail, holdings_in, on_interface, record_of
@@ -80,12 +80,14 @@ def test_it_is_removed_when_its_fence_is_over_and_not_before(
         earlier(holdings).do_what_is_due(holdings.next_at())
         assert present(network) == []
         assert record_of(holdings, tmp_path) == [
-            (V4, f"{WHY}: removing"),
+            (V4, f"{OVER}: removing"),
             (V4, "removed"),
-            (OTHER, f"{WHY}: removing"),
+            (OTHER, f"{OVER}: removing"),
             (OTHER, "removed"),
         ]
-        assert ruleset.tables() == [TABLE], "it may be there in another way"
+        assert holdings.fencing.earlier == ruleset.tables() == []
+        earlier(holdings).do_what_is_due(holdings.next_at())
+        assert earlier(holdings).next_at() == math.inf
 
 
 def test_what_was_taken_over_before_stays(
@@ -99,19 +101,18 @@ def test_what_was_taken_over_before_stays(
         assert present(network) == on_interface(V4)
 
 
-def test_its_tables_go_when_nothing_of_theirs_can_be_there(
-    ruleset: Ruleset, network: Namespace, tmp_path: Path
+def test_a_table_stays_while_something_of_it_is_on_an_interface(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began = boottime()
+    """No record tells that it is the helper's, so it stays, and is silent."""
     with after(ruleset, network, tmp_path, live_s=0.0) as holdings:
-        swept_at = boottime() + SWEPT_WITHIN_S
-        earlier(holdings).do_what_is_due(began + SWEPT_WITHIN_S)
-        assert ruleset.tables() == [TABLE]
-        earlier(holdings).do_what_is_due(swept_at + LOOK_EVERY_S)
+        monkeypatch.setattr(LeftOvers, "remove_all", lambda *_: [])
+        now = boottime()
+        earlier(holdings).do_what_is_due(now)
+        assert holdings.fencing.earlier == ruleset.tables() == [TABLE]
+        network.run("ip", "address", "flush", "dev", INTERFACE)
+        earlier(holdings).do_what_is_due(now + LOOK_EVERY_S)
         assert holdings.fencing.earlier == ruleset.tables() == []
-        assert earlier(holdings).next_at() < math.inf
-        earlier(holdings).do_what_is_due(swept_at + 2 * LOOK_EVERY_S)
-        assert earlier(holdings).next_at() == math.inf
 
 
 def test_a_fence_that_somebody_keeps_alive_stays(
@@ -119,7 +120,7 @@ def test_a_fence_that_somebody_keeps_alive_stays(
 ) -> None:
     """It is another helper's."""
     with after(ruleset, network, tmp_path) as holdings:
-        earlier(holdings).do_what_is_due(boottime() + SWEPT_WITHIN_S)
+        earlier(holdings).do_what_is_due(boottime() + LOOK_EVERY_S)
         assert ruleset.tables() == holdings.fencing.earlier == [TABLE]
         assert present(network) == on_interface(V4, OTHER)
 
@@ -129,7 +130,7 @@ def test_without_earlier_fences_there_is_nothing_to_do(
 ) -> None:
     with holdings_in(network, tmp_path, is_fenced=True) as holdings:
         monkeypatch.setattr(Ruleset, "is_live", fail)
-        earlier(holdings).do_what_is_due(boottime() + 2 * SWEPT_WITHIN_S)
+        earlier(holdings).do_what_is_due(boottime() + LOOK_EVERY_S)
         assert earlier(holdings).next_at() == math.inf
 
 
@@ -142,7 +143,7 @@ def test_what_the_kernel_does_not_do_is_tried_again(
     fails: str,
 ) -> None:
     with after(ruleset, network, tmp_path, live_s=0.0) as holdings:
-        now = boottime() + SWEPT_WITHIN_S
+        now = boottime() + LOOK_EVERY_S
         with monkeypatch.context() as patched:
             patched.setattr(Ruleset, fails, fail)
             earlier(holdings).do_what_is_due(now)
@@ -227,6 +228,36 @@ def test_an_address_that_cannot_be_taken_out_is_added_all_the_same(
     with after(ruleset, network, tmp_path, is_fenced=False) as holdings:
         monkeypatch.setattr(Ruleset, "change", fail)
         hold(holdings, V4)
-        with pytest.raises(KernelError):
-            earlier(holdings).take_out([ip_address(V4)])
     assert ip_address(V4) in ruleset.held(TABLE)
+
+
+# --- what no table keeps -----------------------------------------------------------------------
+
+
+def leave_fenced(network: Namespace, directory: Path, is_fenced: bool) -> None:
+    """V4 and OTHER are there and on record, with a fence or without, and in no table."""
+    leave(network, directory, f"{V4}/32", f"{OTHER}/32", fence=[is_fenced] * 2)
+
+
+def test_what_was_fenced_and_is_in_no_table_any_more_goes_at_the_start(
+    network: Namespace, tmp_path: Path
+) -> None:
+    """Somebody has flushed the ruleset while no helper was there."""
+    leave_fenced(network, tmp_path, True)
+    with holdings_in(network, tmp_path, is_fenced=True) as holdings:
+        assert present(network) == []
+        assert record_of(holdings, tmp_path)[-4:] == [
+            (V4, f"{LOST}: removing"),
+            (V4, "removed"),
+            (OTHER, f"{LOST}: removing"),
+            (OTHER, "removed"),
+        ]
+
+
+def test_what_was_never_fenced_stays_for_whom_it_was_left(
+    network: Namespace, tmp_path: Path
+) -> None:
+    leave_fenced(network, tmp_path, False)
+    with holdings_in(network, tmp_path, is_fenced=True) as holdings:
+        hold(holdings, V4)
+        assert present(network) == on_interface(V4, OTHER)

@@ -306,6 +306,18 @@ def test_what_was_asked_for_before_its_removal_does_not_answer(
     assert answering(kernel, A, B) == [True, True]
 
 
+def test_what_is_muted_and_admitted_before_its_removal_stays_muted(
+    kernel: Kernel, fences: Fences
+) -> None:
+    """A removal had failed, then it was added, and its removal was asked for again."""
+    fences.admit(ONE, {A: T + 10, B: T + 10})
+    fences.mute(A)
+    fences.enforce(ONE)
+    fences.expect_removal(ONE, A)
+    fences.admit(ONE, {A: T + 20})
+    assert answering(kernel, A, B) == [False, True]
+
+
 def test_each_of_several_removals_counts(kernel: Kernel, fences: Fences) -> None:
     fences.expect_removal(ONE, A)
     fences.expect_removal(ONE, A)

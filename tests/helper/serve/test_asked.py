@@ -5,12 +5,25 @@ from collections import deque
 from ipaddress import IPv4Address
 
 import pytest
-from yaim_helper.protocol import Add, Announce, Failed, List, Ok, Refused, Remove, Renew, Request
+from yaim_helper.protocol import (
+    Add,
+    Announce,
+    Failed,
+    Hello,
+    List,
+    Ok,
+    Refused,
+    Remove,
+    Renew,
+    Reply,
+    Request,
+)
 from yaim_helper.record.recorder import Handed
 from yaim_helper.serve.asked import (
     DISK_HANGS,
     GIVE_UP_AFTER_S,
     HUNG_UP,
+    KERNEL_WAITS,
     NOT_WRITTEN,
     OVERTAKE_AFTER_S,
     OVERTAKEN,
@@ -135,3 +148,106 @@ def test_the_record_knows_that_nothing_was_done(reply: Failed | None) -> None:
 def test_other_replies_are_on_record_as_they_are() -> None:
     for reply in (Ok({}), Refused("limit", "why"), Failed(1, "why")):
         assert Asked(add(1), T, reply=reply).on_record is reply
+
+
+# --- what was begun, and may wait for the kernel -------------------------------------------------
+
+
+def begun(*requests: Request, count: int = 1) -> deque[Asked]:
+    """The first of them, at SOON."""
+    found = asked(*requests, is_on_record=True)
+    for each in list(found)[:count]:
+        each.begun_at = SOON
+    return found
+
+
+GIVEN_UP = SOON + GIVE_UP_AFTER_S
+
+
+def test_a_renewal_passes_what_waits_for_the_kernel_and_nothing_else_does() -> None:
+    requests = begun(
+        add(1), add(2, B), Remove(3, B), Announce(4, A), Hello(5, 1, "test", "n"), Renew(6, FAR)
+    )
+    assert (numbers(ready(requests, SOON)[0]), ready(requests, SOON)[1]) == ([6], GIVEN_UP)
+
+
+def test_a_list_tells_of_what_was_begun_before_it() -> None:
+    requests = begun(add(1), List(2, None), Renew(3, FAR))
+    found, look_at = ready(requests, SOON)
+    assert (numbers(found), look_at) == ([3], GIVEN_UP)
+
+
+def test_what_waits_for_its_turn_behind_a_renewal_is_done_in_the_next() -> None:
+    requests = begun(add(1), Renew(2, FAR), Renew(3, FAR))
+    found, look_at = ready(requests, SOON)
+    assert (numbers(found), look_at) == ([2], SOON)
+    found[0].reply = Ok({})
+    found, look_at = ready(requests, SOON)
+    assert (numbers(found), look_at) == ([3], GIVEN_UP)
+
+
+def test_what_was_begun_is_not_begun_again_and_the_rest_follows_it() -> None:
+    requests = begun(add(1), Remove(2, B), Remove(3, A), count=2)
+    assert ready(requests, SOON) == ([], GIVEN_UP)
+    requests[0].reply = Ok({})
+    assert ready(requests, SOON) == ([], GIVEN_UP), "the other one waits still"
+    requests[1].reply = KERNEL_WAITS
+    assert numbers(ready(requests, SOON)[0]) == [3], "who was told that it failed asks again"
+
+
+def test_the_first_that_was_begun_is_given_up_first() -> None:
+    requests = begun(Remove(1, A), Remove(2, B), count=2)
+    requests[0].begun_at = LATE
+    assert ready(requests, LATE)[1] == GIVEN_UP
+
+
+def test_who_waits_for_the_disk_and_the_kernel_is_looked_at_for_both() -> None:
+    """The kernel's wait began before the disk's."""
+    requests = begun(Remove(1, B))
+    requests += asked(add(2))
+    assert ready(requests, SOON) == ([], LATE)
+    requests[0].begun_at = T - 0.9
+    assert ready(requests, SOON) == ([], LATE)
+    assert ready(requests, LATE) == ([], T - 0.9 + GIVE_UP_AFTER_S)
+
+
+def test_what_was_begun_is_not_overtaken() -> None:
+    """It goes on, with the deadline that it began with."""
+    requests = begun(add(1), Remove(2, A), Renew(3, NEAR))
+    first, removal, renewal = requests
+    assert overtaken(requests, removal) == overtaken(requests, renewal) == []
+    assert (first.reply, first.request) == (None, add(1))
+
+
+def test_what_is_not_under_way_any_more_overtakes_nothing() -> None:
+    """Its connection was told that it failed, or has ended."""
+    requests = asked(add(1))
+    (late,) = asked(Remove(2, A))
+    assert overtaken(requests, late) == []
+    assert requests[0].reply is None
+
+
+def test_the_record_tells_what_came_of_what_was_given_up() -> None:
+    it = Asked(add(1), T, reply=KERNEL_WAITS)
+    told: Reply = it.on_record
+    assert told is KERNEL_WAITS, "it may be done still"
+    done: Reply = Ok({"was": "absent"})
+    it.outcome = done
+    assert it.on_record == done
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (Ok({"was": "absent"}), (True, T)),
+        (Failed(1, "why"), (None, None)),
+        (Refused("foreign", "why"), (None, None)),
+        (HUNG_UP, (None, None)),
+    ],
+)
+def test_the_record_tells_of_the_fence_of_what_was_done(
+    outcome: Ok | Failed | Refused, told: tuple[bool | None, float | None]
+) -> None:
+    it = Asked(add(1), T, outcome=outcome, fenced_until=(True, T))
+    assert it.fence_on_record == told
+    assert Asked(add(1), T, outcome=outcome).fence_on_record == (None, None)

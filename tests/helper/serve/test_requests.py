@@ -43,3 +43,8 @@ def test_a_list_tells_what_was_added_before_it() -> None:
 
 def test_only_adds_and_removals_look_for_one_address() -> None:
     assert [address_of(each) for each in ALL] == [None, A, A, None, None, None]
+
+
+def test_only_a_renewal_passes_what_waits_for_the_kernel() -> None:
+    """It needs nothing of it that another could hold up."""
+    assert [each for each in ALL if operation_of(each).may_pass_begun] == [RENEW]

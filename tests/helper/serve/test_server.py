@@ -83,6 +83,16 @@ NOT_ON_RECORD: Message = {
 }
 
 
+@pytest.fixture(params=["off", "auto"])
+def fence(request: pytest.FixtureRequest) -> str:
+    """What is not about lifetimes in the kernel is so with a fence and without."""
+    return str(request.param)
+
+
+without_fence = pytest.mark.parametrize("fence", ["off"])
+"""It is about lifetimes in the kernel, or what a renewal finds before anybody else sees it."""
+
+
 @pytest.fixture
 def watch(network: Namespace) -> Iterator[Watch]:
     with watching(network) as watch:
@@ -121,7 +131,7 @@ def expired(helper: Helper) -> list[str]:
 
 
 def test_hello_tells_the_session_the_clock_and_the_rules(
-    network: Namespace, helper: Helper
+    network: Namespace, helper: Helper, fence: str
 ) -> None:
     before = boottime()
     with helper.connect() as client:
@@ -139,7 +149,10 @@ def test_hello_tells_the_session_the_clock_and_the_rules(
                 "prefixes": [32, 128],
             }
         ],
-        "fence": {"in_force": False, "reason": "helper.yml says fence: off"},
+        "fence": {
+            "in_force": fence == "auto",
+            "reason": "" if fence == "auto" else "helper.yml says fence: off",
+        },
     }
 
 
@@ -361,6 +374,7 @@ def test_an_address_is_added_listed_and_removed(
     assert client.list() == {"result": "ok", "addresses": [], "more": False}
 
 
+@without_fence
 def test_an_ipv4_address_bears_its_label_and_a_finite_lifetime(
     network: Namespace, client: Client
 ) -> None:
@@ -379,6 +393,7 @@ def test_an_address_can_change_its_prefix_length(network: Namespace, tmp_path: P
         assert present(network) == [f"{INTERFACE} {V4}/24"]
 
 
+@without_fence
 def test_a_renewal_moves_every_deadline(network: Namespace, client: Client) -> None:
     add_both(client, deadline_in(10))
     assert max(each["valid_life_time"] for each in shown(network)) < 10
@@ -388,6 +403,7 @@ def test_a_renewal_moves_every_deadline(network: Namespace, client: Client) -> N
     assert all(80 < each["valid_life_time"] < 90 for each in shown(network))
 
 
+@without_fence
 def test_the_helper_extends_a_lifetime_by_itself_as_long_as_the_deadline_allows(
     client: Client, watch: Watch
 ) -> None:
@@ -450,6 +466,7 @@ def test_an_address_is_announced_at_the_mac_address_that_its_interface_has_now(
         assert {mac for _, mac in capture.announced()} == {"02:00:00:00:00:99"}
 
 
+@without_fence
 def test_the_last_extension_comes_in_time_to_be_one(client: Client, watch: Watch) -> None:
     """It was planned for the very instant after which it is none. With the shortest ttl an address
     was gone 1 s after the last keepalive instead of 1.3 s. A busy machine may wake the helper too
@@ -525,6 +542,7 @@ def test_no_more_addresses_than_the_limit_are_added(network: Namespace, tmp_path
         assert client.add("192.0.2.11") == OK_ABSENT
 
 
+@without_fence
 def test_a_deadline_that_cannot_be_kept_is_refused(network: Namespace, client: Client) -> None:
     for away_s in (-100.0, -0.001, 0.0, 1.0, 2.1, TOO_FAR_S, 1e9):
         for address in (V4, V6):
@@ -546,6 +564,7 @@ def test_a_renewal_to_such_a_deadline_is_refused_and_changes_nothing(
     assert present(network) == ON_INTERFACE
 
 
+@without_fence
 def test_a_command_that_waited_too_long_adds_nothing(
     network: Namespace, helper: Helper, client: Client, watch: Watch
 ) -> None:
@@ -741,6 +760,7 @@ TAKING = (
 """What `ip address` makes the host's own of what the helper has put there."""
 
 
+@without_fence
 @pytest.mark.parametrize("op", ["renew", "add", "remove"])
 def test_what_the_host_has_made_its_own_is_given_up_and_stays_as_it_is(
     network: Namespace, helper: Helper, client: Client, op: str
@@ -849,6 +869,7 @@ def test_another_clusters_address_is_foreign(network: Namespace, helper: Helper)
 # --- when the network changes ------------------------------------------------------------------
 
 
+@without_fence
 def test_an_address_that_was_deleted_by_hand_comes_back_with_the_next_renewal(
     network: Namespace, client: Client
 ) -> None:
@@ -861,6 +882,7 @@ def test_an_address_that_was_deleted_by_hand_comes_back_with_the_next_renewal(
     assert present(network) == ON_INTERFACE
 
 
+@without_fence
 def test_an_address_that_comes_back_with_a_renewal_is_on_record(
     network: Namespace, helper: Helper, client: Client
 ) -> None:
@@ -938,6 +960,7 @@ def test_an_address_that_is_not_renewed_is_removed_and_one_that_is_renewed_stays
     assert ("expire", V4, "the deadline has passed: removing") in done
 
 
+@without_fence
 def test_an_address_is_removed_in_time_when_the_helper_is_killed(
     helper: Helper, client: Client, watch: Watch
 ) -> None:
@@ -953,6 +976,7 @@ def test_an_address_is_removed_in_time_when_the_helper_is_killed(
     assert watch.still_there(BOTH | drawn_nearer, gone_at) == set()
 
 
+@without_fence
 def test_an_address_is_removed_in_time_when_the_helper_is_stopped_and_does_not_come_back(
     network: Namespace, helper: Helper, client: Client, watch: Watch
 ) -> None:
@@ -975,6 +999,7 @@ def test_an_address_is_removed_in_time_when_the_helper_is_stopped_and_does_not_c
         assert capture.announced() == []
 
 
+@without_fence
 def test_a_deadline_that_was_drawn_nearer_is_kept_when_the_helper_is_killed(
     helper: Helper, client: Client, watch: Watch
 ) -> None:
@@ -1388,6 +1413,7 @@ def test_what_an_earlier_life_left_is_listed_in_parts_too(
     assert parts == addresses
 
 
+@without_fence
 def test_stopping_leaves_the_addresses_until_their_deadline(
     network: Namespace, helper: Helper, client: Client
 ) -> None:
@@ -1402,6 +1428,7 @@ def test_stopping_leaves_the_addresses_until_their_deadline(
 # --- the record --------------------------------------------------------------------------------
 
 
+@without_fence
 def test_every_command_is_on_record_with_its_intent_and_its_result(
     network: Namespace, helper: Helper
 ) -> None:
