@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from itertools import pairwise
 from math import inf
 
 from yaim_helper.protocol import Address
@@ -149,11 +148,12 @@ class Pings(threading.Thread):
         self._packets.bind((PEER, 3))
         self._packets.settimeout(PING_EVERY_S)
         self._is_over = False
+        self._sent: list[float] = []
         self.answered: dict[Address, list[float]] = {each: [] for each in addresses}
         """When the requests were sent that were answered, in seconds of CLOCK_BOOTTIME."""
 
     def run(self) -> None:
-        sent: list[float] = []
+        sent = self._sent
         while not self._is_over:
             at = boottime()
             sent.append(at)
@@ -176,9 +176,18 @@ class Pings(threading.Thread):
         self.join()
 
     def longest_silence_s(self, address: Address, since: float, until: float) -> float:
-        """Returns the longest time without an answer."""
-        times = [each for each in self.answered[address] if since <= each <= until]
-        return max(b - a for a, b in pairwise([since, *times, until]))
+        """Returns the longest time in which requests were sent and none was answered: that who asks
+        had no processor is no silence."""
+        answered = set(self.answered[address])
+        assert any(since <= at <= until for at in answered), "nothing was answered at all"
+        longest_s, began = 0.0, None
+        for at in self._sent:
+            if at in answered or not since <= at <= until:
+                began = None
+            else:
+                began = at if began is None else began
+                longest_s = max(longest_s, at + PING_EVERY_S - began)
+        return longest_s
 
     def last(self, address: Address, until: float = inf) -> float:
         """Returns when the last answered request before that was sent; 0.0: none was."""
