@@ -33,6 +33,8 @@ class Writer:
     lines: list[bytes] = field(default_factory=list)
     """The lines of the segment."""
     ids: int = 0
+    is_fenced: bool = False
+    """Whether the life has a fence."""
 
     def common(self, at: float) -> dict[str, Any]:
         return {
@@ -73,6 +75,7 @@ class Writer:
         """`fence`: whether it is in force; None: the helper is of a version that has none.
         `is_fenced`: whether it is for these addresses."""
         told = {} if fence is None else {"fence": {"in_force": fence, "reason": ""}}
+        self.is_fenced = fence is True
         self.write(at, "start", version="1", pid=7, uid=0, earlier=earlier, **told)
         return self.held(at, *held, more=more, is_known=is_known, is_fenced=is_fenced)
 
@@ -159,8 +162,12 @@ class Writer:
     def owner(self, deadline: float) -> dict[str, Any]:
         return {"uid": self.uid, "cluster": self.cluster, "deadline_ns": self.ns(deadline)}
 
-    def marker(self, at: float, *deadlines: float) -> dict[str, Any]:
+    def marker(self, at: float, *deadlines: float, live: float | None = None) -> dict[str, Any]:
+        """`live`: until when the fence surely lets addresses answer, if not until the deadlines."""
         owners = [self.owner(each) for each in deadlines]
+        for deadline, owner in zip(deadlines, owners, strict=True):
+            if self.is_fenced:
+                owner["live_ns"] = self.ns(deadline if live is None else live)
         return {**self.common(at), "seq": self.seq, "hash": self.hash, "owners": owners}
 
     def mark(self, at: float, *deadlines: float) -> "Writer":

@@ -75,7 +75,8 @@ class Fenced:
     gone: set[Address] = field(default_factory=set)
     """What is on no interface any more, and could not be taken out of the table yet."""
     until: float = 0.0
-    """When the others stop to answer, if nothing comes."""
+    """When the others stop to answer at the earliest, if nothing comes: if the kernel has refused
+    a change, it may have done it."""
 
 
 class Fences:
@@ -233,6 +234,7 @@ class Fences:
             self._ask(fenced, admitted, deadline, muted)
         except KernelError as error:
             if error.errno != ABSENT_TABLE:
+                fenced.until = min(fenced.until, deadline)
                 raise
             names = self._tables.names()
             self._earlier[:] = [each for each in self._earlier if each in names]

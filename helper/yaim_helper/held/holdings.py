@@ -165,9 +165,12 @@ class Holdings:
         """Returns the latest deadline of each owner for whom anything is held."""
         return self.inventory.deadlines()
 
-    def fenced(self) -> Collection[Owner] | None:
-        """Returns the owners whose fences are in force; None: there is no fence."""
-        return self.deadlines().keys() if self._fences is not None else None
+    def fenced(self) -> dict[Owner, float] | None:
+        """Returns the owners whose fences are in force, and until when they let addresses answer;
+        None: there is no fence."""
+        if self._fences is None:
+            return None
+        return {owner: self._fences.until(owner) or 0.0 for owner in self.deadlines()}
 
     def fenced_until(self, owner: Owner | None, address: Address) -> tuple[bool, float] | None:
         """Returns what the record tells of the fence of an address of the owner; None: nothing."""

@@ -201,7 +201,7 @@ def renewals(
     fenced: Collection[Owner] | None = None,
 ) -> Entry:
     """Returns how often owners renewed, and the latest deadlines of those that hold anything
-    still. `fenced` as in `latest`."""
+    still. `fenced`: the owners whose fences are in force; None: that is not told."""
     return {
         "type": "renewals",
         "owners": [
@@ -212,11 +212,20 @@ def renewals(
 
 
 def latest(
-    deadlines: Mapping[Owner, float], fenced: Collection[Owner] | None = None
+    deadlines: Mapping[Owner, float], fenced: Mapping[Owner, float] | None = None
 ) -> list[Entry]:
     """Returns the latest deadlines (instants of CLOCK_BOOTTIME) for the marker. `fenced`: the
-    owners whose fences are in force; None: that is not told."""
-    return [{**_owner(owner), **told} for owner, told in _deadlines(deadlines, fenced)]
+    owners whose fences are in force, and until when they let addresses answer at least; None: that
+    is not told."""
+    live = {} if fenced is None else fenced
+    return [
+        {
+            **_owner(owner),
+            **told,
+            **({"live_ns": _nanoseconds(live[owner])} if owner in live else {}),
+        }
+        for owner, told in _deadlines(deadlines, fenced)
+    ]
 
 
 def _deadlines(

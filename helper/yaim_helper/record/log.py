@@ -13,7 +13,7 @@ import ctypes
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ class AuditLog:
         self,
         deadlines: Mapping[Owner, float],
         stamp: Entry,
-        fenced: Collection[Owner] | None = None,
+        fenced: Mapping[Owner, float] | None = None,
     ) -> None:
         """Writes the latest deadlines, as of the stamp, into the marker. That is handed to the disk
         and not waited for, and nothing depends on it. `fenced` as in entries.latest."""

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -57,8 +57,8 @@ class Handed:
     """The size in bytes, about."""
     deadlines: Mapping[Owner, float] | None = None
     """The deadlines for the marker; they are taken away when later ones are handed over."""
-    fenced: Collection[Owner] | None = None
-    """The owners of these whose fences are in force; None: that is not told."""
+    fenced: Mapping[Owner, float] | None = None
+    """As in entries.latest."""
     held: list[Entry] | None = None
     """What was held then, if the record wants to know."""
     missed: int = 0
@@ -129,7 +129,7 @@ class Recorder:
         return handed
 
     def mark(
-        self, deadlines: Mapping[Owner, float], fenced: Collection[Owner] | None = None
+        self, deadlines: Mapping[Owner, float], fenced: Mapping[Owner, float] | None = None
     ) -> None:
         """Hands over the latest deadlines, for the marker. Nothing depends on it. `fenced` as in
         entries.latest."""

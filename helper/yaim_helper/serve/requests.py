@@ -133,8 +133,10 @@ class Requests:
         before, fenced = self._holdings.deadlines(), self._holdings.fenced()
         expected = {**before, owner: max(deadline, before[owner])} if owner in before else before
         if fenced is not None:
-            # Who is killed in between leaves no deadline that is too early.
-            self._recorder.mark(expected, fenced)
+            # Who is killed in between leaves no deadline that is too early, and does not tell that
+            # addresses answer longer than the kernel knows.
+            live = {each: min(until, deadline) for each, until in fenced.items() if each == owner}
+            self._recorder.mark(expected, {**fenced, **live})
         reply = self._holdings.renew(owner, deadline, context.batch)
         deadlines = self._holdings.deadlines()
         is_done = isinstance(reply, Ok)

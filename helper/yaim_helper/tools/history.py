@@ -64,6 +64,9 @@ class History:
         """Whether this life has put it in force."""
         self._lost: dict[Owner, Micros] = {}
         """For whom it is not in force any more, and since when."""
+        self._asked_for: dict[Owner, list[tuple[Micros, Micros]]] = {}
+        """The deadlines of this life's adds, each with an instant before which it was told: later
+        ones behind nearer ones only."""
         self._lapses: dict[Owner | None, list[Interval]] = {}
         """When it is not sure that what is fenced for an owner answered; in order. All of it is
         mute when the deadline of one of its addresses has passed, until that is removed."""
@@ -147,15 +150,12 @@ class History:
 
     def _leave_fenced(self, marker: Marker | None) -> None:
         """Finds out until when the fences of a life that is over let addresses answer: those of
-        an owner as long as each of them, by the last deadline that is told."""
+        an owner until the nearest of their deadlines. A renewal sets them all; an add may set one
+        nearer. The latest deadline, which is told of renewals, may be another address's."""
         live_until: dict[Owner | None, Micros] = {}
         for interval in self._open.values():
             if interval.guard.is_fence and interval.is_renewed:
-                until = interval.deadline_told or 0
-                if marker is None or interval.owner is None or interval.adds:
-                    until = 0
-                elif interval.owner in marker.deadlines and marker.at >= interval.told_at:
-                    until = marker.deadlines[interval.owner]
+                until = self._live_until(interval, marker)
                 live_until[interval.owner] = min(until, live_until.get(interval.owner, until))
         for interval in self._open.values():
             if not interval.guard.is_fence:
@@ -165,6 +165,30 @@ class History:
             elif interval.live_until is None or interval.adds or interval.may_be_done:
                 # Perhaps added anew, to a nearer deadline.
                 interval.live_until = 0
+        self._asked_for.clear()
+
+    def _live_until(self, interval: OpenInterval, marker: Marker | None) -> Micros:
+        """Returns until when an address of this life is known to answer by the fence, if no other
+        one of its owner has a nearer deadline."""
+        owner = interval.owner
+        if marker is None or owner is None or interval.adds or interval.may_be_done:
+            return 0
+        since, until = 0, interval.deadline_told or 0
+        if marker.boot_id == self._boot and marker.at >= self._life_began:
+            if owner in marker.live:
+                since, until = marker.at, marker.live[owner]
+            elif owner in marker.deadlines:
+                return 0
+        later = (each for at, each in self._asked_for.get(owner, ()) if at >= since)
+        return min([until, *later])
+
+    def _ask(self, owner: Owner, record: Record) -> None:
+        """Takes in that an address may have been added with a deadline until now, or later."""
+        deadline = record.wall(record.fields["deadline_ns"])
+        asked_for = self._asked_for.setdefault(owner, [])
+        while asked_for and asked_for[-1][1] >= deadline:
+            asked_for.pop()
+        asked_for.append((record.at, deadline))
 
     def _apply(self, interval: OpenInterval, marker: Marker | None) -> None:
         """Takes in what the marker tells about renewals of this life; a marker of another life
@@ -216,7 +240,7 @@ class History:
                 if is_new and interval.guard.is_fence:
                     interval.deadline = record.wall(deadline_ns)
                 interval.is_until(record.wall(deadline_ns))
-                interval.deadline_told, interval.told_at = record.wall(deadline_ns), record.at
+                interval.deadline_told = record.wall(deadline_ns)
                 interval.is_renewed = interval.is_renewal_to_come = True
             elif interval.bound < record.at and not interval.guard.is_fence:
                 # It is not true, then.
@@ -252,6 +276,7 @@ class History:
         interval = self._told(fields.get("address", ""))
         if fields["op"] == "add":
             guard = self._guard(_owner(fields), None)
+            self._ask(_owner(fields), record)
             deadline = record.wall(fields["deadline_ns"])
             before = None
             if interval is not None and interval.bound < record.at and interval.is_final:
@@ -270,6 +295,8 @@ class History:
                 interval.guard = interval.guard.or_(guard)
             interval.answered_until = None
             interval.is_until(deadline)
+            interval.asked_by = _owner(fields)
+            interval.asked_until = max(deadline, interval.asked_until if interval.adds else 0)
             interval.adds += 1
         elif fields["op"] == "remove" and interval is not None:
             interval.removal_at = record.at
@@ -324,16 +351,21 @@ class History:
             # It is from before what is on record.
             interval = self._begin(fields["address"], None, record)
         has_moved = interval.place not in (None, place)
-        proven_at = asked_at if has_moved else record.at
+        # What is left from without a fence is admitted between looking at it and setting its
+        # lifetime, which may end meanwhile.
+        is_left = not interval.is_renewed and interval.live_until is None
+        may_have_ended = self._has_fence and is_left
+        proven_at = asked_at if has_moved or may_have_ended else record.at
         live_until = record.at if interval.live_until is None else interval.live_until
         if was_there:
             interval.prove(min(proven_at, live_until))
-        if not was_there or has_moved or live_until < record.at:
+        if not was_there or has_moved or may_have_ended or live_until < record.at:
             interval.doubt()
         if interval.removal_at is None:
             interval.begin_sure(record.at)
         # Else it may be gone again: results are told when all that was asked at once is done.
         deadline = record.wall(fields["deadline_ns"])
+        self._ask(_owner(fields), record)
         guard = self._guard(_owner(fields), fields.get("fence"))
         if interval.adds:
             interval.is_until(deadline)
@@ -341,7 +373,7 @@ class History:
         else:
             interval.deadline, interval.guard = deadline, guard
             interval.may_be_done = False
-        interval.deadline_told, interval.told_at, interval.live_until = deadline, record.at, None
+        interval.deadline_told, interval.live_until = deadline, None
         interval.is_only_asked_for, interval.answered_until = False, None
         interval.owner, interval.place, interval.policy = _owner(fields), place, record.policy
         interval.is_renewed = interval.is_renewal_to_come = True
@@ -357,6 +389,7 @@ class History:
             return
         elif fields["outcome"] == "ok" and interval.owner in (None, _owner(fields)):
             self._is_absent(interval, record, "found to be gone")
+            self._go_on(interval, record)
         else:
             # It was refused, or is another's, or failed; then nobody renews it any more.
             interval.is_renewed = interval.is_renewed and fields["outcome"] != "failed"
@@ -383,6 +416,7 @@ class History:
             self._is_removed(interval, record)
         elif outcome == "the kernel had removed it":
             self._end(interval, record.at, outcome)
+            self._go_on(interval, record)
         else:
             # It could not be removed, and nobody renews it any more.
             interval.removal_at = None
@@ -412,9 +446,6 @@ class History:
             each = owners.get(interval.owner)
             if interval.is_renewal_to_come and each is not None:
                 interval.is_until(record.wall(each["deadline_ns"]))
-                if interval.is_renewed:
-                    interval.deadline_told = record.wall(each["deadline_ns"])
-                    interval.told_at = record.at
                 if interval.is_renewed and each["count"]:
                     # The first of them was not before that.
                     interval.prove(self._summed_up_at)
@@ -461,6 +492,17 @@ class History:
         if interval.removal_at is not None and is_told:
             interval.prove(interval.removal_at)
         self._end(interval, record.at, "removed")
+        self._go_on(interval, record)
+
+    def _go_on(self, ended: OpenInterval, record: Record) -> None:
+        """Takes in that adds without results may be done after the address was gone."""
+        if not ended.adds or ended.address in self._open:
+            return
+        interval = self._begin(ended.address, None, record)
+        interval.guard, interval.owner = self._guard(ended.asked_by, None), ended.asked_by
+        interval.deadline = interval.asked_until = ended.asked_until
+        interval.adds, interval.asked_by = ended.adds, ended.asked_by
+        interval.is_only_asked_for = True
 
     def _is_absent(self, interval: OpenInterval, record: Record, why: str) -> None:
         """Takes in that the helper does not find an address. It knows its own, and of what an

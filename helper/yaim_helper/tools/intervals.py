@@ -85,6 +85,9 @@ class OpenInterval:
     """All that is known is an add, which may be refused."""
     adds: int = 0
     """Adds without results."""
+    asked_by: Owner | None = None
+    """Whose add was the last, and the latest deadline of those without results."""
+    asked_until: Micros = 0
     owner: Owner | None = None
     place: tuple[str, int] | None = None
     deadline: Micros | None = None
@@ -94,8 +97,7 @@ class OpenInterval:
     is_renewal_to_come: bool = False
     """Whether it may have been renewed, and that is not told yet."""
     deadline_told: Micros | None = None
-    """The deadline that was told last, and when."""
-    told_at: Micros = 0
+    """Its own deadline, as it was told last."""
     policy: str = ""
     """The policy in force when it was last known to be there."""
 

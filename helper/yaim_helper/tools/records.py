@@ -269,6 +269,8 @@ class Marker:
     """The hash of the last record then."""
     deadlines: Mapping[tuple[int, str], Micros]
     """The latest deadline of each uid and cluster."""
+    live: Mapping[tuple[int, str], Micros]
+    """Until when at least the fences of those that have one let addresses answer."""
 
 
 def read_marker(directory: Path) -> Marker | None:
@@ -296,16 +298,21 @@ def earlier_marker(start: Record) -> Marker | None:
 def _marker(fields: Mapping[str, Any]) -> Marker:
     """Returns a marker whose keys are as they should be."""
     at = _time(fields["time"])
+
+    def told(key: str) -> dict[tuple[int, str], Micros]:
+        return {
+            (each["uid"], each["cluster"]): at + (each[key] - fields["boottime_ns"]) // 1000
+            for each in fields["owners"]
+            if each.get(key) is not None
+        }
+
     return Marker(
         at,
         fields["boot_id"],
         fields["seq"],
         fields["hash"],
-        {
-            (each["uid"], each["cluster"]): at
-            + (each["deadline_ns"] - fields["boottime_ns"]) // 1000
-            for each in fields["owners"]
-        },
+        told("deadline_ns"),
+        told("live_ns"),
     )
 
 
@@ -399,6 +406,7 @@ _OWNER: _Keys = {
     "cluster": _is_text,
     "deadline_ns": _is_count,
     "fence": _is_none_or(_is_truth),
+    "live_ns": _is_none_or(_is_count),
 }
 _MARKER: _Keys = {
     "time": _is_time,

@@ -56,7 +56,8 @@ def test_what_the_helper_does_of_itself_tells_it_too() -> None:
 
 def test_of_each_owner_it_is_told_whether_its_fence_is_in_force() -> None:
     deadlines = {ONE: 2.0, TWO: 3.0}
-    assert [each["fence"] for each in latest(deadlines, {ONE})] == [True, False]
+    assert [each["fence"] for each in latest(deadlines, {ONE: 1.5})] == [True, False]
+    assert [each.get("live_ns") for each in latest(deadlines, {ONE: 1.5})] == [1_500_000_000, None]
     assert [each["fence"] for each in renewals({}, deadlines, {TWO})["owners"]] == [False, True]
     assert not any("fence" in each for each in latest(deadlines))
 

@@ -195,7 +195,7 @@ def test_of_deadlines_that_wait_the_latest_get_into_the_marker_and_no_others_are
 
 def test_the_marker_tells_whose_fence_is_in_force(recorder: Recorder, tmp_path: Path) -> None:
     other = Owner(OWNER.uid, "another")
-    recorder.mark({OWNER: 1.0, other: 2.0}, {other})
+    recorder.mark({OWNER: 1.0, other: 2.0}, {other: 1.5})
     assert recorder.drain(WITHIN_S)
     owners = json.loads((tmp_path / MARKER).read_bytes())["owners"]
     assert [each["fence"] for each in owners] == [False, True]

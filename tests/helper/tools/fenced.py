@@ -1,4 +1,5 @@
-"""A node with a fence at random, and what its helper records of it: one address.
+"""A node with a fence at random, and what its helper records of it: one address. The owner has
+others too, of which the record tells only that their deadlines may be later.
 
 The kernel is modelled as it is: an address answers while it is on the interface, unless a table
 has it whose `live` is over. Lives with a fence, without one, and of older versions follow one
@@ -261,7 +262,8 @@ class FencedTruth:
         if self.is_fenced and self.random.random() < 0.2:
             # A renewal passes it.
             deadline = round(deadline + self.random.uniform(0.0, 20.0), 6)
-            self.marker = self.writer.marker(self.now, deadline)
+            live = min(self.deadline, deadline) if self.is_held else deadline
+            self.marker = self.writer.marker(self.now, deadline, live=live)
         was = "present" if self.on_since is not None else "absent"
         if self.mode:
             self.admit(deadline)
@@ -313,6 +315,12 @@ class FencedTruth:
 
     def renew(self) -> None:
         deadline = round(self.now + self.random.uniform(3.0, 20.0), 6)
+        if self.mode:
+            # It is told before it is done.
+            latest, nearest = max(self.deadline, deadline), min(self.deadline, deadline)
+            self.marker = self.writer.marker(self.pass_time(0.01), latest, live=nearest)
+            if self.random.random() < 0.1:
+                return self.restart()
         self.deadline = deadline
         if self.is_fenced:
             self.live = self.late(deadline)
@@ -321,12 +329,15 @@ class FencedTruth:
             self.turn_on(deadline)
         if not was_on:
             self.writer.own(self.pass_time(), "extend", A, "somebody had removed it: put back")
-        self.marker = self.writer.marker(self.pass_time(), deadline)
+        if not self.mode or latest != deadline:
+            self.marker = self.writer.marker(self.pass_time(), deadline)
         self.renewed_until = deadline
+        return None
 
     def sum_up(self) -> None:
         if self.renewed_until is not None:
-            self.writer.renewals(self.now, self.renewed_until)
+            own = self.deadline if self.is_held else 0.0
+            self.writer.renewals(self.now, max(self.renewed_until, own))
             self.renewed_until = None
 
     def flush(self) -> None:
@@ -356,7 +367,17 @@ class FencedTruth:
         return None
 
     def delete_by_hand(self) -> None:
+        """With a fence the helper is told of it and looks at once; else it finds that when it
+        renews."""
         self.turn_off()
+        if not self.mode:
+            return None
+        self.pass_time(0.02)
+        if self.random.random() < 0.1:
+            return self.restart()
+        self.turn_on(self.deadline)
+        self.writer.own(self.pass_time(0.02), "extend", A, "somebody had removed it: put back")
+        return None
 
     def finish(self) -> list[tuple[float, float]]:
         if self.marker is not None:

@@ -319,7 +319,25 @@ def test_a_refusal_that_needed_no_intent_ends_no_other_add(node: Writer) -> None
     node.result(2.1, "add", A, "refused", deadline=1.0)
     node.ids -= 1
     node.result(2.2, "add", A, deadline=9.0, was="absent").result(2.3, "add", B, "refused")
-    assert told(node.remove(3.0, 3.1, A)) == [((2.0, 3.1), [(2.2, 3.0)])]
+    assert told(node.remove(3.0, 3.1, A)) == [((2.0, 3.1), [(2.2, 3.0)]), ((3.1, 9.2), [])]
+
+
+@pytest.mark.parametrize("how", ["expired", "gone", "removed", "found to be gone"])
+def test_an_add_that_waits_while_the_address_goes_may_be_done_afterwards(
+    node: Writer, how: str
+) -> None:
+    node.add(2.0, 2.1, A, 9.0).intent(3.0, "add", A, deadline=14.0)
+    asked = node.ids
+    if how in ("expired", "gone"):
+        outcome = "removed" if how == "expired" else "the kernel had removed it"
+        node.own(9.0, "expire", A, "the deadline has passed: removing")
+        node.own(9.1, "expire", A, outcome)
+    else:
+        node.remove(9.0, 9.1, A, "present" if how == "removed" else "absent")
+    assert [each for each, _ in told(node)] == [(2.0, 9.1), (9.1, 14.2)]
+    node.ids = asked
+    node.result(9.2, "add", A, "refused", deadline=14.0)
+    assert [each for each, _ in told(node)] == [(2.0, 9.1)]
 
 
 def test_the_same_request_on_two_connections_is_told_apart_by_its_order(node: Writer) -> None:
@@ -400,6 +418,16 @@ def test_what_is_added_anew_before_it_is_muted_answers_all_the_time(fenced: Writ
     fenced.start(6.0, A, earlier=fenced.marker(5.0, 12.0), fence=True, is_fenced=True)
     fenced.add(7.0, 7.1, A, 30.0, "present", fence=True)
     assert told(fenced.remove(8.0, 8.1, A, **fenced.until(30.0))) == [((2.0, 8.1), [(2.1, 8.0)])]
+
+
+def test_what_no_fence_keeps_may_be_gone_for_a_moment_when_one_with_a_fence_takes_it_over(
+    fenced: Writer,
+) -> None:
+    """Its lifetime in the kernel may end between the look and the add."""
+    node = fenced.start(1.5, fence=False).add(2.0, 2.1, A, 9.0, fence=False)
+    node.start(5.0, A, earlier=node.marker(3.0, 9.0), fence=True, is_fenced=False)
+    node.add(6.0, 6.1, A, 30.0, "present", fence=True).remove(8.0, 8.1, A, **node.until(30.0))
+    assert told(node) == [((2.0, 8.1), [(2.1, 6.0), (6.1, 8.0)])]
 
 
 def test_what_is_muted_while_it_is_added_anew_is_not_sure_meanwhile(fenced: Writer) -> None:
@@ -514,7 +542,7 @@ def test_what_is_added_without_its_fence_is_so_guarded(fenced: Writer) -> None:
 
 
 def test_a_record_whose_beginning_is_elsewhere_tells_by_whom_it_is_guarded(tmp_path: Path) -> None:
-    node = Writer(tmp_path / "db1", number=2).write(1.0, "segment", number=2)
+    node = Writer(tmp_path / "db1", number=2, is_fenced=True).write(1.0, "segment", number=2)
     node.held(1.0, A, deadline=9.0, is_fenced=True, more=True).held(1.0, B, is_fenced=True)
     node.mark(1.1, 10.0)
     verification = Verification(open_chain(node.save()), lambda _: None, from_segment=2)

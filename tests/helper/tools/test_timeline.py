@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from yaim_helper.record.chain import GENESIS
 from yaim_helper.tools.history import History
@@ -276,6 +276,7 @@ def test_the_truth_lies_between_what_is_sure_and_what_is_possible(
 
 @settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.integers(1, 40))
+@example(137731, 9)
 def test_with_a_fence_too_the_truth_lies_between_what_is_sure_and_what_is_possible(
     tmp_path: Path, seed: int, steps: int
 ) -> None:
