@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from itertools import pairwise
 from math import inf
 
 from yaim_helper.protocol import Address
@@ -64,6 +63,17 @@ def icmp6(to: Address, body: bytes, kind: int) -> bytes:
     return struct.pack("!IHBB", 6 << 28, len(message), 58, 255) + ends + summed
 
 
+def frames_until(packets: socket.socket, until: float) -> Iterator[bytes]:
+    """What comes until that instant of CLOCK_BOOTTIME, and all that has come when this process,
+    which may have had no processor, looks after it."""
+    while True:
+        packets.settimeout(max(0.0, until - boottime()))
+        try:
+            yield packets.recv(2048)
+        except (TimeoutError, BlockingIOError):
+            return
+
+
 class Client:
     """Another host on the link, as frames."""
 
@@ -74,16 +84,10 @@ class Client:
         """Whether something is answered from the address."""
         self._forget()
         self._packets.send(request)
-        give_up_at = time.monotonic() + within_s
-        while (left_s := give_up_at - time.monotonic()) > 0:
-            self._packets.settimeout(left_s)
-            try:
-                frame = self._packets.recv(2048)
-            except TimeoutError:
-                return False
-            if frame[6:12] == OUR_MAC and address.packed in frame[14:]:
-                return True
-        return False
+        return any(
+            frame[6:12] == OUR_MAC and address.packed in frame[14:]
+            for frame in frames_until(self._packets, boottime() + within_s)
+        )
 
     def _forget(self) -> None:
         """What was sent before is no answer: announcements, say."""
@@ -108,12 +112,9 @@ class Client:
                 for request in (resolve, echo_request(each)):
                     self._packets.send(request)
             ask_again_at = min(boottime() + ASK_EVERY_S, until)
-            while (left_s := ask_again_at - boottime()) > 0:
-                self._packets.settimeout(left_s)
-                with suppress(TimeoutError):
-                    frame = self._packets.recv(2048)
-                    if frame[6:12] == OUR_MAC:
-                        found |= {each for each in addresses if each.packed in frame[14:]}
+            for frame in frames_until(self._packets, ask_again_at):
+                if frame[6:12] == OUR_MAC:
+                    found |= {each for each in addresses if each.packed in frame[14:]}
             if boottime() >= until:
                 return found
 
@@ -147,22 +148,19 @@ class Pings(threading.Thread):
         self._packets.bind((PEER, 3))
         self._packets.settimeout(PING_EVERY_S)
         self._is_over = False
+        self._sent: list[float] = []
         self.answered: dict[Address, list[float]] = {each: [] for each in addresses}
         """When the requests were sent that were answered, in seconds of CLOCK_BOOTTIME."""
-        self.sent: list[float] = []
-        """When requests were sent to all of them."""
 
     def run(self) -> None:
-        sent = self.sent
+        sent = self._sent
         while not self._is_over:
             at = boottime()
             sent.append(at)
             for each in self._addresses.values():
                 self._packets.send(echo_request(each, len(sent) % (1 << 16)))
-            while (left_s := at + PING_EVERY_S - boottime()) > 0:
-                self._packets.settimeout(left_s)
-                with suppress(TimeoutError):
-                    self._note(self._packets.recv(2048), sent)
+            for frame in frames_until(self._packets, at + PING_EVERY_S):
+                self._note(frame, sent)
         self._packets.close()
 
     def _note(self, frame: bytes, sent: list[float]) -> None:
@@ -178,9 +176,18 @@ class Pings(threading.Thread):
         self.join()
 
     def longest_silence_s(self, address: Address, since: float, until: float) -> float:
-        """Returns the longest time without an answer."""
-        times = [each for each in self.answered[address] if since <= each <= until]
-        return max(b - a for a, b in pairwise([since, *times, until]))
+        """Returns the longest time in which requests were sent and none was answered: that who asks
+        had no processor is no silence."""
+        answered = set(self.answered[address])
+        assert any(since <= at <= until for at in answered), "nothing was answered at all"
+        longest_s, began = 0.0, None
+        for at in self._sent:
+            if at in answered or not since <= at <= until:
+                began = None
+            else:
+                began = at if began is None else began
+                longest_s = max(longest_s, at + PING_EVERY_S - began)
+        return longest_s
 
     def last(self, address: Address, until: float = inf) -> float:
         """Returns when the last answered request before that was sent; 0.0: none was."""

@@ -53,7 +53,7 @@ def test_who_waits_for_the_floor_gets_it_before_the_other_has_it_again() -> None
     for number in range(100):
         floor.take()
         waits.clear()
-        thread = threading.Thread(target=other)
+        thread = threading.Thread(target=other, daemon=True)
         thread.start()
         waits.wait()
         wait_for(floor._next.locked, "it waits")

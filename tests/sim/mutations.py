@@ -837,7 +837,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "the end of a fence is chosen whenever it was set",
-        ("SET_WITHIN_S@yaim_helper", "0.04", "600.0"),
+        ("SET_WITHIN_S@yaim_helper", "0.025", "600.0"),
         only=MIDWAY,
     ),
     _fault(
@@ -862,20 +862,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a renewal lets what is to go answer on, and what has outlived its deadline",
         (
             "Fences._answering@yaim_helper",
-            "if address in fenced.over or self._leaving[fenced.owner, address] or deadline <= now",
-            "if False",
+            "muted &= fenced.deadlines.keys()",
+            "muted = set()",
         ),
         (
             "Fences.renew@yaim_helper",
-            "living = fenced.deadlines.keys() - fenced.over",
-            "living = frozenset(fenced.deadlines)",
+            "frozenset(fenced.deadlines).difference(fenced.over)",
+            "frozenset(fenced.deadlines)",
         ),
         only=(*HELD_UP, "cut off", "network fails"),
         seed=2,
     ),
     _fault(
         "all answer until the latest of their deadlines",
-        ("Fences._answering@yaim_helper", "min(left, default=0.0)", "max(left, default=0.0)"),
+        (
+            "Fences._answering@yaim_helper",
+            "return min(fenced.deadlines.values(), default=0.0), muted",
+            "return max(fenced.deadlines.values(), default=0.0), muted",
+        ),
         only=(*MIDWAY, *HELD_UP, "coordinator killed"),
     ),
     _fault(

@@ -149,10 +149,10 @@ class Fences:
             return frozenset()
         now = self._clock()
         fenced.over |= {address for address, before in fenced.deadlines.items() if before <= now}
-        living = fenced.deadlines.keys() - fenced.over
+        living = frozenset(fenced.deadlines).difference(fenced.over)
         fenced.deadlines |= dict.fromkeys(living, deadline)
         self._set(fenced)
-        return frozenset(living)
+        return living
 
     def draw_nearer(self, by_s: float) -> None:
         """Makes all deadlines nearer. Raises KernelError, when all was tried."""
@@ -260,11 +260,14 @@ class Fences:
     def _answering(self, fenced: Fenced) -> tuple[float, set[Address]]:
         """Returns until when the addresses may answer, and which not at all."""
         now = self._clock()
-        muted = {
-            address
-            for address, deadline in fenced.deadlines.items()
-            if address in fenced.over or self._leaving[fenced.owner, address] or deadline <= now
-        }
+        # There may be thousands, and the hash of an address takes long: each is looked up only if
+        # there is a reason.
+        muted = {address for address, deadline in fenced.deadlines.items() if deadline <= now}
+        muted |= fenced.over
+        muted |= {address for owner, address in self._leaving if owner == fenced.owner}
+        muted &= fenced.deadlines.keys()
+        if not muted:
+            return min(fenced.deadlines.values(), default=0.0), muted
         left = (deadline for each, deadline in fenced.deadlines.items() if each not in muted)
         return min(left, default=0.0), muted
 

@@ -5,6 +5,7 @@ Keeps lists; what is on an interface is changed elsewhere (renewal.py, removal.p
 leaves the list, nobody is told about it any more.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 from yaim_helper.held.fences import Fences
@@ -72,10 +73,13 @@ class Inventory:
 
     def deadlines(self) -> dict[Owner, float]:
         """Returns the latest deadline of each owner for whom anything is held."""
-        found: dict[Owner, float] = {}
+        # There may be thousands: the hash of a pair takes less time than that of an owner.
+        found: dict[tuple[int, str], float] = {}
         for each in self._held.values():
-            found[each.owner] = max(each.deadline, found.get(each.owner, 0.0))
-        return found
+            key = each.owner.uid, each.owner.cluster
+            if each.deadline > found.get(key, -math.inf):
+                found[key] = each.deadline
+        return {Owner(*key): deadline for key, deadline in found.items()}
 
     # --- what comes and goes -----------------------------------------------------------------
 

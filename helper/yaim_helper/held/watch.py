@@ -104,11 +104,10 @@ class Watch:
         if refused is not None:
             return refused
         living = self._fences.renew(owner, deadline)
-        holdings = [
-            each
-            for each in self._inventory
-            if each.address in living and each.owner == owner and not each.is_leaving
-        ]
+        holdings = [each for each in self._inventory if not each.is_leaving and each.owner == owner]
+        if len(holdings) != len(living):
+            # What is not in its fence yet keeps its deadline.
+            holdings = [each for each in holdings if each.address in living]
         for each in holdings:
             each.deadline = deadline
             each.life_s = deadline - now

@@ -34,6 +34,7 @@ and then no more for any."""
 NOT_WRITTEN = Failed(None, "the audit record cannot be written")
 DISK_HANGS = Failed(None, "the disk of the audit record does not answer")
 KERNEL_WAITS = Failed(None, "the kernel does not answer yet: its routing lock (RTNL) may be held")
+BEHIND_OTHERS = Failed(None, "it waited too long behind others that waited for the kernel")
 OVERTAKEN = Failed(None, "its removal was asked for while it waited for the disk")
 HUNG_UP = Failed(None, "its connection was ended while it waited for the disk")
 
@@ -77,6 +78,8 @@ class Asked:
             return DISK_HANGS
         if self.intent is None or not self.operation.waits_for_disk:
             return None
+        if self.begun_at is not None and now >= self.begun_at + GIVE_UP_AFTER_S:
+            return BEHIND_OTHERS
         is_on_record = self.intent.is_on_record
         if is_on_record and now < self.at + GIVE_UP_AFTER_S:
             return None
@@ -87,7 +90,7 @@ class Asked:
         """The reply as the record tells it: `failed` leaves open there what was done, and is not
         told of what was surely not done."""
         reply = self.outcome or self.reply or HUNG_UP
-        is_not_done = reply in (NOT_WRITTEN, DISK_HANGS, OVERTAKEN, HUNG_UP)
+        is_not_done = reply in (NOT_WRITTEN, DISK_HANGS, OVERTAKEN, HUNG_UP, BEHIND_OTHERS)
         return Refused("record", reply.reason) if is_not_done else reply  # type: ignore[union-attr]
 
     @property

@@ -261,3 +261,21 @@ def test_what_was_never_fenced_stays_for_whom_it_was_left(
     with holdings_in(network, tmp_path, is_fenced=True) as holdings:
         hold(holdings, V4)
         assert present(network) == on_interface(V4, OTHER)
+
+
+def test_it_removes_what_is_over_too(ruleset: Ruleset, network: Namespace, tmp_path: Path) -> None:
+    with after(ruleset, network, tmp_path, live_s=0.0, is_fenced=False) as holdings:
+        earlier(holdings).do_what_is_due(boottime())
+        assert (present(network), ruleset.tables()) == ([], [])
+
+
+@pytest.mark.parametrize("is_fenced", [True, False])
+def test_what_no_table_keeps_goes_and_what_one_keeps_stays(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, is_fenced: bool
+) -> None:
+    with after(ruleset, network, tmp_path, is_fenced=is_fenced) as holdings:
+        earlier(holdings).sweep_unfenced()
+        assert present(network) == on_interface(V4, OTHER)
+        Fence(ruleset, TABLE).dismiss([ip_address(OTHER)])
+        earlier(holdings).sweep_unfenced()
+        assert present(network) == on_interface(V4)

@@ -195,9 +195,10 @@ def test_what_was_begun_is_not_begun_again_and_the_rest_follows_it() -> None:
     assert numbers(ready(requests, SOON)[0]) == [3], "who was told that it failed asks again"
 
 
-def test_the_first_that_was_begun_is_given_up_first() -> None:
+@pytest.mark.parametrize("later", [0, 1])
+def test_the_first_that_was_begun_is_given_up_first(later: int) -> None:
     requests = begun(Remove(1, A), Remove(2, B), count=2)
-    requests[0].begun_at = LATE
+    requests[later].begun_at = LATE
     assert ready(requests, LATE)[1] == GIVEN_UP
 
 

@@ -134,18 +134,20 @@ def test_from_then_on_the_records_name_the_new_policy(helper: Helper, client: Cl
     assert {each["policy"] for each in records[at:]} == {new}
 
 
+@pytest.mark.parametrize("fence", ["off", "auto"])
 def test_what_no_rule_allows_any_more_is_removed_at_once(
-    network: Namespace, tmp_path: Path
+    network: Namespace, tmp_path: Path, fence: str
 ) -> None:
-    wide = policy(tmp_path / "audit", networks=WIDER)
-    narrow = policy(tmp_path / "audit", networks=WIDER[:1])
+    wide = policy(tmp_path / "audit", networks=WIDER, fence=fence)
+    narrow = policy(tmp_path / "audit", networks=WIDER[:1], fence=fence)
     with running(network, tmp_path, config=wide) as helper:
         with helper.greeted() as client:
             for address in (V4, OTHER, V6):
                 assert client.add(address, deadline_ns=deadline_in(600)) == OK_ABSENT
             assert outcome(reload(helper, narrow)) == OK
             assert client.is_hung_up()
-        assert present(network) == [f"{INTERFACE} {V4}/32"]
+        left = [f"{INTERFACE} {V4}/32"]
+        wait_for(lambda: present(network) == left, "the others are removed", 1.0)
         why = "no rule allows it any more: removing"
         assert own(helper) == [
             ("expire", OTHER, why),

@@ -696,6 +696,7 @@ def test_what_was_added_twice_in_a_turn_is_on_the_interface_once(
         assert present(network) == []
 
 
+@without_fence
 @pytest.mark.parametrize("place", [(f"{V4}/24", INTERFACE), (f"{V4}/32", "veth1")])
 @pytest.mark.parametrize("op", ["add", "renew"])
 def test_the_hosts_own_copy_of_a_held_address_is_left_alone(
@@ -713,6 +714,7 @@ def test_the_hosts_own_copy_of_a_held_address_is_left_alone(
     assert present(network) == sorted([f"{interface} {address}", *ON_INTERFACE[:1]])
 
 
+@without_fence
 def test_a_second_copy_of_a_held_address_is_told_for_as_long_as_it_is_there(
     network: Namespace, helper: Helper, client: Client
 ) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from yaim_helper.serve.asked import KERNEL_WAITS
 
 from tests.helper import client as wire
 from tests.helper.client import V4, V6, neighbour
@@ -115,7 +116,10 @@ class Place:
         assert all(each["result"] == "ok" for each in replies), replies
 
     def remove_both(self) -> bool:
-        return all(self.asks.remove(str(each))["result"] == "ok" for each in BOTH)
+        replies = [self.asks.remove(str(each)) for each in BOTH]
+        if KERNEL_WAITS.reason in [each.get("reason") for each in replies]:
+            raise Starved
+        return all(each["result"] == "ok" for each in replies)
 
     def ask(self, op: str, step: int, deadline_ns: int) -> list[int]:
         """Asks for something in which the helper is to stop; returns the ids."""
@@ -279,7 +283,8 @@ class Sweep:
                 it.add_both(round(over_at * 1e9))
             except AssertionError as error:
                 found.refused.append(f"{where}: {error}")
-            if it.client.heard(BOTH, boottime() + LISTEN_S) != set(BOTH):
+            heard = it.client.heard(BOTH, boottime() + LISTEN_S)
+            if heard != set(BOTH) and boottime() < over_at:
                 found.silent.append(where)
         sleep_until(over_at + GRACE_S)
         if it.client.heard(BOTH, boottime() + LISTEN_S):

@@ -2,6 +2,7 @@
 
 import errno
 import select
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 from yaim_helper import clock
+from yaim_helper.held.fencing import Fencing
 from yaim_helper.held.holdings import Holdings
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.kernel.addresses import Kernel, KernelError
@@ -382,3 +384,27 @@ def test_what_tells_that_the_clock_was_set_is_taken(
     assert select.select([timer], [], [], 20.0)[0]
     served.server.turn(0)
     assert not select.select([timer], [], [], 0)[0]
+
+
+@pytest.mark.parametrize("fence", ["auto", "off"])
+def test_who_runs_it_is_told_why_there_is_no_fence(
+    served: Served, capsys: pytest.CaptureFixture[str], fence: str
+) -> None:
+    """Unless it is not wanted. On record it is in any case."""
+    file = served.audit_log.parent / "helper.yml"
+    file.write_text(policy(served.audit_log, fence=fence))
+    why = Fencing("the kernel has no nf_tables")
+    server = Server(served.server._listener, read_policy(file), served.recorder, Disposal(), why)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [(each, signal.getsignal(each)) for each in numbers]
+    server._is_stopping = True
+    try:
+        server.run()
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before:
+            signal.signal(number, handler)
+    told = "yaim-helper: without a fence: the kernel has no nf_tables\n"
+    assert capsys.readouterr().err == (told if fence == "auto" else "")
+    (start,) = [each for each in served.records() if each["type"] == "start"]
+    assert start["fence"] == {"in_force": False, "reason": "the kernel has no nf_tables"}

@@ -17,7 +17,7 @@ from yaim_helper.jobs import RoutingThread
 from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.kernel.links import Links
 from yaim_helper.policy.read import read_policy
-from yaim_helper.protocol import Remove
+from yaim_helper.protocol import Address, Remove
 from yaim_helper.record.log import AuditLog
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.serve.asked import GIVE_UP_AFTER_S, HUNG_UP, KERNEL_WAITS, Asked
@@ -357,6 +357,32 @@ def test_what_is_held_is_not_told_while_the_kernel_is_asked(fenced: Fenced) -> N
             assert described() is None, "the kernel is asked"
         assert fenced.reply(client, number) == OK_PRESENT
         assert described() == [OTHER]
+
+
+def test_what_is_held_is_not_told_by_a_job_before_an_add_behind_it(
+    fenced: Fenced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its intent is on record, also when it was given up for its coordinator."""
+    execution, delete = fenced.server._execution, Kernel.delete
+    told: list[object] = []
+
+    def telling(kernel: Kernel, index: int, address: Address, prefix: int) -> bool:
+        told.append(execution.describe(fenced.server._connections))
+        return delete(kernel, index, address, prefix)
+
+    with fenced.client("1") as one, fenced.client("2") as two:
+        assert fenced.add(one, V4) == OK_ABSENT
+        monkeypatch.setattr(Kernel, "delete", telling)
+        with fenced.waiting():
+            number = fenced.begin(one, "remove", address=V4)
+            assert fenced.add(two, OTHER) == WAITS
+            assert fenced.reply(one, number) == WAITS
+        assert told == [None]
+        assert fenced.ask(one, "remove", address=OTHER)["result"] == "ok"
+        assert ("add", OTHER, "record") in fenced.results(), "it came too late, and was not done"
+        assert fenced.add(two, OTHER) == OK_ABSENT
+        assert fenced.ask(two, "remove", address=OTHER) == OK_PRESENT
+        assert len(told) == 2 and told[1] is not None, "no add is behind that one"
 
 
 def test_what_fails_in_a_job_has_failed_and_no_more(
