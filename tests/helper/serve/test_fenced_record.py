@@ -19,12 +19,12 @@ from yaim_helper.tools.verify import Verification
 
 from tests.helper.client import V4, V6, Client, Pings, neighbour, pinging
 from tests.helper.network import boottime, wait_for
+from tests.helper.process import Client as Asker
 from tests.helper.process import (
     deadline_in,
     policy,
     running,
 )
-from tests.helper.process import Client as Asker
 from yaim.lab.namespaces import Namespace
 
 LOST_S = 0.02
