@@ -1,15 +1,16 @@
 """The same stories in the lab and in the simulation have the same outcome.
 
 A story is data; two players tell it: one to real coordinators, helpers, kernels and etcd, one to
-the model world, with many seeds. What can be compared:
+the model world, with many seeds. A node has an address as long as it answers for it: what a fence
+mutes may lie on an interface. What can be compared:
 
 - who holds how many addresses when all is settled: what the lab comes to, some seed has come to as
   well. Where all seeds agree, which they mostly do, it is that.
 - from which nodes an address went: likewise.
-- how often an address appeared on a node: exactly, if all seeds agree; if not (after an outage of
+- how often a node began to have an address: exactly, if all seeds agree; if not (after an outage of
   etcd whoever is back first may take all), between the fewest and the most, or once beyond.
-- the longest time that an address was on no node: as with some seed, and EARLIER_S and LATER_S.
-- that no address is on two nodes, ever.
+- the longest time that no node had an address: as with some seed, and EARLIER_S and LATER_S.
+- that no two nodes answer for an address, ever; without a fence, that it is on no two interfaces.
 
 What cannot: which address is where (chance on both sides), how long starting a process takes (none
 in the model but what is drawn here for it), how soon gRPC connects anew after a cut (at once in the
@@ -134,30 +135,35 @@ class Outcome:
     losers: frozenset[str]
     """The nodes from which an address went."""
     moves: int
-    """Appearances."""
+    """How often a node began to have an address."""
     uncovered_s: float
-    """The longest that an address of the pool was on no node."""
+    """The longest that no node had an address of the pool."""
     overlap_s: float
     told: str
     """What the observer saw, for people."""
 
 
-def outcome(record: Record, since: float, until: float, looks: Iterable[Counts]) -> Outcome:
-    """One yardstick for both worlds."""
-    record.update()
-    pool, everything = set(POOL), {*POOL, JOINING}
-    changes = [change for change in record.changes if since <= change.at < until]
-    uncovered = record.uncovered(pool, since, until)
+def outcome(
+    record: Record, overlap_s: float, since: float, until: float, looks: Iterable[Counts]
+) -> Outcome:
+    """One yardstick for both worlds. In the model an address appears when it begins to answer, and
+    nothing is muted."""
+    changes = []
+    for node in {change.node for change in record.changes}:
+        for address in (*POOL, JOINING):
+            for start, end in record.unmuted(node, address, since, until):
+                changes += [(start, "+", node, address)] if start > since else []
+                changes += [(end, "-", node, address)] if end < until else []
+    unanswered = record.unanswered(set(POOL), since, until)
     return Outcome(
         tuple(looks),
-        frozenset(change.node for change in changes if not change.is_there),
-        record.moves(everything, since, until),
-        max((interval.length_s for interval in uncovered), default=0.0),
-        record.overlap_s(everything, since, until),
+        frozenset(node for _, what, node, _ in changes if what == "-"),
+        sum(what == "+" for _, what, _, _ in changes),
+        max((interval.length_s for interval in unanswered), default=0.0),
+        overlap_s,
         "".join(
-            f"\n{change.at - since:7.3f} {'+' if change.is_there else '-'} {change.node}"
-            f" {change.address}"
-            for change in changes
+            f"\n{at - since:7.3f} {what} {node} {address}"
+            for at, what, node, address in sorted(changes, key=lambda change: change[0])
         ),
     )
 
@@ -166,7 +172,7 @@ def outcome(record: Record, since: float, until: float, looks: Iterable[Counts])
 
 
 class Diary(Checker):
-    """Writes what the lab's observer would have seen, too."""
+    """Writes what the lab's observer would have seen, too: where each address answers."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -185,7 +191,7 @@ class Diary(Checker):
         self.lines.append(f"{kind} {host.name} {address} {now}\n")
 
 
-def told_to_model(story: Story, seed: int, file: Path) -> Outcome:
+def told_to_model(story: Story, seed: int, file: Path, *, has_fences: bool) -> Outcome:
     world = World(
         Scenario(
             seed,
@@ -197,6 +203,7 @@ def told_to_model(story: Story, seed: int, file: Path) -> Outcome:
             keeps=False,
             faults=(),
             faults_end_at=0.0,
+            fenced=frozenset(range(1, NODES + 1) if has_fences else ()),
         )
     )
     diary = world.checker = Diary(world)
@@ -210,7 +217,10 @@ def told_to_model(story: Story, seed: int, file: Path) -> Outcome:
         world.timeline.run(since + at)
         looks.append(counts(world.hosts, diary.holders().values()))
     file.write_text("".join(diary.lines))
-    return outcome(Record(file, frozenset({*POOL, JOINING})), since, since + story.looks[-1], looks)
+    record, until = Record(file, frozenset({*POOL, JOINING})), since + story.looks[-1]
+    record.update()
+    overlap_s = record.overlap_s({*POOL, JOINING}, since, until)
+    return outcome(record, overlap_s, since, until, looks)
 
 
 def model_happens(what: str, host: Host) -> None:
@@ -298,7 +308,9 @@ def told_to_lab(story: Story, lab: Lab, is_expected: Callable[[int, Counts], boo
         )
         looks.append(lab_counts(lab))
         start += time.monotonic() - due
-    return outcome(lab.record, since, time.monotonic(), looks)
+    until = time.monotonic()
+    overlap_s = lab.overlap_s({*POOL, JOINING}, since, until)
+    return outcome(lab.record, overlap_s, since, until, looks)
 
 
 def lab_counts(lab: Lab) -> Counts:
@@ -363,12 +375,15 @@ def lab_happens(what: str, lab: Lab, name: str) -> None:
 def test_it_comes_to_the_same_in_the_lab_and_in_the_model(
     build: Build, story: Story, tmp_path: Path
 ) -> None:
-    modelled = [told_to_model(story, seed, tmp_path / str(seed)) for seed in range(SEEDS)]
-    expected = [{each.looks[number] for each in modelled} for number in range(len(story.looks))]
     lab = build(LabPlan(nodes=NODES, pool=POOL, others=(JOINING,), ttl_ms=1000 * story.ttl_s))
     for node in lab.nodes.values():
         node.start()
     lab.wait_until_held(counts=[2, 2, 2])
+    modelled = [
+        told_to_model(story, seed, tmp_path / str(seed), has_fences=lab.has_fences)
+        for seed in range(SEEDS)
+    ]
+    expected = [{each.looks[number] for each in modelled} for number in range(len(story.looks))]
     real = told_to_lab(story, lab, lambda number, now: now in expected[number])
     try:
         compare(real, modelled)

@@ -205,14 +205,20 @@ class Record:
         """The times when no node had an address, or it was muted where it was. What a node has that
         is cut off from the client is not muted: that cannot be seen."""
         found = []
-        whole = since, until
         for address in sorted(pool, key=str):
             had: list[Span] = []
             for node in {change.node for change in self.changes}:
-                for span in both(self._on_interface(node, address, until), [whole]):
-                    had += without(span, self._muted(node, address, whole))
-            found += [Interval(address, *span) for span in without(whole, had)]
+                had += self.unmuted(node, address, since, until)
+            found += [Interval(address, *span) for span in without((since, until), had)]
         return found
+
+    def unmuted(self, node: str, address: Address, since: float, until: float) -> list[Span]:
+        """The times when the node had the address and it was not muted there, in order. What
+        cannot be reached from the client counts as not muted."""
+        whole = since, until
+        muted = self._muted(node, address, whole)
+        had = both(self._on_interface(node, address, until), [whole])
+        return [part for span in had for part in without(span, muted)]
 
     def _muted(self, node: str, address: Address, whole: Span) -> list[Span]:
         own = self._own.get(node)

@@ -30,6 +30,9 @@ OVERTAKE_AFTER_S = 0.1
 GIVE_UP_AFTER_S = HANGS_AFTER_S
 """An add that has waited so long for the disk has failed. A coordinator waits 2 s for its replies,
 and then no more for any."""
+GIVE_UP_AT_LATEST_S = 1.5 * GIVE_UP_AFTER_S
+"""What has waited for the disk, or behind others, before it waits for the kernel has failed so long
+after it came."""
 
 NOT_WRITTEN = Failed(None, "the audit record cannot be written")
 DISK_HANGS = Failed(None, "the disk of the audit record does not answer")
@@ -86,6 +89,13 @@ class Asked:
         return NOT_WRITTEN if is_on_record is False else DISK_HANGS
 
     @property
+    def given_up_at(self) -> float:
+        """When what was begun has waited too long for the kernel; never, if it was not."""
+        if self.begun_at is None:
+            return math.inf
+        return min(self.begun_at + GIVE_UP_AFTER_S, self.at + GIVE_UP_AT_LATEST_S)
+
+    @property
     def on_record(self) -> Reply:
         """The reply as the record tells it: `failed` leaves open there what was done, and is not
         told of what was surely not done."""
@@ -108,15 +118,15 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
     before. After a request that may be about all addresses it is others' turn."""
     found: list[A] = []
     first: A | None = None
-    begun_at = math.inf
+    given_up_at = math.inf
     for each in asked:
         if each.reply is not None:
             continue
         if each.begun_at is not None:
-            begun_at = min(begun_at, each.begun_at)
+            given_up_at = min(given_up_at, each.given_up_at)
         elif each.known is None and each.waits(now):
             first = first or each
-        elif begun_at < math.inf and not each.operation.may_pass_begun:
+        elif given_up_at < math.inf and not each.operation.may_pass_begun:
             continue
         elif first is None or (now >= first.at + OVERTAKE_AFTER_S and each.operation.may_overtake):
             found.append(each)
@@ -124,7 +134,6 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
                 if each is not asked[-1]:
                     return found, now
                 break
-    given_up_at = begun_at + GIVE_UP_AFTER_S
     if first is None:
         return found, given_up_at
     overtaken_at = first.at + OVERTAKE_AFTER_S

@@ -31,7 +31,6 @@ from yaim_helper.record.entries import Entry, intent, result
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.serve.asked import (
     DISK_HANGS,
-    GIVE_UP_AFTER_S,
     HUNG_UP,
     KERNEL_WAITS,
     Asked,
@@ -143,7 +142,7 @@ class Execution:
         for each in waiting:
             each.begun_at = now
             self._begun[each] = uid
-            connection.look_at = min(connection.look_at, now + GIVE_UP_AFTER_S)
+            connection.look_at = min(connection.look_at, each.given_up_at)
         if waiting:
             self._jobs.start(partial(self._do_as_job, connection, waiting))
         self._do_together(connection, [each for each in doing if each.begun_at is None])
@@ -165,8 +164,7 @@ class Execution:
         """What has waited too long for the kernel has failed for the coordinator. It goes on: what
         comes of it is on record then."""
         for each in connection.asked:
-            waits = each.reply is None and each.begun_at is not None
-            if waits and now >= (each.begun_at or 0.0) + GIVE_UP_AFTER_S:
+            if each.reply is None and now >= each.given_up_at:
                 each.reply = KERNEL_WAITS
 
     def _do_as_job(self, connection: Connection, doing: Sequence[Asked]) -> None:

@@ -20,7 +20,13 @@ from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import Address, Remove
 from yaim_helper.record.log import AuditLog
 from yaim_helper.record.recorder import Recorder
-from yaim_helper.serve.asked import GIVE_UP_AFTER_S, HUNG_UP, KERNEL_WAITS, Asked
+from yaim_helper.serve.asked import (
+    GIVE_UP_AFTER_S,
+    GIVE_UP_AT_LATEST_S,
+    HUNG_UP,
+    KERNEL_WAITS,
+    Asked,
+)
 from yaim_helper.serve.disposal import Disposal
 from yaim_helper.serve.floods import TokenBucket
 from yaim_helper.serve.server import LINKS_EVERY_S, Server
@@ -165,6 +171,28 @@ def test_what_the_kernel_keeps_waiting_has_failed_after_a_second_and_is_done_and
         assert present(network) == [f"{INTERFACE} {V4}/32"]
         assert fenced.add(client, V4) == OK_PRESENT
         assert not is_answered(client), "each has one reply"
+
+
+def test_what_comes_behind_what_waits_is_not_given_up_later_for_that(fenced: Fenced) -> None:
+    """Each waited a second for the kernel, one after the other: the third one had no reply within
+    the 2 s that a coordinator waits, and the helper counted as lost."""
+    with fenced.client() as client:
+        with fenced.waiting():
+            began = boottime()
+            asked = [fenced.begin(client, "add", **add(V4))]
+            for address in (OTHER, THIRD):
+                asked.append(client.send("remove", address=address))
+                for _ in range(3):
+                    fenced.server.turn(0.01)
+            renewal = client.send("renew", deadline_ns=deadline_in(600))
+            assert [fenced.reply(client, each) for each in asked] == [WAITS] * 3
+            assert fenced.reply(client, renewal)["result"] == "ok"
+            assert boottime() - began < GIVE_UP_AT_LATEST_S + 0.3
+        assert fenced.results() == [
+            ("add", V4, "ok"),
+            ("remove", OTHER, "ok"),
+            ("remove", THIRD, "ok"),
+        ]
 
 
 def test_a_renewal_passes_what_waits_and_its_reply_comes_behind(fenced: Fenced) -> None:
