@@ -64,7 +64,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _fault(
         "all counts as removed",
         ("Facts.has_removed_all@yaim.core", "return all(", "return True or all("),
-        seed=11,
+        seed=6,
     ),
     _fault(
         "no guard on the advertisement for a claim",
@@ -74,11 +74,12 @@ MUTATIONS: tuple[Mutation, ...] = (
             "lossy",
             "all sick",
         ),
-        seed=34,
+        seed=7,
     ),
     _fault(
         "no move is ever made to level",
         ("Spread.complete@yaim.core", "if self._loads.difference > 1:", "if False:"),
+        seed=1,
     ),
     _fault(
         "nodes may differ by two",
@@ -140,7 +141,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _fault(
         "newer nodes leave to an older one what it does not understand",
         ("as_an_older_one_sends@tests.sim", "placement=1, schema=1", "placement=1, schema=2"),
-        seed=8,
+        seed=3,
     ),
     _fault(
         "what an older node does not understand counts in what is placed with it",
@@ -171,6 +172,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "all flapping",
             "sick",
         ),
+        seed=3,
     ),
     _fault(
         "a new helper means that nothing is there",
@@ -179,7 +181,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "else replace(known, phase=Phase.UNKNOWN)",
             "else replace(known, phase=Phase.ABSENT)",
         ),
-        seed=63,
+        seed=7,
     ),
     _fault(
         "a refused add means that the address is absent",
@@ -194,7 +196,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "entry changed",
         ),
-        seed=4,
+        seed=2,
     ),
     _fault(
         "a renewal does not count for what we know nothing of",
@@ -210,7 +212,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "helper refuses",
         ),
-        seed=4,
+        seed=168,
     ),
     _fault(
         "an address that has gone is absent",
@@ -225,7 +227,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "address deleted",
             "sick",
         ),
-        seed=4,
+        seed=10,
     ),
     _fault(
         "a removal that failed counts",
@@ -239,7 +241,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "entry changed",
         ),
-        seed=4,
+        seed=6,
     ),
     _fault(
         "a release in doubt is forgotten",
@@ -255,7 +257,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "lossy",
             "sick",
         ),
-        seed=149,
+        seed=86,
     ),
     _fault(
         "a release under way is forgotten",
@@ -266,7 +268,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "flapping",
         ),
-        seed=39,
+        seed=49,
     ),
     _fault(
         "what a full etcd has refused counts as not done",
@@ -279,7 +281,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "etcd full",
             "flapping",
         ),
-        seed=269,
+        seed=299,
     ),
     _fault(
         "a full etcd leaves a node advertised that can hold nothing",
@@ -289,7 +291,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "link down",
         ),
-        seed=60,
+        seed=12,
     ),
     _fault(
         "who cannot even withdraw from a full etcd keeps its lease",
@@ -303,7 +305,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "link down",
         ),
-        seed=60,
+        seed=24,
     ),
     _fault(
         "who withdraws from a full etcd does not remove its addresses before",
@@ -313,6 +315,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "link down",
             "helper frozen",
         ),
+        seed=21,
     ),
     _fault(
         "an address is believed gone a second before its deadline",
@@ -333,7 +336,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "both frozen",
         ),
-        seed=14,
+        seed=7,
     ),
     _fault(
         "an address is believed gone by the clock",
@@ -344,13 +347,13 @@ MUTATIONS: tuple[Mutation, ...] = (
             "overdue = {}\n    turn.addresses = turn.addresses.after_look(frozenset(), turn.now, turn.tell)\n    return",
         ),
         only=HELD_UP,
-        seed=11,
+        seed=6,
     ),
     _fault(
         "what is seen is believed gone",
         ("Addresses.after_look@yaim.core", "or is_in_time or address in present", "or is_in_time"),
         only=HELD_UP,
-        seed=59,
+        seed=46,
     ),
     _fault(
         "a look does not wait for what is under way in the kernel",
@@ -374,7 +377,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "        if not turn.ending.is_ended:\n            take_in",
             "        if True:\n            take_in",
         ),
-        seed=8,
+        seed=23,
     ),
     _fault(
         "a lease that is gone is not given up",
@@ -394,7 +397,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "coordinator frozen",
             "cut off",
         ),
-        seed=5,
+        seed=2,
     ),
     _fault(
         "after a loss of all leases others are waited for only half as long",
@@ -409,7 +412,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "coordinator frozen",
             "cut off",
         ),
-        seed=19,
+        seed=2,
     ),
     _fault(
         "after a loss of all leases what was ours is not known",
@@ -433,7 +436,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "powered off",
             "coordinator killed",
         ),
-        seed=132,
+        seed=49,
     ),
     _fault(
         "an unhealthy node keeps what it has",
@@ -443,6 +446,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "chosen = _assigned(facts) | on_trial",
             "chosen = facts.my_addresses() | _assigned(facts) | on_trial",
         ),
+        seed=1,
     ),
     _fault(
         "an interface that is down does not matter",
@@ -481,7 +485,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "settings moved",
             "coordinator restarted",
         ),
-        seed=8,
+        seed=2,
     ),
     _fault(
         "what no node can be given is given up",
@@ -511,7 +515,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "entry changed",
         ),
-        seed=2,
+        seed=3,
     ),
     _fault(
         "what is claimed is added although another node has it for another reason",
@@ -522,7 +526,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "entry changed",
             "slow",
         ),
-        seed=16,
+        seed=59,
     ),
     _fault(
         "what a node has for another reason it does not say",
@@ -565,7 +569,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "Boottime(turn.now + (2.0 if event.cause is Cause.FOREIGN else REFUSED_FOR_S))",
         ),
         only=("address foreign",),
-        seed=34,
+        seed=22,
     ),
     _fault(
         "what every node refuses is tried again after an hour",
@@ -613,7 +617,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "slow",
             "sick",
         ),
-        seed=16,
+        seed=4,
     ),
     _fault(
         "that it takes nothing a node does not say",
@@ -626,7 +630,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "slow",
             "watch cut",
         ),
-        seed=24,
+        seed=33,
     ),
     _fault(
         "a node that says that it takes nothing is placed like any other",
@@ -639,7 +643,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "slow",
             "watch cut",
         ),
-        seed=24,
+        seed=33,
     ),
     _fault(
         "a mark without a lease is nobody's at once",
@@ -654,7 +658,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "coordinator frozen",
             "slow",
         ),
-        seed=2,
+        seed=11,
     ),
     _fault(
         "a mark without a lease is nobody's before every node has read",
@@ -664,7 +668,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "all_over_at(now, ttl_s)",
         ),
         only=("slow",),
-        seed=2,
+        seed=8,
     ),
     _fault(
         "a mark that was put over another one is deleted after a wait",
@@ -682,7 +686,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a mark without a lease counts for ever",
         ("_release@yaim.core", "and facts.now >= until", "and False"),
         only=("stray mark",),
-        seed=2,
     ),
     _fault(
         "what is advertised without a lease is given addresses",
@@ -692,7 +695,6 @@ MUTATIONS: tuple[Mutation, ...] = (
             "if not view.stray_nodes:",
         ),
         only=("stray node",),
-        seed=1,
     ),
     _fault(
         "whoever copies a node's advertisement makes it drop its lease",
@@ -743,7 +745,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "VM paused",
             "cut off",
         ),
-        seed=120,
+        seed=19,
     ),
     _fault(
         "the helper adds whatever the deadline",
@@ -759,7 +761,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "coordinator frozen",
             "helper frozen",
         ),
-        seed=71,
+        seed=143,
     ),
     _fault(
         "what no record tells of counts as absent",
@@ -774,7 +776,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "entry changed",
             "coordinator killed",
         ),
-        seed=2,
+        seed=6,
     ),
     _fault(
         "a lifetime is rounded up",
@@ -803,7 +805,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "flapping",
         ),
-        seed=80,
+        seed=147,
     ),
     _fault(
         "an add is done though the removal of its address has overtaken it",
@@ -881,6 +883,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "return max(fenced.deadlines.values(), default=0.0), muted",
         ),
         only=(*MIDWAY, *HELD_UP, "coordinator killed"),
+        seed=59,
     ),
     _fault(
         "who is taken over stays in the fence of an earlier life",
@@ -901,6 +904,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "if True]:",
         ),
         only=(*MIDWAY, "coordinator killed"),
+        seed=14,
     ),
     _fault(
         "what an earlier life has left is not fenced anew after a flush",
@@ -911,6 +915,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
         ("FencedHelper._secure_left_overs@tests.sim", "for each in bare:", "for each in ():"),
         only=("ruleset flushed", "both killed", "cut off"),
+        seed=8,
     ),
     _fault(
         "a fence spares more than its grace is shorter",
@@ -925,5 +930,6 @@ MUTATIONS: tuple[Mutation, ...] = (
             "0.0",
         ),
         only=("fence switched", "slow"),
+        seed=2,
     ),
 )
