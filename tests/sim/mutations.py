@@ -363,7 +363,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "\n        self.at(self.clock() + LOOK_TAKES_S, see)\n",
         ),
         only=HELD_UP,
-        seed=59,
+        seed=391,
     ),
     _fault(
         "a core that has ended goes on deciding",
@@ -815,7 +815,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "sick",
             "flapping",
         ),
-        seed=139,
+        seed=1259,
     ),
     # --- the fence -----------------------------------------------------------------------------
     _fault(
