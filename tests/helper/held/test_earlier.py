@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from yaim_helper.held.earlier import LOOK_EVERY_S, LOST, OVER, EarlierFences
@@ -132,6 +133,25 @@ def test_without_earlier_fences_there_is_nothing_to_do(
         monkeypatch.setattr(Ruleset, "is_live", fail)
         earlier(holdings).do_what_is_due(boottime() + LOOK_EVERY_S)
         assert earlier(holdings).next_at() == math.inf
+
+
+def test_a_fence_that_is_flushed_while_the_kernel_is_asked_about_it_is_over(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with after(ruleset, network, tmp_path, live_s=0.0) as holdings:
+        hold(holdings, V4)
+        real = Kernel.addresses
+
+        def addresses(*given: Any) -> Any:
+            # A renewal comes before the kernel's news that the tables have gone.
+            network.run("nft", "flush", "ruleset")
+            assert isinstance(holdings.renew(OWNER, boottime() + 60, holdings.batch(())), Ok)
+            return real(*given)
+
+        monkeypatch.setattr(Kernel, "addresses", addresses)
+        earlier(holdings).do_what_is_due(boottime() + LOOK_EVERY_S)
+        assert holdings.fencing.earlier == []
+        assert present(network) == on_interface(V4)
 
 
 @pytest.mark.parametrize("fails", ["is_live", "change"])
