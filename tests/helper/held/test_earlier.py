@@ -154,6 +154,22 @@ def test_a_fence_that_is_flushed_while_the_kernel_is_asked_about_it_is_over(
         assert present(network) == on_interface(V4)
 
 
+def test_what_was_taken_over_is_known_without_asking_the_kernel(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with after(ruleset, network, tmp_path) as holdings:
+        hold(holdings, V4)
+        assert holdings.has_left_overs
+        hold(holdings, OTHER)
+        assert not holdings.has_left_overs
+        monkeypatch.setattr(Kernel, "addresses", fail)
+        (told,) = holdings.describe()
+        assert [row[0] for row in told["addresses"]] == [V4, OTHER]
+        page = holdings.batch(()).page(OWNER, None)
+        assert isinstance(page, Ok)
+        assert [each["address"] for each in page.fields["addresses"]] == [V4, OTHER]
+
+
 @pytest.mark.parametrize("fails", ["is_live", "change"])
 def test_what_the_kernel_does_not_do_is_tried_again(
     ruleset: Ruleset,
