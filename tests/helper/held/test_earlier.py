@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 from yaim_helper.held.earlier import LOOK_EVERY_S, LOST, OVER, EarlierFences
+from yaim_helper.held.fencing import begin
 from yaim_helper.held.holdings import FLUSHED, Holdings
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.kernel.addresses import Kernel
 from yaim_helper.kernel.fence import Fence, Ruleset
+from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import Add, Ok
+from yaim_helper.record.log import AuditLog
+from yaim_helper.record.recorder import Recorder
 
 from tests.helper.holdings import OWNER, fail, holdings_in, on_interface, record_of
 from tests.helper.network import INTERFACE, boottime, present, wait_for
-from tests.helper.process import deadline_in, leave
+from tests.helper.process import deadline_in, leave, policy
 from yaim.lab.namespaces import Namespace
 
 V4, OTHER = "192.0.2.10", "192.0.2.11"
@@ -256,6 +260,25 @@ def test_who_has_no_fence_takes_what_it_adds_out_of_earlier_ones(
     with after(ruleset, network, tmp_path, is_fenced=False) as holdings:
         hold(holdings, V4)
         assert ruleset.held(TABLE) == {ip_address(OTHER)}
+
+
+def test_who_could_not_begin_a_fence_takes_what_it_adds_out_of_earlier_ones_too(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program was busy with the ruleset all the time, say."""
+    left(ruleset, network, tmp_path, live_s=60.0)
+    file = tmp_path / "helper.yml"
+    file.write_text(policy(tmp_path / "audit", fence="auto"))
+    read = read_policy(file)
+    monkeypatch.setattr("yaim_helper.held.fencing.probe", fail)
+    with network.entered():
+        recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
+        fencing = begin(is_wanted=True)
+        assert fencing.fences is None
+        holdings = Holdings(read, recorder, lambda: None, fencing)
+        hold(holdings, V4)
+        assert ruleset.held(TABLE) == {ip_address(OTHER)}
+        recorder.close()
 
 
 def test_an_address_that_cannot_be_taken_out_is_added_all_the_same(
