@@ -76,7 +76,9 @@ class EarlierFences:
             for name, its in members.items():
                 if not its & there - self._inventory.by_address.keys():
                     self._tables.named(name).unmake()
-                    self._names.remove(name)
+                    # Somebody may have flushed the ruleset while the kernel was asked (fences.py).
+                    if name in self._names:
+                        self._names.remove(name)
         self._is_looking = False
 
     def _remove(self, why: str, only: Container[Address] | None = None) -> None:

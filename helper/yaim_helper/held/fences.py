@@ -142,14 +142,16 @@ class Fences:
             self.admit(owner, dict.fromkeys(its, 0.0))
 
     def renew(self, owner: Owner, deadline: float) -> frozenset[Address]:
-        """All of the owner's addresses that may answer still do so until then; returns which.
-        Raises KernelError: then they do so until their deadline of before, or until this one."""
+        """All of the owner's addresses that may answer still do so until then; returns which. What
+        is asked to be removed is mute, and keeps its deadline: then it is over, however long its
+        removal waits. Raises KernelError: then they do so until their deadline of before, or until
+        this one."""
         fenced = self._fenced.get(owner)
         if fenced is None:
             return frozenset()
         now = self._clock()
         fenced.over |= {address for address, before in fenced.deadlines.items() if before <= now}
-        living = frozenset(fenced.deadlines).difference(fenced.over)
+        living = frozenset(fenced.deadlines).difference(fenced.over, self._asked_to_go(owner))
         fenced.deadlines |= dict.fromkeys(living, deadline)
         self._set(fenced)
         return living
@@ -257,6 +259,9 @@ class Fences:
         else:
             fenced.fence.renew(deadline, muting)
 
+    def _asked_to_go(self, owner: Owner) -> set[Address]:
+        return {address for whose, address in self._leaving if whose == owner}
+
     def _answering(self, fenced: Fenced) -> tuple[float, set[Address]]:
         """Returns until when the addresses may answer, and which not at all."""
         now = self._clock()
@@ -264,7 +269,7 @@ class Fences:
         # there is a reason.
         muted = {address for address, deadline in fenced.deadlines.items() if deadline <= now}
         muted |= fenced.over
-        muted |= {address for owner, address in self._leaving if owner == fenced.owner}
+        muted |= self._asked_to_go(fenced.owner)
         muted &= fenced.deadlines.keys()
         if not muted:
             return min(fenced.deadlines.values(), default=0.0), muted

@@ -60,6 +60,10 @@ NO_FENCE = Fencing("this helper was started without one")
 
 def begin(*, is_wanted: bool) -> Fencing:
     """Finds out whether there can be a fence, and begins it if it is wanted."""
+    # What earlier lives have left is known also where there is no fence now: what is added then has
+    # to leave it.
+    tables: FenceTables | None = None
+    earlier: list[str] = []
     try:
         tables = FenceTables(Ruleset())
         earlier = list(tables.names())
@@ -69,7 +73,7 @@ def begin(*, is_wanted: bool) -> Fencing:
         changes = ForeignChanges(tables.ruleset)
     except KernelError as error:
         why = error.reason if is_wanted else "helper.yml says fence: off"
-        return Fencing(why)
+        return Fencing(why, tables, earlier)
     fences = Fences(tables, _first_number(earlier), earlier, boottime)
     return Fencing(None, tables, earlier, fences, changes)
 

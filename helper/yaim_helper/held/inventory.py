@@ -93,8 +93,11 @@ class Inventory:
         """Undoes `put`: what is on the interface is held until its deadline of before."""
         if before is None:
             self.forget(holding)
-        else:
-            self._held[before.address] = before
+            return
+        self._held[before.address] = before
+        if before.is_leaving and self._fences is not None:
+            # It was admitted once more meanwhile.
+            self._fences.mute(before.address)
 
     def leave(self, holding: Holding) -> None:
         """Its removal begins: from now on it is neither renewed nor announced nor defended."""

@@ -91,8 +91,9 @@ class LeftOvers:
 
     @property
     def is_empty(self) -> bool:
-        """Whether an earlier life has surely left nothing that is there still."""
-        return not self._left and not self._doubtful
+        """Whether an earlier life has surely left nothing that is there still, and not taken
+        over."""
+        return not self.owners() and not self._doubtful
 
     def copies(self, address: Address, host: Host) -> list[Entry]:
         """Returns where on this host the address is and not because of the helper, as a reply tells

@@ -73,6 +73,8 @@ LEAST_MS = 20
 """Less than this is nothing. Kernels before Linux 6.12, and early ones of 6.1, round a time-out
 that is shorter than a jiffy to 0, and that means for ever (nf_msecs_to_jiffies64)."""
 TRIES = 3
+MAX_READ = 64
+"""Datagrams that are read in one go: somebody may load a set of a hundred thousand addresses."""
 
 _ARP, _INET = Family.ARP, Family.INET
 _PROTOCOLS = {_ARP: [b"\x08\x06"], _INET: [b"\x08\x00", b"\x86\xdd"]}
@@ -269,19 +271,21 @@ class ForeignChanges:
             raise KernelError(error.errno, f"no news of nf_tables: {error.strerror}") from error
 
     def tables(self) -> set[str] | None:
-        """Returns the tables, of all families, that others have changed since the last call. None:
-        it is not known, as there were more changes than the kernel keeps for us."""
+        """Returns the tables, of all families, that others have changed since the last call, as
+        far as MAX_READ datagrams tell; the socket stays readable if there are more. None: it is not
+        known, as there were more changes than the kernel keeps for us."""
         found: set[str] = set()
         is_known = True
-        while True:
+        for _ in range(MAX_READ):
             try:
                 datagram, (sender, _) = self.socket.recvfrom(_RECEIVE_BYTES)
                 # Others than the kernel can send here, too.
                 found |= set(nft.tables_changed(datagram)) if sender == 0 else set()
             except BlockingIOError:
-                return found if is_known else None
+                break
             except (OSError, MalformedMessage):
                 is_known = False
+        return found if is_known else None
 
 
 class Fence:

@@ -5,18 +5,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from yaim_helper.held.earlier import LOOK_EVERY_S, LOST, OVER, EarlierFences
+from yaim_helper.held.fencing import begin
 from yaim_helper.held.holdings import FLUSHED, Holdings
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.kernel.addresses import Kernel
 from yaim_helper.kernel.fence import Fence, Ruleset
+from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import Add, Ok
+from yaim_helper.record.log import AuditLog
+from yaim_helper.record.recorder import Recorder
 
 from tests.helper.holdings import OWNER, fail, holdings_in, on_interface, record_of
 from tests.helper.network import INTERFACE, boottime, present, wait_for
-from tests.helper.process import deadline_in, leave
+from tests.helper.process import deadline_in, leave, policy
 from yaim.lab.namespaces import Namespace
 
 V4, OTHER = "192.0.2.10", "192.0.2.11"
@@ -134,6 +139,41 @@ def test_without_earlier_fences_there_is_nothing_to_do(
         assert earlier(holdings).next_at() == math.inf
 
 
+def test_a_fence_that_is_flushed_while_the_kernel_is_asked_about_it_is_over(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with after(ruleset, network, tmp_path, live_s=0.0) as holdings:
+        hold(holdings, V4)
+        real = Kernel.addresses
+
+        def addresses(*given: Any) -> Any:
+            # A renewal comes before the kernel's news that the tables have gone.
+            network.run("nft", "flush", "ruleset")
+            assert isinstance(holdings.renew(OWNER, boottime() + 60, holdings.batch(())), Ok)
+            return real(*given)
+
+        monkeypatch.setattr(Kernel, "addresses", addresses)
+        earlier(holdings).do_what_is_due(boottime() + LOOK_EVERY_S)
+        assert holdings.fencing.earlier == []
+        assert present(network) == on_interface(V4)
+
+
+def test_what_was_taken_over_is_known_without_asking_the_kernel(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with after(ruleset, network, tmp_path) as holdings:
+        hold(holdings, V4)
+        assert holdings.has_left_overs
+        hold(holdings, OTHER)
+        assert not holdings.has_left_overs
+        monkeypatch.setattr(Kernel, "addresses", fail)
+        (told,) = holdings.describe()
+        assert [row[0] for row in told["addresses"]] == [V4, OTHER]
+        page = holdings.batch(()).page(OWNER, None)
+        assert isinstance(page, Ok)
+        assert [each["address"] for each in page.fields["addresses"]] == [V4, OTHER]
+
+
 @pytest.mark.parametrize("fails", ["is_live", "change"])
 def test_what_the_kernel_does_not_do_is_tried_again(
     ruleset: Ruleset,
@@ -220,6 +260,25 @@ def test_who_has_no_fence_takes_what_it_adds_out_of_earlier_ones(
     with after(ruleset, network, tmp_path, is_fenced=False) as holdings:
         hold(holdings, V4)
         assert ruleset.held(TABLE) == {ip_address(OTHER)}
+
+
+def test_who_could_not_begin_a_fence_takes_what_it_adds_out_of_earlier_ones_too(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program was busy with the ruleset all the time, say."""
+    left(ruleset, network, tmp_path, live_s=60.0)
+    file = tmp_path / "helper.yml"
+    file.write_text(policy(tmp_path / "audit", fence="auto"))
+    read = read_policy(file)
+    monkeypatch.setattr("yaim_helper.held.fencing.probe", fail)
+    with network.entered():
+        recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
+        fencing = begin(is_wanted=True)
+        assert fencing.fences is None
+        holdings = Holdings(read, recorder, lambda: None, fencing)
+        hold(holdings, V4)
+        assert ruleset.held(TABLE) == {ip_address(OTHER)}
+        recorder.close()
 
 
 def test_an_address_that_cannot_be_taken_out_is_added_all_the_same(

@@ -786,6 +786,25 @@ def test_what_the_fence_does_not_take_is_not_put_on_the_interface(
     assert held_in_fence(fenced) == {"192.0.2.1": True}
 
 
+def test_what_is_to_go_is_not_renewed_though_it_was_admitted_once_more(
+    fenced: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its removal has failed, and then the kernel does not take the add either."""
+    hold(fenced, 1, 2)
+    address = ip_address("192.0.2.1")
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernel, "delete", fail)
+        with pytest.raises(KernelError):
+            fenced.batch({address}).remove(OWNER, address)
+        patched.setattr(Kernel, "put", fail)
+        batch = fenced.batch({address})
+        add = Add(1, INTERFACE, address, 32, "", deadline_in(30))
+        assert batch.add(OWNER, add) == Ok({"was": "present"})
+        assert batch.settle().keys() == {1}
+    assert isinstance(fenced.renew(OWNER, boottime() + 60, fenced.batch(())), Ok)
+    assert held_in_fence(fenced) == {"192.0.2.1": False, "192.0.2.2": True}
+
+
 def test_what_may_have_been_put_there_is_let_go_of_when_it_surely_is_not(
     network: Namespace, fenced: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

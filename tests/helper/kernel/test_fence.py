@@ -1048,6 +1048,24 @@ def test_more_changes_than_the_kernel_keeps_are_not_known(
     changes.socket.close()
 
 
+def test_many_changes_are_read_some_at_a_time(
+    addressed: Namespace, ruleset: Ruleset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who flushes the ruleset and loads a hundred thousand addresses does it in one transaction:
+    that a fence has gone is told before all of them are read."""
+    with addressed.entered():
+        changes = ForeignChanges(ruleset)
+    for number in range(3):
+        addressed.run("nft", f"add table inet t{number}")
+    monkeypatch.setattr("yaim_helper.kernel.fence.MAX_READ", 1)
+    assert changes.tables() == {"t0"}
+    assert changes.socket.recv(1, socket.MSG_PEEK), "whoever waits for it is woken again"
+    monkeypatch.undo()
+    assert changes.tables() == {"t1", "t2"}
+    assert changes.tables() == set()
+    changes.socket.close()
+
+
 # --- whether the kernel can -----------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from yaim_helper.held.fencing import begin
 from yaim_helper.jobs import RoutingThread
 from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.kernel.links import Links
+from yaim_helper.neighbours.conflicts import Sighting
 from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import Address, Remove
 from yaim_helper.record.log import AuditLog
@@ -255,6 +256,37 @@ def test_what_is_to_be_removed_is_mute_while_its_removal_waits(fenced: Fenced) -
             fenced.until(lambda: [str(each) for each in table.muted] == [V4], "it is mute")
         assert fenced.reply(client, number) == OK_PRESENT
         assert fences._leaving == {}
+
+
+def test_what_is_to_be_removed_is_not_defended_after_its_deadline_while_that_waits(
+    fenced: Fenced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its coordinator counts it as gone then, and lets others have it: they are not told that it is
+    here, however often the others are renewed."""
+    defended: list[Address] = []
+    holdings = fenced.server._holdings
+    monkeypatch.setattr(holdings._announcer, "defend", defended.append)
+    with fenced.client() as client:
+        assert fenced.add(client, OTHER) == OK_ABSENT
+        deadline_ns = deadline_in(1.5)
+        assert fenced.ask(client, "add", **add(V4, deadline_ns=deadline_ns)) == OK_ABSENT
+        it = holdings.inventory.get(ip_address(V4))
+        assert it is not None
+        with fenced.waiting():
+            fenced.begin(client, "add", **add(THIRD))
+            client.send("remove", address=V4)
+            renewal = client.send("renew", deadline_ns=deadline_in(600))
+            fenced.until(lambda: is_answered(client), "the add has failed")
+            fenced.until(lambda: boottime() > deadline_ns / 1e9 + 0.2, "it is over")
+            conflict = Sighting(ip_address(V4), INTERFACE, b"\2\0\0\0\0\7")
+            monkeypatch.setattr(holdings.defence.sightings, "read", lambda: [conflict])
+            fenced.until(holdings.defence.links.mac_addresses, "all links are known")
+            holdings.hear()
+            fenced.server.turn(0)
+            assert (defended, it.is_leaving) == ([], True)
+            assert it.deadline == deadline_ns / 1e9
+            monkeypatch.setattr(holdings.defence.sightings, "read", list)
+        assert renewal
 
 
 def test_there_is_an_end_to_what_of_one_user_waits(
