@@ -869,7 +869,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
         (
             "Fences.renew@yaim_helper",
-            "frozenset(fenced.deadlines).difference(fenced.over)",
+            "frozenset(fenced.deadlines).difference(fenced.over, self._asked_to_go(owner))",
             "frozenset(fenced.deadlines)",
         ),
         only=(*HELD_UP, "cut off", "network fails"),
