@@ -8,7 +8,7 @@ ruleset) is muted at once, where there is a fence, and removed.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -48,8 +48,15 @@ class EarlierFences:
         self._left_overs = left_overs
         self._recorder = recorder
         self._start = start
+        self._members = {each: self._held(each) for each in self._names}
+        """What stood in which of them at the start; None: that is not known."""
         self._look_at = boottime() if self._names else math.inf
         self._is_looking = False
+
+    def _held(self, name: str) -> frozenset[Address] | None:
+        with suppress(KernelError):
+            return frozenset(self._tables.held(name))
+        return None
 
     def next_at(self) -> float:
         """Returns when there is something to do."""
@@ -76,6 +83,7 @@ class EarlierFences:
             for name, its in members.items():
                 if not its & there - self._inventory.by_address.keys():
                     self._tables.named(name).unmake()
+                    self._members.pop(name, None)
                     # Somebody may have flushed the ruleset while the kernel was asked (fences.py).
                     if name in self._names:
                         self._names.remove(name)
@@ -96,6 +104,16 @@ class EarlierFences:
             lost = self._left_overs.owners().keys() - kept
             if lost:
                 self.sweep_at_once(LOST, lost)
+
+    def see_changed(self, names: Collection[str] | None, why: str) -> None:
+        """Others have changed these tables (None: any may be): what stood in them answers no more,
+        and is removed. Another helper changes its own all the time."""
+        changed = [its for each, its in self._members.items() if names is None or each in names]
+        if names is None or None in changed:
+            if changed:
+                self.sweep_at_once(why)
+        elif its := frozenset().union(*filter(None, changed)):
+            self.sweep_at_once(why, its)
 
     def sweep_at_once(self, why: str, only: Container[Address] | None = None) -> None:
         """What is left (None: all of it) answers no more, and is removed."""

@@ -289,10 +289,8 @@ class Holdings:
                 tell(f"{FLUSHED}: made anew for {owner}, {count} addresses")
             else:
                 tell(f"{FLUSHED}: cannot be made anew for {owner}: {error.reason}")
-        if self._earlier is not None and any(
-            each in fencing.earlier for each in (fencing.earlier if changed is None else changed)
-        ):
-            self._earlier.sweep_at_once(FLUSHED)
+        if self._earlier is not None:
+            self._earlier.see_changed(changed, FLUSHED)
 
     def _announce_due(self) -> None:
         """Goes on telling the neighbours where addresses are, until their deadlines."""

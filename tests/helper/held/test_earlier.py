@@ -253,6 +253,34 @@ def test_another_table_that_is_changed_sweeps_nothing(
 # --- a life without a fence --------------------------------------------------------------------
 
 
+def test_it_goes_also_if_a_renewal_comes_before_the_news_that_its_fence_was_flushed(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    with after(ruleset, network, tmp_path) as holdings:
+        hold(holdings, V4)
+        network.run("nft", "flush", "ruleset")
+        assert isinstance(holdings.renew(OWNER, boottime() + 60, holdings.batch(())), Ok)
+        holdings.see_tables()
+        assert present(network) == on_interface(V4)
+
+
+def test_what_another_helper_changes_in_its_own_table_sweeps_nothing(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    """It was there before: so its table seems to be of an earlier life."""
+    another = Fence(ruleset, "yaim-8")
+    another.make([ip_address("192.0.2.12")], ())
+    left(ruleset, network, tmp_path, live_s=60.0)
+    with holdings_in(network, tmp_path, is_fenced=True) as holdings:
+        assert holdings.fencing.earlier == [TABLE, "yaim-8"]
+        another.renew(boottime() + 60)
+        holdings.see_tables()
+        assert present(network) == on_interface(V4, OTHER)
+        network.run("nft", f"delete table inet {TABLE}")
+        holdings.see_tables()
+        assert present(network) == []
+
+
 def test_who_has_no_fence_takes_what_it_adds_out_of_earlier_ones(
     ruleset: Ruleset, network: Namespace, tmp_path: Path
 ) -> None:
