@@ -39,7 +39,7 @@ from yaim_helper.record.entries import Entry, fence_lost, fence_made, held
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.stderr import tell
 
-FLUSHED = "somebody has changed the fence, or flushed the ruleset"
+FLUSHED = "somebody may have changed the fence, or flushed the ruleset"
 SUMMARIZED = 16
 """How many addresses the summary tells one by one."""
 

@@ -128,7 +128,7 @@ class Server:
         who = os.getpid(), os.getuid(), self._requests.session
         why_not = self._holdings.fencing.why_not
         if why_not is not None and self._holdings.policy.is_fence_wanted:
-            tell(f"without a fence: {why_not}")
+            tell(f"without a fence: {why_not} (run: yaim doctor)")
         start = started(VERSION, *who, self._recorder.earlier, why_not)
         self._recorder.note([start, *self._at_start])
         self._recorder.drain(WRITTEN_WITHIN_S)

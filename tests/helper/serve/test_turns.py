@@ -404,7 +404,7 @@ def test_who_runs_it_is_told_why_there_is_no_fence(
         signal.set_wakeup_fd(-1)
         for number, handler in before:
             signal.signal(number, handler)
-    told = "yaim-helper: without a fence: the kernel has no nf_tables\n"
+    told = "yaim-helper: without a fence: the kernel has no nf_tables (run: yaim doctor)\n"
     assert capsys.readouterr().err == (told if fence == "auto" else "")
     (start,) = [each for each in served.records() if each["type"] == "start"]
     assert start["fence"] == {"in_force": False, "reason": "the kernel has no nf_tables"}

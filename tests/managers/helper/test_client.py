@@ -297,6 +297,7 @@ def test_a_helper_tells_its_session_and_the_networks_of_all_its_rules(
                 Rule(each, (network,), frozenset({32, 128}))
                 for each, network in ((INTERFACE, one), (PEER, two), (INTERFACE, three))
             ),
+            fence=Fence(False, "helper.yml says fence: off"),
         )
 
 
