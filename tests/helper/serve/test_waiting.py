@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from yaim_helper.held.batch import Batch
 from yaim_helper.held.fencing import begin
 from yaim_helper.jobs import RoutingThread
 from yaim_helper.kernel.addresses import Kernel, KernelError
@@ -563,3 +564,21 @@ def test_a_helper_does_not_start_without_a_look(
     server = fenced.server
     with pytest.raises(KernelError):
         Server(server._listener, server._holdings.policy, fenced.recorder, Disposal())
+
+
+def test_what_could_not_be_removed_is_not_renewed_any_more(
+    fenced: Fenced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its coordinator counts it as gone with the deadline that it had."""
+    with fenced.client("1") as one:
+        assert fenced.add(one, V4) == OK_ABSENT
+        assert fenced.add(one, OTHER) == OK_ABSENT
+        inventory = fenced.server._holdings.inventory
+        before = inventory.by_address[ip_address(V4)].deadline
+        with monkeypatch.context() as patched:
+            patched.setattr(Batch, "remove", fail)
+            assert fenced.ask(one, "remove", address=V4)["result"] == "failed"
+        assert fenced.ask(one, "renew", deadline_ns=deadline_in(90))["result"] == "ok"
+        assert inventory.by_address[ip_address(V4)].deadline == before
+        assert inventory.by_address[ip_address(V4)].is_leaving
+        assert inventory.by_address[ip_address(OTHER)].deadline > before
