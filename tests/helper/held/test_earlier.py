@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from yaim_helper.held.earlier import LOOK_EVERY_S, LOST, OVER, EarlierFences
-from yaim_helper.held.fencing import begin
+from yaim_helper.held.fencing import FenceTables, begin
 from yaim_helper.held.holdings import FLUSHED, Holdings
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.kernel.addresses import Kernel
@@ -366,3 +366,23 @@ def test_what_no_table_keeps_goes_and_what_one_keeps_stays(
         Fence(ruleset, TABLE).dismiss([ip_address(OTHER)])
         earlier(holdings).sweep_unfenced()
         assert present(network) == on_interface(V4)
+
+
+def test_what_is_not_known_of_a_table_at_the_start_may_be_all_of_what_is_left(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(FenceTables, "held", fail)
+        with after(ruleset, network, tmp_path) as holdings:
+            earlier(holdings).see_changed({TABLE}, FLUSHED)
+            assert present(network) == []
+
+
+def test_a_table_with_nothing_in_it_has_nothing_swept(
+    ruleset: Ruleset, network: Namespace, tmp_path: Path
+) -> None:
+    Fence(ruleset, "yaim-8").make((), ())
+    left(ruleset, network, tmp_path, live_s=60.0)
+    with holdings_in(network, tmp_path, is_fenced=True) as holdings:
+        earlier(holdings).see_changed({"yaim-8"}, FLUSHED)
+        assert present(network) == on_interface(V4, OTHER)
