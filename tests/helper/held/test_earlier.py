@@ -136,6 +136,7 @@ def test_without_earlier_fences_there_is_nothing_to_do(
     with holdings_in(network, tmp_path, is_fenced=True) as holdings:
         monkeypatch.setattr(Ruleset, "is_live", fail)
         earlier(holdings).do_what_is_due(boottime() + LOOK_EVERY_S)
+        earlier(holdings).see_changed(None, FLUSHED)
         assert earlier(holdings).next_at() == math.inf
 
 
