@@ -29,6 +29,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.helper.network import state
 from tests.sim.check import Checker
 from tests.sim.faults import Scenario
 from tests.sim.host import Host
@@ -336,7 +337,10 @@ def lab_happens(what: str, lab: Lab, name: str) -> None:
         case "both killed":
             node.signal(signal.SIGKILL, "coordinator", "helper")
         case "powered off":
+            processes = node.processes(*EVERYTHING)
             node.kill()
+            # A helper that lives for a moment longer would put back what is flushed.
+            wait_until(lambda: all(state(pid) == "Z" for pid in processes), 20.0, "all are dead")
             run_there("ip", "address", "flush", "dev", LAN.interface)
             node.add_own_addresses()
         case "powered on":
