@@ -19,11 +19,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from yaim_helper.kernel.addresses import KernelError
+from yaim_helper.kernel.fence import ABSENT
 from yaim_helper.owners import Owner
 from yaim_helper.protocol import Address
-
-ABSENT_TABLE = 2
-"""ENOENT: somebody has removed the table."""
 
 
 class FenceLike(Protocol):
@@ -208,7 +206,7 @@ class Fences:
             elif gone:
                 fenced.fence.dismiss(list(gone))
         except KernelError as error:
-            if error.errno != ABSENT_TABLE:
+            if error.errno != ABSENT:
                 raise
         for each in gone:
             del fenced.deadlines[each], self._by_address[each]
@@ -235,7 +233,7 @@ class Fences:
         try:
             self._ask(fenced, admitted, deadline, muted)
         except KernelError as error:
-            if error.errno != ABSENT_TABLE:
+            if error.errno != ABSENT:
                 fenced.until = min(fenced.until, deadline)
                 raise
             names = self._tables.names()

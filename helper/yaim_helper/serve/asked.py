@@ -81,10 +81,12 @@ class Asked:
             return DISK_HANGS
         if self.intent is None or not self.operation.waits_for_disk:
             return None
-        if self.begun_at is not None and now >= self.begun_at + GIVE_UP_AFTER_S:
+        if now >= self.given_up_at:
             return BEHIND_OTHERS
         is_on_record = self.intent.is_on_record
-        if is_on_record and now < self.at + GIVE_UP_AFTER_S:
+        # What was begun in time has not failed before it is given up.
+        came_up_at = now if self.begun_at is None else self.begun_at
+        if is_on_record and came_up_at < self.at + GIVE_UP_AFTER_S:
             return None
         return NOT_WRITTEN if is_on_record is False else DISK_HANGS
 

@@ -20,6 +20,7 @@ from yaim_helper.protocol import (
 )
 from yaim_helper.record.recorder import Handed
 from yaim_helper.serve.asked import (
+    BEHIND_OTHERS,
     DISK_HANGS,
     GIVE_UP_AFTER_S,
     HUNG_UP,
@@ -252,3 +253,11 @@ def test_the_record_tells_of_the_fence_of_what_was_done(
     it = Asked(add(1), T, outcome=outcome, fenced_until=(True, T))
     assert it.fence_on_record == told
     assert Asked(add(1), T, outcome=outcome).fence_on_record == (None, None)
+
+
+def test_what_was_begun_in_time_is_done_until_it_is_given_up() -> None:
+    """It waited for the disk, and then behind others for the kernel."""
+    (it,) = asked(add(1), is_on_record=True)
+    it.begun_at = T + 0.9 * GIVE_UP_AFTER_S
+    assert it.obstacle(T + 1.2 * GIVE_UP_AFTER_S) is None
+    assert it.obstacle(it.given_up_at) == BEHIND_OTHERS
