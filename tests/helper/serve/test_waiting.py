@@ -1,6 +1,7 @@
 """A server with a fence, turn by turn, while the kernel keeps those waiting who ask it for
 addresses: as it does when its routing lock (RTNL) is held."""
 
+import os
 import select
 import socket
 import threading
@@ -97,6 +98,14 @@ class Fenced:
             self.answers.set()
             self.until(lambda: self.routing.may_ask_kernel, "all jobs are done")
 
+    @contextmanager
+    def waiting_too_long(self) -> Iterator[None]:
+        """The same, and what waits is given up in the time in which it always is."""
+        with pytest.MonkeyPatch.context() as patch:
+            give_up(patch, GIVE_UP_AFTER_S, GIVE_UP_AT_LATEST_S)
+            with self.waiting():
+                yield
+
     def begin(self, client: Client, op: str, **fields: object) -> int:
         """It is under way now, and the kernel is asked for it."""
         self.asked.clear()
@@ -114,13 +123,21 @@ class Fenced:
         ]
 
 
+def give_up(patch: pytest.MonkeyPatch, after_s: float, at_latest_s: float) -> None:
+    patch.setattr("yaim_helper.serve.asked.GIVE_UP_AFTER_S", after_s)
+    patch.setattr("yaim_helper.serve.asked.GIVE_UP_AT_LATEST_S", at_latest_s)
+
+
 def is_answered(client: Client) -> bool:
     return bool(select.select([client.socket], [], [], 0)[0])
 
 
 @pytest.fixture
-def fenced(network: Namespace, tmp_path: Path) -> Iterator[Fenced]:
-    """The test is in the network namespace, too, and is the loop."""
+def fenced(network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fenced]:
+    """The test is in the network namespace, too, and is the loop. Neither the host's disk nor a
+    routing lock that others hold decides: nothing is given up but where a test wants it."""
+    monkeypatch.setattr(os, "fdatasync", lambda _file: None)
+    give_up(monkeypatch, 20.0, 30.0)
     file = tmp_path / "helper.yml"
     file.write_text(policy(tmp_path / "audit", fence="auto"))
     read = read_policy(file)
@@ -156,7 +173,7 @@ def test_what_the_kernel_keeps_waiting_has_failed_after_a_second_and_is_done_and
 ) -> None:
     with fenced.client() as client:
         assert fenced.add(client, OTHER) == OK_ABSENT
-        with fenced.waiting():
+        with fenced.waiting_too_long():
             began = boottime()
             number = fenced.begin(client, "add", **add(V4))
             behind = client.send("remove", address=OTHER)
@@ -179,9 +196,9 @@ def test_what_comes_behind_what_waits_is_not_given_up_later_for_that(fenced: Fen
     """Each waited a second for the kernel, one after the other: the third one had no reply within
     the 2 s that a coordinator waits, and the helper counted as lost."""
     with fenced.client() as client:
-        with fenced.waiting():
-            began = boottime()
+        with fenced.waiting_too_long():
             asked = [fenced.begin(client, "add", **add(V4))]
+            began = boottime()
             for address in (OTHER, THIRD):
                 asked.append(client.send("remove", address=address))
                 for _ in range(3):
@@ -273,7 +290,7 @@ def test_what_is_to_be_removed_is_not_defended_after_its_deadline_while_that_wai
         assert fenced.ask(client, "add", **add(V4, deadline_ns=deadline_ns)) == OK_ABSENT
         it = holdings.inventory.get(ip_address(V4))
         assert it is not None
-        with fenced.waiting():
+        with fenced.waiting_too_long():
             fenced.begin(client, "add", **add(THIRD))
             client.send("remove", address=V4)
             renewal = client.send("renew", deadline_ns=deadline_in(600))
@@ -383,15 +400,13 @@ def test_what_was_begun_goes_on_when_its_connection_ends(
 ) -> None:
     with fenced.client() as client:
         assert fenced.add(client, OTHER) == OK_ABSENT
-        fenced.answers.clear()
-        fenced.begin(client, "add", **add(V4))
-        client.send("remove", address=OTHER)
-        fenced.until(lambda: len(fenced.server._execution._begun) == 2, "both wait")
-        client.socket.close()
-        fenced.until(lambda: not fenced.server._connections, "its end is seen")
-        assert fenced.results() == [("add", OTHER, "ok")]
-    with fenced.waiting():
-        pass
+        with fenced.waiting_too_long():
+            fenced.begin(client, "add", **add(V4))
+            client.send("remove", address=OTHER)
+            fenced.until(lambda: len(fenced.server._execution._begun) == 2, "both wait")
+            client.socket.close()
+            fenced.until(lambda: not fenced.server._connections, "its end is seen")
+            assert fenced.results() == [("add", OTHER, "ok")]
     assert present(network) == [f"{INTERFACE} {V4}/32"]
     assert fenced.results()[1:] == [("add", V4, "ok"), ("remove", OTHER, "ok")]
 
@@ -407,7 +422,7 @@ def test_what_is_held_is_not_told_while_the_kernel_is_asked(fenced: Fenced) -> N
     with fenced.client() as client:
         assert fenced.add(client, OTHER) == OK_ABSENT
         assert described() == [OTHER]
-        with fenced.waiting():
+        with fenced.waiting_too_long():
             number = fenced.begin(client, "add", **add(V4))
             assert described() is None
             assert fenced.reply(client, number) == WAITS
@@ -434,7 +449,7 @@ def test_what_is_held_is_not_told_by_a_job_before_an_add_behind_it(
     with fenced.client("1") as one, fenced.client("2") as two:
         assert fenced.add(one, V4) == OK_ABSENT
         monkeypatch.setattr(Kernel, "delete", telling)
-        with fenced.waiting():
+        with fenced.waiting_too_long():
             number = fenced.begin(one, "remove", address=V4)
             assert fenced.add(two, OTHER) == WAITS
             assert fenced.reply(one, number) == WAITS
