@@ -1161,6 +1161,7 @@ def stepping(directory: Path) -> Iterator[Stepping]:
         yield Stepping(address, gone_at, client, asked, directory / "where")
 
 
+@pytest.mark.timeout(300)  # 360 helpers, beside other tests
 def test_an_address_is_gone_in_time_wherever_the_helper_is_stopped(aftermath: Aftermath) -> None:
     assert 50 < aftermath.lines < MOST_LINES
     assert aftermath.late == []
