@@ -85,7 +85,7 @@ class RoutingThread:
         """Starts the thread; whoever does has the floor. Raises RuntimeError if it may not."""
         self._floor = Floor()
         self._floor.take()
-        self._queue: SimpleQueue[Job] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._under_way = 0
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._failure: BaseException | None = None
@@ -102,6 +102,10 @@ class RoutingThread:
     def start(self, job: Job) -> None:
         self._under_way += 1
         self._queue.put(job)
+
+    def close(self) -> None:
+        """The thread ends when all jobs are done."""
+        self._queue.put(None)
 
     def take_done(self) -> None:
         """Takes notice that jobs are done. Raises what a job has raised."""
@@ -130,8 +134,7 @@ class RoutingThread:
         return threading.get_ident() == self._thread.ident
 
     def _work(self) -> None:
-        while True:
-            job = self._queue.get()
+        while (job := self._queue.get()) is not None:
             self._floor.take()
             try:
                 job()
@@ -140,3 +143,4 @@ class RoutingThread:
             self._under_way -= 1
             os.eventfd_write(self._done, 1)
             self._floor.leave()
+        os.close(self._done)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from yaim.lab.namespaces import DIES_WITH_US, Namespace
 from yaim.lab.wait import wait_until
@@ -32,8 +32,20 @@ _MARK = b"\x02" * 6 + b"\x88\xb5"
 T = TypeVar("T")
 
 
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
 def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def is_readable(source: HasFileno, within_s: float = 0.0) -> bool:
+    """Whether there is something to read, or there is in time. select(2) would do for the first
+    1024 descriptors of a process only."""
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))
 
 
 def wait_for(condition: Callable[[], T], what: str, within_s: float = 20.0) -> T:
@@ -145,7 +157,7 @@ class Watch:
         """Those that are not gone at this time (of CLOCK_BOOTTIME); waits for it no longer than
         until all are gone."""
         while self.present() & addresses and (wait_s := at - boottime()) > 0:
-            select.select([self.socket], [], [], wait_s)
+            is_readable(self.socket, wait_s)
         return self.present() & addresses
 
     def _read(self) -> None:

@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from yaim_helper.clock import LEAST_JUMP_S, ClockSet, Jumps, Timer
 
-from tests.helper.network import INTERFACE, boottime, capturing, present, shown
+from tests.helper.network import INTERFACE, boottime, capturing, is_readable, present, shown
 from tests.helper.process import (
     DEPRECATED,
     OK_ABSENT,
@@ -86,10 +85,6 @@ def test_the_clocks_of_this_host_do_not_jump() -> None:
 
 
 # --- timers ------------------------------------------------------------------------------------
-
-
-def is_readable(timer: Timer | ClockSet, within_s: float = 0.0) -> bool:
-    return bool(select.select([timer], [], [], within_s)[0])
 
 
 def test_a_timer_is_readable_from_its_instant_on_until_it_is_set_anew() -> None:

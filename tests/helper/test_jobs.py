@@ -1,7 +1,5 @@
 """The floor, and the thread for what may wait for the kernel."""
 
-import os
-import select
 import threading
 import time
 from collections.abc import Iterator
@@ -9,19 +7,15 @@ from collections.abc import Iterator
 import pytest
 from yaim_helper.jobs import Floor, Inline, RoutingThread
 
-from tests.helper.network import wait_for
+from tests.helper.network import is_readable, wait_for
 
 
 @pytest.fixture
 def routing() -> Iterator[RoutingThread]:
-    """The test is the loop, and has the floor. What is left of the thread waits for ever."""
+    """The test is the loop, and has the floor."""
     routing = RoutingThread()
     yield routing
-    os.close(routing.fileno())
-
-
-def is_readable(routing: RoutingThread, within_s: float = 0.0) -> bool:
-    return bool(select.select([routing], [], [], within_s)[0])
+    routing.close()
 
 
 def wait_until_done(routing: RoutingThread) -> None:

@@ -278,6 +278,12 @@ class AuditLog:
                 if self._size >= self._held_at + self._segment_bytes // 2:
                     self._owes_held = True
 
+    def close(self) -> None:
+        """Closes its files; another one may write the record then."""
+        for each in (self._file, self._marker, self._directory):
+            if each >= 0:
+                os.close(each)
+
     def _loss(self) -> str | None:
         """Returns what somebody has done to the segment since it was written; None: nothing."""
         if not segments.is_at(self._path, self._directory):

@@ -160,7 +160,7 @@ class Recorder:
         return is_written.wait(within_s)
 
     def close(self) -> None:
-        """The thread ends when all is written."""
+        """The thread ends when all is written, and closes the record's files."""
         self._queue.put(None)
 
     def _stamped(self, records: list[Entry]) -> Handed:
@@ -216,7 +216,9 @@ class Recorder:
                 if isinstance(each, threading.Event):
                     each.set()
             if together[-1] is None:
-                return
+                break
+        self._log.close()
+        os.close(self._news)
 
     def _write(self, together: list[Handed]) -> None:
         """Writes them one by one, makes all durable with the last that is to be, and then writes

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import random
-import select
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ from yaim_helper.serve.asked import KERNEL_WAITS
 
 from tests.helper import client as wire
 from tests.helper.client import V4, V6, neighbour
-from tests.helper.network import Address, boottime, new_network, state, wait_for
+from tests.helper.network import Address, boottime, is_readable, new_network, state, wait_for
 from tests.helper.process import Client, add, policy
 from yaim.lab.namespaces import Namespace
 
@@ -136,7 +135,7 @@ class Place:
         """Waits until the helper has stopped, and returns where; None: it has replied."""
 
         def has_replied() -> bool:
-            return bool(select.select([self.asks.socket], [], [], 0)[0])
+            return is_readable(self.asks.socket)
 
         def is_stopped() -> bool:
             how = state(self.pid)

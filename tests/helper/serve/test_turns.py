@@ -1,7 +1,6 @@
 """A server without a process of its own, turn by turn: what the kernel seldom does to it."""
 
 import errno
-import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from yaim_helper.serve.reports import SUMMARY_EVERY_S
 from yaim_helper.serve.server import Server
 from yaim_helper.serve.sources import Sources
 
-from tests.helper.network import boottime
+from tests.helper.network import boottime, is_readable
 from tests.helper.process import (
     Client,
     Message,
@@ -74,7 +73,7 @@ class Served:
 
 
 def is_answered(client: Client) -> bool:
-    return bool(select.select([client.socket], [], [], 0)[0])
+    return is_readable(client.socket)
 
 
 @pytest.fixture
@@ -381,9 +380,9 @@ def test_what_tells_that_the_clock_was_set_is_taken(
     """The timer's end stands in for the setting: there is one such clock for all of the machine."""
     timer = served.server._clock_set
     clock._set(timer.fileno(), 1, 0)
-    assert select.select([timer], [], [], 20.0)[0]
+    assert is_readable(timer, 20.0)
     served.server.turn(0)
-    assert not select.select([timer], [], [], 0)[0]
+    assert not is_readable(timer)
 
 
 @pytest.mark.parametrize("fence", ["auto", "off"])

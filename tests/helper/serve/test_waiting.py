@@ -2,7 +2,6 @@
 addresses: as it does when its routing lock (RTNL) is held."""
 
 import os
-import select
 import socket
 import threading
 import time
@@ -35,7 +34,7 @@ from yaim_helper.serve.floods import TokenBucket
 from yaim_helper.serve.server import LINKS_EVERY_S, Server
 
 from tests.helper.holdings import fail
-from tests.helper.network import INTERFACE, boottime, present, wait_for
+from tests.helper.network import INTERFACE, boottime, is_readable, present, wait_for
 from tests.helper.process import (
     OK_ABSENT,
     OK_PRESENT,
@@ -129,7 +128,7 @@ def give_up(patch: pytest.MonkeyPatch, after_s: float, at_latest_s: float) -> No
 
 
 def is_answered(client: Client) -> bool:
-    return bool(select.select([client.socket], [], [], 0)[0])
+    return is_readable(client.socket)
 
 
 @pytest.fixture
@@ -162,6 +161,7 @@ def fenced(network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         server._holdings._kernel._asking = asking
         yield Fenced(server, recorder, path, read.audit_log, routing, answers, asked)
         answers.set()
+        routing.close()
         recorder.close()
 
 
