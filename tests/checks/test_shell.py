@@ -56,6 +56,15 @@ def long_ones() -> int:
     return sum(LONG.encode() in each for _, each in command_lines())
 
 
+def kill_long_ones() -> int:
+    """Returns how many there were. A process that is just about to become a command shows no
+    arguments: one more may be found later."""
+    found = [pid for pid, line in command_lines() if LONG.encode() in line]
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return len(found)
+
+
 def comes(is_so: Callable[[], bool]) -> bool:
     give_up_at = time.monotonic() + PATIENT_S
     while time.monotonic() < give_up_at:
@@ -224,10 +233,7 @@ def test_a_daemon_of_a_command_is_not_waited_for() -> None:
         assert time.monotonic() - started < 2
         assert long_ones() == 1
     finally:
-        for pid, line in command_lines():
-            if LONG.encode() in line:
-                os.kill(pid, signal.SIGKILL)
-        assert comes(lambda: long_ones() == 0)
+        assert comes(lambda: kill_long_ones() == 0)
 
 
 # --- whom and what it runs as --------------------------------------------------------------------
