@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from yaim_helper.kernel.netlink import (
@@ -28,14 +29,17 @@ from yaim_helper.kernel.netlink import (
     NLM_F_REPLACE,
     NLMSG_ERROR,
     RTM_DELADDR,
+    RTM_DELROUTE,
     RTM_GETADDR,
     RTM_NEWADDR,
+    RTM_NEWROUTE,
     Found,
     MalformedMessage,
     Message,
     all_addresses,
     error_number,
     found,
+    local_route,
     message,
     messages,
     new_address,
@@ -205,6 +209,22 @@ class Kernel:
         if number and number not in _ABSENT:
             raise _error(number)
         return not number
+
+    def withdraw_route(self, index: int, address: IPv4Address) -> None:
+        """Nothing that comes to this address reaches the host any more, but what is sent from it
+        goes; nothing if that is so already. Raises KernelError."""
+        body = local_route(address, index)
+        (number,) = self._request(RTM_DELROUTE, [(0, body)])
+        if number not in (0, errno.ESRCH, errno.ENODEV):
+            raise _error(number)
+
+    def restore_route(self, index: int, address: IPv4Address) -> None:
+        """What comes to this address on that interface reaches the host; nothing if it does
+        already. Raises KernelError, also if the address is not there."""
+        body = local_route(address, index)
+        (number,) = self._request(RTM_NEWROUTE, [(NLM_F_CREATE | NLM_F_EXCL, body)])
+        if number not in (0, errno.EEXIST):
+            raise _error(number)
 
     def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
         """Sends requests, flags and body of each, and then reads all answers. Returns the error

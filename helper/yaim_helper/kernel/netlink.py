@@ -16,6 +16,7 @@ from yaim_helper.protocol import Address
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE = 24, 25
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x10
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x200, 0x300, 0x400
 
@@ -28,6 +29,11 @@ _ATTRIBUTE = struct.Struct("=HH")
 _LIFETIMES = struct.Struct("=IIII")
 """struct ifa_cacheinfo: preferred and valid, in seconds; created and updated, in hundredths."""
 _ERROR = struct.Struct("=i")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+"""struct rtmsg: family, prefix lengths of destination and source, type of service, table, protocol,
+scope, type, flags."""
+_RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
+_RT_TABLE_LOCAL, _RTPROT_KERNEL, _RT_SCOPE_HOST, _RTN_LOCAL = 255, 2, 254, 2
 _LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, changed flags."""
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EVENT = 1, 3, 44
@@ -126,6 +132,18 @@ def all_addresses() -> bytes:
 def all_links() -> bytes:
     """Returns the body of RTM_GETLINK, to be asked with NLM_F_DUMP."""
     return _LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
+
+
+def local_route(address: IPv4Address, index: int) -> bytes:
+    """Returns the body of RTM_NEWROUTE and RTM_DELROUTE: the route that brings what comes to an
+    address on that interface to this host, as the kernel makes it with the address (fib_add_ifaddr
+    in net/ipv4/fib_frontend.c)."""
+    about = _ROUTE.pack(
+        AF_INET, 32, 0, 0, _RT_TABLE_LOCAL, _RTPROT_KERNEL, _RT_SCOPE_HOST, _RTN_LOCAL, 0
+    )
+    source = _attribute(_RTA_PREFSRC, address.packed)
+    device = _attribute(_RTA_OIF, struct.pack("=I", index))
+    return about + _attribute(_RTA_DST, address.packed) + source + device
 
 
 def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
