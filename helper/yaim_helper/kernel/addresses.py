@@ -220,11 +220,19 @@ class Kernel:
 
     def restore_route(self, index: int, address: IPv4Address) -> None:
         """What comes to this address on that interface reaches the host; nothing if it does
-        already. Raises KernelError, also if the address is not there."""
+        already. Raises KernelError, also if the address is not there any more: the kernel would
+        keep such a route, and answer for an address that others have."""
         body = local_route(address, index)
         (number,) = self._request(RTM_NEWROUTE, [(NLM_F_CREATE | NLM_F_EXCL, body)])
-        if number not in (0, errno.EEXIST):
+        if number == errno.EEXIST:
+            return
+        if number:
             raise _error(number)
+        # From now on the route goes with the address.
+        places = self.addresses([address])
+        if not any((each.index, each.address) == (index, address) for each in places):
+            self.withdraw_route(index, address)
+            raise _error(errno.EADDRNOTAVAIL)
 
     def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:
         """Sends requests, flags and body of each, and then reads all answers. Returns the error

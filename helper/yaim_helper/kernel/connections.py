@@ -101,11 +101,13 @@ class Connections:
         either: so the first question is needed."""
         try:
             list(self._all(socket.AF_INET, (_NOBODY,)))
-            refused = self._end([sock_diag.NOBODY])
-            if refused != {0: errno.ENOENT}:
-                raise _error(refused.get(0, 0))
-        except KernelError as error:
-            return _REASONS.get(error.errno or 0, error.reason)
+            error = self._end([sock_diag.NOBODY]).get(0)
+            if error is None:
+                return "sock_diag: a socket that cannot exist was ended"
+            if error != errno.ENOENT:
+                raise _error(error)
+        except KernelError as why:
+            return _REASONS.get(why.errno or 0, why.reason)
         return ""
 
     # --- its thread -----------------------------------------------------------------------------
@@ -212,8 +214,8 @@ class _Batch:
                 yield family, some
 
     def are_there(self, found: Collection[Socket]) -> None:
-        """That is all. Before Linux 6.12 the kernel says that it has ended a socket without a
-        process, and has not."""
+        """That is all. An old kernel says that it has ended a socket without a process, and has not
+        (SOCK_DEAD in tcp_abort)."""
         with self._lock:
             self._there = {each.name: each.local for each in found}
             for name in self._there:
@@ -232,7 +234,7 @@ class _Batch:
     def result(self) -> dict[Address, Destroyed]:
         with self._lock:
             ended = Counter(self._ended.values())
-            there = Counter(self.addresses if self._there is None else self._there.values())
+            there = Counter(list(self.addresses if self._there is None else self._there.values()))
         return {
             address: Destroyed(ended[packed], there[packed])
             for packed, address in self.addresses.items()

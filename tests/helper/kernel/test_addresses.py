@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
@@ -643,3 +643,69 @@ def test_an_address_is_gone_when_its_deadline_and_the_grace_have_passed() -> Non
         agenda.run()
         assert [(t.address, t.left_s, t.node.shift_s) for t in trials if t.is_late] == []
         assert {trial.is_late for trial in trials} == {False}
+
+
+# --- the route to an address of this host -------------------------------------------------------
+
+
+ROUTED = IPv4Address("192.0.2.10")
+
+
+def local_routes(namespace: Namespace) -> set[str]:
+    """What `ip` shows of the routes to addresses on the interface."""
+    lines = namespace.run("ip", "-4", "route", "show", "table", "local", "type", "local")
+    return {each.strip() for each in lines.splitlines() if INTERFACE in each}
+
+
+def test_the_route_to_an_address_is_taken_out_and_put_back_as_the_kernel_had_made_it(
+    network: Namespace, kernel: Kernel
+) -> None:
+    other = ip_address("192.0.2.11")
+    assert kernel.put([assignment(kernel), assignment(kernel, other)]) == {}
+    index = kernel.interface(INTERFACE).index
+    before = local_routes(network)
+    for _ in range(2):
+        kernel.withdraw_route(index, ROUTED)
+        assert local_routes(network) == {each for each in before if str(other) in each}
+    assert f"{INTERFACE} {ROUTED}/32" in present(network)
+    for _ in range(2):
+        kernel.restore_route(index, ROUTED)
+        assert local_routes(network) == before
+
+
+def test_an_address_without_its_route_is_removed_like_any_other(
+    network: Namespace, kernel: Kernel
+) -> None:
+    kernel.put([assignment(kernel)])
+    index = kernel.interface(INTERFACE).index
+    kernel.withdraw_route(index, ROUTED)
+    assert kernel.delete(index, ROUTED, 32)
+    assert not local_routes(network)
+    assert present(network) == []
+
+
+def test_only_the_route_on_that_interface_is_taken_out(network: Namespace, kernel: Kernel) -> None:
+    kernel.put([assignment(kernel)])
+    before = local_routes(network)
+    kernel.withdraw_route(kernel.interface(PEER).index, ROUTED)
+    kernel.withdraw_route(99, ROUTED)
+    assert local_routes(network) == before
+
+
+def test_there_is_no_route_to_what_is_not_there(network: Namespace, kernel: Kernel) -> None:
+    index = kernel.interface(INTERFACE).index
+    kernel.withdraw_route(index, ROUTED)
+    with pytest.raises(KernelError) as raised:
+        kernel.restore_route(index, ROUTED)
+    assert raised.value.errno == errno.EADDRNOTAVAIL
+    # Linux itself would have it.
+    assert not local_routes(network)
+
+
+def test_what_the_kernel_does_not_do_with_a_route_is_an_error(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "_request", lambda *_: [errno.EPERM])
+    for change in (kernel.withdraw_route, kernel.restore_route):
+        with pytest.raises(KernelError, match="Operation not permitted"):
+            change(1, ROUTED)
