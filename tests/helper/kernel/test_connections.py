@@ -1,7 +1,11 @@
 """Real connections between two network namespaces, ended on one side. `ss` says what is left."""
 
+import ctypes
 import errno
+import fcntl
+import mmap
 import os
+import platform
 import resource
 import socket
 import struct
@@ -14,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -424,6 +429,48 @@ def test_nobody_waits_for_a_kernel_that_hangs(
     goes_on.set()
     assert hosts.ended(V4) == {V4: Destroyed(0, 0)}
     assert states(hosts.server, V4) == {"LISTEN": 1}
+
+
+@contextmanager
+def page_that_nobody_gives() -> Iterator[int]:
+    """Gives the address of memory. Who reads there waits until this is over: userfaultfd(2), for
+    want of a file system that hangs."""
+    area = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    fd = libc.syscall(_USERFAULTFD, os.O_CLOEXEC)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    try:
+        fcntl.ioctl(fd, _UFFDIO_API, bytearray(struct.pack("=QQQ", 0xAA, 0, 0)))
+        fcntl.ioctl(fd, _UFFDIO_REGISTER, bytearray(struct.pack("=QQQQ", at, mmap.PAGESIZE, 1, 0)))
+        yield at
+    finally:
+        os.close(fd)
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.send.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[platform.machine()]
+_UFFDIO_API, _UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
+
+
+def test_nobody_waits_for_a_process_that_keeps_its_socket_locked(hosts: Hosts) -> None:
+    """The kernel does, uninterruptibly."""
+    _, server = hosts.pair(hosts.listener(V4), V4)
+    with page_that_nobody_gives() as at:
+        sender = threading.Thread(target=libc.send, args=(server.fileno(), at, mmap.PAGESIZE, 0))
+        sender.start()
+        wait_for(lambda: "handle_userfault" in waiting(sender), "it waits for its page")
+        assert hosts.ended(V4, within_s=0.1) == {V4: Destroyed(0, 1)}
+        (asker,) = (each for each in threading.enumerate() if "__lock_sock" in waiting(each))
+        assert asker.name == "connections"
+    sender.join()
+    assert hosts.ended(V4) == {V4: Destroyed(0, 0)}
+    assert states(hosts.server, V4) == {"LISTEN": 1}
+
+
+def waiting(thread: threading.Thread) -> str:
+    """What a thread waits for in the kernel (proc_pid_wchan(5))."""
+    return Path(f"/proc/self/task/{thread.native_id}/wchan").read_text()
 
 
 def test_what_comes_meanwhile_is_ended_too(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
