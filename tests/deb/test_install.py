@@ -51,12 +51,12 @@ def test_nothing_acts_before_it_is_configured(installed: Site, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_nf_tables_are_loaded_now_and_at_each_boot(installed: Site, name: str) -> None:
+def test_kernel_modules_are_loaded_now_and_at_each_boot(installed: Site, name: str) -> None:
     host = installed.hosts[name]
-    assert host.run("cat", "/root/modprobe") == "-qb nf_tables\n"
+    assert host.run("cat", "/root/modprobe") == "-qba nf_tables tcp_diag\n"
     file = "/usr/lib/modules-load.d/yaim.conf"
     lines = host.run("cat", file).splitlines()
-    assert [each for each in lines if not each.startswith("#")] == ["nf_tables"]
+    assert [each for each in lines if not each.startswith("#")] == ["nf_tables", "tcp_diag"]
     assert host.run("dpkg", "-S", file) == f"yaim: {file}\n"
     # What the administrator puts in its place is in /etc.
     assert file not in host.run("dpkg-query", "-W", "-f", "${Conffiles}", "yaim")
@@ -65,7 +65,7 @@ def test_nf_tables_are_loaded_now_and_at_each_boot(installed: Site, name: str) -
 
 
 @pytest.mark.parametrize("name", ["db1", "db3"])
-def test_an_administrator_can_keep_nf_tables_out(installed: Site, name: str) -> None:
+def test_an_administrator_can_keep_them_out(installed: Site, name: str) -> None:
     host = installed.hosts[name]
     host.write(MODPROBE, "#!/bin/sh\ntouch /root/was-loaded\n")
     host.shell(f"chmod +x {MODPROBE}; ln -s /dev/null /etc/modules-load.d/yaim.conf")

@@ -26,7 +26,7 @@ from yaim_helper.kernel import connections as connections_module
 from yaim_helper.kernel import sock_diag
 from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.kernel.connections import TOGETHER, Connections, Destroyed
-from yaim_helper.kernel.netlink import NLMSG_DONE, NLMSG_ERROR, Message
+from yaim_helper.kernel.netlink import NLM_F_ACK, NLMSG_DONE, NLMSG_ERROR, Message
 
 from tests.helper.network import INTERFACE, PEER, Address, boottime, wait_for
 from yaim.lab.namespaces import DIES_WITH_US, Namespace
@@ -575,36 +575,54 @@ def test_a_kernel_that_cannot_be_asked_leaves_all(hosts: Hosts) -> None:
     assert hosts.connections.why_not() == ""
 
 
+@contextmanager
+def just_before(connections: Connections, act: Callable[[], object]) -> Iterator[None]:
+    """Something happens right before each request: its outcome is there before the answer."""
+    its = connections._socket
+
+    class Between:
+        recv, recvfrom = its.recv, its.recvfrom
+
+        def send(self, request: bytes) -> int:
+            act()
+            return its.send(request)
+
+    connections._socket = Between()  # type: ignore[assignment]
+    yield
+    connections._socket = its
+
+
 def test_what_others_than_the_kernel_say_is_not_believed(hosts: Hosts) -> None:
     hosts.pair(hosts.listener(V4), V4)
     port = hosts.connections._socket.getsockname()[0]
-    with (
-        hosts.server.entered(),
-        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, sock_diag.NETLINK_SOCK_DIAG) as somebody,
-    ):
-        end = struct.pack("=IHHIIi", 20, NLMSG_DONE, 0, hosts.connections._sequence + 1, 0, 0)
-        send = hosts.connections._socket.send
+    with hosts.server.entered():
+        somebody = hosts.kept(
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, sock_diag.NETLINK_SOCK_DIAG)
+        )
 
-        class Between:
-            """What somebody says comes before the kernel's answer."""
+    def say() -> None:
+        number = hosts.connections._sequence - 1
+        somebody.sendto(struct.pack("=IHHIIi", 20, NLMSG_DONE, 0, number, 0, 0), (port, 0))
 
-            recv, recvfrom = hosts.connections._socket.recv, hosts.connections._socket.recvfrom
-
-            def send(self, request: bytes) -> int:
-                somebody.sendto(end, (port, 0))
-                return send(request)
-
-        hosts.connections._socket = Between()  # type: ignore[assignment]
+    with just_before(hosts.connections, say):
         assert hosts.ended(V4) == {V4: Destroyed(1, 0)}
 
 
-def test_an_old_answer_is_not_taken_for_a_new_one(hosts: Hosts) -> None:
-    """A list that was not read to its end keeps the kernel from telling another one."""
-    listener = hosts.listener("0.0.0.0")
+def test_the_answer_to_something_else_is_passed_over(hosts: Hosts) -> None:
+    hosts.pair(hosts.listener(V4), V4)
+    hosts.connections._sequence = 100
+    other = sock_diag.destroy(sock_diag.NOBODY, NLM_F_ACK, 7)
+    send = hosts.connections._socket.send
+    with just_before(hosts.connections, lambda: send(other)):
+        assert hosts.ended(V4) == {V4: Destroyed(1, 0)}
+
+
+def test_a_list_that_was_not_read_to_its_end_is_in_nobodys_way(hosts: Hosts) -> None:
+    """It keeps the kernel from telling another one."""
+    listener = hosts.listener(V4)
     for _ in range(300):
         hosts.pair(listener, V4)
-    old = sock_diag.all_sockets(socket.AF_INET, [V4], 7)
-    hosts.connections._socket.send(old)
+    hosts.connections._socket.send(sock_diag.all_sockets(socket.AF_INET, [V4], 7))
     assert hosts.ended(V4) == {V4: Destroyed(300, 0)}
 
 
