@@ -91,9 +91,10 @@ class Connections:
         no longer than `until` (CLOCK_BOOTTIME). Of TOGETHER that are under way then some may still
         end when the kernel goes on. Never raises for what the kernel refuses: that is left."""
         batch = _Batch(addresses, until)
+        wait_s = max(0.0, until - boottime())
         if not self._why_not:
             self._batches.put(batch)
-            batch.is_done.wait(max(0.0, until - boottime()))
+            batch.is_done.wait(wait_s)
         return batch.result()
 
     def _tried(self) -> str:

@@ -422,7 +422,7 @@ def test_nobody_waits_for_a_kernel_that_hangs(
 
     monkeypatch.setattr(hosts.connections, "_end", hanging)
     began = boottime()
-    assert hosts.ended(V4, within_s=0.1) == {V4: Destroyed(0, 1)}
+    assert hosts.ended(V4, within_s=1) == {V4: Destroyed(0, 1)}
     assert hangs.is_set()
     assert hosts.ended(V4, V6, within_s=0.1) == {V4: Destroyed(0, 1), V6: Destroyed(0, 1)}
     assert boottime() - began < LONG_S / 2
@@ -460,7 +460,7 @@ def test_nobody_waits_for_a_process_that_keeps_its_socket_locked(hosts: Hosts) -
         sender = threading.Thread(target=libc.send, args=(server.fileno(), at, mmap.PAGESIZE, 0))
         sender.start()
         wait_for(lambda: "handle_userfault" in waiting(sender), "it waits for its page")
-        assert hosts.ended(V4, within_s=0.1) == {V4: Destroyed(0, 1)}
+        assert hosts.ended(V4, within_s=1) == {V4: Destroyed(0, 1)}
         (asker,) = (each for each in threading.enumerate() if "__lock_sock" in waiting(each))
         assert asker.name == "connections"
     sender.join()
