@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NoReturn, TypeAlias, assert_never
+from typing import Any, Literal, NoReturn, TypeAlias, assert_never
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -51,6 +51,12 @@ class Add:
 class Remove:
     id: int
     address: Address
+    connections: Literal["reset", "leave"] = "leave"
+    """Whether the peers of its TCP connections are to get a reset before it goes."""
+
+    @property
+    def resets(self) -> bool:
+        return self.connections == "reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,15 @@ class Announce:
     address: Address
 
 
-Request: TypeAlias = Hello | Add | Remove | Renew | List | Announce
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Ends the TCP sockets of an address that has gone, without a packet."""
+
+    id: int
+    address: Address
+
+
+Request: TypeAlias = Hello | Add | Remove | Renew | List | Announce | Clear
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +133,10 @@ def read_request(packet: bytes) -> Request:
     if not isinstance(op, str) or op not in _READERS:
         raise Malformed("no known op")
     keys, make = _READERS[op]
-    if message.keys() != keys.keys():
+    needed = keys.keys() - _MAY_BE_LEFT_OUT.get(op, set())
+    if not needed <= message.keys() <= keys.keys():
         raise Malformed(f"{op} has the keys op, {', '.join(keys)} and no others")
-    return make(**{key: read(message[key], key) for key, read in keys.items()})
+    return make(**{key: keys[key](value, key) for key, value in message.items()})
 
 
 def write_reply(request_id: int, reply: Reply) -> bytes:
@@ -209,6 +224,12 @@ def _node(value: Any, key: str) -> str:
     return _text(value, key, _NODE)
 
 
+def _connections(value: Any, key: str) -> str:
+    if value not in ("reset", "leave"):
+        raise Malformed(f"{key} is neither reset nor leave")
+    return str(value)
+
+
 _READERS: dict[str, tuple[dict[str, Callable[[Any, str], Any]], Callable[..., Request]]] = {
     "hello": ({"id": _id, "version": _id, "cluster": _cluster, "node": _node}, Hello),
     "add": (
@@ -222,9 +243,11 @@ _READERS: dict[str, tuple[dict[str, Callable[[Any, str], Any]], Callable[..., Re
         },
         Add,
     ),
-    "remove": ({"id": _id, "address": _address}, Remove),
+    "remove": ({"id": _id, "address": _address, "connections": _connections}, Remove),
     "renew": ({"id": _id, "deadline_ns": _nanoseconds}, Renew),
     "list": ({"id": _id, "after": _address_or_empty}, List),
     "announce": ({"id": _id, "address": _address}, Announce),
+    "clear": ({"id": _id, "address": _address}, Clear),
 }
 """The requests: for each op its keys, how each key is read, and what the request becomes."""
+_MAY_BE_LEFT_OUT: dict[str, set[str]] = {"remove": {"connections"}}

@@ -11,6 +11,7 @@ from typing import NoReturn
 from yaim_helper.held.batch import Batch
 from yaim_helper.held.fencing import begin
 from yaim_helper.held.holdings import Holdings
+from yaim_helper.held.reset import NO_RESETTING, Resetting
 from yaim_helper.jobs import Inline, Job, Jobs
 from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.owners import Owner
@@ -28,18 +29,25 @@ OWNER = Owner(0, "test")
 
 @contextmanager
 def holdings_in(
-    network: Namespace, directory: Path, *, is_fenced: bool = False, jobs: Jobs | None = None
+    network: Namespace,
+    directory: Path,
+    *,
+    is_fenced: bool = False,
+    jobs: Jobs | None = None,
+    resetting: Resetting = NO_RESETTING,
+    resets: bool | None = None,
 ) -> Iterator[Holdings]:
     """And the test is in the network namespace, too. What may wait for the kernel is done at once,
     also with a fence, if there are no `jobs`."""
     file = directory / "helper.yml"
-    file.write_text(policy(directory / "audit", fence="auto" if is_fenced else "off"))
+    fence = "auto" if is_fenced else "off"
+    file.write_text(policy(directory / "audit", fence=fence, resets=resets))
     read = read_policy(file)
     with network.entered():
         recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
         fencing = begin(is_wanted=is_fenced)
         assert (fencing.fences is not None) is is_fenced, fencing.why_not
-        yield Holdings(read, recorder, lambda: None, fencing, jobs)
+        yield Holdings(read, recorder, lambda: None, fencing, jobs, resetting)
         recorder.close()
 
 

@@ -37,6 +37,7 @@ def policy(
     rate: int = 1000,
     users: Sequence[int] = (0,),
     fence: str = "off",
+    resets: bool | None = None,
 ) -> str:
     """A policy's text. Of the prefix lengths 128 is always one: there are IPv6 networks."""
     return json.dumps(
@@ -47,6 +48,7 @@ def policy(
                     "interface": INTERFACE,
                     "networks": list(networks),
                     "prefix-lengths": sorted({*prefixes, 128}),
+                    **({} if resets is None else {"reset-connections": resets}),
                 }
             ],
             "max-addresses": limit,
@@ -114,6 +116,12 @@ class Client:
 
     def remove(self, address: str) -> Message:
         return self.ask("remove", address=address)
+
+    def remove_with_reset(self, address: str) -> Message:
+        return self.ask("remove", address=address, connections="reset")
+
+    def clear(self, address: str) -> Message:
+        return self.ask("clear", address=address)
 
     def renew(self, deadline_ns: int) -> Message:
         """Returns the reply without the record's head, which is never the same."""

@@ -13,6 +13,7 @@ from yaim_helper.protocol import (
     MAX_REQUEST_BYTES,
     Add,
     Announce,
+    Clear,
     Failed,
     Hello,
     List,
@@ -56,6 +57,9 @@ REQUESTS: dict[str, Request] = {
         deadline_ns=1234567890123,
     ),
     "remove": Remove(id=4, address=V4),
+    "remove, with a reset": Remove(id=9, address=V4, connections="reset"),
+    "remove, explicitly without a reset": Remove(id=9, address=V4, connections="leave"),
+    "clear": Clear(id=10, address=V4),
     "renew": Renew(id=5, deadline_ns=1234567890123),
     "list from the start": List(id=6, after=None),
     "list further": List(id=7, after=V4),
@@ -81,6 +85,14 @@ SENT: dict[str, tuple[int, Reply]] = {
     "was not there": (4, Ok({"was": "absent"})),
     "removed, beside a copy of the host's own": (4, Ok({"was": "present", "copies": [COPY]})),
     "remove failed": (4, Failed(None, "unknown")),
+    "removed, with all connections reset": (9, Ok({"was": "present", "reset": 12, "left": 0})),
+    "removed, with some connections left": (9, Ok({"was": "present", "reset": 4000, "left": 3})),
+    "removed, nothing may be reset": (9, Ok({"was": "present"})),
+    "cleared": (10, Ok({"cleared": 11, "left": 0})),
+    "nothing to clear": (10, Ok({"cleared": 0, "left": 0})),
+    "not cleared, no fence for IPv6": (10, Ok({"cleared": 0, "left": 2})),
+    "not cleared, it is here": (10, Refused("foreign", "is there")),
+    "not cleared, no rule": (10, Refused("not-allowed", "no rule")),
     "renewed": (5, Ok({"missing": [], "head": HEAD})),
     "renewed but for one": (5, Ok({"missing": ["192.0.2.10"], "head": HEAD})),
     "renewed, beside a copy of the host's own": (
@@ -111,8 +123,11 @@ def message(request: Request) -> dict[str, Any]:
                 "label": label,
                 "deadline_ns": deadline_ns,
             }
-        case Remove(number, address):
-            return {"op": "remove", "id": number, "address": str(address)}
+        case Remove(number, address, connections):
+            told = {} if connections == "leave" else {"connections": connections}
+            return {"op": "remove", "id": number, "address": str(address), **told}
+        case Clear(number, address):
+            return {"op": "clear", "id": number, "address": str(address)}
         case Renew(number, deadline_ns):
             return {"op": "renew", "id": number, "deadline_ns": deadline_ns}
         case List(number, after):
@@ -128,12 +143,20 @@ def accepted_or_none(packet: bytes) -> Request | None:
         return None
 
 
+def said(packet: bytes) -> dict[str, Any]:
+    """Without the one key that may be left out, if it says what goes without saying."""
+    found = dict(json.loads(packet))
+    if (found["op"], found.get("connections")) == ("remove", "leave"):
+        del found["connections"]
+    return found
+
+
 def test_every_accepted_packet_of_the_vectors_means_what_it_should() -> None:
     assert {name: read_request(packet) for name, packet in ACCEPTED.items()} == REQUESTS
 
 
 def test_an_accepted_packet_says_the_same_as_the_request() -> None:
-    assert [json.loads(packet) for packet in ACCEPTED.values()] == [
+    assert [said(packet) for packet in ACCEPTED.values()] == [
         message(REQUESTS[name]) for name in ACCEPTED
     ]
 
@@ -190,7 +213,7 @@ def test_a_long_number_is_malformed(digits: int) -> None:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_key_of_a_request_is_needed(name: str) -> None:
     whole = message(REQUESTS[name])
-    for key in whole:
+    for key in whole.keys() - {"connections"}:
         with pytest.raises(Malformed):
             read_request(json.dumps({k: v for k, v in whole.items() if k != key}).encode())
 
@@ -255,9 +278,13 @@ def test_arbitrary_json_is_malformed(value: object) -> None:
     request=st.sampled_from(list(REQUESTS.values())),
     changes=st.dictionaries(
         st.sampled_from(
-            ["op", "id", "address", "interface", "prefix", "label", "deadline_ns", "after", "x"]
+            [
+                *("op", "id", "address", "interface", "prefix", "label", "deadline_ns", "after"),
+                *("connections", "x"),
+            ]
         ),
-        st.sampled_from(["hello", "remove", "", "fe80::1", "::", "0.0.0.0"])
+        st.sampled_from(["hello", "remove", "clear", "", "fe80::1", "::", "0.0.0.0"])
+        | st.sampled_from(["reset", "leave"])
         | st.text(max_size=20)
         | st.integers(min_value=-1, max_value=2**64)
         | st.ip_addresses().map(str)
@@ -271,7 +298,7 @@ def test_what_is_accepted_says_exactly_what_the_packet_says(
 ) -> None:
     packet = json.dumps(message(request) | changes).encode()
     read = accepted_or_none(packet)
-    assert read is None or message(read) == json.loads(packet)
+    assert read is None or message(read) == said(packet)
 
 
 def test_every_reply_of_the_vectors_is_written_byte_by_byte() -> None:

@@ -21,10 +21,11 @@ from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.held.refusals import refusal_of_add, refusal_of_deadline
 from yaim_helper.held.removal import take_off
 from yaim_helper.held.renewal import Renewal
+from yaim_helper.held.reset import RESET_WITHIN_S, Reset, Resets
 from yaim_helper.kernel.addresses import Interface, Kernel, KernelError, UnansweredError
 from yaim_helper.kernel.netlink import Found
 from yaim_helper.owners import Owner
-from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, Reply
+from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, Remove, Reply
 from yaim_helper.record.entries import REMOVED, TAKEN, Entry
 from yaim_helper.record.recorder import Recorder
 
@@ -49,17 +50,19 @@ class Batch:
         renewal: Renewal,
         expiry: Expiry,
         recorder: Recorder,
+        resets: Resets,
         addresses: Collection[Address],
         fences: Fences | None = None,
         earlier: EarlierFences | None = None,
     ) -> None:
-        """`addresses`: those that adds and removals in this batch are about."""
+        """`addresses`: those that adds, removals and clears in this batch are about."""
         self._kernel = kernel
         self._inventory = inventory
         self._left_overs = left_overs
         self._renewal = renewal
         self._expiry = expiry
         self._recorder = recorder
+        self._resets = resets
         self._fences = fences
         self._earlier = earlier
         self._host = Host(kernel, addresses, left_overs.is_helpers)
@@ -71,6 +74,10 @@ class Batch:
         """What was put there and is not read back yet."""
         self._failed: dict[int, KernelError] = {}
         """Adds that went wrong after they were accepted, by the ids of their requests."""
+        self._reset_until: float | None = None
+        """Until when connections are reset in this batch."""
+        self._reset: dict[Address, Reset] = {}
+        """Of what is removed next."""
 
     # --- add ---------------------------------------------------------------------------------
 
@@ -181,9 +188,12 @@ class Batch:
         self._waiting.clear()
         if not waiting:
             return
+        there = [each.holding for each in waiting if self._is_there(each.holding)]
+        unrestored: dict[Address, KernelError] = {}
         failed = self._admit([each.holding for each in waiting])
         if not failed:
             failed = self._renewal.set_lifetimes([each.holding for each in waiting], self._host)
+            unrestored = self._restore_routes(e for e in there if e.address not in failed)
         for each in waiting:
             holding = each.holding
             error = failed.get(holding.address)
@@ -197,11 +207,31 @@ class Batch:
                 else:
                     self._inventory.put_back(holding, each.before)
                 continue
+            if holding.address in unrestored:
+                self._failed[each.request.id] = unrestored[holding.address]
+                with suppress(KernelError):
+                    take_off(holding, self._inventory, self._host)
+                continue
             self._put.append(each)
-            if not any(holding.is_at(place) for place in self._host.places(holding.address)):
+            if not self._is_there(holding):
                 self._host.has_put(
                     Found(holding.address, holding.interface.index, holding.prefix, 1, 0, 0)
                 )
+
+    def _is_there(self, holding: Holding) -> bool:
+        """Whether the address is on its interface already. Raises KernelError."""
+        return any(map(holding.is_at, self._host.places(holding.address)))
+
+    def _restore_routes(self, holdings: Iterable[Holding]) -> dict[Address, KernelError]:
+        """An earlier life may have been killed while it reset connections (reset.py). Returns what
+        went wrong."""
+        failed = {}
+        for each in holdings:
+            try:
+                self._resets.restore(each.interface.index, each.address)
+            except KernelError as error:
+                failed[each.address] = error
+        return failed
 
     def _admit(self, holdings: Sequence[Holding]) -> dict[Address, KernelError]:
         """Has the fence know of addresses before they are on an interface, and returns what went
@@ -244,21 +274,52 @@ class Batch:
 
     # --- remove ------------------------------------------------------------------------------
 
+    def reset_together(self, owner: Owner, removals: Iterable[Remove]) -> None:
+        """Resets the connections of what is removed next, as far as that is asked for. What has
+        outlived its deadline may be another node's. Raises KernelError."""
+        self._put_waiting()
+        if self._reset_until is None:
+            self._reset_until = boottime() + RESET_WITHIN_S
+        until = self._reset_until
+        ours: dict[Address, list[Found]] = {}
+        for address in [each.address for each in removals if each.resets]:
+            held = self._inventory.get(address)
+            if held is not None and (held.owner != owner or boottime() >= held.deadline):
+                continue
+            with suppress(KernelError):
+                places = self._host.places(address)
+                ours[address] = [each for each in places if self._is_for(owner, each, held)]
+            if held is not None and ours.get(address):
+                self._inventory.leave(held)
+                until = min(until, held.deadline)
+        self._reset = self._resets.reset(ours, self._host, self._inventory.policy, until)
+
     def remove(self, owner: Owner, address: Address) -> Reply:
         """Removes an address of the owner, held or left over. What is not there, or not the
         owner's, is absent."""
+        reset = self._reset.pop(address, None)
+        try:
+            reply = self._remove(owner, address, reset)
+        finally:
+            self._resets.conclude(reset, self._host)
+        if reset is not None and isinstance(reply, Ok):
+            return Ok({**reply.fields, **reset.told})
+        return reply
+
+    def _remove(self, owner: Owner, address: Address, reset: Reset | None) -> Reply:
         self._put_waiting()
         holding = self._inventory.get(address)
         self._inventory.tell_gone(owner, address)
         if holding is None:
             places = self._host.places(address)
             was_there = self._remove_left_over(owner, places)
+            was_there |= reset is not None and reset.is_off
             if any(map(self._left_overs.is_doubtful, places)):
                 return Failed(None, f"{address} may be what an earlier life of the helper has left")
         elif holding.owner != owner:
             return Ok({"was": "absent"})
         else:
-            outcome = take_off(holding, self._inventory, self._host)
+            outcome = take_off(holding, self._inventory, self._host, reset)
             was_there = outcome == REMOVED
             if outcome == TAKEN:
                 self._recorder.note([holding.own("expire", TAKEN)])
@@ -271,6 +332,17 @@ class Batch:
         left = [each for each in places if self._left_overs.owner_of(each) == owner]
         gone = [self._host.delete(each.index, each.address, each.prefix) for each in left]
         return any(gone)
+
+    def clear(self, owner: Owner, address: Address) -> Reply:
+        """Ends in silence what is left of an address that has gone. Raises KernelError."""
+        if not self._inventory.policy.clears(address):
+            return Refused("not-allowed", f"no rule lets connections of {address} be ended")
+        self._put_waiting()
+        self._host.has_changed()
+        if self._inventory.get(address) is not None or self._host.places(address):
+            return Refused("foreign", f"{address} is on this host, or held")
+        ended = self._resets.clear(owner, address)
+        return Ok({"cleared": ended.destroyed, "left": ended.left})
 
     # --- renew -------------------------------------------------------------------------------
 

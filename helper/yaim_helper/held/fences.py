@@ -5,7 +5,8 @@ The order that makes it safe:
 2. All addresses of an owner answer until the same instant, the earliest of their deadlines.
 3. What is to go, or has outlived its own deadline, is muted by the same transaction that lets the
    others answer longer: no renewal revives it. A removal counts from when it is asked for, however
-   long it then waits.
+   long it then waits. No add mutes what is to be reset before it goes: until the next renewal the
+   others answer no longer than that would.
 4. What an earlier life has left stays in the tables of that life, and so answers no longer than it
    was to. Who is admitted leaves them in the same transaction.
 
@@ -91,8 +92,8 @@ class Fences:
         self._clock = clock
         self._fenced: dict[Owner, Fenced] = {}
         self._by_address: dict[Address, Fenced] = {}
-        self._leaving: Counter[tuple[Owner, Address]] = Counter()
-        """Removals that were asked for and are not done yet."""
+        self._leaving: Counter[tuple[Owner, Address, bool]] = Counter()
+        """Removals that were asked for and are not done yet, and whether with a reset."""
 
     # --- what comes and goes -------------------------------------------------------------------
 
@@ -116,7 +117,10 @@ class Fences:
             fenced.gone -= deadlines.keys()
             for each in deadlines:
                 self._by_address[each] = fenced
-            self._set(fenced, tuple(deadlines))
+            to_be_reset = {
+                each for whose, each, resets in self._leaving if resets and whose == owner
+            }
+            self._set(fenced, tuple(deadlines), to_be_reset - fenced.muted)
         except KernelError:
             # Perhaps they are in the table, and perhaps not muted any more.
             fenced.deadlines |= before
@@ -178,14 +182,14 @@ class Fences:
         if address in self._by_address:
             self._by_address[address].over.add(address)
 
-    def expect_removal(self, owner: Owner, address: Address) -> None:
+    def expect_removal(self, owner: Owner, address: Address, *, resets: bool = False) -> None:
         """The owner asks for the removal of an address. What is admitted meanwhile was asked for
         before."""
-        self._leaving[owner, address] += 1
+        self._leaving[owner, address, resets] += 1
 
-    def end_removal(self, owner: Owner, address: Address) -> None:
+    def end_removal(self, owner: Owner, address: Address, *, resets: bool = False) -> None:
         """A removal that was asked for is done, or has failed."""
-        self._leaving[owner, address] -= 1
+        self._leaving[owner, address, resets] -= 1
         self._leaving += Counter()
 
     def dismiss(self, addresses: Iterable[Address]) -> None:
@@ -225,9 +229,15 @@ class Fences:
 
     # --- the tables ------------------------------------------------------------------------------
 
-    def _set(self, fenced: Fenced, admitted: tuple[Address, ...] = ()) -> None:
-        """Has the kernel know what may answer, and until when. Raises KernelError."""
-        deadline, muted = self._answering(fenced)
+    def _set(
+        self,
+        fenced: Fenced,
+        admitted: tuple[Address, ...] = (),
+        spared: Collection[Address] = (),
+    ) -> None:
+        """Has the kernel know what may answer, and until when. `spared`: what is to go, and is not
+        muted yet. Raises KernelError."""
+        deadline, muted = self._answering(fenced, spared)
         # A removal that was asked for was not done.
         admitted += tuple(fenced.muted - muted - set(admitted))
         try:
@@ -258,16 +268,18 @@ class Fences:
             fenced.fence.renew(deadline, muting)
 
     def _asked_to_go(self, owner: Owner) -> set[Address]:
-        return {address for whose, address in self._leaving if whose == owner}
+        return {address for whose, address, _ in self._leaving if whose == owner}
 
-    def _answering(self, fenced: Fenced) -> tuple[float, set[Address]]:
+    def _answering(
+        self, fenced: Fenced, spared: Collection[Address] = ()
+    ) -> tuple[float, set[Address]]:
         """Returns until when the addresses may answer, and which not at all."""
         now = self._clock()
         # There may be thousands, and the hash of an address takes long: each is looked up only if
         # there is a reason.
         muted = {address for address, deadline in fenced.deadlines.items() if deadline <= now}
+        muted |= self._asked_to_go(fenced.owner).difference(spared)
         muted |= fenced.over
-        muted |= self._asked_to_go(fenced.owner)
         muted &= fenced.deadlines.keys()
         if not muted:
             return min(fenced.deadlines.values(), default=0.0), muted

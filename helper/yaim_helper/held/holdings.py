@@ -7,6 +7,7 @@ deadline. Talks to nobody; what it does of itself is on record.
     renewal.py    lifetimes in the kernel           leftovers.py  what an earlier life has left
     expiry.py     ends at deadlines                 removal.py    taking one address off
     refusals.py   what is refused in any case       host.py       what else is on the host
+    reset.py      ending an address's connections
 """
 
 import math
@@ -25,6 +26,7 @@ from yaim_helper.held.inventory import Inventory
 from yaim_helper.held.leftovers import LeftOvers
 from yaim_helper.held.refusals import refusal_of_add
 from yaim_helper.held.renewal import Renewal
+from yaim_helper.held.reset import NO_RESETTING, RESET_WITHIN_S, Resets, Resetting
 from yaim_helper.held.watch import Watch
 from yaim_helper.jobs import Inline, Jobs
 from yaim_helper.kernel.addresses import MAX_TOGETHER, Kernel, KernelError
@@ -34,12 +36,14 @@ from yaim_helper.neighbours.announce import Announcer
 from yaim_helper.neighbours.defence import Defence
 from yaim_helper.owners import Owner
 from yaim_helper.policy.rules import Policy
-from yaim_helper.protocol import Add, Address, Refused, Reply
+from yaim_helper.protocol import Add, Address, Refused, Remove, Reply
 from yaim_helper.record.entries import Entry, fence_lost, fence_made, held
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.stderr import tell
 
 FLUSHED = "somebody may have changed the fence, or flushed the ruleset"
+RENEWED_BEFORE_S = 0.2
+"""A renewal that waits for resets is done so long before the owner's addresses are mute."""
 SUMMARIZED = 16
 """How many addresses the summary tells one by one."""
 
@@ -54,6 +58,7 @@ class Holdings:
         tell_alive: Callable[[], None],
         fencing: Fencing = NO_FENCE,
         jobs: Jobs | None = None,
+        resetting: Resetting = NO_RESETTING,
     ) -> None:
         """`tell_alive` is called again and again while something takes long. `jobs`: what may wait
         for the kernel, where there is a fence. Raises KernelError if the kernel does not tell what
@@ -70,8 +75,11 @@ class Holdings:
         self._renewal = renewal = Renewal(
             kernel, inventory, announcer, recorder, tell_alive, fences
         )
+        self.resets = Resets(kernel, resetting, self._jobs.asking, fences)
         start = self._jobs.start
-        self._expiry = Expiry(kernel, inventory, left_overs, renewal, recorder, start, fences)
+        self._expiry = Expiry(
+            kernel, inventory, left_overs, renewal, recorder, self.resets, start, fences
+        )
         self._earlier = (
             EarlierFences(fencing, kernel, inventory, left_overs, recorder, start)
             if fencing.tables is not None
@@ -96,8 +104,8 @@ class Holdings:
     # --- for requests ------------------------------------------------------------------------
 
     def batch(self, addresses: Collection[Address]) -> Batch:
-        """Returns a batch for requests that are done together, whose adds and removals are about
-        these addresses."""
+        """Returns a batch for requests that are done together, whose adds, removals and clears are
+        about these addresses."""
         return Batch(
             self._kernel,
             self.inventory,
@@ -105,6 +113,7 @@ class Holdings:
             self._renewal,
             self._expiry,
             self._recorder,
+            self.resets,
             addresses,
             self._fences,
             self._earlier,
@@ -126,16 +135,24 @@ class Holdings:
         """Whether requests about addresses may wait for the kernel while others are done."""
         return self._fences is not None
 
+    def waits_for_resets_until(self, owner: Owner, now: float) -> float:
+        """Returns until when a renewal waits for resets that were asked for before it: it mutes
+        what is to be removed, and a reset would not go out. 0.0: it does not, as the owner's
+        addresses would have too little time left, or as resets hold up the loop anyway."""
+        until = self._fences.until(owner) if self._fences is not None else None
+        waits_until = now + RESET_WITHIN_S
+        return waits_until if until is not None and until > waits_until + RENEWED_BEFORE_S else 0.0
+
     @property
     def has_left_overs(self) -> bool:
         """Whether an earlier life may have left something, for which the kernel has to be asked."""
         return not self._left_overs.is_empty
 
-    def expect_removal(self, owner: Owner, address: Address) -> bool:
+    def expect_removal(self, owner: Owner, remove: Remove) -> bool:
         """A removal is asked for, and done later: no renewal is for that address any more. Returns
         whether it has to be told when it is done."""
         if self._fences is not None:
-            self._fences.expect_removal(owner, address)
+            self._fences.expect_removal(owner, remove.address, resets=remove.resets)
         return self._fences is not None
 
     def leave(self, owner: Owner | None, address: Address) -> None:
@@ -145,10 +162,10 @@ class Holdings:
         if holding is not None and holding.owner == owner:
             self.inventory.leave(holding)
 
-    def end_removal(self, owner: Owner, address: Address) -> None:
+    def end_removal(self, owner: Owner, remove: Remove) -> None:
         """Such a removal was done, or will not be."""
         if self._fences is not None:
-            self._fences.end_removal(owner, address)
+            self._fences.end_removal(owner, remove.address, resets=remove.resets)
 
     def greet(self, owner: Owner) -> None:
         """The owner begins a connection: from now on it knows which addresses it has, from

@@ -193,6 +193,15 @@ class _Reader:
             return default
         return value
 
+    def _truth(self, key: str, node: yaml.Node | None, default: bool) -> bool:
+        if node is None:
+            return default
+        value = self._scalar(node)
+        if not isinstance(value, bool):
+            self._error(node, f"{key}: got {value!r}, expected true or false")
+            return default
+        return value
+
     def _users(self, node: yaml.Node | None) -> Iterator[int]:
         for item in self._items(node, "users"):
             value = self._scalar(item)
@@ -229,7 +238,9 @@ class _Reader:
     def _rules(self, node: yaml.Node | None) -> Iterator[Rule]:
         for number, item in enumerate(self._items(node, "rules"), start=1):
             keys = self._mapping(item, f"rule {number}")
-            self._refuse_unknown(keys, {"interface", "networks", "prefix-lengths"})
+            self._refuse_unknown(
+                keys, {"interface", "networks", "prefix-lengths", "reset-connections"}
+            )
             missing = {"interface", "networks"} - keys.keys()
             if missing:
                 self._error(item, f"rule {number}: {' and '.join(sorted(missing))} missing")
@@ -243,7 +254,8 @@ class _Reader:
             networks = list(self._networks(keys["networks"]))
             prefixes = self._prefixes(keys.get("prefix-lengths"))
             listed = tuple(network for network, _ in networks)
-            rule = Rule(number, interface, listed, prefixes, _line(item))
+            resets = self._truth("reset-connections", keys.get("reset-connections"), True)
+            rule = Rule(number, interface, listed, prefixes, _line(item), resets)
             if prefixes:
                 for network, node in networks:
                     self._keep_listed(rule, network, node)
@@ -337,6 +349,12 @@ class _Reader:
                 inner.node,
                 f"networks: {inner.network} and {outer} overlap, for the same interface with"
                 " different prefix-lengths; say in one of them only what is allowed",
+            )
+        elif inner.rule.reset_connections != outer.rule.reset_connections:
+            self._error(
+                inner.node,
+                f"networks: {inner} and {outer} overlap, for the same interface with"
+                " another reset-connections; say in one of them only what is allowed",
             )
         elif inner.network == outer.network:
             self._error(inner.node, f"networks: {outer} is the same; take one out")

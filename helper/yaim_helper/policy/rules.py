@@ -71,6 +71,8 @@ class Rule:
 
     line: int = field(default=0, compare=False)
     """The line of the file in which it begins."""
+    reset_connections: bool = True
+    """Whether the TCP connections of these addresses may be ended."""
 
     def prefixes_for(self, version: int) -> tuple[int, ...]:
         """Returns the prefix lengths for IPv4 or IPv6. Those up to 32 are meant for IPv4: no IPv6
@@ -124,6 +126,22 @@ class Policy:
         return next(
             (rule for rule in self.rules if rule.allows(add.interface, add.address, add.prefix)),
             None,
+        )
+
+    def resets(self, interface: str, address: Address, prefix: int) -> bool:
+        """Whether the connections of an address may be reset when it is removed from there."""
+        return any(
+            rule.reset_connections and rule.allows(interface, address, prefix)
+            for rule in self.rules
+        )
+
+    def clears(self, address: Address) -> bool:
+        """Whether the connections of an address that is not on this host may be ended: one could be
+        put there whose connections may be reset."""
+        return any(
+            rule.reset_connections and rule.allows(rule.interface, address, prefix)
+            for rule in self.rules
+            for prefix in rule.prefixes_for(address.version)
         )
 
 

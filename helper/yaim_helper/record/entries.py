@@ -11,6 +11,7 @@ from yaim_helper.protocol import (
     Add,
     Address,
     Announce,
+    Clear,
     Failed,
     Hello,
     List,
@@ -35,6 +36,8 @@ MAX_HELD = 200
 """Addresses in one `held` record."""
 MAX_REASON = 1000
 """Characters of what is wrong in helper.yml that are on record; standard error has all of it."""
+_TOLD = {"was", "reset", "left", "cleared"}
+"""Keys of replies that the record has, too."""
 NO_FENCE = "this version has none"
 
 
@@ -62,7 +65,7 @@ def result(
     entry = {"type": "result", **_described(peer, cluster, request), **_fence(is_fenced, deadline)}
     match reply:
         case Ok(fields):
-            entry |= {"outcome": "ok", **{key: fields[key] for key in fields.keys() & {"was"}}}
+            entry |= {"outcome": "ok", **{key: fields[key] for key in fields.keys() & _TOLD}}
         case Refused(code, reason):
             entry |= {"outcome": "refused", "code": code, "reason": reason}
         case Failed(errno, reason):
@@ -90,7 +93,11 @@ def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
                 "label": request.label,
                 "deadline_ns": request.deadline_ns,
             }
-        case Remove() | Announce():
+        case Remove():
+            entry["address"] = str(request.address)
+            if request.resets:
+                entry["connections"] = request.connections
+        case Announce() | Clear():
             entry["address"] = str(request.address)
         case Renew():
             entry["deadline_ns"] = request.deadline_ns

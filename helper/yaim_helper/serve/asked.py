@@ -11,6 +11,8 @@ Where there is a fence, what was begun may wait for the kernel in turn. A renewa
 kernel's routing lock for nothing, overtakes it at once. What has waited for GIVE_UP_AFTER_S has
 failed for the coordinator, which asks again; what comes of it is on record when it is done.
 
+Only for resets that were asked for before it a renewal waits, for a moment.
+
 Does nothing, and decides nothing about addresses.
 """
 
@@ -56,6 +58,9 @@ class Asked:
     """The request needs an intent, which is not handed over yet."""
     expected_for: Owner | None = None
     """It is a removal, and no renewal is for that address any more."""
+    waits_for_resets_until: float = 0.0
+    """It is a renewal, and is not done before that as long as resets are under way that were asked
+    for before it."""
     begun_at: float | None = None
     """When it was begun to be done, if that may wait for the kernel."""
     outcome: Reply | None = None
@@ -91,6 +96,13 @@ class Asked:
         return NOT_WRITTEN if is_on_record is False else DISK_HANGS
 
     @property
+    def is_resetting(self) -> bool:
+        """Whether it is a removal with a reset that is not done yet."""
+        is_over = self.reply is not None or self.outcome is not None
+        is_reset = isinstance(self.request, Remove) and self.request.resets
+        return is_reset and not is_over
+
+    @property
     def given_up_at(self) -> float:
         """When what was begun has waited too long for the kernel; never, if it was not."""
         if self.begun_at is None:
@@ -121,9 +133,14 @@ def ready(asked: deque[A], now: float) -> tuple[list[A], float]:
     found: list[A] = []
     first: A | None = None
     given_up_at = math.inf
+    is_resetting = False
     for each in asked:
         if each.reply is not None:
             continue
+        if is_resetting and now < each.waits_for_resets_until:
+            given_up_at = min(given_up_at, each.waits_for_resets_until)
+            break
+        is_resetting = is_resetting or each.is_resetting
         if each.begun_at is not None:
             given_up_at = min(given_up_at, each.given_up_at)
         elif each.known is None and each.waits(now):

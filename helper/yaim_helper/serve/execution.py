@@ -7,7 +7,9 @@ before its intent is on the disk (asked.py). Reads and sends nothing itself.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from typing import assert_never
 
 from yaim_helper.clock import boottime
@@ -39,7 +41,7 @@ from yaim_helper.serve.asked import (
 )
 from yaim_helper.serve.connections import Connection
 from yaim_helper.serve.floods import Floods
-from yaim_helper.serve.requests import ADD, HELLO, Requests, address_of, operation_of
+from yaim_helper.serve.requests import ADD, CLEAR, HELLO, Requests, address_of, operation_of
 
 MAX_BEGUN = 256
 """The most requests of a user that wait for the kernel: further ones fail at once."""
@@ -79,10 +81,14 @@ class Execution:
             [each for each in asked if each.known is None and each.operation.needs_intent],
         )
         for each in asked:
-            if isinstance(each.request, Remove) and connection.owner is not None:
-                address = each.request.address
-                if self._holdings.expect_removal(connection.owner, address):
+            if connection.owner is None:
+                continue
+            if isinstance(each.request, Remove):
+                if self._holdings.expect_removal(connection.owner, each.request):
                     each.expected_for = connection.owner
+            elif isinstance(each.request, Renew):
+                waits_until = self._holdings.waits_for_resets_until(connection.owner, now)
+                each.waits_for_resets_until = waits_until
         connection.asked.extend(asked)
 
     def hand_over_deferred(self, connection: Connection) -> None:
@@ -181,8 +187,10 @@ class Execution:
         addresses = {a for each in doing if (a := address_of(each.request)) is not None}
         batch = self._holdings.batch(addresses)
         over: list[Asked] = []
-        for each in doing:
+        for at, each in enumerate(doing):
             if isinstance(each.request, Remove):
+                if not at or not isinstance(doing[at - 1].request, Remove):
+                    self._reset_together(connection, doing[at:], batch)
                 each.fenced_until = self._fenced_until(connection, each.request)
             each.outcome = (
                 each.known or each.obstacle(boottime()) or self._do(connection, each.request, batch)
@@ -199,9 +207,22 @@ class Execution:
                 each.outcome = Failed(error.errno, error.reason)
             if isinstance(each.request, Add):
                 each.fenced_until = self._fenced_until(connection, each.request)
+        self._spend(connection.peer.uid, self._holdings.resets.take_s(), 0)
         self._note_results(connection, [*over, *doing])
         for each in doing:
             each.reply = each.reply or each.outcome
+
+    def _reset_together(self, connection: Connection, doing: Iterable[Asked], batch: Batch) -> None:
+        """Resets the connections of the removals that come next. If the kernel does not let it, the
+        addresses go all the same."""
+        removals = [
+            each.request
+            for each in takewhile(lambda each: isinstance(each.request, Remove), doing)
+            if isinstance(each.request, Remove) and each.known is None
+        ]
+        if connection.owner is not None:
+            with suppress(KernelError):
+                batch.reset_together(connection.owner, removals)
 
     def _fenced_until(
         self, connection: Connection, request: Add | Remove
@@ -233,7 +254,7 @@ class Execution:
     def _end_removal(self, it: Asked) -> None:
         """A removal that was asked for is done, or will not be."""
         if it.expected_for is not None and isinstance(it.request, Remove):
-            self._holdings.end_removal(it.expected_for, it.request.address)
+            self._holdings.end_removal(it.expected_for, it.request)
             it.expected_for = None
 
     def _note_results(self, connection: Connection, over: Sequence[Asked]) -> None:
@@ -247,7 +268,9 @@ class Execution:
     def _is_told(self, uid: int, request: Request, reply: Reply) -> bool:
         """Whether the record tells the result of a request that needed no intent."""
         match reply:
-            case Ok():
+            case Ok(fields):
+                if operation_of(request) is CLEAR:
+                    return bool(fields["cleared"])
                 return operation_of(request) is HELLO and self._floods.takes(uid, "hello")
             case Refused():
                 return self._floods.takes(uid, "refused")

@@ -18,6 +18,7 @@ from yaim_helper.protocol import (
     Add,
     Address,
     Announce,
+    Clear,
     Failed,
     Hello,
     List,
@@ -114,10 +115,12 @@ class Requests:
                         "interface": rule.interface,
                         "networks": [str(network) for network in rule.networks],
                         "prefixes": list(rule.prefixes),
+                        "reset_connections": rule.reset_connections,
                     }
                     for rule in self._holdings.policy.rules
                 ],
                 "fence": self._holdings.fencing.told,
+                "connections": self._holdings.resets.resetting.told,
             }
         )
 
@@ -156,6 +159,9 @@ class Requests:
     def announce(self, context: Context, announce: Announce) -> Reply:
         return context.batch.announce(context.owner, announce.address)
 
+    def clear(self, context: Context, clear: Clear) -> Reply:
+        return context.batch.clear(context.owner, clear.address)
+
 
 # --- the table ---------------------------------------------------------------------------------
 
@@ -186,6 +192,7 @@ REMOVE   = Operation(Requests.remove,    True,    False,           True,       F
 RENEW    = Operation(Requests.renew,     False,   False,           True,       True,   False)
 LIST     = Operation(Requests.page,      False,   False,           False,      False,  False)
 ANNOUNCE = Operation(Requests.announce,  True,    True,            True,       False,  True)
+CLEAR    = Operation(Requests.clear,     False,   False,           False,      False,  True)
 # fmt: on
 
 
@@ -204,6 +211,8 @@ def operation_of(request: Request) -> Operation[Any]:
             return LIST
         case Announce():
             return ANNOUNCE
+        case Clear():
+            return CLEAR
         case _:
             assert_never(request)
 
@@ -212,7 +221,7 @@ def address_of(request: Request) -> Address | None:
     """Returns the address that is looked for on the host to do the request; None: either none is,
     or all are."""
     match request:
-        case Add() | Remove():
+        case Add() | Remove() | Clear():
             return request.address
         case Hello() | Renew() | List() | Announce():
             return None

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from yaim_helper.clock import ClockSet, Jumps, Timer, boottime
 from yaim_helper.held.fencing import NO_FENCE, Fencing
 from yaim_helper.held.holdings import Holdings
+from yaim_helper.held.reset import NO_RESETTING, Resetting
 from yaim_helper.jobs import Inline, RoutingThread
 from yaim_helper.policy.rules import Policy, PolicyError
 from yaim_helper.protocol import VERSION, Malformed, Request
@@ -65,6 +66,7 @@ class Server:
         disposal: Disposal,
         fencing: Fencing = NO_FENCE,
         routing: RoutingThread | None = None,
+        resetting: Resetting = NO_RESETTING,
     ) -> None:
         """`routing`: the thread for what may wait for the kernel, where there is a fence. Raises
         KernelError if the kernel does not tell what is on the interfaces."""
@@ -73,7 +75,9 @@ class Server:
         self._manager = ServiceManager()
         self._routing = routing
         self._jobs = routing or Inline()
-        self._holdings = Holdings(policy, recorder, self._manager.tell_alive, fencing, self._jobs)
+        self._holdings = Holdings(
+            policy, recorder, self._manager.tell_alive, fencing, self._jobs, resetting
+        )
         self._at_start = self._holdings.describe()
         self._buckets = _buckets_of(policy, {})
         """How much each user may send."""

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from yaim_helper.held.fencing import begin
+from yaim_helper.held import fencing, reset
 from yaim_helper.jobs import RoutingThread
 from yaim_helper.kernel.addresses import KernelError
 from yaim_helper.ownership import make_directory
@@ -97,16 +97,17 @@ def serve(arguments: list[str]) -> int:
         sys.setswitchinterval(SWITCH_WITHIN_S)
         recorder = Recorder(_opened_record(policy, user), policy.sha256)
         disposal = Disposal()
-        fencing = begin(is_wanted=policy.is_fence_wanted)
-        routing = RoutingThread() if fencing.fences is not None else None
+        fenced = fencing.begin(is_wanted=policy.is_fence_wanted)
+        routing = RoutingThread() if fenced.fences is not None else None
+        resetting = reset.begin()
         start_nothing_more()
-        server = Server(listener, policy, recorder, disposal, fencing, routing)
+        server = Server(listener, policy, recorder, disposal, fenced, routing, resetting)
     except PolicyError as error:
         return _give_up(EX_CONFIG, str(error))
     except (AuditError, PrivilegesError, KernelError) as error:
         return _give_up(EX_CANNOT_START, str(error))
     except RuntimeError as error:
-        return _give_up(EX_CANNOT_START, f"{error}: three are needed besides the first")
+        return _give_up(EX_CANNOT_START, f"{error}: four are needed besides the first")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _give_up(EX_CANNOT_START, f"{where}{error.strerror}")

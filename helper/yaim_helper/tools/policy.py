@@ -16,6 +16,10 @@ from yaim_helper.protocol import INTERFACE, Address
 from yaim_helper.tools.output import output
 
 FINE, REFUSED, EX_IOERR, EX_CONFIG = 0, 1, 74, 78
+_CONNECTIONS = {
+    True: "its TCP connections may be reset when it goes",
+    False: "its TCP connections are never reset (reset-connections: false)",
+}
 _DEFAULT = Path("/etc/yaim/helper.yml")
 
 
@@ -114,6 +118,8 @@ def _explain(policy: Policy, interface: str, address: Address, prefix: int) -> i
     if allowing:
         rule = allowing[0]
         print(f"{what}: allowed by rule {rule.number} ({policy.path}:{rule.line})")  # noqa: T201
+        may_be_reset = policy.resets(interface, address, prefix)
+        print(f"{what}: {_CONNECTIONS[may_be_reset]}")  # noqa: T201
     else:
         print(f"{what}: not allowed")  # noqa: T201
         reasons = [*_objections_of_rules(policy, interface, address, prefix), *reasons]

@@ -32,7 +32,7 @@ Micros: TypeAlias = int
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HASH = re.compile(r"[0-9a-f]{64}")
-_HAVE_ADDRESSES = ("add", "remove", "announce")
+_HAVE_ADDRESSES = ("add", "remove", "announce", "clear")
 
 
 class CannotRead(Exception):
@@ -450,11 +450,13 @@ _FENCED: _Keys = {
     "fence": _is_none_or(_is_truth),
     "deadline_ns": _is_none_or(_is_count),
 }
+_ENDED: _Keys = {key: _is_none_or(_is_count) for key in ("reset", "left", "cleared")}
 _FENCE: _Keys = {"in_force": _is_truth, "reason": _is_text}
 _OF_TYPE: Mapping[str, _Keys] = {
-    "result": {"outcome": _is_one_of("ok", "refused", "failed"), **_FENCED},
+    "result": {"outcome": _is_one_of("ok", "refused", "failed"), **_FENCED, **_ENDED},
     "own": {
         **_FENCED,
+        **_ENDED,
         "op": _is_text,
         "address": _is_address,
         "interface": _is_text,

@@ -306,6 +306,26 @@ def test_what_was_asked_for_before_its_removal_does_not_answer(
     assert answering(kernel, A, B) == [True, True]
 
 
+def test_no_add_mutes_what_is_to_be_reset_before_it_goes(kernel: Kernel, fences: Fences) -> None:
+    """The reset would not go out. It answers no longer than it was to, and others no longer than
+    it, until the next renewal."""
+    fences.admit(ONE, {A: T + 10, B: T + 10})
+    fences.expect_removal(ONE, B, resets=True)
+    fences.expect_removal(OTHER, A, resets=True)
+    fences.admit(ONE, {C: T + 20})
+    assert answering(kernel, A, B, C) == [True, True, True]
+    assert fences.until(ONE) == T + 10
+    assert fences.renew(ONE, T + 30) == {A, C}
+    assert answering(kernel, A, B, C) == [True, False, True]
+    fences.admit(ONE, {A: T + 30})
+    assert answering(kernel, A, B, C) == [True, False, True], "it stays muted"
+    assert fences.until(ONE) == T + 30
+    fences.dismiss([B])
+    fences.end_removal(ONE, B, resets=True)
+    fences.admit(ONE, {B: T + 30})
+    assert answering(kernel, A, B, C) == [True, True, True]
+
+
 def test_what_is_muted_and_admitted_before_its_removal_stays_muted(
     kernel: Kernel, fences: Fences
 ) -> None:

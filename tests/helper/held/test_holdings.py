@@ -30,7 +30,7 @@ from yaim_helper.kernel.nftables import Family
 from yaim_helper.neighbours.announce import frames
 from yaim_helper.neighbours.conflicts import Conflicts, Sighting
 from yaim_helper.owners import Owner
-from yaim_helper.protocol import Add, Failed, Ok, Refused
+from yaim_helper.protocol import Add, Failed, Ok, Refused, Remove
 from yaim_helper.record.recorder import Recorder
 
 from tests.helper.holdings import OWNER, Deferred, added, fail, holdings_in, on_interface, record_of
@@ -961,11 +961,11 @@ def test_without_a_fence_none_is(holdings: Holdings) -> None:
 
 def test_a_removal_is_expected_with_a_fence(fenced: Holdings) -> None:
     hold(fenced, 1, 2)
-    address = ip_address("192.0.2.1")
-    assert fenced.expect_removal(OWNER, address)
+    remove = Remove(1, ip_address("192.0.2.1"))
+    assert fenced.expect_removal(OWNER, remove)
     assert isinstance(fenced.renew(OWNER, boottime() + 60, fenced.batch(())), Ok)
     assert held_in_fence(fenced) == {"192.0.2.1": False, "192.0.2.2": True}
-    fenced.end_removal(OWNER, address)
+    fenced.end_removal(OWNER, remove)
     assert isinstance(fenced.renew(OWNER, boottime() + 60, fenced.batch(())), Ok)
     assert held_in_fence(fenced) == {"192.0.2.1": True, "192.0.2.2": True}
     assert fenced.waits_for_kernel
@@ -973,9 +973,9 @@ def test_a_removal_is_expected_with_a_fence(fenced: Holdings) -> None:
 
 def test_and_not_without_one(holdings: Holdings) -> None:
     hold(holdings, 1)
-    address = ip_address("192.0.2.1")
-    assert not holdings.expect_removal(OWNER, address)
-    holdings.end_removal(OWNER, address)
+    remove = Remove(1, ip_address("192.0.2.1"))
+    assert not holdings.expect_removal(OWNER, remove)
+    holdings.end_removal(OWNER, remove)
     assert not holdings.waits_for_kernel
 
 

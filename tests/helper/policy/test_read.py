@@ -136,7 +136,10 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
         ),
         pytest.param(
             "users: [0]\nrules:\n  - interface: eth0\n    networks: [192.0.2.0/24]\n    vlan: 3\n",
-            ["5: vlan: unknown key; expected interface, networks, prefix-lengths"],
+            [
+                "5: vlan: unknown key; expected interface, networks, prefix-lengths,"
+                " reset-connections"
+            ],
         ),
         pytest.param(
             "users: [0]\nrules:\n  - interface: abcdefghijklmnop\n    networks: [192.0.2.0/24]\n",
@@ -201,6 +204,14 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
         ),
         *(
             pytest.param(
+                rules(f"interface: eth0, networks: [192.0.2.0/24], reset-connections: {written}"),
+                [f"3: reset-connections: got {read!r}, expected true or false"],
+                id=f"reset-connections: {written}",
+            )
+            for written, read in (("1", 1), ("never", "never"), ('"true"', "true"), ("[]", None))
+        ),
+        *(
+            pytest.param(
                 f"users: [0]\n{A_RULE}fence: {written}\n",
                 [f"3: fence: got {read!r}, expected auto or off"],
                 id=f"fence: {written}",
@@ -247,6 +258,30 @@ def test_a_fence_is_wanted_unless_it_is_off(tmp_path: Path, written: str, is_wan
     """YAML takes a bare `off` for false."""
     policy = read(tmp_path, f"users: [0]\n{A_RULE}fence: {written}\n")
     assert policy.is_fence_wanted is is_wanted
+
+
+def test_connections_may_be_reset_unless_a_rule_says_otherwise(tmp_path: Path) -> None:
+    text = rules(
+        "interface: eth0, networks: [192.0.2.0/25]",
+        "interface: eth0, networks: [192.0.2.128/25], reset-connections: false",
+        "interface: eth1, networks: [192.0.2.0/25], reset-connections: true",
+    )
+    policy = read(tmp_path, text)
+    assert [each.reset_connections for each in policy.rules] == [True, False, True]
+
+
+def test_rules_that_overlap_cannot_differ_in_whether_connections_may_be_reset(
+    tmp_path: Path,
+) -> None:
+    text = rules(
+        "interface: eth0, networks: [192.0.2.0/24]",
+        "interface: eth0, networks: [192.0.2.8/32], reset-connections: false",
+    )
+    assert errors(tmp_path, text) == [
+        "4: networks: 192.0.2.8/32 of rule 2 (line 4) and 192.0.2.0/24 of rule 1 (line 3) overlap,"
+        " for the same interface with another reset-connections; say in one of them only what is"
+        " allowed"
+    ]
 
 
 def test_all_errors_are_told_at_once(tmp_path: Path) -> None:

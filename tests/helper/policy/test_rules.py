@@ -1,6 +1,7 @@
 """The rules of helper.yml: what they allow."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
@@ -28,6 +29,20 @@ def rule(*networks: str, prefixes: tuple[int, ...] = (32, 128)) -> Rule:
 
 def add(address: Address, *, interface: str = "eth0", prefix: int = 32) -> Add:
     return Add(1, interface, address, prefix, "", 1)
+
+
+def test_connections_are_reset_only_where_a_rule_lets_them_be_and_allows_the_address() -> None:
+    protected = replace(rule("198.51.100.0/24"), reset_connections=False)
+    policy = Policy((0,), (rule("192.0.2.0/24"), protected), 1, 1, Path("/"), "", Path("/"))
+    mine, kept, others = map(ip_address, ("192.0.2.1", "198.51.100.1", "203.0.113.1"))
+    assert [policy.resets("eth0", each, 32) for each in (mine, kept, others)] == [
+        *(True, False, False)
+    ]
+    assert not policy.resets("eth1", mine, 32)
+    assert not policy.resets("eth0", mine, 24)
+    assert [policy.clears(each) for each in (mine, kept, others)] == [True, False, False]
+    assert not policy.clears(ip_address("192.0.2.255"))
+    assert not policy.clears(ip_address("2001:db8::1"))
 
 
 # --- what it allows ----------------------------------------------------------------------------

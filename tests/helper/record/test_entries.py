@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 from yaim_helper.owners import Owner, Peer
-from yaim_helper.protocol import Add, Ok, Remove
+from yaim_helper.protocol import Add, Clear, Ok, Remove
 from yaim_helper.record.entries import (
     MAX_HELD,
     Entry,
@@ -46,6 +46,15 @@ def test_a_result_tells_whether_the_address_is_fenced_and_until_when() -> None:
     removed = result(PEER, "a", Remove(6, A), Ok({"was": "present"}), is_fenced=True, deadline=2.0)
     assert of_fence(removed) == {"fence": True, "deadline_ns": 2_000_000_000}
     assert of_fence(result(PEER, "a", Remove(6, A), Ok({}))) == {}
+
+
+def test_a_result_tells_how_many_connections_were_ended() -> None:
+    ended = {"was": "present", "reset": 7, "left": 2}
+    told = result(PEER, "a", Remove(6, A, "reset"), Ok(ended))
+    assert told.items() >= {"connections": "reset", **ended}.items()
+    assert "connections" not in result(PEER, "a", Remove(6, A), Ok({"was": "present"}))
+    cleared = result(PEER, "a", Clear(7, A), Ok({"cleared": 3, "left": 0}))
+    assert cleared.items() >= {"op": "clear", "address": str(A), "cleared": 3, "left": 0}.items()
 
 
 def test_what_the_helper_does_of_itself_tells_it_too() -> None:

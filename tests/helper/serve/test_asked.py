@@ -261,3 +261,57 @@ def test_what_was_begun_in_time_is_done_until_it_is_given_up() -> None:
     it.begun_at = T + 0.9 * GIVE_UP_AFTER_S
     assert it.obstacle(T + 1.2 * GIVE_UP_AFTER_S) is None
     assert it.obstacle(it.given_up_at) == BEHIND_OTHERS
+
+
+# --- resets ------------------------------------------------------------------------------------
+
+
+def resetting(*requests: Request, until: float = T + 0.1) -> deque[Asked]:
+    """With renewals that wait for resets until then."""
+    made = asked(*requests, is_on_record=True)
+    for each in made:
+        each.waits_for_resets_until = until if isinstance(each.request, Renew) else 0.0
+    return made
+
+
+def test_a_renewal_waits_for_a_reset_that_was_asked_for_before_it() -> None:
+    """It would mute the address, and the reset would not go out."""
+    requests = resetting(Remove(1, A, "reset"), Renew(2, FAR), Remove(3, B))
+    removal, renewal, _ = requests
+    assert ready(requests, SOON) == ([removal], T + 0.1)
+    removal.begun_at = T
+    assert ready(requests, SOON) == ([], T + 0.1)
+    removal.outcome = Ok({})
+    found, _ = ready(requests, SOON)
+    assert found == [renewal]
+
+
+def test_it_waits_no_longer_than_it_may() -> None:
+    requests = resetting(Remove(1, A, "reset"), Renew(2, FAR))
+    removal, renewal = requests
+    removal.begun_at = T
+    found, look_at = ready(requests, T + 0.1)
+    assert (found, look_at) == ([renewal], T + GIVE_UP_AFTER_S)
+
+
+@pytest.mark.parametrize("request_", [Remove(1, A), Announce(1, A)])
+def test_it_waits_for_nothing_else(request_: Request) -> None:
+    requests = resetting(request_, Renew(2, FAR))
+    requests[0].begun_at = T
+    assert numbers(ready(requests, SOON)[0]) == [2]
+
+
+def test_nor_for_a_reset_that_was_asked_for_later() -> None:
+    requests = resetting(Renew(1, FAR), Remove(2, A, "reset"))
+    assert numbers(ready(requests, SOON)[0]) == [1]
+
+
+def test_nor_does_one_whose_addresses_have_too_little_time() -> None:
+    requests = resetting(Remove(1, A, "reset"), Renew(2, FAR), until=0.0)
+    assert numbers(ready(requests, SOON)[0]) == [1, 2]
+
+
+def test_a_reset_that_was_given_up_is_not_waited_for() -> None:
+    requests = resetting(Remove(1, A, "reset"), Renew(2, FAR))
+    requests[0].begun_at, requests[0].reply = T, KERNEL_WAITS
+    assert numbers(ready(requests, SOON)[0]) == [2]

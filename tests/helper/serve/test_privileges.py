@@ -85,7 +85,7 @@ def directory() -> Iterator[Path]:
 
 
 def status(pid: int) -> dict[str, str]:
-    """The same of its two threads, when it is at work: else they would not have the same power."""
+    """The same of all its threads, when it is at work: else they would not have the same power."""
     tasks = sorted(Path(f"/proc/{pid}/task").iterdir())
     one, *others = [(each / "status").read_text().splitlines() for each in tasks]
     whole = of(one)
@@ -178,9 +178,9 @@ def test_it_is_one_process_for_all_its_life(network: Namespace, directory: Path)
     with at_work(network, directory, user=USER) as helper:
         assert limit(helper.pid, "Max processes") == ["0", "0"]
         works(network, helper)
-        # One of its threads writes the record, one closes connections.
+        # One thread writes the record, one closes connections, one ends others' connections.
         tasks = list(Path(f"/proc/{helper.pid}/task").iterdir())
-        assert [(task / "children").read_text() for task in tasks] == [""] * 3
+        assert [(task / "children").read_text() for task in tasks] == [""] * 4
 
 
 def test_its_record_becomes_the_users_with_all_that_is_in_it(
@@ -585,7 +585,7 @@ def test_root_that_may_not_give_away_files_says_so(network: Namespace, directory
 def test_where_it_may_have_no_second_thread_it_says_so(network: Namespace, directory: Path) -> None:
     assert refusal(network, directory, user=USER, around=("prlimit", "--nproc=0")) == (
         EX_CANNOT_START,
-        "yaim-helper: can't start new thread: three are needed besides the first\n",
+        "yaim-helper: can't start new thread: four are needed besides the first\n",
     )
 
 

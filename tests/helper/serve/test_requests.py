@@ -4,13 +4,14 @@ from ipaddress import IPv4Address
 from typing import get_args, get_type_hints
 
 import pytest
-from yaim_helper.protocol import Add, Announce, Hello, List, Remove, Renew, Request
+from yaim_helper.protocol import Add, Announce, Clear, Hello, List, Remove, Renew, Request
 from yaim_helper.serve.requests import address_of, operation_of
 
 A = IPv4Address("192.0.2.1")
 HELLO, ADD = Hello(1, 1, "test", "db1"), Add(2, "eth0", A, 32, "", 10**9)
 REMOVE, RENEW, LIST, ANNOUNCE = Remove(3, A), Renew(4, 10**9), List(5, A), Announce(6, A)
-ALL: tuple[Request, ...] = (HELLO, ADD, REMOVE, RENEW, LIST, ANNOUNCE)
+CLEAR = Clear(7, A)
+ALL: tuple[Request, ...] = (HELLO, ADD, REMOVE, RENEW, LIST, ANNOUNCE, CLEAR)
 
 
 def test_all_requests_are_looked_at() -> None:
@@ -37,12 +38,12 @@ def test_what_may_be_about_all_addresses_is_the_last_of_its_batch() -> None:
     assert [each for each in ALL if not operation_of(each).may_be_batched] == [RENEW, LIST]
 
 
-def test_a_list_tells_what_was_added_before_it() -> None:
-    assert [each for each in ALL if not operation_of(each).may_overtake] == [LIST]
+def test_a_list_tells_what_was_added_before_it_and_a_clear_heeds_it() -> None:
+    assert [each for each in ALL if not operation_of(each).may_overtake] == [LIST, CLEAR]
 
 
-def test_only_adds_and_removals_look_for_one_address() -> None:
-    assert [address_of(each) for each in ALL] == [None, A, A, None, None, None]
+def test_adds_removals_and_clears_look_for_one_address() -> None:
+    assert [address_of(each) for each in ALL] == [None, A, A, None, None, None, A]
 
 
 def test_only_a_renewal_passes_what_waits_for_the_kernel() -> None:

@@ -147,8 +147,10 @@ def test_hello_tells_the_session_the_clock_and_the_rules(
                 "interface": INTERFACE,
                 "networks": ["192.0.2.0/24", "2001:db8::/64"],
                 "prefixes": [32, 128],
+                "reset_connections": True,
             }
         ],
+        "connections": {"can_reset": True, "reason": ""},
         "fence": {
             "in_force": fence == "auto",
             "reason": "" if fence == "auto" else "helper.yml says fence: off",

@@ -33,6 +33,8 @@ rules:
     networks: [203.0.113.0/24]
 """
 
+MAY_BE_RESET = "its TCP connections may be reset when it goes"
+
 
 @pytest.fixture(scope="module")
 def a_network() -> Iterator[Namespace]:
@@ -146,7 +148,17 @@ def test_the_rule_that_allows_it_is_told(
 ) -> None:
     tool = Tool(network, capsys)
     network.run("sysctl", "-qw", f"net.ipv4.conf.{INTERFACE}.promote_secondaries=1")
-    assert tool.explain(file, *arguments) == (FINE, [rule])
+    what, _, _ = rule.partition(": ")
+    assert tool.explain(file, *arguments) == (FINE, [rule, f"{what}: {MAY_BE_RESET}"])
+
+
+def test_so_is_a_rule_that_keeps_connections(tool: Tool, file: Path) -> None:
+    file.write_text(
+        file.read_text().replace("- interface", "- reset-connections: false\n    interface", 1)
+    )
+    _, (_, told) = tool.explain(file, "192.0.2.10", INTERFACE)
+    never = "its TCP connections are never reset (reset-connections: false)"
+    assert told == f"192.0.2.10/32 on veth0: {never}"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +244,7 @@ def test_what_is_on_the_host_already_is_told(tool: Tool, file: Path) -> None:
         REFUSED,
         [
             "192.0.2.1/32 on veth0: allowed by rule 1 (FILE:3)",
+            f"192.0.2.1/32 on veth0: {MAY_BE_RESET}",
             "  192.0.2.1/26 on veth0: it is on this host already, and not because of the helper",
         ],
     )
@@ -242,6 +255,7 @@ def test_what_is_no_host_in_a_network_of_the_interface_is_told(tool: Tool, file:
         REFUSED,
         [
             "192.0.2.63/32 on veth0: allowed by rule 1 (FILE:3)",
+            f"192.0.2.63/32 on veth0: {MAY_BE_RESET}",
             "  192.0.2.63 is the broadcast address of 192.0.2.0/26, which the host has there",
         ],
     )
@@ -258,6 +272,7 @@ def test_what_the_helper_has_put_there_is_told(
             "192.0.2.10/32 on veth0: it is there now, because of the helper unless the host gives"
             " such lifetimes",
             "192.0.2.10/32 on veth0: allowed by rule 1 (FILE:6)",
+            f"192.0.2.10/32 on veth0: {MAY_BE_RESET}",
         ],
     )
 
@@ -267,6 +282,7 @@ def test_an_interface_that_the_host_does_not_have_is_told(tool: Tool, file: Path
         REFUSED,
         [
             f"203.0.113.9/32 on eth1: allowed by rule 3 ({file}:8)",
+            f"203.0.113.9/32 on eth1: {MAY_BE_RESET}",
             "  there is no interface eth1, on this host",
         ],
         [],
