@@ -1,7 +1,8 @@
 """What the helper holds, in the test's own process and a network namespace, step by step."""
 
 import errno
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -14,13 +15,14 @@ from yaim_helper.held.holdings import Holdings
 from yaim_helper.held.reset import NO_RESETTING, Resetting
 from yaim_helper.jobs import Inline, Job, Jobs
 from yaim_helper.kernel.addresses import KernelError
+from yaim_helper.kernel.connections import Connections, Destroyed
 from yaim_helper.owners import Owner
 from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import Add, Address, Ok
 from yaim_helper.record.log import AuditLog
 from yaim_helper.record.recorder import Recorder
 
-from tests.helper.network import INTERFACE
+from tests.helper.network import INTERFACE, boottime
 from tests.helper.process import deadline_in, policy, read_records
 from yaim.lab.namespaces import Namespace
 
@@ -63,6 +65,17 @@ class Deferred(Inline):
     def do_all(self) -> None:
         while self.started:
             self.started.pop(0)()
+
+
+class Slow(Connections):
+    """Connections that are never ended in time."""
+
+    def __init__(self) -> None:
+        pass
+
+    def destroy(self, addresses: Collection[Address], until: float) -> dict[Address, Destroyed]:
+        time.sleep(max(0.0, until - boottime()))
+        return dict.fromkeys(addresses, Destroyed(0, 1))
 
 
 def on_interface(*addresses: str, prefix: int = 32) -> list[str]:

@@ -5,9 +5,9 @@ descriptor, a socket, it waits for the end of the helper before, forks a process
 with DIRECTORY/helper.yml, and answers with its process id. When that takes in requests it reads
 DIRECTORY/step: the kind of request, how many of them there will be, and a number. From then on
 until it has recorded what came of them and waits for more, it counts the lines of serve/, held/,
-jobs.py and kernel/fence.py that it comes to for the first time, in its loop and in its routing
-thread. In front of the one with the number it writes to DIRECTORY/where which line that is, and
-stops itself with SIGSTOP. If there are not so many it goes on as any helper.
+jobs.py, kernel/fence.py and kernel/connections.py that it comes to for the first time, in its loop
+and in its other threads. In front of the one with the number it writes to DIRECTORY/where which
+line that is, and stops itself with SIGSTOP. If there are not so many it goes on as any helper.
 """
 
 import ctypes
@@ -33,6 +33,7 @@ STEPPED = frozenset(
             *_HELPER.glob("held/*.py"),
             _HELPER / "jobs.py",
             _HELPER / "kernel/fence.py",
+            _HELPER / "kernel/connections.py",
         ),
     )
 )

@@ -21,7 +21,7 @@ from yaim_helper.owners import Owner
 from yaim_helper.protocol import Add, Address, Failed, Ok, Refused, Remove, Reply
 
 from tests.helper.held.test_holdings import held_in_fence
-from tests.helper.holdings import OWNER, fail, holdings_in, on_interface
+from tests.helper.holdings import OWNER, Slow, fail, holdings_in, on_interface
 from tests.helper.network import INTERFACE, PEER, boottime, present, watching
 from tests.helper.process import deadline_in, leave, read_records
 from yaim.lab.namespaces import Namespace
@@ -349,6 +349,17 @@ def test_an_address_that_is_added_has_its_route_whoever_was_killed_before(
         assert route_of(network, V4) == ""
 
 
+def test_one_whose_helper_is_killed_while_it_resets_is_gone_in_time_with_its_route(
+    network: Namespace, holdings: Holdings
+) -> None:
+    with watching(network) as watch:
+        hold(holdings, V4, in_s=2.6)
+        (holding,) = holdings.inventory
+        holdings.batch((V4,)).reset_together(OWNER, [Remove(1, V4, "reset")])
+        assert watch.still_there({V4}, holding.deadline + 0.2) == set()
+        assert route_of(network, V4) == ""
+
+
 def test_an_add_that_cannot_put_it_back_has_failed(
     network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -546,17 +557,6 @@ def test_where_the_kernel_cannot_a_clear_fails(network: Namespace, tmp_path: Pat
 # --- time ----------------------------------------------------------------------------------------
 
 
-class Slow(Connections):
-    """Never done in time."""
-
-    def __init__(self) -> None:
-        pass
-
-    def destroy(self, addresses: Collection[Address], until: float) -> dict[Address, Destroyed]:
-        time.sleep(max(0.0, until - boottime()))
-        return dict.fromkeys(addresses, ENDED)
-
-
 def test_a_reset_that_takes_all_its_time_keeps_no_other_address_too_long(
     network: Namespace, tmp_path: Path
 ) -> None:
@@ -571,7 +571,7 @@ def test_a_reset_that_takes_all_its_time_keeps_no_other_address_too_long(
         while boottime() < over_at - 0.05:
             holdings.do_what_is_due()
             time.sleep(0.005)
-        assert removed(holdings, V4) == [Ok({"was": "present", **RESET})]
+        assert removed(holdings, V4) == [Ok({"was": "present", "reset": 0, "left": 1})]
         assert boottime() > over_at
         assert watch.still_there({OTHER}, over_at + 0.2) == set()
 

@@ -33,6 +33,7 @@ LIFE_S = 0.9
 SOONER_S = 0.3
 """How much sooner what is renewed would be over without that."""
 LISTEN_S = 0.08
+PORT = 80
 PLACES = 16
 """Networks in which this is done side by side."""
 LEAST_LINES = 200
@@ -55,6 +56,11 @@ class Place:
         self._directory = directory
         self._where = directory / "where"
         (directory / "helper.yml").write_text(policy(directory / "audit", fence="auto"))
+        with network.entered():
+            self._listener = socket.create_server(
+                ("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True
+            )
+        self._connections: list[socket.socket] = []
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = Path(__file__).parents[1] / "stopping.py"
         with theirs, (directory / "log").open("wb") as log:
@@ -66,9 +72,24 @@ class Place:
 
     def close(self) -> None:
         self.kill()
+        self._listener.close()
+        self._end_connections()
         self._process.kill()
         self._process.wait()
         self._control.close()
+
+    def connect_both(self) -> None:
+        """There is something to reset. It goes through `lo`, which no fence minds."""
+        self._end_connections()
+        for each in BOTH:
+            with suppress(OSError), self._network.entered():
+                self._connections.append(socket.create_connection((str(each), PORT), LIFE_S))
+                self._connections.append(self._listener.accept()[0])
+
+    def _end_connections(self) -> None:
+        for each in self._connections:
+            each.close()
+        self._connections.clear()
 
     def start(self) -> None:
         """Begins the next life of the helper."""
@@ -129,7 +150,7 @@ class Place:
             return [self.asks.send("add", **add(str(a), deadline_ns=deadline_ns)) for a in BOTH]
         if op == "Renew":
             return [self.asks.send("renew", deadline_ns=deadline_ns)]
-        return [self.asks.send("remove", address=str(each)) for each in BOTH]
+        return [self.asks.send("remove", address=str(each), connections="reset") for each in BOTH]
 
     def stops(self, asked: list[int]) -> str | None:
         """Waits until the helper has stopped, and returns where; None: it has replied."""
@@ -238,6 +259,8 @@ class Sweep:
         sooner = over_at - SOONER_S if op == "Renew" else over_at
         if op != "Add":
             it.add_both(round(sooner * 1e9))
+        if op == "Remove":
+            it.connect_both()
         asked = it.ask(op, step, round(over_at * 1e9))
         line = it.stops(asked)
         if line is None:

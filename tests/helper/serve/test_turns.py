@@ -13,9 +13,11 @@ from typing import NoReturn
 
 import pytest
 from yaim_helper import clock
+from yaim_helper.held.batch import Batch
 from yaim_helper.held.fencing import Fencing
 from yaim_helper.held.holdings import Holdings
 from yaim_helper.held.leftovers import LeftOvers
+from yaim_helper.held.reset import NO_RESETTING, RESET_WITHIN_S, Resetting
 from yaim_helper.kernel.addresses import Kernel, KernelError
 from yaim_helper.owners import Peer
 from yaim_helper.policy.read import read_policy
@@ -27,10 +29,12 @@ from yaim_helper.record.stamps import boot_id, session
 from yaim_helper.serve.asked import DISK_HANGS, Asked
 from yaim_helper.serve.connections import MAX_UNDER_WAY, Connection
 from yaim_helper.serve.disposal import Disposal
+from yaim_helper.serve.floods import WEIGHT
 from yaim_helper.serve.reports import SUMMARY_EVERY_S
 from yaim_helper.serve.server import Server
 from yaim_helper.serve.sources import Sources
 
+from tests.helper.holdings import Slow
 from tests.helper.network import boottime, is_readable
 from tests.helper.process import (
     Client,
@@ -78,6 +82,14 @@ def is_answered(client: Client) -> bool:
 
 @pytest.fixture
 def served(network: Namespace, tmp_path: Path) -> Iterator[Served]:
+    with serving(network, tmp_path) as served:
+        yield served
+
+
+@contextmanager
+def serving(
+    network: Namespace, tmp_path: Path, resetting: Resetting = NO_RESETTING
+) -> Iterator[Served]:
     """The test is in the network namespace, too."""
     file = tmp_path / "helper.yml"
     file.write_text(policy(tmp_path / "audit"))
@@ -87,7 +99,8 @@ def served(network: Namespace, tmp_path: Path) -> Iterator[Served]:
         listener.bind(str(path))
         listener.listen()
         recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)
-        yield Served(Server(listener, read, recorder, Disposal()), recorder, path, read.audit_log)
+        server = Server(listener, read, recorder, Disposal(), resetting=resetting)
+        yield Served(server, recorder, path, read.audit_log)
         recorder.close()
 
 
@@ -407,3 +420,56 @@ def test_who_runs_it_is_told_why_there_is_no_fence(
     assert capsys.readouterr().err == (told if fence == "auto" else "")
     (start,) = [each for each in served.records() if each["type"] == "start"]
     assert start["fence"] == {"in_force": False, "reason": "the kernel has no nf_tables"}
+
+
+# --- resets --------------------------------------------------------------------------------------
+
+
+def test_the_time_that_resets_take_is_the_users(network: Namespace, tmp_path: Path) -> None:
+    """Another thread needs it, and is in nobody's processor time."""
+    with serving(network, tmp_path, Resetting(Slow(), "")) as served, served.client() as client:
+        assert served.ask(client, "add", **add("192.0.2.10"))["result"] == "ok"
+        reset = {"address": "192.0.2.10", "connections": "reset"}
+        reply = served.ask(client, "remove", **reset)
+        assert reply == {"result": "ok", "was": "present", "reset": 0, "left": 1}
+        (bucket,) = served.server._buckets.values()
+        # It had all of it, and what came again in the meantime, at most.
+        assert bucket.left < bucket.per_second * (1 - 0.9 * RESET_WITHIN_S * WEIGHT)
+        before = bucket.left
+        assert served.ask(client, "clear", address="192.0.2.10")["left"] == 1
+        assert bucket.left < before + bucket.per_second * RESET_WITHIN_S
+
+
+def test_nothing_is_reset_before_hello(network: Namespace, tmp_path: Path) -> None:
+    with (
+        serving(network, tmp_path, Resetting(Slow(), "")) as served,
+        served.client() as first,
+        Client(served.path) as second,
+    ):
+        assert served.ask(first, "add", **add("192.0.2.10"))["result"] == "ok"
+        served.server.turn(0)
+        asked = second.send("hello", version=1, cluster="test", node="n2")
+        removal = second.send("remove", address="192.0.2.10", connections="reset")
+        while not is_answered(second):
+            served.server.turn(0.01)
+        assert second.receive(asked)["code"] == "busy"
+        assert second.receive(removal)["code"] == "not-allowed"
+        assert served.ask(first, "renew", deadline_ns=deadline_in(30))["missing"] == []
+
+
+def test_what_is_to_be_reset_goes_though_adds_before_it_cannot_be_done(
+    network: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(network, tmp_path, Resetting(Slow(), "")) as served, served.client() as client:
+        assert served.ask(client, "add", **add("192.0.2.10"))["result"] == "ok"
+        put_waiting = Batch._put_waiting
+        failures = [KernelError(errno.ENOBUFS, "No buffer space available")]
+
+        def fails_once(batch: Batch) -> None:
+            if failures:
+                raise failures.pop()
+            put_waiting(batch)
+
+        monkeypatch.setattr(Batch, "_put_waiting", fails_once)
+        reply = served.ask(client, "remove", address="192.0.2.10", connections="reset")
+        assert reply == {"result": "ok", "was": "present"}
