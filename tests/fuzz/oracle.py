@@ -10,10 +10,11 @@ from typing import Any
 _KEYS = {
     "hello": {"id", "version", "cluster", "node"},
     "add": {"id", "interface", "address", "prefix", "label", "deadline_ns"},
-    "remove": {"id", "address"},
+    "remove": {"id", "address", "connections"},
     "renew": {"id", "deadline_ns"},
     "list": {"id", "after"},
     "announce": {"id", "address"},
+    "clear": {"id", "address"},
 }
 _MOST = {"id": 2**53, "version": 2**53, "prefix": 128, "deadline_ns": 2**63 - 1}
 _LABEL = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -24,7 +25,8 @@ class _No(Exception):
 
 
 def meaning(packet: bytes) -> dict[str, Any] | None:
-    """The JSON object that a packet is, if that is a request; else None."""
+    """The JSON object that a packet is, with what goes without saying, if that is a request; else
+    None."""
     try:
         message = json.loads(packet.decode(), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError, _No):
@@ -32,6 +34,8 @@ def meaning(packet: bytes) -> dict[str, Any] | None:
     if len(packet) > 1024 or not isinstance(message, dict):
         return None
     op = message.get("op")
+    if op == "remove":
+        message.setdefault("connections", "leave")
     if not isinstance(op, str) or op not in _KEYS or message.keys() != _KEYS[op] | {"op"}:
         return None
     return message if all(_is_right(key, value) for key, value in message.items()) else None
@@ -53,6 +57,8 @@ def _is_right(key: str, value: Any) -> bool:
             return is_canonical(value)
         case "after":
             return value == "" or is_canonical(value)
+        case "connections":
+            return value in ("reset", "leave")
         case "label":
             return len(value) <= 13 and set(value) <= _LABEL
         case "interface":

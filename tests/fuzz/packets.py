@@ -22,10 +22,11 @@ VALUES: tuple[Any, ...] = (
     *("0.0.0.0", "192.0.2.10", "192.0.2.010", "255.255.255.255", "127.0.0.1", "224.0.0.1"),
     *("::", "::1", "2001:db8::10", "2001:db8:0::10", "2001:DB8::1", "::ffff:192.0.2.10"),
     *("fe80::1", "fe80::1%eth0", "eth0", "lo", "veth0", "peer0", "add", "hello", "yaim"),
+    *("reset", "leave", "clear", "remove"),
 )
 KEYS = (
     *("op", "id", "address", "interface", "prefix", "label", "deadline_ns", "after", "version"),
-    *("cluster", "node", "x"),
+    *("cluster", "node", "x", "connections"),
 )
 
 

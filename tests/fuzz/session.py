@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from yaim_helper.clock import boottime
+from yaim_helper.held.reset import begin
 from yaim_helper.owners import Peer
 from yaim_helper.policy.read import read_policy
 from yaim_helper.protocol import VERSION
@@ -134,7 +135,16 @@ class Session:
         address = str(ip_address(address.format(bytes_.one_of(_NUMBERS))))
         near = (30.0, 30.0, 2.6, 0.5, 2.45, -1.0, 3599.0, 3601.0)
         deadline_ns = max(0, round((boottime() + bytes_.one_of(near)) * 1e9))
-        op = bytes_.one_of(("add", "add", "add", "remove", "remove", "renew", "list", "announce"))
+        op = bytes_.one_of(
+            (
+                *("add", "add", "add", "remove", "remove", "renew", "list", "announce"),
+                *("clear", "reset"),
+            )
+        )
+        if op == "reset":
+            how = bytes_.one_of(("reset", "reset", "leave"))
+            fields_ = {"address": address, "connections": how}
+            return json.dumps({"op": "remove", "id": client.last_id, **fields_}).encode()
         fields: dict[str, Any] = {
             "add": {
                 "interface": bytes_.one_of((INTERFACE, INTERFACE, INTERFACE, "peer0", "lo", "x")),
@@ -159,10 +169,12 @@ class Session:
             self._turn()
 
     def _turn(self) -> None:
-        """And wait for the disk: what comes of an input depends on nothing else."""
+        """And wait for the disk, and until all connections are read: what comes of an input depends
+        on nothing else."""
         self.server.turn(0)
         self.recorder.drain(WRITTEN_WITHIN_S)
-        while any(each.asked for each in self.server._connections):
+        resting = self.server._sources._resting
+        while any(each.asked or each.socket in resting for each in self.server._connections):
             self.server.turn(0)
             self.recorder.drain(WRITTEN_WITHIN_S)
         self._read_replies()
@@ -309,7 +321,9 @@ def new_session() -> Session:
     listener.listen()
     recorder = Recorder(AuditLog(policy.audit_log, policy.sha256), policy.sha256)
     disposal = Disposal()
-    server = Server(listener, policy, recorder, disposal)
+    resetting = begin()
+    assert not resetting.why_not, resetting
+    server = Server(listener, policy, recorder, disposal, resetting=resetting)
     # The record's files are opened when they are first written.
     recorder.note([{"type": "start", "version": VERSION, "pid": os.getpid()}])
     recorder.mark({})

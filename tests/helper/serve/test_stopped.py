@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 from yaim_helper.serve.asked import KERNEL_WAITS
 
 from tests.helper import client as wire
-from tests.helper.client import V4, V6, neighbour
+from tests.helper.client import OWN4, OWN6, V4, V6, neighbour
 from tests.helper.network import Address, boottime, is_readable, new_network, state, wait_for
 from tests.helper.process import Client, add, policy
 from yaim.lab.namespaces import Namespace
@@ -79,15 +80,18 @@ class Place:
         self._control.close()
 
     def connect_both(self) -> None:
-        """There is something to reset. It goes through `lo`, which no fence minds."""
+        """There is something to reset. It goes through `lo`, which no fence minds. What is left of
+        the last time is ended while the addresses are there: else the link is asked for them."""
         self._end_connections()
-        for each in BOTH:
+        for to, own in zip(BOTH, (OWN4, OWN6), strict=True):
             with suppress(OSError), self._network.entered():
-                self._connections.append(socket.create_connection((str(each), PORT), LIFE_S))
+                ends = (str(to), PORT), LIFE_S, (str(own), 0)
+                self._connections.append(socket.create_connection(*ends))
                 self._connections.append(self._listener.accept()[0])
 
     def _end_connections(self) -> None:
         for each in self._connections:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             each.close()
         self._connections.clear()
 

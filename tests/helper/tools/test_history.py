@@ -71,6 +71,14 @@ def test_the_helper_ends_it_at_its_deadline(node: Writer, outcome: str, expected
     assert told(node.own(9.1, "expire", A, outcome)) == [expected]
 
 
+def test_connections_that_are_ended_change_nothing_about_who_held_what(node: Writer) -> None:
+    """What is cleared is another node's by then."""
+    node.add(2.0, 2.1, A, 9.0).result(3.0, "clear", B, cleared=11, left=0)
+    node.result(3.5, "clear", A, "refused", code="foreign", reason="is there")
+    node.remove(5.0, 5.1, A, reset=12, left=0)
+    assert told(node.result(6.0, "clear", A, cleared=1, left=0)) == [((2.0, 5.1), [(2.1, 5.0)])]
+
+
 def test_what_could_not_be_removed_is_there_until_it_could(node: Writer) -> None:
     node.add(2.0, 2.1, A, 9.0).own(9.0, "expire", A, "the deadline has passed: removing")
     node.own(9.1, "expire", A, "cannot remove it: Device or resource busy")

@@ -65,6 +65,20 @@ def test_a_line_tells_what_was_too_much_and_what_was_before(tmp_path: Path, caps
     ]
 
 
+def test_a_line_tells_how_many_connections_were_ended(tmp_path: Path, capsys: Any) -> None:
+    node = Writer(tmp_path / "db1")
+    node.intent(2.0, "remove", A, connections="reset")
+    node.result(2.1, "remove", A, was="present", connections="reset", reset=12, left=3)
+    node.result(3.0, "clear", B, cleared=11, left=0)
+    node.own(4.0, "expire", B, "removed", reset=1, left=0)
+    assert [line.partition("uid 990 ")[2] for line in lines(capsys, node.save())] == [
+        "pid 42  remove 192.0.2.1  connections=reset",
+        "pid 42  remove 192.0.2.1  ok  connections=reset  left=3  reset=12  was=present",
+        "pid 42  clear 192.0.2.2  ok  cleared=11",
+        " expire 192.0.2.2 on eth0  removed  reset=1",
+    ]
+
+
 def test_the_types_are_those_that_are_documented() -> None:
     text = (Path(__file__).parents[3] / "helper" / "AUDIT.md").read_text()
     assert sorted(TYPES) == sorted(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))

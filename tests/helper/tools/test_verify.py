@@ -556,6 +556,10 @@ def test_a_line_that_is_no_record_is_told_why(tmp_path: Path, line: bytes, why: 
         ({"type": "start"}, None),
         ({"type": "start", "earlier": {"time": 7}}, "its earlier is missing or wrong"),
         ({"type": "clock", "jump_s": "x"}, "its jump_s is missing or wrong"),
+        (
+            {"type": "own", "op": "x", "address": "192.0.2.1", "reset": -1},
+            "its reset is missing or wrong",
+        ),
         ({"type": "new"}, None),
     ],
 )
