@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ import pytest
 from yaim_helper.serve.asked import KERNEL_WAITS
 
 from tests.helper import client as wire
-from tests.helper.client import OWN4, OWN6, V4, V6, neighbour
+from tests.helper.client import CLIENT4, CLIENT6, V4, V6, neighbour
 from tests.helper.network import Address, boottime, is_readable, new_network, state, wait_for
 from tests.helper.process import Client, add, policy
 from yaim.lab.namespaces import Namespace
@@ -35,6 +34,8 @@ SOONER_S = 0.3
 """How much sooner what is renewed would be over without that."""
 LISTEN_S = 0.08
 PORT = 80
+TCP_REPAIR, TCP_REPAIR_OFF_NO_WP = 19, -1
+"""include/uapi/linux/tcp.h"""
 PLACES = 16
 """Networks in which this is done side by side."""
 LEAST_LINES = 200
@@ -57,10 +58,6 @@ class Place:
         self._directory = directory
         self._where = directory / "where"
         (directory / "helper.yml").write_text(policy(directory / "audit", fence="auto"))
-        with network.entered():
-            self._listener = socket.create_server(
-                ("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True
-            )
         self._connections: list[socket.socket] = []
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = Path(__file__).parents[1] / "stopping.py"
@@ -73,25 +70,31 @@ class Place:
 
     def close(self) -> None:
         self.kill()
-        self._listener.close()
         self._end_connections()
         self._process.kill()
         self._process.wait()
         self._control.close()
 
     def connect_both(self) -> None:
-        """There is something to reset. It goes through `lo`, which no fence minds. What is left of
-        the last time is ended while the addresses are there: else the link is asked for them."""
+        """There is something to reset: connections of which the other host knows nothing, so that
+        only a reset is ever sent."""
         self._end_connections()
-        for to, own in zip(BOTH, (OWN4, OWN6), strict=True):
-            with suppress(OSError), self._network.entered():
-                ends = (str(to), PORT), LIFE_S, (str(own), 0)
-                self._connections.append(socket.create_connection(*ends))
-                self._connections.append(self._listener.accept()[0])
+        for each, to in zip(BOTH, (CLIENT4, CLIENT6), strict=True):
+            with self._network.entered():
+                made = socket.socket(socket.AF_INET if each.version == 4 else socket.AF_INET6)
+            self._connections.append(made)
+            made.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            with suppress(OSError):
+                # Its deadline may have passed.
+                made.bind((str(each), PORT))
+                made.connect((str(to), PORT))
+            made.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)
 
     def _end_connections(self) -> None:
+        """Without a word."""
         for each in self._connections:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):
+                each.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
             each.close()
         self._connections.clear()
 
