@@ -8,6 +8,7 @@ was put there. `settle` tells at the end which adds went wrong after all.
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from yaim_helper.clock import boottime
@@ -23,6 +24,7 @@ from yaim_helper.held.removal import take_off
 from yaim_helper.held.renewal import Renewal
 from yaim_helper.held.reset import RESET_WITHIN_S, Reset, Resets
 from yaim_helper.kernel.addresses import Interface, Kernel, KernelError, UnansweredError
+from yaim_helper.kernel.lifetimes import ACT_WITHIN_S
 from yaim_helper.kernel.netlink import Found
 from yaim_helper.owners import Owner
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, Remove, Reply
@@ -188,7 +190,11 @@ class Batch:
         self._waiting.clear()
         if not waiting:
             return
-        there = [each.holding for each in waiting if self._is_there(each.holding)]
+        there = [
+            each.holding
+            for each in waiting
+            if each.holding.address.version == 4 and self._is_there(each.holding)
+        ]
         unrestored: dict[Address, KernelError] = {}
         failed = self._admit([each.holding for each in waiting])
         if not failed:
@@ -228,7 +234,7 @@ class Batch:
         failed = {}
         for each in holdings:
             try:
-                self._resets.restore(each.interface.index, each.address)
+                self._resets.restore(each.interface.index, each.address, partial(_stays, each))
             except KernelError as error:
                 failed[each.address] = error
         return failed
@@ -439,6 +445,11 @@ def _listed(address: Address, interface: str, prefix: int, deadline: float | Non
         "prefix": prefix,
         "deadline_ns": round(deadline * 1e9) if deadline is not None else None,
     }
+
+
+def _stays(holding: Holding) -> bool:
+    """Whether its lifetime is long enough for what is done with it at once."""
+    return boottime() + ACT_WITHIN_S < holding.kernel_until
 
 
 def _order(address: Address) -> tuple[int, int]:

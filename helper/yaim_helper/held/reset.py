@@ -15,15 +15,18 @@ it, here.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Address
 
 from yaim_helper.clock import boottime
 from yaim_helper.held.fences import Fences
 from yaim_helper.held.host import Host
 from yaim_helper.kernel.addresses import Kernel, KernelError
+from yaim_helper.kernel.alarm import act_within
 from yaim_helper.kernel.connections import Connections, Destroyed
+from yaim_helper.kernel.lifetimes import ACT_WITHIN_S
 from yaim_helper.kernel.netlink import Found
 from yaim_helper.owners import Owner
 from yaim_helper.policy.rules import Policy
@@ -159,13 +162,18 @@ class Resets:
         """An address was removed, or was not: then it gets its local routes back."""
         for place in reset.withdrawn if reset is not None else ():
             with suppress(KernelError):
-                if any(each.index == place.index for each in host.places(place.address)):
-                    self.restore(place.index, place.address)
+                if _is_at(place, host):
+                    host.has_changed()
+                    self.restore(place.index, place.address, partial(_is_at, place, host))
 
-    def restore(self, index: int, address: Address) -> None:
-        """What comes to an address that is on that interface reaches the host. Raises KernelError,
-        also if the address has gone."""
-        if isinstance(address, IPv4Address):
+    def restore(self, index: int, address: Address, is_there: Callable[[], bool]) -> None:
+        """What comes to an IPv4 address on that interface reaches the host. Raises KernelError,
+        also if the address has gone: it would be answered for. So it is done at once when that was
+        looked at, or never; with a fence it may be late, as the address is muted."""
+        with act_within(ACT_WITHIN_S) if self._fences is None else nullcontext():
+            if not is_there():
+                raise KernelError(None, "the address has gone meanwhile")
+            assert isinstance(address, IPv4Address)
             self._kernel.restore_route(index, address)
 
     # --- when an address has gone --------------------------------------------------------------
@@ -190,3 +198,8 @@ class Resets:
     def _destroy_one(self, address: Address) -> Destroyed:
         until = boottime() + RESET_WITHIN_S
         return self._destroy([address], until).get(address, _UNKNOWN)
+
+
+def _is_at(place: Found, host: Host) -> bool:
+    """Whether the address is on that interface. Raises KernelError."""
+    return any(each.index == place.index for each in host.places(place.address))

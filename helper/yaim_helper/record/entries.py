@@ -94,9 +94,8 @@ def _described(peer: Peer, cluster: str | None, request: Request) -> Entry:
                 "deadline_ns": request.deadline_ns,
             }
         case Remove():
-            entry["address"] = str(request.address)
-            if request.resets:
-                entry["connections"] = request.connections
+            told = {"connections": request.connections} if request.resets else {}
+            entry |= {"address": str(request.address), **told}
         case Announce() | Clear():
             entry["address"] = str(request.address)
         case Renew():

@@ -80,15 +80,13 @@ class Execution:
             connection,
             [each for each in asked if each.known is None and each.operation.needs_intent],
         )
+        owner = connection.owner
         for each in asked:
-            if connection.owner is None:
-                continue
-            if isinstance(each.request, Remove):
-                if self._holdings.expect_removal(connection.owner, each.request):
-                    each.expected_for = connection.owner
-            elif isinstance(each.request, Renew):
-                waits_until = self._holdings.waits_for_resets_until(connection.owner, now)
-                each.waits_for_resets_until = waits_until
+            if isinstance(each.request, Remove) and owner is not None:
+                if self._holdings.expect_removal(owner, each.request):
+                    each.expected_for = owner
+            elif isinstance(each.request, Renew) and owner is not None:
+                each.waits_for_resets_until = self._holdings.waits_for_resets_until(owner, now)
         connection.asked.extend(asked)
 
     def hand_over_deferred(self, connection: Connection) -> None:

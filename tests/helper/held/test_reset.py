@@ -375,6 +375,20 @@ def test_an_add_that_cannot_put_it_back_has_failed(
     assert len(holdings) == 1
 
 
+def test_one_that_ends_meanwhile_is_not_answered_for(
+    network: Namespace, holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(holdings, V4)
+    lose_route(network, V4)
+    monkeypatch.setattr("yaim_helper.held.batch.ACT_WITHIN_S", 60.0)
+    batch = holdings.batch((V4,))
+    assert batch.add(OWNER, Add(1, INTERFACE, V4, 32, "", deadline_in(30))) == Ok(
+        {"was": "present"}
+    )
+    assert [each.reason for each in batch.settle().values()] == ["the address has gone meanwhile"]
+    assert (route_of(network, V4), present(network)) == ("", [])
+
+
 # --- of itself -----------------------------------------------------------------------------------
 
 

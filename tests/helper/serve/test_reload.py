@@ -151,8 +151,8 @@ def test_what_no_rule_allows_any_more_is_removed_at_once(
         why = "no rule allows it any more: removing"
         assert own(helper) == [
             ("expire", OTHER, why),
-            ("expire", OTHER, "removed"),
             ("expire", V6, why),
+            ("expire", OTHER, "removed"),
             ("expire", V6, "removed"),
         ]
         with helper.greeted() as client:

@@ -426,4 +426,4 @@ def test_the_example_tells_the_defaults(tmp_path: Path) -> None:
 def test_the_example_names_every_key() -> None:
     named = set(re.findall(r"(?m)^[ -]*#? *([a-z-]+):(?: |$)", EXAMPLE.read_text()))
     known = {"users", "rules", "interface", "networks", "prefix-lengths", "max-addresses"}
-    assert named == known | {"commands-per-second", "audit-log", "fence"}
+    assert named == known | {"commands-per-second", "audit-log", "fence", "reset-connections"}
