@@ -182,6 +182,7 @@ BAD = [
     ("manager-type", "hetzner", "'hetzner'", "basic"),
     ("checker-type", "mysql", "'mysql'", KINDS_THERE_ARE),
     ("healthy-when", "most", "'most'", "one of all, any"),
+    ("connections", "keep", "'keep'", "one of reset, leave"),
     ("flap-max-wait", "-1", "'-1'", "a whole number from 0 to 86400000"),
     ("timeout", "99", "'99'", "a whole number from 100 to 3600000"),
     ("rise", "0", "'0'", "a whole number from 1 to 100"),

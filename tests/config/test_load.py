@@ -230,6 +230,7 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "checker-type": ("http", ("http",)),
     "healthy-when": ("ANY", "any"),
     "flap-max-wait": ("0", 0),
+    "connections": ("Leave", "leave"),
     "timeout": ("1250", 1250),
     "rise": ("3", 3),
     "fall": ("2", 2),

@@ -18,6 +18,7 @@ from yaim.core.actions import (
     AddAddress,
     AdvertiseNode,
     ClaimMarks,
+    ClearConnections,
     End,
     ReleaseMarks,
     RemoveAddress,
@@ -69,6 +70,8 @@ STORM = "what is refused is tried every few seconds and not more often"
 NOT_AGREED = "nodes of different versions come to the same answer"
 NOT_OURS = "a node keeps its lease, whatever is put under its name"
 COVERED = "nobody has an address whose mark was covered, until that is deleted by hand"
+NOT_RESET = "connections are reset when an address goes on purpose, and else never"
+NOT_CLEARED = "connections are cleared once another node holds the address, and not before"
 NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
@@ -90,6 +93,8 @@ class Checker:
         self._hastily_taken: dict[Address, float] = {}
         """The addresses that a node took which did not know of a loss of leases; until when others
         may have them."""
+        self._made: dict[Address, dict[NodeName, float]] = {}
+        """Who has marked each address, and when last."""
         self._said: dict[tuple[NodeName, Address], float] = {}
         """What nodes say in etcd that they have for another reason, and since when."""
         self.losses_until = 0.0
@@ -186,6 +191,64 @@ class Checker:
         if helper.is_sure_to_answer(address) and not host.kernel.ruleset.answers_all(address):
             raise Broken(NEEDLESSLY_MUTED, f"{address} on {host.name}")
 
+    # --- connections -----------------------------------------------------------------------
+
+    def reset(self, host: "Host", address: Address) -> None:
+        """Some clients here get a reset, from an address that no other node has."""
+        self.counts["connections reset"] += 1
+        others = [each.name for each in self._on.get(address, ()) if each is not host]
+        if others and not self._is_excused(host):
+            raise Broken(NOT_RESET, f"{host.name} resets {address}, which answers on {others}")
+
+    def _check_reset(self, host: "Host", remove: RemoveAddress) -> None:
+        """Written down here once more: on purpose is what goes while its lease lives, and nobody
+        else has claimed it, from where it is known to be."""
+        before, state = host.before, host.state
+        view, address = state.cluster.view if state else None, remove.address
+        if state is None or before is None:
+            return
+        lease, mark = state.lease.current, view.marks.get(address) if view is not None else None
+        is_live = lease is not None and host.clock() < lease.deadline
+        is_others = mark is not None and (mark.holder, mark.lease) != (
+            host.name,
+            lease and lease.id,
+        )
+        is_others = is_others or (view is not None and address in view.stray_marks)
+        is_on_purpose = is_live and view is not None and not is_others
+        is_able = state.settings.resets_connections and host.can_reset
+        known = before.addresses.known.get(address)
+        was_up = known is not None and known.phase is Phase.UP
+        is_up = was_up and address in host.kernel.answering
+        self.counts["removals with reset"] += remove.resets
+        if remove.resets and not (is_on_purpose and is_able):
+            raise Broken(NOT_RESET, f"{host.name} resets {address}")
+        if is_up and is_on_purpose and is_able and not remove.resets:
+            raise Broken(NOT_RESET, f"{host.name} removes {address} without a reset")
+        lives = lease is not None and self._world.timeline.now < self._world.etcd.expires_at(
+            lease.id
+        )
+        if remove.resets and not lives and not self._is_excused(host):
+            raise Broken(NOT_RESET, f"{host.name} resets {address} without a lease")
+
+    def _check_clear(self, host: "Host", address: Address) -> None:
+        if host.state is None or not host.state.settings.resets_connections or not host.can_reset:
+            raise Broken(NOT_CLEARED, f"{host.name} clears {address}, and is not to")
+        if (where := self._why_unsure(host, address)) is not None and not self._is_excused(host):
+            raise Broken(NOT_CLEARED, f"{host.name} clears {address}, {where}")
+        made = self._made.get(address, {})
+        if max(made.values(), default=0.0) <= made.get(host.name, 0.0):
+            raise Broken(NOT_CLEARED, f"{host.name} clears {address}, and nobody else has taken it")
+
+    def check_nothing_is_left(self) -> None:
+        """All is calm: nobody has been started anew, or could not end what it was to."""
+        for host in self._world.hosts.values():
+            if not host.settings.resets_connections or not host.can_reset:
+                continue
+            for address in sorted(host.kernel.connections - host.kernel.ours.keys()):
+                self.counts["connections left"] += 1
+                if self._on.get(address):
+                    raise Broken(NOT_CLEARED, f"{host.name} has connections of {address}")
+
     # --- in etcd ---------------------------------------------------------------------------
 
     def mark_made(self, mark: Mark) -> None:
@@ -193,6 +256,7 @@ class Checker:
         pool entry says may have been changed in this instant."""
         if mark.holder not in self._world.hosts:
             return
+        self._made.setdefault(mark.address, {})[mark.holder] = self._world.timeline.now
         host = self._world.hosts[mark.holder]
         if self._world.timeline.now < host.hasty_until:
             self._hastily_taken[mark.address] = host.hasty_until
@@ -287,7 +351,11 @@ class Checker:
             self._check_release(host, action.marks)
         elif isinstance(action, AdvertiseNode | WithdrawNode):
             self._check_release(host, action.release)
-        elif isinstance(action, ClaimMarks | RemoveAddress):
+        elif isinstance(action, RemoveAddress):
+            self._check_reset(host, action)
+        elif isinstance(action, ClearConnections):
+            self._check_clear(host, action.address)
+        elif isinstance(action, ClaimMarks):
             pass
 
     def _check_mark(self, host: "Host", add: AddAddress) -> None:

@@ -55,6 +55,10 @@ class Scenario:
     """The numbers of the hosts whose helpers begin with a fence."""
     broom_s: int = 60
     """The lifetimes that those give their addresses."""
+    leaving: frozenset[int] = frozenset()
+    """The numbers of the hosts that begin with `connections: leave`."""
+    without_resets: frozenset[int] = frozenset()
+    """The numbers of the hosts whose kernels, or helpers, end no connections."""
 
     def __str__(self) -> str:
         return (
@@ -92,6 +96,8 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
         seconds = random.choice((0.05, 0.3, 1.0, 2.2, 3.5, 6.0))
         faults.append(Fault(round(at, 3), kind, host, seconds, random.randrange(1000)))
     fenced, broom_s, more = _draw_fences(seed, nodes, length_s, only)
+    leaving, without_resets, switched = _draw_connections(seed, nodes, length_s, only)
+    more += switched
     faults = sorted([*faults, *more], key=lambda fault: fault.at)
     return Scenario(
         seed,
@@ -108,6 +114,8 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
         rise=random.choice((1, 1, 2)),
         fenced=fenced,
         broom_s=broom_s,
+        leaving=leaving,
+        without_resets=without_resets,
     )
 
 
@@ -133,12 +141,30 @@ def _draw_fences(
     return fenced, broom_s, faults
 
 
+def _draw_connections(
+    seed: int, nodes: int, length_s: float, only: tuple[str, ...]
+) -> tuple[frozenset[int], frozenset[int], list[Fault]]:
+    """Which hosts leave connections as they are, and which can do nothing else; and the faults that
+    concern connections. Drawn apart, as what concerns fences is."""
+    random = Random(f"{seed} connections")
+    share = random.choice((0.0, 0.0, 0.2))
+    leaving = frozenset(n for n in range(1, nodes + 1) if random.random() < share)
+    without_resets = frozenset(n for n in range(1, nodes + 1) if random.random() < share)
+    kinds = tuple(k for k in CONNECTION_KINDS if not only or k in only)
+    count = random.choice((0, 0, 0, 1, 2)) if kinds else 0
+    faults = []
+    for _ in range(count):
+        at = round(START_S + random.uniform(0.0, length_s), 3)
+        faults.append(Fault(at, random.choice(kinds), random.randrange(nodes), 0.0, 0))
+    return leaving, without_resets, faults
+
+
 def apply(world: "World", fault: Fault) -> None:
     """It happens now."""
     if world.timeline.is_told:
         name = world.host(fault.host).name
         world.timeline.tell("FAULT", f"{fault.kind} ({name}, {fault.seconds:g} s, {fault.number})")
-    _, happen = KINDS.get(fault.kind) or FENCE_KINDS[fault.kind]
+    _, happen = {**KINDS, **FENCE_KINDS, **CONNECTION_KINDS}[fault.kind]
     happen(world, fault)
 
 
@@ -347,6 +373,14 @@ def _fence_switched(world: "World", fault: Fault) -> None:
     host.deliver(fault.seconds / 10, host.start_helper)
 
 
+# --- connections --------------------------------------------------------------------------------
+
+
+def _connections_switched(world: "World", fault: Fault) -> None:
+    """Between `connections: reset` and `leave`."""
+    world.host(fault.host).switch_connections()
+
+
 # --- its service --------------------------------------------------------------------------------
 
 
@@ -381,9 +415,7 @@ def _all_sick(world: "World", fault: Fault) -> None:
 
 
 def _cut_off(world: "World", fault: Fault) -> None:
-    wire = world.host(fault.host).wire
-    until = world.timeline.now + fault.seconds
-    wire.requests_cut_until = wire.answers_cut_until = wire.watch_cut_until = until
+    world.host(fault.host).wire.cut_until(world.timeline.now + fault.seconds)
 
 
 def _requests_cut(world: "World", fault: Fault) -> None:
@@ -645,3 +677,6 @@ FENCE_KINDS: Kinds = {
     "fence switched": (1, _fence_switched),
 }
 """What happens only where some host has a fence."""
+
+CONNECTION_KINDS: Kinds = {"connections switched": (1, _connections_switched)}
+"""What happens to no address."""

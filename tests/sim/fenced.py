@@ -30,10 +30,12 @@ from tests.sim.helper import (
     AskedOnConnection,
     ModelHelper,
     place_of,
+    removed,
     request_of,
 )
+from tests.sim.kernel import Resets
 from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
-from yaim.core.events import AddressAdded, AddressesRenewed, AddressRemoved, Event
+from yaim.core.events import AddressAdded, AddressesRenewed, Event
 from yaim.core.model import Address, Boottime, Place
 
 if TYPE_CHECKING:
@@ -227,8 +229,9 @@ class FencedHelper(ModelHelper):
                 break
         for each in self.asked:
             overdue = each.begun_at is not None and now >= each.begun_at + GIVE_UP_AFTER_S
-            if overdue and each.reply is None and not isinstance(each.action, RenewAddresses):
-                self._answer(each, self._failed(each.action, KERNEL_WAITS))
+            action = each.action
+            if overdue and each.reply is None and isinstance(action, AddAddress | RemoveAddress):
+                self._answer(each, self._failed(action, KERNEL_WAITS))
         self._reply()
 
     def _reply(self) -> None:
@@ -378,6 +381,8 @@ class FencedHelper(ModelHelper):
         if holding is not None:
             holding.is_leaving = True
             self._fences.mute(address)
+        remove = asked.action if asked is not None else None
+        resets = self.resets_of(remove) if isinstance(remove, RemoveAddress) else None
         failure = None
         if address in kernel.unrecorded:
             failure = "it may be what an earlier life has left"
@@ -386,7 +391,7 @@ class FencedHelper(ModelHelper):
         if failure is None:
             if address in kernel.ours:
                 host.tell(f"the helper removes {address}{why}")
-            yield InKernel(partial(self._take_off, address))
+            yield InKernel(partial(self._take_off, address, resets))
             if address in kernel.ours:
                 failure = "out of memory"
         if failure is None:
@@ -399,14 +404,13 @@ class FencedHelper(ModelHelper):
             holding.retry_at = host.clock() + RETRY_REMOVAL_S
         if asked is not None:
             self._end_removal(address)
-            action = asked.action
-            assert isinstance(action, RemoveAddress)
-            removed = AddressRemoved(action.request, address)
-            self._answer(asked, self._failed(action, failure) if failure else removed)
+            assert isinstance(remove, RemoveAddress)
+            told = self._failed(remove, failure) if failure else removed(remove, resets)
+            self._answer(asked, told)
 
-    def _take_off(self, address: Address) -> None:
+    def _take_off(self, address: Address, resets: Resets | None) -> None:
         if self._host.can_change_network:
-            self._host.kernel.delete(address, is_by_helper=True)
+            self._host.kernel.delete(address, is_by_helper=True, resets=resets)
 
     def _is_to_go(self, address: Address) -> bool:
         """Whether that still holds, by the time that it is its turn."""

@@ -21,7 +21,14 @@ from yaim_helper.record.recorder import HANGS_AFTER_S, Handed
 from yaim_helper.serve.asked import DISK_HANGS, Asked, overtaken, ready
 
 from tests.sim.fence import ModelTables
-from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from tests.sim.kernel import Resets
+from yaim.core.actions import (
+    AddAddress,
+    ClearConnections,
+    HelperAction,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.events import (
     AddressAdded,
     AddressesRenewed,
@@ -33,6 +40,7 @@ from yaim.core.events import (
     HelperReady,
 )
 from yaim.core.model import Address, Boottime, Fence, Place, address_order, frozen_mapping
+from yaim.core.model import Resets as CanReset
 from yaim.core.refusals import Cause
 
 if TYPE_CHECKING:
@@ -102,6 +110,9 @@ class ModelHelper:
     # --- commands --------------------------------------------------------------------------
 
     def take(self, connection: int, action: HelperAction) -> None:
+        if isinstance(action, ClearConnections):
+            self._clear(action.address)
+            return
         now = self._host.clock()
         handed = Handed([], {}, now, is_on_record=None if self._host.does_disk_hang else True)
         asked = AskedOnConnection(
@@ -164,8 +175,17 @@ class ModelHelper:
             if not each.is_leaving
         }
         fence = Fence(self.is_fenced, "" if self.is_fenced else "helper.yml says fence: off")
-        session = self._host.session
-        return HelperReady(session, NETWORKS, held, left_over, frozen_mapping(places), fence=fence)
+        can_reset = self._host.can_reset
+        resets = CanReset(can_reset, "" if can_reset else "the kernel cannot")
+        return HelperReady(
+            self._host.session,
+            NETWORKS,
+            held,
+            left_over,
+            frozen_mapping(places),
+            fence=fence,
+            resets=resets,
+        )
 
     def obey(self, action: HelperAction) -> Event | None:
         # What it reads now may have waited for as long as it was stopped.
@@ -178,6 +198,8 @@ class ModelHelper:
             case RenewAddresses():
                 missing = self._renew(action.deadline)
                 return AddressesRenewed(frozenset(missing)) if missing is not None else None
+            case ClearConnections():
+                raise AssertionError(action)
             case _:
                 assert_never(action)
 
@@ -242,10 +264,24 @@ class ModelHelper:
             return self._failed(remove, "out of memory")
         if address in self._host.kernel.unrecorded:
             return self._failed(remove, "it may be what an earlier life has left")
-        if self._host.kernel.take_off(address):
+        resets = self.resets_of(remove)
+        if self._host.kernel.take_off(address, resets):
             self._host.tell(f"the helper removes {address}")
         self.holdings.pop(address, None)
-        return AddressRemoved(remove.request, address)
+        return removed(remove, resets)
+
+    def resets_of(self, remove: RemoveAddress) -> Resets | None:
+        """Whether the connections end first: not where the host has a copy of the address."""
+        if not remove.resets:
+            return None
+        is_copied = remove.address in self._host.kernel.foreign
+        return None if is_copied or not self._host.can_reset else Resets()
+
+    def _clear(self, address: Address) -> None:
+        kernel = self._host.kernel
+        is_here = address in kernel.ours.keys() | kernel.foreign | self.holdings.keys()
+        if not is_here and self._host.can_reset:
+            kernel.clear_connections(address)
 
     def _refused(self, add: AddAddress, code: str) -> Event:
         if code == "failed":
@@ -391,6 +427,11 @@ def place_of(holding: Holding) -> Place:
     return Place(holding.interface.name, holding.prefix)
 
 
+def removed(remove: RemoveAddress, resets: Resets | None) -> AddressRemoved:
+    ended = resets or Resets()
+    return AddressRemoved(remove.request, remove.address, ended.reset, ended.left)
+
+
 def request_of(action: HelperAction) -> Request:
     match action:
         case AddAddress():
@@ -400,5 +441,7 @@ def request_of(action: HelperAction) -> Request:
             return Remove(0, action.address)
         case RenewAddresses():
             return Renew(0, round(action.deadline * 1e9))
+        case ClearConnections():
+            raise AssertionError(action)
         case _:
             assert_never(action)

@@ -20,6 +20,7 @@ from yaim.core.actions import (
     AddAddress,
     AdvertiseNode,
     ClaimMarks,
+    ClearConnections,
     End,
     GrantLease,
     HelperAction,
@@ -105,6 +106,9 @@ class Host:
         """A generator of its own, so that a host without a fence draws what it always drew."""
         self.has_fence = number in world.scenario.fenced
         """Whether the next helper has one."""
+        self.chances_of_connections = Random(f"{world.scenario.seed} {number} connections")
+        self.can_reset = number not in world.scenario.without_resets
+        """Whether its kernel ends connections."""
         self.broom_s = world.scenario.broom_s
         self.kernel = ModelKernel(self)
         self.wire = Wire(self)
@@ -119,6 +123,7 @@ class Host:
             world.scenario.keeps,
             checks=(CheckSettings(SERVICE, rise=world.scenario.rise),),
             flap_max_wait_s=world.scenario.flap_max_wait_s,
+            resets_connections=number not in world.scenario.leaving,
         )
         self._boot = 0
         # The virtual machine:
@@ -428,6 +433,12 @@ class Host:
         self.settings = replace(self.settings, checks=(*checks, SLOW_CHECK))
         self.reload()
 
+    def switch_connections(self) -> None:
+        """Somebody changes `connections` in yaim.yml, and sends SIGHUP."""
+        resets = not self.settings.resets_connections
+        self.settings = replace(self.settings, resets_connections=resets)
+        self.reload()
+
     def end_wait(self) -> None:
         """The administrators no longer want a node that flaps to wait."""
         self.settings = replace(self.settings, flap_max_wait_s=0.0)
@@ -525,7 +536,10 @@ class Host:
                 left_s = action.deadline - self.clock()
                 self.tell(f"wants {action.address} added, until in {left_s:.3f} s")
             case RemoveAddress():
-                self.tell(f"wants {action.address} removed")
+                how = ", its connections reset" if action.resets else ""
+                self.tell(f"wants {action.address} removed{how}")
+            case ClearConnections():
+                self.tell(f"wants the connections of {action.address} cleared")
             case ClaimMarks():
                 self.tell(f"claims {', '.join(map(str, action.addresses))}")
             case ReleaseMarks():
@@ -556,7 +570,7 @@ class Host:
 
     def _send(self, action: Action) -> None:
         match action:
-            case AddAddress() | RemoveAddress() | RenewAddresses():
+            case AddAddress() | RemoveAddress() | RenewAddresses() | ClearConnections():
                 self._command(action)
             case LookForAddresses():
                 self._look()
@@ -731,7 +745,9 @@ class Host:
         helper.inbox.append((self._connection, action))
         if not self._is_reading_due:
             self._is_reading_due = True
-            self.at(self.clock() + self.random.choice((0.0005, 0.004)), self._read_commands)
+            is_clear = isinstance(action, ClearConnections)
+            chances = self.chances_of_connections if is_clear else self.random
+            self.at(self.clock() + chances.choice((0.0005, 0.004)), self._read_commands)
         if self.is_helper_frozen or helper.is_stuck:
             self._await_answer()
 

@@ -13,6 +13,7 @@ routing code concerns that.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.sim.fence import NOTICED_WITHIN_S, ModelRuleset
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 EARLY_S = 0.02
 ACT_WITHIN_S = 0.1
 """The time from the helper's look at its clock to the effect."""
+NOT_ALL_ENDED = 0.1
+"""How often the time is over before all connections have ended."""
 GOT_WITHIN_S = 0.03
 """The time from when the lock is free until who has waited has had it."""
 
@@ -38,6 +41,14 @@ def lateness_s(lifetime_s: int, life_s: float) -> float:
     return lifetime_s / 8 + min(max(0.4 * life_s, 1.4), 2.5) + ACT_WITHIN_S
 
 
+@dataclass(slots=True)
+class Resets:
+    """What became of the connections that were to end."""
+
+    reset: int = 0
+    left: int = 0
+
+
 class ModelKernel:
     def __init__(self, host: "Host") -> None:
         self._host = host
@@ -50,6 +61,8 @@ class ModelKernel:
         """Those of `ours` that answer."""
         self.by_fenced: set[Address] = set()
         """Those of `ours` that a helper with a fence has put there."""
+        self.connections: set[Address] = set()
+        """The addresses with TCP connections to this host. Clients connect to all that answers."""
         self.is_bare = False
         """Somebody has flushed the ruleset, and no helper has made that good yet."""
         self.unrecorded: set[Address] = set()
@@ -140,19 +153,24 @@ class ModelKernel:
         if before is None or ends_at < before:
             self._watch(address)
 
-    def take_off(self, address: Address) -> bool:
-        """Whether it was there. Raises Stuck: then it is still to be done."""
+    def take_off(self, address: Address, resets: Resets | None = None) -> bool:
+        """Whether it was there. Raises Stuck: then it is still to be done. `resets`: its
+        connections end before."""
         if self.is_held:
             self._host.tell(f"the kernel holds its lock: removing {address} waits")
             helper = self._host.helper
             self.when_free(self.soon_s(), lambda: self._host.end_stuck(helper, is_alarm_over=False))
             raise Stuck
-        return self.delete(address, is_by_helper=True)
+        return self.delete(address, is_by_helper=True, resets=resets)
 
-    def delete(self, address: Address, *, is_by_helper: bool = False) -> bool:
+    def delete(
+        self, address: Address, *, is_by_helper: bool = False, resets: Resets | None = None
+    ) -> bool:
         """Whether it was there. By whoever has the lock."""
         if self.ours.pop(address, None) is None:
             return False
+        if resets is not None:
+            self._reset(address, resets)
         self.unrecorded.discard(address)
         self.by_fenced.discard(address)
         self.judge()
@@ -160,6 +178,27 @@ class ModelKernel:
         if not is_by_helper:
             self._host.deliver(GOT_WITHIN_S / 10, self._host.note_change)
         return True
+
+    # --- connections -----------------------------------------------------------------------
+
+    def _reset(self, address: Address, resets: Resets) -> None:
+        """The address's route is gone already: no client comes back here."""
+        if address not in self.connections:
+            return
+        self._host.world.checker.reset(self._host, address)
+        self._host.tell(f"the connections of {address} are reset")
+        resets.reset += 1
+        if self._host.chances_of_connections.random() < NOT_ALL_ENDED:
+            resets.left += 1
+        else:
+            self.connections.remove(address)
+
+    def clear_connections(self, address: Address) -> None:
+        """Of an address that is not here."""
+        if address in self.connections:
+            self._host.world.checker.counts["connections cleared"] += 1
+            self._host.tell(f"what is left of the connections of {address} is cleared")
+            self.connections.remove(address)
 
     # --- what answers ----------------------------------------------------------------------
 
@@ -170,6 +209,7 @@ class ModelKernel:
             if self.ruleset.answers(address):
                 if address not in self.answering:
                     self.answering[address] = None
+                    self.connections.add(address)
                     checker.appeared(self._host, address)
             elif address in self.answering:
                 del self.answering[address]
@@ -222,6 +262,7 @@ class ModelKernel:
         for address in list(self.ours):
             self.delete(address)
         self.ruleset.flush()
+        self.connections.clear()
         self.is_bare = False
         self.foreign.clear()
         self.faded.clear()

@@ -21,6 +21,7 @@ from tests.sim.check import (
     NOT_HANDED_OVER,
     NOT_KEPT,
     NOT_OURS,
+    NOT_RESET,
     NOT_SETTLED,
     NOT_TAKEN,
     NOT_THE_SAME,
@@ -113,15 +114,21 @@ def _run(world: World) -> None:
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
         raise Broken(RESTLESS, "all was settled, and something moved")
+    for host in world.hosts.values():
+        # A coordinator that was started anew does not know what an earlier one has left.
+        host.kernel.connections &= host.kernel.ours.keys()
     _copy_node(world)
     _cover_mark(world)
     _replace_mark(world)
+    _lose_lease(world)
+    world.checker.check_nothing_is_left()
     _mix_versions(world)
     _break_entries(world)
     _lose_leases(world)
     _hand_over(world)
     _have_elsewhere(world)
     _refuse(world)
+    world.checker.check_nothing_is_left()
     if world.is_recorded:
         for host in world.hosts.values():
             replay(host)
@@ -219,6 +226,25 @@ def _replace_mark(world: World) -> None:
     if world.checker.holders().get(it, [host.name]) == [host.name]:
         raise Broken(NOT_TAKEN, f"{it} is on {world.checker.holders().get(it, 'no node')}")
     etcd.put_entry(entry)
+    _settle(world, timeline.now + settled_within_s(world.scenario))
+    _end_waits(world)
+
+
+def _lose_lease(world: World) -> None:
+    """Now one node does not reach etcd until its lease has ended, and others have what it had. When
+    it reads again, it ends what is left of its connections; and so nothing is left."""
+    seed, timeline = world.scenario.seed, world.timeline
+    if len(world.hosts) < 2 or seed % 5 != 1 or _is_waiting_for_a_name(world):
+        return
+    host, checker = world.host(seed // 5), world.checker
+    resets, had = checker.counts["connections reset"], len(host.kernel.answering)
+    host.wire.cut_until(timeline.now + world.granted_s + TAKEN_WITHIN_S)
+    timeline.run(timeline.now + world.granted_s + TAKEN_WITHIN_S)
+    if checker.counts["connections reset"] != resets:
+        raise Broken(NOT_RESET, f"{host.name} could not keep its lease")
+    checker.counts["connections on a node that lost its lease"] += had
+    timeline.run(timeline.now + 2 * READ_EVERY_S)
+    checker.check_nothing_is_left()
     _settle(world, timeline.now + settled_within_s(world.scenario))
     _end_waits(world)
 

@@ -36,7 +36,13 @@ from tests.sim.first import going_first
 from tests.sim.host import Host
 from tests.sim.timeline import address
 from tests.sim.world import World
-from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from yaim.core.actions import (
+    AddAddress,
+    ClearConnections,
+    HelperAction,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.events import (
     AddressesRenewed,
     AddressFailed,
@@ -290,6 +296,8 @@ class Rig:
                 return action
             case RenewAddresses(deadline):
                 return RenewAddresses(Boottime(deadline + self._shift))
+            case ClearConnections():
+                return action
 
     # --- what happens ----------------------------------------------------------------------
 

@@ -53,6 +53,10 @@ class Wire:
         self.lossy_until = 0.0
         self._is_watch_behind = False
 
+    def cut_until(self, until: float) -> None:
+        """Nothing comes through in either direction."""
+        self.requests_cut_until = self.answers_cut_until = self.watch_cut_until = until
+
     def heal(self) -> None:
         self.requests_cut_until = self.answers_cut_until = self.watch_cut_until = 0.0
         self.slow_until = self.lossy_until = self.blind_until = 0.0

@@ -110,6 +110,12 @@ class Config(CheckTiming):
         whole(0, 86_400_000),
         300_000,
     )
+    connections: str = key(
+        "what happens to the TCP connections of an address when it moves to another node: reset"
+        " them, so that clients learn at once, or leave them to their time-outs",
+        one_of("reset", "leave"),
+        "reset",
+    )
     log_level: str = key(
         "how much is logged: " + ", ".join(LOG_LEVELS), one_of(*LOG_LEVELS), "Info"
     )

@@ -26,6 +26,7 @@ from yaim.core.actions import (
     AddAddress,
     AdvertiseNode,
     ClaimMarks,
+    ClearConnections,
     End,
     GrantLease,
     HelperAction,
@@ -153,7 +154,7 @@ class Coordinator:
             case Report(level, text):
                 logger.log(_LOG_LEVELS[level], "%s", text)
                 return
-            case AddAddress() | RemoveAddress() | RenewAddresses():
+            case AddAddress() | RemoveAddress() | RenewAddresses() | ClearConnections():
                 pass  # the manager has it already, with all others of this step
             case LookForAddresses():
                 self._parts.look_for_addresses()

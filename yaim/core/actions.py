@@ -118,6 +118,8 @@ class RemoveAddress:
 
     request: int
     address: Address
+    resets: bool = False
+    """Whether its TCP connections end with a reset before. Only of a helper that can do that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,15 @@ class RenewAddresses:
     """Hand on a new deadline for all that the helper holds for us."""
 
     deadline: Boottime
+
+
+@dataclass(frozen=True, slots=True)
+class ClearConnections:
+    """End what is left of the TCP connections of an address that is off all interfaces of this host
+    and marked by another node, without a word to the peers. Only of a helper that can reset. There
+    is no answer: what is left if it fails ends as any dead connection does."""
+
+    address: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +179,7 @@ class End:
     reason: str
 
 
-HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses
+HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses | ClearConnections
 """An order to the helper, which manages the addresses of this host."""
 LeaseAction: TypeAlias = GrantLease | KeepLease | RevokeLease
 Write: TypeAlias = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks

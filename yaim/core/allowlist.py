@@ -19,6 +19,8 @@ class Rule:
     interface: str
     networks: tuple[Network, ...]
     prefix_lengths: frozenset[int]
+    resets: bool = True
+    """Whether the helper may end the connections of what the rule allows (reset-connections)."""
 
     def is_about(self, place: Place, address: Address) -> bool:
         return place.interface == self.interface and any(

@@ -19,6 +19,7 @@ from yaim.core.model import (
     Network,
     Node,
     Place,
+    Resets,
     Revision,
     frozen_mapping,
 )
@@ -152,6 +153,8 @@ class AddressOnInterface:
 
 HAS_NO_FENCE = Fence(False, "the helper is too old to have one")
 """The fence of a helper that does not tell of any."""
+CANNOT_RESET = Resets(False, "the helper is too old to end connections")
+"""What a helper can that does not tell whether it can end connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ class HelperReady:
     rules: tuple[Rule, ...] = ()
     """The rules of its allowlist; empty: it does not tell them."""
     fence: Fence = HAS_NO_FENCE
+    resets: Resets = CANNOT_RESET
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +214,10 @@ class AddressRemoved:
 
     request: int
     address: Address
+    reset: int = 0
+    """How many of its TCP connections were ended before; the peers have got a reset."""
+    left: int = 0
+    """How many were to be ended and are there still."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,12 @@ class Facts:
         known = self.state.addresses.known
         return frozenset(a for a, each in known.items() if each.phase in _MAYBE_HERE)
 
+    def can_reset(self) -> bool:
+        """Whether connections are to be ended at all, and the helper can do that."""
+        helper = self.state.host.helper
+        wants = self.state.settings.resets_connections
+        return wants and helper is not None and helper.resets.can_reset
+
     def is_elsewhere(self) -> frozenset[Address]:
         """Returns what is not to be added, as some node, perhaps this one, has it for another
         reason."""

@@ -96,6 +96,16 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class Resets:
+    """Whether a helper can end the TCP connections of an address, so that the peers get a reset
+    (helper/PROTOCOL.md, hello)."""
+
+    can_reset: bool
+    reason: str = ""
+    """Why not, for people; empty if it can."""
+
+
+@dataclass(frozen=True, slots=True)
 class Advertisement:
     """What a node tells the others about itself."""
 

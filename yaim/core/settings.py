@@ -34,3 +34,5 @@ class Settings:
     """Whether one healthy check makes the node healthy; otherwise all have to be."""
     flap_max_wait_s: float = 300.0
     """How long a node that becomes unhealthy again and again waits at most; 0: it never waits."""
+    resets_connections: bool = True
+    """Whether the TCP connections of an address end when the address moves to another node."""

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from yaim.core.actions import Action, ClaimMarks
 from yaim.core.couplings import check_name, keep_fresher_lease, note_overwrite
 from yaim.core.decide.end import end
-from yaim.core.decide.orders import adds, removals, renewal, to_add
+from yaim.core.decide.orders import adds, clears, removals, renewal, to_add
 from yaim.core.decide.requests import lease_request, read_request
 from yaim.core.decide.wanted import wanted
 from yaim.core.decide.writes import next_write
@@ -83,6 +83,7 @@ def step(state: State, events: Sequence[Event], now: Boottime) -> Step:
 
 def _reconcile(turn: Turn) -> None:
     """Compares what should be with what is."""
+    turn.left = turn.left.reporting(turn.tell)
     forget_absent(turn)
     look(turn)
     judge(turn)
@@ -104,6 +105,7 @@ def _reconcile(turn: Turn) -> None:
         return
     _add(turn, places)
     turn.ask(renewal(turn.facts))
+    turn.ask(clears(turn.facts))
     _write(turn, names)
     turn.ask(lease_request(turn.facts))
     turn.ask(read_request(turn.facts))

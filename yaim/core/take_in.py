@@ -112,10 +112,8 @@ def take_in(turn: Turn, event: Event) -> None:
             _take_refused(turn, event)
         case AddressFailed():
             _take_failed(turn, event)
-        case AddressRemoved(request, address):
-            known = turn.addresses.under_way(request, address, Phase.REMOVING)
-            if known is not None:
-                turn.record(address, known.after_removed())
+        case AddressRemoved():
+            _take_removed(turn, event)
         case AddressesRenewed():
             _take_renewed(turn, event)
         case AddressGone(address, place):
@@ -270,10 +268,13 @@ def _take_helper(turn: Turn, event: HelperReady) -> None:
     was_fenced, is_fenced = turn.lease.is_fenced, event.fence.is_in_force
     turn.lease = turn.lease.with_fence(turn.now, is_fenced=is_fenced)
     turn.addresses = turn.addresses.after_ready(event)
+    turn.left = turn.left.with_here(each.address for each in event.addresses)
     if was_fenced and not is_fenced:
         turn.addresses = turn.addresses.after_fence_lost()
     turn.host = turn.host.after_ready(event)
     now_there = turn.host.helper
+    if turn.settings.resets_connections:
+        turn.host.report_resets(before, turn.tell)
     has_other_networks = before is None or (
         now_there is not None and before.networks != now_there.networks
     )
@@ -285,10 +286,19 @@ def _take_added(turn: Turn, event: AddressAdded) -> None:
     if known is None:
         return
     turn.record(event.address, known.after_added())
+    turn.left = turn.left.with_here((event.address,))
     is_moved = known.place not in (None, known.to)
     where = f" on {known.to}; it was on {known.place}" if is_moved else ""
     turn.tell(Level.INFO, f"holds {event.address}{where}")
     turn.refusals = turn.refusals.after_added(event.address, turn.facts.group_of, turn.addresses)
+
+
+def _take_removed(turn: Turn, event: AddressRemoved) -> None:
+    known = turn.addresses.under_way(event.request, event.address, Phase.REMOVING)
+    if known is None:
+        return
+    turn.record(event.address, known.after_removed())
+    turn.left = turn.left.after_removed(event, was_reset=known.resets)
 
 
 def _take_refused(turn: Turn, event: AddressRefused) -> None:

@@ -10,6 +10,7 @@ from yaim.core.actions import (
     AddAddress,
     AdvertiseNode,
     ClaimMarks,
+    ClearConnections,
     End,
     GrantLease,
     KeepLease,
@@ -66,6 +67,8 @@ class Turn(Draft):
                     self.next_request = action.request + 1
                 case RenewAddresses(deadline):
                     self.addresses = self.addresses.asked_renewal(deadline)
+                case ClearConnections(address):
+                    self.left = self.left.asked(address)
                 case LookForAddresses():
                     self.addresses = self.addresses.asked_look(self.now)
                 case AdvertiseNode() | WithdrawNode() | ClaimMarks() | ReleaseMarks():

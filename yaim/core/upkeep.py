@@ -72,6 +72,7 @@ def sweep(turn: Turn) -> None:
         if address in view.pool and address not in turn.addresses.known
     }
     turn.addresses = turn.addresses.swept(found)
+    turn.left = turn.left.with_here(found)
 
 
 def note_present(turn: Turn) -> None:

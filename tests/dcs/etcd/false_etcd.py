@@ -16,6 +16,7 @@ import grpc
 from yaim.core.actions import (
     Action,
     AddAddress,
+    ClearConnections,
     End,
     LookForAddresses,
     RemoveAddress,
@@ -201,6 +202,8 @@ class TrustingNode:
                 now = boottime()
                 there = frozenset(a for a, until in self.deadlines.items() if until > now)
                 self._events.put(AddressesSeen(there))
+            case ClearConnections():
+                pass
             case Report(_, text):
                 self.reports.append(text)
             case End():

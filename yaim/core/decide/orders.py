@@ -6,13 +6,14 @@ from itertools import count
 from yaim.core.actions import (
     Action,
     AddAddress,
+    ClearConnections,
     Level,
     RemoveAddress,
     RenewAddresses,
     Report,
 )
 from yaim.core.facts import Facts
-from yaim.core.model import Address, Boottime, Place, address_order
+from yaim.core.model import Address, Boottime, Place, address_order, is_in_force
 from yaim.core.state.addresses import NOT_KNOWN, AddressState, Phase
 from yaim.core.state.lease import Lease
 
@@ -36,8 +37,36 @@ def removals(facts: Facts, wanted: frozenset[Address]) -> list[Report | RemoveAd
     for address in sorted(going, key=address_order):
         if state.addresses.phase(address) is Phase.UP:
             actions.append(Report(Level.INFO, f"removes {address}: {_why_not(facts, address)}"))
-        actions.append(RemoveAddress(next(requests), address))
+        resets = _resets(facts, address)
+        actions.append(RemoveAddress(next(requests), address, resets))
     return actions
+
+
+def _resets(facts: Facts, address: Address) -> bool:
+    """Whether clients are to learn at once that an address goes from here: as long as it is ours
+    for sure, and nobody else has claimed it."""
+    state = facts.state
+    known, view = state.addresses.known.get(address, NOT_KNOWN), state.cluster.view
+    is_here = known.phase is Phase.UP or (known.phase is Phase.REMOVING and known.resets)
+    if not is_here or view is None or facts.life_s() <= 0 or not facts.can_reset():
+        return False
+    mark = view.marks.get(address)
+    return address not in view.stray_marks and (mark is None or facts.is_mine(mark))
+
+
+def clears(facts: Facts) -> list[ClearConnections]:
+    """Ends what is left here of the connections of addresses that another node has marked."""
+    state, view = facts.state, facts.state.cluster.view
+    if view is None or not facts.can_reset():
+        return []
+    # What is known of may be on our interface, or our mark is on it (Addresses.forgetting).
+    gone = state.left.addresses - state.addresses.names() - state.elsewhere.present.keys()
+    found = []
+    for address in sorted(gone, key=address_order):
+        mark = view.marks.get(address)
+        if mark is not None and mark.holder != facts.me and is_in_force(mark, view.nodes):
+            found.append(ClearConnections(address))
+    return found
 
 
 def _may_be_removed(known: AddressState, now: Boottime) -> bool:

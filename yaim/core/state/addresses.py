@@ -68,6 +68,8 @@ class AddressState:
     """How often in a row the helper has refused it because of its deadline."""
     is_fenced: bool = False
     """Whether a fence keeps it from answering after its deadline, wherever it lies."""
+    resets: bool = False
+    """Whether the removal under way resets its connections."""
 
     def after_added(self) -> "AddressState":
         return replace(self, phase=Phase.UP, place=self.to, to=None, expired=0)
@@ -295,6 +297,7 @@ class Addresses:
                         request=action.request,
                         to=None,
                         retry_at=Boottime(now + ttl_s),
+                        resets=action.resets,
                     )
                 case AddAddress():
                     before = known or NOT_KNOWN

@@ -8,8 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from yaim.core.actions import Level, Tell
 from yaim.core.allowlist import Rule
-from yaim.core.events import HAS_NO_FENCE, AddressesObserved, HelperReady, LinksObserved
-from yaim.core.model import NEVER, Address, Boottime, Fence, Network, Place, frozen_mapping
+from yaim.core.events import (
+    CANNOT_RESET,
+    HAS_NO_FENCE,
+    AddressesObserved,
+    HelperReady,
+    LinksObserved,
+)
+from yaim.core.model import NEVER, Address, Boottime, Fence, Network, Place, Resets, frozen_mapping
 from yaim.core.state.wake import FOREVER, soonest
 
 HELPER_PATIENCE_S = 2.0
@@ -27,6 +33,14 @@ class Helper:
     """What it allows on which interface."""
     rules: tuple[Rule, ...] = ()
     fence: Fence = HAS_NO_FENCE
+    resets: Resets = CANNOT_RESET
+
+    @property
+    def why_no_reset(self) -> str:
+        """Why it resets no connections, for people; empty if it resets those of some addresses."""
+        if self.rules and not any(rule.resets for rule in self.rules):
+            return "helper.yml says reset-connections: false"
+        return self.resets.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ class Host:
 
     def after_ready(self, event: HelperReady) -> "Host":
         networks = frozen_mapping(dict(event.networks))
-        helper = Helper(event.session, networks, event.rules, event.fence)
+        helper = Helper(event.session, networks, event.rules, event.fence, event.resets)
         return replace(self, helper=helper, helper_before=helper, helper_lost_at=None)
 
     def after_lost(self, now: Boottime) -> "Host":
@@ -139,6 +153,14 @@ class Host:
             return
         level = Level.INFO if fence == HAS_NO_FENCE else Level.WARNING
         tell(level, f"no fence in the kernel is in force: {fence.reason}")
+
+    def report_resets(self, before: Helper | None, tell: Tell) -> None:
+        """Tells, when a helper is there first and when that changes, why no connections are
+        reset."""
+        why = self.helper.why_no_reset if self.helper is not None else ""
+        if why and (before is None or before.why_no_reset != why):
+            level = Level.INFO if why == CANNOT_RESET.reason else Level.WARNING
+            tell(level, f"connections stay when an address moves: {why}")
 
     def report_altnames(self, interface: str, tell: Tell) -> None:
         altnames, helper = self.altnames, self.helper

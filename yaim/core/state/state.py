@@ -17,6 +17,7 @@ from yaim.core.state.elsewhere import Elsewhere
 from yaim.core.state.health import HealthState
 from yaim.core.state.host import Host
 from yaim.core.state.lease import LeaseState
+from yaim.core.state.left import Left
 from yaim.core.state.placed import Placed
 from yaim.core.state.refusals import Refusals
 from yaim.core.state.stopping import Ending
@@ -50,6 +51,7 @@ class State:
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     health: HealthState = field(default_factory=HealthState)
     ending: Ending = field(default_factory=Ending)
+    left: Left = field(default_factory=Left)
     next_request: int = 1
     """The number of the next action that has one."""
     own_marks: OwnMarks = field(default_factory=OwnMarks, compare=False, repr=False)
@@ -72,6 +74,7 @@ class Draft:
         "health",
         "host",
         "lease",
+        "left",
         "next_request",
         "own_marks",
         "placed",
@@ -95,6 +98,7 @@ class Draft:
         self.elsewhere = state.elsewhere
         self.health = state.health
         self.ending = state.ending
+        self.left = state.left
         self.next_request = state.next_request
         self.own_marks = state.own_marks
 
@@ -113,6 +117,7 @@ class Draft:
             self.elsewhere,
             self.health,
             self.ending,
+            self.left,
             self.next_request,
             self.own_marks,
         )

@@ -19,13 +19,27 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import sleep
 
-from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from yaim.core.actions import (
+    AddAddress,
+    ClearConnections,
+    HelperAction,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.allowlist import Rule
 from yaim.core.events import AddressOnInterface, HelperLost, HelperReady
 from yaim.core.model import Address, Boottime, Network, Place, frozen_mapping
 from yaim.host.boottime import boottime
 from yaim.managers.helper.connection import ANSWER_WITHIN_S, Connection
-from yaim.managers.helper.messages import VERSION, HelperError, command, read_answer, read_fence
+from yaim.managers.helper.messages import (
+    VERSION,
+    HelperError,
+    command,
+    read_answer,
+    read_fence,
+    read_reset_rule,
+    read_resets,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +51,25 @@ counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wa
 MAX_ADDS_UNDER_WAY = 96
 """So many of these may be adds. They wait for the disk of the helper's record, for up to a second
 if it hangs: there is room left for a renewal and for removals, which do not."""
+MAX_UNDER_WAY_TO_CLEAR = 1
+"""Connections are cleared for one address at a time, and only when all else is answered: a renewal
+then waits for one look at the kernel's sockets at most."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 TELL_HEAD_EVERY_S = 3600.0
 
 
 def most_under_way(action: HelperAction) -> int:
     """How many commands may be under way when this one is sent."""
-    return MAX_ADDS_UNDER_WAY if isinstance(action, AddAddress) else MAX_UNDER_WAY
+    match action:
+        case ClearConnections():
+            return MAX_UNDER_WAY_TO_CLEAR
+        case AddAddress():
+            return MAX_ADDS_UNDER_WAY
+        case _:
+            return MAX_UNDER_WAY
 
 
-def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
+def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | ClearConnections | None:
     """What a waiting action is after this one has gone ahead of it; None if it does not go
     ahead."""
     match waiting, action:
@@ -54,8 +77,24 @@ def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
             return replace(waiting, deadline=action.deadline)
         case AddAddress(), RemoveAddress() if waiting.address != action.address:
             return waiting
+        case ClearConnections(), RenewAddresses():
+            return waiting
+        case ClearConnections(), (AddAddress() | RemoveAddress()):
+            return waiting if waiting.address != action.address else None
         case _:
             return None
+
+
+def known_to(action: HelperAction, *, can_reset: bool) -> HelperAction | None:
+    """What is asked of a helper that ends connections, or does not; None: nothing. The core decides
+    by what the last helper has told; the one that is there now may be older."""
+    match action:
+        case ClearConnections() if not can_reset:
+            return None
+        case RemoveAddress(resets=True) if not can_reset:
+            return replace(action, resets=False)
+        case _:
+            return action
 
 
 class HelperClient:
@@ -72,6 +111,8 @@ class HelperClient:
         self._post = post
         self._commands: SimpleQueue[HelperAction] = SimpleQueue()
         self._tell_head_at = 0.0
+        self._can_reset = False
+        """Whether the helper that is there can end connections."""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         threading.Thread(target=self._work, name="helper", daemon=True).start()
 
@@ -115,9 +156,12 @@ class HelperClient:
             for rule in reply["rules"]:
                 allowed = tuple(ip_network(text) for text in rule["networks"])
                 networks[rule["interface"]] = networks.get(rule["interface"], ()) + allowed
-                rules.append(Rule(rule["interface"], allowed, frozenset(rule["prefixes"])))
+                lengths = frozenset(rule["prefixes"])
+                rules.append(Rule(rule["interface"], allowed, lengths, read_reset_rule(rule)))
             addresses, left_over, places = self._list(connection)
             all_networks = tuple(sorted(networks.items()))
+            resets = read_resets(reply)
+            self._can_reset = resets.can_reset
             return HelperReady(
                 reply["session"],
                 all_networks,
@@ -126,6 +170,7 @@ class HelperClient:
                 places,
                 tuple(rules),
                 read_fence(reply),
+                resets,
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HelperError(
@@ -160,12 +205,16 @@ class HelperClient:
         """Puts new commands behind what is in the queue; but removals and renewals go ahead of
         adds, which may wait for a disk. What comes of it is the same: a removal stays behind an add
         of its address, and adds that a renewal has passed ask for its deadline. A renewal never
-        goes ahead of removals: what is to go must not be granted longer before it goes."""
+        goes ahead of removals: what is to go must not be granted longer before it goes. What clears
+        connections goes ahead of nothing, and all else ahead of it, but for what is about the same
+        address."""
         while not self._commands.empty():
-            action = self._commands.get_nowait()
+            action = known_to(self._commands.get_nowait(), can_reset=self._can_reset)
+            if action is None:
+                continue
             passed = []
-            while queue and (add := passed_by(action, queue[-1])) is not None:
-                passed.append(add)
+            while queue and (each := passed_by(action, queue[-1])) is not None:
+                passed.append(each)
                 queue.pop()
             queue.append(action)
             queue.extend(reversed(passed))

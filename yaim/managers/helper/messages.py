@@ -9,8 +9,15 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, assert_never
 
-from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from yaim.core.actions import (
+    AddAddress,
+    ClearConnections,
+    HelperAction,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.events import (
+    CANNOT_RESET,
     HAS_NO_FENCE,
     AddressAdded,
     AddressesRenewed,
@@ -19,7 +26,7 @@ from yaim.core.events import (
     AddressRemoved,
     Event,
 )
-from yaim.core.model import Fence
+from yaim.core.model import Address, Fence, Resets
 from yaim.core.refusals import Cause
 
 logger = logging.getLogger(__name__)
@@ -47,7 +54,10 @@ def command(action: HelperAction, label: str) -> dict[str, Any]:
                 "deadline_ns": round(action.deadline * 1e9),
             }
         case RemoveAddress():
-            return {"op": "remove", "address": str(action.address)}
+            connections = {"connections": "reset"} if action.resets else {}
+            return {"op": "remove", "address": str(action.address), **connections}
+        case ClearConnections():
+            return {"op": "clear", "address": str(action.address)}
         case RenewAddresses():
             return {"op": "renew", "deadline_ns": round(action.deadline * 1e9)}
         case _:
@@ -76,7 +86,16 @@ def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event |
             case AddAddress() if result == "ok":
                 return AddressAdded(action.request, action.address)
             case RemoveAddress() if result == "ok":
-                return AddressRemoved(action.request, action.address)
+                reset, left = _count(reply, "reset"), _count(reply, "left")
+                return AddressRemoved(action.request, action.address, reset, left)
+            case ClearConnections() if result == "ok":
+                _tell_cleared(action.address, _count(reply, "cleared"), _count(reply, "left"))
+                return None
+            case ClearConnections():
+                # The address may be here again, or not be allowed any more.
+                why = reply["reason"]
+                logger.debug("connections of %s are not cleared: %s", action.address, why)
+                return None
             case AddAddress() if result == "refused":
                 cause = Cause.of(reply["code"])
                 return AddressRefused(action.request, action.address, reply["reason"], cause)
@@ -86,6 +105,46 @@ def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event |
                 assert_never(action)
     except (KeyError, TypeError, ValueError) as error:
         raise HelperError(f"a reply that is none: {packet[:200]!r}") from error
+
+
+def _count(reply: Mapping[str, Any], name: str) -> int:
+    """How many connections; 0 if the helper does not tell, as it has reset none. Raises ValueError
+    for what is not of the protocol."""
+    count = reply.get(name, 0)
+    if type(count) is not int or count < 0:
+        raise ValueError(f"{name} is {str(count)[:200]}")
+    return count
+
+
+def _tell_cleared(address: Address, cleared: int, left: int) -> None:
+    if cleared:
+        logger.info(
+            "ended %d connection%s that %s left of %s",
+            *(cleared, "s" * (cleared != 1), "was" if cleared == 1 else "were", address),
+        )
+    if left:
+        logger.warning("%d connections that were left of %s could not be ended", left, address)
+
+
+def read_resets(reply: Mapping[str, Any]) -> Resets:
+    """Whether the helper can end connections, as it tells in its reply to hello. An older one does
+    not tell it. Raises ValueError for what is not of the protocol."""
+    if "connections" not in reply:
+        return CANNOT_RESET
+    match reply["connections"]:
+        case {"can_reset": bool(can_reset), "reason": str(reason)}:
+            return Resets(can_reset, reason)
+        case other:
+            raise ValueError(f"connections is {str(other)[:200]}")
+
+
+def read_reset_rule(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule lets connections be ended. Raises ValueError for what is not of the
+    protocol."""
+    resets = rule.get("reset_connections", True)
+    if not isinstance(resets, bool):
+        raise ValueError(f"reset_connections is {str(resets)[:200]}")
+    return resets
 
 
 def read_fence(reply: Mapping[str, Any]) -> Fence:
