@@ -27,6 +27,7 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.deadline import FENCE_GRACE_S, HELPER_GRACE_S
+from yaim.core.events import RestartRequested
 from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
 from yaim.core.state.addresses import Phase
 
@@ -214,7 +215,9 @@ class Checker:
             lease and lease.id,
         )
         is_others = is_others or (view is not None and address in view.stray_marks)
-        is_on_purpose = is_live and view is not None and not is_others
+        is_looking = before.addresses.look.is_pending or before.ending.stopping is not None
+        is_left = not is_looking and any(isinstance(e, RestartRequested) for e in host.events)
+        is_on_purpose = is_live and view is not None and not is_others and not is_left
         is_able = state.settings.resets_connections and host.can_reset
         known = before.addresses.known.get(address)
         was_up = known is not None and known.phase is Phase.UP

@@ -152,6 +152,8 @@ class Host:
         self.state: State | None = None
         self.before: State | None = None
         """Before the last step."""
+        self.events: tuple[Event, ...] = ()
+        """What the last step took in."""
         self.life = 0
         """The number of the coordinator's life; what is for an earlier one is lost."""
         self.frozen_until = 0.0
@@ -502,7 +504,7 @@ class Host:
         self._is_step_due = False
         now = self.clock()
         taken = step(state, events, now)
-        self.before, self.state = state, taken.state
+        self.before, self.state, self.events = state, taken.state, events
         self._note_loss(state.lease.current, events)
         self.world.checker.stepped(self)
         if self.world.is_recorded:

@@ -37,6 +37,7 @@ def _fault(
 # - adopting another lease with marks under the own one (it would have to be copied there within the
 #   milliseconds between the adoption and the first advertisement);
 # - leaving what is handed over after a loss until others have learnt of it;
+# - clearing connections of what is still on the interface, which the helper refuses, too;
 # - believing a removal at the deadline without the grace; a mark of another lease taken for ours;
 #   a keepalive sent before a pause and answered after the clock was set.
 MUTATIONS: tuple[Mutation, ...] = (
@@ -931,5 +932,71 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
         only=("fence switched", "slow"),
         seed=2,
+    ),
+    _fault(
+        "connections are reset when the lease is not kept",
+        ("_resets@yaim.core", "or facts.life_s() <= 0 ", ""),
+        seed=11,
+    ),
+    _fault(
+        "connections are not reset at a stop",
+        ("_resets@yaim.core", "if not is_here or", "if state.ending.stopping or not is_here or"),
+        only=("coordinator stopped",),
+    ),
+    _fault(
+        "connections are reset for a restart",
+        (
+            "take_in@yaim.core",
+            "turn.ending = turn.ending.leaves(reason)\n                if not turn.addresses.look.is_pending:",
+            "turn.ending = turn.ending.after_stop_asked(reason, turn.now)\n                if False:",
+        ),
+        only=("coordinator restarted",),
+    ),
+    _fault(
+        "connections are reset although another node has the mark",
+        ("_resets@yaim.core", "return address not in view.stray_marks and (", "return True or ("),
+        seed=4,
+    ),
+    _fault(
+        "connections are reset although they are to be left",
+        ("Facts.can_reset@yaim.core", "return wants and", "return"),
+    ),
+    _fault(
+        "connections are to be reset by a helper that cannot",
+        ("Facts.can_reset@yaim.core", "and helper.resets.can_reset", ""),
+        seed=7,
+    ),
+    _fault(
+        "connections are cleared before another node has the mark",
+        (
+            "clears@yaim.core",
+            "if mark is not None and mark.holder != facts.me and is_in_force(mark, view.nodes):",
+            "if True:",
+        ),
+        seed=1,
+    ),
+    _fault(
+        "connections are never cleared",
+        ("clears@yaim.core", "if view is None or not facts.can_reset():", "if True:"),
+        seed=2,
+    ),
+    _fault(
+        "what an incomplete reset has left is not cleared",
+        ("Left.after_removed@yaim.core", "was_reset and not event.left", "was_reset"),
+        seed=2,
+    ),
+    _fault(
+        "what went without a reset is not cleared",
+        ("Left.after_removed@yaim.core", "was_reset and not event.left", "not event.left"),
+        seed=5,
+    ),
+    _fault(
+        "what the helper had when it was ready is not cleared",
+        (
+            "_take_helper@yaim.core",
+            "with_here(each.address for each in event.addresses)",
+            "with_here(())",
+        ),
+        seed=18,
     ),
 )

@@ -35,7 +35,13 @@ from tests.managers.helper.vectors import (
     V6,
     VECTORS,
 )
-from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from yaim.core.actions import (
+    AddAddress,
+    ClearConnections,
+    HelperAction,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.allowlist import Rule
 from yaim.core.events import (
     AddressAdded,
@@ -48,7 +54,7 @@ from yaim.core.events import (
     HelperLost,
     HelperReady,
 )
-from yaim.core.model import Address, Boottime, Fence, Place, frozen_mapping
+from yaim.core.model import Address, Boottime, Fence, Place, Resets, frozen_mapping
 from yaim.core.refusals import Cause
 from yaim.host.boottime import boottime
 from yaim.lab.namespaces import Namespace
@@ -641,6 +647,129 @@ def test_a_removal_goes_ahead_of_adds_of_other_addresses(path: Path, start: Star
     ]
 
 
+CAN_RESET: Message = {"connections": {"can_reset": True, "reason": ""}}
+
+
+@contextmanager
+def able(listener: socket.socket) -> Iterator[socket.socket]:
+    """The next connection, after the hello and list of a helper that can reset."""
+    with accept(listener) as connection:
+        answer(connection, welcome() | CAN_RESET)
+        answer(connection, NOTHING_HELD)
+        yield connection
+
+
+OK: Message = {"result": "ok", "was": "absent", "missing": [], "cleared": 0, "left": 0}
+
+
+def test_all_else_goes_ahead_of_what_clears_connections_but_for_the_same_address(
+    path: Path, start: Start
+) -> None:
+    """They are cleared one address at a time, when all else is answered."""
+    later = Boottime(2000.0)
+    full = [RemoveAddress(n, V4) for n in range(MAX_UNDER_WAY)]
+    clears = [ClearConnections(V4 + n) for n in range(3)]
+    with listening(path) as listener:
+        client = start()
+        with able(listener) as connection:
+            client.ready()
+            client.submit(*full)
+            client.submit(clears[0], clears[1], AddAddress(1, V4 + 1, "eth0", 32, DEADLINE))
+            client.submit(RemoveAddress(2, V4 + 9), AddAddress(3, V4 + 8, "eth0", 32, DEADLINE))
+            client.submit(clears[2], RenewAddresses(later))
+            asked = [json.loads(answer(connection, OK)) for _ in range(MAX_UNDER_WAY + 7)]
+    waited = asked[MAX_UNDER_WAY:]
+    told = [(each["op"], each.get("address"), each.get("deadline_ns", 0) / 1e9) for each in waited]
+    assert told == [
+        ("remove", str(V4 + 9), 0),
+        ("renew", None, later),
+        ("clear", str(V4), 0),
+        ("clear", str(V4 + 1), 0),
+        ("add", str(V4 + 1), later),
+        ("add", str(V4 + 8), later),
+        ("clear", str(V4 + 2), 0),
+    ]
+
+
+def test_connections_are_cleared_one_address_at_a_time(path: Path, start: Start) -> None:
+    with listening(path) as listener:
+        client = start()
+        with able(listener) as connection:
+            client.ready()
+            client.submit(*(ClearConnections(V4 + n) for n in range(2)))
+            assert json.loads(connection.recv(MAX_PACKET)) == {
+                "id": 3,
+                "op": "clear",
+                "address": str(V4),
+            }
+            client.submit(RenewAddresses(DEADLINE))
+            assert json.loads(connection.recv(MAX_PACKET))["op"] == "renew"
+            for number in (3, 4):
+                connection.send(json.dumps(OK | {"id": number}).encode())
+            assert client.next() == [AddressesRenewed(frozenset())]
+            asked = json.loads(answer(connection, OK))
+            assert (asked["op"], asked["address"]) == ("clear", str(V4 + 1))
+
+
+def test_a_helper_that_can_is_asked_to_reset_and_tells_what_it_did(
+    path: Path, start: Start
+) -> None:
+    with listening(path) as listener:
+        client = start()
+        with able(listener) as connection:
+            assert client.ready() == replace(WELCOMED, resets=Resets(True))
+            client.submit(RemoveAddress(5, V4, resets=True), RemoveAddress(6, V6))
+            told = {"result": "ok", "was": "present", "reset": 12, "left": 3}
+            assert json.loads(answer(connection, told)) == {
+                "id": 3,
+                "op": "remove",
+                "address": str(V4),
+                "connections": "reset",
+            }
+            assert json.loads(answer(connection, OK | {"left": 0})) == {
+                "id": 4,
+                "op": "remove",
+                "address": str(V6),
+            }
+            assert client.next(2) == [AddressRemoved(5, V4, 12, 3), AddressRemoved(6, V6)]
+
+
+@pytest.mark.parametrize(
+    "tells", [{}, {"connections": {"can_reset": False, "reason": "no kernel"}}]
+)
+def test_a_helper_that_cannot_is_asked_for_nothing_new(
+    path: Path, start: Start, tells: Message
+) -> None:
+    """Also if the core does not know yet that it is another one."""
+    with listening(path) as listener:
+        client = start()
+        with able(listener) as connection:
+            client.ready()
+            connection.close()
+            assert client.is_lost()
+        with accept(listener) as connection:
+            answer(connection, welcome() | tells)
+            answer(connection, NOTHING_HELD)
+            assert not client.ready().resets.can_reset
+            client.submit(ClearConnections(V4), RemoveAddress(5, V4, resets=True))
+            assert json.loads(answer(connection, OK)) == {
+                "id": 3,
+                "op": "remove",
+                "address": str(V4),
+            }
+            assert client.next() == [AddressRemoved(5, V4)]
+
+
+def test_rules_tell_whether_connections_may_be_reset(path: Path, start: Start) -> None:
+    rules = [RULES[0] | {"reset_connections": each} for each in (True, False)]
+    with listening(path) as listener:
+        client = start()
+        with accept(listener) as connection:
+            answer(connection, welcome() | CAN_RESET | {"rules": rules})
+            answer(connection, NOTHING_HELD)
+            assert [each.resets for each in client.ready().rules] == [True, False]
+
+
 def test_a_renewal_is_sent_though_the_helper_is_slow_with_more_adds_than_it_may_be_sent(
     path: Path, start: Start
 ) -> None:
@@ -697,6 +826,9 @@ BAD_GREETINGS: tuple[tuple[str, Message | bytes | None, Message | bytes | None],
     (NONE, {"rules": ABSENT}, None),
     ("it hung up", b"", None),
     (NONE, {"rules": ["eth0"]}, None),
+    (NONE, {"rules": [RULES[0] | {"reset_connections": 1}]}, None),
+    (NONE, {"connections": None}, None),
+    (NONE, {"connections": {"can_reset": True}}, None),
     ("not JSON", b"welcome", None),
     (NONE, {"rules": [{"interface": "eth0"}]}, None),
     ("that is none", b"[]", None),

@@ -5,8 +5,15 @@ import json
 import pytest
 
 from tests.managers.helper.vectors import ACTIONS, MALFORMED, REMOVE, REQUESTS, V4, VECTORS
-from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from yaim.core.actions import (
+    AddAddress,
+    ClearConnections,
+    HelperAction,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.events import (
+    CANNOT_RESET,
     HAS_NO_FENCE,
     AddressAdded,
     AddressesRenewed,
@@ -15,9 +22,17 @@ from yaim.core.events import (
     AddressRemoved,
     Event,
 )
-from yaim.core.model import Fence
+from yaim.core.model import Fence, Resets
 from yaim.core.refusals import Cause
-from yaim.managers.helper.messages import HelperError, read_answer, read_fence, read_reply
+from yaim.managers.helper.messages import (
+    HelperError,
+    command,
+    read_answer,
+    read_fence,
+    read_reply,
+    read_reset_rule,
+    read_resets,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -91,3 +106,96 @@ def test_a_fence_of_another_form_is_none_of_the_protocol(fence: str) -> None:
 def test_a_fence_may_be_told_with_more_than_is_known_here() -> None:
     told = {"fence": {"in_force": True, "reason": "", "table": "yaim-7"}}
     assert read_fence(told) == Fence(True)
+
+
+# --- connections -----------------------------------------------------------------------------
+
+RESET, CLEAR = RemoveAddress(13, V4, resets=True), ClearConnections(V4)
+
+
+def test_a_reset_and_a_clear_are_asked_for_by_name() -> None:
+    told = {"op": "remove", "address": "192.0.2.10", "connections": "reset"}
+    assert command(RESET, "yaim") == told
+    assert command(CLEAR, "yaim") == {"op": "clear", "address": "192.0.2.10"}
+
+
+@pytest.mark.parametrize(("told", "counts"), [("", (0, 0)), (', "reset": 12, "left": 3', (12, 3))])
+def test_a_removal_tells_what_became_of_the_connections(told: str, counts: tuple[int, int]) -> None:
+    reply = f'{{"id": 4, "result": "ok", "was": "present"{told}}}'.encode()
+    assert read_answer(reply, 4, RESET) == AddressRemoved(13, V4, *counts)
+
+
+@pytest.mark.parametrize("count", ["-1", "true", "null", '"1"', "1.0", "[]"])
+@pytest.mark.parametrize("name", ["reset", "left"])
+def test_a_count_of_another_form_is_none_of_the_protocol(name: str, count: str) -> None:
+    for action, rest in ((RESET, '"was": "present"'), (CLEAR, '"cleared": 0')):
+        names = ("cleared", "left") if action is CLEAR else ("reset", "left")
+        told = dict.fromkeys(names, "0") | {name if name in names else "cleared": count}
+        fields = ", ".join(f'"{each}": {value}' for each, value in told.items())
+        reply = f'{{"id": 4, "result": "ok", {rest}, {fields}}}'.encode()
+        with pytest.raises(HelperError):
+            read_answer(reply, 4, action)
+
+
+@pytest.mark.parametrize(
+    ("counts", "lines"),
+    [
+        ((0, 0), []),
+        ((11, 0), ["ended 11 connections that were left of 192.0.2.10"]),
+        ((1, 0), ["ended 1 connection that was left of 192.0.2.10"]),
+        ((0, 2), ["2 connections that were left of 192.0.2.10 could not be ended"]),
+    ],
+)
+def test_what_was_cleared_is_told(
+    counts: tuple[int, int], lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    reply = b'{"id": 4, "result": "ok", "cleared": %d, "left": %d}' % counts
+    assert read_answer(reply, 4, CLEAR) is None
+    assert [each.getMessage() for each in caplog.records] == lines
+
+
+@pytest.mark.parametrize("result", ["refused", "failed"])
+def test_what_was_not_cleared_is_not_lost(result: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    reply = f'{{"id": 4, "result": "{result}", "code": "foreign", "reason": "it is here"}}'
+    assert read_answer(reply.encode(), 4, CLEAR) is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "reply", [b'{"id": 4, "result": "done"}', b'{"id": 4, "result": "failed"}']
+)
+def test_a_malformed_answer_to_a_clear_is_an_error(reply: bytes) -> None:
+    with pytest.raises(HelperError):
+        read_answer(reply, 4, CLEAR)
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ({}, CANNOT_RESET),
+        ({"connections": {"can_reset": True, "reason": ""}}, Resets(True)),
+        ({"connections": {"can_reset": False, "reason": "why"}}, Resets(False, "why")),
+        ({"connections": {"can_reset": True, "reason": "", "more": 1}}, Resets(True)),
+    ],
+)
+def test_a_hello_tells_whether_connections_can_be_reset(
+    told: dict[str, object], meant: Resets
+) -> None:
+    assert read_resets(told) == meant
+
+
+@pytest.mark.parametrize(
+    "told", [None, True, "no", [], {}, {"can_reset": True}, {"can_reset": 1, "reason": ""}]
+)
+def test_connections_of_another_form_are_none_of_the_protocol(told: object) -> None:
+    with pytest.raises(ValueError, match="connections is"):
+        read_resets({"connections": told})
+
+
+@pytest.mark.parametrize("told", [None, 1, "true", []])
+def test_a_rule_of_another_form_is_none_of_the_protocol(told: object) -> None:
+    assert read_reset_rule({}) and not read_reset_rule({"reset_connections": False})
+    with pytest.raises(ValueError, match="reset_connections is"):
+        read_reset_rule({"reset_connections": told})

@@ -158,10 +158,10 @@ class HelperClient:
                 networks[rule["interface"]] = networks.get(rule["interface"], ()) + allowed
                 lengths = frozenset(rule["prefixes"])
                 rules.append(Rule(rule["interface"], allowed, lengths, read_reset_rule(rule)))
-            addresses, left_over, places = self._list(connection)
-            all_networks = tuple(sorted(networks.items()))
             resets = read_resets(reply)
             self._can_reset = resets.can_reset
+            addresses, left_over, places = self._list(connection)
+            all_networks = tuple(sorted(networks.items()))
             return HelperReady(
                 reply["session"],
                 all_networks,
