@@ -130,6 +130,13 @@ def test_a_lost_lease_resets_nothing() -> None:
     lose_lease(able(A, B), A, B)
 
 
+def test_nothing_is_reset_when_our_advertisement_goes_with_our_marks() -> None:
+    """The watch tells of a lost lease before the lease's own request does."""
+    play = able(A, B)
+    seen = view(9, (A, B))
+    assert removals(play.tell(ClusterChanged(seen))) == {A: False, B: False}
+
+
 def test_a_lease_that_is_not_kept_resets_nothing() -> None:
     play = able(A)
     play.tell(LeaseFailed("no answer"))

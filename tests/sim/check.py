@@ -27,7 +27,7 @@ from yaim.core.actions import (
     WithdrawNode,
 )
 from yaim.core.deadline import FENCE_GRACE_S, HELPER_GRACE_S
-from yaim.core.events import RestartRequested
+from yaim.core.events import AddressGone, HelperReady, RestartRequested
 from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
 from yaim.core.state.addresses import Phase
 
@@ -217,10 +217,13 @@ class Checker:
         is_others = is_others or (view is not None and address in view.stray_marks)
         is_looking = before.addresses.look.is_pending or before.ending.stopping is not None
         is_left = not is_looking and any(isinstance(e, RestartRequested) for e in host.events)
-        is_on_purpose = is_live and view is not None and not is_others and not is_left
+        node = view.nodes.get(host.name) if view is not None else None
+        is_told = node is not None and lease is not None and node.lease == lease.id
+        is_on_purpose = is_live and is_told and not is_others and not is_left
         is_able = state.settings.resets_connections and host.can_reset
         known = before.addresses.known.get(address)
-        was_up = known is not None and known.phase is Phase.UP
+        is_news = any(isinstance(each, HelperReady | AddressGone) for each in host.events)
+        was_up = known is not None and known.phase is Phase.UP and not is_news
         is_up = was_up and address in host.kernel.answering
         self.counts["removals with reset"] += remove.resets
         if remove.resets and not (is_on_purpose and is_able):

@@ -939,6 +939,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         seed=11,
     ),
     _fault(
+        "connections are reset when all leases are lost",
+        ("_resets@yaim.core", "or facts.my_node() is None", ""),
+        only=("leases revoked", "etcd wiped"),
+    ),
+    _fault(
         "connections are not reset at a stop",
         ("_resets@yaim.core", "if not is_here or", "if state.ending.stopping or not is_here or"),
         only=("coordinator stopped",),

@@ -2,21 +2,24 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 import pytest
 
 from tests.sim.__main__ import play_many
 from tests.sim.check import Broken
 from tests.sim.faults import Scenario, draw
+from tests.sim.host import Host
 from tests.sim.mutating import Mutation, catch, mutated
 from tests.sim.mutations import MUTATIONS
 from tests.sim.run import play, quickly
 from tests.sim.story import story
 from tests.sim.timeline import address
 from tests.sim.world import World
-from yaim.core.model import Place
+from yaim.core.model import Address, Place
 
 SEEDS = int(os.environ.get("YAIM_SIM_SEEDS", "300"))
 IS_LONG = SEEDS > 300
@@ -276,6 +279,93 @@ def test_who_switches_the_fence_keeps_its_addresses(has_fence: bool) -> None:
         world.timeline.run(world.timeline.now + 6.0)
         assert set(first.kernel.answering) == theirs
         assert all(map(first.kernel.ruleset.is_fenced, theirs)) == now_has_fence
+
+
+# --- connections -----------------------------------------------------------------------------
+
+
+def connected(**changes: Any) -> tuple[World, Host, set[Address]]:
+    """Two nodes; one of them, and what it holds."""
+    world = World(replace(calm(nodes=2, addresses=4), **changes))
+    world.timeline.run(4.0)
+    host = world.host(0)
+    assert len(host.kernel.answering) == 2
+    assert host.kernel.connections >= host.kernel.answering.keys()
+    world.checker.counts.clear()
+    return world, host, {*host.kernel.answering}
+
+
+def moved(world: World, host: Host, held: set[Address]) -> tuple[int, set[Address]]:
+    """How often connections are reset from now on, and which of those that the other node has then
+    have connections here."""
+    resets = world.checker.counts["connections reset"]
+    world.timeline.run(world.timeline.now + 10.0)
+    gone = held - host.kernel.ours.keys()
+    return world.checker.counts["connections reset"] - resets, host.kernel.connections & gone
+
+
+@pytest.mark.parametrize("fenced", [frozenset[int](), frozenset({1, 2})])
+def test_who_is_unhealthy_resets_the_connections_of_all_that_it_gives_up(
+    fenced: frozenset[int],
+) -> None:
+    world, host, held = connected(fenced=fenced)
+    host.sick_until = 100.0
+    resets, left = moved(world, host, held)
+    assert not host.kernel.ours
+    assert resets == 2 and not left
+
+
+def test_with_leave_connections_stay() -> None:
+    world, host, held = connected(leaving=frozenset({1}))
+    host.sick_until = 100.0
+    assert moved(world, host, held) == (0, held)
+    assert not world.checker.counts["connections cleared"]
+
+
+def test_where_the_kernel_cannot_connections_stay() -> None:
+    world, host, held = connected(without_resets=frozenset({1}))
+    host.sick_until = 100.0
+    assert moved(world, host, held) == (0, held)
+
+
+def test_who_loses_its_lease_clears_when_it_hears_that_others_have_its_addresses() -> None:
+    world, host, held = connected()
+    host.sick_until = 100.0  # It gets nothing back.
+    host.wire.cut_until(100.0)
+    host.mute_until = 4.0
+    world.timeline.run(30.0)
+    resets = world.checker.counts["connections reset"]
+    assert not host.kernel.ours and len(world.checker.holders()) == 4
+    host.wire.cut_until(0.0)
+    world.timeline.run(40.0)
+    assert not host.kernel.connections
+    assert world.checker.counts["connections cleared"] + resets >= len(held)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda world, host: host.restart_coordinator(),
+        lambda world, host: host.crash_coordinator() or host.start_coordinator(),
+        lambda world, host: host.crash_helper() or host.start_helper(),
+        lambda world, host: host.change_version(is_older=True),
+        lambda world, host: world.etcd.freeze(60.0),
+        lambda world, host: world.etcd.lose_leader(2.0),
+        lambda world, host: world.checker.all_leases_are_lost() or world.etcd.lose_leases(),
+    ],
+    ids=["restart", "crash", "helper", "other version", "etcd away", "leader lost", "leases lost"],
+)
+def test_nothing_is_reset_when_nobody_gives_anything_up(
+    happens: Callable[[World, Host], object],
+) -> None:
+    world, host, _ = connected()
+    before = {each.name: {*each.kernel.answering} for each in world.hosts.values()}
+    happens(world, host)
+    world.timeline.run(4.0 + 30.0)
+    assert not world.checker.counts["connections reset"]
+    assert not world.checker.counts["connections cleared"]
+    for each in world.hosts.values():
+        assert each.kernel.connections >= before[each.name]
 
 
 def test_a_failing_schedule_is_made_small_and_told() -> None:

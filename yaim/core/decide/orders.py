@@ -43,12 +43,15 @@ def removals(facts: Facts, wanted: frozenset[Address]) -> list[Report | RemoveAd
 
 
 def _resets(facts: Facts, address: Address) -> bool:
-    """Whether clients are to learn at once that an address goes from here: as long as it is ours
-    for sure, and nobody else has claimed it."""
+    """Whether clients are to learn at once that an address goes from here: only if it goes on
+    purpose. If our advertisement has gone, so has our lease, and perhaps all others': then the
+    address may be back here at once, and its connections go on."""
     state = facts.state
     known, view = state.addresses.known.get(address, NOT_KNOWN), state.cluster.view
     is_here = known.phase is Phase.UP or (known.phase is Phase.REMOVING and known.resets)
-    if not is_here or view is None or facts.life_s() <= 0 or not facts.can_reset():
+    if not is_here or facts.life_s() <= 0 or not facts.can_reset():
+        return False
+    if view is None or facts.my_node() is None:
         return False
     mark = view.marks.get(address)
     return address not in view.stray_marks and (mark is None or facts.is_mine(mark))
