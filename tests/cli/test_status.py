@@ -270,6 +270,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "takes": True,
                 "refused": [],
                 "fence": {"in_force": True, "reason": ""},
+                "connections_stay": "",
             },
             {
                 "name": "db2",
@@ -281,6 +282,7 @@ def test_the_json_has_all_that_the_table_has() -> None:
                 "takes": True,
                 "refused": [],
                 "fence": {"in_force": True, "reason": ""},
+                "connections_stay": "",
             },
         ],
         "wrong_entries": [{"entry": "x", "reason": "not an address"}],
@@ -319,6 +321,18 @@ def test_of_older_nodes_it_is_not_told_whether_they_have_a_fence() -> None:
 
 def test_where_every_node_has_a_fence_the_table_says_nothing_of_it() -> None:
     assert "fence" not in as_table(status_of(CLUSTER, WELL))
+
+
+def test_a_node_that_resets_no_connections_though_it_is_to_is_marked_with_the_reason() -> None:
+    told = replace(node("db2").advertisement, connections_stay="no\x1bkernel")
+    nodes = (replace(node("db2"), advertisement=told), node("db1"))
+    found = status_of(CLUSTER, view(POOL, nodes, MARKS))
+    assert found.condition is Condition.HEALTHY
+    line = "no connections are reset by db2: no?kernel"
+    assert as_table(found).splitlines()[-1] == line
+    shown = {each["name"]: each["connections_stay"] for each in json.loads(as_json(found))["nodes"]}
+    assert shown == {"db1": "", "db2": "no\x1bkernel"}
+    assert "connections" not in as_table(status_of(CLUSTER, WELL))
 
 
 def test_certificates_are_at_the_end_of_the_table() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.core.play import mark, settings, view
 from yaim.coordinator.status_line import StatusLine, health_word, status_of, title_of
-from yaim.core.model import Fence, NodeName, frozen_mapping
+from yaim.core.model import Fence, NodeName, Resets, frozen_mapping
 from yaim.core.state.addresses import Addresses, AddressState, Phase
 from yaim.core.state.cluster import Cluster
 from yaim.core.state.health import Health, HealthState
@@ -70,7 +70,8 @@ def test_the_line_is_made_anew_only_if_something_in_it_may_have_changed() -> Non
 
 def test_that_there_is_no_fence_is_told_with_the_reason() -> None:
     told = status_of(holding(2))
-    helper = Helper("s", frozen_mapping({}), fence=Fence(False, "the kernel has no nf_tables"))
+    fence = Fence(False, "the kernel has no nf_tables")
+    helper = Helper("s", frozen_mapping({}), fence=fence, resets=Resets(True))
     without = replace(holding(2), host=Host(helper))
     assert status_of(without) == f"{told}; no fence in the kernel: the kernel has no nf_tables"
     long = replace(without, host=Host(replace(helper, fence=Fence(False, "x" * 1000))))
@@ -79,6 +80,19 @@ def test_that_there_is_no_fence_is_told_with_the_reason() -> None:
     assert status_of(fenced) == told
     line = StatusLine()
     assert line.of(without) != line.of(replace(without, host=fenced.host)) == told
+
+
+def test_that_no_connections_are_reset_is_told_with_the_reason() -> None:
+    told = status_of(holding(2))
+    cannot = Resets(False, "the kernel cannot")
+    helper = Helper("s", frozen_mapping({}), fence=Fence(True), resets=cannot)
+    without = replace(holding(2), host=Host(helper))
+    assert status_of(without) == f"{told}; no connections are reset: the kernel cannot"
+    long = replace(without, host=Host(replace(helper, resets=Resets(False, "x" * 1000))))
+    assert status_of(long) == f"{told}; no connections are reset: {'x' * 100}"
+    leaving = replace(without, settings=replace(without.settings, resets_connections=False))
+    line = StatusLine()
+    assert line.of(without) != line.of(leaving) == told
 
 
 def test_the_title_tells_the_health_and_how_many_are_held() -> None:

@@ -19,6 +19,7 @@ from yaim.core.actions import (
 )
 from yaim.core.deadline import deadline_of
 from yaim.core.events import (
+    CANNOT_RESET,
     HAS_NO_FENCE,
     AddressAdded,
     AddressesSeen,
@@ -97,6 +98,7 @@ def advertisement(is_healthy: bool = True, session: str = SESSION) -> Advertisem
         placement=VERSION,
         schema=SCHEMA,
         fence=HAS_NO_FENCE,
+        connections_stay=CANNOT_RESET.reason,
     )
 
 

@@ -16,15 +16,19 @@ from tests.core.play import (
     A,
     B,
     Play,
+    advertised,
+    advertisement,
     helper_ready,
     holding,
     mark,
     node,
     settings,
+    started,
     view,
 )
-from yaim.core.actions import Action, ClearConnections, Level, RemoveAddress
+from yaim.core.actions import Action, AdvertiseNode, ClearConnections, Level, RemoveAddress
 from yaim.core.allowlist import Rule
+from yaim.core.bounds import MOST_WHY
 from yaim.core.events import (
     AddressFailed,
     AddressOnInterface,
@@ -40,7 +44,16 @@ from yaim.core.events import (
     SettingsChanged,
     StopRequested,
 )
-from yaim.core.model import Address, ClusterView, LeaseId, Mark, Resets, frozen_mapping
+from yaim.core.model import (
+    Address,
+    ClusterView,
+    LeaseId,
+    Mark,
+    Node,
+    Resets,
+    Revision,
+    frozen_mapping,
+)
 from yaim.core.state.left import Left
 
 pytestmark = pytest.mark.quick
@@ -257,7 +270,7 @@ def test_where_there_were_no_connections_nothing_is_told_of_them() -> None:
     assert told == ["192.0.2.11 is off: 4 connections were reset"]
 
 
-STAY = "connections stay when an address moves: "
+STAY = "no connections are reset when an address moves: "
 
 
 def told_of_resets(play: Play) -> list[tuple[Level, str]]:
@@ -289,6 +302,29 @@ def test_rules_that_let_nothing_be_reset_are_told(is_any: bool) -> None:
     play.tell(replace(HelperReady(SESSION, tuple(NETWORKS.items()), (), rules=rules), resets=CAN))
     says = [(Level.WARNING, "helper.yml says reset-connections: false")]
     assert told_of_resets(play) == ([] if is_any else says)
+
+
+def test_the_other_nodes_are_told_why_connections_stay() -> None:
+    play = started()
+    assert advertised(play).connections_stay == "the helper is too old to end connections"
+    play.settle(play.tell(ready(resets=Resets(False, "x" * 1000))))
+    assert advertised(play).connections_stay == "x" * MOST_WHY
+    play.settle(play.tell(HelperLost("it hung up")))
+    assert advertised(play).connections_stay == "x" * MOST_WHY
+    play.settle(play.tell(SettingsChanged(replace(settings(), resets_connections=False))))
+    assert advertised(play).connections_stay == ""
+    play.settle(play.tell(SettingsChanged(settings()), ready()))
+    assert advertised(play).connections_stay == ""
+
+
+def test_a_new_life_repeats_why_connections_stay_until_its_helper_is_there() -> None:
+    told = replace(advertisement(), connections_stay="the kernel cannot")
+    play = Play()
+    play.tell()
+    mine = Node(ME, told, LEASE, Revision(2))
+    actions = play.tell(ClusterRead(view(9, (A,), (mine,))), play.kept(), play.healthy())
+    (write,) = [each for each in actions if isinstance(each, AdvertiseNode)]
+    assert write.advertisement.connections_stay == "the kernel cannot"
 
 
 def test_with_leave_nobody_needs_to_know_what_the_helper_can() -> None:

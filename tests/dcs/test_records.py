@@ -12,6 +12,7 @@ from yaim.core.bounds import (
     MOST_FENCE,
     MOST_INTERFACES,
     MOST_NETWORKS,
+    MOST_WHY,
     SOMEWHERE,
     bounded,
 )
@@ -145,6 +146,16 @@ def test_what_says_nothing_of_a_fence_is_as_good_as_not_told(told: object) -> No
     """A newer yaim may tell it in another form: the node is as healthy as it says."""
     changed = json.loads(write_advertisement(advertisement())) | {"fence": told}
     assert node_of(json.dumps(changed).encode()) == replace(advertisement(), fence=None)
+
+
+@pytest.mark.parametrize("why", ["", "the kernel cannot"])
+def test_why_connections_stay_is_read_as_it_was_written(why: str) -> None:
+    told = replace(advertisement(), connections_stay=why)
+    written = write_advertisement(told)
+    assert node_of(written) == told
+    assert ("connections_stay" in json.loads(written)) == bool(why)
+    long = write_advertisement(replace(told, connections_stay="x" * 100_000))
+    assert node_of(long).connections_stay == "x" * MOST_WHY
 
 
 def test_of_a_long_reason_why_there_is_no_fence_the_beginning_is_read() -> None:

@@ -132,6 +132,7 @@ def test_without_a_configuration_all_else_is_told_all_the_same(directory: Path) 
         "interface",
         "helper",
         "fence",
+        "connections",
         "etcd",
         "checks",
         "network set-up",
@@ -301,7 +302,7 @@ def test_an_allowlist_that_is_not_there_is_told_with_one_that_would_do(directory
     command = found.remedy.partition(": ")[2]
     assert subprocess.run(("sh", "-c", command)).returncode == 0
     made, found_now = helper.look_at_allowlist(file, "lo", NOBODY, DAEMON)
-    assert made == helper.Allowlist(("nobody",), Path("/var/log/yaim-helper"))
+    assert made == helper.Allowlist(("nobody",), Path("/var/log/yaim-helper"), reset_rules=(True,))
     assert verdicts(found_now) == [OK]
 
 

@@ -81,6 +81,7 @@ def as_json(status: ClusterStatus) -> str:
                     "in_force": each.fence.is_in_force if each.fence is not None else None,
                     "reason": each.fence.reason if each.fence is not None else "",
                 },
+                "connections_stay": each.connections_stay,
             }
             for each in status.nodes
         ],
@@ -147,6 +148,11 @@ def as_table(status: ClusterStatus) -> str:
         ],
     )
     lines += _fences(status.nodes)
+    lines += [
+        shortened(f"no connections are reset by {each.name}: {each.connections_stay}", MOST_LAST)
+        for each in status.nodes
+        if each.connections_stay
+    ]
     if status.wrong_entries:
         lines += ["", *columns(("WRONG POOL ENTRY", "REASON"), status.wrong_entries)]
     if status.strays:

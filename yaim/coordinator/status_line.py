@@ -10,7 +10,7 @@ from yaim.core.state.state import State
 _MOST_LISTED = 8
 """More addresses of a node than these are not told one by one."""
 _MOST_TOLD = 100
-"""The most characters of why there is no fence in the kernel."""
+"""The most characters of why there is no fence in the kernel, or why connections stay."""
 
 
 class StatusLine:
@@ -25,7 +25,7 @@ class StatusLine:
         helper = state.host.helper
         made_from = (
             *(state.cluster.view, state.addresses.known, health.judged, health.waits_s),
-            helper.fence if helper is not None else None,
+            *(helper, state.settings),
         )
         if len(made_from) != len(self._made_from) or any(map(is_not, made_from, self._made_from)):
             self._made_from = made_from
@@ -68,6 +68,7 @@ def status_of(state: State) -> str:
             *(f"{name}: {_listed(others[name])}" for name in sorted(others)),
             *([f"nobody: {_listed(nobody)}"] if nobody else []),
             *_without_fence(state),
+            *_without_resets(state),
         )
     )
 
@@ -77,6 +78,13 @@ def _without_fence(state: State) -> list[str]:
     if helper is None or helper.fence.is_in_force:
         return []
     return [f"no fence in the kernel: {helper.fence.reason[:_MOST_TOLD]}"]
+
+
+def _without_resets(state: State) -> list[str]:
+    helper = state.host.helper
+    if helper is None or not state.settings.resets_connections or not helper.why_no_reset:
+        return []
+    return [f"no connections are reset: {helper.why_no_reset[:_MOST_TOLD]}"]
 
 
 def _listed(addresses: Iterable[Address]) -> str:

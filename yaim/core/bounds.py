@@ -27,8 +27,8 @@ MOST_NETWORKS = 1000
 """How many networks a node tells, all interfaces together."""
 MOST_INTERFACES = 256
 MOST_REASON, MOST_VERSION, MOST_SESSION, MOST_INTERFACE = 1000, 100, 200, 127
-MOST_FENCE = 200
-"""How many characters are told."""
+MOST_FENCE = MOST_WHY = 200
+"""How many characters are told of why there is no fence, and why connections stay."""
 MOST_WHERE, MOST_NAME = 100, 127
 """How many bytes, as JSON, the place of an address and the name of an interface may have."""
 SOMEWHERE = "in several places"
@@ -73,6 +73,7 @@ def bounded(told: Advertisement) -> Advertisement:
         missing=_bounded_names(told.missing, networks),
         present=present,
         fence=fence_in_short(told.fence) if told.fence is not None else None,
+        connections_stay=told.connections_stay[:MOST_WHY],
     )
 
 

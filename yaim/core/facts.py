@@ -190,6 +190,13 @@ class Facts:
         wants = self.state.settings.resets_connections
         return wants and helper is not None and helper.resets.can_reset
 
+    def why_connections_stay(self) -> str:
+        """Returns why the helper that is there, or was last, resets none, although it is to; empty
+        if it does or is not to."""
+        helper = self.state.host.helper_before
+        wants = self.state.settings.resets_connections
+        return helper.why_no_reset if wants and helper is not None else ""
+
     def is_elsewhere(self) -> frozenset[Address]:
         """Returns what is not to be added, as some node, perhaps this one, has it for another
         reason."""

@@ -140,6 +140,9 @@ class Advertisement:
     fence: Fence | None = None
     """Whether its kernel has a fence; None: not told, as by older nodes. For people: no decision
     depends on it."""
+    connections_stay: str = ""
+    """Why it does not reset the connections of addresses that move from it, though it is set to.
+    For people, too."""
 
 
 @dataclass(frozen=True, slots=True)

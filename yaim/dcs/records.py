@@ -193,7 +193,8 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "placement": advertisement.placement,
             "schema": advertisement.schema,
         }
-        | _fence_to_write(advertisement.fence),
+        | _fence_to_write(advertisement.fence)
+        | _if_told("connections_stay", advertisement.connections_stay),
         sort_keys=True,
     ).encode()
 
@@ -203,6 +204,10 @@ def _fence_to_write(fence: Fence | None) -> dict[str, object]:
     if fence is None:
         return {}
     return {"fence": {"in_force": fence.is_in_force, "reason": fence.reason}}
+
+
+def _if_told(name: str, text: str) -> dict[str, object]:
+    return {name: text} if text else {}
 
 
 def read_advertisement(value: bytes) -> Advertisement:
@@ -235,6 +240,7 @@ def read_advertisement(value: bytes) -> Advertisement:
             placement=_read_version(read.get("placement", 1)),
             schema=_read_version(read.get("schema", 1)),
             fence=_read_fence(read.get("fence")),
+            connections_stay=str(read.get("connections_stay", ""))[: bounds.MOST_WHY],
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return UNREADABLE

@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from yaim.config.config import Config
-from yaim.core.model import Fence, PoolEntry
+from yaim.core.model import Fence, PoolEntry, Resets
 from yaim.doctor.commands import ask, being, may
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
 from yaim.host.interfaces import shown_name
@@ -41,7 +41,7 @@ FULL_BYTES = 1_000_000
 _HELLO = {"op": "hello", "id": 1, "version": 0, "cluster": "doctor", "node": "doctor"}
 """A hello of a version that no helper speaks: it is refused before it could take anybody's place
 (helper/PROTOCOL.md)."""
-_ASK_FENCE = {"op": "hello", "id": 1, "version": 1, "cluster": "yaim-doctor", "node": "doctor"}
+_ASK = {"op": "hello", "id": 1, "version": 1, "cluster": "yaim-doctor", "node": "doctor"}
 """A hello that is granted, for a cluster that no node is in. It holds nothing."""
 
 
@@ -50,6 +50,8 @@ class Allowlist:
     users: tuple[str, ...]
     audit_log: Path
     is_fence_wanted: bool = True
+    reset_rules: tuple[bool, ...] = ()
+    """Whether each rule lets connections be reset."""
 
 
 # --- helper.yml ----------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def look_at_allowlist(
     if helper is not None and os.geteuid() == 0 and not may("-r", file, helper):
         what = f"user {helper.pw_name} cannot read {file}"
         found.append(problem(ALLOWLIST, what, f"chmod a+r {file} (there are no secrets in it)"))
-    allowlist = _read(file)
+    allowlist = read_allowlist(file)
     if user is not None and not {user.pw_name, str(user.pw_uid)} & set(allowlist.users):
         what = f"its users are {', '.join(allowlist.users)}: {user.pw_name} may ask for nothing"
         remedy = f"add {user.pw_name} to users in {file}; then systemctl reload yaim-helper"
@@ -93,14 +95,15 @@ def look_at_allowlist(
     return allowlist, found or [ok(ALLOWLIST, f"{file} can be used")]
 
 
-def _read(file: Path) -> Allowlist:
+def read_allowlist(file: Path) -> Allowlist:
     """Reads a file that the helper can use."""
     keys = yaml.safe_load(file.read_bytes())
     users = tuple(str(each) for each in keys.get("users") or ())
     # To YAML 1.1 a bare `off` is false.
     is_fence_wanted = keys.get("fence", "auto") not in (False, "off")
+    resets = tuple(each.get("reset-connections", True) is True for each in keys.get("rules") or ())
     log = Path(keys.get("audit-log") or "/var/log/yaim-helper")
-    return Allowlist(users, log, is_fence_wanted)
+    return Allowlist(users, log, is_fence_wanted, resets)
 
 
 def look_at_allowed(file: Path, config: Config, pool: Iterable[PoolEntry]) -> Iterator[Finding]:
@@ -173,23 +176,42 @@ def look_at_socket(path: Path, user: pwd.struct_passwd | None, start: str) -> Fi
 
 def fence_of(path: Path, user: pwd.struct_passwd | None) -> Fence | str | None:
     """What the helper that runs says of its fence; None if it does not know of any; a text that
-    says why it could not be asked. Root asks as the coordinator's user, as the helper hangs up on
-    others. The helper records it, and this disturbs nobody."""
+    says why it could not be asked."""
+    match answer := _hello_of(path, user):
+        case str():
+            return answer
+        case {"fence": {"in_force": bool(is_in_force), "reason": str(reason)}}:
+            return Fence(is_in_force, reason)
+    return None
+
+
+def resets_of(path: Path, user: pwd.struct_passwd | None) -> Resets | str | None:
+    """The same of whether it can end connections."""
+    match answer := _hello_of(path, user):
+        case str():
+            return answer
+        case {"connections": {"can_reset": bool(can_reset), "reason": str(reason)}}:
+            return Resets(can_reset, reason)
+    return None
+
+
+def _hello_of(path: Path, user: pwd.struct_passwd | None) -> Mapping[str, object] | str:
+    """What the helper that runs answers; a text that says why it could not be asked. Root asks as
+    the coordinator's user, as the helper hangs up on others. The helper records it, and this
+    disturbs nobody."""
     if user is None:
         return "the coordinator's user is not there"
     is_other = os.geteuid() == 0 and user.pw_uid != 0
     try:
         with being(user) if is_other else nullcontext():
-            answer = json.loads(_say_hello(path, _ASK_FENCE) or b"null")
+            answer = json.loads(_say_hello(path, _ASK) or b"null")
     except OSError as error:
         return f"the helper does not answer: {error.strerror or error}"
     except ValueError:
         return "the helper does not answer in its protocol"
     match answer:
-        case {"result": "ok", "fence": {"in_force": bool(is_in_force), "reason": str(reason)}}:
-            return Fence(is_in_force, reason)
         case {"result": "ok"}:
-            return None
+            return dict(answer)
         case {"reason": str(reason)}:
             return f"the helper refuses to say so: {reason}"
     return "the helper hangs up"

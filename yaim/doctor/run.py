@@ -12,7 +12,7 @@ from yaim.config.config import Config
 from yaim.config.file import ConfigError
 from yaim.config.load import Purpose
 from yaim.core.model import Address, ClusterView, Fence, NodeName, address_order
-from yaim.doctor import configuration, conflicts, fence, helper, host
+from yaim.doctor import configuration, conflicts, connections, fence, helper, host
 from yaim.doctor.commands import account, being
 from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
 
@@ -76,6 +76,7 @@ class _Examination:
         self._look_at_node(node)
         self._look_at_cluster(cluster, node)
         self._look(fence.FENCE, lambda: self._fence(node))
+        self._look(connections.CONNECTIONS, lambda: self._connections(node))
         self._look_at_checks(checks)
         self._look(host.SERVICES, self._services)
         self._look_at_conflicts(node)
@@ -191,11 +192,27 @@ class _Examination:
             told = helper.fence_of(node.value("helper-socket"), self._user)
         pool = pool_of(self._view)
         held = sum(each.is_helpers and each.address in pool for each in host.addresses_on_host())
-        restart = "systemctl restart yaim-helper"
-        if not host.installed(self._known_units()):
-            restart = "pkill -USR1 -f '^yaim: supervisor'"
-        wanted = self._allowlist.is_fence_wanted
+        wanted, restart = self._allowlist.is_fence_wanted, self._restart_helper()
         return fence.look_at_fence(self._subject.root, told, wanted, held, restart)
+
+    def _connections(self, node: Config | None) -> Iterable[Finding]:
+        if self._allowlist is None or node is None:
+            which = (
+                "helper.yml cannot be used" if node is not None else "the configuration is wrong"
+            )
+            return [not_looked_at(connections.CONNECTIONS, which)]
+        return connections.look_at_connections(
+            node.connections == "reset",
+            helper.resets_of(node.value("helper-socket"), self._user),
+            self._allowlist.reset_rules,
+            self._subject.helper_config,
+            self._restart_helper(),
+        )
+
+    def _restart_helper(self) -> str:
+        if host.installed(self._known_units()):
+            return "systemctl restart yaim-helper"
+        return "pkill -USR1 -f '^yaim: supervisor'"
 
     def _look_at_checks(self, checks: Config | None) -> None:
         if checks is None:

@@ -73,6 +73,9 @@ class NodeStatus:
     fence: Fence | None = None
     """Whether a fence in its kernel is in force; None: not told, as by an older yaim. The cluster
     is healthy all the same."""
+    connections_stay: str = ""
+    """Why the node resets no connections when an address moves, though it is set to. The cluster is
+    healthy all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,7 @@ def status_of(
                     if address in view.pool
                 ),
                 node.advertisement.fence,
+                node.advertisement.connections_stay,
             )
             for name, node in sorted(view.nodes.items())
         ),

@@ -86,11 +86,14 @@ def _whole(facts: Facts, present: Node | None) -> Advertisement | None:
         placement=VERSION,
         schema=SCHEMA,
         fence=fence,
+        connections_stay=facts.why_connections_stay(),
     )
     if present is not None:
         told = present.advertisement
         if host.links_up is None and not state.advertised.is_written:
             whole = replace(whole, down=told.down, missing=told.missing)
+        if host.helper_before is None:
+            whole = replace(whole, connections_stay=told.connections_stay)
         if not is_checked:
             whole = replace(
                 whole,

@@ -160,7 +160,7 @@ class Host:
         why = self.helper.why_no_reset if self.helper is not None else ""
         if why and (before is None or before.why_no_reset != why):
             level = Level.INFO if why == CANNOT_RESET.reason else Level.WARNING
-            tell(level, f"connections stay when an address moves: {why}")
+            tell(level, f"no connections are reset when an address moves: {why}")
 
     def report_altnames(self, interface: str, tell: Tell) -> None:
         altnames, helper = self.altnames, self.helper
