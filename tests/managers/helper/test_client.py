@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -245,11 +245,11 @@ def is_hung_up(connection: socket.socket) -> bool:
 
 
 def test_every_request_of_the_vectors_is_sent_byte_by_byte(path: Path, start: Start) -> None:
-    """But for the ids, which are counted on each connection. Commands do not wait for replies."""
+    """But for the ids, which are counted on each connection."""
     with listening(path) as listener:
         client = start()
         with accept(listener) as connection:
-            sent = [answer(connection, welcome())]
+            sent = [answer(connection, welcome() | CAN_RESET)]
             left, held = HELD | {"deadline_ns": None}, HELD | {"address": "192.0.2.11"}
             sent.append(answer(connection, NOTHING_HELD | {"addresses": [left], "more": True}))
             sent.append(answer(connection, NOTHING_HELD | {"addresses": [held]}))
@@ -258,10 +258,11 @@ def test_every_request_of_the_vectors_is_sent_byte_by_byte(path: Path, start: St
                 addresses=(AddressOnInterface(V4 + 1, Boottime(1.0)),),
                 left_over=frozenset({V4}),
                 places=places(V4, V4 + 1),
+                resets=Resets(True),
             )
             for each in ACTIONS.values():
                 client.submit(each)
-                sent.append(connection.recv(MAX_PACKET))
+                sent.append(answer(connection, OK))
     names = ["hello", "list from the start", "list further", *ACTIONS]
     assert sorted(names) == sorted(REQUESTS)
     assert sent == [
@@ -304,7 +305,43 @@ def test_a_helper_tells_its_session_and_the_networks_of_all_its_rules(
                 for each, network in ((INTERFACE, one), (PEER, two), (INTERFACE, three))
             ),
             fence=Fence(False, "helper.yml says fence: off"),
+            resets=Resets(True),
         )
+
+
+def test_a_helper_ends_the_connections_of_what_goes_on_purpose_and_what_another_removal_left(
+    network: Namespace, run: Run, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both ends of each connection are on this host, and have the address."""
+    caplog.set_level(logging.INFO, logger="yaim.managers.helper.messages")
+    with run(), ExitStack() as sockets:
+        client = start()
+        assert client.ready().resets.can_reset
+
+        def connected() -> socket.socket:
+            client.submit(AddAddress(1, V4, INTERFACE, 32, in_s(60)))
+            assert client.next() == [AddressAdded(1, V4)]
+            with network.entered():
+                listener = sockets.enter_context(socket.create_server((str(V4), 0)))
+                address = listener.getsockname()
+                it = socket.create_connection(address, WITHIN_S, source_address=(str(V4), 0))
+            sockets.enter_context(it)
+            sockets.enter_context(listener.accept()[0])
+            return it
+
+        it = connected()
+        client.submit(RemoveAddress(2, V4, resets=True))
+        assert client.next() == [AddressRemoved(2, V4, reset=2)]
+        with pytest.raises(ConnectionError):
+            it.recv(1)
+        it = connected()
+        client.submit(RemoveAddress(3, V4))
+        assert client.next() == [AddressRemoved(3, V4)]
+        client.submit(ClearConnections(V4))
+        with pytest.raises(ConnectionError):
+            it.recv(1)
+    told = "ended 2 connections that were left of 192.0.2.10"
+    wait_for(lambda: told in caplog.messages, "it is told")
 
 
 def test_more_commands_together_than_a_socket_buffers_are_all_answered(

@@ -1,10 +1,20 @@
 """What the helper's replies mean."""
 
 import json
+import re
 
 import pytest
 
-from tests.managers.helper.vectors import ACTIONS, MALFORMED, REMOVE, REQUESTS, V4, VECTORS
+from tests.managers.helper.vectors import (
+    ACTIONS,
+    CLEAR,
+    MALFORMED,
+    REMOVE,
+    REQUESTS,
+    RESET,
+    V4,
+    VECTORS,
+)
 from yaim.core.actions import (
     AddAddress,
     ClearConnections,
@@ -37,6 +47,9 @@ from yaim.managers.helper.messages import (
 pytestmark = pytest.mark.quick
 
 
+REMOVED_WITH = r"removed, (\d+) reset, (\d+) left"
+
+
 def meant(vector: dict[str, str]) -> Event | None:
     """What the vectors say in words, as an event."""
     reason = json.loads(vector["packet"]).get("reason")
@@ -49,8 +62,12 @@ def meant(vector: dict[str, str]) -> Event | None:
             return AddressRefused(11, V4, reason, cause)
         case ((AddAddress(number) | RemoveAddress(number)), "failed"):
             return AddressFailed(number, V4, reason)
-        case RemoveAddress(), "removed":
-            return AddressRemoved(13, V4)
+        case RemoveAddress(number), "removed":
+            return AddressRemoved(number, V4)
+        case RemoveAddress(), means if match := re.fullmatch(REMOVED_WITH, means):
+            return AddressRemoved(14, V4, *map(int, match.groups()))
+        case ClearConnections(), _:
+            return None
         case RenewAddresses(), "renewed":
             return AddressesRenewed(frozenset())
         case RenewAddresses(), "renewed but for 192.0.2.10":
@@ -110,8 +127,6 @@ def test_a_fence_may_be_told_with_more_than_is_known_here() -> None:
 
 # --- connections -----------------------------------------------------------------------------
 
-RESET, CLEAR = RemoveAddress(13, V4, resets=True), ClearConnections(V4)
-
 
 def test_a_reset_and_a_clear_are_asked_for_by_name() -> None:
     told = {"op": "remove", "address": "192.0.2.10", "connections": "reset"}
@@ -122,7 +137,7 @@ def test_a_reset_and_a_clear_are_asked_for_by_name() -> None:
 @pytest.mark.parametrize(("told", "counts"), [("", (0, 0)), (', "reset": 12, "left": 3', (12, 3))])
 def test_a_removal_tells_what_became_of_the_connections(told: str, counts: tuple[int, int]) -> None:
     reply = f'{{"id": 4, "result": "ok", "was": "present"{told}}}'.encode()
-    assert read_answer(reply, 4, RESET) == AddressRemoved(13, V4, *counts)
+    assert read_answer(reply, 4, RESET) == AddressRemoved(14, V4, *counts)
 
 
 @pytest.mark.parametrize("count", ["-1", "true", "null", '"1"', "1.0", "[]"])
@@ -153,6 +168,20 @@ def test_what_was_cleared_is_told(
     reply = b'{"id": 4, "result": "ok", "cleared": %d, "left": %d}' % counts
     assert read_answer(reply, 4, CLEAR) is None
     assert [each.getMessage() for each in caplog.records] == lines
+
+
+@pytest.mark.parametrize("vector", VECTORS["connections"], ids=lambda vector: vector["name"])
+def test_a_hello_of_the_vectors_tells_of_connections_what_it_says(vector: dict[str, str]) -> None:
+    no_kernel = Resets(False, "CONFIG_INET_DIAG_DESTROY is not set")
+    meant = {
+        "the kernel can reset, the rule allows it": (Resets(True), True),
+        "the kernel can reset, the rule forbids it": (Resets(True), False),
+        f"the kernel cannot reset: {no_kernel.reason}": (no_kernel, True),
+        "nothing is told of connections": (CANNOT_RESET, True),
+    }
+    reply = read_reply(vector["packet"].encode(), 1)
+    (rule,) = reply["rules"]
+    assert (read_resets(reply), read_reset_rule(rule)) == meant[vector["means"]]
 
 
 @pytest.mark.parametrize("result", ["refused", "failed"])

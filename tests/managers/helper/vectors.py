@@ -4,7 +4,13 @@ import json
 from ipaddress import ip_address
 from pathlib import Path
 
-from yaim.core.actions import AddAddress, HelperAction, RemoveAddress, RenewAddresses
+from yaim.core.actions import (
+    AddAddress,
+    ClearConnections,
+    HelperAction,
+    RemoveAddress,
+    RenewAddresses,
+)
 from yaim.core.model import Boottime
 
 VECTORS = json.loads((Path(__file__).parents[3] / "helper" / "vectors.json").read_text())
@@ -13,10 +19,13 @@ V4, V6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 DEADLINE = Boottime(1234.567890123)
 ADD, REMOVE = AddAddress(11, V4, "eth0", 32, DEADLINE), RemoveAddress(13, V4)
 ADD_V6, RENEW = AddAddress(12, V6, "eth0", 128, DEADLINE), RenewAddresses(DEADLINE)
+RESET, CLEAR = RemoveAddress(14, V4, resets=True), ClearConnections(V4)
 ACTIONS: dict[str, HelperAction] = {
     "add, IPv4": ADD,
     "add, IPv6, no label": ADD_V6,
     "remove": REMOVE,
+    "remove, with a reset": RESET,
+    "clear": CLEAR,
     "renew": RENEW,
 }
 MALFORMED: tuple[tuple[HelperAction, bytes], ...] = (
