@@ -9,6 +9,7 @@ from yaim.config.config import Config
 from yaim.config.file import ConfigError, Issue
 from yaim.config.load import load
 from yaim.coordinator.reload import reloaded, restart_asked
+from yaim.coordinator.settings import settings_of
 from yaim.core.events import Event, RestartRequested, StopRequested
 
 pytestmark = pytest.mark.quick
@@ -45,6 +46,13 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 @pytest.fixture(autouse=True)
 def all_levels(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "yaim.coordinator.reload")
+
+
+def test_whether_connections_are_reset_is_applied() -> None:
+    found = reloaded(config(), gives(config(connections="leave")), anywhere)
+    assert found is not None
+    assert settings_of(config()).resets_connections
+    assert not settings_of(found).resets_connections
 
 
 def test_what_can_be_applied_is_and_the_rest_stays(caplog: pytest.LogCaptureFixture) -> None:

@@ -48,6 +48,7 @@ from yaim.core.events import (
     AddressFailed,
     AddressGone,
     AddressRefused,
+    AddressRemoved,
     Event,
     HelperReady,
 )
@@ -284,6 +285,9 @@ class Rig:
                 return replace(event, reason="")
             case AddressesRenewed(missing):
                 return AddressesRenewed(missing & sure)
+            case AddressRemoved():
+                # In the model somebody is always connected.
+                return replace(event, reset=0, left=0)
             case _:
                 return event
 
@@ -314,7 +318,8 @@ class Rig:
                 deadline = self._deadline()
                 self.ask(AddAddress(self._request, each, "eth0", 32, deadline))
             case 6 | 7:
-                self.ask(RemoveAddress(self._request, each))
+                self.ask(RemoveAddress(self._request, each, resets=self._request % 2 == 0))
+                self.ask(ClearConnections(each))
             case 8 | 9 | 10 | 11 | 12:
                 self.ask(RenewAddresses(self._deadline()))
             case 13:
@@ -414,6 +419,7 @@ SEEN = {
     "AddAddress: AddressAdded",
     "AddAddress: AddressRefused",
     "AddAddress: AddressFailed",
+    "ClearConnections: NoneType",
     "RemoveAddress: AddressRemoved",
     "RenewAddresses: AddressesRenewed",
     "RenewAddresses: NoneType",
