@@ -832,8 +832,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "an address leaves the fence before it is off its interface",
         (
             "FencedHelper._removing@tests.sim",
-            "            yield InKernel(partial(self._take_off, address))\n",
-            "            yield Transaction(partial(self._fences.dismiss, [address]))\n            yield InKernel(partial(self._take_off, address))\n",
+            "            yield InKernel(partial(self._take_off, address, resets))\n",
+            "            yield Transaction(partial(self._fences.dismiss, [address]))\n            yield InKernel(partial(self._take_off, address, resets))\n",
         ),
         only=(*MIDWAY, *HELD_UP),
         seed=9,
