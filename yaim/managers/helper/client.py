@@ -51,25 +51,16 @@ counts 768 bytes for one of up to 192, 1280 for a longer one, and lets 212992 wa
 MAX_ADDS_UNDER_WAY = 96
 """So many of these may be adds. They wait for the disk of the helper's record, for up to a second
 if it hangs: there is room left for a renewal and for removals, which do not."""
-MAX_UNDER_WAY_TO_CLEAR = 1
-"""Connections are cleared for one address at a time, and only when all else is answered: a renewal
-then waits for one look at the kernel's sockets at most."""
 CLOCKS_AGREE_WITHIN_S = 1.0
 TELL_HEAD_EVERY_S = 3600.0
 
 
 def most_under_way(action: HelperAction) -> int:
     """How many commands may be under way when this one is sent."""
-    match action:
-        case ClearConnections():
-            return MAX_UNDER_WAY_TO_CLEAR
-        case AddAddress():
-            return MAX_ADDS_UNDER_WAY
-        case _:
-            return MAX_UNDER_WAY
+    return MAX_ADDS_UNDER_WAY if isinstance(action, AddAddress) else MAX_UNDER_WAY
 
 
-def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | ClearConnections | None:
+def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
     """What a waiting action is after this one has gone ahead of it; None if it does not go
     ahead."""
     match waiting, action:
@@ -77,10 +68,6 @@ def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | Clear
             return replace(waiting, deadline=action.deadline)
         case AddAddress(), RemoveAddress() if waiting.address != action.address:
             return waiting
-        case ClearConnections(), RenewAddresses():
-            return waiting
-        case ClearConnections(), (AddAddress() | RemoveAddress()):
-            return waiting if waiting.address != action.address else None
         case _:
             return None
 
@@ -201,20 +188,26 @@ class HelperClient:
             is_more = page["more"] and page["addresses"]
         return tuple(addresses), frozenset(left_over), frozen_mapping(places)
 
-    def _take_in(self, queue: deque[HelperAction]) -> None:
+    def _take_in(self, queue: deque[HelperAction], to_clear: dict[Address, None]) -> None:
         """Puts new commands behind what is in the queue; but removals and renewals go ahead of
         adds, which may wait for a disk. What comes of it is the same: a removal stays behind an add
         of its address, and adds that a renewal has passed ask for its deadline. A renewal never
-        goes ahead of removals: what is to go must not be granted longer before it goes. What clears
-        connections goes ahead of nothing, and all else ahead of it, but for what is about the same
-        address."""
+        goes ahead of removals: what is to go must not be granted longer before it goes. Whose
+        connections are to be cleared waits until nothing else does, and is forgotten if the address
+        comes back here."""
         while not self._commands.empty():
             action = known_to(self._commands.get_nowait(), can_reset=self._can_reset)
-            if action is None:
-                continue
+            match action:
+                case None:
+                    continue
+                case ClearConnections(address):
+                    to_clear[address] = None
+                    continue
+                case AddAddress():
+                    to_clear.pop(action.address, None)
             passed = []
-            while queue and (each := passed_by(action, queue[-1])) is not None:
-                passed.append(each)
+            while queue and (add := passed_by(action, queue[-1])) is not None:
+                passed.append(add)
                 queue.pop()
             queue.append(action)
             queue.extend(reversed(passed))
@@ -231,6 +224,7 @@ class HelperClient:
     def _serve(self, connection: Connection) -> None:
         """Raises HelperError or OSError when the helper is lost."""
         queue: deque[HelperAction] = deque()
+        to_clear: dict[Address, None] = {}
         waiting: deque[tuple[int, HelperAction, float]] = deque()
         connection.socket.setblocking(False)
         with selectors.DefaultSelector() as selector:
@@ -253,7 +247,12 @@ class HelperClient:
                     self._post(*(each for each in answers if each is not None))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
-                self._take_in(queue)
+                self._take_in(queue, to_clear)
+                if to_clear and not queue and not waiting:
+                    # One at a time: a renewal waits for one look at the kernel's sockets at most.
+                    first = next(iter(to_clear))
+                    del to_clear[first]
+                    queue.append(ClearConnections(first))
                 while queue and len(waiting) < most_under_way(queue[0]):
                     try:
                         request_id = connection.send(command(queue[0], self.label))
