@@ -383,6 +383,14 @@ def test_after_a_complete_reset_nothing_is_cleared() -> None:
     assert cleared(play.tell(ClusterChanged(of_others(9, A)))) == []
 
 
+def test_what_the_helper_has_not_reset_although_it_was_asked_to_is_cleared() -> None:
+    play = able(A)
+    (remove,) = [each for each in play.tell(play.unhealthy()) if isinstance(each, RemoveAddress)]
+    assert remove.resets
+    play.tell(AddressRemoved(remove.request, A))
+    assert cleared(play.tell(ClusterChanged(of_others(9, A)))) == [A]
+
+
 def test_what_a_reset_has_left_is_cleared() -> None:
     play = able(A)
     reset(play, (7, 1))

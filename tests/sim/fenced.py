@@ -381,8 +381,9 @@ class FencedHelper(ModelHelper):
         if holding is not None:
             holding.is_leaving = True
             self._fences.mute(address)
-        remove = asked.action if asked is not None else None
-        resets = self.resets_of(remove) if isinstance(remove, RemoveAddress) else None
+        remove, resets = asked.action if asked is not None else None, None
+        if isinstance(remove, RemoveAddress) and address in kernel.ours:
+            resets = self.resets_of(remove)
         failure = None
         if address in kernel.unrecorded:
             failure = "it may be what an earlier life has left"

@@ -267,6 +267,8 @@ class ModelHelper:
         resets = self.resets_of(remove)
         if self._host.kernel.take_off(address, resets):
             self._host.tell(f"the helper removes {address}")
+        else:
+            resets = None
         self.holdings.pop(address, None)
         return removed(remove, resets)
 
@@ -428,8 +430,9 @@ def place_of(holding: Holding) -> Place:
 
 
 def removed(remove: RemoveAddress, resets: Resets | None) -> AddressRemoved:
-    ended = resets or Resets()
-    return AddressRemoved(remove.request, remove.address, ended.reset, ended.left)
+    if resets is None:
+        return AddressRemoved(remove.request, remove.address)
+    return AddressRemoved(remove.request, remove.address, resets.reset, resets.left)
 
 
 def request_of(action: HelperAction) -> Request:

@@ -987,12 +987,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "what an incomplete reset has left is not cleared",
-        ("Left.after_removed@yaim.core", "was_reset and not event.left", "was_reset"),
+        ("Left.after_removed@yaim.core", "event.left == 0", "event.left is not None"),
         seed=2,
     ),
     _fault(
         "what went without a reset is not cleared",
-        ("Left.after_removed@yaim.core", "was_reset and not event.left", "not event.left"),
+        ("Left.after_removed@yaim.core", "event.left == 0", "not event.left"),
         seed=5,
     ),
     _fault(

@@ -287,7 +287,7 @@ class Rig:
                 return AddressesRenewed(missing & sure)
             case AddressRemoved():
                 # In the model somebody is always connected.
-                return replace(event, reset=0, left=0)
+                return replace(event, reset=0, left=None)
             case _:
                 return event
 

@@ -216,8 +216,9 @@ class AddressRemoved:
     address: Address
     reset: int = 0
     """How many of its TCP connections were ended before; the peers have got a reset."""
-    left: int = 0
-    """How many were to be ended and are there still."""
+    left: int | None = None
+    """How many were to be ended and are there still; None: none were ended, as nobody asked for it,
+    or the helper does not do that for this address, or in the place where it was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,7 @@ def _take_removed(turn: Turn, event: AddressRemoved) -> None:
     if known is None:
         return
     turn.record(event.address, known.after_removed())
-    turn.left = turn.left.after_removed(event, was_reset=known.resets)
+    turn.left = turn.left.after_removed(event)
 
 
 def _take_refused(turn: Turn, event: AddressRefused) -> None:

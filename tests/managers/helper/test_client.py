@@ -331,7 +331,7 @@ def test_a_helper_ends_the_connections_of_what_goes_on_purpose_and_what_another_
 
         it = connected()
         client.submit(RemoveAddress(2, V4, resets=True))
-        assert client.next() == [AddressRemoved(2, V4, reset=2)]
+        assert client.next() == [AddressRemoved(2, V4, reset=2, left=0)]
         with pytest.raises(ConnectionError):
             it.recv(1)
         it = connected()

@@ -134,8 +134,13 @@ def test_a_reset_and_a_clear_are_asked_for_by_name() -> None:
     assert command(CLEAR, "yaim") == {"op": "clear", "address": "192.0.2.10"}
 
 
-@pytest.mark.parametrize(("told", "counts"), [("", (0, 0)), (', "reset": 12, "left": 3', (12, 3))])
-def test_a_removal_tells_what_became_of_the_connections(told: str, counts: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [("", (0, None)), (', "reset": 0, "left": 0', (0, 0)), (', "reset": 12, "left": 3', (12, 3))],
+)
+def test_a_removal_tells_what_became_of_the_connections(
+    told: str, counts: tuple[int, int | None]
+) -> None:
     reply = f'{{"id": 4, "result": "ok", "was": "present"{told}}}'.encode()
     assert read_answer(reply, 4, RESET) == AddressRemoved(14, V4, *counts)
 

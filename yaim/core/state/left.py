@@ -27,10 +27,9 @@ class Left:
         new = self.addresses.union(addresses)
         return self if len(new) == len(self.addresses) else replace(self, addresses=new)
 
-    def after_removed(self, event: AddressRemoved, *, was_reset: bool) -> "Left":
-        """The helper has removed it, and reset its connections if it was asked to."""
-        is_clean = was_reset and not event.left
-        addresses = self.addresses - {event.address} if is_clean else self.addresses
+    def after_removed(self, event: AddressRemoved) -> "Left":
+        """The helper has removed it, and perhaps reset its connections."""
+        addresses = self.addresses - {event.address} if event.left == 0 else self.addresses
         is_told = event.reset or event.left
         return Left(addresses, (*self.ended, event) if is_told else self.ended)
 
@@ -44,7 +43,8 @@ class Left:
             return self
         removed = sorted(self.ended, key=lambda each: address_order(each.address))
         names = some(str(each.address) for each in removed)
-        reset, left = sum(each.reset for each in removed), sum(each.left for each in removed)
+        reset = sum(each.reset for each in removed)
+        left = sum(each.left or 0 for each in removed)
         is_or_are, s = ("is" if len(removed) == 1 else "are"), "s" * (reset != 1)
         could_not = f", {left} could not be" if left else ""
         was_or_were = "was" if reset == 1 else "were"

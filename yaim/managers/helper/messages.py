@@ -86,6 +86,8 @@ def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event |
             case AddAddress() if result == "ok":
                 return AddressAdded(action.request, action.address)
             case RemoveAddress() if result == "ok":
+                if "reset" not in reply:
+                    return AddressRemoved(action.request, action.address)
                 reset, left = _count(reply, "reset"), _count(reply, "left")
                 return AddressRemoved(action.request, action.address, reset, left)
             case ClearConnections() if result == "ok":
@@ -108,9 +110,8 @@ def read_answer(packet: bytes, request_id: int, action: HelperAction) -> Event |
 
 
 def _count(reply: Mapping[str, Any], name: str) -> int:
-    """How many connections; 0 if the helper does not tell, as it has reset none. Raises ValueError
-    for what is not of the protocol."""
-    count = reply.get(name, 0)
+    """How many connections. Raises KeyError or ValueError for what is not of the protocol."""
+    count = reply[name]
     if type(count) is not int or count < 0:
         raise ValueError(f"{name} is {str(count)[:200]}")
     return count
