@@ -127,6 +127,7 @@ PATRONI_LAG = "a number of bytes, or one with kB, MB, GB or TB after it"
 TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
 COMMAND = "a command: text for /bin/sh -c, or a list of the program and its arguments"
 MISSING = "a file that can be read (No such file or directory)"
+REBALANCE = "auto, never, or a time of day with two different ends, such as 02:00-04:00"
 KINDS_THERE_ARE = f"one of {', '.join(KINDS)}" if len(KINDS) > 1 else "http"
 BAD = [
     ("interval", "99", "'99'", "a whole number from 100 to 3600000"),
@@ -183,6 +184,12 @@ BAD = [
     ("checker-type", "mysql", "'mysql'", KINDS_THERE_ARE),
     ("healthy-when", "most", "'most'", "one of all, any"),
     ("connections", "keep", "'keep'", "one of reset, leave"),
+    *(
+        ("rebalance", text, f"'{text}'", REBALANCE)
+        for text in ("25:00-02:00", "02:00-02:00", "2-4", "nightly", "26", "02:00", "02:60-03:00")
+    ),
+    ("rebalance", "'02:00-24:00'", "'02:00-24:00'", REBALANCE),
+    ("rebalance-delay", "1s", "'1s'", "a whole number from 0 to 86400000"),
     ("flap-max-wait", "-1", "'-1'", "a whole number from 0 to 86400000"),
     ("timeout", "99", "'99'", "a whole number from 100 to 3600000"),
     ("rise", "0", "'0'", "a whole number from 1 to 100"),

@@ -31,6 +31,7 @@ from yaim.config.checks import CheckConfig
 from yaim.config.config import KEYS, LOG_LEVELS, Config
 from yaim.config.file import ConfigError, Issue
 from yaim.config.load import Purpose, load, variable
+from yaim.core.settings import Window
 from yaim.dcs.etcd.settings import EtcdSettings
 
 pytestmark = pytest.mark.quick
@@ -231,6 +232,8 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "healthy-when": ("ANY", "any"),
     "flap-max-wait": ("0", 0),
     "connections": ("Leave", "leave"),
+    "rebalance": ("22:30-4:00", Window(22 * 60 + 30, 4 * 60)),
+    "rebalance-delay": ("60000", 60_000),
     "timeout": ("1250", 1250),
     "rise": ("3", 3),
     "fall": ("2", 2),

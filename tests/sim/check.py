@@ -28,7 +28,9 @@ from yaim.core.actions import (
 )
 from yaim.core.deadline import FENCE_GRACE_S, HELPER_GRACE_S
 from yaim.core.events import AddressGone, HelperReady, RestartRequested
+from yaim.core.facts import Facts
 from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
+from yaim.core.settings import Rebalance
 from yaim.core.state.addresses import Phase
 
 if TYPE_CHECKING:
@@ -73,9 +75,11 @@ NOT_OURS = "a node keeps its lease, whatever is put under its name"
 COVERED = "nobody has an address whose mark was covered, until that is deleted by hand"
 NOT_RESET = "connections are reset when an address goes on purpose, and else never"
 NOT_CLEARED = "connections are cleared once another node holds the address, and not before"
+LEVELLED = "what moves only to be level stays as long as its holder puts that off"
 NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
+WINDOW_HEARD_WITHIN_S = 0.01
 BARE_LOOK_S = 0.02
 """How soon it is looked again at what a flush of the ruleset has laid bare."""
 MADE_ANEW_WITHIN_S = 0.002
@@ -98,6 +102,8 @@ class Checker:
         """Who has marked each address, and when last."""
         self._said: dict[tuple[NodeName, Address], float] = {}
         """What nodes say in etcd that they have for another reason, and since when."""
+        self._elsewhere_since: dict[tuple[NodeName, Address], float] = {}
+        """Holder and address, and since when it counts on another node to hold it."""
         self.losses_until = 0.0
         """Until then a loss of all leases is not over."""
         self.moves = 0
@@ -337,11 +343,64 @@ class Checker:
         self._world.steps += 1
         if self._world.steps > MAX_STEPS:
             raise Broken(SPINS, f"{host.name} takes one step after the other")
+        self._note_targets(host)
+
+    def _note_targets(self, host: "Host") -> None:
+        state = host.state
+        if state is None or not state.settings.rebalance_delay_s:
+            return
+        for address in state.addresses.known:
+            it = host.name, address
+            if state.placed.target.get(address, host.name) == host.name:
+                self._elsewhere_since.pop(it, None)
+            else:
+                self._elsewhere_since.setdefault(it, self._world.timeline.now)
 
     def decided_all(self, host: "Host", actions: Sequence[Action]) -> None:
         """Looks at all actions of one step."""
         if any(isinstance(each, End) for each in actions[:-1]):
             raise Broken(AFTER_END, f"{host.name} ends, and then asks for {actions[-1]}")
+        for action in actions:
+            if isinstance(action, RemoveAddress) and self._could_stay(host, action.address):
+                self._check_levelling(host, action.address)
+
+    @staticmethod
+    def _could_stay(host: "Host", address: Address) -> bool:
+        """Whether nothing makes a node remove what it holds but that another one is to hold it."""
+        state, before = host.state, host.before
+        if state is None or before is None or before.addresses.phase(address) is not Phase.UP:
+            return False
+        facts = Facts(state, host.clock())
+        view, node = state.cluster.view, facts.my_node()
+        if view is None or node is None or facts.life_s() <= 0 or state.takeover.loss is not None:
+            return False
+        entry, mark = view.pool.get(address), view.marks.get(address)
+        return (
+            state.ending.stopping is None
+            and facts.health().is_healthy
+            and not node.is_waiting
+            and mark is not None
+            and facts.is_mine(mark)
+            and mark not in state.writing.leaving
+            and entry is not None
+            and node.can_hold(entry)
+            and address not in facts.refused()
+            and facts.place_for(address, facts.down()) is not None
+        )
+
+    def _check_levelling(self, host: "Host", address: Address) -> None:
+        """Also within a moment after the window has closed it is as it was."""
+        settings, now = host.settings, self._world.timeline.now
+        is_window = settings.rebalance not in tuple(Rebalance)
+        is_closed = is_window and not host.is_window_open
+        is_closed = is_closed and now > host.window_turned_at + WINDOW_HEARD_WITHIN_S
+        since = self._elsewhere_since.get((host.name, address), -inf)
+        is_hasty = now < since + settings.rebalance_delay_s / host.rate - ROUNDING_S
+        self.counts["moved to be level where that can be put off"] += 1
+        if host.state is None or host.state.settings != settings or host.is_frozen:
+            return
+        if settings.rebalance is Rebalance.NEVER or is_closed or is_hasty:
+            raise Broken(LEVELLED, f"{host.name} removes {address}: {settings.rebalance}")
 
     def decided(self, host: "Host", action: Action) -> None:
         if isinstance(action, Report):

@@ -2,7 +2,7 @@
 out to find what matters.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from tests.sim.etcd import NO_LEASE, NOBODY, WITHOUT_END_S, Refuses
 from tests.sim.timeline import address
 from yaim.core.model import Address, LeaseId, NodeName, PoolEntry, WrongEntry
+from yaim.core.settings import Rebalance, Window
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
+NIGHT = Window(120, 240)
 START_S = 3.0
 """Faults begin after this long."""
 
@@ -59,13 +61,17 @@ class Scenario:
     """The numbers of the hosts that begin with `connections: leave`."""
     without_resets: frozenset[int] = frozenset()
     """The numbers of the hosts whose kernels, or helpers, end no connections."""
+    rebalance: tuple[tuple[Rebalance | Window, float], ...] = ()
+    """What each host's settings begin with, and its delay; none: all level at once."""
 
     def __str__(self) -> str:
+        rebalance = ", ".join(f"{each} ({delay_s:g} s)" for each, delay_s in self.rebalance)
         return (
             f"seed {self.seed}: {self.nodes} nodes, {self.addresses} addresses, ttl {self.ttl_s} s"
             f" (etcd's least: {self.min_ttl_s} s), {self.loss:.1%} of messages lost or astray,"
             f" who flaps waits at most {self.flap_max_wait_s:g} s,"
             f" fences on {sorted(self.fenced)}, brooms of {self.broom_s} s,"
+            f" rebalance {rebalance or 'auto'},"
             f" {len(self.faults)} faults until {self.faults_end_at:.1f} s"
         )
 
@@ -98,7 +104,8 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
     fenced, broom_s, more = _draw_fences(seed, nodes, length_s, only)
     leaving, without_resets, switched = _draw_connections(seed, nodes, length_s, only)
     more += switched
-    faults = sorted([*faults, *more], key=lambda fault: fault.at)
+    rebalance, turns = _draw_rebalance(seed, nodes, length_s)
+    faults = sorted([*faults, *more, *turns], key=lambda fault: fault.at)
     return Scenario(
         seed,
         nodes,
@@ -116,6 +123,7 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
         broom_s=broom_s,
         leaving=leaving,
         without_resets=without_resets,
+        rebalance=rebalance,
     )
 
 
@@ -159,12 +167,35 @@ def _draw_connections(
     return leaving, without_resets, faults
 
 
+def _draw_rebalance(
+    seed: int, nodes: int, length_s: float
+) -> tuple[tuple[tuple[Rebalance | Window, float], ...], list[Fault]]:
+    """With every third seed: which hosts put levelling off, and when their windows open and
+    close."""
+    random = Random(f"{seed} rebalance")
+    if random.random() < 2 / 3:
+        return (), []
+    kinds = Rebalance.AUTO, Rebalance.NEVER, NIGHT, NIGHT
+    drawn = tuple((random.choice(kinds), random.choice((0.0, 0.0, 0.4, 2.0))) for _ in range(nodes))
+    turns = [
+        Fault(
+            round(START_S + random.uniform(0.0, length_s), 3),
+            "window turned",
+            random.randrange(nodes),
+            0.0,
+            0,
+        )
+        for _ in range(random.choice((0, 2, 6)))
+    ]
+    return drawn, turns
+
+
 def apply(world: "World", fault: Fault) -> None:
     """It happens now."""
     if world.timeline.is_told:
         name = world.host(fault.host).name
         world.timeline.tell("FAULT", f"{fault.kind} ({name}, {fault.seconds:g} s, {fault.number})")
-    _, happen = {**KINDS, **FENCE_KINDS, **CONNECTION_KINDS}[fault.kind]
+    _, happen = (KINDS | FENCE_KINDS | CONNECTION_KINDS | REBALANCE_KINDS)[fault.kind]
     happen(world, fault)
 
 
@@ -610,10 +641,16 @@ def _node_copied(world: "World", fault: Fault) -> None:
         world.etcd.copy_node(name, ttl_s, session)
 
 
-Kinds: TypeAlias = Mapping[str, tuple[float, Callable[["World", Fault], None]]]
+def _window_turned(world: "World", fault: Fault) -> None:
+    """It opens, or closes."""
+    host = world.host(fault.host)
+    host.turn_window(is_open=not host.is_window_open)
+
+
+Kind: TypeAlias = tuple[float, Callable[["World", Fault], None]]
 """How often, against the others, and what happens."""
 
-KINDS: Kinds = {
+KINDS: dict[str, Kind] = {
     "coordinator killed": (3, _coordinator_killed),
     "coordinator stopped": (2, _coordinator_stopped),
     "coordinator restarted": (1.5, _coordinator_restarted),
@@ -670,7 +707,7 @@ KINDS: Kinds = {
     "node copied": (0.7, _node_copied),
 }
 
-FENCE_KINDS: Kinds = {
+FENCE_KINDS: dict[str, Kind] = {
     "helper stopped midway": (3, _helper_stopped_midway),
     "helper killed midway": (3, _helper_killed_midway),
     "ruleset flushed": (1, _ruleset_flushed),
@@ -678,5 +715,7 @@ FENCE_KINDS: Kinds = {
 }
 """What happens only where some host has a fence."""
 
-CONNECTION_KINDS: Kinds = {"connections switched": (1, _connections_switched)}
+CONNECTION_KINDS: dict[str, Kind] = {"connections switched": (1, _connections_switched)}
 """What happens to no address."""
+REBALANCE_KINDS: dict[str, Kind] = {"window turned": (1, _window_turned)}
+"""What happens only where some host puts levelling off."""

@@ -46,9 +46,10 @@ from yaim.core.events import (
     RestartRequested,
     SettingsChanged,
     StopRequested,
+    WindowObserved,
 )
 from yaim.core.model import Address, Boottime, LeaseId, Mark, NodeName, Place
-from yaim.core.settings import CheckSettings, Settings
+from yaim.core.settings import CheckSettings, Rebalance, Settings, Window
 from yaim.core.state.addresses import Phase
 from yaim.core.state.lease import Lease
 from yaim.core.state.state import State
@@ -125,6 +126,11 @@ class Host:
             flap_max_wait_s=world.scenario.flap_max_wait_s,
             resets_connections=number not in world.scenario.leaving,
         )
+        if world.scenario.rebalance:
+            rebalance, delay_s = world.scenario.rebalance[number - 1]
+            self.settings = replace(self.settings, rebalance=rebalance, rebalance_delay_s=delay_s)
+        self.is_window_open = False
+        self.window_turned_at = 0.0
         self._boot = 0
         # The virtual machine:
         self.paused_until = 0.0
@@ -366,7 +372,14 @@ class Host:
         self.kernel.release()
         for each in sorted(self.kernel.foreign):
             self.kernel.delete_foreign(each)
-        self.settings = replace(self.settings, interval_s=1.0, interface="eth0", prefix_length_4=32)
+        self.settings = replace(
+            self.settings,
+            interval_s=1.0,
+            interface="eth0",
+            prefix_length_4=32,
+            rebalance=Rebalance.AUTO,
+            rebalance_delay_s=0.0,
+        )
         self.helper_frozen_until = 0.0
         self._midway = None
         self.disk_answers()
@@ -405,6 +418,7 @@ class Host:
         self._tell_links()
         self._known_own = set()
         self.tell_own()
+        self._tell_window()
         self._check_service()
         self.wire.watched(self.world.etcd.view())
 
@@ -445,6 +459,21 @@ class Host:
         """The administrators no longer want a node that flaps to wait."""
         self.settings = replace(self.settings, flap_max_wait_s=0.0)
         self.reload()
+
+    def put_off(self, rebalance: Rebalance | Window, delay_s: float = 0.0) -> None:
+        """What is moved only to be level, from now on."""
+        self.settings = replace(self.settings, rebalance=rebalance, rebalance_delay_s=delay_s)
+        self.reload()
+        self._tell_window()
+
+    def turn_window(self, *, is_open: bool) -> None:
+        self.is_window_open = is_open
+        self.window_turned_at = self.world.timeline.now
+        self._tell_window()
+
+    def _tell_window(self) -> None:
+        if isinstance(self.settings.rebalance, Window):
+            self.post(WindowObserved(self.is_window_open), self.life)
 
     def reload(self) -> None:
         self.post(SettingsChanged(self.settings), self.life)

@@ -1004,4 +1004,46 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
         seed=18,
     ),
+    _fault(
+        "nothing is put off that moves only to be level",
+        (
+            "_assigned@yaim.core",
+            "assigned |= state.levelling.put_off(state.settings, facts.now)",
+            "",
+        ),
+        seed=1,
+    ),
+    _fault(
+        "a delay of levelling is over at once",
+        ("Levelling.put_off@yaim.core", "or now < since + delay_s", ""),
+        seed=5,
+    ),
+    _fault(
+        "a closed window is taken for an open one",
+        ("Levelling.is_allowed@yaim.core", " and self.is_window_open", ""),
+        seed=6,
+    ),
+    _fault(
+        "nobody hears that the window opens",
+        (
+            "Levelling.after_window@yaim.core",
+            "is_window_open=is_open)",
+            "is_window_open=self.is_window_open)",
+        ),
+        seed=41,
+    ),
+    _fault(
+        "who puts levelling off takes no orphans",
+        (
+            "_assigned@yaim.core",
+            "if name == me)",
+            "if name == me and (state.levelling.is_allowed(state.settings) or a in facts.my_addresses()))",
+        ),
+        seed=1,
+    ),
+    _fault(
+        "who puts levelling off keeps also what it may not hold",
+        ("moves_to_level@yaim.core", "and node.can_hold(view.pool[a])", ""),
+        seed=9,
+    ),
 )

@@ -15,6 +15,7 @@ from tests.sim.check import (
     COVERED,
     CRASHED,
     ELSEWHERE,
+    LEVELLED,
     NOT_AGREED,
     NOT_BACK,
     NOT_GIVEN_UP,
@@ -34,12 +35,13 @@ from tests.sim.check import (
     eligible,
 )
 from tests.sim.etcd import WITHOUT_END_S, Refuses
-from tests.sim.faults import Scenario, cover, draw, replace_mark
+from tests.sim.faults import NIGHT, Scenario, cover, draw, replace_mark
 from tests.sim.host import RESTARTED_AFTER_S, Host
 from tests.sim.timeline import address
 from tests.sim.world import World
 from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
 from yaim.core.placement import Placement
+from yaim.core.settings import Rebalance
 from yaim.core.state.advertised import NAME_PATIENCE_S
 from yaim.core.state.cluster import READ_EVERY_S
 from yaim.core.state.state import State
@@ -117,6 +119,7 @@ def _run(world: World) -> None:
     for host in world.hosts.values():
         # A coordinator that was started anew does not know what an earlier one has left.
         host.kernel.connections &= host.kernel.ours.keys()
+    _put_off(world)
     _copy_node(world)
     _cover_mark(world)
     _replace_mark(world)
@@ -156,6 +159,57 @@ def _end_waits(world: World) -> None:
     if world.who_waits():
         raise Broken(STILL_WAITING, f"{', '.join(world.who_waits())}")
     _settle(world, timeline.now + settled_within_s(world.scenario))
+
+
+def _put_off(world: World) -> None:
+    """Now some nodes put off what moves only to be level. One is unhealthy: what it had is taken as
+    fast as ever, and the like of what its holder may not hold any more. When it is well again, the
+    others keep what they have; until the window opens, or they level at once again."""
+    seed, timeline = world.scenario.seed, world.timeline
+    if len(world.hosts) < 2 or seed % 4 != 1 or _is_waiting_for_a_name(world):
+        return
+    hosts = list(world.hosts.values())
+    sick = world.host(seed // 4)
+    kinds = (Rebalance.NEVER, 0.0), (NIGHT, 0.0), (Rebalance.AUTO, 1000.0)
+    stubborn = [host for number, host in enumerate(hosts) if (seed // 8 + number) % 4]
+    for number, host in enumerate(stubborn, seed // 4):
+        host.turn_window(is_open=False)
+        host.put_off(*kinds[number % 3])
+    timeline.run(timeline.now + TOLD_WITHIN_S)
+    concerned = set(sick.kernel.ours)
+    sick.sick_until = inf
+    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
+    _check_taken(world, concerned, sick)
+    if (found := _one_that_another_may_hold(world)) is not None:
+        it, holder = found
+        entry = world.etcd.pool[it]
+        world.etcd.put_entry(replace(entry, exclude=entry.exclude | {holder.name}))
+        timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
+        _check_taken(world, {it}, sick)
+        world.etcd.put_entry(entry)
+    before = world.checker.holders()
+    sick.sick_until = 0.0
+    timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
+    names = {host.name for host in stubborn}
+    for each, (name, *_) in before.items():
+        if name in names and world.checker.holders().get(each) != [name]:
+            raise Broken(LEVELLED, f"{each} was on {name}: {world.checker.holders().get(each)}")
+    world.checker.counts["levelling put off"] += world.why_not_settled() is not None
+    for host in stubborn:
+        host.turn_window(is_open=True)
+        if host.settings.rebalance is not NIGHT:
+            host.put_off(Rebalance.AUTO)
+    _settle(world, timeline.now + settled_within_s(world.scenario))
+    _end_waits(world)
+
+
+def _check_taken(world: World, concerned: set[Address], sick: Host) -> None:
+    """Whether these are on nodes that may hold them, if there are any but the sick one."""
+    holders = world.checker.holders()
+    for each, names in eligible(world).items():
+        others = names - {sick.name}
+        if each in concerned and others and not others & set(holders.get(each, ())):
+            raise Broken(NOT_HANDED_OVER, f"{each} is on {holders.get(each)}")
 
 
 def _copy_node(world: World) -> None:

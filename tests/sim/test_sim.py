@@ -19,7 +19,8 @@ from tests.sim.run import play, quickly
 from tests.sim.story import story
 from tests.sim.timeline import address
 from tests.sim.world import World
-from yaim.core.model import Address, Place
+from yaim.core.model import Address, Place, PoolEntry
+from yaim.core.settings import Rebalance
 
 SEEDS = int(os.environ.get("YAIM_SIM_SEEDS", "300"))
 IS_LONG = SEEDS > 300
@@ -366,6 +367,80 @@ def test_nothing_is_reset_when_nobody_gives_anything_up(
     assert not world.checker.counts["connections cleared"]
     for each in world.hosts.values():
         assert each.kernel.connections >= before[each.name]
+
+
+def putting_off(*rebalance: Rebalance, addresses: int = 6) -> World:
+    """A cluster whose nodes have these settings, when all is held evenly; then the last one is
+    switched off, until the others have what it had, and started again."""
+    drawn = tuple((each, 0.0) for each in rebalance)
+    world = World(replace(calm(len(rebalance), addresses), rebalance=drawn))
+    for host in world.hosts.values():
+        host.put_off(Rebalance.AUTO)
+    world.timeline.run(4.0)
+    for host, each in zip(world.hosts.values(), rebalance, strict=True):
+        host.put_off(each)
+    last = world.host(-1)
+    last.power_off()
+    world.timeline.run(9.0)
+    assert len(world.checker.holders()) == addresses
+    last.start()
+    world.timeline.run(12.0)
+    return world
+
+
+def loads(world: World) -> list[int]:
+    held = Counter(names[0] for names in world.checker.holders().values())
+    return [held[name] for name in world.hosts]
+
+
+NEVER, AUTO = Rebalance.NEVER, Rebalance.AUTO
+
+
+def test_a_node_that_joins_takes_orphans_only_where_nobody_levels() -> None:
+    world = putting_off(NEVER, NEVER, NEVER)
+    assert loads(world) == [3, 3, 0]
+    world.etcd.put_entry(PoolEntry(address(200)))
+    world.timeline.run(12.2)
+    assert loads(world) == [3, 3, 1]
+
+
+def test_nodes_with_different_settings_each_decide_for_themselves() -> None:
+    assert loads(putting_off(AUTO, AUTO, NEVER)) == [2, 2, 2]
+    world = putting_off(AUTO, NEVER, NEVER)
+    assert loads(world) == [2, 3, 1]
+    moves = world.checker.moves
+    world.timeline.run(20.0)
+    assert world.checker.moves == moves
+
+
+def test_a_node_that_stops_hands_all_over_at_once_where_nobody_levels() -> None:
+    world = putting_off(NEVER, NEVER, NEVER)
+    world.host(0).stop_coordinator()
+    world.timeline.run(12.2)
+    assert loads(world) == [0, 3, 3]
+    # It is started again, and gets nothing back.
+    world.timeline.run(20.0)
+    assert loads(world) == [0, 3, 3]
+
+
+def test_beside_a_node_of_an_older_version_who_never_levels_keeps_its_addresses() -> None:
+    world = putting_off(NEVER, NEVER, AUTO)
+    world.host(2).change_version(is_older=True)
+    world.timeline.run(20.0)
+    assert loads(world) == [3, 3, 0]
+    world.host(0).change_version(is_older=True)
+    world.host(0).put_off(AUTO)
+    world.timeline.run(28.0)
+    assert loads(world) == [2, 3, 1]
+
+
+def test_who_levels_again_shares_as_if_nothing_had_been_put_off() -> None:
+    world = putting_off(NEVER, NEVER, NEVER, NEVER, addresses=8)
+    assert sorted(loads(world)) == [0, 2, 3, 3]
+    for host in world.hosts.values():
+        host.put_off(AUTO)
+    world.timeline.run(14.0)
+    assert loads(world) == [2, 2, 2, 2]
 
 
 def test_a_failing_schedule_is_made_small_and_told() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from yaim.checks.kinds import KINDS
 from yaim.config.checks import KIND_KEYS, CheckConfig, CheckTiming
+from yaim.config.rebalance import read_rebalance
 from yaim.config_keys import (
     ConfigKey,
     Fault,
@@ -25,6 +26,7 @@ from yaim.config_keys import (
     whole,
 )
 from yaim.core.deadline import MAX_TTL_S, MIN_TTL_S
+from yaim.core.settings import Rebalance, Window
 from yaim.dcs.kinds import STORES
 from yaim.managers.kinds import MANAGERS
 
@@ -115,6 +117,15 @@ class Config(CheckTiming):
         " them, so that clients learn at once, or leave them to their time-outs",
         one_of("reset", "leave"),
         "reset",
+    )
+    rebalance: Rebalance | Window = key(
+        "when addresses may move though nothing has failed, to be shared evenly: auto (at once),"
+        " never, or a time of day such as 02:00-04:00 (local time)",
+        read_rebalance,
+        Rebalance.AUTO,
+    )
+    rebalance_delay: int = key(
+        "milliseconds that such a move has to be due before it is made", whole(0, 86_400_000), 0
     )
     log_level: str = key(
         "how much is logged: " + ", ".join(LOG_LEVELS), one_of(*LOG_LEVELS), "Info"

@@ -21,6 +21,7 @@ from yaim.coordinator.parts import StartParts
 from yaim.coordinator.reload import reloaded, restart_asked
 from yaim.coordinator.settings import settings_of
 from yaim.coordinator.status_line import StatusLine, title_of
+from yaim.coordinator.window import WindowWatch, next_look_s
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -102,6 +103,7 @@ class Coordinator:
         # The supervisor has held these signals back until now.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._clocks = Clocks()
+        self._window = WindowWatch()
         self._parts = start_parts(config, self._post)
 
     def run(self) -> int:
@@ -121,7 +123,11 @@ class Coordinator:
 
     def _wait(self, until: float | None) -> list[Event]:
         """Returns all that has happened; nothing, if nothing has happened until then."""
-        until = min(math.inf if until is None else until, self._service_manager.next_at())
+        until = min(
+            math.inf if until is None else until,
+            self._service_manager.next_at(),
+            boottime() + next_look_s(self._config.rebalance),
+        )
         timeout_s = None if until == math.inf else max(0.0, until - boottime())
         events: list[Event] = []
         for each in self._queue.take(timeout_s):
@@ -139,6 +145,7 @@ class Coordinator:
         jump_s = self._clocks.jump_s()
         if jump_s:
             events = [ClockJumped(jump_s), *events]
+        events = [*events, *self._window.look(self._config.rebalance)]
         for event in events:
             logger.debug("%s", event)
         taken = step(self._state, events, boottime())

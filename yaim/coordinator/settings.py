@@ -24,4 +24,6 @@ def settings_of(config: Config) -> Settings:
         is_any_enough=config.healthy_when == "any",
         flap_max_wait_s=config.flap_max_wait / 1000,
         resets_connections=config.connections == "reset",
+        rebalance=config.rebalance,
+        rebalance_delay_s=config.rebalance_delay / 1000,
     )

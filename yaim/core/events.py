@@ -289,6 +289,14 @@ class SettingsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowObserved:
+    """Whether the window of the settings is open by the wall clock. This is told at the start, if
+    there is one, and after each change."""
+
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """Hand everything over and end."""
 
@@ -331,6 +339,7 @@ Event: TypeAlias = (
     | AddressesObserved
     | ClockJumped
     | SettingsChanged
+    | WindowObserved
     | StopRequested
     | RestartRequested
 )

@@ -1,6 +1,7 @@
 """The part of the configuration that decisions depend on."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from yaim.core.model import NodeName
 
@@ -15,6 +16,31 @@ class CheckSettings:
     """How many failures in a row make a healthy check unhealthy."""
     answers_within_s: float = 86_400.0
     """How long it may take from when the check is asked for until it answers."""
+
+
+class Rebalance(StrEnum):
+    """Whether addresses move although nothing has failed: to be level, or by preference."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time of day in which they may, in minutes after midnight, local time. It may span
+    midnight; its end is outside of it."""
+
+    start: int
+    end: int
+
+    def is_open_at(self, minute: int) -> bool:
+        if self.start < self.end:
+            return self.start <= minute < self.end
+        return minute >= self.start or minute < self.end
+
+    def __str__(self) -> str:
+        times = (f"{minute // 60:02}:{minute % 60:02}" for minute in (self.start, self.end))
+        return "-".join(times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +62,6 @@ class Settings:
     """How long a node that becomes unhealthy again and again waits at most; 0: it never waits."""
     resets_connections: bool = True
     """Whether the TCP connections of an address end when the address moves to another node."""
+    rebalance: Rebalance | Window = Rebalance.AUTO
+    rebalance_delay_s: float = 0.0
+    """How long a move that only makes the spread more even has to be due before it is made."""

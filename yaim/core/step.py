@@ -53,6 +53,7 @@ from yaim.core.upkeep import (
     look,
     make_placement,
     note_forbidden,
+    note_levelling,
     note_limit,
     note_present,
     puts_placement_off,
@@ -94,6 +95,7 @@ def _reconcile(turn: Turn) -> None:
     if name_is_lost is None and puts_placement_off(turn):
         return
     make_placement(turn)
+    note_levelling(turn)
     note_forbidden(turn)
     try_again(turn)
     note_limit(turn)

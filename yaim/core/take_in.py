@@ -52,6 +52,7 @@ from yaim.core.events import (
     RestartRequested,
     SettingsChanged,
     StopRequested,
+    WindowObserved,
     WriteFailed,
 )
 from yaim.core.model import Address, Boottime, ClusterView, Node, Place, Revision, address_order
@@ -136,6 +137,8 @@ def take_in(turn: Turn, event: Event) -> None:
             turn.lease = turn.lease.after_clock_jump(by_s, turn.now)
         case SettingsChanged(settings):
             change_settings(turn, settings)
+        case WindowObserved(is_open):
+            turn.levelling = turn.levelling.after_window(is_open, turn.tell)
         case StopRequested(reason):
             if turn.ending.stopping is None:
                 turn.tell(Level.INFO, f"stopping: {reason}")

@@ -110,5 +110,6 @@ class Turn(Draft):
             self.refusals.wake_at(now),
             self.health.wake_at(now, settings.flap_max_wait_s),
             self.ending.wake_at(now),
+            self.levelling.wake_at(now, settings),
         )
         return Boottime(first) if first < FOREVER else None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from yaim.core.actions import Level, LookForAddresses
 from yaim.core.allowlist import complaint, forbidden
 from yaim.core.couplings import remember
+from yaim.core.decide.levelling import moves_to_level
 from yaim.core.decide.orders import renewal
 from yaim.core.decide.requests import lease_request
 from yaim.core.decide.wanted import refused_alone
@@ -130,6 +131,11 @@ def make_placement(turn: Turn) -> None:
         _note_version(turn, turn.placed.view, view)
         target = place(view.pool, counted(view), counted_marks(view))
     turn.placed = Placed(target, view)
+
+
+def note_levelling(turn: Turn) -> None:
+    moves = moves_to_level(turn.facts)
+    turn.levelling = turn.levelling.at(moves, turn.settings, turn.now, turn.tell)
 
 
 def keep_ahead(turn: Turn) -> bool:

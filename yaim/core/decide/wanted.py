@@ -34,11 +34,13 @@ def wanted(facts: Facts) -> dict[Address, Place]:
 
 
 def _assigned(facts: Facts) -> frozenset[Address]:
-    """Returns what the placement gives us; after a loss instead of what nobody has marked only what
+    """Returns what the placement gives us, and what it takes from us only to be level, as long as
+    that is put off; after a loss instead of what nobody has marked only what
     was ours, whoever is to hold it, and what we have seen released."""
     state, me = facts.state, facts.me
     view, node, loss = state.cluster.view, facts.my_node(), state.takeover.loss
     assigned = frozenset(a for a, name in state.placed.target.items() if name == me)
+    assigned |= state.levelling.put_off(state.settings, facts.now)
     if refuses_deletions(state.writing.full):
         assigned |= _immovable(facts)
     if loss is None:

@@ -18,6 +18,7 @@ from yaim.core.state.health import HealthState
 from yaim.core.state.host import Host
 from yaim.core.state.lease import LeaseState
 from yaim.core.state.left import Left
+from yaim.core.state.levelling import Levelling
 from yaim.core.state.placed import Placed
 from yaim.core.state.refusals import Refusals
 from yaim.core.state.stopping import Ending
@@ -52,6 +53,7 @@ class State:
     health: HealthState = field(default_factory=HealthState)
     ending: Ending = field(default_factory=Ending)
     left: Left = field(default_factory=Left)
+    levelling: Levelling = field(default_factory=Levelling)
     next_request: int = 1
     """The number of the next action that has one."""
     own_marks: OwnMarks = field(default_factory=OwnMarks, compare=False, repr=False)
@@ -75,6 +77,7 @@ class Draft:
         "host",
         "lease",
         "left",
+        "levelling",
         "next_request",
         "own_marks",
         "placed",
@@ -99,6 +102,7 @@ class Draft:
         self.health = state.health
         self.ending = state.ending
         self.left = state.left
+        self.levelling = state.levelling
         self.next_request = state.next_request
         self.own_marks = state.own_marks
 
@@ -118,6 +122,7 @@ class Draft:
             self.health,
             self.ending,
             self.left,
+            self.levelling,
             self.next_request,
             self.own_marks,
         )
