@@ -222,6 +222,9 @@ class Runner:
     def use(self, *planned: CheckPlan) -> None:
         self._runner.use(planned)
 
+    def make_now(self) -> None:
+        self._runner.make_now()
+
     def next(self) -> Told:
         return self._told.get(timeout=PATIENT_S)
 
@@ -381,3 +384,44 @@ def test_a_check_that_has_not_changed_goes_on_at_its_pace(
     runner.use(plan(same.url, name="same"), plan(other.url, name="other"))
     assert runner.next().what.check == "other"
     assert (same.request_count, runner.is_silent()) == (1, True)
+
+
+def test_checks_that_are_asked_for_now_are_all_made_at_once(
+    serve: Callable[..., Service], run: Callable[..., Runner]
+) -> None:
+    one, other = serve(WELL, ILL), serve(WELL)
+    runner = run(plan(one.url, name="one"), plan(other.url, name="other"))
+    assert {runner.next().what.check for _ in range(2)} == {"one", "other"}
+    asked_at = boottime()
+    runner.make_now()
+    again = {told.what.check: told for told in (runner.next(), runner.next())}
+    assert {name: told.what.is_healthy for name, told in again.items()} == {
+        "one": False,
+        "other": True,
+    }
+    assert all(told.at - asked_at < 1.0 for told in again.values())
+    assert (one.request_count, other.request_count) == (2, 2)
+
+
+def test_one_that_is_under_way_is_made_once_more_when_it_has_ended(
+    serve: Callable[..., Service], run: Callable[..., Runner]
+) -> None:
+    """It may have looked before there was a reason to."""
+    service = serve(SILENT, ILL)
+    runner = run(plan(service.url, within_s=0.6))
+    wait_until(lambda: service.request_count == 1)
+    for _ in range(5):
+        runner.make_now()
+    assert found(runner.next().what) == "no answer within 0.56 s"
+    assert found(runner.next().what) == "HTTP 503, expected 200"
+    assert (service.request_count, runner.is_silent()) == (2, True)
+
+
+def test_after_a_check_out_of_turn_the_next_comes_an_interval_later(
+    serve: Callable[..., Service], run: Callable[..., Runner]
+) -> None:
+    runner = run(plan(serve(WELL).url, interval_s=1.0))
+    runner.next()
+    runner.make_now()
+    started = [runner.next().what.valid_until for _ in range(2)]
+    assert 0.99 < started[1] - started[0] < 1.5

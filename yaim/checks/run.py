@@ -86,6 +86,12 @@ class CheckRunner:
             else:
                 self._running[plan.name] = _Repeated(plan, self._post)
 
+    def make_now(self) -> None:
+        """Makes each check at once; one that is under way ends first, as it may have looked before
+        there was a reason to. Any thread may call this."""
+        for each in tuple(self._running.values()):
+            each.make_now()
+
 
 class _Repeated:
     """A check with its thread."""
@@ -94,6 +100,7 @@ class _Repeated:
         self._plan: CheckPlan | None = plan
         self._post = post
         self._changed = threading.Event()
+        self._due = threading.Event()
         threading.Thread(target=self._work, name=f"check {plan.name}", daemon=True).start()
 
     def use(self, plan: CheckPlan | None) -> None:
@@ -101,10 +108,15 @@ class _Repeated:
         if plan != self._plan:
             self._plan = plan
             self._changed.set()
+            self._due.set()
+
+    def make_now(self) -> None:
+        self._due.set()
 
     def _work(self) -> None:
         while True:
             self._changed.clear()
+            self._due.clear()
             plan = self._plan
             if plan is None:
                 return
@@ -114,7 +126,7 @@ class _Repeated:
                 continue
             valid_until = Boottime(started + plan.interval_s + plan.timeout_s + SLACK_S)
             self._post(CheckAnswered(plan.name, result.is_healthy, str(result), valid_until))
-            self._changed.wait(max(0.0, started + plan.interval_s - boottime()))
+            self._due.wait(max(0.0, started + plan.interval_s - boottime()))
 
 
 def run_check(plan: CheckPlan, pause: Callable[[float], bool | None]) -> Result:

@@ -8,10 +8,12 @@ from typing import assert_never
 
 from yaim.checks.once import Found, check_once, is_healthy
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
+from yaim.cli.check_now import ask
 from yaim.cli.options import (
     EX_USAGE,
     add_config_options,
     complain,
+    flags,
     load_or_exit,
     start_logs,
 )
@@ -21,23 +23,32 @@ from yaim.text import columns
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=run)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="only this check")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="only these checks")
+    parser.add_argument(
+        "--now",
+        action="store_true",
+        help="make none here, but have the coordinator make all of its checks at once; NAMEs mean"
+        " nothing then, and no file is read; exit status 1: nobody listens at --check-socket",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     add_config_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.now:
+        return ask(flags(options).get("check-socket", ""))
     loaded = load_or_exit(options, Purpose.CHECKS)
     start_logs(loaded)
     from yaim.wiring import check_plans_of
 
     plans = check_plans_of(loaded)
-    if options.name is not None:
-        names = [plan.name for plan in plans]
-        plans = tuple(plan for plan in plans if plan.name == options.name)
-        if not plans:
-            complain(f"there is no check {options.name!r}: there are {', '.join(names)}")
+    names = [plan.name for plan in plans]
+    for name in options.names:
+        if name not in names:
+            complain(f"there is no check {name!r}: there are {', '.join(names)}")
             return EX_USAGE
+    if options.names:
+        plans = tuple(plan for plan in plans if plan.name in options.names)
     if os.geteuid() == 0:
         complain("warning: made as root; yaim's own user may be allowed less, or more")
     found, is_any_enough = check_once(plans), loaded.healthy_when == "any"

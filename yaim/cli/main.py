@@ -13,7 +13,6 @@ from importlib import import_module
 from itertools import pairwise
 
 from yaim import __version__
-from yaim.cli.options import add_command, add_config_options
 
 COMMANDS = {
     "run": "take part in the cluster, until SIGTERM or SIGINT",
@@ -32,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     open_standard_streams()
     given = _with_dashes(sys.argv[1:] if arguments is None else arguments)
+    if given[:2] == ["check", "--now"]:
+        from yaim.cli.check_now import quickly
+
+        if (status := quickly(given)) is not None:
+            return status
     options = parser(given).parse_args(given)
     if options.command is None:
         from yaim.cli.run import run
@@ -71,6 +75,8 @@ def _with_dashes(arguments: Sequence[str]) -> list[str]:
 def parser(given: Collection[str] | None = None) -> argparse.ArgumentParser:
     """The parser of all commands, with the options of those commands that are among the given
     arguments; with those of all commands if nothing is given."""
+    from yaim.cli.options import add_command, add_config_options
+
     parser = argparse.ArgumentParser(
         prog="yaim",
         allow_abbrev=False,
