@@ -21,6 +21,7 @@ from yaim.lab.namespaces import DIES_WITH_US
 PATIENT_S = 120.0
 LOOP_S = 2
 """How often Patroni looks after PostgreSQL."""
+CALLBACKS = ("on_role_change", "on_start", "on_stop", "on_restart")
 _ETCD = "http://127.0.0.1:12379"
 _PEER = "http://127.0.0.1:12380"
 _AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--")
@@ -29,8 +30,11 @@ _AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-group
 class Node:
     """Patroni and its PostgreSQL."""
 
-    def __init__(self, directory: Path, number: int, files: "Files | None" = None) -> None:
-        """Its REST API speaks TLS if there are files for that."""
+    def __init__(
+        self, directory: Path, number: int, files: "Files | None" = None, callback: str = ""
+    ) -> None:
+        """Its REST API speaks TLS if there are files for that. `callback`: a command, of Patroni's
+        on_role_change and others."""
         self.port = 18000 + number
         self.url = f"http{'s' if files else ''}://127.0.0.1:{self.port}"
         self.directory = directory / f"n{number}"
@@ -38,11 +42,11 @@ class Node:
         _give_to_postgres(self.directory)
         self.data = self.directory / "data"
         self._settings = directory / f"n{number}.yml"
-        self._settings.write_text(json.dumps(self._configured(number, files)))
+        self._settings.write_text(json.dumps(self._configured(number, files, callback)))
         self._log = directory / f"n{number}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def _configured(self, number: int, files: "Files | None") -> object:
+    def _configured(self, number: int, files: "Files | None", callback: str) -> object:
         """JSON is YAML, too."""
         tls = {
             "certfile": str(files.leaf),
@@ -69,6 +73,7 @@ class Node:
                 "connect_address": listen,
                 "data_dir": str(self.data),
                 "bin_dir": str(programs),
+                "callbacks": dict.fromkeys(CALLBACKS, callback) if callback else {},
                 "pgpass": str(self.directory / "pgpass"),
                 "authentication": {
                     "superuser": {"username": "postgres"},
@@ -144,6 +149,13 @@ class Node:
             timeout=PATIENT_S,
         )
 
+    def switch_over(self, leader: str, candidate: str) -> None:
+        """Asks this node for it, and returns when Patroni says that it is done; plaintext only."""
+        body = json.dumps({"leader": leader, "candidate": candidate}).encode()
+        request = Request(f"{self.url}/switchover", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=PATIENT_S) as answer:
+            assert b"Successfully" in answer.read()
+
     def last_loop(self) -> int:
         """When Patroni was in touch with etcd last; plaintext only."""
         with urlopen(Request(f"{self.url}/patroni"), timeout=PATIENT_S) as answer:
@@ -162,8 +174,9 @@ class Files:
 
 
 @contextmanager
-def running(certificates: Certificates) -> Iterator[tuple[Node, Node]]:
-    """Primary and replica."""
+def running(certificates: Certificates | None, callback: str = "") -> Iterator[tuple[Node, Node]]:
+    """Primary and replica. Without certificates nothing speaks TLS: Patroni itself has none for a
+    switchover. In `callback` {} is the number of the node."""
     directory = Path(mkdtemp(prefix="yaim-patroni-", dir="/tmp"))
     directory.chmod(0o755)
     nodes: list[Node] = []
@@ -179,8 +192,9 @@ def running(certificates: Certificates) -> Iterator[tuple[Node, Node]]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        primary = Node(directory, 1)
-        replica = Node(directory, 2, Files(directory, certificates))
+        primary = Node(directory, 1, callback=callback.format(1))
+        files = Files(directory, certificates) if certificates else None
+        replica = Node(directory, 2, files, callback.format(2))
         for node in (primary, replica):
             nodes.append(node)
             node.start()

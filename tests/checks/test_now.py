@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from yaim.checks.now import ROUND_S, CheckSocket, path_of
+from yaim.checks.now import ROUND_S, SETTLES_S, CheckSocket, path_of
 
 PATIENT_S = 20.0
 
@@ -61,20 +62,25 @@ def test_everybody_on_the_host_may_ask(tmp_path: Path) -> None:
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o666
 
 
-def test_what_comes_within_a_round_makes_one_more_at_its_end(
-    tmp_path: Path, sender: socket.socket
+@pytest.mark.parametrize("more", [0, 8])
+def test_the_checks_are_made_again_for_a_while_and_however_many_ask_no_more_often(
+    more: int, tmp_path: Path, sender: socket.socket
 ) -> None:
-    asked, path = Asked(), tmp_path / "s"
+    """What has changed may take a moment to show."""
+    asked, path, rounds = Asked(), tmp_path / "s", 1 + round(SETTLES_S / ROUND_S)
     CheckSocket(path, asked)
     sender.connect(str(path))
     sender.send(b"check")
     assert asked.reaches(1)
-    for _ in range(8):
+    for _ in range(more):
         sender.send(b"check")
-    assert asked.reaches(2)
-    assert asked.at[1] - asked.at[0] >= ROUND_S
+    rounds += 1 if more else 0
+    assert asked.reaches(rounds)
+    assert all(later - earlier >= ROUND_S for earlier, later in pairwise(asked.at))
     time.sleep(2.5 * ROUND_S)
-    assert len(asked.at) == 2
+    assert len(asked.at) == rounds
+    sender.send(b"check")
+    assert asked.reaches(rounds + 1)
 
 
 @pytest.mark.parametrize("said", [b"", b"chec", b"check\n", b"checks", b"stop", b"check" * 20_000])

@@ -2,7 +2,9 @@
 (`yaim check --now`), as Patroni's callbacks do when a role changes.
 
 Nothing else can be asked for, nothing is answered, and nothing of a datagram is used: it is
-compared with one word. However many come, checks are asked for once every ROUND_S at most; what
+compared with one word. Then all checks are made, and again each ROUND_S for SETTLES_S, as what has
+changed may take a moment to show: Patroni calls back when PostgreSQL is promoted, and some
+milliseconds or more later it is the primary. However many come, it is no more often than that; what
 comes meanwhile waits in the kernel, which keeps few and has further senders wait (unix(7)).
 """
 
@@ -21,7 +23,8 @@ WORD = b"check"
 NAME = "check.sock"
 DIRECTORY = "yaim-check"
 """How the name of the directory begins that the unit has systemd make (RuntimeDirectory=)."""
-ROUND_S = 0.2
+ROUND_S, SETTLES_S = 0.2, 2.0
+_ROUNDS = 1 + round(SETTLES_S / ROUND_S)
 _MOST_TAKEN = 64
 """More than the kernel keeps (net.unix.max_dgram_qlen is 10), so that a flood ends a round."""
 _SO_PASSRIGHTS = 83
@@ -52,19 +55,22 @@ class CheckSocket:
         threading.Thread(target=self._work, name="listener of checks", daemon=True).start()
 
     def _work(self) -> None:
+        rounds = 0
         while True:
-            # A shortage of memory, for example, must not end the coordinator.
-            with suppress(OSError):
-                if self._is_asked():
-                    logger.debug("asked for all checks")
-                    self._make_checks()
+            if self._is_asked(waits=not rounds):
+                logger.debug("asked for all checks")
+                rounds = _ROUNDS
+            if rounds:
+                self._make_checks()
+                rounds -= 1
             time.sleep(ROUND_S)
 
-    def _is_asked(self) -> bool:
-        """Waits for a datagram, and takes all that have come."""
-        size = len(WORD) + 1
-        taken = {self._socket.recv(size)}
-        with suppress(BlockingIOError):
+    def _is_asked(self, *, waits: bool) -> bool:
+        """Takes all that has come; `waits`: for the first of it."""
+        size, taken = len(WORD) + 1, set[bytes]()
+        # A shortage of memory, for example, is none that must end the coordinator.
+        with suppress(OSError):
+            taken.add(self._socket.recv(size, 0 if waits else socket.MSG_DONTWAIT))
             for _ in range(_MOST_TAKEN):
                 taken.add(self._socket.recv(size, socket.MSG_DONTWAIT))
         return WORD in taken
