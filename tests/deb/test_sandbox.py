@@ -127,6 +127,8 @@ def probed(host: Host, unit: str) -> dict[str, str]:
     kept = [line for line in text.splitlines() if not line.startswith(LEFT_OUT)]
     start = "[Service]\nType=oneshot\nExecStart=/usr/bin/python3 -I /usr/local/lib/probe.py"
     probe = "\n".join(kept).replace("[Service]", start, 1)
+    # A directory of its own: systemd removes it at the end.
+    probe = probe.replace("RuntimeDirectory=yaim", "RuntimeDirectory=probe")
     probe = re.sub(r"(?ms)^\[Install\].*?(?=^\[|\Z)", "", probe)
     host.write(f"/etc/systemd/system/{probe_unit}", probe)
     host.systemctl("daemon-reload")

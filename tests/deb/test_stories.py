@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from tests.deb.conftest import POOL, Packages, is_level, told
 from tests.deb.hosts import INTERFACE, NETWORK_6, SUITES, Host, Site, Watch
 from tests.deb.results import Results
+from yaim.cli.check_now import DEFAULT_SOCKET
 from yaim.lab.wait import wait_until
 
 A_GAP_S = 0.5
@@ -447,6 +449,8 @@ def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
             lambda: watch.is_whole() and all(len(watch.held_by(name)) == 1 for name in SUITES),
             "IPv6 addresses, one on each host",
         )
+        for name, where in product(RELEASES, ("yaim-check", "yaim-check@web")):
+            everybody_may_ask(story[name], f"/run/{where}/check.sock")
         watch.begin()
         story["db1"].systemctl("restart", "yaim@web")
         story["db1"].shell("echo 'log-level: Warn' >>/etc/yaim/web.yml; systemctl reload yaim@web")
@@ -454,9 +458,21 @@ def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
         assert (watch.moves(), watch.uncovered_s(), watch.overlap_s()) == (0, 0.0, 0.0)
         for name in SUITES:
             story[name].shell("systemctl disable --now yaim@web; rm /etc/yaim/web.yml")
+            story[name].run("test", "!", "-e", "/run/yaim-check@web")
         assert watch.holders() == {}
     assert story.watch.moves() == 0
     story.ends("a second cluster comes, is restarted and goes")
+
+
+def everybody_may_ask(host: Host, path: str) -> None:
+    """By `yaim check --now`."""
+    assert host.run("stat", "-c", "%U:%G %a", path) == "yaim:yaim 666\n"
+    flags = [] if path == DEFAULT_SOCKET else [f"--check-socket={path}"]
+    words = "on_role_change", "primary", "pg"
+    host.run(
+        *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"),
+        *("yaim", "check", "--now", *flags, *words),
+    )
 
 
 @pytest.mark.parametrize(
