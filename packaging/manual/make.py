@@ -233,6 +233,10 @@ What the helper may do: helper.yml(5).
 .TP
 /run/yaim\\-helper/helper.sock
 The socket on which the helper listens.
+.TP
+/run/yaim\\-check/check.sock
+The socket at which the coordinator can be asked for checks; for yaim@\\fINAME\\fR.service
+it is /run/yaim\\-check@\\fINAME\\fR/check.sock.
 .SH EXAMPLES
 {tagged([bold("yaim doctor")], "This shows what is missing on this host, or wrong.")}
 {tagged([bold('etcdctl put /service/pg/ips/192.0.2.10 ""')], "This adds an address to the pool")}
