@@ -187,8 +187,10 @@ class Resets:
         """
         if self.resetting.why_not:
             raise KernelError(None, self.resetting.why_not)
+        if self._fences is None and address.version == 6:
+            raise KernelError(None, "without a fence resets of IPv6 connections would be sent")
         if self._fences is None:
-            return self._destroy_one(address) if address.version == 4 else _UNKNOWN
+            return self._destroy_one(address)
         self._fences.silence({address: owner})
         try:
             return self._destroy_one(address)

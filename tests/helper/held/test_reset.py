@@ -501,7 +501,8 @@ def test_what_is_left_of_an_ipv4_address_is_ended(holdings: Holdings, fake: Fake
 
 def test_without_a_fence_what_is_left_of_ipv6_stays(holdings: Holdings, fake: Fake) -> None:
     """A reset would go out."""
-    assert cleared(holdings, V6) == Ok({"cleared": 0, "left": 1})
+    with pytest.raises(KernelError, match="without a fence"):
+        cleared(holdings, V6)
     assert fake.seen == []
 
 

@@ -340,8 +340,8 @@ def test_a_helper_ends_the_connections_of_what_goes_on_purpose_and_what_another_
         client.submit(ClearConnections(V4))
         with pytest.raises(ConnectionError):
             it.recv(1)
-    told = "ended 2 connections that were left of 192.0.2.10"
-    wait_for(lambda: told in caplog.messages, "it is told")
+        told = "ended 2 connections that were left of 192.0.2.10"
+        wait_for(lambda: told in caplog.messages, "it is told")
 
 
 def test_more_commands_together_than_a_socket_buffers_are_all_answered(
