@@ -165,6 +165,7 @@ class Expiry:
         owners = {each.owner for each in holdings}
         untils = {each: self._fences.until(each) if self._fences else None for each in owners}
         resets = self._resets.reset(ours, host, allowed_by, boottime() + RESET_WITHIN_S)
+        self._resets.take_s()  # It is no user's.
         self._mute(owners)
         now = boottime()
         for holding in holdings:

@@ -14,6 +14,7 @@ Whether connections are to be ended at all is decided elsewhere; whether a rule 
 it, here.
 """
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -96,12 +97,13 @@ class Resets:
         self.resetting = resetting
         self._asking = asking
         self._fences = fences
-        self._took_s = 0.0
+        self._took = threading.local()
 
     def take_s(self) -> float:
-        """Returns how long ending connections took since this was asked the last time. A thread of
-        its own does that, so that it is in nobody's processor time."""
-        found, self._took_s = self._took_s, 0.0
+        """Returns for how long the thread that asks has waited for connections to end since it
+        asked the last time. Another one ends them, so that it is in nobody's processor time."""
+        found: float = getattr(self._took, "s", 0.0)
+        self._took.s = 0.0
         return found
 
     def _destroy(self, addresses: Collection[Address], until: float) -> dict[Address, Destroyed]:
@@ -110,7 +112,7 @@ class Resets:
         began = boottime()
         with self._asking():
             found = self.resetting.connections.destroy(addresses, until)
-        self._took_s += boottime() - began
+        self._took.s = getattr(self._took, "s", 0.0) + boottime() - began
         return found
 
     # --- before addresses go -----------------------------------------------------------------

@@ -36,10 +36,13 @@ from yaim_helper.kernel.netlink import (
 )
 from yaim_helper.kernel.sock_diag import Socket
 from yaim_helper.protocol import Address
+from yaim_helper.stderr import tell
 
 TOGETHER = 128
 """Sockets that are ended in one system call: 1 to 3 ms, in which Linux before 6.8 tells nobody else
 of sockets (sock_diag_mutex)."""
+HANGS_AFTER_S = 0.05
+"""A system call that goes on for so long after its time hangs: nobody waits for it any more."""
 _RECEIVE_BYTES = 1 << 16
 _LAST_SEQUENCE = 1 << 31
 _NOBODY = IPv4Address("240.0.0.1")
@@ -80,6 +83,7 @@ class Connections:
         self._sequence = 0
         self._why_not = self._tried()
         self._batches: SimpleQueue[_Batch] = SimpleQueue()
+        self._under_way: _Batch | None = None
         threads.start("connections", self._work)
 
     def why_not(self) -> str:
@@ -92,7 +96,9 @@ class Connections:
         end when the kernel goes on. Never raises for what the kernel refuses: that is left."""
         batch = _Batch(addresses, until)
         wait_s = max(0.0, until - boottime())
-        if not self._why_not:
+        before = self._under_way
+        hangs = before is not None and boottime() >= before.until + HANGS_AFTER_S
+        if not self._why_not and not hangs:
             self._batches.put(batch)
             batch.is_done.wait(wait_s)
         return batch.result()
@@ -116,10 +122,15 @@ class Connections:
 
     def _work(self) -> None:
         while True:
-            batch = self._batches.get()
+            self._under_way = batch = self._batches.get()
             # What it has not come to is left.
-            with suppress(KernelError):
+            try:
                 self._do(batch)
+            except KernelError:
+                pass
+            except Exception as error:
+                tell(f"connections are not ended: {error!r}")
+            self._under_way = None
             batch.is_done.set()
 
     def _do(self, batch: "_Batch") -> None:

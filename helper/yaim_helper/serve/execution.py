@@ -268,7 +268,7 @@ class Execution:
         match reply:
             case Ok(fields):
                 if operation_of(request) is CLEAR:
-                    return bool(fields["cleared"])
+                    return bool(fields["cleared"] or fields["left"])
                 return operation_of(request) is HELLO and self._floods.takes(uid, "hello")
             case Refused():
                 return self._floods.takes(uid, "refused")

@@ -181,7 +181,7 @@ class Operation(NamedTuple, Generic[R]):
     kernel."""
     may_be_batched: bool
     """It may be done together with those behind it. One that may be about all addresses of its
-    owner is done last, and after it comes the turn of other connections."""
+    owner, or take its time, is done last, and after it comes the turn of other connections."""
 
 
 # fmt: off
@@ -192,7 +192,7 @@ REMOVE   = Operation(Requests.remove,    True,    False,           True,       F
 RENEW    = Operation(Requests.renew,     False,   False,           True,       True,   False)
 LIST     = Operation(Requests.page,      False,   False,           False,      False,  False)
 ANNOUNCE = Operation(Requests.announce,  True,    True,            True,       False,  True)
-CLEAR    = Operation(Requests.clear,     False,   False,           False,      False,  True)
+CLEAR    = Operation(Requests.clear,     False,   False,           False,      False,  False)
 # fmt: on
 
 

@@ -70,6 +70,9 @@ class Hosts:
     def ended(self, *addresses: Address, within_s: float = LONG_S) -> dict[Address, Destroyed]:
         return self.connections.destroy(addresses, boottime() + within_s)
 
+    def wait_until_idle(self) -> None:
+        wait_for(lambda: self.connections._under_way is None, "it goes on")
+
 
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
@@ -425,10 +428,25 @@ def test_nobody_waits_for_a_kernel_that_hangs(
     assert hosts.ended(V4, within_s=1) == {V4: Destroyed(0, 1)}
     assert hangs.is_set()
     assert hosts.ended(V4, V6, within_s=0.1) == {V4: Destroyed(0, 1), V6: Destroyed(0, 1)}
+    for _ in range(1000):
+        assert hosts.ended(V4, within_s=1) == {V4: Destroyed(0, 1)}
     assert boottime() - began < LONG_S / 2
+    assert hosts.connections._batches.qsize() <= 1, "what nobody waits for is not kept"
     goes_on.set()
+    hosts.wait_until_idle()
     assert hosts.ended(V4) == {V4: Destroyed(0, 0)}
     assert states(hosts.server, V4) == {"LISTEN": 1}
+
+
+def test_what_goes_wrong_once_is_told_and_no_more(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hosts.pair(hosts.listener(V4), V4)
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts.connections, "_end", lambda _names: 1 // 0)
+        assert hosts.ended(V4) == {V4: Destroyed(0, 1)}
+    assert "connections are not ended: ZeroDivisionError" in capfd.readouterr().err
+    assert hosts.ended(V4) == {V4: Destroyed(1, 0)}
 
 
 @contextmanager
@@ -464,6 +482,7 @@ def test_nobody_waits_for_a_process_that_keeps_its_socket_locked(hosts: Hosts) -
         (asker,) = (each for each in threading.enumerate() if "__lock_sock" in waiting(each))
         assert asker.name == "connections"
     sender.join()
+    hosts.wait_until_idle()
     assert hosts.ended(V4) == {V4: Destroyed(0, 0)}
     assert states(hosts.server, V4) == {"LISTEN": 1}
 

@@ -35,7 +35,7 @@ def test_what_takes_an_address_away_or_keeps_it_does_not_wait_for_the_disk() -> 
 
 
 def test_what_may_be_about_all_addresses_is_the_last_of_its_batch() -> None:
-    assert [each for each in ALL if not operation_of(each).may_be_batched] == [RENEW, LIST]
+    assert [each for each in ALL if not operation_of(each).may_be_batched] == [RENEW, LIST, CLEAR]
 
 
 def test_a_list_tells_what_was_added_before_it_and_a_clear_heeds_it() -> None:
