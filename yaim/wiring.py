@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from yaim.checks.kinds import KINDS
-from yaim.checks.now import CheckSocket, path_of
+from yaim.checks.now import CheckTrigger, path_of
 from yaim.checks.run import CheckPlan, CheckRunner
 from yaim.config.config import Config
 from yaim.config_keys import keys_in
@@ -33,8 +33,8 @@ def start_parts(config: Config, post: Callable[..., None]) -> Parts:
         config.manager, Node(store_parts.prefix, config.nodename, config.label), post
     )
     checks = CheckRunner(check_plans_of(config), post)
-    if (path := path_of(config.check_socket, os.environ)) is not None:
-        CheckSocket(path, checks.make_now)
+    if (path := path_of(config.check_trigger, os.environ)) is not None:
+        CheckTrigger(path, checks.make_now)
 
     def apply(new: Config) -> None:
         manager.label = new.label

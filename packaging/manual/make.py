@@ -234,9 +234,9 @@ What the helper may do: helper.yml(5).
 /run/yaim\\-helper/helper.sock
 The socket on which the helper listens.
 .TP
-/run/yaim\\-check/check.sock
-The socket at which the coordinator can be asked for checks; for yaim@\\fINAME\\fR.service
-it is /run/yaim\\-check@\\fINAME\\fR/check.sock.
+/run/yaim\\-check/now
+The file by whose opening the coordinator is asked for checks; for yaim@\\fINAME\\fR.service
+it is /run/yaim\\-check@\\fINAME\\fR/now.
 .SH EXAMPLES
 {tagged([bold("yaim doctor")], "This shows what is missing on this host, or wrong.")}
 {tagged([bold('etcdctl put /service/pg/ips/192.0.2.10 ""')], "This adds an address to the pool")}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.checks.patroni_cluster import CALLBACKS, Node, running, wait_until
 from yaim.checks.kinds import KINDS
-from yaim.checks.now import CheckSocket
+from yaim.checks.now import CheckTrigger
 from yaim.checks.patroni import PatroniCheck
 from yaim.checks.run import CheckPlan, CheckRunner
 
@@ -19,18 +19,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def sockets() -> Iterator[Path]:
+def files() -> Iterator[Path]:
     """A directory that PostgreSQL's user may look into."""
     with TemporaryDirectory(prefix="yaim-callbacks-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
-def test_a_switchover_is_found_though_no_check_was_due(sockets: Path) -> None:
+def test_a_switchover_is_found_though_no_check_was_due(files: Path) -> None:
     yaim = f"env PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m yaim"
     found: dict[str, list[bool]] = {"n1": [], "n2": []}
-    with running(None, f"{yaim} check --now --check-socket={sockets}/n{{}}") as nodes:
-        runners = [_checked(node, sockets, found) for node in nodes]
+    with running(None, f"{yaim} check --now --check-trigger={files}/n{{}}") as nodes:
+        runners = [_checked(node, files, found) for node in nodes]
         wait_until(lambda: found["n1"][-1:] == [True] and found["n2"][-1:] == [False])
         nodes[0].switch_over("n1", "n2")
         wait_until(lambda: found["n1"][-1:] == [False] and found["n2"][-1:] == [True])
@@ -38,12 +38,12 @@ def test_a_switchover_is_found_though_no_check_was_due(sockets: Path) -> None:
             each.use(())
 
 
-def _checked(node: Node, sockets: Path, found: dict[str, list[bool]]) -> CheckRunner:
+def _checked(node: Node, files: Path, found: dict[str, list[bool]]) -> CheckRunner:
     name = node.directory.name
     settings = PatroniCheck(node.url, "primary")
     plan = CheckPlan(name, KINDS["patroni"], settings, NEVER_S, 5.0, 0, 0.0)
     runner = CheckRunner([plan], lambda told: found[told.check].append(told.is_healthy))
-    CheckSocket(sockets / name, runner.make_now)
+    CheckTrigger(files / name, runner.make_now)
     return runner
 
 

@@ -2,26 +2,53 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from yaim.checks.now import NAME, WORD
-from yaim.cli.check_now import DEFAULT_SOCKET
+from yaim.checks.now import NAME
+from yaim.cli.check_now import DEFAULT_FILE
 
-UNIT = Path(__file__).parents[2] / "packaging" / "deb" / "yaim.service"
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "packaging" / "deb" / "yaim.service"
+COORDINATOR = """
+import sys, threading
+from pathlib import Path
+from typing import Any
+from yaim.checks.now import CheckTrigger
+CheckTrigger(Path(sys.argv[1]), lambda: print("asked", flush=True))
+print("ready", flush=True)
+threading.Event().wait()
+"""
+
+
+class Coordinator:
+    """In another process, as locks are those of a process."""
+
+    def __init__(self, path: Path, before: str = "") -> None:
+        self.path = str(path)
+        command = (sys.executable, "-c", before + COORDINATOR, self.path)
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert self.says() == "ready\n"
+
+    def says(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=60)
 
 
 @pytest.fixture
-def listening(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
-        made.bind(str(tmp_path / "s"))
-        made.setblocking(False)
-        yield made
+def coordinator(tmp_path: Path) -> Iterator[Coordinator]:
+    made = Coordinator(tmp_path / "now")
+    yield made
+    made.kill()
 
 
 def yaim(
@@ -38,58 +65,96 @@ def yaim(
     return done.returncode, done.stderr
 
 
+def told(path: object, why: str) -> str:
+    return (
+        f"yaim: nobody looks at {path} ({why}): does yaim run here, with this check-trigger?"
+        " (--check-trigger=PATH, as in its yaim.yml)\n"
+    )
+
+
 @pytest.mark.parametrize(
     "words", [(), ("on_role_change", "primary", "batman"), ("on_stop", "replica", "status")]
 )
 @pytest.mark.parametrize("how", ["flag", "flag before", "two words", "variable"])
-def test_it_sends_the_word_whatever_patroni_appends(
-    how: str, words: tuple[str, ...], listening: socket.socket
+def test_it_asks_whatever_patroni_appends(
+    how: str, words: tuple[str, ...], coordinator: Coordinator
 ) -> None:
-    path = listening.getsockname()
+    path = coordinator.path
     given = {
-        "flag": ("check", "--now", f"--check-socket={path}", *words),
-        "flag before": ("check", f"--check_socket={path}", "--now", *words),
-        "two words": ("check", "--now", "--check-socket", path, *words),
+        "flag": ("check", "--now", f"--check-trigger={path}", *words),
+        "flag before": ("check", f"--check_trigger={path}", "--now", *words),
+        "two words": ("check", "--now", "--check-trigger", path, *words),
         "variable": ("check", "--now", *words),
     }[how]
-    environment = {"YAIM_CHECK_SOCKET": path} if how == "variable" else {}
+    environment: dict[str, Any] = {"YAIM_CHECK_TRIGGER": path} if how == "variable" else {}
     assert yaim(*given, **environment) == (0, "")
-    assert listening.recv(100) == WORD
-    with pytest.raises(BlockingIOError):
-        listening.recv(100)
+    assert coordinator.says() == "asked\n"
 
 
 @pytest.mark.parametrize("now", [("check", "--now"), ("check", "--now", "--json")])
-def test_where_nobody_listens_it_says_what_to_do(now: tuple[str, ...], tmp_path: Path) -> None:
+def test_where_nobody_looks_it_says_what_to_do(now: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "none"
-    assert yaim(*now, f"--check-socket={path}") == (
-        1,
-        f"yaim: nobody takes it at {path} (No such file or directory): does yaim run here, and"
-        " listen there? (--check-socket=PATH, as in its yaim.yml)\n",
+    expected = told(path, "No such file or directory")
+    assert yaim(*now, f"--check-trigger={path}") == (1, expected)
+
+
+def test_one_that_was_left_behind_is_told_likewise(coordinator: Coordinator) -> None:
+    coordinator.kill()
+    path = coordinator.path
+    assert yaim("check", "--now", YAIM_CHECK_TRIGGER=path) == (1, told(path, "left behind"))
+
+
+def test_a_coordinator_that_cannot_see_it_does_not_look_as_if_it_could(tmp_path: Path) -> None:
+    """There is a descriptor for the file, and none for inotify."""
+    limit = (
+        "import os, resource, yaim.checks.now; free = os.dup(0); os.close(free);"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, free + 1))\n"
     )
+    made = Coordinator(tmp_path / "now", limit)
+    path = made.path
+    assert Path(path).exists()
+    assert yaim("check", "--now", YAIM_CHECK_TRIGGER=path) == (1, told(path, "left behind"))
+    made.kill()
 
 
-def test_one_that_was_left_behind_is_told_likewise(listening: socket.socket) -> None:
-    path = listening.getsockname()
-    listening.close()
-    status, told = yaim("check", "--now", YAIM_CHECK_SOCKET=path)
-    assert status == 1 and "(Connection refused)" in told
+@pytest.mark.parametrize("kind", ["fifo", "link", "directory"])
+def test_who_finds_something_else_is_told_and_does_not_wait(
+    kind: str, coordinator: Coordinator, tmp_path: Path
+) -> None:
+    path = tmp_path / "else"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(coordinator.path)
+    else:
+        path.mkdir()
+    why = "Too many levels of symbolic links" if kind == "link" else "not a file of yaim's"
+    assert yaim("check", "--now", YAIM_CHECK_TRIGGER=str(path)) == (1, told(path, why))
 
 
-def test_who_takes_nothing_is_not_waited_for_long(listening: socket.socket) -> None:
-    path = listening.getsockname()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filling:
-        filling.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            for _ in range(100_000):
-                filling.sendto(b"check", path)
-    status, told = yaim("check", "--now", YAIM_CHECK_SOCKET=path)
-    assert status == 1 and "timed out" in told
+def test_a_lock_that_others_can_have_looks_like_nobody(coordinator: Coordinator) -> None:
+    """One takes a file that can be written to have what a coordinator has."""
+    coordinator.kill()
+    program = (
+        "import fcntl, os, sys; file = os.open(sys.argv[1], os.O_RDONLY);"
+        "fcntl.flock(file, fcntl.LOCK_EX); fcntl.lockf(file, fcntl.LOCK_SH);"
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        (sys.executable, "-c", program, coordinator.path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as forging:
+        assert forging.stdout and forging.stdout.readline() == "locked\n"
+        status, _ = yaim("check", "--now", YAIM_CHECK_TRIGGER=coordinator.path)
+        forging.communicate("", timeout=60)
+    assert status == 1
 
 
 def test_the_default_is_where_the_unit_has_systemd_make_a_directory() -> None:
     (directory,) = re.findall(r"(?m)^RuntimeDirectory=(.*)$", UNIT.read_text())
-    assert f"/run/{directory}/{NAME}" == DEFAULT_SOCKET
+    assert f"/run/{directory}/{NAME}" == DEFAULT_FILE
 
 
 def test_it_loads_neither_the_keys_nor_the_parser() -> None:
@@ -97,5 +162,5 @@ def test_it_loads_neither_the_keys_nor_the_parser() -> None:
         "import sys; from yaim.cli.main import main; main();"
         "print([m for m in sys.modules if m.startswith('yaim.c')], file=sys.stderr)"
     )
-    _, told = yaim("check", "--now", python=("-c", program), YAIM_CHECK_SOCKET="/none")
-    assert told.splitlines()[-1] == "['yaim.cli', 'yaim.cli.main', 'yaim.cli.check_now']"
+    _, said = yaim("check", "--now", python=("-c", program), YAIM_CHECK_TRIGGER="/none")
+    assert said.splitlines()[-1] == "['yaim.cli', 'yaim.cli.main', 'yaim.cli.check_now']"

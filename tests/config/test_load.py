@@ -234,7 +234,7 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "connections": ("Leave", "leave"),
     "rebalance": ("22:30-4:00", Window(22 * 60 + 30, 4 * 60)),
     "rebalance-delay": ("60000", 60_000),
-    "check-socket": ("/run/a/check.sock", "/run/a/check.sock"),
+    "check-trigger": ("/run/a/now", "/run/a/now"),
     "timeout": ("1250", 1250),
     "rise": ("3", 3),
     "fall": ("2", 2),

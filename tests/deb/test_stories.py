@@ -17,7 +17,7 @@ import pytest
 from tests.deb.conftest import POOL, Packages, is_level, told
 from tests.deb.hosts import INTERFACE, NETWORK_6, SUITES, Host, Site, Watch
 from tests.deb.results import Results
-from yaim.cli.check_now import DEFAULT_SOCKET
+from yaim.cli.check_now import DEFAULT_FILE
 from yaim.lab.wait import wait_until
 
 A_GAP_S = 0.5
@@ -450,7 +450,7 @@ def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
             "IPv6 addresses, one on each host",
         )
         for name, where in product(RELEASES, ("yaim-check", "yaim-check@web")):
-            everybody_may_ask(story[name], f"/run/{where}/check.sock")
+            everybody_may_ask(story[name], f"/run/{where}/now")
         watch.begin()
         story["db1"].systemctl("restart", "yaim@web")
         story["db1"].shell("echo 'log-level: Warn' >>/etc/yaim/web.yml; systemctl reload yaim@web")
@@ -466,8 +466,9 @@ def test_a_second_cluster_on_the_same_hosts(story: Story) -> None:
 
 def everybody_may_ask(host: Host, path: str) -> None:
     """By `yaim check --now`."""
-    assert host.run("stat", "-c", "%U:%G %a", path) == "yaim:yaim 666\n"
-    flags = [] if path == DEFAULT_SOCKET else [f"--check-socket={path}"]
+    looked_at = host.run("stat", "-c", "%U:%G %a", str(Path(path).parent), path)
+    assert looked_at.splitlines() == ["yaim:yaim 711", "yaim:yaim 444"]
+    flags = [] if path == DEFAULT_FILE else [f"--check-trigger={path}"]
     words = "on_role_change", "primary", "pg"
     host.run(
         *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"),

@@ -43,7 +43,7 @@ def test_a_node_that_is_well_again_gets_nothing_back_where_nobody_levels(lab: La
 
 def check_now(node: LabNode) -> int:
     command = (sys.executable, "-m", "yaim", "check", "--now", "on_role_change", "primary", "pg")
-    flag = f"--check-socket={node.directory / 'for-all' / 'check.sock'}"
+    flag = f"--check-trigger={node.directory / 'for-all' / 'now'}"
     return subprocess.run((*command, flag), timeout=30).returncode
 
 
@@ -53,7 +53,7 @@ def test_checks_that_are_asked_for_are_made_long_before_they_are_due(build: Buil
         place = each.directory / "for-all"
         place.mkdir()
         place.chmod(0o777)
-        keys = {**each.read_config(), "check-socket": str(place / "check.sock")}
+        keys = {**each.read_config(), "check-trigger": str(place / "now")}
         each.write_config(keys)
         each.start()
     lab.wait_until_held(counts=[2, 2, 2])

@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--now",
         action="store_true",
         help="make none here, but have the coordinator make all of its checks at once; NAMEs mean"
-        " nothing then, and no file is read; exit status 1: nobody listens at --check-socket",
+        " nothing then, and no file is read; exit status 1: nobody looks at --check-trigger",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     add_config_options(parser)
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.now:
-        return ask(flags(options).get("check-socket", ""))
+        return ask(flags(options).get("check-trigger", ""))
     loaded = load_or_exit(options, Purpose.CHECKS)
     start_logs(loaded)
     from yaim.wiring import check_plans_of

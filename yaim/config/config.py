@@ -127,13 +127,10 @@ class Config(CheckTiming):
     rebalance_delay: int = key(
         "milliseconds that such a move has to be due before it is made", whole(0, 86_400_000), 0
     )
-    check_socket: str = key(
-        "socket at which anybody on this host can ask for all checks at once (yaim check --now):"
-        " its path, off, or auto: where systemd has made a directory for it, as with the package",
-        text(
-            r"auto|off|/(?=.{1,105}\Z).*",
-            "auto, off, or an absolute path of at most 106 characters",
-        ),
+    check_trigger: str = key(
+        "file by which anybody on this host can ask for all checks at once (yaim check --now): its"
+        " path, off, or auto: where systemd has made a directory for it, as with the package",
+        text("auto|off|/.+", "auto, off, or an absolute path"),
         "auto",
         reloaded=False,
     )
