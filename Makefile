@@ -34,6 +34,7 @@ DEB_PACKAGES := git build-essential debhelper dh-python dh-apparmor pybuild-plug
 TEST_DEB_PACKAGES := $(DEB_PACKAGES) systemd-container e2fsprogs
 quick check man: PACKAGES := python3-venv openssl libpq5 iproute2
 deb: PACKAGES := $(DEB_PACKAGES)
+bench: PACKAGES += curl default-jdk-headless keepalived libpostgresql-jdbc-java
 test test-all test-debian test-deb: PACKAGES += mmdebstrap
 test test-all test-deb: PACKAGES += $(TEST_DEB_PACKAGES)
 
@@ -102,6 +103,8 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.fence --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.packets
 	$(SUDO) $(BIN)/python -m bench.silences --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.clients --rounds $(ROUNDS)
+	$(SUDO) $(BIN)/python -m bench.client_settings
 
 # The lab's nodes run the code as other users; what root would compile in its own name is compiled before.
 setup: packages $(VENV)/ready
@@ -119,7 +122,7 @@ packages:
 	[ -n "$$missing" ] || exit 0; \
 	echo "installing Debian packages:" $$missing; \
 	services=$$([ ! -d /run/systemd/system ] || for p in $$missing; do \
-		case $$p in etcd-server) echo etcd ;; postgresql | pgbouncer) echo $$p ;; esac; done); \
+		case $$p in etcd-server) echo etcd ;; postgresql | pgbouncer | keepalived) echo $$p ;; esac; done); \
 	[ -z "$$services" ] || $(SUDO) systemctl mask --quiet $$services; \
 	$(SUDO) apt-get update -qq && \
 	$(SUDO) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \

@@ -129,8 +129,9 @@ class Yaim:
 
 
 class Keepalived:
-    """A VRRP instance for each address, adverts and the check each second. Each address has another
-    first node; it comes back there (the default: keepalived preempts)."""
+    """A VRRP instance for each address, adverts and the check each second. The first nodes of the
+    addresses differ, and so do the second ones: two nodes have three each. An address comes back to
+    its first node (the default: keepalived preempts)."""
 
     def __init__(self, lab: Lab) -> None:
         if shutil.which("keepalived") is None:
@@ -145,7 +146,7 @@ class Keepalived:
         nodes = len(self.lab.nodes)
         parts = [_KEEPALIVED.replace("@broken", str(node.directory / host.BROKEN))]
         for index, address in enumerate(self.lab.plan.pool):
-            place = (number - index) % nodes
+            place = (number - index if address.version == 4 else index - number) % nodes
             parts.append(
                 _INSTANCE.replace("@name", f"V{index + 1}")
                 .replace("@number", str(index + 1))

@@ -3,7 +3,8 @@
     python -m bench.client_service NODE
 
 Over TCP and UDP, IPv4 and IPv6: whoever asks (ASK) is told the node's name at once; whoever waits
-(WAIT) gets no answer, as from a query that takes long.
+(WAIT) gets no answer, as from a query that takes long. Of HTTP, a GET of /now is answered at once,
+any other never.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import sys
 
 PORT = 7000
 ASK, WAIT = b"?", b"w"
+_GET, _OK = b"GET /now ", b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"
 _BACKLOG = 8192
 _IP_PKTINFO = 8
 """linux/in.h; Python's socket module has it from 3.13 on."""
@@ -32,6 +34,8 @@ class _Answers(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if data == ASK:
             self._transport.write(self._name)
+        elif data.startswith(_GET):
+            self._transport.write(_OK)
 
 
 def _answer_datagrams(listener: socket.socket, name: bytes) -> None:

@@ -4,16 +4,17 @@
 
 Two nodes with a PostgreSQL server and a plain service, a client's host, an address, no yaim. All
 clients talk to the address when its node loses its power, and it is measured when each is told: by
-an error, or, of those that connect then, by an answer. Three times:
+an error, or, of those that connect then, by an answer. Four times:
 
 - nobody takes the address;
 - the other node takes it after TAKEN_AFTER_S, and its kernel resets what it does not know;
-- the same, with a firewall there that lets in SYN and what belongs to connections it knows.
+- the same, with a firewall there that lets in SYN and what belongs to connections it knows;
+- nobody takes it, and the client's host has other times of keepalive (sysctl).
 
 And what a server has left when a client's host loses its power, or its connections are reset at the
 server while a query runs: when PostgreSQL's session has ended.
 
-"-": not within WATCH_S.
+"-": not within WATCH_S. The programs with JDBC and requests take a second or two to start.
 """
 
 import argparse
@@ -54,7 +55,9 @@ table inet syn_only {
     }
 }
 """
-WAITS, ASKS, CONNECTS = "waits", "asks", "connects"
+WAITS, LIMITED, ASKS, CONNECTS = "waits", "waits, limited", "asks", "connects"
+"""What a client does. The time counts from the power-off; of those that wait no longer than a
+limit, and of those that connect after it, from their start."""
 BOUNCERS = {
     6401: ("pgbouncer, defaults", ""),
     6402: (
@@ -62,8 +65,12 @@ BOUNCERS = {
         "tcp_keepidle = 5\ntcp_keepintvl = 1\ntcp_keepcnt = 3\n",
     ),
     6403: ("pgbouncer: tcp_user_timeout = 5000", "tcp_user_timeout = 5000\n"),
-    6404: ("pgbouncer: query_timeout = 5", "query_timeout = 5\n"),
+    6404: ("pgbouncer: query_timeout = 10", "query_timeout = 10\n"),
     6405: ("pgbouncer: server_connect_timeout = 2", "server_connect_timeout = 2\n"),
+    6406: (
+        "pgbouncer: server_connect_timeout = 2, server_login_retry = 1",
+        "server_connect_timeout = 2\nserver_login_retry = 1\n",
+    ),
 }
 """By port: one on the client's host, and what stands in its ini."""
 
@@ -89,14 +96,21 @@ def _libpq(setting: str, does: str, host: str = str(VIP), port: int = POSTGRES_P
 
 def _jdbc(classes: Path, setting: str, does: str, hosts: str = f"{VIP}") -> Client:
     url = f"jdbc:postgresql://{hosts}/postgres?user=postgres{setting and '&' + setting}"
-    query = "SELECT pg_sleep(600)" if does == WAITS else "SELECT 1"
+    query = "SELECT pg_sleep(600)" if does in (WAITS, LIMITED) else "SELECT 1"
+    often = "once" if does == CONNECTS else "again"
     command = ("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", f"{JDBC}:{classes}")
-    return Client(f"JDBC: {setting or 'defaults'}", does, (*command, "JdbcClient", url, query))
+    return Client(
+        f"JDBC: {setting or 'defaults'}", does, (*command, "JdbcClient", url, query, often)
+    )
 
 
 def _curl(options: str, does: str = WAITS) -> Client:
-    command = ("curl", "--silent", "--http0.9", *options.split(), f"http://{VIP}:{PORT}/")
-    return Client(f"curl {options or ', defaults'}", does, command)
+    command = ("curl", "--silent", *options.split(), _url(does))
+    return Client(f"curl {options}" if options else "curl, defaults", does, command)
+
+
+def _url(does: str) -> str:
+    return f"http://{VIP}:{PORT}/{'now' if does == CONNECTS else ''}"
 
 
 def _requests(shown: str, timeout: str, mount: str = "", does: str = WAITS) -> Client:
@@ -112,7 +126,7 @@ def _requests(shown: str, timeout: str, mount: str = "", does: str = WAITS) -> C
         "            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)]\n"
         "        super().init_poolmanager(*args, **options)\n"
         f"session = requests.Session()\n{mount}\n"
-        f"session.get('http://{VIP}:{PORT}/', timeout={timeout})\n"
+        f"session.get('{_url(does)}', timeout={timeout})\n"
     )
     return Client(f"requests, {shown}", does, (sys.executable, "-c", code))
 
@@ -133,30 +147,32 @@ def clients(classes: Path, other: str) -> list[Client]:
         _libpq("target_session_attrs=read-write", CONNECTS, both),
         _jdbc(classes, "", WAITS),
         _jdbc(classes, "tcpKeepAlive=true", WAITS),
-        _jdbc(classes, "socketTimeout=5", WAITS),
+        _jdbc(classes, "socketTimeout=10", LIMITED),
         _jdbc(classes, "", ASKS),
-        _jdbc(classes, "socketTimeout=5", ASKS),
+        _jdbc(classes, "socketTimeout=10", ASKS),
         _jdbc(classes, "", CONNECTS),
         _jdbc(classes, "connectTimeout=2", CONNECTS),
         _jdbc(classes, "loginTimeout=2", CONNECTS),
-        *(_bouncer(port, name, WAITS) for port, (name, _) in BOUNCERS.items()),
-        *(_bouncer(port, BOUNCERS[port][0], CONNECTS) for port in (6401, 6405)),
+        *(_bouncer(port, WAITS) for port in (6401, 6402, 6403)),
+        _bouncer(6404, LIMITED),
+        *(_bouncer(port, ASKS) for port in (6401, 6403)),
+        *(_bouncer(port, CONNECTS) for port in (6401, 6405, 6406)),
         _curl(""),
-        _curl("--max-time 5"),
-        _curl("--speed-limit 1 --speed-time 5"),
+        _curl("--max-time 10", LIMITED),
+        _curl("--speed-limit 1 --speed-time 10", LIMITED),
         _curl("--keepalive-time 2"),
         _curl("", CONNECTS),
-        _curl("--connect-timeout 2 --max-time 5", CONNECTS),
+        _curl("--connect-timeout 2", CONNECTS),
         _requests("defaults", "None"),
-        _requests("timeout=(2, 5)", "(2, 5)"),
+        _requests("timeout=(2, 10)", "(2, 10)", does=LIMITED),
         _requests("keepalive as below", "None", "session.mount('http://', Alive())"),
-        _requests("timeout=(2, 5)", "(2, 5)", does=CONNECTS),
+        _requests("timeout=(2, 10)", "(2, 10)", does=CONNECTS),
     ]
 
 
-def _bouncer(port: int, name: str, does: str) -> Client:
-    found = _libpq("", does, "127.0.0.1", port)
-    return Client(name, does, found.command)
+def _bouncer(port: int, does: str) -> Client:
+    found = _libpq("", WAITS if does == LIMITED else does, "127.0.0.1", port)
+    return Client(BOUNCERS[port][0], does, found.command)
 
 
 class Bed:
@@ -239,7 +255,7 @@ def power_off(
                     stack.callback(process.kill)
                     running[number] = process, time.monotonic()
 
-        start((WAITS, ASKS))
+        start((WAITS, LIMITED, ASKS))
         time.sleep(LEAD_S)
         for number, (process, _) in running.items():
             if process.poll() is not None:
@@ -257,7 +273,8 @@ def power_off(
                     after(bed)
             for number, (process, since) in list(running.items()):
                 if process.poll() is not None:
-                    found[number] = time.monotonic() - max(at, since)
+                    is_own = given[number].does == LIMITED
+                    found[number] = time.monotonic() - (since if is_own else max(at, since))
                     del running[number]
             time.sleep(0.02)
         return found
@@ -266,6 +283,12 @@ def power_off(
 def _guarded(bed: Bed) -> None:
     bed.guard()
     bed.take()
+
+
+def _keep_alive(bed: Bed) -> None:
+    """On the client's host: for all that ask for keepalive and do not say how often."""
+    for name, value in (("time", 5), ("intvl", 1), ("probes", 3)):
+        bed.lab.client.run("sysctl", "-qw", f"net.ipv4.tcp_keepalive_{name}={value}")
 
 
 ON_SERVER: Mapping[str, str] = {
@@ -365,6 +388,10 @@ def main() -> int:
             f"taken after {TAKEN_AFTER_S:g} s": power_off(bed, given, Bed.take),
             "taken, only SYN let in": power_off(bed, given, _guarded),
         }
+        _keep_alive(bed)
+        powers["nobody takes it, the client's tcp_keepalive_* are 5, 1, 3"] = power_off(
+            bed, given, None
+        )
         ends = {
             "client off, idle": sessions(bed, IDLE, _client_off),
             "client off, query runs": sessions(bed, RUNS, _client_off),

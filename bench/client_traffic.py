@@ -166,7 +166,6 @@ async def _program(session: Session, *command: str) -> None:
         env={**os.environ, "PGAPPNAME": _app_name(session), "PGCONNECT_TIMEOUT": "10"},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
     )
     if await process.wait():
         session.ended()
@@ -179,9 +178,10 @@ def _psql(session: Session, port: str) -> Awaitable[None]:
 
 
 async def _pgbench(session: Session, port: str, directory: str, seconds: float) -> None:
-    """Runs to its end, as only then its log of transactions is complete."""
+    """Runs to its end, as only then its log of transactions is complete. `directory`: where the
+    script is."""
     log = Path(directory, f"{session.kind.replace(' ', '')}-{session.address}")
-    (script := Path(directory, "script")).write_text(_SCRIPT)
+    script = Path(directory, "script")
     to_monotonic = time.monotonic() - time.time()
     await _program(
         *(session, "pgbench", "--no-vacuum", f"--file={script}", f"--time={int(seconds)}", "--log"),
@@ -223,6 +223,7 @@ async def talk(seconds: float, port: str, file: Path, addresses: list[str]) -> l
     left_s = end_clock(seconds)
     file.touch()
     with TemporaryDirectory() as directory:
+        Path(directory, "script").write_text(_SCRIPT)
         sessions = [
             Session(kind, address)
             for address in addresses

@@ -171,9 +171,10 @@ class Trial:
         for session in sessions:
             if not any(each < at for each in session.answers):
                 raise LabError(f"{session.kind} did not get to {session.address}: {self._told()}")
-            is_early = session.ended_at is not None and session.ended_at < at
-            if is_early:
-                raise LabError(f"{session.kind} lost {session.address} before {case.name}")
+            if session.ended_at is not None and session.ended_at < at:
+                early_s = at - session.ended_at
+                what = f"{session.kind} lost {session.address} {early_s:.2f} s before {case.name}"
+                raise LabError(f"{what}: {self._told()}\n{self.lab.logs()}")
             if session.address in gone:
                 kind = kind_of(session)
                 seconds = learnt_s(session, gone[session.address], at, until)
@@ -339,7 +340,7 @@ CASES = (
 
 @contextmanager
 def running(product: str) -> Iterator[Trial]:
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = {} if product == KEEPALIVED else {"connections": product}
     plan = LabPlan(
         pool=POOL,
         ttl_ms=5000,
@@ -413,7 +414,7 @@ def misses(outcomes: Outcomes) -> list[str]:
             for kind in (traffic.IDLE, traffic.PSQL, f"{traffic.IDLE}, IPv6"):
                 values = [outcome.learnt_s.get(kind, 0.0) for outcome in each]
                 if median(values) > LEARN_WITHIN_S:
-                    found.append(f"{case}: {kind} learns after {shown(median(values))} s")
+                    found.append(f"{case}: {kind} learns after {shown(median(values))}")
             if any(outcome.left != (0, 0) for outcome in each):
                 found.append(f"{case}: sessions are left on the old node")
     return found
