@@ -4,11 +4,12 @@
 
 Two nodes with a PostgreSQL server and a plain service, a client's host, an address, no yaim. All
 clients talk to the address when its node loses its power, and it is measured when each is told: by
-an error, or, of those that connect then, by an answer. Four times:
+an error, or, of those that connect then, by an answer. Five times:
 
 - nobody takes the address;
 - the other node takes it after TAKEN_AFTER_S, and its kernel resets what it does not know;
 - the same, with a firewall there that lets in SYN and what belongs to connections it knows;
+- the same, and it rejects the rest with a reset;
 - nobody takes it, and the client's host has other times of keepalive (sysctl).
 
 And what a server has left when a client's host loses its power, or its connections are reset at the
@@ -46,12 +47,12 @@ POOL = pool_of(1)
 (VIP,) = POOL
 JDBC = Path("/usr/share/java/postgresql.jar")
 KEEPALIVES = "keepalives_idle=5 keepalives_interval=1 keepalives_count=3"
-SYN_ONLY = """\
-table inet syn_only {
+FIREWALL = """\
+table inet filter {
     chain input {
         type filter hook input priority 0; policy accept;
-        meta l4proto tcp ct state established,related accept
-        meta l4proto tcp tcp flags & (syn | ack) != syn drop
+        ct state established,related accept
+        tcp flags & (syn | ack) != syn @verdict
     }
 }
 """
@@ -153,6 +154,7 @@ def clients(classes: Path, other: str) -> list[Client]:
         _jdbc(classes, "", CONNECTS),
         _jdbc(classes, "connectTimeout=2", CONNECTS),
         _jdbc(classes, "loginTimeout=2", CONNECTS),
+        _jdbc(classes, "connectTimeout=2&targetServerType=primary", CONNECTS, both),
         *(_bouncer(port, WAITS) for port in (6401, 6402, 6403)),
         _bouncer(6404, LIMITED),
         *(_bouncer(port, ASKS) for port in (6401, 6403)),
@@ -206,10 +208,13 @@ class Bed:
         put_address(f"{VIP}/32", LAN.interface, self.second.namespace)
         self.tell_client()
 
-    def guard(self) -> None:
-        rules = self.directory / "syn-only.nft"
-        rules.write_text(SYN_ONLY)
+    def take_behind_firewall(self, verdict: str) -> None:
+        """With a firewall on the second node that lets in SYN and the connections that it knows.
+        `verdict`: on other packets of TCP."""
+        rules = self.directory / "firewall.nft"
+        rules.write_text(FIREWALL.replace("@verdict", verdict))
         self.second.namespace.run("nft", "-f", str(rules))
+        self.take()
 
     @contextmanager
     def bouncers(self) -> Iterator[None]:
@@ -278,11 +283,6 @@ def power_off(
                     del running[number]
             time.sleep(0.02)
         return found
-
-
-def _guarded(bed: Bed) -> None:
-    bed.guard()
-    bed.take()
 
 
 def _keep_alive(bed: Bed) -> None:
@@ -386,7 +386,12 @@ def main() -> int:
         powers = {
             "nobody takes it": power_off(bed, given, None),
             f"taken after {TAKEN_AFTER_S:g} s": power_off(bed, given, Bed.take),
-            "taken, only SYN let in": power_off(bed, given, _guarded),
+            "taken, only SYN let in": power_off(
+                bed, given, lambda bed: bed.take_behind_firewall("drop")
+            ),
+            "taken, others than SYN rejected": power_off(
+                bed, given, lambda bed: bed.take_behind_firewall("reject with tcp reset")
+            ),
         }
         _keep_alive(bed)
         powers["nobody takes it, the client's tcp_keepalive_* are 5, 1, 3"] = power_off(

@@ -28,17 +28,20 @@ import psycopg
 from bench.client_service import ASK, PORT, WAIT, allow_many_files
 
 IDLE, BUSY, NEW, UDP = "idle", "busy", "new connections", "UDP"
-PSQL, APP, PGBENCH, PGBENCH_C = "psql in pg_sleep", "psycopg", "pgbench", "pgbench -C"
-KINDS = (IDLE, PSQL, BUSY, PGBENCH, APP, PGBENCH_C, NEW, UDP)
+PSQL, PGBENCH, PGBENCH_C = "psql in pg_sleep", "pgbench", "pgbench -C"
+APP, APP_LATER = "psycopg", "psycopg, pause"
+PAUSES_S = {APP: 0.0, APP_LATER: 0.2}
+"""How long a program with psycopg waits before it connects again."""
+KINDS = (IDLE, PSQL, PGBENCH, BUSY, *PAUSES_S, PGBENCH_C, NEW, UDP)
 IPV6_KINDS = (IDLE, BUSY, NEW)
 ENDS = (IDLE, PSQL, PGBENCH)
 """Those that do not connect again: what counts is when they learn that their connection has ended.
 Of the others it is the longest time without an answer."""
-KEEP = (*ENDS, BUSY, APP)
+KEEP = (*ENDS, BUSY, *PAUSES_S)
 """Those that keep a connection open."""
 EVERY_S = 0.1
 AGAIN_S = 0.02
-"""How long a client waits after a failure before it tries again."""
+"""How long a client of plain TCP waits after a failure before it tries again."""
 CONNECT_WITHIN_S = 2
 """libpq knows no less than that."""
 USER = DATABASE = "postgres"
@@ -215,7 +218,7 @@ def _app(session: Session, hosts: list[str], port: str) -> None:
                     time.sleep(EVERY_S)
         except psycopg.Error:
             session.ended()
-            time.sleep(AGAIN_S)
+            time.sleep(PAUSES_S[session.kind])
 
 
 async def talk(seconds: float, port: str, file: Path, addresses: list[str]) -> list[Session]:
@@ -232,7 +235,7 @@ async def talk(seconds: float, port: str, file: Path, addresses: list[str]) -> l
         hosts = [each for each in addresses if ip_address(each).version == 4]
         tasks = []
         for session in sessions:
-            if session.kind == APP:
+            if session.kind in PAUSES_S:
                 threading.Thread(target=_app, args=(session, hosts, port), daemon=True).start()
                 continue
             plain = {IDLE: _idle, BUSY: _busy, NEW: _new, UDP: _udp}.get(session.kind)

@@ -5,16 +5,17 @@
 Three nodes, three IPv4 addresses and three of IPv6, interval 1000, ttl 5000 (the default), etcd
 with three members; keepalived with adverts and checks each second. On each node there are a
 PostgreSQL server and a plain service (bench/client_clusters.py). In a namespace of their own
-clients talk to each address (bench/client_traffic.py): psql waits for a query, a program with
-psycopg knows all addresses and connects again, pgbench runs with and without -C; of plain TCP one
-waits for an answer, one asks every 100 ms, one connects every 100 ms; UDP asks every 20 ms. The
-products, one after the other: yaim with `connections: reset`, with `leave`, and keepalived.
+clients talk to each address (bench/client_traffic.py): psql waits for a query; programs with
+psycopg know all addresses and connect again, at once or after a pause; pgbench runs with and
+without -C; of plain TCP one waits for an answer, one asks every 100 ms, one connects every 100 ms;
+UDP asks every 20 ms. The products, one after the other: yaim with `connections: reset`, with
+`leave`, and keepalived.
 
 Of those that wait and of pgbench it is measured how long after the address has left its node (or
 the power is off) they learn that their connection has ended; "never": not in the seconds that they
 are watched. Of the others it is the longest time without an answer. It is the worst of the
 addresses that moved; printed are medians over the rounds. "left": the TCP sockets left on the old
-node, and PostgreSQL's sessions. "lost": connections that ended although their address did not move.
+node, and PostgreSQL's sessions. A second table has the connections whose address did not move.
 
 A storm: so many idle connections to an address of a node that stops, which connect again at once.
 
@@ -82,7 +83,10 @@ class Outcome:
     """By kind of client, the worst of the addresses that moved; infinite: never."""
     left: tuple[int, int] | None = None
     """Sockets, and PostgreSQL's sessions; None: the node is off, or nothing moved."""
+    kept: int = 0
+    """Connections of addresses that did not move, which went on."""
     lost: int = 0
+    """The same, but they ended."""
 
 
 class Trial:
@@ -179,8 +183,9 @@ class Trial:
                 kind = kind_of(session)
                 seconds = learnt_s(session, gone[session.address], at, until)
                 outcome.learnt_s[kind] = max(seconds, outcome.learnt_s.get(kind, 0.0))
-            elif session.ended_at is not None and session.kind in traffic.KEEP:
-                outcome.lost += 1
+            elif session.kind in traffic.KEEP:
+                outcome.kept += session.ended_at is None
+                outcome.lost += session.ended_at is not None
         if gone and not case.is_power_off:
             outcome.left = self._left(before, gone)
         return outcome
@@ -377,27 +382,38 @@ def shown(seconds: float) -> str:
 
 
 def table(outcomes: Outcomes) -> list[str]:
-    kinds = [
-        name
-        for kind in traffic.KINDS
-        for name in (kind, *((f"{kind}, IPv6",) if kind in traffic.IPV6_KINDS else ()))
-    ]
-    rows = [
-        f"| case | product | {' | '.join(kinds)} | left | lost |",
-        "|---" * (len(kinds) + 4) + "|",
-    ]
+    """Of the cases in which addresses moved."""
+    heads = [f"{kind} (IPv6)" if kind in traffic.IPV6_KINDS else kind for kind in traffic.KINDS]
+    rows = [f"| case | product | {' | '.join(heads)} | left |", "|---" * (len(heads) + 3) + "|"]
     for (case, product), each in outcomes.items():
+        if not any(outcome.learnt_s for outcome in each):
+            continue
         cells = []
-        for kind in kinds:
-            values = [outcome.learnt_s[kind] for outcome in each if kind in outcome.learnt_s]
-            cells.append(shown(median(values)) if values else "-")
+        for kind in traffic.KINDS:
+            cell = _median_of(kind, each)
+            of_ipv6 = _median_of(f"{kind}, IPv6", each)
+            cells.append(f"{cell} ({of_ipv6})" if kind in traffic.IPV6_KINDS else cell)
         lefts = [outcome.left for outcome in each if outcome.left is not None]
         left = "-"
         if lefts:
             sockets, backends = (max(column) for column in zip(*lefts, strict=True))
             left = f"{sockets} / {backends}"
-        lost = max(outcome.lost for outcome in each)
-        rows.append(f"| {case} | {product} | {' | '.join(cells)} | {left} | {lost} |")
+        rows.append(f"| {case} | {product} | {' | '.join(cells)} | {left} |")
+    return rows
+
+
+def _median_of(kind: str, outcomes: Sequence[Outcome]) -> str:
+    values = [outcome.learnt_s[kind] for outcome in outcomes if kind in outcome.learnt_s]
+    return shown(median(values)) if values else "-"
+
+
+def unmoved(outcomes: Outcomes) -> list[str]:
+    """What became of connections whose address did not move."""
+    rows = ["| case | product | connections that went on | that ended |", "|---|---|---|---|"]
+    for (case, product), each in outcomes.items():
+        kept = sum(outcome.kept for outcome in each)
+        lost = sum(outcome.lost for outcome in each)
+        rows.append(f"| {case} | {product} | {kept} | {lost} |")
     return rows
 
 
@@ -475,11 +491,18 @@ def main() -> int:
         if (case.name, product) in outcomes
     }
     missed += misses(ordered)
-    for line in (*table(ordered), "", *lines, *(f"MISSED: {each}" for each in missed)):
+    for line in (
+        *table(ordered),
+        "",
+        *unmoved(ordered),
+        "",
+        *lines,
+        *(f"MISSED: {each}" for each in missed),
+    ):
         print(line)
     if options.json is not None:
         found = {
-            f"{case}; {product}": [(o.learnt_s, o.left, o.lost) for o in each]
+            f"{case}; {product}": [(o.learnt_s, o.left, o.kept, o.lost) for o in each]
             for (case, product), each in ordered.items()
         }
         options.json.write_text(json.dumps(found, indent=2))

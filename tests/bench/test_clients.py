@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bench.client_traffic import APP, BUSY, IDLE, PGBENCH_C, PSQL, Session
-from bench.clients import KEEPALIVED, LEAVE, RESET, Outcome, learnt_s, misses, table
+from bench.clients import KEEPALIVED, LEAVE, RESET, Outcome, learnt_s, misses, table, unmoved
 
 GONE = AT = 10.0
 UNTIL = 20.0
@@ -71,4 +71,10 @@ def test_the_table_has_medians_and_the_most_that_was_left() -> None:
     ]
     rounds.append(Outcome({IDLE: math.inf}, left=(1, 4)))
     *_, row = table({("stop", RESET): rounds})
-    assert row.startswith("| stop | reset | 0.20 | - |") and row.endswith("| 3 / 4 | 0 |")
+    assert row.startswith("| stop | reset | 0.20 (-) | - |") and row.endswith("| 3 / 4 |")
+
+
+def test_connections_whose_address_did_not_move_are_summed_over_the_rounds() -> None:
+    rounds = {("helper restarted", RESET): [Outcome(kept=3, lost=1), Outcome(kept=4)]}
+    assert unmoved(rounds)[2:] == ["| helper restarted | reset | 7 | 1 |"]
+    assert table(rounds)[2:] == []
