@@ -20,6 +20,7 @@ server while a query runs: when PostgreSQL's session has ended.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -369,6 +370,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write all values to this file, too")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
     enter_private_network()
     for line in machine():
         print(line)

@@ -504,6 +504,7 @@ def main() -> int:
     parser.add_argument("--products", default=",".join(PRODUCTS))
     parser.add_argument("--json", type=Path, help="write all values to this file, too")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
     wanted = options.cases.split(",") if options.cases else None
     cases = [each for each in CASES if wanted is None or any(map(each.name.startswith, wanted))]
     enter_private_network()
