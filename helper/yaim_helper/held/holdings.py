@@ -293,7 +293,7 @@ class Holdings:
     def see_tables(self) -> None:
         """Makes the fences anew that somebody else has changed: has flushed the ruleset, say."""
         fencing = self.fencing
-        if fencing.changes is None or fencing.fences is None or fencing.tables is None:
+        if fencing.changes is None or fencing.fences is None or self._earlier is None:
             return
         changed = fencing.changes.tables()
         if changed is not None and not changed:
@@ -306,8 +306,7 @@ class Holdings:
                 tell(f"{FLUSHED}: made anew for {owner}, {count} addresses")
             else:
                 tell(f"{FLUSHED}: cannot be made anew for {owner}: {error.reason}")
-        if self._earlier is not None:
-            self._earlier.see_changed(changed, FLUSHED)
+        self._earlier.see_changed(changed, FLUSHED)
 
     def _announce_due(self) -> None:
         """Goes on telling the neighbours where addresses are, until their deadlines."""
