@@ -73,6 +73,9 @@ class Slow(Connections):
     def __init__(self) -> None:
         pass
 
+    def why_not(self) -> str:
+        return ""
+
     def destroy(self, addresses: Collection[Address], until: float) -> dict[Address, Destroyed]:
         time.sleep(max(0.0, until - boottime()))
         return dict.fromkeys(addresses, Destroyed(0, 1))

@@ -44,8 +44,13 @@ class Resetting:
     """What the start has found."""
 
     connections: Connections | None = None
-    why_not: str = "this helper was started without"
-    """Why connections cannot be ended; empty: they can."""
+    never: str = "this helper was started without"
+    """Why connections cannot be ended, whatever comes; empty: they can."""
+
+    @property
+    def why_not(self) -> str:
+        """Returns why connections cannot be ended now; empty: they can."""
+        return self.never or (self.connections.why_not() if self.connections is not None else "")
 
     @property
     def told(self) -> dict[str, object]:
@@ -63,7 +68,7 @@ def begin() -> Resetting:
         connections = Connections()
     except KernelError as error:
         return Resetting(None, error.reason)
-    return Resetting(connections, connections.why_not())
+    return Resetting(connections, "")
 
 
 @dataclass(frozen=True, slots=True)

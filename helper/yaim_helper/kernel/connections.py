@@ -7,9 +7,12 @@ meanwhile is ended, too, so that nobody is left who could not come any more.
 The kernel waits for whoever works on a socket (lock_sock in tcp_abort), and cannot be interrupted:
 a process that sends from a page which a file system of its own (FUSE) does not give has it wait
 for as long as it likes. So a thread of its own asks, and who wants connections ended waits for it
-until the time that they say, and no longer. While it hangs, all are left.
+until the time that they say, and no longer. While it hangs, all are left. A process that is killed
+has ended only when that thread has: so the thread has no other file open than its socket, and what
+was open in the process (the lock on the record, say) is closed all the same.
 """
 
+import ctypes
 import errno
 import os
 import socket
@@ -54,6 +57,9 @@ _REASONS = {
     errno.EPROTONOSUPPORT: "the kernel has no sock_diag",
     errno.EOPNOTSUPP: "the kernel cannot: it was built without CONFIG_INET_DIAG_DESTROY",
 }
+HANGS = "the kernel waits for a process of this host that keeps its socket locked"
+_CLONE_FILES = 0x400
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Destroyed(NamedTuple):
@@ -87,8 +93,8 @@ class Connections:
         threads.start("connections", self._work)
 
     def why_not(self) -> str:
-        """Returns why the kernel cannot end connections; empty if it can."""
-        return self._why_not
+        """Returns why the kernel cannot end connections now; empty if it can."""
+        return self._why_not or (HANGS if self._hangs() else "")
 
     def destroy(self, addresses: Collection[Address], until: float) -> dict[Address, Destroyed]:
         """Ends the connections of these addresses, those that come meanwhile included, but goes on
@@ -96,12 +102,14 @@ class Connections:
         end when the kernel goes on. Never raises for what the kernel refuses: that is left."""
         batch = _Batch(addresses, until)
         wait_s = max(0.0, until - boottime())
-        before = self._under_way
-        hangs = before is not None and boottime() >= before.until + HANGS_AFTER_S
-        if not self._why_not and not hangs:
+        if not self.why_not():
             self._batches.put(batch)
             batch.is_done.wait(wait_s)
         return batch.result()
+
+    def _hangs(self) -> bool:
+        before = self._under_way
+        return before is not None and boottime() >= before.until + HANGS_AFTER_S
 
     def _tried(self) -> str:
         """An address that is nobody's connects to nothing, so nothing is found; and a socket that
@@ -121,6 +129,7 @@ class Connections:
     # --- its thread -----------------------------------------------------------------------------
 
     def _work(self) -> None:
+        self._keep_one_file()
         while True:
             self._under_way = batch = self._batches.get()
             # What it has not come to is left.
@@ -132,6 +141,13 @@ class Connections:
                 tell(f"connections are not ended: {error!r}")
             self._under_way = None
             batch.is_done.set()
+
+    def _keep_one_file(self) -> None:
+        """From here on this thread has its own table of open files: unshare(2)."""
+        if _libc.unshare(_CLONE_FILES) == 0:
+            mine = self._socket.fileno()
+            os.closerange(3, mine)
+            os.closerange(mine + 1, os.sysconf("SC_OPEN_MAX"))
 
     def _do(self, batch: "_Batch") -> None:
         """Goes on until nothing is found that was not tried. Raises KernelError."""

@@ -55,6 +55,9 @@ class Fake(Connections):
         self.holdings: Holdings | None = None
         self.meanwhile: Callable[[], object] = lambda: None
 
+    def why_not(self) -> str:
+        return ""
+
     def destroy(self, addresses: Collection[Address], until: float) -> dict[Address, Destroyed]:
         within_s = until - boottime()
         routes = self._network.run("ip", "route", "show", "table", "local", "root", "192.0.2.0/24")

@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from yaim_helper.kernel import connections as connections_module
 from yaim_helper.kernel import sock_diag
 from yaim_helper.kernel.addresses import Kernel, KernelError
-from yaim_helper.kernel.connections import TOGETHER, Connections, Destroyed
+from yaim_helper.kernel.connections import HANGS, TOGETHER, Connections, Destroyed
 from yaim_helper.kernel.netlink import NLM_F_ACK, NLMSG_DONE, NLMSG_ERROR, Message
 
 from tests.helper.network import INTERFACE, PEER, Address, boottime, wait_for
@@ -75,7 +76,9 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts() -> Iterator[Hosts]:
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    """Some tests have the thread do what needs the test's own files."""
+    monkeypatch.setattr(connections_module, "_libc", SimpleNamespace(unshare=lambda _: -1))
     with ExitStack() as stack:
         server, client = Namespace.new(), Namespace.new()
         stack.callback(server.close)
@@ -432,20 +435,42 @@ def test_nobody_waits_for_a_kernel_that_hangs(
         assert hosts.ended(V4, within_s=1) == {V4: Destroyed(0, 1)}
     assert boottime() - began < LONG_S / 2
     assert hosts.connections._batches.qsize() <= 1, "what nobody waits for is not kept"
+    assert hosts.connections.why_not() == HANGS
     goes_on.set()
     hosts.wait_until_idle()
+    assert hosts.connections.why_not() == ""
     assert hosts.ended(V4) == {V4: Destroyed(0, 0)}
     assert states(hosts.server, V4) == {"LISTEN": 1}
 
 
+def files_of(thread: threading.Thread) -> int:
+    return len([*Path(f"/proc/self/task/{thread.native_id}/fd").iterdir()])
+
+
+def test_its_thread_has_no_other_file_open(network: Namespace) -> None:
+    """A process that was killed while it hangs keeps none open: no lock, no socket."""
+    with network.entered():
+        connections = Connections()
+    thread = [each for each in threading.enumerate() if each.name == "connections"][-1]
+    wait_for(lambda: files_of(thread) <= 4, "the others are closed")
+    assert connections.destroy([V4], boottime() + LONG_S) == {V4: Destroyed(0, 0)}
+    assert files_of(threading.main_thread()) > 4
+
+
+def test_where_it_may_not_have_its_own_files_it_works_with_all(hosts: Hosts) -> None:
+    before = files_of(threading.main_thread())
+    hosts.connections._keep_one_file()
+    assert files_of(threading.main_thread()) == before
+
+
 def test_what_goes_wrong_once_is_told_and_no_more(
-    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hosts.pair(hosts.listener(V4), V4)
     with monkeypatch.context() as patch:
         patch.setattr(hosts.connections, "_end", lambda _names: 1 // 0)
         assert hosts.ended(V4) == {V4: Destroyed(0, 1)}
-    assert "connections are not ended: ZeroDivisionError" in capfd.readouterr().err
+    assert "connections are not ended: ZeroDivisionError" in capsys.readouterr().err
     assert hosts.ended(V4) == {V4: Destroyed(1, 0)}
 
 
