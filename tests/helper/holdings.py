@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -38,12 +38,13 @@ def holdings_in(
     jobs: Jobs | None = None,
     resetting: Resetting = NO_RESETTING,
     resets: bool | None = None,
+    prefixes: Sequence[int] = (32,),
 ) -> Iterator[Holdings]:
     """And the test is in the network namespace, too. What may wait for the kernel is done at once,
     also with a fence, if there are no `jobs`."""
     file = directory / "helper.yml"
     fence = "auto" if is_fenced else "off"
-    file.write_text(policy(directory / "audit", fence=fence, resets=resets))
+    file.write_text(policy(directory / "audit", prefixes=prefixes, fence=fence, resets=resets))
     read = read_policy(file)
     with network.entered():
         recorder = Recorder(AuditLog(read.audit_log, read.sha256), read.sha256)

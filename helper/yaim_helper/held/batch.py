@@ -8,7 +8,7 @@ was put there. `settle` tells at the end which adds went wrong after all.
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from yaim_helper.clock import boottime
@@ -24,7 +24,6 @@ from yaim_helper.held.removal import take_off
 from yaim_helper.held.renewal import Renewal
 from yaim_helper.held.reset import RESET_WITHIN_S, Reset, Resets
 from yaim_helper.kernel.addresses import Interface, Kernel, KernelError, UnansweredError
-from yaim_helper.kernel.lifetimes import ACT_WITHIN_S
 from yaim_helper.kernel.netlink import Found
 from yaim_helper.owners import Owner
 from yaim_helper.protocol import MAX_LISTED, Add, Address, Failed, Ok, Refused, Remove, Reply
@@ -190,16 +189,12 @@ class Batch:
         self._waiting.clear()
         if not waiting:
             return
-        there = [
-            each.holding
-            for each in waiting
-            if each.holding.address.version == 4 and self._is_there(each.holding)
-        ]
-        unrestored: dict[Address, KernelError] = {}
-        failed = self._admit([each.holding for each in waiting])
+        holdings = [each.holding for each in waiting]
+        failed = self._admit(holdings)
         if not failed:
-            failed = self._renewal.set_lifetimes([each.holding for each in waiting], self._host)
-            unrestored = self._restore_routes(e for e in there if e.address not in failed)
+            failed = self._delete_routeless(holdings)
+            reachable = [each for each in holdings if each.address not in failed]
+            failed |= self._renewal.set_lifetimes(reachable, self._host)
         for each in waiting:
             holding = each.holding
             error = failed.get(holding.address)
@@ -213,11 +208,6 @@ class Batch:
                 else:
                     self._inventory.put_back(holding, each.before)
                 continue
-            if holding.address in unrestored:
-                self._failed[each.request.id] = unrestored[holding.address]
-                with suppress(KernelError):
-                    take_off(holding, self._inventory, self._host)
-                continue
             self._put.append(each)
             if not self._is_there(holding):
                 self._host.has_put(
@@ -228,15 +218,21 @@ class Batch:
         """Whether the address is on its interface already. Raises KernelError."""
         return any(map(holding.is_at, self._host.places(holding.address)))
 
-    def _restore_routes(self, holdings: Iterable[Holding]) -> dict[Address, KernelError]:
-        """An earlier life may have been killed while it reset connections (reset.py). Returns what
+    def _delete_routeless(self, holdings: Iterable[Holding]) -> dict[Address, KernelError]:
+        """Deletes what is there already and has no local route, because an earlier removal or life
+        was cut short (reset.py): the kernel makes one when the address is put there. Returns what
         went wrong."""
-        failed = {}
+        failed: dict[Address, KernelError] = {}
         for each in holdings:
+            index, address = each.interface.index, each.address
+            if not isinstance(address, IPv4Address) or not self._is_there(each):
+                continue
             try:
-                self._resets.restore(each.interface.index, each.address, partial(_stays, each))
+                if self._kernel.local_source(index, address) is None:
+                    self._host.delete(index, address, each.prefix)
+                    each.created = each.created_before = None
             except KernelError as error:
-                failed[each.address] = error
+                failed[address] = error
         return failed
 
     def _admit(self, holdings: Sequence[Holding]) -> dict[Address, KernelError]:
@@ -307,7 +303,7 @@ class Batch:
         try:
             reply = self._remove(owner, address, reset)
         finally:
-            self._resets.conclude(reset, self._host)
+            self._resets.give_back(address, reset, self._host)
         if reset is not None and isinstance(reply, Ok):
             return Ok({**reply.fields, **reset.told})
         return reply
@@ -445,11 +441,6 @@ def _listed(address: Address, interface: str, prefix: int, deadline: float | Non
         "prefix": prefix,
         "deadline_ns": round(deadline * 1e9) if deadline is not None else None,
     }
-
-
-def _stays(holding: Holding) -> bool:
-    """Whether its lifetime is long enough for what is done with it at once."""
-    return boottime() + ACT_WITHIN_S < holding.kernel_until
 
 
 def _order(address: Address) -> tuple[int, int]:

@@ -152,7 +152,7 @@ class Expiry:
                 self._inventory.note_expired(holding)
                 told = reset.told if reset is not None else {}
                 self._recorder.note([{**holding.own("expire", outcome), **told}])
-            self._resets.conclude(reset, host)
+            self._resets.give_back(holding.address, reset, host)
 
     def _reset(
         self, holdings: Iterable[Holding], host: Host, allowed_by: Policy

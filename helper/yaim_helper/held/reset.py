@@ -7,27 +7,26 @@ let in before connections are ended, and the resets have to go out all the same 
   address is removed. Without the address the kernel sends nothing from it (`ip_route_output_key`).
 - IPv6: the address is removed, and then the connections are ended. What is sent needs no address.
 
-An address that stays after all, because it could not be removed or is the host's by now, gets its
-route back. Whoever is killed in between leaves one without: the next add puts it back (batch.py).
+A route without its address would answer for ever. So one is made here in one case only: it was
+withdrawn in this removal, and the host has made the address its own meanwhile. What could not be
+removed, or was left by a helper that was killed in between, stays without; an add of it puts the
+address there anew, and with it the kernel the route (batch.py).
 
 Whether connections are to be ended at all is decided elsewhere; whether a rule and the host allow
 it, here.
 """
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from ipaddress import IPv4Address
 
 from yaim_helper.clock import boottime
 from yaim_helper.held.fences import Fences
 from yaim_helper.held.host import Host
 from yaim_helper.kernel.addresses import Kernel, KernelError
-from yaim_helper.kernel.alarm import act_within
 from yaim_helper.kernel.connections import Connections, Destroyed
-from yaim_helper.kernel.lifetimes import ACT_WITHIN_S
 from yaim_helper.kernel.netlink import Found
 from yaim_helper.owners import Owner
 from yaim_helper.policy.rules import Policy
@@ -78,13 +77,15 @@ class Reset:
     ended: Destroyed
     is_off: bool
     """The address is off its interface already (IPv6)."""
-    withdrawn: tuple[Found, ...]
-    """Where it has no local route (IPv4)."""
+    withdrawn: tuple[tuple[int, IPv4Address], ...] = ()
+    """The interfaces on which it has no local route any more, and the sources of those (IPv4)."""
+    is_open: bool = False
+    """It may be reached until it goes: a route could not be withdrawn."""
 
     @property
     def told(self) -> dict[str, int]:
         """Returns what replies and the record tell."""
-        return {"reset": self.ended.destroyed, "left": self.ended.left}
+        return {"reset": self.ended.destroyed, "left": max(self.ended.left, int(self.is_open))}
 
 
 class Resets:
@@ -128,16 +129,17 @@ class Resets:
         """Resets the connections of addresses that are removed next, all together and no longer
         than until that instant of CLOCK_BOOTTIME, and returns of which: those of which a rule of
         the policy allows it and the host has no copy. `ours`: where each is because of the
-        helper. `conclude` has to follow."""
+        helper. `host` is looked at anew afterwards; `give_back` has to follow."""
         begun: dict[Address, Reset] = {}
         for address, places in ours.items():
             with suppress(KernelError):
                 if self._may_reset(address, places, host, policy):
                     begun[address] = self._let_nothing_in(address, places, host)
-        return {
-            address: replace(begun[address], ended=ended)
-            for address, ended in self._destroy(begun, until).items()
-        }
+        ended = self._destroy(begun, until)
+        if begun:
+            # The host may have made an address its own meanwhile.
+            host.has_changed()
+        return {address: replace(begun[address], ended=each) for address, each in ended.items()}
 
     def _may_reset(
         self, address: Address, places: Sequence[Found], host: Host, policy: Policy
@@ -157,31 +159,30 @@ class Resets:
         """From here on nothing reaches the address any more. Raises KernelError: then it may be
         there still."""
         if isinstance(address, IPv4Address):
-            for each in places:
-                # If that fails, who connects just now is left.
-                with suppress(KernelError):
-                    self._kernel.withdraw_route(each.index, address)
-            return Reset(_UNKNOWN, False, tuple(places))
+            indexes = {each.index for each in places}
+            withdrawn = tuple(self._withdrawn(address, indexes))
+            return Reset(_UNKNOWN, False, withdrawn, len(withdrawn) < len(indexes))
         was_there = [host.delete(each.index, address, each.prefix) for each in places]
-        return Reset(_UNKNOWN, any(was_there), ())
+        return Reset(_UNKNOWN, any(was_there))
 
-    def conclude(self, reset: Reset | None, host: Host) -> None:
-        """An address was removed, or was not: then it gets its local routes back."""
-        for place in reset.withdrawn if reset is not None else ():
+    def _withdrawn(
+        self, address: IPv4Address, indexes: Iterable[int]
+    ) -> Iterator[tuple[int, IPv4Address]]:
+        """Takes the local routes of the address away, and returns which: interface and source."""
+        for index in indexes:
+            # If that fails, who connects just now is left.
             with suppress(KernelError):
-                if _is_at(place, host):
-                    host.has_changed()
-                    self.restore(place.index, place.address, partial(_is_at, place, host))
+                if (source := self._kernel.withdraw_route(index, address)) is not None:
+                    yield index, source
 
-    def restore(self, index: int, address: Address, is_there: Callable[[], bool]) -> None:
-        """What comes to an IPv4 address on that interface reaches the host. Raises KernelError,
-        also if the address has gone: it would be answered for. So it is done at once when that was
-        looked at, or never; with a fence it may be late, as the address is muted."""
-        with act_within(ACT_WITHIN_S) if self._fences is None else nullcontext():
-            if not is_there():
-                raise KernelError(None, "the address has gone meanwhile")
-            assert isinstance(address, IPv4Address)
-            self._kernel.restore_route(index, address)
+    def give_back(self, address: Address, reset: Reset | None, host: Host) -> None:
+        """An address that was not removed because the host has made it its own gets back the local
+        routes that it had."""
+        for index, source in reset.withdrawn if reset is not None else ():
+            with suppress(KernelError):
+                if any(e.index == index and not e.is_like_ours for e in host.places(address)):
+                    assert isinstance(address, IPv4Address)
+                    self._kernel.restore_route(index, address, source)
 
     # --- when an address has gone --------------------------------------------------------------
 
@@ -207,8 +208,3 @@ class Resets:
     def _destroy_one(self, address: Address) -> Destroyed:
         until = boottime() + RESET_WITHIN_S
         return self._destroy([address], until).get(address, _UNKNOWN)
-
-
-def _is_at(place: Found, host: Host) -> bool:
-    """Whether the address is on that interface. Raises KernelError."""
-    return any(each.index == place.index for each in host.places(place.address))

@@ -31,6 +31,7 @@ from yaim_helper.kernel.netlink import (
     RTM_DELADDR,
     RTM_DELROUTE,
     RTM_GETADDR,
+    RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWROUTE,
     Found,
@@ -44,6 +45,8 @@ from yaim_helper.kernel.netlink import (
     messages,
     new_address,
     old_address,
+    route_to,
+    source_of,
 )
 from yaim_helper.protocol import Address
 
@@ -210,19 +213,37 @@ class Kernel:
             raise _error(number)
         return not number
 
-    def withdraw_route(self, index: int, address: IPv4Address) -> None:
-        """Nothing that comes to this address reaches the host any more, but what is sent from it
-        goes; nothing if that is so already. Raises KernelError."""
-        body = local_route(address, index)
-        (number,) = self._request(RTM_DELROUTE, [(0, body)])
-        if number not in (0, errno.ESRCH, errno.ENODEV):
-            raise _error(number)
+    def local_source(self, index: int, address: IPv4Address) -> IPv4Address | None:
+        """Returns the preferred source of the route that brings what comes to this address on that
+        interface to the host: of a secondary it is the primary. None: there is no such route, or
+        the interface is down. Raises KernelError."""
+        self._sequence += 1
+        with _understood(), self._asking():
+            self._socket.send(message(RTM_GETROUTE, 0, self._sequence, route_to(address, index)))
+            while True:
+                for answer in self._receive():
+                    if answer.sequence == self._sequence:
+                        return source_of(answer.body) if answer.kind == RTM_NEWROUTE else None
 
-    def restore_route(self, index: int, address: IPv4Address) -> None:
-        """What comes to this address on that interface reaches the host; nothing if it does
-        already. Raises KernelError, also if the address is not there any more: the kernel would
-        keep such a route, and answer for an address that others have."""
-        body = local_route(address, index)
+    def withdraw_route(self, index: int, address: IPv4Address) -> IPv4Address | None:
+        """Nothing that comes to this address on that interface reaches the host any more, but what
+        is sent from it goes. Returns the source of the route that was there, to restore it. None:
+        there is none in table `local`; on a VRF it is in the VRF's. Raises KernelError."""
+        source = self.local_source(index, address)
+        if source is None:
+            return None
+        (number,) = self._request(RTM_DELROUTE, [(0, local_route(address, index))])
+        if number == errno.ESRCH:
+            return None
+        if number:
+            raise _error(number)
+        return source
+
+    def restore_route(self, index: int, address: IPv4Address, source: IPv4Address) -> None:
+        """Puts back the route that was withdrawn; nothing if there is one. Raises KernelError, also
+        if the address is not there any more: the kernel would keep the route, and answer for an
+        address that others have."""
+        body = local_route(address, index, source)
         (number,) = self._request(RTM_NEWROUTE, [(NLM_F_CREATE | NLM_F_EXCL, body)])
         if number == errno.EEXIST:
             return
@@ -231,7 +252,7 @@ class Kernel:
         # From now on the route goes with the address.
         places = self.addresses([address])
         if not any((each.index, each.address) == (index, address) for each in places):
-            self.withdraw_route(index, address)
+            self._request(RTM_DELROUTE, [(0, body)])
             raise _error(errno.EADDRNOTAVAIL)
 
     def _request(self, kind: int, requests: Sequence[tuple[int, bytes]]) -> list[int]:

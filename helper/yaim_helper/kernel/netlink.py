@@ -16,7 +16,7 @@ from yaim_helper.protocol import Address
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE = 24, 25
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x10
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x200, 0x300, 0x400
 
@@ -34,6 +34,8 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 scope, type, flags."""
 _RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
 _RT_TABLE_LOCAL, _RTPROT_KERNEL, _RT_SCOPE_HOST, _RTN_LOCAL = 255, 2, 254, 2
+_RTM_F_FIB_MATCH = 0x2000
+"""The route itself is told, and not what comes of it."""
 _LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, changed flags."""
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EVENT = 1, 3, 44
@@ -134,16 +136,40 @@ def all_links() -> bytes:
     return _LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
 
 
-def local_route(address: IPv4Address, index: int) -> bytes:
+def local_route(address: IPv4Address, index: int, source: IPv4Address | None = None) -> bytes:
     """Returns the body of RTM_NEWROUTE and RTM_DELROUTE: the route that brings what comes to an
     address on that interface to this host, as the kernel makes it with the address (fib_add_ifaddr
-    in net/ipv4/fib_frontend.c)."""
+    in net/ipv4/fib_frontend.c). `source`: the preferred one; None, to delete it: whatever it is."""
     about = _ROUTE.pack(
         AF_INET, 32, 0, 0, _RT_TABLE_LOCAL, _RTPROT_KERNEL, _RT_SCOPE_HOST, _RTN_LOCAL, 0
     )
-    source = _attribute(_RTA_PREFSRC, address.packed)
+    preferred = _attribute(_RTA_PREFSRC, source.packed) if source is not None else b""
+    return about + _to(address, index) + preferred
+
+
+def route_to(address: IPv4Address, index: int) -> bytes:
+    """Returns the body of RTM_GETROUTE: which route what goes to an address over that interface
+    has, in the table of its VRF if it has one (inet_rtm_getroute in net/ipv4/route.c)."""
+    return _ROUTE.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH) + _to(address, index)
+
+
+def _to(address: IPv4Address, index: int) -> bytes:
     device = _attribute(_RTA_OIF, struct.pack("=I", index))
-    return about + _attribute(_RTA_DST, address.packed) + source + device
+    return _attribute(_RTA_DST, address.packed) + device
+
+
+def source_of(body: bytes) -> IPv4Address | None:
+    """Returns the preferred source of what RTM_NEWROUTE tells. None: it is not the local route of
+    an address; the kernel gives each a source. Raises MalformedMessage."""
+    if len(body) < _ROUTE.size:
+        raise MalformedMessage(f"{len(body)} bytes, too few for a route")
+    family, length, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
+    if (family, length, kind) != (AF_INET, 32, _RTN_LOCAL):
+        return None
+    packed = _attributes(body, _ROUTE.size).get(_RTA_PREFSRC)
+    if packed is not None and len(packed) != 4:
+        raise MalformedMessage(f"an address of {len(packed)} bytes")
+    return IPv4Address(packed) if packed is not None else None
 
 
 def _about(address: Address, prefix: int, index: int, flags: int) -> bytes:
@@ -226,8 +252,9 @@ def found(body: bytes, wanted: Container[bytes] | None = None) -> Found | None:
 
 
 _NO_LIFETIMES = _LIFETIMES.pack(_FOREVER, _FOREVER, 0, 0)
-_READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFLA_IFNAME, _IFLA_EVENT)
-"""The attributes that are read, of addresses and of links: their numbers do not collide."""
+_READ = (_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFLA_IFNAME, _IFLA_EVENT, _RTA_PREFSRC)
+"""The attributes that are read, of addresses, links and routes: what one needs and another has
+under the same number is ignored there."""
 
 
 def _attributes(body: bytes, at: int) -> dict[int, bytes]:

@@ -657,20 +657,66 @@ def local_routes(namespace: Namespace) -> set[str]:
     return {each.strip() for each in lines.splitlines() if INTERFACE in each}
 
 
+@pytest.mark.parametrize(
+    ("prefix", "source"), [(32, ROUTED), (24, ROUTED), (24, IPv4Address("192.0.2.1"))]
+)
 def test_the_route_to_an_address_is_taken_out_and_put_back_as_the_kernel_had_made_it(
-    network: Namespace, kernel: Kernel
+    network: Namespace, kernel: Kernel, prefix: int, source: IPv4Address
 ) -> None:
+    """The source of a secondary is the primary."""
     other = ip_address("192.0.2.11")
-    assert kernel.put([assignment(kernel), assignment(kernel, other)]) == {}
+    if source != ROUTED:
+        network.run("ip", "address", "add", f"{source}/24", "dev", INTERFACE)
+    wanted = [assignment(kernel, each, prefix=prefix) for each in (ROUTED, other)]
+    assert kernel.put(wanted) == {}
     index = kernel.interface(INTERFACE).index
     before = local_routes(network)
+    for told in (source, None):
+        assert kernel.local_source(index, ROUTED) == told
+        assert kernel.withdraw_route(index, ROUTED) == told
+        assert local_routes(network) == {each for each in before if f" {ROUTED} dev" not in each}
+    assert f"{INTERFACE} {ROUTED}/{prefix}" in present(network)
     for _ in range(2):
-        kernel.withdraw_route(index, ROUTED)
-        assert local_routes(network) == {each for each in before if str(other) in each}
-    assert f"{INTERFACE} {ROUTED}/32" in present(network)
-    for _ in range(2):
-        kernel.restore_route(index, ROUTED)
+        kernel.restore_route(index, ROUTED, source)
         assert local_routes(network) == before
+    assert kernel.delete(index, ROUTED, prefix)
+    assert not any(f" {ROUTED} dev" in each for each in local_routes(network))
+
+
+@pytest.mark.parametrize("interface", [INTERFACE, "lo", "bridge0"])
+def test_the_source_of_a_route_is_what_ip_shows(
+    network: Namespace, kernel: Kernel, interface: str
+) -> None:
+    network.run(
+        *("sh", "-ec"),
+        "ip link set lo up; ip link add bridge0 type bridge; ip link set bridge0 up\n"
+        f"for each in 192.0.2.1/24 {ROUTED}/24 192.0.2.11/32; do\n"
+        f"    ip address add $each dev {interface}\n"
+        "done\n",
+    )
+    index = kernel.interface(interface).index
+    for each in ("192.0.2.1", str(ROUTED), "192.0.2.11"):
+        route = ("route", "get", "fibmatch", each, "oif", interface)
+        (shown,) = json.loads(network.run("ip", "-json", *route))
+        assert (shown["type"], shown["dst"], shown["dev"]) == ("local", each, interface)
+        assert str(kernel.local_source(index, IPv4Address(each))) == shown["prefsrc"]
+    assert kernel.local_source(index, IPv4Address("192.0.2.12")) is None
+    assert kernel.local_source(kernel.interface(PEER).index, ROUTED) is None
+    network.run("ip", "link", "set", interface, "down")
+    assert kernel.local_source(index, ROUTED) is None
+
+
+def test_a_route_in_another_table_is_told_and_stays(network: Namespace, kernel: Kernel) -> None:
+    """As that of an address on a VRF."""
+    kernel.put([assignment(kernel)])
+    index = kernel.interface(INTERFACE).index
+    (route,) = local_routes(network)
+    kernel.withdraw_route(index, ROUTED)
+    network.run("ip", "route", "add", *route.split(), "table", "1000")
+    network.run("ip", "rule", "add", "oif", INTERFACE, "lookup", "1000", "pref", "0")
+    assert kernel.local_source(index, ROUTED) == ROUTED
+    assert kernel.withdraw_route(index, ROUTED) is None
+    assert str(ROUTED) in network.run("ip", "route", "show", "table", "1000")
 
 
 def test_an_address_without_its_route_is_removed_like_any_other(
@@ -687,25 +733,30 @@ def test_an_address_without_its_route_is_removed_like_any_other(
 def test_only_the_route_on_that_interface_is_taken_out(network: Namespace, kernel: Kernel) -> None:
     kernel.put([assignment(kernel)])
     before = local_routes(network)
-    kernel.withdraw_route(kernel.interface(PEER).index, ROUTED)
-    kernel.withdraw_route(99, ROUTED)
+    assert kernel.withdraw_route(kernel.interface(PEER).index, ROUTED) is None
+    assert kernel.withdraw_route(99, ROUTED) is None
     assert local_routes(network) == before
 
 
 def test_there_is_no_route_to_what_is_not_there(network: Namespace, kernel: Kernel) -> None:
     index = kernel.interface(INTERFACE).index
-    kernel.withdraw_route(index, ROUTED)
-    with pytest.raises(KernelError) as raised:
-        kernel.restore_route(index, ROUTED)
-    assert raised.value.errno == errno.EADDRNOTAVAIL
-    # Linux itself would have it.
-    assert not local_routes(network)
+    assert kernel.withdraw_route(index, ROUTED) is None
+    for state in ("up", "down"):
+        network.run("ip", "link", "set", INTERFACE, state)
+        with pytest.raises(KernelError) as raised:
+            kernel.restore_route(index, ROUTED, ROUTED)
+        assert raised.value.errno == errno.EADDRNOTAVAIL
+        # Linux itself would have it.
+        assert not local_routes(network)
 
 
 def test_what_the_kernel_does_not_do_with_a_route_is_an_error(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kernel.put([assignment(kernel)])
+    index = kernel.interface(INTERFACE).index
     monkeypatch.setattr(kernel, "_request", lambda *_: [errno.EPERM])
-    for change in (kernel.withdraw_route, kernel.restore_route):
-        with pytest.raises(KernelError, match="Operation not permitted"):
-            change(1, ROUTED)
+    with pytest.raises(KernelError, match="Operation not permitted"):
+        kernel.withdraw_route(index, ROUTED)
+    with pytest.raises(KernelError, match="Operation not permitted"):
+        kernel.restore_route(index, ROUTED, ROUTED)

@@ -22,6 +22,7 @@ from yaim_helper.kernel.netlink import (
     RTM_DELADDR,
     RTM_GETADDR,
     RTM_NEWADDR,
+    RTM_NEWROUTE,
     Found,
     MalformedMessage,
     all_addresses,
@@ -31,6 +32,7 @@ from yaim_helper.kernel.netlink import (
     messages,
     new_address,
     old_address,
+    source_of,
 )
 
 from tests.helper.network import INTERFACE, PEER, Address, new_network, present
@@ -341,6 +343,52 @@ def test_whatever_comes_is_read_or_malformed(data: bytes) -> None:
         assert it is None or it.address.packed in each.body
 
 
+def route(
+    kind: int = 2, *attributes: bytes, family: int = socket.AF_INET, length: int = 32
+) -> bytes:
+    """struct rtmsg, and what is behind it."""
+    return struct.pack("=8BI", family, length, 0, 0, 255, 2, 254, kind, 0) + b"".join(attributes)
+
+
+def test_only_the_local_route_of_one_ipv4_address_has_a_source_here() -> None:
+    source = attribute(7, V4.packed)
+    assert source_of(route(2, attribute(1, b"more"), source)) == V4
+    others = [
+        route(2),
+        route(1, source),
+        route(2, source, family=socket.AF_INET6),
+        route(2, source, length=24),
+    ]
+    assert [source_of(each) for each in others] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        route()[:-1],
+        route(2, b"\0" * 3),
+        route(2, attribute(7, V4.packed)[:-1]),
+        route(2, attribute(7, V4.packed[:3])),
+        route(2, attribute(7, V6.packed)),
+        route(2, struct.pack("=HH", 3, 7)),
+    ],
+)
+def test_a_route_that_is_cut_short_or_lies_about_its_lengths_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        source_of(body)
+
+
+@settings(max_examples=500)
+@given(tail=st.binary(max_size=40), cut=st.integers(0, 60), kind=st.integers(0, 3))
+def test_whatever_is_told_of_a_route_is_read_or_malformed(tail: bytes, cut: int, kind: int) -> None:
+    body = (route(kind, attribute(7, V4.packed)) + tail)[:cut]
+    try:
+        source = source_of(body)
+    except MalformedMessage:
+        return
+    assert source is None or (kind == 2 and source.packed in body[12:])
+
+
 # --- who else writes to the socket -------------------------------------------------------------
 
 
@@ -365,6 +413,12 @@ def test_what_answers_no_question_is_passed_over(network: Namespace, kernel: Ker
     written_to(kernel, message(NLMSG_DONE, 0, 0, failed))
     assert V4 in {each.address for each in kernel.addresses()}
     assert present(network) == [f"{INTERFACE} {V4}/32"]
+
+
+def test_nor_is_it_taken_for_a_route(network: Namespace, kernel: Kernel) -> None:
+    network.run("ip", "address", "add", f"{V4}/32", "dev", INTERFACE)
+    written_to(kernel, message(RTM_NEWROUTE, 0, 99, route(2, attribute(7, b"\x7f\0\0\1"))))
+    assert kernel.local_source(kernel.interface(INTERFACE).index, IPv4Address(str(V4))) == V4
 
 
 def test_a_list_that_was_changed_meanwhile_is_asked_for_again(kernel: Kernel) -> None:
