@@ -159,21 +159,27 @@ class Resets:
         """From here on nothing reaches the address any more. Raises KernelError: then it may be
         there still."""
         if isinstance(address, IPv4Address):
-            indexes = {each.index for each in places}
-            withdrawn = tuple(self._withdrawn(address, indexes))
-            return Reset(_UNKNOWN, False, withdrawn, len(withdrawn) < len(indexes))
+            withdrawn = tuple(self._withdrawn(address, places))
+            return Reset(_UNKNOWN, False, withdrawn, len(withdrawn) < len(places))
         was_there = [host.delete(each.index, address, each.prefix) for each in places]
         return Reset(_UNKNOWN, any(was_there))
 
     def _withdrawn(
-        self, address: IPv4Address, indexes: Iterable[int]
+        self, address: IPv4Address, places: Iterable[Found]
     ) -> Iterator[tuple[int, IPv4Address]]:
-        """Takes the local routes of the address away, and returns which: interface and source."""
-        for index in indexes:
+        """Takes the local routes of the address away, and returns which: interface and source.
+
+        The first address of a network keeps its route: without it the kernel makes none for what is
+        added to that network (fib_valid_prefsrc).
+        """
+        for each in places:
             # If that fails, who connects just now is left.
             with suppress(KernelError):
-                if (source := self._kernel.withdraw_route(index, address)) is not None:
-                    yield index, source
+                if each.prefix < 32 and self._kernel.local_source(each.index, address) == address:
+                    continue
+                source = self._kernel.withdraw_route(each.index, address)
+                if source is not None:
+                    yield each.index, source
 
     def give_back(self, address: Address, reset: Reset | None, host: Host) -> None:
         """An address that was not removed because the host has made it its own gets back the local

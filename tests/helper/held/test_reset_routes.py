@@ -23,7 +23,8 @@ from yaim.lab.namespaces import Namespace
 
 V4, OWN = ip_address("192.0.2.10"), ip_address("192.0.2.1")
 CLIENTS = 50
-PLACES = [(32, True), (24, True), (24, False)]
+FIRST = (24, False)
+PLACES = [(32, True), (24, True), FIRST]
 """Prefix lengths, and whether the host has an address in the network: then ours is a secondary."""
 RESET = {"reset": 7, "left": 2}
 NONE = Destroyed(0, 0)
@@ -62,6 +63,13 @@ def place(request: pytest.FixtureRequest) -> tuple[int, bool]:
     return found
 
 
+@pytest.fixture(params=[each for each in PLACES if each != FIRST])
+def withdrawn_place(request: pytest.FixtureRequest) -> tuple[int, bool]:
+    """One where the route is withdrawn."""
+    found: tuple[int, bool] = request.param
+    return found
+
+
 def source_at(prefix: int, has_own: bool) -> Address:
     return OWN if (prefix, has_own) == (24, True) else V4
 
@@ -69,9 +77,9 @@ def source_at(prefix: int, has_own: bool) -> Address:
 def test_whoever_comes_back_at_once_does_not_come_to_this_host(
     hosts: Hosts,  # noqa: F811
     tmp_path: Path,
-    place: tuple[int, bool],
+    withdrawn_place: tuple[int, bool],
 ) -> None:
-    prefix, has_own = place
+    prefix, has_own = withdrawn_place
     hosts.server.run("ip", "address", "flush", "dev", INTERFACE)
     prepare(hosts.server, has_own)
     resetting = Resetting(hosts.connections, "")
@@ -91,6 +99,28 @@ def test_whoever_comes_back_at_once_does_not_come_to_this_host(
         assert (said, found) == (["ready"], ({"LISTEN": 1}, ""))
 
 
+def test_the_first_of_a_network_keeps_its_route_and_something_is_left(
+    network: Namespace, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else, if the helper were killed just then, what is added beside it would have none."""
+    other = ip_address("192.0.2.20")
+    prepare(network, has_own=False)
+    resetting = Resetting(fake, "")
+    monkeypatch.setattr(fake, "destroy", lambda addresses, _: dict.fromkeys(addresses, NONE))
+    with holdings_in(network, tmp_path, resetting=resetting, prefixes=[24]) as killed:
+        added(killed, 24)
+        killed.batch((V4,)).reset_together(OWNER, [Remove(1, V4, "reset")])
+        assert local_route(network) == as_made(V4)
+        batch = killed.batch((other,))
+        add = Add(2, INTERFACE, other, 24, "", deadline_in(30))
+        assert batch.add(OWNER, add) == Ok({"was": "absent"})
+        assert batch.settle() == {}
+        assert route_of(network, other)
+        assert removed(killed, V4) == [Ok({"was": "present", "reset": 0, "left": 1})]
+        assert local_route(network) == ""
+        assert route_of(network, other)
+
+
 @pytest.fixture
 def holdings(network: Namespace, tmp_path: Path, fake: Fake) -> Iterator[Holdings]:
     with holdings_in(
@@ -100,10 +130,10 @@ def holdings(network: Namespace, tmp_path: Path, fake: Fake) -> Iterator[Holding
 
 
 def test_who_is_killed_before_the_address_goes_leaves_one_that_an_add_has_answer(
-    network: Namespace, tmp_path: Path, fake: Fake, place: tuple[int, bool]
+    network: Namespace, tmp_path: Path, fake: Fake, withdrawn_place: tuple[int, bool]
 ) -> None:
     """The kernel has made its route, so it goes with the address."""
-    prefix, has_own = place
+    prefix, has_own = withdrawn_place
     prepare(network, has_own)
     resetting = Resetting(fake, "")
     with holdings_in(network, tmp_path, resetting=resetting, prefixes=[prefix]) as killed:
@@ -135,9 +165,9 @@ def test_so_does_an_earlier_life(
 
 
 def test_what_the_host_makes_its_own_meanwhile_has_the_route_that_it_had(
-    network: Namespace, holdings: Holdings, fake: Fake, place: tuple[int, bool]
+    network: Namespace, holdings: Holdings, fake: Fake, withdrawn_place: tuple[int, bool]
 ) -> None:
-    prefix, has_own = place
+    prefix, has_own = withdrawn_place
     prepare(network, has_own)
     added(holdings, prefix)
     before = local_route(network)
