@@ -31,7 +31,7 @@ RULE = "take that out and reload the helper"
         (True, Resets(True), (), ok(CONNECTIONS, ARE)),
         (
             *(True, Resets(True), (True, False, False)),
-            ok(CONNECTIONS, f"are reset, but for what 2 rules of {FILE} allow"),
+            ok(CONNECTIONS, f"are reset, but for 2 of 3 rules in {FILE}"),
         ),
         (
             *(True, Resets(True), (False,)),

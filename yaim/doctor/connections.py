@@ -30,6 +30,8 @@ def look_at_connections(
         what = f"stay when an address moves: {told.reason}"
         yield warning(CONNECTIONS, what, f"mend that, then {restart}; {leave}")
     elif not all(rules):
-        yield ok(CONNECTIONS, f"are reset, but for what {rules.count(False)} rules of {file} allow")
+        yield ok(
+            CONNECTIONS, f"are reset, but for {rules.count(False)} of {len(rules)} rules in {file}"
+        )
     else:
         yield ok(CONNECTIONS, "are reset when an address moves from here")

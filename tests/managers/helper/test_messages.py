@@ -163,7 +163,7 @@ def test_a_count_of_another_form_is_none_of_the_protocol(name: str, count: str) 
         ((0, 0), []),
         ((11, 0), ["ended 11 connections that were left of 192.0.2.10"]),
         ((1, 0), ["ended 1 connection that was left of 192.0.2.10"]),
-        ((0, 2), ["2 connections that were left of 192.0.2.10 could not be ended"]),
+        ((0, 2), ["192.0.2.10 still has 2 of its old connections on this host"]),
     ],
 )
 def test_what_was_cleared_is_told(

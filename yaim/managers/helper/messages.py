@@ -124,7 +124,7 @@ def _tell_cleared(address: Address, cleared: int, left: int) -> None:
             *(cleared, "s" * (cleared != 1), "was" if cleared == 1 else "were", address),
         )
     if left:
-        logger.warning("%d connections that were left of %s could not be ended", left, address)
+        logger.warning("%s still has %d of its old connections on this host", address, left)
 
 
 def read_resets(reply: Mapping[str, Any]) -> Resets:
