@@ -4,7 +4,7 @@ Everything that happens follows from the scenario. Each host draws its chances f
 its own, so that a fault left out changes little for the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
 from tests.sim.check import Checker, eligible, why_not_even
@@ -24,7 +24,12 @@ ETCD_TIMEOUT_PER_TTL = 1 / 3
 
 class World:
     def __init__(
-        self, scenario: Scenario, *, is_told: bool = False, is_recorded: bool = False
+        self,
+        scenario: Scenario,
+        *,
+        is_told: bool = False,
+        is_recorded: bool = False,
+        make_checker: "Callable[[World], Checker]" = Checker,
     ) -> None:
         self.scenario = scenario
         self.timeline = Timeline(is_told=is_told)
@@ -37,7 +42,7 @@ class World:
         self.granted_s = max(scenario.ttl_s, scenario.min_ttl_s)
         self.random = Random(f"{scenario.seed} world")
         self.hosts: dict[NodeName, Host] = {}
-        self.checker = Checker(self)
+        self.checker = make_checker(self)
         self.etcd = ModelEtcd(
             self.timeline,
             scenario.min_ttl_s,

@@ -205,9 +205,11 @@ def told_to_model(story: Story, seed: int, file: Path, *, has_fences: bool) -> O
             faults=(),
             faults_end_at=0.0,
             fenced=frozenset(range(1, NODES + 1) if has_fences else ()),
-        )
+        ),
+        make_checker=Diary,
     )
-    diary = world.checker = Diary(world)
+    diary = world.checker
+    assert isinstance(diary, Diary)
     since = MODEL_STARTS_S + world.random.random()
     world.timeline.run(since)
     for at, what, node in story.happens:
