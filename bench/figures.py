@@ -84,7 +84,11 @@ class Round:
         def power_off() -> None:
             n3.cut()
             n3.kill()
+            # A host without power has no addresses. This one has some still, which are mute.
+            for address in held_by_n3:
+                n3.namespace.run("ip", "address", "del", f"{address}/32", "dev", LAN.interface)
 
+        held_by_n3 = [address for address, names in lab.holders().items() if names == [n3.name]]
         gap_s, _ = self._see(power_off, ["n1", "n2"])
         self._note("power off: longest client gap", gap_s)
         n3.connect()
