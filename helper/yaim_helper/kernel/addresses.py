@@ -218,7 +218,7 @@ class Kernel:
         interface to the host: of a secondary it is the primary. None: there is no such route, or
         the interface is down. Raises KernelError."""
         self._sequence += 1
-        with _understood(), self._asking():
+        with understood(), self._asking():
             self._socket.send(message(RTM_GETROUTE, 0, self._sequence, route_to(address, index)))
             while True:
                 for answer in self._receive():
@@ -274,7 +274,7 @@ class Kernel:
             for number, (flags, body) in enumerate(requests, start=first)
         ]
         errors = [0] * len(requests)
-        with _understood(UnansweredError), self._asking():
+        with understood(fault=UnansweredError), self._asking():
             for packet in packets:
                 self._socket.send(packet)
             while True:
@@ -290,7 +290,7 @@ class Kernel:
         self._sequence += 1
         places = []
         is_whole = True
-        with _understood(), self._asking():
+        with understood(), self._asking():
             self._socket.send(message(RTM_GETADDR, NLM_F_DUMP, self._sequence, all_addresses()))
             while True:
                 for answer in self._receive():
@@ -314,13 +314,17 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
 
 
 @contextmanager
-def _understood(fault: type[KernelError] = KernelError) -> Iterator[None]:
+def understood(whom: str = "", fault: type[KernelError] = KernelError) -> Iterator[None]:
+    """Raises what goes wrong with the kernel as a KernelError. `whom`: the part of the kernel that
+    is asked, if it is not the one for addresses."""
     try:
         yield
     except MalformedMessage as error:
-        raise fault(None, f"cannot make sense of what the kernel says: {error}") from error
+        what = whom or "what the kernel says"
+        raise fault(None, f"cannot make sense of {what}: {error}") from error
     except OSError as error:
-        raise fault(error.errno, str(error.strerror)) from error
+        told = str(error.strerror)
+        raise fault(error.errno, f"{whom}: {told}" if whom else told) from error
 
 
 def _error(number: int) -> KernelError:

@@ -19,7 +19,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from ipaddress import IPv4Address
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -27,12 +27,11 @@ from typing import NamedTuple
 from yaim_helper import threads
 from yaim_helper.clock import boottime
 from yaim_helper.kernel import sock_diag
-from yaim_helper.kernel.addresses import KernelError
+from yaim_helper.kernel.addresses import KernelError, understood
 from yaim_helper.kernel.netlink import (
     NLM_F_ACK,
     NLMSG_DONE,
     NLMSG_ERROR,
-    MalformedMessage,
     Message,
     error_number,
     messages,
@@ -174,7 +173,7 @@ class Connections:
         """Returns the connections of these addresses, and maybe others. Raises KernelError."""
         number = self._take_numbers(1)
         request = sock_diag.all_sockets(family, addresses, number)
-        with _understood():
+        with understood("sock_diag"):
             for answer in self._answers(request, number, number):
                 if answer.kind not in _ENDS:
                     if (found := sock_diag.socket_of(answer.body)) is not None:
@@ -191,7 +190,7 @@ class Connections:
             sock_diag.destroy(name, NLM_F_ACK if number == last else 0, number)
             for number, name in enumerate(names, first)
         )
-        with _understood():
+        with understood("sock_diag"):
             return {
                 answer.sequence - first: error
                 for answer in self._answers(request, first, last)
@@ -268,16 +267,6 @@ class _Batch:
             address: Destroyed(ended[packed], there[packed])
             for packed, address in self.addresses.items()
         }
-
-
-@contextmanager
-def _understood() -> Iterator[None]:
-    try:
-        yield
-    except MalformedMessage as error:
-        raise KernelError(None, f"cannot make sense of sock_diag: {error}") from error
-    except OSError as error:
-        raise KernelError(error.errno, f"sock_diag: {error.strerror}") from error
 
 
 def _error(number: int) -> KernelError:

@@ -42,13 +42,13 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import floor, inf
 
 from yaim_helper.clock import boottime
 from yaim_helper.kernel import nftables as nft
-from yaim_helper.kernel.addresses import KernelError
+from yaim_helper.kernel.addresses import KernelError, understood
 from yaim_helper.kernel.netlink import (
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
@@ -113,16 +113,6 @@ class TooLate(KernelError):
         super().__init__(None, "nf_tables: changes take too long")
 
 
-@contextmanager
-def _understood() -> Iterator[None]:
-    try:
-        yield
-    except MalformedMessage as error:
-        raise KernelError(None, f"cannot make sense of nf_tables: {error}") from error
-    except OSError as error:
-        raise KernelError(error.errno, f"nf_tables: {error.strerror}") from error
-
-
 class Ruleset:
     """The nf_tables of the network namespace that this process is in. Not for several threads."""
 
@@ -148,7 +138,7 @@ class Ruleset:
         done."""
         first = self._take_numbers(len(changes) + 2)
         refused: dict[Change, int] = {}
-        with _understood():
+        with understood("nf_tables"):
             for answer in self._answers(nft.batch(changes, first), first, first + len(changes)):
                 number = error_number(answer.body)
                 if answer.sequence == first:
@@ -161,7 +151,7 @@ class Ruleset:
     def tables(self) -> list[str]:
         """Returns the tables `yaim-<number>`, in the order of their numbers, that are there in at
         least one of the families. Raises KernelError."""
-        with _understood():
+        with understood("nf_tables"):
             found = {
                 nft.table_of(body)
                 for body in self._dumped(nft.all_tables)
@@ -195,7 +185,7 @@ class Ruleset:
         def asked(sequence: int) -> bytes:
             return nft.all_elements(sequence, family, table, name)
 
-        with _understood():
+        with understood("nf_tables"):
             try:
                 return {key for body in self._dumped(asked) for key in nft.keys_of(body)}
             except KernelError as error:
