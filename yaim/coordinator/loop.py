@@ -34,6 +34,7 @@ from yaim.core.actions import (
     KeepLease,
     Level,
     LookForAddresses,
+    Note,
     Outcome,
     ReadCluster,
     ReleaseMarks,
@@ -176,6 +177,7 @@ class Coordinator:
                 | WithdrawNode()
                 | ClaimMarks()
                 | ReleaseMarks()
+                | Note()
             ):
                 self._parts.ask_store(action)
             case _:

@@ -11,12 +11,21 @@ An action with a `request` number is answered with exactly one event of the same
 it fails; a lease request or a read is answered with exactly one of the events that it names.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
 from typing import TypeAlias, assert_never
 
-from yaim.core.model import Address, Advertisement, Boottime, LeaseId, Mark, Revision
+from yaim.core.model import (
+    Address,
+    Advertisement,
+    Boottime,
+    LeaseId,
+    Mark,
+    NodeName,
+    Revision,
+    frozen_mapping,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +68,18 @@ class AdvertiseNode:
     lease: LeaseId
     replaces: Revision
     release: tuple[Mark, ...]
+    joins: bool = False
+    """Whether to note the node as a member (Control.members), too: at the first advertisement of a
+    life."""
+    first_seen: str = ""
+    """What its member key says already; empty: it was not there."""
 
 
 @dataclass(frozen=True, slots=True)
 class WithdrawNode:
     """Delete our advertisement and `release`, in one transaction, if the advertisement still has
-    the revision `advertised`. To other nodes that looks like the end of our lease, so marks that
-    they are to claim at once are released before.
+    the revision `advertised`, and note the member as stopped if `is_stopped`. To other nodes that
+    looks like the end of our lease, so marks that they are to claim at once are released before.
 
     Every address of `release` must have been confirmed off the interface before.
     """
@@ -74,11 +88,15 @@ class WithdrawNode:
     lease: LeaseId
     advertised: Revision
     release: tuple[Mark, ...]
+    is_stopped: bool = False
+    first_seen: str = ""
+    """What our member key says."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimMarks:
-    """Mark each address that is in the pool and unmarked, if our advertisement still stands."""
+    """Mark each address that is in the pool and unmarked, if our advertisement still stands, and
+    delete the moves (Control.moves) of those that are marked."""
 
     request: int
     addresses: tuple[Address, ...]
@@ -87,9 +105,21 @@ class ClaimMarks:
 
 
 @dataclass(frozen=True, slots=True)
+class Heir:
+    """The node that a mark is handed over to."""
+
+    node: NodeName
+    lease: LeaseId
+    advertised: Revision
+    """The revision of its advertisement that we know."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseMarks:
     """Delete these marks, if our advertisement still stands: each of our own if it is still the one
-    that we made, and each without a lease, which is no node's, if it is unchanged.
+    that we made, and each without a lease, which is no node's, if it is unchanged. A mark of our
+    own that has an heir is made the heir's instead, under the heir's lease, if the heir's
+    advertisement is still the one that we know; otherwise it is deleted like the others.
 
     Every address must have been confirmed off the interface before.
     """
@@ -97,6 +127,7 @@ class ReleaseMarks:
     request: int
     marks: tuple[Mark, ...]
     advertised: Revision
+    heirs: Mapping[Address, Heir] = field(default_factory=lambda: frozen_mapping({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +202,36 @@ class Outcome(Enum):
     NAME_TAKEN = "name taken"
 
 
+class Kind(StrEnum):
+    """What a line of the history is about."""
+
+    JOINED = "joined"
+    STOPPED = "stopped"
+    LOST = "lost"
+    """The lease of another node has ended."""
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    HELD = "held"
+    """Addresses are on this node's interfaces."""
+    RELEASED = "released"
+    """Addresses are off this node's interfaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write an event into the history in etcd. There is no answer, and nothing depends on it: one
+    that cannot be written is lost."""
+
+    kind: Kind
+    node: NodeName
+    addresses: tuple[Address, ...] = ()
+    by_node: Mapping[Address, NodeName] = field(default_factory=lambda: frozen_mapping({}))
+    """The node that each address comes from or is to go to, where that is known."""
+    reason: str = ""
+    life: LeaseId = LeaseId(0)
+    """The lease of a lost node: several nodes tell of it, and one line of them stays."""
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """The last action: the coordinator is done."""
@@ -184,7 +245,7 @@ HelperAction: TypeAlias = AddAddress | RemoveAddress | RenewAddresses | ClearCon
 LeaseAction: TypeAlias = GrantLease | KeepLease | RevokeLease
 Write: TypeAlias = AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
 """A transaction in etcd. One at most is under way."""
-EtcdAction: TypeAlias = LeaseAction | ReadCluster | Write
+EtcdAction: TypeAlias = LeaseAction | ReadCluster | Write | Note
 
 Action: TypeAlias = HelperAction | EtcdAction | LookForAddresses | Report | End
 

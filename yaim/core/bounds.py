@@ -29,6 +29,8 @@ MOST_INTERFACES = 256
 MOST_REASON, MOST_VERSION, MOST_SESSION, MOST_INTERFACE = 1000, 100, 200, 127
 MOST_FENCE = MOST_WHY = 200
 """How many characters are told of why there is no fence, and why connections stay."""
+MOST_PROBLEMS, MOST_PROBLEM = 16, 300
+"""How many problems are told, and how many characters of each."""
 MOST_WHERE, MOST_NAME = 100, 127
 """How many bytes, as JSON, the place of an address and the name of an interface may have."""
 SOMEWHERE = "in several places"
@@ -74,6 +76,7 @@ def bounded(told: Advertisement) -> Advertisement:
         present=present,
         fence=fence_in_short(told.fence) if told.fence is not None else None,
         connections_stay=told.connections_stay[:MOST_WHY],
+        problems=tuple(each[:MOST_PROBLEM] for each in told.problems[:MOST_PROBLEMS]),
     )
 
 

@@ -124,12 +124,14 @@ class MarksClaimed:
 
 @dataclass(frozen=True, slots=True)
 class MarksReleased:
-    """The marks of these addresses were ours and are deleted. The others that were to be released
-    may be as they were, or not there any more."""
+    """The marks of these addresses were ours and are deleted, or handed over. The others that were
+    to be released may be as they were, or not there any more."""
 
     request: int
     addresses: frozenset[Address]
     revision: Revision
+    handed: tuple[Mark, ...] = ()
+    """The marks of those among these addresses that were handed over, as they stand there now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,17 @@ class HelperReady:
     """The rules of its allowlist; empty: it does not tell them."""
     fence: Fence = HAS_NO_FENCE
     resets: Resets = CANNOT_RESET
+    capacity: int | None = None
+    """The most addresses that it holds; None: it does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemsObserved:
+    """What is wrong on this host and does not show otherwise, by who tells it. This is told after
+    each change, and replaces what the same source has told before."""
+
+    source: str
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +340,7 @@ Event: TypeAlias = (
     | WriteFailed
     | HelperReady
     | HelperLost
+    | ProblemsObserved
     | AddressAdded
     | AddressRefused
     | AddressFailed

@@ -143,6 +143,19 @@ class Advertisement:
     connections_stay: str = ""
     """Why it does not reset the connections of addresses that move from it, though it is set to.
     For people, too."""
+    capacity: int | None = None
+    """The most addresses that its helper holds; None: not told."""
+    ttl_s: int = 0
+    """The ttl that it is set to; 0: not told."""
+    is_drained: bool = False
+    """Whether it gives its addresses up because an operator has drained it (Control.drains). For
+    people: the placement looks at Control, and older nodes at `waits_s`."""
+    control: Revision = Revision(0)
+    """The newest revision of the control keys for which this node has done all that is to be done:
+    it has nothing to give up and nothing to take (Control.revision)."""
+    problems: tuple[str, ...] = ()
+    """What is wrong on its host and does not show otherwise, such as a file that was changed and
+    not loaded. For people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +167,8 @@ class Node:
     lease: LeaseId
     revision: Revision
     """The revision of its last change (etcd's mod_revision)."""
+    written_at: float | None = None
+    """The wall clock of its host then, in seconds since 1970; None: not told."""
 
     @property
     def is_waiting(self) -> bool:
@@ -236,8 +251,8 @@ class Mark:
     holder: NodeName
     lease: LeaseId
     revision: Revision
-    """The revision of its last change (etcd's mod_revision), which is its creation: no yaim changes
-    a mark."""
+    """The revision of its last change (etcd's mod_revision). That is its creation, unless its
+    holder has handed it over."""
     is_over_another: bool = False
     """Somebody has put it by hand over another one, whose holder may have the address yet."""
 
@@ -246,6 +261,78 @@ def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:
     """Whether the mark belongs to the present life of its holder."""
     node = nodes.get(mark.holder)
     return node is not None and node.lease == mark.lease
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What all commands of an operator have in common, as it stands in etcd. For people."""
+
+    by: str = ""
+    """The user and host that gave it, such as `root@db1`."""
+    reason: str = ""
+    at: str = ""
+    """When, and until when, in UTC (RFC 3339); empty: not told, or without end."""
+    until: str = ""
+    revision: Revision = Revision(0)
+    """The revision of its last change (etcd's mod_revision)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The address is to be on this node, as long as that can hold it."""
+
+    node: NodeName
+    order: Order = Order()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The address is to go to this node, once; the claim deletes it."""
+
+    node: NodeName
+    order: Order = Order()
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """The node's share: 1 to 100, in proportion to the others'; 1 where none is given."""
+
+    weight: int
+    order: Order = Order()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node that has been there, whether it lives or not."""
+
+    first_seen: str
+    is_stopped: bool
+    """It was stopped on purpose."""
+    at: str
+    """When it joined or was stopped, in UTC (RFC 3339)."""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What operators have asked for: the keys below control/ (yaim/dcs/etcd/keys.py)."""
+
+    revision: Revision = Revision(0)
+    """That of the guard, which each command changes; 0: there is none."""
+    drains: Mapping[NodeName, Order] = field(default_factory=lambda: frozen_mapping({}))
+    """Nodes that are to hold only what no other node can."""
+    pause: Order | None = None
+    """Nothing moves to be level or by preference."""
+    pins: Mapping[Address, Pin] = field(default_factory=lambda: frozen_mapping({}))
+    moves: Mapping[Address, Move] = field(default_factory=lambda: frozen_mapping({}))
+    weights: Mapping[NodeName, Weight] = field(default_factory=lambda: frozen_mapping({}))
+    members: Mapping[NodeName, Member] = field(default_factory=lambda: frozen_mapping({}))
+    wrong: tuple[WrongEntry, ...] = ()
+    """Keys below control/ that cannot be understood, and count for nothing; each by its name below
+    the prefix."""
+
+
+NO_CONTROL = Control()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +348,7 @@ class ClusterView:
     """Advertisements that are no node's: without a lease, or under a name that none can have."""
     stray_marks: Mapping[Address, Mark] = field(default_factory=lambda: frozen_mapping({}))
     """Marks that are no node's: without a lease, or put over another one."""
+    control: Control = NO_CONTROL
 
     def with_node(self, node: Node) -> "ClusterView":
         """The view after this node's advertisement was written."""

@@ -49,6 +49,7 @@ from yaim.core.events import (
     NodeAdvertised,
     NodeNotAdvertised,
     NodeWithdrawn,
+    ProblemsObserved,
     RestartRequested,
     SettingsChanged,
     StopRequested,
@@ -103,6 +104,8 @@ def take_in(turn: Turn, event: Event) -> None:
             _take_write_failed(turn, event)
         case HelperReady():
             _take_helper(turn, event)
+        case ProblemsObserved(source, problems):
+            turn.problems = turn.problems.after_told(source, problems)
         case HelperLost(reason):
             if turn.host.helper is not None:
                 turn.tell(Level.WARNING, f"the helper is lost: {reason}")

@@ -16,6 +16,7 @@ from yaim.core.actions import (
     KeepLease,
     Level,
     LookForAddresses,
+    Note,
     ReadCluster,
     ReleaseMarks,
     RemoveAddress,
@@ -81,7 +82,7 @@ class Turn(Draft):
                     self.cluster = self.cluster.asked()
                 case End():
                     self.ending = self.ending.ended()
-                case Report():
+                case Report() | Note():
                     pass
                 case _:
                     assert_never(action)

@@ -35,6 +35,7 @@ from yaim.core.model import (
     Network,
     NodeName,
     PoolEntry,
+    Revision,
     frozen_mapping,
 )
 
@@ -193,6 +194,11 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
             "placement": advertisement.placement,
             "schema": advertisement.schema,
         }
+        | _if_told("capacity", advertisement.capacity)
+        | _if_told("ttl_s", advertisement.ttl_s)
+        | _if_told("drained", advertisement.is_drained)
+        | _if_told("control", advertisement.control)
+        | _if_told("problems", list(advertisement.problems))
         | _fence_to_write(advertisement.fence)
         | _if_told("connections_stay", advertisement.connections_stay),
         sort_keys=True,
@@ -206,8 +212,9 @@ def _fence_to_write(fence: Fence | None) -> dict[str, object]:
     return {"fence": {"in_force": fence.is_in_force, "reason": fence.reason}}
 
 
-def _if_told(name: str, text: str) -> dict[str, object]:
-    return {name: text} if text else {}
+def _if_told(name: str, value: object) -> dict[str, object]:
+    """Nothing, if the value is the one that stands for nothing told."""
+    return {name: value} if value or (value == 0 and name == "capacity") else {}
 
 
 def read_advertisement(value: bytes) -> Advertisement:
@@ -241,6 +248,11 @@ def read_advertisement(value: bytes) -> Advertisement:
             schema=_read_version(read.get("schema", 1)),
             fence=_read_fence(read.get("fence")),
             connections_stay=str(read.get("connections_stay", ""))[: bounds.MOST_WHY],
+            capacity=_read_count(read.get("capacity")),
+            ttl_s=_read_count(read.get("ttl_s")) or 0,
+            is_drained=read.get("drained") is True,
+            control=Revision(_read_count(read.get("control")) or 0),
+            problems=_read_problems(read.get("problems", [])),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return UNREADABLE
@@ -260,6 +272,17 @@ def _read_seconds(value: object) -> float:
     if not isinstance(value, int | float) or not 0 <= value < inf:
         raise NotUnderstood(f"{_quoted(value)} is no time in seconds")
     return float(value)
+
+
+def _read_count(value: object) -> int | None:
+    """What is of another form is as good as not told."""
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _read_problems(read: object) -> tuple[str, ...]:
+    if not isinstance(read, list):
+        return ()
+    return tuple(str(each)[: bounds.MOST_PROBLEM] for each in read[: bounds.MOST_PROBLEMS])
 
 
 def _read_version(value: object) -> int:

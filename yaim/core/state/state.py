@@ -20,6 +20,7 @@ from yaim.core.state.lease import LeaseState
 from yaim.core.state.left import Left
 from yaim.core.state.levelling import Levelling
 from yaim.core.state.placed import Placed
+from yaim.core.state.problems import Problems
 from yaim.core.state.refusals import Refusals
 from yaim.core.state.stopping import Ending
 from yaim.core.state.takeover import Takeover
@@ -54,6 +55,7 @@ class State:
     ending: Ending = field(default_factory=Ending)
     left: Left = field(default_factory=Left)
     levelling: Levelling = field(default_factory=Levelling)
+    problems: Problems = field(default_factory=Problems)
     next_request: int = 1
     """The number of the next action that has one."""
     own_marks: OwnMarks = field(default_factory=OwnMarks, compare=False, repr=False)
@@ -81,6 +83,7 @@ class Draft:
         "next_request",
         "own_marks",
         "placed",
+        "problems",
         "refusals",
         "settings",
         "takeover",
@@ -92,6 +95,7 @@ class Draft:
         self.lease = state.lease
         self.cluster = state.cluster
         self.placed = state.placed
+        self.problems = state.problems
         self.advertised = state.advertised
         self.writing = state.writing
         self.takeover = state.takeover
@@ -123,6 +127,7 @@ class Draft:
             self.ending,
             self.left,
             self.levelling,
+            self.problems,
             self.next_request,
             self.own_marks,
         )

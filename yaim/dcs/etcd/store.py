@@ -19,6 +19,7 @@ from yaim.core.actions import (
     ClaimMarks,
     GrantLease,
     KeepLease,
+    Note,
     ReadCluster,
     ReleaseMarks,
     RevokeLease,
@@ -62,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 LeaseAction: TypeAlias = GrantLease | KeepLease | RevokeLease
 Request: TypeAlias = ReadCluster | AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks
-EtcdAction: TypeAlias = LeaseAction | Request
+EtcdAction: TypeAlias = LeaseAction | Request | Note
 
 
 class EtcdStore:
@@ -97,6 +98,8 @@ class EtcdStore:
                 self._lease_actions.put(action)
             case ReadCluster() | AdvertiseNode() | WithdrawNode() | ClaimMarks() | ReleaseMarks():
                 self._requests.put(action)
+            case Note():
+                pass
             case _:
                 assert_never(action)
 
