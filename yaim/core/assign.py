@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from yaim.core.eligibility import Nodes
 from yaim.core.shares import Share, costs_of
-from yaim.core.spread import Spread
+from yaim.core.spread import Spread, are_even
 
 
 class Thing(NamedTuple):
@@ -44,10 +44,18 @@ def assign(things: Sequence[Thing], nodes: Sequence[Share], spared: Nodes) -> li
 def _spread(
     things: Sequence[Thing], eligible: Sequence[Nodes], nodes: Sequence[Share], spared: Nodes
 ) -> list[int]:
+    costs = costs_of(nodes, eligible, spared)
+    at_home = [
+        each.home
+        for each, may_be in zip(things, eligible, strict=True)
+        if each.home is not None and may_be >> each.home & 1
+    ]
+    if len(at_home) == len(things) and are_even(at_home, len(nodes), costs):
+        return at_home  # As nearly always.
     spread = Spread(len(nodes))
     for (_, _, _, home, turn), may_be in zip(things, eligible, strict=True):
         spread.add(may_be, home if home is not None and may_be >> home & 1 else None, turn, 0)
-    spread.complete(costs_of(nodes, eligible, spared))
+    spread.complete(costs)
     return spread.holders
 
 

@@ -284,7 +284,8 @@ def _place(
             chosen = orders.choose(entry, eligible, home)
             stays = orders.is_paused and eligible & here if home is not None else 0
             able = chosen | (stays or eligible | here)
-            turn = _turn(entry.address)
+            is_there = home is not None and chosen >> home & 1
+            turn = 0 if is_there else _turn(entry.address)
             things.append(Thing(chosen, able, chosen != eligible, home, turn))
     things += (Thing(1 << n, 1 << n, False, n, 0) for n in cluster.numbers(beside))
     shares = [

@@ -184,6 +184,14 @@ class Spread:
         return (target != home) - (source != home) if home >= 0 else 0
 
 
+def are_even(holders: Sequence[int], nodes: int, costs: Sequence[Cost] | None) -> bool:
+    """Whether no move could make it more even, whichever nodes each thing may be on."""
+    loads = [0] * nodes
+    for holder in holders:
+        loads[holder] += 1
+    return _Loads(loads, costs).are_even
+
+
 class _Chains:
     """Looks for the chain of moves that improves a spread the most."""
 
