@@ -512,7 +512,7 @@ def cases(draw: st.DrawFn, most: int = 5) -> Case:
 
 
 @given(cases())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_placement_is_the_best_that_there_is(case: Case) -> None:
     found, placed = choices(case), case.placed()
     limited = [
@@ -548,7 +548,7 @@ def test_the_placement_is_the_best_that_there_is(case: Case) -> None:
 
 
 @given(cases(most=8))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_once_placed_nothing_moves_any_more(case: Case) -> None:
     placed = case.placed()
     assert replace(case, held=placed).placed() == placed
