@@ -255,6 +255,8 @@ class Mark:
     holder has handed it over."""
     is_over_another: bool = False
     """Somebody has put it by hand over another one, whose holder may have the address yet."""
+    version: int = 1
+    """How often its key has been put (etcd's version): 1, unless it has been handed over."""
 
 
 def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:
