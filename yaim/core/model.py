@@ -167,8 +167,9 @@ class Node:
     lease: LeaseId
     revision: Revision
     """The revision of its last change (etcd's mod_revision)."""
-    written_at: float | None = None
-    """The wall clock of its host then, in seconds since 1970; None: not told."""
+    written_at: float | None = field(default=None, compare=False)
+    """The wall clock of its host then, in seconds since 1970; None: not told. No decision
+    depends on it."""
 
     @property
     def is_waiting(self) -> bool:

@@ -29,6 +29,18 @@ class StoreError(Exception):
     """The store cannot be used; the text says why, and which endpoint or file it is about."""
 
 
+class NotPermitted(StoreError):
+    """The store's user may not do this; the text names the right that is missing."""
+
+
+class StoreFull(StoreError):
+    """The store has no space left: what is there can be deleted, and nothing put."""
+
+
+class Unreachable(StoreError):
+    """Nothing has answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class InvalidStoreFile:
     """A file that the configuration names and the store cannot use."""
