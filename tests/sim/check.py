@@ -400,7 +400,7 @@ class Checker:
             and node.can_hold(entry)
             and address not in facts.refused()
             and facts.place_for(address, facts.down()) is not None
-            and not self._is_ordered(host, view, address)
+            and not Checker._is_ordered(host, view, address)
         )
 
     @staticmethod

@@ -243,9 +243,8 @@ class ModelEtcd:
         self, address: Address, holder: NodeName = NOBODY, lease: LeaseId = NO_LEASE
     ) -> None:
         """A mark; perhaps over another one. Without a lease, or a live one."""
-        under = self.marks.get(address) or self.stray_marks.get(address)
-        is_over_another, version = under is not None, under.version + 1 if under is not None else 1
-        mark = Mark(address, holder, lease, Revision(self.revision + 1), is_over_another, version)
+        is_over_another = address in self.marks or address in self.stray_marks
+        mark = Mark(address, holder, lease, Revision(self.revision + 1), is_over_another)
         self.marks.pop(address, None)
         self.stray_marks.pop(address, None)
         if is_over_another or not lease:
