@@ -103,7 +103,7 @@ def test_config_check_tells_everything_that_is_wrong(directory: Path) -> None:
         "",
         "yaim: yaim.yml:5: ttl: got '1', expected a whole number from 3000 to 3600000\n"
         "yaim: yaim.yml:6: intervall: expected a known key (did you mean interval?)\n"
-        "yaim: --netmask: netmask: got '99', expected a whole number from 1 to 32\n"
+        "yaim: --netmask: netmask: got '99', expected a whole number from 8 to 32\n"
         "yaim: YAIM_LABEL: label: got 'a b', expected letters, digits, _ . -\n",
     )
 
@@ -537,7 +537,7 @@ def lab_exec(directory: Path, *arguments: str) -> subprocess.CompletedProcess[st
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
-                connection.send(json.dumps({"text": str(os.getpid())}).encode())
+                connection.send(json.dumps({"text": f"{os.getpid()} {directory}/n1"}).encode())
 
         lab = Thread(target=answer)
         lab.start()
@@ -551,6 +551,16 @@ def test_lab_exec_passes_on_the_programs_options_as_they_are(tmp_path: Path) -> 
     options = ("--some_opt", "--a_b=c_d", "-x_y", "--", "--e_f", "exec", "--g_h")
     done = lab_exec(tmp_path, "n1", "printf", "%s\\n", *options)
     assert outcome(done) == (0, "".join(f"{each}\n" for each in options), "")
+
+
+def test_lab_exec_runs_yaim_with_the_nodes_configuration(tmp_path: Path) -> None:
+    """ "nsenter: failed to execute yaim: No such file or directory"."""
+    program = tmp_path / "n1" / "bin" / "yaim"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$1 by $YAIM_CONFIG"\n')
+    program.chmod(0o755)
+    expected = f"status by {tmp_path}/n1/yaim.yml\n"
+    assert outcome(lab_exec(tmp_path, "n1", "yaim", "status")) == (0, expected, "")
 
 
 def test_a_value_may_be_exec(directory: Path) -> None:

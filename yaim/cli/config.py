@@ -61,7 +61,7 @@ def run_check(options: argparse.Namespace) -> int:
         complain(str(Issue(where, each.key, str(each.path), each.expected)))
     if invalid:
         return EX_CONFIG
-    for warning in warnings:
+    for warning in (*warnings, *loaded.doubts):
         complain(f"warning: {warning}")
     # An interface may come later, as bonds and VLANs do.
     if why_not := why_missing(loaded.interface):
