@@ -6,6 +6,7 @@ import signal
 from typing import NoReturn
 
 from yaim.cli.options import EX_CANNOT_START, add_command, complain
+from yaim.cli.parsers import number_from
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         for option, most, default in (("--nodes", 20, 3), ("--addresses", 100, 6)):
             command.add_argument(
                 option,
-                type=int,
-                choices=range(least if option == "--nodes" else 1, most + 1),
+                type=number_from(least if option == "--nodes" else 1, most),
                 metavar="NUMBER",
                 default=default,
                 help=f"at most {most}; default: %(default)s",
@@ -39,7 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         add_command(commands, name, help=text).add_argument("node", help="n1, n2, ...")
     execute = add_command(commands, "exec", help="run a program as if on a node")
     execute.add_argument("node", help="n1, n2, ...")
-    execute.add_argument("program", nargs=argparse.REMAINDER, help="for example: ip address")
+    execute.add_argument(
+        "program", nargs=argparse.REMAINDER, help="for example: yaim status, or ip address"
+    )
     add_command(commands, "down", help="end it; nothing is left behind")
 
 
