@@ -220,7 +220,11 @@ def test_what_is_told_is_what_the_placement_does(seed: int) -> None:
         assert found.target == placed.get(address)
         assert all(each.reason for each in found.nodes)
         assert found.reason
-        for rule in ("it is pinned to ", "an operator has asked to move it to ", "its entry prefers "):
+        for rule in (
+            "it is pinned to ",
+            "an operator has asked to move it to ",
+            "its entry prefers ",
+        ):
             if found.reason.startswith(rule) and found.target is not None:
                 assert found.target in found.reason.removeprefix(rule).split(" or ")
         if found.reason.startswith("the cluster is paused") and found.target is not None:
