@@ -243,9 +243,8 @@ class ModelEtcd:
         self, address: Address, holder: NodeName = NOBODY, lease: LeaseId = NO_LEASE
     ) -> None:
         """A mark; perhaps over another one. Without a lease, or a live one."""
-        under = self.marks.get(address) or self.stray_marks.get(address)
-        is_over_another, version = under is not None, under.version + 1 if under is not None else 1
-        mark = Mark(address, holder, lease, Revision(self.revision + 1), is_over_another, version)
+        is_over_another = address in self.marks or address in self.stray_marks
+        mark = Mark(address, holder, lease, Revision(self.revision + 1), is_over_another)
         self.marks.pop(address, None)
         self.stray_marks.pop(address, None)
         if is_over_another or not lease:
@@ -285,16 +284,20 @@ class ModelEtcd:
     def order(self, command: Command, seen: Revision) -> bool:
         """Carries out a command of one who has seen the guard at this revision. Whether it is done:
         another one may have been first, or there is no space for what it puts."""
-        is_full = self._timeline.now < self._full_until and bool(command.puts)
-        if self.orders.guard != seen or is_full:
-            return False
-        self.orders.guard = Revision(self.revision + 1)
         lease = None
         if command.for_s is not None:
             self._last_lease += 1
             lease = LeaseId(self._last_lease)
             ends_at = self._timeline.now + command.for_s
             self.leases[lease] = ModelLease(int(command.for_s) + 1, ends_at)
+        return self.order_under(command, seen, lease)
+
+    def order_under(self, command: Command, seen: Revision, lease: LeaseId | None) -> bool:
+        """The same, with a lease that it is to stand under."""
+        is_full = self._timeline.now < self._full_until and bool(command.puts)
+        if self.orders.guard != seen or is_full:
+            return False
+        self.orders.guard = Revision(self.revision + 1)
         for key, value in command.with_revision(self.orders.guard).puts:
             self.orders.put(key, value, lease)
         for key in command.deletes:
