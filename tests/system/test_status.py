@@ -146,6 +146,40 @@ def test_ttls_that_differ_are_told(lab: Lab) -> None:
     wait_until_well(lab)
 
 
+def test_helpers_that_hold_too_few_when_one_node_is_lost_are_told(lab: Lab) -> None:
+    before = {node: (node.directory / "helper.yml").read_text() for node in lab.nodes.values()}
+    for node, text in before.items():
+        few = {**yaml.safe_load(text), "max-addresses": 2}
+        (node.directory / "helper.yml").write_text(yaml.safe_dump(few))
+        node.reload()
+    want = "if it is lost, the others hold 4 of 6 addresses at most (max-addresses in helper.yml)"
+    wait_for(lambda: f"no-spare-capacity: {want}" in problems().values(), "the want", lab)
+    lab.nodes["n3"].stop()
+    full = "holds as many as its helper allows (max-addresses in helper.yml): n1, n2"
+    wait_for(lambda: full in str(problems()), "the full nodes", lab)
+    for node, text in before.items():
+        (node.directory / "helper.yml").write_text(text)
+        if node.is_running:
+            node.reload()
+    lab.nodes["n3"].start()
+    wait_until_well(lab)
+
+
+def test_a_file_that_differs_from_what_runs_is_told(lab: Lab) -> None:
+    node = lab.nodes["n2"]
+    before = node.read_config()
+    node.write_config({**before, "rebalance": "never"})
+    wait_for(lambda: "node-problem" in problems().get("n2", ""), "yaim.yml", lab)
+    node.write_config(before)
+    wait_until_well(lab)
+    policy = node.directory / "helper.yml"
+    text = policy.read_text()
+    policy.write_text(f"{text}\n# changed\n")
+    wait_for(lambda: "node-problem" in problems().get("n2", ""), "helper.yml", lab)
+    policy.write_text(text)
+    wait_until_well(lab)
+
+
 def test_a_node_whose_name_another_host_has_says_so(lab: Lab) -> None:
     node = lab.nodes["n2"]
     with configured_otherwise(node, nodename="n1"):
@@ -176,7 +210,9 @@ def test_only_what_is_named_is_told(lab: Lab) -> None:
     done = yaim_status("n1")
     assert done.returncode == 0
     assert "\nn1 " in done.stdout and "\nn2 " not in done.stdout
-    assert yaim_status("n9").returncode == 1
+    done = yaim_status("n33")
+    text = "yaim: 'n33' is neither a node nor an address of the pool: did you mean n3?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", text)
 
 
 def test_another_clusters_name_is_told_as_that(lab: Lab) -> None:

@@ -3,7 +3,8 @@
 import argparse
 from datetime import UTC, datetime
 
-from yaim.cli.options import EX_CANNOT_START, EX_USAGE, add_config_options, complain, load_or_exit
+from yaim.cli.options import EX_CANNOT_START, add_config_options, complain, load_or_exit
+from yaim.cli.parsers import EX_USAGE
 from yaim.config.load import Purpose
 from yaim.core.model import Address, NodeName
 from yaim.dcs.records import NotUnderstood, read_address
@@ -18,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="for programs: docs/schemas/explain-1.json"
     )
-    add_config_options(parser)
+    add_config_options(parser, Purpose.CLUSTER)
 
 
 def run(options: argparse.Namespace) -> int:
