@@ -17,7 +17,9 @@ from yaim import __version__
 COMMANDS = {
     "run": "take part in the cluster, until SIGTERM or SIGINT",
     "supervise": "without systemd: run helper and coordinator, and keep them running",
-    "status": "show who holds what; exit status 0: healthy, 1: degraded, 2: etcd is unreachable",
+    "status": "show who holds what, and what is wrong; exit status 0: healthy, 1: degraded,"
+    " 69: etcd is unreachable",
+    "explain": "tell why an address is where it is, and why not on another node",
     "check": "make the checks once and tell what they find; exit status 0: healthy, 1: not",
     "doctor": "tell what is missing on this node or wrong with it, and what to do; changes nothing;"
     " exit status 0: nothing is wrong, 1: there are problems",
