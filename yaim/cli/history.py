@@ -6,7 +6,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from yaim.cli.options import EX_USAGE, add_config_options, complain
+from yaim.cli.options import add_config_options, complain
+from yaim.cli.parsers import EX_USAGE
 from yaim.cli.steering import (
     Opened,
     a_moment,
@@ -20,6 +21,7 @@ from yaim.cli.steering import (
     print_json,
     show_lines,
 )
+from yaim.config.load import Purpose
 from yaim.dcs.operate import HISTORY_DAYS, HISTORY_EVENTS
 from yaim.dcs.store import StoreError
 from yaim.steer.applied import holders_of
@@ -63,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--svg", action="store_true", help="a picture: who held what, over the time"
     )
-    add_config_options(parser)
+    add_config_options(parser, Purpose.CLUSTER)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from yaim.cli.steering import (
     show_lines,
     steer,
 )
+from yaim.config.load import Purpose
 from yaim.dcs.store import StoreError
 from yaim.steer.listing import node_lines, nodes_as_json
 from yaim.steer.requests import Forget
@@ -26,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     listing = add_command(commands, "list", help="show them")
     listing.set_defaults(command=run_list)
     add_json_option(listing)
-    add_config_options(listing)
+    add_config_options(listing, Purpose.CLUSTER)
     forgetting = add_command(
         commands,
         "forget",

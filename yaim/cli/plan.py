@@ -16,6 +16,7 @@ from yaim.cli.steering import (
     print_json,
     show_lines,
 )
+from yaim.config.load import Purpose
 from yaim.core.model import NodeName
 from yaim.dcs.store import StoreError
 from yaim.steer.outcome import Exit
@@ -47,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             help=f"{what}; may be given several times",
         )
     add_json_option(parser)
-    add_config_options(parser)
+    add_config_options(parser, Purpose.CLUSTER)
 
 
 @as_type

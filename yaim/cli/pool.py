@@ -21,6 +21,7 @@ from yaim.cli.steering import (
     steer,
     usage,
 )
+from yaim.config.load import Purpose
 from yaim.core.model import NodeName
 from yaim.dcs.store import StoreError
 from yaim.steer.listing import pool_as_json, pool_lines
@@ -36,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     listing = add_command(commands, "list", help="show them, with their options and holders")
     listing.set_defaults(command=run_list)
     add_json_option(listing)
-    add_config_options(listing)
+    add_config_options(listing, Purpose.CLUSTER)
     _add(commands, "add", "add addresses", run_add)
     _add(commands, "set", "change options; an empty value takes one away", run_set)
     removing = add_command(commands, "remove", help="take addresses out: nobody holds them then")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from yaim.cli.options import EX_USAGE, add_config_options, complain, load_or_exit
+from yaim.cli.options import add_config_options, complain, load_or_exit
+from yaim.cli.parsers import EX_USAGE
 from yaim.config.load import Purpose
 from yaim.core.model import Address, NodeName
 from yaim.dcs.store import NotPermitted, StoreError, StoreFull
@@ -109,13 +110,14 @@ def add_change_options(
     )
     parser.add_argument(
         "--timeout",
+        dest="timeout_s",
         metavar="TIME",
         type=a_time,
         default=TIMEOUT_S,
         help=f"how long to wait; default: {TIMEOUT_S}s",
     )
     add_json_option(parser)
-    add_config_options(parser)
+    add_config_options(parser, Purpose.CLUSTER)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
