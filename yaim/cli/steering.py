@@ -293,7 +293,7 @@ class _Steering:
         assert outcome.revision is not None
         wait = Wait(found.change, found.goal, outcome.revision)
         started = time.monotonic()
-        deadline, tell_at = started + self._options.timeout, started + TELL_EVERY_S
+        deadline, tell_at = started + self._options.timeout_s, started + TELL_EVERY_S
         error = ""
         while True:
             looked_at = time.monotonic()
