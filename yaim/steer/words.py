@@ -90,11 +90,11 @@ def moment_of(word: str, now: datetime) -> datetime:
         pass
     try:
         moment = datetime.fromisoformat(word.removesuffix("Z"))
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise NotRead(
             f"{_shown(word)} is not a time such as 2h (ago), 2026-12-01 or 2026-12-01T03:00:00Z"
         ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def weight_of(word: str) -> int:
