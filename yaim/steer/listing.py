@@ -130,7 +130,7 @@ def nodes_as_json(view: ClusterView) -> list[dict[str, object]]:
     return [
         {
             "node": parsable(row.name),
-            "state": row.state.replace(" ", "_"),
+            "state": row.state.replace(" ", "-"),
             "drained": row.is_drained,
             "waits": row.is_waiting,
             "addresses": row.addresses,

@@ -36,12 +36,12 @@ class End(Enum):
     REFUSED = "refused", Exit.NO
     DECLINED = "declined", Exit.NO
     CONFLICT = "conflict", Exit.NO
-    FULL = "store_full", Exit.NO
+    FULL = "store-full", Exit.NO
     BLOCKED = "blocked", Exit.GOES_ON
     TIMEOUT = "timeout", Exit.GOES_ON
     OVERTAKEN = "overtaken", Exit.GOES_ON
     UNREACHABLE = "unreachable", Exit.UNREACHABLE
-    NOT_PERMITTED = "not_permitted", Exit.NOT_PERMITTED
+    NOT_PERMITTED = "not-permitted", Exit.NOT_PERMITTED
     INTERRUPTED = "interrupted", Exit.INTERRUPTED
 
     def __init__(self, word: str, status: Exit) -> None:
