@@ -5,7 +5,6 @@ import argparse
 import json
 import os
 import pwd
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +17,8 @@ from yaim.cli.parsers import EX_USAGE
 from yaim.config.load import Purpose
 from yaim.core.model import Address, NodeName
 from yaim.dcs.store import NotPermitted, StoreError, StoreFull
-from yaim.steer.outcome import End, Outcome, as_json
-from yaim.steer.requests import Asked, Request, asked
+from yaim.steer.outcome import End, Exit, Outcome, as_json
+from yaim.steer.requests import Asked, Request, asked, command_of
 from yaim.steer.show import going_lines, plan_lines, stay_lines
 from yaim.steer.wait import Blocked, Finished, GoingOn, Overtaken, Wait, told
 from yaim.steer.words import (
@@ -183,7 +182,7 @@ def who() -> str:
             name = pwd.getpwuid(os.geteuid()).pw_name
         except KeyError:
             name = str(os.geteuid())
-    return f"{name[:64]}@{socket.gethostname()[:64]}"
+    return f"{name[:64]}@{os.uname().nodename[:64]}"
 
 
 # --- from a request to an exit status ------------------------------------------------------------
@@ -204,11 +203,22 @@ def steer(
         complain("--json asks nothing: say --yes, or --plan")
         return EX_USAGE
     opened = open_store(options)
-    steering = _Steering(options, opened, undo, is_waiting=options.wait and not waits_for_nothing)
+    steering = Steering(
+        options,
+        opened.operations,
+        undo,
+        is_waiting=options.wait and not waits_for_nothing,
+        clock=Clock(),
+    )
     try:
-        outcome = steering.run(request())
+        wanted = request()
     except KeyboardInterrupt:
-        outcome = steering.interrupted()
+        complain("nothing was changed")
+        return int(Exit.INTERRUPTED)
+    try:
+        outcome = steering.run(wanted)
+    except KeyboardInterrupt:
+        outcome = steering.interrupted(wanted)
     if options.json:
         print_json(as_json(outcome, opened.prefix, now_as_text(), who()))
     else:
@@ -216,20 +226,38 @@ def steer(
     return int(outcome.end.status)
 
 
-class _Steering:
+class Clock:
+    """Waits, and tells the monotonic time."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Steering:
     def __init__(
-        self, options: argparse.Namespace, opened: Opened, undo: str, *, is_waiting: bool
+        self,
+        options: argparse.Namespace,
+        operations: "Operations",
+        undo: str,
+        *,
+        is_waiting: bool,
+        clock: Clock,
     ) -> None:
         self._options = options
-        self._operations = opened.operations
+        self._operations = operations
+        self._clock = clock
         self._undo = undo
         self._is_waiting = is_waiting
         self._is_for_people = not options.json
-        self._so_far = Outcome("", End.INTERRUPTED)
+        self._so_far: Outcome | None = None
         """What would be told if it were interrupted now."""
 
-    def interrupted(self) -> Outcome:
-        return replace(self._so_far, end=End.INTERRUPTED)
+    def interrupted(self, request: Request) -> Outcome:
+        so_far = self._so_far or Outcome(command_of(request), End.INTERRUPTED)
+        return replace(so_far, end=End.INTERRUPTED)
 
     def run(self, request: Request) -> Outcome:
         tries = TRIES if self._options.yes else sys.maxsize
@@ -245,7 +273,7 @@ class _Steering:
         try:
             view = self._operations.look()
         except StoreError as error:
-            return Outcome(_name(request), end_of(error), error=str(error))
+            return Outcome(command_of(request), end_of(error), error=str(error))
         found = asked(request, view)
         outcome = Outcome(
             found.change.command,
@@ -292,18 +320,18 @@ class _Steering:
     def _wait(self, found: Asked, outcome: Outcome) -> Outcome:
         assert outcome.revision is not None
         wait = Wait(found.change, found.goal, outcome.revision)
-        started = time.monotonic()
+        started = self._clock.now()
         deadline, tell_at = started + self._options.timeout_s, started + TELL_EVERY_S
         error = ""
         while True:
-            looked_at = time.monotonic()
+            looked_at = self._clock.now()
             try:
-                wait, error = wait.after(self._operations.look(), time.monotonic()), ""
+                wait, error = wait.after(self._operations.look(), self._clock.now()), ""
             except StoreError as failed:
                 if end_of(failed) is End.NOT_PERMITTED:
                     return replace(outcome, end=End.NOT_PERMITTED, error=str(failed))
                 error = str(failed)
-            now = time.monotonic()
+            now = self._clock.now()
             waited_s = round(now - started, 1)
             outcome = replace(outcome, waited_s=waited_s, error=error)
             match wait.progress:
@@ -324,7 +352,7 @@ class _Steering:
                 words = f"etcd does not answer: {error}" if error else told(wait.progress)
                 complain(f"{waited_s:.0f} s: {words}")
                 tell_at = now + TELL_EVERY_S
-            time.sleep(min(max(LOOK_EVERY_S, now - looked_at), deadline - now))
+            self._clock.sleep(min(max(LOOK_EVERY_S, now - looked_at), deadline - now))
 
     # --- for people ------------------------------------------------------------------------------
 
@@ -380,10 +408,6 @@ class _Steering:
             complain(f"not followed yet by {', '.join(outcome.silent[:8])}: see its log")
         if outcome.error:
             complain(outcome.error)
-
-
-def _name(request: Request) -> str:
-    return type(request).__name__.lower()
 
 
 # --- terminal ------------------------------------------------------------------------------------

@@ -149,6 +149,27 @@ Request: TypeAlias = (
 )
 
 
+def command_of(request: Request) -> str:
+    """Its name in the history and in JSON."""
+    return _COMMANDS[type(request)]
+
+
+_COMMANDS: Mapping[type[Request], str] = {
+    Drain: "drain",
+    Undrain: "undrain",
+    Pause: "pause",
+    Resume: "resume",
+    MoveTo: "move",
+    PinTo: "pin",
+    Unpin: "unpin",
+    Weigh: "weight",
+    AddToPool: "pool-add",
+    SetInPool: "pool-set",
+    RemoveFromPool: "pool-remove",
+    Forget: "node-forget",
+}
+
+
 # --- what it comes to ----------------------------------------------------------------------------
 
 
