@@ -1,4 +1,4 @@
-"""What operators ask of a store: to see the cluster, to change what is asked of it, and its history.
+"""What operators ask of a store: to see the cluster, to change what is asked of it, and what was.
 
 Types only: no code of any store. What a change writes, and under which keys, is the store's
 (yaim/dcs/etcd/operate.py); what it means is the core's (core.model.Control). Whatever fails raises

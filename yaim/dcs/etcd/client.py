@@ -164,12 +164,11 @@ class EtcdClient:
 
     def transact(self, request: Any) -> Any:
         """Sends a TxnRequest. Returns its TxnResponse."""
-        operations = tuple(request.success)
         return self._login.call(
             Call(
                 lambda c: c.transact,
                 request,
-                fault_of=lambda answer: faulty_transaction(answer, operations),
+                fault_of=lambda answer: faulty_transaction(answer, request),
             )
         ).message
 
@@ -324,8 +323,10 @@ class EtcdClient:
 
 def read_pair(pair: Any) -> KeyValue:
     """Turns a KeyValue of etcd's API into ours."""
-    return KeyValue(pair.value, pair.lease, pair.create_revision, pair.mod_revision)
+    return KeyValue(pair.value, pair.lease, pair.create_revision, pair.mod_revision, pair.version)
 
 
 def _too_much(ranges: Iterable[tuple[bytes, bytes]], most: str) -> str:
-    return f"reading {' and '.join(shown(start) for start, _ in ranges)}: {too_much(most)}"
+    *others, last = (shown(start) for start, _ in ranges)
+    where = f"{', '.join(others)} and {last}" if others else last
+    return f"reading {where}: {too_much(most)}"

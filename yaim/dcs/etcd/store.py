@@ -218,7 +218,7 @@ class EtcdStore:
         since, answers = monotonic(), 0
         try:
             next_at = monotonic()
-            for answer in self._client.watch(*self._keys.all(), self._mirror.watch_from()):
+            for answer in self._client.watch(*self._keys.watched(), self._mirror.watch_from()):
                 answers += 1
                 if monotonic() >= since + 1.0:
                     since, answers = monotonic(), 0
