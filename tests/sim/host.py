@@ -26,6 +26,7 @@ from yaim.core.actions import (
     HelperAction,
     KeepLease,
     LookForAddresses,
+    Note,
     ReadCluster,
     ReleaseMarks,
     RemoveAddress,
@@ -548,6 +549,9 @@ class Host:
             if isinstance(action, Report):
                 if self.world.timeline.is_told:
                     self.tell(f"“{action.text}”")
+            elif isinstance(action, Note):
+                if self.world.timeline.is_told:
+                    self.tell(f"notes {action.kind}: {action.reason}")
             elif isinstance(action, End):
                 self._end(action)
             else:
@@ -616,7 +620,7 @@ class Host:
                 | ReleaseMarks()
             ):
                 self.wire.ask(action)
-            case Report() | End():
+            case Report() | End() | Note():
                 raise AssertionError(action)
             case _:
                 assert_never(action)
