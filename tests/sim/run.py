@@ -39,7 +39,7 @@ from tests.sim.faults import NIGHT, Scenario, cover, draw, replace_mark
 from tests.sim.host import RESTARTED_AFTER_S, Host
 from tests.sim.timeline import address
 from tests.sim.world import World
-from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
+from yaim.core.model import Address, Control, Mark, Node, NodeName, PoolEntry
 from yaim.core.placement import Placement
 from yaim.core.settings import Rebalance
 from yaim.core.state.advertised import NAME_PATIENCE_S
@@ -579,16 +579,17 @@ def quickly() -> Iterator[None]:
     same mappings (it is pure, and all of them are told the same views), and what nobody uses any
     more is collected from time to time only."""
     real, module = yaim.core.placement.place, vars(yaim.core.upkeep)
-    known: dict[tuple[int, int, int], tuple[object, Placement]] = {}
+    known: dict[tuple[int, int, int, int], tuple[object, Placement]] = {}
 
-    def place(pool: Pool, nodes: Nodes, marks: Marks) -> Placement:
-        key = id(pool), id(nodes), id(marks)
+    def place(pool: Pool, nodes: Nodes, marks: Marks, control: Control) -> Placement:
+        key = id(pool), id(nodes), id(marks), id(control)
         found = known.get(key)
         if found is None:
             if len(known) > 64:
                 known.clear()
             # The mappings are kept, so that no other can have the same id.
-            found = known[key] = (pool, nodes, marks), real(pool, nodes, marks)
+            placed = real(pool, nodes, marks, control)
+            found = known[key] = (pool, nodes, marks, control), placed
         return found[1]
 
     thresholds = gc.get_threshold()
