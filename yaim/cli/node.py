@@ -61,4 +61,4 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_forget(options: argparse.Namespace) -> int:
-    return steer(options, lambda: Forget(options.node), waits_for_nothing=True)
+    return steer(options, lambda: Forget(options.node))

@@ -192,8 +192,6 @@ def steer(
     options: argparse.Namespace,
     request: Callable[[], Request],
     undo: str = "",
-    *,
-    waits_for_nothing: bool = False,
 ) -> int:
     """`request` may ask for a reason. `undo`: the command that takes it back."""
     if not (options.yes or options.plan or is_interactive()):
@@ -207,7 +205,7 @@ def steer(
         options,
         opened.operations,
         undo,
-        is_waiting=options.wait and not waits_for_nothing,
+        is_waiting=options.wait,
         clock=Clock(),
     )
     try:
@@ -281,6 +279,7 @@ class Steering:
             found.plan,
             found.already,
             found.refusals,
+            found.hint,
             found.warnings,
         )
         self._so_far = outcome
@@ -315,6 +314,8 @@ class Steering:
             return replace(outcome, end=End.CONFLICT, error=answer.reason)
         outcome = replace(outcome, end=End.ASKED, revision=answer.revision)
         self._so_far = outcome
+        if not found.goal.is_for_nodes:
+            return replace(outcome, end=End.DONE)
         return self._wait(found, outcome) if self._is_waiting else outcome
 
     def _wait(self, found: Asked, outcome: Outcome) -> Outcome:
@@ -336,11 +337,11 @@ class Steering:
             outcome = replace(outcome, waited_s=waited_s, error=error)
             match wait.progress:
                 case Finished(later) if not error:
-                    return replace(outcome, end=End.DONE, left=later)
+                    return replace(outcome, end=End.DONE, left=later, silent=())
                 case Blocked(stays) if not error:
                     return replace(outcome, end=End.BLOCKED, blocked=stays)
                 case Overtaken(reason) if not error:
-                    return replace(outcome, end=End.OVERTAKEN, error=reason)
+                    return replace(outcome, end=End.OVERTAKEN, error=reason, left=(), silent=())
                 case GoingOn(left, silent):
                     outcome = replace(outcome, left=left, silent=silent)
                     self._so_far = outcome
@@ -358,7 +359,7 @@ class Steering:
 
     def _show_plan(self, found: Asked) -> None:
         lines = [f"{each}." for each in found.already]
-        if found.is_change or found.plan.moves:
+        if (found.is_change and found.goal.is_for_nodes) or found.plan.moves:
             lines += ["", *plan_lines(found.plan)] if lines else plan_lines(found.plan)
         lines += ["", *(f"Note: {each}." for each in found.warnings)] if found.warnings else []
         _print_lines(lines)
@@ -381,7 +382,8 @@ class Steering:
             case End.REFUSED:
                 for reason in outcome.refusals:
                     complain(f"{command}: {reason}")
-                complain("nothing was changed")
+                hint = f" ({outcome.hint})" if outcome.hint else ""
+                complain(f"nothing was changed{hint}")
             case End.DECLINED:
                 complain("nothing was changed")
             case End.CONFLICT:

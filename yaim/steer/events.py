@@ -39,14 +39,14 @@ def event_line(event: HistoryEvent) -> str:
     words += [f"{len(addresses) - _MOST_NAMED} more"] if len(addresses) > _MOST_NAMED else []
     text = f"{moment(event.at)}  {', '.join(event.nodes) or '-':10}  {event.kind:11}"
     text += f"  {', '.join(words)}" if words else ""
-    reason = f"{event.reason}{f' (by {event.by})' if event.by else ''}".strip()
-    text += f"{':' if words else ' '} {reason}" if reason else ""
+    text += f"{':' if words else ' '} {event.reason}" if event.reason else ""
+    text += f"{'' if words or event.reason else ' '} (by {event.by})" if event.by else ""
     return shortened(text.rstrip(), 2000)
 
 
 def _address(event: HistoryEvent, address: Address) -> str:
     other = event.by_node.get(address)
-    if other is None or (event.nodes and other == event.nodes[0]):
+    if other is None:
         return str(address)
     return f"{address} ({'to' if event.kind in _GIVEN else 'from'} {other})"
 

@@ -56,6 +56,8 @@ class Outcome:
     plan: Plan | None = None
     already: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    hint: str = ""
+    """What could be said to have it done all the same."""
     warnings: tuple[str, ...] = ()
     revision: Revision | None = None
     """Of the change; None: nothing was changed, or that is not known."""
@@ -82,6 +84,7 @@ def as_json(outcome: Outcome, cluster: str, time: str, by: str) -> dict[str, obj
         "plan": plan_as_json(outcome.plan) if outcome.plan is not None else None,
         "already": list(map(parsable, outcome.already)),
         "refusals": list(map(parsable, outcome.refusals)),
+        "hint": outcome.hint or None,
         "warnings": list(map(parsable, outcome.warnings)),
         "blocked": stays_as_json(outcome.blocked),
         "left": going_as_json(outcome.left),

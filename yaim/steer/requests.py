@@ -39,12 +39,13 @@ from yaim.dcs.operate import (
 )
 from yaim.steer.applied import applied, entry_of, holders_of, settled, target_of
 from yaim.steer.blocked import Obstacles
-from yaim.steer.plan import Plan, plan_of
+from yaim.steer.plan import Plan, Staying, plan_of
 
 PAUSE_S = 3600
 """How long a pause is, unless it is said."""
 CONTROLS_FROM = 4
 """The version of the placement from which on a node follows what operators ask for."""
+FORCE = "--force does it all the same"
 MOST_NAMED = 8
 """The most addresses or nodes that a sentence names."""
 
@@ -185,6 +186,8 @@ class Goal:
     """Addresses that are to be where the placement has them."""
     gone: frozenset[Address] = frozenset()
     """Addresses that nobody is to hold any more."""
+    is_for_nodes: bool = True
+    """Whether nodes have anything to follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,8 @@ class Asked:
     warnings: tuple[str, ...] = ()
     already: tuple[str, ...] = ()
     """What is so already."""
+    hint: str = ""
+    """What could be said to have it done all the same."""
 
     @property
     def is_change(self) -> bool:
@@ -253,7 +258,7 @@ def _drain(request: Drain, view: ClusterView) -> Asked:
         for each in plan.stays
         if each.node in names or (each.node is None and each.address not in unheld)
     ]
-    stuck = tuple(f"{each.address} would {_stays(each.node)}: {each.reason}" for each in new)
+    stuck = _grouped(new)
     warnings = [
         f"{name} is not there now: it is drained when it comes back"
         for name in names
@@ -264,14 +269,15 @@ def _drain(request: Drain, view: ClusterView) -> Asked:
         for address, pin in sorted(view.control.pins.items(), key=lambda each: str(each[0]))
         if pin.node in names
     ]
-    refusals = () if request.is_forced or not puts else _with_hint(stuck, "--force does it anyway")
+    refusals = () if request.is_forced or not puts else stuck
     return Asked(
         change,
         plan,
         Goal(drained=frozenset(names), moved=_moved(plan)),
         refusals,
-        (*(stuck if request.is_forced else ()), *warnings),
+        tuple(warnings),
         tuple(f"{name} is drained already{told_of(drains[name])}" for name in kept),
+        FORCE if refusals else "",
     )
 
 
@@ -491,7 +497,7 @@ def _put_entries(
         if (reason := _allowed_nowhere(view, entry))
     )
     if forbidden and not request.is_forced:
-        return _refused(command, view, _with_hint(forbidden, "--force does it anyway"), plan)
+        return replace(_refused(command, view, forbidden, plan), hint=FORCE)
     warnings = list(forbidden)
     foreign = presence(view.nodes)
     for address in entries:
@@ -573,7 +579,8 @@ def _forget(request: Forget, view: ClusterView) -> Asked:
     )
     already = () if is_known else (f"no node {name} is known",)
     change = Change("node-forget", deletes=deletes)
-    return Asked(change, plan_of(view, applied(view, change)), Goal(), (), warnings, already)
+    plan = plan_of(view, applied(view, change))
+    return Asked(change, plan, Goal(is_for_nodes=False), (), warnings, already)
 
 
 def known_nodes(view: ClusterView) -> frozenset[NodeName]:
@@ -650,12 +657,15 @@ def _not_placed(after: ClusterView, target: Placement, address: Address, node: N
     return f"{node} cannot take {address}: {reason or 'others are to hold it'}"
 
 
-def _stays(node: NodeName | None) -> str:
-    return f"stay on {node}" if node is not None else "be held by nobody"
-
-
-def _with_hint(refusals: tuple[str, ...], hint: str) -> tuple[str, ...]:
-    return (*refusals, hint) if refusals else ()
+def _grouped(stays: Iterable[Staying]) -> tuple[str, ...]:
+    """What would stay, with what has the same reason together."""
+    found: dict[tuple[NodeName | None, str], list[Address]] = {}
+    for each in stays:
+        found.setdefault((each.node, each.reason), []).append(each.address)
+    return tuple(
+        f"{_some(addresses)} would {f'stay on {node}' if node else 'be held by nobody'}: {reason}"
+        for (node, reason), addresses in found.items()
+    )
 
 
 def told_of(order: Order) -> str:

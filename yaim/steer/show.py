@@ -6,6 +6,7 @@ from yaim.core.model import ClusterView
 from yaim.steer.plan import Going, Plan, Share, Staying
 from yaim.text import columns, parsable
 
+MOST_NAMED = 8
 MOST_LINES = 100
 """The most addresses that a plan lists for people."""
 
@@ -18,7 +19,7 @@ def plan_lines(plan: Plan) -> list[str]:
     ]
     lines += _further(len(plan.moves))
     lines += [] if plan.moves else ["Nothing moves."]
-    if plan.shares:
+    if plan.moves and plan.shares:
         lines += ["", *columns(("NODE", "NOW", "THEN", ""), [_share(each) for each in plan.shares])]
     if plan.stays:
         lines += ["", *stay_lines(plan.stays)]
@@ -26,12 +27,18 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def stay_lines(stays: Sequence[Staying]) -> list[str]:
-    lines = [
-        f"{each.address} {f'stays on {each.node}' if each.node else 'is held by nobody'}:"
-        f" {each.reason}"
-        for each in stays[:MOST_LINES]
-    ]
-    return lines + _further(len(stays))
+    """What stays; what has the same reason together."""
+    found: dict[tuple[str | None, str], list[str]] = {}
+    for each in stays:
+        found.setdefault((each.node, each.reason), []).append(str(each.address))
+    lines = []
+    for (node, reason), addresses in found.items():
+        some = ", ".join(addresses[:MOST_NAMED])
+        some += f" and {len(addresses) - MOST_NAMED} more" if len(addresses) > MOST_NAMED else ""
+        verb = f"stay{'s' * (len(addresses) == 1)} on {node}"
+        nobody = f"{'is' if len(addresses) == 1 else 'are'} held by nobody"
+        lines.append(f"{some} {verb if node else nobody}: {reason}")
+    return lines
 
 
 def going_lines(moves: Sequence[Going]) -> list[str]:
