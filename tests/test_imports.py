@@ -23,6 +23,7 @@ CORE_MAY_IMPORT = (
     "hashlib",
     "ipaddress",
     "itertools",
+    "math",
     "operator",
     "types",
     "typing",

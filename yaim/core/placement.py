@@ -11,10 +11,12 @@ No node takes an address that something other than yaim has put on some node: a 
 if there is none, no node is eligible. A node that says that it takes nothing is eligible only for
 what it holds.
 
-What operators ask for (Control) counts from version 4 on. A node that is drained waits. Of the
-nodes that are eligible then, the first of these decides: an order to move the address to one of
-them; its pin to one of them; under a pause, its holder, if that is one of them; those that the
-entry prefers. So an order that cannot be followed is none, and leaves nothing unheld.
+What operators ask for (Control) counts from version 4 on. A node that is drained waits, and what
+nobody holds is not given to it if another node can hold it. Of the nodes that are eligible then,
+the first of these decides: an order to move the address to one of them; its pin to one of them;
+under a pause, its holder, if that is one of them; those that the entry prefers. So an order that
+cannot be followed is none, and leaves nothing unheld. Shares are in proportion to the weights
+(yaim/core/shares.py), and no node is given more than its helper can hold (yaim/core/assign.py).
 
 Every node computes the same answer from the same snapshot, so nodes do not race each other for
 an address. The answer has the most even spread that eligibility allows and, among those, the
@@ -42,10 +44,11 @@ understand are placed first, by all of them in the same way, and then the rest, 
 those that understand them. An entry that nobody understands is like any other mistake.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from yaim.core import placement_v1
+from yaim.core.assign import Thing, assign
 from yaim.core.eligibility import Eligibility, Nodes, joined
 from yaim.core.model import (
     NO_CONTROL,
@@ -64,6 +67,7 @@ from yaim.core.model import (
     is_in_force,
     thawed,
 )
+from yaim.core.shares import Share
 from yaim.core.spread import Spread
 
 Placement = Mapping[Address, NodeName]
@@ -182,8 +186,7 @@ def _is_control_alike(before: Control, control: Control) -> bool:
         before.drains.keys() == control.drains.keys()
         and (before.pause is None) == (control.pause is None)
         and _bound(before) == _bound(control)
-        and {n: each.weight for n, each in before.weights.items()}
-        == {n: each.weight for n, each in control.weights.items()}
+        and _weights(before) == _weights(control)
     )
 
 
@@ -193,6 +196,10 @@ def _bound(control: Control) -> tuple[dict[Address, NodeName], dict[Address, Nod
         {address: each.node for address, each in control.moves.items()},
         {address: each.node for address, each in control.pins.items()},
     )
+
+
+def _weights(control: Control) -> dict[NodeName, int]:
+    return {name: each.weight for name, each in control.weights.items()}
 
 
 def version_of(nodes: Mapping[NodeName, Node]) -> int:
@@ -266,21 +273,26 @@ def _place(
     cluster = _Cluster.of(nodes, marks)
     orders = _Orders.of(control, cluster)
     waiting = orders.drained | cluster.waiting
-    spread = Spread(len(cluster.names))
+    things: list[Thing] = []
     placed: list[Address] = []
     for entry, able, holder in cluster.candidates(pool):
         home = holder if holder is not None and able >> holder & 1 else None
-        eligible = able & ~waiting or (able if home is None else 1 << home)
+        here = able & ~orders.drained or able if home is None else 1 << home
+        eligible = able & ~waiting or here
         if eligible:
             placed.append(entry.address)
-            eligible = orders.choose(entry, eligible, home)
-            if home is not None and not eligible >> home & 1:
-                home = None
-            spread.add(eligible, home, _turn(entry.address), 0)
-    for number in cluster.numbers(beside):
-        spread.add(1 << number, number, 0, 0)
-    spread.complete()
-    return cluster.placement(placed, spread.holders)
+            chosen = orders.choose(entry, eligible, home)
+            stays = orders.is_paused and eligible & here if home is not None else 0
+            able = chosen | (stays or eligible | here)
+            is_there = home is not None and chosen >> home & 1
+            turn = 0 if is_there else _turn(entry.address)
+            things.append(Thing(chosen, able, chosen != eligible, home, turn))
+    things += (Thing(1 << n, 1 << n, False, n, 0) for n in cluster.numbers(beside))
+    shares = [
+        Share(orders.weights.get(node.name, 1), node.advertisement.capacity)
+        for node in cluster.nodes
+    ]
+    return cluster.placement(placed, assign(things, shares, waiting))
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +344,10 @@ class _Cluster:
         """Yields the numbers of the nodes that have these addresses, as often as they do."""
         return (self.number_of[name] for name in placed.values() if name in self.number_of)
 
-    def placement(self, addresses: list[Address], holders: list[int]) -> Placement:
-        names = self.names
-        return frozen_mapping(
-            {address: names[number] for address, number in zip(addresses, holders, strict=False)}
-        )
+    def placement(self, addresses: Sequence[Address], numbers: Sequence[int | None]) -> Placement:
+        """`numbers`: of the holders of these addresses, and of others after them."""
+        names, pairs = self.names, zip(addresses, numbers, strict=False)
+        return frozen_mapping({address: names[n] for address, n in pairs if n is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +359,7 @@ class _Orders:
     moves: dict[Address, Nodes]
     """The one node for each address."""
     pins: dict[Address, Nodes]
+    weights: dict[NodeName, int]
     eligibility: Eligibility
 
     @staticmethod
@@ -360,8 +372,14 @@ class _Orders:
             }
             for each in _bound(control)
         )
-        drained = cluster.eligibility.named(frozenset(control.drains))
-        return _Orders(drained, control.pause is not None, moves, pins, cluster.eligibility)
+        return _Orders(
+            cluster.eligibility.named(frozenset(control.drains)),
+            control.pause is not None,
+            moves,
+            pins,
+            _weights(control),
+            cluster.eligibility,
+        )
 
     def choose(self, entry: PoolEntry, eligible: Nodes, home: int | None) -> Nodes:
         """Returns which of the eligible nodes the address may be on."""
