@@ -136,7 +136,10 @@ def test_what_is_blocked_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> 
     outcome = run(there(view), Drain((N1,), is_forced=True), clock=clock)
     assert (outcome.end, clock.at - 100 < 1) == (End.BLOCKED, True)
     assert outcome.blocked == tuple(Staying(at(n), N1, "unhealthy: n2") for n in (1, 2))
-    assert "yaim: 192.0.2.1, 192.0.2.2 stay on n1: unhealthy: n2" in capsys.readouterr().err.splitlines()
+    assert (
+        "yaim: 192.0.2.1, 192.0.2.2 stay on n1: unhealthy: n2"
+        in capsys.readouterr().err.splitlines()
+    )
 
 
 def test_a_drain_that_another_operator_takes_back_is_overtaken() -> None:

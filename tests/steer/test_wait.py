@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.steer.clusters import at, cluster, control, held, name, node
 from yaim.core.model import ClusterView, Revision, frozen_mapping
 from yaim.dcs.operate import Change, SetDrain, SetMove, SetPin
+from yaim.steer.applied import target_of
 from yaim.steer.plan import Going, Staying
 from yaim.steer.requests import Drain, Goal, asked
 from yaim.steer.wait import BLOCKED_S, PUT_OFF_S, Blocked, Finished, GoingOn, Overtaken, Wait
@@ -159,3 +160,11 @@ def test_a_removed_address_is_gone_when_its_mark_is() -> None:
     assert wait.progress == GoingOn((Going(at(2), N2, None),), ())
     gone = replace(left, marks=frozen_mapping({at(1): view.marks[at(1)]}))
     assert wait.after(gone, 1.1).progress == Finished()
+
+
+def test_nodes_that_are_drained_no_more_share_at_once_whoever_has_said_so_yet() -> None:
+    """Otherwise what goes to the first of them goes on to the next ones."""
+    nodes = (node(1), node(2, is_drained=True), node(3))
+    half = cluster("333333", nodes, control())
+    told = cluster("333333", control=control())
+    assert target_of(half) == target_of(told)
