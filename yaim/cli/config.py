@@ -4,7 +4,14 @@ import argparse
 import json
 from datetime import UTC, datetime
 
-from yaim.cli.options import EX_CONFIG, add_command, add_config_options, complain, load_or_exit
+from yaim.cli.options import (
+    EX_CONFIG,
+    add_command,
+    add_config_options,
+    add_source_option,
+    complain,
+    load_or_exit,
+)
 from yaim.cli.parsers import EX_USAGE, closest
 from yaim.config.config import KEYS
 from yaim.config.file import Issue
@@ -21,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--draft", action="store_true", help="take a file that others than root can change, too"
     )
+    add_source_option(check)
     add_config_options(check)
     show = add_command(
         commands,

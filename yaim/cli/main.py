@@ -101,7 +101,7 @@ def parser(given: Collection[str] | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"yaim {__version__}")
     # If no command is named, run is the default one, and its own options have not been added.
-    parser.set_defaults(command=None, reload_config=None)
+    parser.set_defaults(command=None, reload_config=None, config_source=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, help in COMMANDS.items():
         command = add_command(commands, name, help)

@@ -58,6 +58,16 @@ def add_config_options(parser: argparse.ArgumentParser, purpose: Purpose = Purpo
         )
 
 
+def add_source_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-source",
+        type=Path,
+        metavar="FILE",
+        help="the file that the one of --config is a copy of (LoadCredential= of systemd): messages"
+        " name it",
+    )
+
+
 def add_process_options(parser: argparse.ArgumentParser) -> None:
     """Adds the users of both processes, and the helper's file. The coordinator itself has no use
     for them."""
@@ -98,6 +108,7 @@ def load_config(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) ->
         Path(file) if file else None,
         purpose,
         is_draft=getattr(options, "draft", False),
+        source=getattr(options, "config_source", None),
     )
 
 

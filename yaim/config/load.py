@@ -98,16 +98,18 @@ def load(
     purpose: Purpose = Purpose.NODE,
     *,
     is_draft: bool = False,
+    source: Path | None = None,
 ) -> Config:
     """The configuration from these sources; `flags` are by key. Without `file` the first of
     DEFAULT_FILES that is there is read; with `is_draft` the file may be anybody's, also for root.
-    An empty variable counts as none. Raises ConfigError with all that is wrong."""
+    `source`: what the file is a copy of, which is named in its place. An empty variable counts as
+    none. Raises ConfigError with all that is wrong."""
     issues: list[Issue] = []
     given: dict[str, Given] = {}
     file = file or next(filter(_is_there, DEFAULT_FILES), None)
     if file is not None:
         known = (*KEYS, "checks")
-        given, issues = read_file(file, known, {"checks": LISTED_KEYS}, is_draft=is_draft)
+        given, issues = read_file(file, known, {"checks": LISTED_KEYS}, source, is_draft=is_draft)
     for name in KEYS:
         if environment.get(variable(name)):
             given[name] = Given(variable(name), environment[variable(name)])
@@ -119,7 +121,7 @@ def load(
         if each.value is not None and _matters(name, purpose)
     }
     where = (
-        str(file)
+        str(source or file)
         if file is not None
         else f"no {' or '.join(map(str, DEFAULT_FILES))}, and no --config"
     )
