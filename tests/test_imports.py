@@ -58,7 +58,7 @@ FORBIDDEN = {
     "steer": ROOMS - {"core", "dcs", "status", "text"},
     # The configuration knows the kinds by their keys. The loop knows no kind of store or manager.
     "config": ROOMS - {"checks", "config_keys", "core", "dcs", "host", "managers"},
-    "coordinator": ROOMS - {"checks", "config", "core", "host"},
+    "coordinator": ROOMS - {"checks", "config", "core", "host", "status"},
     "supervisor": ROOMS - {"host"},
     # Those that put parts together.
     "wiring": ROOMS

@@ -119,6 +119,9 @@ class Checker:
         """Holder and address, and since when it counts on another node to hold it."""
         self.losses_until = 0.0
         """Until then a loss of all leases is not over."""
+        self.gaps: list[float] = []
+        """How long addresses answered nowhere before they answered again, one after the other."""
+        self._gone_at: dict[Address, float] = {}
         self.moves = 0
         """How often an address has begun to answer somewhere, or has ceased to."""
 
@@ -126,6 +129,8 @@ class Checker:
 
     def appeared(self, host: "Host", address: Address) -> None:
         self.moves += 1
+        if (gone_at := self._gone_at.pop(address, None)) is not None:
+            self.gaps.append(self._world.timeline.now - gone_at)
         on = self._on.setdefault(address, [])
         on.append(host)
         if len(on) > 1:
@@ -137,6 +142,8 @@ class Checker:
     def disappeared(self, host: "Host", address: Address) -> None:
         self.moves += 1
         self._on[address].remove(host)
+        if not self._on[address]:
+            self._gone_at[address] = self._world.timeline.now
 
     def holders(self) -> dict[Address, list[NodeName]]:
         return {address: [host.name for host in on] for address, on in self._on.items() if on}
@@ -532,7 +539,8 @@ def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
     """Who may hold what, once everything is healed. Those that wait hold only what all others that
     may are waiting for, too, and then it stays where it is."""
     nodes = world.etcd.nodes.values()
-    waiting = {node.name for node in nodes if node.advertisement.waits_s}
+    control = world.etcd.view().control
+    waiting = {node.name for node in nodes if node.advertisement.waits_s} | control.drains.keys()
     may_hold = {}
     for address, entry in world.etcd.pool.items():
         able = frozenset(world.hosts) - entry.exclude
@@ -542,7 +550,8 @@ def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
             able -= waiting
         elif mark is not None and mark.holder in able:
             able = frozenset({mark.holder})
-        may_hold[address] = able
+        pin = control.pins.get(address)
+        may_hold[address] = frozenset({pin.node}) if pin and pin.node in able else able
     return may_hold
 
 

@@ -284,16 +284,20 @@ class ModelEtcd:
     def order(self, command: Command, seen: Revision) -> bool:
         """Carries out a command of one who has seen the guard at this revision. Whether it is done:
         another one may have been first, or there is no space for what it puts."""
-        is_full = self._timeline.now < self._full_until and bool(command.puts)
-        if self.orders.guard != seen or is_full:
-            return False
-        self.orders.guard = Revision(self.revision + 1)
         lease = None
         if command.for_s is not None:
             self._last_lease += 1
             lease = LeaseId(self._last_lease)
             ends_at = self._timeline.now + command.for_s
             self.leases[lease] = ModelLease(int(command.for_s) + 1, ends_at)
+        return self.order_under(command, seen, lease)
+
+    def order_under(self, command: Command, seen: Revision, lease: LeaseId | None) -> bool:
+        """The same, with a lease that it is to stand under."""
+        is_full = self._timeline.now < self._full_until and bool(command.puts)
+        if self.orders.guard != seen or is_full:
+            return False
+        self.orders.guard = Revision(self.revision + 1)
         for key, value in command.with_revision(self.orders.guard).puts:
             self.orders.put(key, value, lease)
         for key in command.deletes:

@@ -44,7 +44,7 @@ from yaim.status.facts import (
     NodeState,
     NodeStatus,
 )
-from yaim.status.unheld import _TAKES_NOTHING
+from yaim.status.unheld import TAKES_NOTHING
 
 
 def test_a_healthy_cluster_is_told_in_order() -> None:
@@ -215,7 +215,7 @@ def why_nobody(entry: PoolEntry, seen: ClusterView) -> str:
     """Each node asked by itself, those that wait last."""
     names: dict[str, list[NodeName]] = {}
     for each in sorted(seen.nodes.values(), key=lambda each: (each.is_waiting, each.name)):
-        reason = each.why_not(entry) or ("" if each.advertisement.takes else _TAKES_NOTHING)
+        reason = each.why_not(entry) or ("" if each.advertisement.takes else TAKES_NOTHING)
         if not reason:
             return f"{each.name} may hold it and has not taken it yet"
         names.setdefault(reason, []).append(each.name)

@@ -17,8 +17,8 @@ from yaim import __version__
 COMMANDS = {
     "run": "take part in the cluster, until SIGTERM or SIGINT",
     "supervise": "without systemd: run helper and coordinator, and keep them running",
-    "status": "show who holds what, and what is wrong; exit status 0: healthy, 1: degraded, 69:"
-    " etcd is unreachable",
+    "status": "show who holds what, and what is wrong; exit status 0: healthy, 1: degraded,"
+    " 69: etcd is unreachable",
     "explain": "tell why an address is where it is, and why not on another node",
     "drain": "have nodes give up what others can hold, for maintenance, and wait for that",
     "undrain": "have drained nodes share in the addresses again",

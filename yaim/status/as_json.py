@@ -8,6 +8,7 @@ import json
 from datetime import datetime
 
 from yaim.core.model import Order
+from yaim.status.explain import Explanation
 from yaim.status.facts import (
     AddressStatus,
     CertificateStatus,
@@ -64,6 +65,42 @@ def failed(
     further = ("wrong_entries", "stray_keys", "certificates", "etcd_alarms")
     told = _head(cluster, condition, now) | dict.fromkeys((*unknown, *further))
     return dumped(told | {"error": error}, is_line=is_line)
+
+
+EXPLAIN_SCHEMA = "yaim.explain/1"
+
+
+def explanation_as_json(cluster: str, found: Explanation, revision: int, now: datetime) -> str:
+    """Described in docs/schemas/explain-1.json."""
+    return dumped(
+        {
+            "schema": EXPLAIN_SCHEMA,
+            "time": written(now),
+            "revision": revision,
+            "cluster": cluster,
+            "error": None,
+            "address": found.address,
+            "holder": found.holder,
+            "target": found.target,
+            "reason": found.reason,
+            "nodes": [
+                {
+                    "name": each.node,
+                    "is_holder": each.is_holder,
+                    "is_target": each.is_target,
+                    "reason": each.reason,
+                }
+                for each in found.nodes
+            ],
+        }
+    )
+
+
+def unexplained(cluster: str, address: str, error: str, now: datetime) -> str:
+    """Where etcd could not be read, or has no such address or node."""
+    unknown = dict.fromkeys(("revision", "holder", "target", "reason", "nodes"))
+    head = {"schema": EXPLAIN_SCHEMA, "time": written(now), "cluster": cluster, "error": error}
+    return dumped(head | {"address": address} | unknown)
 
 
 def order(given: Order | None) -> dict[str, object] | None:

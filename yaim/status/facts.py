@@ -31,7 +31,7 @@ from yaim.status import clocks, orders, spare
 from yaim.status.of_node import missing, stable, why_nothing
 from yaim.status.problem import Code, Note, Problem, listed
 from yaim.status.times import written
-from yaim.status.unheld import REMOVE, Unheld
+from yaim.status.unheld import REMOVE, TAKES_NOTHING, Unheld
 from yaim.text import shell_word
 
 PRESSING_WITHIN = timedelta(days=7)
@@ -41,10 +41,6 @@ _OVER_ANOTHER = (
     " address"
 )
 _NO_NAME = "counts as no node, as no node can have this name: delete it"
-_TAKES_NOTHING = (
-    "takes nothing until its checks have answered, its helper is there, and its kernel has told"
-    " which addresses the host has"
-)
 
 
 class Condition(IntEnum):
@@ -396,7 +392,7 @@ class _Made:
                     text = f"can hold nothing: {why}"
                     yield Problem(Code.HOLDS_NOTHING, node.name, text, "there: yaim doctor")
             elif view.pool and not told.takes and not self.counts[node.name]:
-                yield Problem(Code.HOLDS_NOTHING, node.name, _TAKES_NOTHING, "there: yaim doctor")
+                yield Problem(Code.HOLDS_NOTHING, node.name, TAKES_NOTHING, "there: yaim doctor")
             for text in told.problems:
                 yield Problem(Code.NODE, node.name, stable(text), "there: yaim doctor")
         yield from self._not_understood(nodes)

@@ -7,7 +7,7 @@ from yaim.core.eligibility import Eligibility, each_of, joined
 from yaim.core.model import ClusterView, Mark, Node, NodeName, PoolEntry, presence
 
 REMOVE = "not by yaim ({}): remove it there"
-_TAKES_NOTHING = (
+TAKES_NOTHING = (
     "takes nothing until its checks have answered, its helper is there, and its kernel has told"
     " which addresses the host has"
 )
@@ -119,7 +119,7 @@ class _Nodes:
                     found.setdefault("excluded", []).extend(excluded)
             if others:
                 takes = node.advertisement.takes
-                why = node.why_not(for_all) or (_FULL if takes else _TAKES_NOTHING)
+                why = node.why_not(for_all) or (_FULL if takes else TAKES_NOTHING)
                 found.setdefault(why, []).extend(others)
         in_order = sorted((sorted(numbers), reason) for reason, numbers in found.items())
         told = {reason: numbers for numbers, reason in in_order[:_MOST_REASONS]}
