@@ -133,9 +133,9 @@ class Keys:
     def member(self, name: NodeName) -> bytes:
         return self.control("member", name)
 
-    def event(self, life: int, number: int) -> bytes:
-        """The key of a writer's event, `life` being its lease."""
-        return f"{self.prefix}timeline/{life:x}/{number}".encode()
+    def event(self, life: int, name: str) -> bytes:
+        """The key of a writer's event, `life` being the lease that it writes under."""
+        return f"{self.prefix}timeline/{life:x}/{name}".encode()
 
     def lost(self, name: NodeName, life: int) -> bytes:
         """The key of the event that a node is lost, `life` being the node's lease."""
