@@ -295,7 +295,7 @@ class Steering:
             return replace(done, waited_s=waited.waited_s) if waited.end is End.DONE else waited
         if self._options.plan:
             return outcome
-        if not self._options.yes and not _is_yes(_answer("Do it? [y/N] ")):
+        if not self._options.yes and not _is_yes(_answer("\nDo it? [y/N] ")):
             return replace(outcome, end=End.DECLINED)
         return self._commit(found, view, outcome)
 
