@@ -3,7 +3,7 @@
 import argparse
 from datetime import UTC, datetime
 
-from yaim.cli.options import EX_CANNOT_START, EX_USAGE, add_config_options, complain, load_or_exit
+from yaim.cli.options import EX_CANNOT_START, add_config_options, complain, load_or_exit
 from yaim.cli.parsers import EX_USAGE
 from yaim.config.load import Purpose
 from yaim.core.model import Address, NodeName
