@@ -83,18 +83,15 @@ def all_of(ranges: Sequence[tuple[Address, ...]]) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(address for each in ranges for address in each))
 
 
-def add_change_options(
-    parser: argparse.ArgumentParser, *, reason: bool = True, ends: str = ""
-) -> None:
+def add_change_options(parser: argparse.ArgumentParser, *, ends: str = "") -> None:
     """`ends`: what --for says it is for; empty: there is none."""
-    if reason:
-        parser.add_argument(
-            "--reason",
-            metavar="TEXT",
-            type=as_type(reason_of),
-            default="",
-            help="why, for those who find it later: status and history show it",
-        )
+    parser.add_argument(
+        "--reason",
+        metavar="TEXT",
+        type=as_type(reason_of),
+        default="",
+        help="why, for those who find it later: history shows it, and status while it stands",
+    )
     if ends:
         parser.add_argument(
             "--for", metavar="TIME", dest="for_s", type=a_time, default=None, help=ends
