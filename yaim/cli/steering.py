@@ -330,7 +330,7 @@ class Steering:
                     return replace(outcome, end=End.NOT_PERMITTED, error=str(failed))
                 error = str(failed)
             now = self._clock.now()
-            waited_s = round(now - started, 1)
+            waited_s = round(now - started, 3)
             outcome = replace(outcome, waited_s=waited_s, error=error)
             match wait.progress:
                 case Finished(later) if not error:
@@ -364,7 +364,7 @@ class Steering:
     def show(self, outcome: Outcome) -> None:
         """What it has come to; the plan is shown already."""
         command = outcome.command.replace("-", " ")
-        after = f" after {outcome.waited_s:g} s" if outcome.waited_s is not None else ""
+        after = f" after {outcome.waited_s:.1f} s" if outcome.waited_s is not None else ""
         takes_back = f" `{self._undo}` takes it back." if self._undo else ""
         match outcome.end:
             case End.DONE:
