@@ -12,8 +12,9 @@ gap is up to 8 ms longer than the address was away. In each round:
 - For comparison, a drain as it is without a hand-over by name: the node is stopped.
 
 Printed are medians over all, with the least and the most. A move's gap is that of the address; a
-drain's the longest of its addresses. `commands` is how long the command took, with the start of
-Python.
+drain's the longest of its addresses. "Off" is how long an address was on no node's interface, as
+the kernels tell it. "Command" is how long the command took, with the start of Python. "A put in
+etcd" is what one transaction costs here.
 """
 
 import argparse
@@ -33,14 +34,16 @@ from yaim.lab.namespaces import LabError, enter_private_network
 from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.wait import wait_until
 
-ADDRESSES, NODES, MOVES = 7, 3, 4
+ADDRESSES, NODES, MOVES, PUTS = 7, 3, 4, 20
 SHARE_MORE = 3
 """The most addresses that a node has when all is level."""
 LOOK_ON_S = 0.5
 BOUNDS: dict[str, tuple[str, float | None]] = {
     "move: gap": ("ms", 30.0),
+    "move: off": ("ms", None),
     "move: command": ("s", None),
     "drain: longest gap": ("ms", 30.0),
+    "drain: longest off": ("ms", None),
     "drain: command": ("s", None),
     "undrain: longest gap": ("ms", 30.0),
     "drain of two at once: longest gap": ("ms", 30.0),
@@ -48,6 +51,7 @@ BOUNDS: dict[str, tuple[str, float | None]] = {
     "maintenance of each node: longest gap": ("ms", 50.0),
     "maintenance of each node: moves beyond the fewest": ("", 0.0),
     "a node is stopped: longest gap": ("ms", None),
+    "a put in etcd": ("ms", None),
     "overlap in all": ("s", 0.0),
 }
 """What is measured, in which unit, and what its median may be at most."""
@@ -67,6 +71,7 @@ class Round:
             node.start()
         self._wait_until_level()
         wait_until(self._is_answered, 20.0, "all addresses to answer")
+        self._put()
         for _ in range(MOVES):
             self._move()
         self._drain("n1")
@@ -76,19 +81,30 @@ class Round:
         lab.record.update()
         self._note("overlap in all", lab.overlap_s(lab.plan.pool, started, time.monotonic()))
 
+    def _put(self) -> None:
+        """What no yaim is about."""
+        for _ in range(PUTS):
+            started = time.monotonic()
+            self._lab.etcd.put(b"/bench", b"")
+            self._note("a put in etcd", (time.monotonic() - started) * 1000)
+
     def _move(self) -> None:
         """From a node that has one more than another, to that."""
         held = self._held()
         source = next(name for name in held if len(held[name]) == SHARE_MORE)
         target = next(name for name in held if len(held[name]) < SHARE_MORE)
         address = held[source][0]
+        since = time.monotonic()
         took_s, gaps = self._see(lambda: self.yaim("move", str(address), target))
         self._note("move: gap", gaps[address] * 1000)
+        self._note("move: off", self._longest_off_s(since) * 1000)
         self._note("move: command", took_s)
 
     def _drain(self, name: str) -> None:
+        since = time.monotonic()
         took_s, gaps = self._see(lambda: self.yaim("drain", name))
         self._note("drain: longest gap", max(gaps.values()) * 1000)
+        self._note("drain: longest off", self._longest_off_s(since) * 1000)
         self._note("drain: command", took_s)
         _, gaps = self._see(lambda: self.yaim("undrain", name))
         self._note("undrain: longest gap", max(gaps.values()) * 1000)
@@ -155,6 +171,10 @@ class Round:
         lab, now = self._lab, time.monotonic()
         lab.record.update()
         return {each: lab.record.longest_gap_s(each, since, now) for each in lab.plan.pool}
+
+    def _longest_off_s(self, since: float) -> float:
+        off = self._lab.record.uncovered(set(self._lab.plan.pool), since, time.monotonic())
+        return max((each.length_s for each in off), default=0.0)
 
     def _moves(self, since: float) -> int:
         self._lab.record.update()

@@ -155,6 +155,13 @@ def test_after_an_undrain_the_node_shares_again_though_it_advertises_that_it_wai
     assert found.goal == Goal(moved=frozenset(each.address for each in found.plan.moves))
 
 
+def test_why_something_is_taken_back_is_kept_for_the_history() -> None:
+    view = replace(THREE, control=control(drains=(1,)))
+    assert asked(Undrain((N1,), "disk is new"), view).change == Change(
+        "undrain", deletes=(RemoveDrain(N1),), reason="disk is new"
+    )
+
+
 def test_an_undrain_of_what_is_not_drained_is_done_already() -> None:
     found = asked(Undrain((N1,)), THREE)
     assert (found.is_change, found.already) == (False, ("n1 is not drained",))
@@ -343,13 +350,15 @@ def test_unpin_levels_again() -> None:
 
 def test_a_weight_moves_what_a_larger_share_is() -> None:
     found = asked(Weigh(N1, 2), cluster("11223344", [node(n) for n in (1, 2, 3, 4)]))
-    assert found.change == Change("weight", (SetWeight(N1, 2, ""),))
+    assert found.change == Change("weight", (SetWeight(N1, 2, ""),), reason="weight 2")
 
 
 def test_weight_one_is_what_all_have() -> None:
     assert asked(Weigh(N1, 1), THREE).already == ("n1 has the weight 1 already",)
     heavy = replace(THREE, control=control(weights={1: 3}))
-    assert asked(Weigh(N1, 1), heavy).change == Change("weight", deletes=(RemoveWeight(N1),))
+    assert asked(Weigh(N1, 1), heavy).change == Change(
+        "weight", deletes=(RemoveWeight(N1),), reason="weight 1"
+    )
     assert asked(Weigh(N1, 3), heavy).already == ("n1 has the weight 3 already",)
 
 

@@ -118,7 +118,7 @@ def test_a_node_that_does_not_follow_is_named_at_the_end_of_the_time(
     err = capsys.readouterr().err.splitlines()
     assert err[0] == "yaim: 5 s: not followed yet by n3"
     assert err[-2:] == [
-        "yaim: drain: not done after 60 s; it stands, and goes on. `yaim undrain n1` takes it"
+        "yaim: drain: not done after 60.0 s; it stands, and goes on. `yaim undrain n1` takes it"
         " back.",
         "yaim: not followed yet by n3: see its log",
     ]

@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     forgetting.set_defaults(command=run_forget)
     forgetting.add_argument("node", metavar="NODE", type=a_node)
-    add_change_options(forgetting, reason=False)
+    add_change_options(forgetting)
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -61,4 +61,4 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_forget(options: argparse.Namespace) -> int:
-    return steer(options, lambda: Forget(options.node))
+    return steer(options, lambda: Forget(options.node, options.reason))

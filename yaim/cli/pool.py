@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     removing = add_command(commands, "remove", help="take addresses out: nobody holds them then")
     removing.set_defaults(command=run_remove)
     _add_addresses(removing)
-    add_change_options(removing, reason=False)
+    add_change_options(removing)
 
 
 def _add(commands: object, name: str, help: str, run: Callable[[argparse.Namespace], int]) -> None:
@@ -74,7 +74,7 @@ def _add(commands: object, name: str, help: str, run: Callable[[argparse.Namespa
             option, type=some_nodes, default=NOT_GIVEN, metavar="NODE[,NODE...]", help=what
         )
     add_force_option(parser, "also if no live node may hold it")
-    add_change_options(parser, reason=False)
+    add_change_options(parser)
 
 
 def _add_addresses(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +137,7 @@ def run_list(options: argparse.Namespace) -> int:
 
 def run_add(options: argparse.Namespace) -> int:
     given = {name: value for name, value in _options(options).items() if value is not None}
-    request = AddToPool(all_of(options.addresses), given, options.force)
+    request = AddToPool(all_of(options.addresses), given, options.force, options.reason)
     return steer(options, lambda: request)
 
 
@@ -145,12 +145,12 @@ def run_set(options: argparse.Namespace) -> int:
     given = _options(options)
     if not given:
         usage("say what to set: --interface, --prefix, --prefer, --exclude")
-    request = SetInPool(all_of(options.addresses), given, options.force)
+    request = SetInPool(all_of(options.addresses), given, options.force, options.reason)
     return steer(options, lambda: request)
 
 
 def run_remove(options: argparse.Namespace) -> int:
-    return steer(options, lambda: RemoveFromPool(all_of(options.addresses)))
+    return steer(options, lambda: RemoveFromPool(all_of(options.addresses), options.reason))
 
 
 def _options(options: argparse.Namespace) -> dict[str, object]:

@@ -8,8 +8,8 @@ from yaim.steer.requests import Resume
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=run)
-    add_change_options(parser, reason=False)
+    add_change_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    return steer(options, Resume)
+    return steer(options, lambda: Resume(options.reason))

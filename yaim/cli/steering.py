@@ -83,18 +83,15 @@ def all_of(ranges: Sequence[tuple[Address, ...]]) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(address for each in ranges for address in each))
 
 
-def add_change_options(
-    parser: argparse.ArgumentParser, *, reason: bool = True, ends: str = ""
-) -> None:
+def add_change_options(parser: argparse.ArgumentParser, *, ends: str = "") -> None:
     """`ends`: what --for says it is for; empty: there is none."""
-    if reason:
-        parser.add_argument(
-            "--reason",
-            metavar="TEXT",
-            type=as_type(reason_of),
-            default="",
-            help="why, for those who find it later: status and history show it",
-        )
+    parser.add_argument(
+        "--reason",
+        metavar="TEXT",
+        type=as_type(reason_of),
+        default="",
+        help="why, for those who find it later: history shows it, and status while it stands",
+    )
     if ends:
         parser.add_argument(
             "--for", metavar="TIME", dest="for_s", type=a_time, default=None, help=ends
@@ -295,7 +292,7 @@ class Steering:
             return replace(done, waited_s=waited.waited_s) if waited.end is End.DONE else waited
         if self._options.plan:
             return outcome
-        if not self._options.yes and not _is_yes(_answer("Do it? [y/N] ")):
+        if not self._options.yes and not _is_yes(_answer("\nDo it? [y/N] ")):
             return replace(outcome, end=End.DECLINED)
         return self._commit(found, view, outcome)
 
@@ -333,7 +330,7 @@ class Steering:
                     return replace(outcome, end=End.NOT_PERMITTED, error=str(failed))
                 error = str(failed)
             now = self._clock.now()
-            waited_s = round(now - started, 1)
+            waited_s = round(now - started, 3)
             outcome = replace(outcome, waited_s=waited_s, error=error)
             match wait.progress:
                 case Finished(later) if not error:
@@ -367,7 +364,7 @@ class Steering:
     def show(self, outcome: Outcome) -> None:
         """What it has come to; the plan is shown already."""
         command = outcome.command.replace("-", " ")
-        after = f" after {outcome.waited_s:g} s" if outcome.waited_s is not None else ""
+        after = f" after {outcome.waited_s:.1f} s" if outcome.waited_s is not None else ""
         takes_back = f" `{self._undo}` takes it back." if self._undo else ""
         match outcome.end:
             case End.DONE:

@@ -9,8 +9,8 @@ from yaim.steer.requests import Unpin
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=run)
     parser.add_argument("addresses", metavar="ADDRESS", nargs="+", type=a_range)
-    add_change_options(parser, reason=False)
+    add_change_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    return steer(options, lambda: Unpin(all_of(options.addresses)))
+    return steer(options, lambda: Unpin(all_of(options.addresses), options.reason))

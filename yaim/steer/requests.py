@@ -63,6 +63,7 @@ class Drain:
 @dataclass(frozen=True, slots=True)
 class Undrain:
     nodes: tuple[NodeName, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    pass
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class PinTo:
 @dataclass(frozen=True, slots=True)
 class Unpin:
     addresses: tuple[Address, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class AddToPool:
     addresses: tuple[Address, ...]
     options: Mapping[str, object] = field(default_factory=lambda: frozen_mapping({}))
     is_forced: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +125,19 @@ class SetInPool:
     options: Mapping[str, object]
     """An option that is None is taken away; one that is not there stays as it is."""
     is_forced: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFromPool:
     addresses: tuple[Address, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
     node: NodeName
+    reason: str = ""
 
 
 Request: TypeAlias = (
@@ -217,7 +223,7 @@ def asked(request: Request, view: ClusterView) -> Asked:
         case Pause():
             return _pause(request, view)
         case Resume():
-            return _resume(view)
+            return _resume(request, view)
         case MoveTo():
             return _move(request, view)
         case PinTo():
@@ -288,7 +294,7 @@ def _undrain(request: Undrain, view: ClusterView) -> Asked:
         return _refused("undrain", view, refusals)
     deletes = tuple(RemoveDrain(name) for name in names if name in drains)
     already = tuple(f"{name} is not drained" for name in names if name not in drains)
-    return _without_orders("undrain", view, deletes, already)
+    return _without_orders(request, view, deletes, already)
 
 
 # --- pause ---------------------------------------------------------------------------------------
@@ -308,10 +314,10 @@ def _pause(request: Pause, view: ClusterView) -> Asked:
     return Asked(change, plan_of(view, applied(view, change)), Goal())
 
 
-def _resume(view: ClusterView) -> Asked:
+def _resume(request: Resume, view: ClusterView) -> Asked:
     is_paused = view.control.pause is not None
     already = () if is_paused else ("it is not paused",)
-    return _without_orders("resume", view, (RemovePause(),) if is_paused else (), already)
+    return _without_orders(request, view, (RemovePause(),) if is_paused else (), already)
 
 
 # --- moves and pins ------------------------------------------------------------------------------
@@ -424,7 +430,7 @@ def _unpin(request: Unpin, view: ClusterView) -> Asked:
     if strange:
         return _refused("unpin", view, tuple(_not_in_pool(each) for each in strange))
     already = tuple(f"{each} is not pinned" for each in addresses if each not in pins)
-    return _without_orders("unpin", view, deletes, already)
+    return _without_orders(request, view, deletes, already)
 
 
 def _weigh(request: Weigh, view: ClusterView) -> Asked:
@@ -440,11 +446,13 @@ def _weigh(request: Weigh, view: ClusterView) -> Asked:
         already = (f"{node} has the weight {weight} already",)
         return Asked(Change("weight"), plan_of(view, view), Goal(), already=already)
     if weight == 1 and request.for_s is None:
-        return _without_orders("weight", view, (RemoveWeight(node),), ())
+        reason = f"weight 1{f': {request.reason}' if request.reason else ''}"
+        return _without_orders(replace(request, reason=reason), view, (RemoveWeight(node),), ())
     if refusals := _older(view):
         return _refused("weight", view, refusals)
     puts = (SetWeight(node, weight, request.reason),)
-    return _levelling(Change("weight", puts, for_s=request.for_s), view)
+    change = Change("weight", puts, for_s=request.for_s, reason=f"weight {weight}")
+    return _levelling(change, view)
 
 
 # --- the pool ------------------------------------------------------------------------------------
@@ -488,7 +496,7 @@ def _put_entries(
     already: tuple[str, ...],
 ) -> Asked:
     puts = tuple(SetPoolEntry(a, frozen_mapping(options_of(e))) for a, e in entries.items())
-    change = Change(command, puts)
+    change = Change(command, puts, reason=request.reason)
     after = applied(view, change)
     plan = plan_of(view, after)
     forbidden = tuple(
@@ -536,7 +544,7 @@ def _remove(request: RemoveFromPool, view: ClusterView) -> Asked:
     deletes: list[Delete] = [RemovePoolEntry(each) for each in leaving]
     deletes += [RemovePin(each) for each in leaving if each in control.pins]
     deletes += [RemoveMove(each) for each in leaving if each in control.moves]
-    change = Change("pool-remove", deletes=tuple(deletes))
+    change = Change("pool-remove", deletes=tuple(deletes), reason=request.reason)
     plan = plan_of(view, applied(view, change))
     holders = holders_of(view)
     held = [each for each in leaving if each in holders]
@@ -578,7 +586,7 @@ def _forget(request: Forget, view: ClusterView) -> Asked:
         if name in orders
     )
     already = () if is_known else (f"no node {name} is known",)
-    change = Change("node-forget", deletes=deletes)
+    change = Change("node-forget", deletes=deletes, reason=request.reason)
     plan = plan_of(view, applied(view, change))
     return Asked(change, plan, Goal(is_for_nodes=False), (), warnings, already)
 
@@ -598,9 +606,10 @@ def _refused(
 
 
 def _without_orders(
-    command: str, view: ClusterView, deletes: tuple[Delete, ...], already: tuple[str, ...]
+    request: Request, view: ClusterView, deletes: tuple[Delete, ...], already: tuple[str, ...]
 ) -> Asked:
-    return replace(_levelling(Change(command, deletes=deletes), view), already=already)
+    change = Change(command_of(request), deletes=deletes, reason=request.reason)
+    return replace(_levelling(change, view), already=already)
 
 
 def _levelling(change: Change, view: ClusterView) -> Asked:
