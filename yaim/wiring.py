@@ -12,6 +12,7 @@ from yaim.checks.now import CheckTrigger, path_of
 from yaim.checks.run import CheckPlan, CheckRunner
 from yaim.config.config import Config
 from yaim.config_keys import keys_in
+from yaim.coordinator.file_watch import FileWatch
 from yaim.coordinator.parts import Parts
 from yaim.core.model import NodeName
 from yaim.dcs.kinds import STORES
@@ -22,7 +23,9 @@ from yaim.host.kernel_watch import KernelWatch
 from yaim.managers.kinds import MANAGERS, Node
 
 
-def start_parts(config: Config, post: Callable[..., None]) -> Parts:
+def start_parts(
+    config: Config, post: Callable[..., None], file_watch: FileWatch | None = None
+) -> Parts:
     """Starts all that happens around the core of a node; `post` takes events."""
     watch_clock(post)
     KernelWatch(post)
@@ -40,7 +43,11 @@ def start_parts(config: Config, post: Callable[..., None]) -> Parts:
         manager.label = new.label
         checks.use(check_plans_of(new))
         store_parts_of(new).apply_to(store)
+        if file_watch is not None:
+            file_watch.note_running(new)
 
+    if file_watch is not None:
+        file_watch.start(post)
     return Parts(store.submit, manager.submit, address_look.start, apply)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.samples import BASE, SECRET, file_in, issues_of
-from yaim.config.file import Issue
+from yaim.config.file import ConfigError, Issue
 from yaim.config.load import load
 
 pytestmark = pytest.mark.quick
@@ -160,3 +160,14 @@ def test_of_a_file_that_cannot_be_read_nothing_is_told_to_be_missing(
 ) -> None:
     file = tmp_path / "yaim.yml" if text is None else file_in(tmp_path, text)
     assert [issue.key for issue in issues_of(file, {})] == ["the file"]
+
+
+def test_of_a_copy_the_file_that_it_is_a_copy_of_is_named(tmp_path: Path) -> None:
+    """The log named /run/credentials/yaim.service/yaim.yml."""
+    source = Path("/etc/yaim/yaim.yml")
+    for text, where in (("ttl: 1\n", f"{source}:1"), ("a: b: c\n", f"{source}:1")):
+        with pytest.raises(ConfigError) as caught:
+            load(BASE, {}, file_in(tmp_path, text), source=source)
+        assert [issue.where for issue in caught.value.issues] == [where]
+    origins = load(BASE, {}, file_in(tmp_path, "ttl: 3000\n"), source=source).origins
+    assert origins["ttl"] == f"{source}:1"

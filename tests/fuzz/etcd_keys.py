@@ -54,7 +54,7 @@ from yaim.core.settings import Settings
 from yaim.core.state.host import Host
 from yaim.core.state.state import State
 from yaim.core.step import step
-from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
+from yaim.dcs.etcd.keys import Keys, KeyValue, Reading, written_holder
 from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 from yaim.host import logs
 from yaim.status.facts import status_of
@@ -81,6 +81,12 @@ _KEYS = (
     *("ips/224.0.0.1", "ips/0.0.0.0", "ips/fe80::1%eth0", "ips/" + "9" * 300),
     *("nodes/n1", "nodes/n2", "nodes/n3", "nodes/", "nodes", "nodes/n2/x", "nodes/n2\n\x1b[2J"),
     *("nodes/" + "n" * 2000, "nodes/é\u202e", "", "x", "/", "//", "config", "nodes/\x85"),
+    *("control/guard", "control/pause", "control/drain/n1", "control/drain/n2", "control/drain/n9"),
+    *(f"control/{each}/{POOL[0]}" for each in ("pin", "move")),
+    *(f"control/{each}/{POOL[1]}" for each in ("pin", "move")),
+    *("control/weight/n1", "control/weight/n2", "control/member/n1", "control/member/n3"),
+    *("control/pin/x", "control/drain/\x1b[2J", "control/", "control", "control/weight/a b"),
+    *("control/other/n1", "control/drain/" + "n" * 2000, "timeline/1/1"),
 )
 _LEASES = (LEASE, OTHER, 0x33, 0, 0, 1, -1, 2**63 - 1)
 _REVISIONS = (1, 5, LATEST, LATEST + 1, LATEST + 9, 0, -1, 2**63 - 2)
@@ -92,7 +98,15 @@ _WORDS: tuple[Any, ...] = (
     *({"192.0.2.10": "eth9\n, /24"}, {"192.0.2.11": {}}, {"eth0": None}, [{}], ["eth0"]),
 )
 _OPTIONS = ("interface", "prefix", "exclude", "prefer", "critical", "x", "a\nb")
-_NESTED = (b"[" * 3000, b'{"a":' * 3000, b"1" * 5000, b"\xff\xfe", b"n1", b"n2", b"", b" ", b"null")
+_ORDERED = ("node", "weight", "by", "reason", "at", "until", "stopped", "first_seen", "yaim")
+_ORDERS: tuple[Any, ...] = (
+    *("n1", "n2", "n3", 1, 2, 100, 101, True, False, "2026-12-01T09:30:00Z"),
+    *_WORDS,
+)
+_NESTED = (
+    *(b"[" * 3000, b'{"a":' * 3000, b"1" * 5000, b"\xff\xfe", b"n1", b"n2", b"", b" ", b"null"),
+    *(b"n1 2", b"n2 2", b"n2 7", b"n2 1"),
+)
 
 
 def advertised(**changes: Any) -> Advertisement:
@@ -201,7 +215,10 @@ def _value(bytes_: Bytes) -> bytes:
     if kind in (1, 2):
         nested: bytes = bytes_.one_of(_NESTED)
         return nested
-    if kind in (3, 4):
+    if kind == 3:
+        order = {bytes_.one_of(_ORDERED): bytes_.one_of(_ORDERS) for _ in range(bytes_.byte() % 6)}
+        return json.dumps({"version": 1, **order}).encode()
+    if kind == 4:
         options = {bytes_.one_of(_OPTIONS): bytes_.one_of(_WORDS) for _ in range(bytes_.byte() % 4)}
         return json.dumps(options).encode()
     right = advertised(session=bytes_.one_of(("boot:2", SESSION)))
@@ -242,7 +259,9 @@ def outcome(data: bytes) -> Outcome:
             reading.delete(key)
             continue
         lease, created = bytes_.one_of(_LEASES), bytes_.one_of(_REVISIONS)
-        pair = KeyValue(_value(bytes_), lease, created, max(created, revision))
+        pair = KeyValue(
+            _value(bytes_), lease, created, max(created, revision), bytes_.one_of((1, 2, 7))
+        )
         node.pairs[key] = pair
         reading.put(key, pair)
         if what % 8 == 1:
@@ -312,7 +331,7 @@ def acts_on_its_own_only(found: Outcome) -> None:
                 _are_mine(found, marks)
             case AddAddress(address=address, deadline=until):
                 mark = found.node.pairs[KEYS.mark(address)]
-                assert (mark.value, mark.lease) == (ME.encode(), LEASE), action
+                assert mark.lease == LEASE and mark.value in _mine(mark), action
                 assert until <= deadline, action
             case _:
                 pass
@@ -321,7 +340,12 @@ def acts_on_its_own_only(found: Outcome) -> None:
 def _are_mine(found: Outcome, marks: Iterable[Mark]) -> None:
     for mark in marks:
         pair = found.node.pairs[KEYS.mark(mark.address)]
-        assert (pair.value, pair.lease) == (ME.encode(), LEASE), mark
+        assert pair.lease == LEASE and pair.value in _mine(pair), mark
+
+
+def _mine(pair: KeyValue) -> tuple[bytes, bytes]:
+    """The values of a mark of ours: as we put it, and as it is handed over to us."""
+    return ME.encode(), written_holder(ME, pair.version)
 
 
 def keeps_its_own_lease(found: Outcome) -> None:

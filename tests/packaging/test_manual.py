@@ -122,9 +122,9 @@ echo "${COMPREPLY[*]}"
 @pytest.mark.parametrize(
     ("typed", "found"),
     [
-        (("yaim", ""), "check config doctor lab run status supervise"),
+        (("yaim", ""), "check config doctor help lab run status supervise version"),
         (("/usr/bin/yaim", "st"), "status"),
-        (("yaim", "config", ""), "check show"),
+        (("yaim", "config", ""), "check keys show"),
         (("yaim", "config", "show", "--etcd-us"), "--etcd-user"),
         (("yaim", "--config", ""), ""),
         (("yaim", "--config", "/etc/yaim/yaim.yml", "st"), "status"),
@@ -249,9 +249,9 @@ def test_zsh_completes_what_is_typed(
 @pytest.mark.parametrize(
     ("typed", "found"),
     [
-        ("yaim ", "check config doctor lab run status supervise"),
+        ("yaim ", "check config doctor help lab run status supervise version"),
         ("/usr/bin/yaim st", "status"),
-        ("yaim config ", "check show"),
+        ("yaim config ", "check keys show"),
         ("yaim config show --etcd-us", "--etcd-user"),
         ("yaim --config /et", "/etc/"),
         ("yaim --config /etc/yaim/yaim.yml st", "status"),

@@ -5,14 +5,17 @@ import difflib
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from yaim.config_keys import why_denied
 from yaim.host.ownership import what_others_can_change
 
+NOTHING = "nothing"
+"""What was given of a key that is missing."""
 _YAML_TAG = "tag:yaml.org,2002:"
 
 
@@ -25,9 +28,13 @@ class Issue:
     key: str
     given: str
     expected: str
+    is_denied: bool = field(default=False, compare=False)
+    """Whether it may be right: whoever looked may not read it."""
 
     def __str__(self) -> str:
         given = f"got {self.given}, " if self.given else ""
+        if self.given == NOTHING:
+            given = "is missing, "
         return f"{self.where}: {self.key}: {given}expected {self.expected}"
 
 
@@ -37,6 +44,11 @@ class ConfigError(Exception):
     def __init__(self, issues: Sequence[Issue]) -> None:
         super().__init__("\n".join(str(issue) for issue in issues))
         self.issues = tuple(issues)
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether all that is wrong is that we may not read it."""
+        return all(issue.is_denied for issue in self.issues)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,46 +89,53 @@ def read_file(
     file: Path,
     known: Collection[str],
     known_below: Mapping[str, Collection[str]],
+    source: Path | None = None,
     *,
     is_draft: bool = False,
 ) -> tuple[dict[str, Given], list[Issue]]:
-    """Returns the keys of the file with their values, and what is wrong with the others.
-    `known_below` tells which keys the sections of a list may have, by the key that has the list as
-    its value. With `is_draft` it does not matter whose file it is. Raises ConfigError if the file
-    cannot be read at all."""
-    root = _compose(file, is_draft=is_draft)
+    """Returns the keys of the file with their values, and what is wrong with the others. `source`
+    is named in the file's place, which is a copy of it. `known_below` tells which keys the
+    sections of a list may have, by the key that has the list as its value. With
+    `is_draft` it does not matter whose file it is. Raises ConfigError if the file cannot be read at
+    all."""
+    named = source or file
+    root = _compose(file, named, is_draft=is_draft)
     if root is None or _is_null(root):
         return {}, []
     if not isinstance(root, yaml.MappingNode):
-        raise _unusable(f"{file}:{root.start_mark.line + 1}", "lines like `key: value`")
-    reader = _Reader(file, known, known_below)
+        raise _unusable(f"{named}:{root.start_mark.line + 1}", "lines like `key: value`")
+    reader = _Reader(named, known, known_below)
     return reader.section(root, known), reader.issues
 
 
-def _compose(file: Path, *, is_draft: bool) -> yaml.Node | None:
+def _compose(file: Path, named: Path, *, is_draft: bool) -> yaml.Node | None:
     try:
         # What root does with it, nobody else is to decide: the current directory may be anybody's.
         if os.geteuid() == 0 and not is_draft and (fault := what_others_can_change(file)):
             expected = f"one that nobody but root can change, as root reads it ({fault})"
-            raise _unusable(str(file.absolute()), f"{expected}, or another one with --config")
+            raise _unusable(str(named.absolute()), f"{expected}, or another one with --config")
         content = file.read_bytes()
         root: yaml.Node | None = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
         return root
+    except PermissionError:
+        raise _unusable(str(named), why_denied(file), is_denied=True) from None
     except OSError as error:
-        raise _unusable(str(file), f"to be able to read it ({error.strerror})") from None
+        raise _unusable(str(named), f"to be able to read it ({error.strerror})") from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _unusable(f"{file}:{line}", "UTF-8") from None
+        raise _unusable(f"{named}:{line}", "UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise _unusable(f"{file}:{line}", f"YAML ({_told(error)})") from None
+        raise _unusable(f"{named}:{line}", f"YAML ({_told(error)})") from None
     except yaml.reader.ReaderError as error:
         line = content.decode().count("\n", 0, error.position) + 1
-        raise _unusable(f"{file}:{line}", f"YAML ({error.reason})") from None
+        raise _unusable(f"{named}:{line}", f"YAML ({error.reason})") from None
     except (ValueError, OverflowError):
-        raise _unusable(str(file), "YAML (it has an escape for a character that is none)") from None
+        raise _unusable(
+            str(named), "YAML (it has an escape for a character that is none)"
+        ) from None
     except RecursionError:
-        raise _unusable(str(file), "YAML (nested too deeply)") from None
+        raise _unusable(str(named), "YAML (nested too deeply)") from None
 
 
 def _told(error: yaml.MarkedYAMLError) -> str:
@@ -129,8 +148,8 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     return re.sub(r"'.*'", "...", problem, flags=re.DOTALL)
 
 
-def _unusable(where: str, expected: str) -> ConfigError:
-    return ConfigError([Issue(where, "the file", "", expected)])
+def _unusable(where: str, expected: str, *, is_denied: bool = False) -> ConfigError:
+    return ConfigError([Issue(where, "the file", "", expected, is_denied)])
 
 
 class _Reader:

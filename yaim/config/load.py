@@ -32,7 +32,7 @@ from yaim.config.config import (
 from yaim.config.file import ConfigError, Given, Issue, read_file, suggestion
 from yaim.config.kinds import chosen_kind, foreign_keys, group_of
 from yaim.config.values import Values, origins_of
-from yaim.config_keys import keys_in
+from yaim.config_keys import ConfigKey, keys_in
 from yaim.dcs.kinds import STORES
 from yaim.managers.kinds import MANAGERS
 
@@ -52,12 +52,16 @@ class Purpose(Enum):
     NODE = "to take part in a cluster"
     CLUSTER = "to look at one"
     CHECKS = "to check the service"
+    SHOW = "to show it"
 
 
+NEEDED = ("dcs-clustername", "interface", "checker-type")
+"""The keys without which no node takes part; `checks` may stand in the place of the last one."""
 _REQUIRED = {
     Purpose.NODE: ("dcs-clustername", "interface"),
     Purpose.CLUSTER: ("dcs-clustername",),
     Purpose.CHECKS: (),
+    Purpose.SHOW: (),
 }
 _CLUSTER_KEYS = frozenset(
     {
@@ -72,7 +76,7 @@ _CHECKS_KEYS = frozenset(
 
 def _matters(name: str, purpose: Purpose) -> bool:
     match purpose:
-        case Purpose.NODE:
+        case Purpose.NODE | Purpose.SHOW:
             return True
         case Purpose.CLUSTER:
             return name in _CLUSTER_KEYS
@@ -82,6 +86,11 @@ def _matters(name: str, purpose: Purpose) -> bool:
             assert_never(purpose)
 
 
+def keys_for(purpose: Purpose) -> Mapping[str, ConfigKey]:
+    """The keys that are looked at for a purpose, and can be given as flags."""
+    return {name: each for name, each in KEYS.items() if _matters(name, purpose)}
+
+
 def load(
     flags: Mapping[str, str],
     environment: Mapping[str, str],
@@ -89,16 +98,18 @@ def load(
     purpose: Purpose = Purpose.NODE,
     *,
     is_draft: bool = False,
+    source: Path | None = None,
 ) -> Config:
     """The configuration from these sources; `flags` are by key. Without `file` the first of
     DEFAULT_FILES that is there is read; with `is_draft` the file may be anybody's, also for root.
-    An empty variable counts as none. Raises ConfigError with all that is wrong."""
+    `source`: what the file is a copy of, which is named in its place. An empty variable counts as
+    none. Raises ConfigError with all that is wrong."""
     issues: list[Issue] = []
     given: dict[str, Given] = {}
     file = file or next(filter(_is_there, DEFAULT_FILES), None)
     if file is not None:
         known = (*KEYS, "checks")
-        given, issues = read_file(file, known, {"checks": LISTED_KEYS}, is_draft=is_draft)
+        given, issues = read_file(file, known, {"checks": LISTED_KEYS}, source, is_draft=is_draft)
     for name in KEYS:
         if environment.get(variable(name)):
             given[name] = Given(variable(name), environment[variable(name)])
@@ -110,7 +121,7 @@ def load(
         if each.value is not None and _matters(name, purpose)
     }
     where = (
-        str(file)
+        str(source or file)
         if file is not None
         else f"no {' or '.join(map(str, DEFAULT_FILES))}, and no --config"
     )
@@ -135,7 +146,8 @@ def load(
     if purpose is not Purpose.CLUSTER and "checks" in given:
         checks = read_listed(config, given, issues)
     elif purpose is not Purpose.CLUSTER:
-        values.require("checker-type", KEYS["checker-type"].help)
+        if purpose is not Purpose.SHOW:
+            values.require("checker-type", KEYS["checker-type"].help)
         values.refuse(CheckTiming.faults(config))
         checks = read_by_kind(values.get("checker-type", ()), config, given, where, issues)
     if issues:

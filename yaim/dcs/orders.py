@@ -26,7 +26,8 @@ _MOST_BYTES = 16 * 1024
 _NODE_NAME = re.compile(r"[^\s/\ud800-\udfff]{1,200}")
 """The names that `nodename` in yaim.yml permits. 200 characters, so that names stay within a line.
 A surrogate stands for a byte that is not UTF-8 (PEP 383)."""
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+"""As written_time() writes it."""
 
 
 # --- what operators have asked for ---------------------------------------------------------------
@@ -174,7 +175,7 @@ def _text(read: Mapping[str, object], key: str, most: int) -> str:
 
 def _time(read: Mapping[str, object], key: str) -> str:
     text = read.get(key, "")
-    return text if isinstance(text, str) and _TIME.fullmatch(text) else ""
+    return text if isinstance(text, str) and TIME.fullmatch(text) else ""
 
 
 def _quoted(what: object) -> str:

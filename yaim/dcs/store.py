@@ -13,6 +13,7 @@ from yaim.core.actions import EtcdAction
 from yaim.core.events import Event
 from yaim.core.model import ClusterView, NodeName
 from yaim.dcs.expiry import Expiry
+from yaim.dcs.operate import Operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,9 @@ class StoreParts(Protocol):
     def look(self, within_s: float) -> StoreSeen:
         """Reads the cluster once. `within_s` bounds what is asked beside that: the endpoints'
         certificates, and why none of them has answered. Raises StoreError."""
+
+    def operations(self) -> Operations:
+        """What operators do. Connects when it is asked for something."""
 
     def look_at_files(self, now: datetime) -> tuple[Sequence[InvalidStoreFile], Sequence[str]]:
         """The files that cannot be used, and warnings of those that soon cannot. Raises StoreError

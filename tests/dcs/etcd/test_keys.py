@@ -52,7 +52,7 @@ def test_the_keys_are_those_of_the_documentation() -> None:
     assert KEYS.control("drain", NodeName("db1")) == b"/service/yaim/control/drain/db1"
     assert KEYS.move(ADDRESS) == b"/service/yaim/control/move/192.0.2.10"
     assert KEYS.member(NodeName("db1")) == b"/service/yaim/control/member/db1"
-    assert KEYS.event(255, 3) == b"/service/yaim/timeline/ff/3"
+    assert KEYS.event(255, "3") == b"/service/yaim/timeline/ff/3"
     assert KEYS.lost(NodeName("db1"), 255) == b"/service/yaim/timeline/lost/db1/ff"
     assert KEYS.all() == (b"/service/yaim/", b"/service/yaim0")
 
@@ -60,7 +60,7 @@ def test_the_keys_are_those_of_the_documentation() -> None:
 def test_the_watch_has_all_that_is_read_and_the_history_not() -> None:
     start, end = KEYS.watched()
     assert all(start <= each[0] < each[1] <= end for each in KEYS.ranges())
-    assert not start <= KEYS.event(1, 1) < end
+    assert not start <= KEYS.event(1, "1") < end
 
 
 def test_a_whole_cluster_is_read() -> None:
