@@ -1140,7 +1140,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "a drained node counts as one that can hold",
-        ("_place@yaim.core", "waiting = orders.drained | cluster.waiting", "waiting = 0"),
+        ("_place@yaim.core", "waiting = orders.drained | cluster.flapping", "waiting = 0"),
     ),
     _fault(
         "drains are not looked at",
