@@ -5,9 +5,14 @@ itself, and the settings of each kind of check, store and manager. This file rea
 yaim/config/load.py does.
 """
 
+import grp
+import os
+import pwd
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -17,6 +22,10 @@ MASK = "********"
 
 class InvalidValue(ValueError):
     """A key does not take this value; the text says what is expected."""
+
+
+class Denied(InvalidValue):
+    """It may be a good value, but we may not look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,17 @@ class Fault:
     """The other key. Its place in the file is told if the first key stands nowhere."""
 
 
+class Applied(Enum):
+    """What makes a changed key count."""
+
+    RELOAD = "reload"
+    """SIGHUP does, and a restart."""
+    RESTART = "restart"
+    """The process has to be started anew."""
+    STOP = "stop and start"
+    """The node has to be stopped, as a restart goes on with what it has."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigKey:
     """A key of the configuration."""
@@ -38,10 +58,23 @@ class ConfigKey:
     read: Callable[[Any], Any]
     """Makes the value from text, or from a list of texts. Raises InvalidValue."""
     is_secret: bool = False
-    is_reloaded: bool = True
-    """SIGHUP applies a change of this key; if not, only a restart does."""
+    applied: Applied = Applied.RELOAD
     mask: Callable[[str], str] = str
     """Takes the secrets out of the value's text."""
+    default: Any = None
+
+    @property
+    def is_reloaded(self) -> bool:
+        return self.applied is Applied.RELOAD
+
+    @property
+    def expected(self) -> str:
+        """Which values it takes, in the words that a wrong one is refused with."""
+        try:
+            self.read(None)
+        except InvalidValue as invalid:
+            return str(invalid)
+        return ""
 
     def shown(self, value: Any) -> str:
         """The value for people, with its secrets masked."""
@@ -75,11 +108,13 @@ def key(
     default: Any = None,
     *,
     secret: bool = False,
-    reloaded: bool = True,
+    applied: Applied = Applied.RELOAD,
     mask: Callable[[str], str] = str,
 ) -> Any:
     """A field of a group: a key that has a default."""
-    return field(default=default, metadata={"key": ConfigKey(help, read, secret, reloaded, mask)})
+    return field(
+        default=default, metadata={"key": ConfigKey(help, read, secret, applied, mask, default)}
+    )
 
 
 def required(help: str, read: Callable[[Any], Any], *, mask: Callable[[str], str] = str) -> Any:
@@ -209,10 +244,47 @@ def readable_file(value: Any) -> Path:
             raise InvalidValue("a regular file")
         with path.open("rb"):
             return path
+    except PermissionError:
+        raise Denied(why_denied(path)) from None
     except OSError as error:
         raise InvalidValue(f"a file that can be read ({error.strerror})") from None
     except ValueError:
         raise InvalidValue("the path of a file") from None
+
+
+def why_denied(file: Path) -> str:
+    """Which right is missing to read a file, on it or on a directory above it, and who gives it.
+    Reads as what is expected."""
+    at = next((each for each in reversed(file.absolute().parents) if not _may(each, os.X_OK)), file)
+    what = "look into" if at != file else "read"
+    try:
+        status = at.stat()
+    except OSError:
+        return f"to be able to {what} {at}"
+    owner, group = _user_of(status.st_uid), _group_of(status.st_gid)
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    is_for_group = status.st_mode & (stat.S_IXGRP if at != file else stat.S_IRGRP)
+    missing = f"is neither root nor in group {group}" if is_for_group else "is not root"
+    me = _user_of(os.geteuid())
+    return f"to be able to {what} {at}: it is {owner}:{group} {mode}, and {me} {missing}"
+
+
+def _may(path: Path, right: int) -> bool:
+    return os.access(path, right, effective_ids=True)
+
+
+def _user_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _group_of(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"
 
 
 def absolute_path(value: Any) -> Path:

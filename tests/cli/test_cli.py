@@ -15,7 +15,7 @@ import pytest
 
 from tests.certificates import Certificates
 from yaim import __version__
-from yaim.config.config import LOG_LEVELS
+from yaim.config.config import KEYS, LOG_LEVELS
 
 TIMEOUT_S = 60
 EX_CANNOT_START = 1
@@ -110,7 +110,7 @@ def test_config_check_tells_everything_that_is_wrong(directory: Path) -> None:
 
 def test_config_check_tells_where_it_has_looked_for_a_file(tmp_path: Path) -> None:
     done = yaim(tmp_path, "config", "check")
-    where = [line.partition(": ")[2].rpartition(": got")[0] for line in done.stderr.splitlines()]
+    where = [line.partition(": ")[2].rpartition(": is")[0] for line in done.stderr.splitlines()]
     assert (done.returncode, done.stdout) == (EX_CONFIG, "")
     assert where == [
         f"no /etc/yaim/yaim.yml or yaim.yml, and no --config: {key}"
@@ -192,6 +192,45 @@ def test_config_show_names_origins_and_masks_secrets(directory: Path) -> None:
         "http-user": ["default"],
     }
     assert {name: found[name] for name in expected} == expected
+
+
+def test_config_show_tells_the_defaults_where_there_is_no_file(tmp_path: Path) -> None:
+    found = shown(yaim(tmp_path, "config", "show"))
+    needed = ["needed,", "and", "not", "given"]
+    keys = ("dcs-clustername", "interface", "checker-type", "ttl")
+    assert [found[key] for key in keys] == [needed, needed, needed, ["5000", "default"]]
+
+
+def test_config_show_for_programs_is_json(directory: Path) -> None:
+    flags = ("--etcd-user=root", f"--etcd-password={SECRET}")
+    told = json.loads(yaim(directory, "config", "show", "--json", *flags).stdout)
+    keys = {each["key"]: (each["value"], each["origin"]) for each in told["keys"]}
+    assert (told["schema"], keys["etcd-password"], keys["interface"]) == (
+        "yaim.config/1",
+        ("********", "--etcd-password"),
+        ("lo", "yaim.yml:2"),
+    )
+
+
+def test_config_keys_tells_what_a_key_takes_and_when_it_counts(tmp_path: Path) -> None:
+    assert outcome(yaim(tmp_path, "config", "keys", "ttl")) == (
+        0,
+        f"ttl\n    {KEYS['ttl'].help}\n    a whole number from 3000 to 3600000\n"
+        "    default: 5000\n"
+        "    flag --ttl, variable YAIM_TTL; a change counts after a stop and start\n",
+        "",
+    )
+
+
+def test_config_keys_tells_every_key(tmp_path: Path) -> None:
+    told = json.loads(yaim(tmp_path, "config", "keys", "--json").stdout)
+    assert [each["key"] for each in told["keys"]] == list(KEYS)
+    assert all(each["expected"] and each["help"] for each in told["keys"])
+
+
+def test_config_keys_asks_which_key_was_meant(tmp_path: Path) -> None:
+    expected = "yaim: there is no key intervall: did you mean interval?\n"
+    assert outcome(yaim(tmp_path, "config", "keys", "intervall")) == (EX_USAGE, "", expected)
 
 
 # --- options -------------------------------------------------------------------------------------
@@ -443,8 +482,9 @@ def test_status_needs_the_name_of_the_cluster_only(tmp_path: Path) -> None:
     assert outcome(yaim(tmp_path, "status")) == (
         EX_CONFIG,
         "",
-        "yaim: no /etc/yaim/yaim.yml or yaim.yml, and no --config: dcs-clustername: got nothing,"
-        " expected second part of the keys' prefix\n",
+        "yaim: no /etc/yaim/yaim.yml or yaim.yml, and no --config: dcs-clustername: is missing,"
+        " expected the cluster's name, the same on all its nodes; second part of the keys'"
+        " prefix\n",
     )
 
 
@@ -465,6 +505,15 @@ def test_what_crashes_at_the_end_of_python_does_not_spoil_the_status(directory: 
     path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
     done = yaim(directory, "config", "check", environment={"PYTHONPATH": path})
     assert outcome(done) == (0, "the configuration is good\n", "")
+
+
+@pytest.mark.parametrize("command", ["config keys", "config check", "doctor", "--help"])
+def test_when_nobody_reads_its_output_a_command_ends_quietly(command: str, directory: Path) -> None:
+    """`yaim doctor | head` had a traceback below it."""
+    through = ("sh", "-c", '{ "$0" "$@"; echo $? >status; } | true')
+    done = yaim(directory, *command.split(), through=through)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (directory / "status").read_text() == "141\n"
 
 
 def test_an_output_that_cannot_be_written_is_told(directory: Path) -> None:

@@ -7,12 +7,12 @@ from types import ModuleType
 
 import pytest
 
-from yaim.cli import check, config, doctor, lab, run, status, supervise
+from yaim.cli import check, config, doctor, help, lab, run, status, supervise, version
 from yaim.cli.main import COMMANDS, parser
 
 FILES = {
     each.__name__.rpartition(".")[2]: each
-    for each in (run, supervise, status, check, doctor, lab, config)
+    for each in (run, supervise, status, check, doctor, lab, config, version, help)
 }
 LOADED = """
 import sys
@@ -40,11 +40,11 @@ def test_each_file_adds_the_options_of_its_command_and_says_what_runs_it(name: s
 @pytest.mark.parametrize(
     ("given", "loaded"),
     [
-        ((), "main options"),
-        (("--version",), "main options"),
-        (("--label=status", "--interface", "eth0"), "main options"),
-        (("--ttl", "5000", "status"), "main options status"),
-        (("config", "show"), "config main options"),
+        ((), "main options parsers"),
+        (("--version",), "main options parsers"),
+        (("--label=status", "--interface", "eth0"), "main options parsers"),
+        (("--ttl", "5000", "status"), "main options parsers status"),
+        (("config", "show"), "config main options parsers"),
     ],
 )
 def test_only_the_files_of_commands_that_are_named_are_imported(

@@ -69,7 +69,7 @@ def test_what_can_be_applied_is_and_the_rest_stays(caplog: pytest.LogCaptureFixt
         ("WARNING", "ttl has changed: stop and start yaim to apply it"),
         ("INFO", "dcs-endpoints has changed"),
         ("INFO", "label has changed: it counts for what is added from now on"),
-        ("WARNING", "helper-socket has changed: stop and start yaim to apply it"),
+        ("WARNING", "helper-socket has changed: restart yaim to apply it"),
         ("INFO", "check tcp has changed or is new"),
     ]
 

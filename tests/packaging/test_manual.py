@@ -167,7 +167,7 @@ echo "${COMPREPLY[*]}"
     [
         (("yaim", ""), " ".join(sorted(cli.COMMANDS))),
         (("/usr/bin/yaim", "st"), "status"),
-        (("yaim", "config", ""), "check show"),
+        (("yaim", "config", ""), "check keys show"),
         (("yaim", "config", "show", "--etcd-us"), "--etcd-user"),
         (("yaim", "--config", ""), ""),
         (("yaim", "--config", "/etc/yaim/yaim.yml", "st"), "status"),
@@ -294,7 +294,7 @@ def test_zsh_completes_what_is_typed(
     [
         ("yaim ", " ".join(sorted(cli.COMMANDS))),
         ("/usr/bin/yaim st", "status"),
-        ("yaim config ", "check show"),
+        ("yaim config ", "check keys show"),
         ("yaim config show --etcd-us", "--etcd-user"),
         ("yaim --config /et", "/etc/"),
         ("yaim --config /etc/yaim/yaim.yml st", "status"),

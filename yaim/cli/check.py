@@ -10,13 +10,13 @@ from yaim.checks.once import Found, check_once, is_healthy
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.cli.check_now import ask
 from yaim.cli.options import (
-    EX_USAGE,
     add_config_options,
     complain,
     flags,
     load_or_exit,
     start_logs,
 )
+from yaim.cli.parsers import EX_USAGE
 from yaim.config.load import Purpose
 from yaim.text import columns
 

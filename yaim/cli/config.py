@@ -1,24 +1,39 @@
-"""`yaim config`: checks the configuration, and shows the values in force."""
+"""`yaim config`: checks the configuration, shows its values, and tells which keys there are."""
 
 import argparse
+import json
 from datetime import UTC, datetime
 
 from yaim.cli.options import EX_CONFIG, add_command, add_config_options, complain, load_or_exit
+from yaim.cli.parsers import EX_USAGE, closest
+from yaim.config.config import KEYS
 from yaim.config.file import Issue
+from yaim.config.load import NEEDED, Purpose, variable
+from yaim.config_keys import ConfigKey
 from yaim.host.interfaces import why_missing
+from yaim.text import parsable
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(metavar="check|show", required=True)
+    commands = parser.add_subparsers(metavar="check|show|keys", required=True)
     check = add_command(commands, "check", help="tell everything that is wrong with it")
     check.set_defaults(command=run_check)
     check.add_argument(
         "--draft", action="store_true", help="take a file that others than root can change, too"
     )
     add_config_options(check)
-    show = add_command(commands, "show", help="show the values in force and where each comes from")
+    show = add_command(
+        commands,
+        "show",
+        help="show the values that a start would use, and where each comes from",
+    )
     show.set_defaults(command=run_show)
+    show.add_argument("--json", action="store_true", help="for programs")
     add_config_options(show)
+    keys = add_command(commands, "keys", help="tell which keys there are, and what each takes")
+    keys.set_defaults(command=run_keys)
+    keys.add_argument("names", metavar="KEY", nargs="*", help="only these")
+    keys.add_argument("--json", action="store_true", help="for programs")
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -48,8 +63,62 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_show(options: argparse.Namespace) -> int:
-    rows = load_or_exit(options).shown()
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for name, value, origin in rows:
-        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}")
+    """Shows what is known where something is missing, too: without a file, the defaults."""
+    rows = [
+        (name, value, "needed, and not given" if name in NEEDED and not value else origin)
+        for name, value, origin in load_or_exit(options, Purpose.SHOW).shown()
+    ]
+    if options.json:
+        keys = [{"key": key, "value": value, "origin": origin} for key, value, origin in rows]
+        print(json.dumps({"schema": "yaim.config/1", "keys": _parsable(keys)}, indent=2))
+    else:
+        rows.insert(0, ("KEY", "VALUE", "FROM"))
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for name, value, origin in rows:
+            print(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}")
     return 0
+
+
+def run_keys(options: argparse.Namespace) -> int:
+    names = [name.removeprefix("--").replace("_", "-") for name in options.names]
+    for name in names:
+        if name not in KEYS:
+            complain(f"there is no key {name}{closest(name, KEYS)}")
+            return EX_USAGE
+    told = {name: KEYS[name] for name in names or KEYS}
+    print(_keys_as_json(told) if options.json else "\n\n".join(map(_described, told.items())))
+    return 0
+
+
+def _described(key: tuple[str, ConfigKey]) -> str:
+    name, each = key
+    lines = [name, f"    {each.help}", f"    {each.expected}"]
+    if each.default is not None:
+        lines.append(f"    default: {each.shown(each.default)}")
+    lines.append(
+        f"    flag --{name}, variable {variable(name)}; a change counts after {_after(each)}"
+    )
+    return "\n".join(lines)
+
+
+def _after(key: ConfigKey) -> str:
+    return f"a {key.applied.value}"
+
+
+def _keys_as_json(keys: dict[str, ConfigKey]) -> str:
+    told = [
+        {
+            "key": name,
+            "help": each.help,
+            "expected": each.expected,
+            "default": None if each.default is None else each.shown(each.default),
+            "variable": variable(name),
+            "applied_by": each.applied.value,
+        }
+        for name, each in keys.items()
+    ]
+    return json.dumps({"schema": "yaim.keys/1", "keys": told}, indent=2)
+
+
+def _parsable(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: parsable(text) for name, text in row.items()} for row in rows]

@@ -6,6 +6,7 @@ import signal
 from typing import NoReturn
 
 from yaim.cli.options import EX_CANNOT_START, add_command, complain
+from yaim.cli.parsers import number_from
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         for option, most, default in (("--nodes", 20, 3), ("--addresses", 100, 6)):
             command.add_argument(
                 option,
-                type=int,
-                choices=range(least if option == "--nodes" else 1, most + 1),
+                type=number_from(least if option == "--nodes" else 1, most),
                 metavar="NUMBER",
                 default=default,
                 help=f"at most {most}; default: %(default)s",

@@ -22,7 +22,9 @@ COMMANDS = {
     "doctor": "tell what is missing on this node or wrong with it, and what to do; changes nothing;"
     " exit status 0: nothing is wrong, 1: there are problems",
     "lab": "a cluster on this machine, to see what yaim does",
-    "config": "look at the configuration",
+    "config": "look at the configuration, and at the keys that there are",
+    "version": "tell which version this is",
+    "help": "show the help of a command",
 }
 """The names of the commands, which are those of their files, and what each is for."""
 
@@ -76,14 +78,14 @@ def parser(given: Collection[str] | None = None) -> argparse.ArgumentParser:
     """The parser of all commands, with the options of those commands that are among the given
     arguments; with those of all commands if nothing is given."""
     from yaim.cli.options import add_command, add_config_options
+    from yaim.cli.parsers import Parser
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="yaim",
         allow_abbrev=False,
         description="Keeps a pool of virtual IP addresses on a set of nodes. Default command: run.",
     )
     parser.add_argument("--version", action="version", version=f"yaim {__version__}")
-    add_config_options(parser)
     # If no command is named, run is the default one, and its own options have not been added.
     parser.set_defaults(command=None, reload_config=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -91,4 +93,5 @@ def parser(given: Collection[str] | None = None) -> argparse.ArgumentParser:
         command = add_command(commands, name, help)
         if given is None or name in given:
             import_module(f"yaim.cli.{name}").add_options(command)
+    add_config_options(parser)
     return parser

@@ -13,30 +13,33 @@ from yaim.config.load import (
     ENVIRONMENT_PREFIX,
     Purpose,
     environment_warnings,
+    keys_for,
     load,
 )
 from yaim.host import logs
 from yaim.text import printable_lines
 
-EX_CONFIG = 78
-"""The configuration is wrong (sysexits.h)."""
-EX_USAGE = 2
-"""The exit status that argparse has for a wrong usage, too."""
 EX_CANNOT_START = 1
+EX_GOES_ON = 3
+"""Blocked, or not done in time; what was asked for still stands."""
+EX_UNREACHABLE, EX_NO_PERMISSION, EX_CONFIG = 69, 77, 78
+"""The store is unreachable; somebody may not do that; the configuration is wrong (sysexits.h)."""
 
 
 def add_command(commands: Any, name: str, help: str | None) -> argparse.ArgumentParser:
-    """Adds a command to those of a parser; without help it is not listed. Its options are not to be
-    abbreviated: a key that comes later could make an abbreviation ambiguous."""
+    """Adds a command to those of a parser; without help it is not listed."""
     listed = {} if help is None else {"help": help}
     made: argparse.ArgumentParser = commands.add_parser(name, allow_abbrev=False, **listed)
     return made
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
+def add_config_options(parser: argparse.ArgumentParser, purpose: Purpose = Purpose.NODE) -> None:
+    """Adds the file, and a flag for each key that matters for the purpose; none for a key whose
+    name is that of an option which the command has already."""
     group = parser.add_argument_group(
         "configuration",
-        f"Each key can also stand in the file, or in the environment as {ENVIRONMENT_PREFIX}KEY.",
+        "Each key of yaim.yml can be given as a flag, too (--ttl 3000), or in the environment"
+        f" ({ENVIRONMENT_PREFIX}TTL=3000): yaim config keys lists them.",
     )
     group.add_argument(
         "--config",
@@ -44,7 +47,9 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help=f"default: {', or '.join(map(str, DEFAULT_FILES))} in the current directory",
     )
-    for name, key in KEYS.items():
+    for name, key in keys_for(purpose).items():
+        if f"--{name}" in parser._option_string_actions:
+            continue
         group.add_argument(
             f"--{name}",
             metavar="VALUE",
@@ -96,7 +101,13 @@ def load_config(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) ->
     )
 
 
-def load_or_exit(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) -> Config:
+def load_or_exit(
+    options: argparse.Namespace,
+    purpose: Purpose = Purpose.NODE,
+    *,
+    when_denied: int = EX_NO_PERMISSION,
+) -> Config:
+    """`when_denied`: the exit status if nothing is wrong but that we may not read it."""
     for warning in environment_warnings(os.environ):
         complain(f"warning: {warning}")
     try:
@@ -104,7 +115,7 @@ def load_or_exit(options: argparse.Namespace, purpose: Purpose = Purpose.NODE) -
     except ConfigError as error:
         for issue in error.issues:
             complain(str(issue))
-        raise SystemExit(EX_CONFIG) from None
+        raise SystemExit(when_denied if error.is_denied else EX_CONFIG) from None
 
 
 def complain(text: str) -> None:

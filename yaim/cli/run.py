@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from yaim.cli.options import add_config_options, load_config, load_or_exit, start_logs
+from yaim.cli.options import EX_CONFIG, add_config_options, load_config, load_or_exit, start_logs
 from yaim.config.config import Config
 
 
@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT, or until SIGUSR1, which leaves everything to the next process,
     if that one can find it."""
-    loaded = load_or_exit(options)
+    loaded = load_or_exit(options, when_denied=EX_CONFIG)
     start_logs(loaded)
     # Only now: who made a mistake in the configuration is told it at once.
     from yaim.coordinator.loop import Coordinator

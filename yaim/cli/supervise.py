@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yaim.cli.options import (
     EX_CANNOT_START,
+    EX_CONFIG,
     add_config_options,
     add_process_options,
     complain,
@@ -38,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    loaded = load_or_exit(options)
+    loaded = load_or_exit(options, when_denied=EX_CONFIG)
     start_logs(loaded)
     from yaim.supervisor.daemon import daemonize, require_room
     from yaim.supervisor.error import SuperviseError

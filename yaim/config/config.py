@@ -14,6 +14,7 @@ from yaim.checks.kinds import KINDS
 from yaim.config.checks import KIND_KEYS, CheckConfig, CheckTiming
 from yaim.config.rebalance import read_rebalance
 from yaim.config_keys import (
+    Applied,
     ConfigKey,
     Fault,
     KeyGroup,
@@ -61,27 +62,31 @@ class Config(CheckTiming):
         " seconds, so it is rounded up",
         whole(MIN_TTL_S * 1000, MAX_TTL_S * 1000),
         DEFAULT_TTL_MS,
-        reloaded=False,
+        applied=Applied.STOP,
     )
     dcs_type: str = key(
-        "where the cluster's state is kept", one_of(*STORES), DEFAULT_STORE, reloaded=False
+        "where the cluster's state is kept", one_of(*STORES), DEFAULT_STORE, applied=Applied.RESTART
     )
     dcs_namespace: str = key(
         "first part of the keys' prefix",
         text(r"[!-~]{0,100}", "a key prefix of up to 100 ASCII characters"),
         "/service/",
-        reloaded=False,
+        applied=Applied.RESTART,
     )
-    dcs_clustername: str = key("second part of the keys' prefix", _CLUSTER, reloaded=False)
+    dcs_clustername: str = key(
+        "the cluster's name, the same on all its nodes; second part of the keys' prefix",
+        _CLUSTER,
+        applied=Applied.RESTART,
+    )
     store: KeyGroup = group_within(
         STORES[DEFAULT_STORE].settings, *(each.settings for each in STORES.values())
     )
     """The keys of the kind that dcs_type names."""
     nodename: str = key(
-        "this node's name in the cluster; default: the host name", _NAME, reloaded=False
+        "this node's name in the cluster; default: the host name", _NAME, applied=Applied.RESTART
     )
     interface: str = key(
-        "network interface that the addresses are put on",
+        "network interface that the addresses are put on, such as eth0",
         text(r"[^\s/:%]{1,15}", "the name of a network interface, at most 15 characters"),
     )
     netmask: int = key("prefix length of IPv4 addresses", whole(1, 32), 32)
@@ -98,7 +103,10 @@ class Config(CheckTiming):
         text(r"[A-Za-z0-9_.-]*", "letters, digits, _ . -"),
     )
     manager_type: str = key(
-        "how addresses are put on interfaces", one_of(*MANAGERS), DEFAULT_MANAGER, reloaded=False
+        "how addresses are put on interfaces",
+        one_of(*MANAGERS),
+        DEFAULT_MANAGER,
+        applied=Applied.RESTART,
     )
     checker_type: tuple[str, ...] = key(
         f"kind of check, or a list of kinds: {', '.join(KINDS)}", several(one_of(*KINDS))
@@ -132,7 +140,7 @@ class Config(CheckTiming):
         " path, off, or auto: where systemd has made a directory for it, as with the package",
         text("auto|off|/.+", "auto, off, or an absolute path"),
         "auto",
-        reloaded=False,
+        applied=Applied.RESTART,
     )
     log_level: str = key(
         "how much is logged: " + ", ".join(LOG_LEVELS), one_of(*LOG_LEVELS), "Info"

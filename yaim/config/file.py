@@ -5,14 +5,17 @@ import difflib
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from yaim.config_keys import why_denied
 from yaim.host.ownership import what_others_can_change
 
+NOTHING = "nothing"
+"""What was given of a key that is missing."""
 _YAML_TAG = "tag:yaml.org,2002:"
 
 
@@ -25,9 +28,13 @@ class Issue:
     key: str
     given: str
     expected: str
+    is_denied: bool = field(default=False, compare=False)
+    """Whether it may be right: whoever looked may not read it."""
 
     def __str__(self) -> str:
         given = f"got {self.given}, " if self.given else ""
+        if self.given == NOTHING:
+            given = "is missing, "
         return f"{self.where}: {self.key}: {given}expected {self.expected}"
 
 
@@ -37,6 +44,11 @@ class ConfigError(Exception):
     def __init__(self, issues: Sequence[Issue]) -> None:
         super().__init__("\n".join(str(issue) for issue in issues))
         self.issues = tuple(issues)
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether all that is wrong is that we may not read it."""
+        return all(issue.is_denied for issue in self.issues)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,8 @@ def _compose(file: Path, *, is_draft: bool) -> yaml.Node | None:
         content = file.read_bytes()
         root: yaml.Node | None = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
         return root
+    except PermissionError:
+        raise _unusable(str(file), why_denied(file), is_denied=True) from None
     except OSError as error:
         raise _unusable(str(file), f"to be able to read it ({error.strerror})") from None
     except UnicodeDecodeError as error:
@@ -129,8 +143,8 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     return re.sub(r"'.*'", "...", problem, flags=re.DOTALL)
 
 
-def _unusable(where: str, expected: str) -> ConfigError:
-    return ConfigError([Issue(where, "the file", "", expected)])
+def _unusable(where: str, expected: str, *, is_denied: bool = False) -> ConfigError:
+    return ConfigError([Issue(where, "the file", "", expected, is_denied)])
 
 
 class _Reader:

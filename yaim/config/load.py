@@ -32,7 +32,7 @@ from yaim.config.config import (
 from yaim.config.file import ConfigError, Given, Issue, read_file, suggestion
 from yaim.config.kinds import chosen_kind, foreign_keys, group_of
 from yaim.config.values import Values, origins_of
-from yaim.config_keys import keys_in
+from yaim.config_keys import ConfigKey, keys_in
 from yaim.dcs.kinds import STORES
 from yaim.managers.kinds import MANAGERS
 
@@ -52,12 +52,16 @@ class Purpose(Enum):
     NODE = "to take part in a cluster"
     CLUSTER = "to look at one"
     CHECKS = "to check the service"
+    SHOW = "to show it"
 
 
+NEEDED = ("dcs-clustername", "interface", "checker-type")
+"""The keys without which no node takes part; `checks` may stand in the place of the last one."""
 _REQUIRED = {
     Purpose.NODE: ("dcs-clustername", "interface"),
     Purpose.CLUSTER: ("dcs-clustername",),
     Purpose.CHECKS: (),
+    Purpose.SHOW: (),
 }
 _CLUSTER_KEYS = frozenset(
     {
@@ -72,7 +76,7 @@ _CHECKS_KEYS = frozenset(
 
 def _matters(name: str, purpose: Purpose) -> bool:
     match purpose:
-        case Purpose.NODE:
+        case Purpose.NODE | Purpose.SHOW:
             return True
         case Purpose.CLUSTER:
             return name in _CLUSTER_KEYS
@@ -80,6 +84,11 @@ def _matters(name: str, purpose: Purpose) -> bool:
             return name in _CHECKS_KEYS
         case _:
             assert_never(purpose)
+
+
+def keys_for(purpose: Purpose) -> Mapping[str, ConfigKey]:
+    """The keys that are looked at for a purpose, and can be given as flags."""
+    return {name: each for name, each in KEYS.items() if _matters(name, purpose)}
 
 
 def load(
@@ -135,7 +144,8 @@ def load(
     if purpose is not Purpose.CLUSTER and "checks" in given:
         checks = read_listed(config, given, issues)
     elif purpose is not Purpose.CLUSTER:
-        values.require("checker-type", KEYS["checker-type"].help)
+        if purpose is not Purpose.SHOW:
+            values.require("checker-type", KEYS["checker-type"].help)
         values.refuse(CheckTiming.faults(config))
         checks = read_by_kind(values.get("checker-type", ()), config, given, where, issues)
     if issues:

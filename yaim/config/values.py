@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yaim.config.file import Given, Issue
-from yaim.config_keys import ConfigKey, Fault, InvalidValue
+from yaim.config.file import NOTHING, Given, Issue
+from yaim.config_keys import ConfigKey, Denied, Fault, InvalidValue
 from yaim.host.password_file import PasswordFileError, read_password
 
 
@@ -42,9 +42,8 @@ class Values(dict[str, Any]):
             try:
                 self[name] = key.read(given[name].value)
             except InvalidValue as invalid:
-                issues.append(
-                    Issue(given[name].where, name, key.quoted(given[name].value), str(invalid))
-                )
+                shown, is_denied = key.quoted(given[name].value), isinstance(invalid, Denied)
+                issues.append(Issue(given[name].where, name, shown, str(invalid), is_denied))
         for name in keys:
             if name.endswith("-password-file") and name in self:
                 self._read_password(name.removesuffix("-file"), self[name])
@@ -55,7 +54,7 @@ class Values(dict[str, Any]):
 
     def require(self, name: str, expected: str) -> None:
         if name not in self and not self.is_wrong(name):
-            self._issues.append(Issue(self._where, name, "nothing", expected))
+            self._issues.append(Issue(self._where, name, NOTHING, expected))
 
     def refuse(self, faults: Iterable[Fault]) -> None:
         """Tells what does not fit together, but not what only follows from what was told
@@ -65,7 +64,7 @@ class Values(dict[str, Any]):
             if any(map(self.is_wrong, (name, f"{name}-file", fault.because))):
                 continue
             is_given = name in self._given and name in self._keys
-            shown = self._keys[name].quoted(self._given[name].value) if is_given else "nothing"
+            shown = self._keys[name].quoted(self._given[name].value) if is_given else NOTHING
             where = self.where(name, fault.because)
             self._issues.append(Issue(where, name, shown, fault.expected))
 

@@ -38,7 +38,7 @@ def reloaded(
         elif key.is_reloaded:
             logger.info("%s has changed", name)
         else:
-            logger.warning("%s has changed: stop and start yaim to apply it", name)
+            logger.warning("%s has changed: %s yaim to apply it", name, key.applied.value)
             kept.append(name)
     for check in new.checks:
         if check not in before.checks:

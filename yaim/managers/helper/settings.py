@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaim.config_keys import Fault, absolute_path, key
+from yaim.config_keys import Applied, Fault, absolute_path, key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,7 @@ class HelperSettings:
         "socket of yaim-helper",
         absolute_path,
         Path("/run/yaim-helper/helper.sock"),
-        reloaded=False,
+        applied=Applied.RESTART,
     )
 
     def faults(self) -> Iterator[Fault]:
