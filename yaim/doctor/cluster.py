@@ -81,10 +81,10 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
     prefix = _etcd_of(config).prefix
     for wrong in view.wrong[:MOST]:
         key = f"{prefix}ips/{wrong.name}"
-        remedy = f"{etcdctl(config, 'del', key)}, and put it anew"
+        remedy = f"take it out: {etcdctl(config, 'del', key)}"
         if wrong.name in map(str, view.pool):
             # A put leaves no moment in which it is not there.
-            remedy = f"{etcdctl(config, 'put', key, '')}, with its options put right"
+            remedy = f"without its options: {etcdctl(config, 'put', key, '')}"
         yield problem(POOL, f"{wrong.name}: {wrong.reason}", remedy)
     if len(view.wrong) > MOST:
         yield problem(POOL, f"{len(view.wrong) - MOST} more entries are wrong", "yaim status")
@@ -92,7 +92,10 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
         yield problem(POOL, f"{shell_word(key)} {reason}", etcdctl(config, "del", key))
     if not view.pool:
         add = etcdctl(config, "put", f"{prefix}ips/192.0.2.10", "")
-        yield problem(POOL, f"there is no address below {prefix}ips/", f"{add}, with yours")
+        # Before a cluster's first start that is no mistake yet.
+        is_first = not view.nodes and not view.control.members
+        empty = warning if is_first else problem
+        yield empty(POOL, f"there is no address below {prefix}ips/", f"with your address: {add}")
         return
     yield ok(POOL, f"has {len(view.pool)}: {_some(view)}")
     if view.nodes:
