@@ -40,13 +40,17 @@ from yaim.core.model import (
     Advertisement,
     Boottime,
     ClusterView,
+    Control,
     LeaseId,
     Mark,
     Network,
     Node,
     NodeName,
+    Order,
+    Pin,
     PoolEntry,
     Revision,
+    Weight,
     frozen_mapping,
 )
 from yaim.core.placement import VERSION, place
@@ -161,15 +165,51 @@ def starts(addresses: int, nodes: int) -> Iterator[tuple[str, ClusterView]]:
             lambda number: number % (nodes - 1) if number % 2 else 0,
         ),
     )
+    yield from steered_starts(pool, present)
+
+
+def steered_starts(
+    pool: Sequence[PoolEntry], present: Sequence[Node]
+) -> Iterator[tuple[str, ClusterView]]:
+    """What operators ask for, and helpers that have no room for more."""
+    chance, nodes = Random(2), len(present)
+    names = [each.name for each in present]
+    shares = Control(weights={each: Weight(chance.randint(1, 100)) for each in names})
+    level = view(pool, present, lambda number: number % nodes)
+    yield "weights 1 to 100, one node holds all", steered(view(pool, present, lambda _: 0), shares)
+    yield "weights 1 to 100, nobody holds any", steered(view(pool, present), shares)
+    near = [
+        PoolEntry(entry.address, exclude=frozenset(names) - set(chance.sample(names, 2)))
+        for entry in pool
+    ]
+    anywhere = view(near, present, lambda _: chance.randrange(nodes))
+    yield "weights 1 to 100, each excludes all but two", steered(anywhere, shares)
+    drains = Control(drains=dict.fromkeys(names[: nodes // 5], Order()))
+    yield "a fifth of the nodes is drained", steered(level, drains)
+    pins = {entry.address: Pin(chance.choice(names)) for entry in pool if chance.random() < 0.5}
+    yield "half of the addresses are pinned", steered(level, Control(pins=pins))
+    crowded = [
+        limited(each, len(pool) // nodes - number % 2) for number, each in enumerate(present)
+    ]
+    yield "no room for all, half are pinned", steered(view(pool, crowded), Control(pins=pins))
+
+
+def steered(seen: ClusterView, control: Control) -> ClusterView:
+    return replace(seen, control=control)
+
+
+def limited(one: Node, capacity: int) -> Node:
+    return replace(one, advertisement=replace(one.advertisement, capacity=capacity))
 
 
 def measure_placements(figures: Figures) -> None:
     for addresses, nodes in SIZES:
         for start, seen in starts(addresses, nodes):
             began = thread_time()
-            place(seen.pool, seen.nodes, seen.marks)
+            place(seen.pool, seen.nodes, seen.marks, seen.control)
             bound = KEPT_WITHIN_MS if start == "nothing changes" else PLACED_WITHIN_MS
-            is_bound = (addresses, nodes) == TARGET and "in a row" not in start
+            is_unbound = "in a row" in start or "no room" in start
+            is_bound = (addresses, nodes) == TARGET and not is_unbound
             figure = f"{addresses} on {nodes}: {start}", "ms", bound if is_bound else None
             figures[figure].append((thread_time() - began) * 1000)
 

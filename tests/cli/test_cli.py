@@ -20,7 +20,7 @@ from yaim.config.config import KEYS, LOG_LEVELS
 TIMEOUT_S = 60
 EX_CANNOT_START = 1
 EX_USAGE = 2
-EX_UNREACHABLE = 2
+EX_UNREACHABLE = 69
 EX_CONFIG = 78
 SECRET = "geheim"
 AS_ROOT = "yaim: warning: made as root: there is no user no-such-user (--user)\n"
@@ -503,7 +503,8 @@ def test_status_for_programs_is_json_also_where_etcd_cannot_be_reached(tmp_path:
     done = yaim(tmp_path, "status", "--json", *flags)
     told = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (EX_UNREACHABLE, "")
-    assert (told.keys(), told["status"]) == ({"status", "error"}, "unreachable")
+    assert (told["schema"], told["condition"]) == ("yaim.status/1", "unreachable")
+    assert told["addresses"] is told["nodes"] is told["revision"] is None
     assert told["error"].startswith(f"{endpoint}: ")
 
 

@@ -12,6 +12,7 @@ from yaim.core.actions import (
     KeepLease,
     Level,
     LookForAddresses,
+    Note,
     ReleaseMarks,
     RemoveAddress,
     Report,
@@ -39,13 +40,16 @@ from yaim.core.events import (
     SettingsChanged,
 )
 from yaim.core.model import (
+    NO_CONTROL,
     SCHEMA,
     Address,
     Advertisement,
     Boottime,
     ClusterView,
+    Control,
     LeaseId,
     Mark,
+    Member,
     Node,
     NodeName,
     Place,
@@ -72,6 +76,7 @@ LEASE, OTHERS_LEASE = LeaseId(0x11), LeaseId(0x22)
 SESSION = "boot-1:4026531840"
 NETWORKS = frozen_mapping({"eth0": (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))})
 TTL_S = 3
+FIRST_SEEN = "2026-12-01T09:30:00Z"
 
 
 def settings() -> Settings:
@@ -99,6 +104,7 @@ def advertisement(is_healthy: bool = True, session: str = SESSION) -> Advertisem
         schema=SCHEMA,
         fence=HAS_NO_FENCE,
         connections_stay=CANNOT_RESET.reason,
+        ttl_s=TTL_S,
     )
 
 
@@ -117,23 +123,29 @@ def view(
     nodes: tuple[Node, ...] = (),
     marks: tuple[Mark, ...] = (),
     wrong: tuple[WrongEntry, ...] = (),
+    control: Control = NO_CONTROL,
 ) -> ClusterView:
+    """The nodes are members."""
+    members = {each.name: Member(FIRST_SEEN, False, "") for each in nodes}
     return ClusterView(
         Revision(revision),
         frozen_mapping({address: PoolEntry(address) for address in pool}),
         frozen_mapping({each.name: each for each in nodes}),
         frozen_mapping({each.address: each for each in marks}),
         wrong,
+        control=replace(control, members=frozen_mapping(members)),
     )
 
 
 class Play:
-    """One core, told things at chosen instants. Answers with its actions, but for the reports."""
+    """One core, told things at chosen instants. Answers with its actions, but for reports and
+    notes."""
 
     def __init__(self) -> None:
         self.state = State(settings(), host=Host(own=frozen_mapping({})))
         self.now = 1000.0
         self.reports: list[Report] = []
+        self.notes: list[Note] = []
         self.wake_at: float | None = None
 
     def tell(self, *events: Event) -> list[Action]:
@@ -151,7 +163,8 @@ class Play:
             actions += taken.actions
         assert taken.wake_at is None or taken.wake_at > self.now
         self.reports += [each for each in actions if isinstance(each, Report)]
-        return [each for each in actions if not isinstance(each, Report)]
+        self.notes += [each for each in actions if isinstance(each, Note)]
+        return [each for each in actions if not isinstance(each, Report | Note)]
 
     def after(self, seconds: float, *events: Event) -> list[Action]:
         self.now += seconds
@@ -194,9 +207,18 @@ class Play:
                 case ClaimMarks(request, addresses):
                     marks = tuple(mark(each, seen) for each in addresses)
                     events.append(MarksClaimed(request, marks, frozenset(), Revision(seen)))
-                case ReleaseMarks(request, marks):
+                case ReleaseMarks(request, marks, heirs=heirs):
                     gone = frozenset(each.address for each in marks)
-                    events.append(MarksReleased(request, gone, Revision(seen)))
+                    handed = tuple(
+                        Mark(
+                            *(each.address, heirs[each.address].node, heirs[each.address].lease),
+                            Revision(seen),
+                            version=each.version + 1,
+                        )
+                        for each in marks
+                        if each.address in heirs
+                    )
+                    events.append(MarksReleased(request, gone, Revision(seen), handed))
                 case KeepLease():
                     events.append(self.kept())
                 case LookForAddresses():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.core.play import (
+    FIRST_SEEN,
     LEASE,
     ME,
     TTL_S,
@@ -58,7 +59,9 @@ def test_a_restarted_coordinator_adopts_its_lease_and_keeps_its_addresses() -> N
     assert play.tell(ClusterRead(there)) == [KeepLease(LEASE)]
     assert play.tell(play.kept()) == [
         RenewAddresses(play.deadline()),
-        AdvertiseNode(1, replace(advertisement(), takes=False), LEASE, Revision(2), ()),
+        AdvertiseNode(
+            *(1, replace(advertisement(), takes=False), LEASE, Revision(2), ()), True, FIRST_SEEN
+        ),
     ]
     mine = Node(ME, replace(advertisement(), takes=False), LEASE, Revision(8))
     assert play.tell(NodeAdvertised(1, mine)) == [ReadCluster()]

@@ -43,5 +43,6 @@ def test_whatever_an_advertisement_tells_is_looked_at_or_known_to_make_no_differ
     of_no_matter = {
         *("missing", "reason", "session", "version"),
         *("waits_s", "present", "placement", "takes", "fence", "connections_stay"),
+        *("capacity", "ttl_s", "is_drained", "control", "problems"),
     }
     assert {field.name for field in fields(Advertisement)} == looked_at | of_no_matter

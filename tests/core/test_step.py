@@ -24,6 +24,7 @@ from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
     GrantLease,
+    Heir,
     KeepLease,
     ReadCluster,
     ReleaseMarks,
@@ -44,6 +45,7 @@ from yaim.core.events import (
 from yaim.core.model import (
     Boottime,
     Revision,
+    frozen_mapping,
 )
 
 
@@ -53,7 +55,9 @@ def test_a_node_reads_leases_advertises_claims_and_adds_in_this_order() -> None:
     assert play.tell(helper_ready()) == []
     assert play.tell(ClusterRead(view(1, (A, V6)))) == [GrantLease(TTL_S)]
     assert play.tell(play.healthy()) == []
-    assert play.tell(play.kept()) == [AdvertiseNode(1, advertisement(), LEASE, Revision(0), ())]
+    assert play.tell(play.kept()) == [
+        AdvertiseNode(1, advertisement(), LEASE, Revision(0), (), joins=True)
+    ]
     assert play.tell(NodeAdvertised(1, node(ME, LEASE, 2))) == [
         ClaimMarks(2, (A, V6), LEASE, Revision(2))
     ]
@@ -121,7 +125,8 @@ def test_an_address_is_removed_before_its_mark_is_released() -> None:
     assert play.tell() == []
     given_up = next(each for each in both if each.address == remove.address)
     (release,) = play.tell(AddressRemoved(remove.request, remove.address))
-    assert release == ReleaseMarks(remove.request + 1, (given_up,), Revision(2))
+    heirs = frozen_mapping({given_up.address: Heir(OTHER, OTHERS_LEASE, Revision(5))})
+    assert release == ReleaseMarks(remove.request + 1, (given_up,), Revision(2), heirs)
     gone = frozenset({given_up.address})
     assert play.tell(MarksReleased(release.request, gone, Revision(6))) == []
     assert len(play.state.held) == 1

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.core.play import (
+    FIRST_SEEN,
     LEASE,
     ME,
     A,
@@ -72,7 +73,7 @@ def test_stopping_removes_releases_withdraws_revokes_and_ends() -> None:
     marks = mark(A, 4), mark(B, 4)
     assert release == AdvertiseNode(number, unhealthy, LEASE, Revision(2), marks)
     (withdraw,) = play.tell(NodeAdvertised(number, Node(ME, unhealthy, LEASE, Revision(9))))
-    assert withdraw == WithdrawNode(number + 1, LEASE, Revision(9), ())
+    assert withdraw == WithdrawNode(number + 1, LEASE, Revision(9), (), True, FIRST_SEEN)
     assert play.tell(NodeWithdrawn(number + 1, Revision(10))) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
     assert play.tell(play.healthy()) == []
@@ -104,7 +105,7 @@ def test_a_node_that_is_stopped_just_after_a_restart_releases_what_its_earlier_l
     assert isinstance(release, AdvertiseNode) and release.release == (mark(A, 4),)
     assert not release.advertisement.is_healthy
     (withdraw,) = play.tell(NodeAdvertised(2, Node(ME, release.advertisement, LEASE, Revision(8))))
-    assert withdraw == WithdrawNode(3, LEASE, Revision(8), ())
+    assert withdraw == WithdrawNode(3, LEASE, Revision(8), (), True, FIRST_SEEN)
     assert play.tell(NodeWithdrawn(3, Revision(9))) == [RevokeLease(LEASE)]
     assert play.tell(LeaseRevoked(LEASE)) == [End(Outcome.STOPPED, "got SIGTERM")]
 

@@ -1,7 +1,5 @@
 """Writes to etcd that are lost, in doubt, or answered late."""
 
-from dataclasses import replace
-
 from tests.core.play import (
     LEASE,
     ME,
@@ -75,7 +73,7 @@ def test_a_mark_whose_release_is_in_doubt_is_not_used_again() -> None:
     play.now += 0.2
     (again,) = play.tell(ClusterRead(alone))
     assert isinstance(again, ReleaseMarks)
-    assert again == replace(release, request=again.request)
+    assert again == ReleaseMarks(again.request, release.marks, release.advertised)
     released = frozenset({remove.address})
     (claim,) = play.tell(MarksReleased(again.request, released, Revision(7)))
     assert isinstance(claim, ClaimMarks)

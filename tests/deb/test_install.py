@@ -161,7 +161,7 @@ def test_set_up_as_the_readme_says_all_addresses_are_held(cluster: Site) -> None
         ruleset = host.run("nft", "list", "ruleset")
         assert f"table inet {fenced} " in ruleset
         assert f"table arp {fenced} " in ruleset
-        assert json.loads(host.run("yaim", "status", "--json"))["status"] == "healthy"
+        assert json.loads(host.run("yaim", "status", "--json"))["condition"] == "healthy"
         assert host.run("stat", "-c", "%U:%G %a", "/etc/yaim/yaim.yml") == "root:root 600\n"
 
 

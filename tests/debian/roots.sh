@@ -19,7 +19,7 @@ TESTS=(
     python3-psycopg # only for the checks postgres and pgbouncer
     # what its tests need
     python3-pytest python3-pytest-timeout python3-hypothesis faketime man-db openssl procps e2fsprogs
-    python3-shtab python3-trustme zsh fish nftables
+    python3-jsonschema python3-shtab python3-trustme zsh fish nftables
     pgbouncer patroni python3-etcd # which is how Patroni speaks to etcd
 )
 HOST=(systemd systemd-sysv dbus iputils-ping curl e2fsprogs apparmor nftables)

@@ -4,7 +4,8 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ import pytest
 from tests.dcs.etcd.conftest import EtcdServer, GrpcProxy
 from yaim.config.config import Config
 from yaim.config.load import load
-from yaim.core.model import Advertisement, ClusterView, NodeName, frozen_mapping
+from yaim.core.model import (
+    Advertisement,
+    ClusterView,
+    Control,
+    Member,
+    NodeName,
+    Order,
+    frozen_mapping,
+)
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF
 from yaim.dcs.etcd.keys import Keys, KeyValue
@@ -164,9 +173,9 @@ def test_an_empty_pool_is_told_with_the_command_that_fills_it(server: EtcdServer
     """Before a node has ever been there it is no problem: README's first `yaim doctor` was red for
     what its next lines do."""
     (found,) = look_at_pool(settings(server.url), seen(server))
-    assert found.verdict is WARNING
-    command = shlex.split(found.remedy.partition(": ")[2])
-    subprocess.run(command, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}, check=True)
+    expected = (WARNING, "with your address: yaim pool add 192.0.2.10")
+    assert (found.verdict, found.remedy) == expected
+    server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", "")
     (found,) = look_at_pool(settings(server.url), seen(server))
     assert (found.verdict, found.text) == (OK, "has 1: 192.0.2.10")
 
@@ -177,8 +186,10 @@ def test_an_address_of_the_pool_that_a_node_has_not_by_yaim_is_a_problem(
     server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", "")
     advertise(server, f"{BOOT_ID}:1", has="192.0.2.10")
     found = list(look_at_pool(settings(server.url), seen(server)))
-    assert [each.verdict for each in found] == [OK, WARNING, PROBLEM]
-    assert found[-1].text == "192.0.2.10 is on db1 already, not by yaim (eth0, /24)"
+    assert [each.verdict for each in found] == [OK, PROBLEM]
+    told = "192.0.2.10 is on db1 already, not by yaim (eth0, /24): remove it there"
+    assert found[-1].text == told
+    assert found[-1].remedy == "on db1: ip address del 192.0.2.10/24 dev eth0"
 
 
 def test_a_wrong_entry_and_an_address_without_a_holder_are_told(server: EtcdServer) -> None:
@@ -187,25 +198,24 @@ def test_a_wrong_entry_and_an_address_without_a_holder_are_told(server: EtcdServ
     advertise(server, f"{BOOT_ID}:1", is_healthy=False)
     found = list(look_at_pool(settings(server.url), seen(server)))
     assert [each.verdict for each in found] == [PROBLEM, OK, WARNING]
-    assert found[0].remedy.partition(",")[0].endswith("del /service/yaim/ips/192.0.2.010")
+    assert found[0].remedy.endswith(" del /service/yaim/ips/192.0.2.010")
     assert found[2].text == "192.0.2.10 is held by nobody: unhealthy: db1"
 
 
 def test_a_typo_in_an_entrys_options_is_mended_without_deleting_the_entry(
     server: EtcdServer,
 ) -> None:
-    key = f"{KEYS.prefix}ips/192.0.2.10"
-    server.ctl("put", key, '{"prefix": 24,}')
+    server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", '{"prefix": 24,}')
     advertise(server, f"{BOOT_ID}:1")
     found = next(look_at_pool(settings(server.url), seen(server)))
     assert found.verdict is PROBLEM
-    assert f" put {key} " in found.remedy
+    assert found.remedy == "yaim pool set 192.0.2.10"
 
 
 def test_this_node_is_told_as_the_others_see_it(server: EtcdServer) -> None:
     assert nodes(server) == [(WARNING, "db1 takes no part (other nodes: none)")]
     advertise(server, f"{BOOT_ID}:1")
-    assert nodes(server) == [(OK, "db1 is healthy and holds 0 addresses (other nodes: none)")]
+    assert nodes(server) == [WELL]
     advertise(server, f"{BOOT_ID}:1", is_healthy=False)
     assert nodes(server) == [(PROBLEM, "db1 is unhealthy: Connection refused")]
     advertise(server, f"{BOOT_ID}:1", waits=True)
@@ -216,3 +226,48 @@ def test_a_name_that_another_host_has_is_a_warning(server: EtcdServer) -> None:
     advertise(server, "4567:1")
     ((verdict, text),) = nodes(server)
     assert (verdict, "in use by another host" in text) == (WARNING, True)
+
+
+def test_addresses_for_which_the_same_is_wrong_are_one_line(server: EtcdServer) -> None:
+    for number in range(10, 62):
+        server.ctl("put", f"{KEYS.prefix}ips/192.0.2.{number}", "")
+    advertise(server, f"{BOOT_ID}:1", is_healthy=False)
+    found = list(look_at_pool(settings(server.url), seen(server)))
+    assert [each.verdict for each in found] == [OK, WARNING]
+    assert found[1].text.startswith("192.0.2.10 is held by nobody: unhealthy: db1 (also 192.0.2.11")
+    assert found[1].text.endswith(" and 43 more)")
+
+
+def told_of_nodes(**control: object) -> list[tuple[Verdict, str]]:
+    """Of a healthy node with one address, which is this one."""
+    put = {
+        KEYS.node(NodeName("db1")): KeyValue(write_advertisement(HEALTHY), 1, 2, 2),
+        KEYS.pool_entry(ip_address("192.0.2.10")): KeyValue(b"", 0, 1, 1),
+    }
+    view = KEYS.view(put, 3)
+    view = replace(view, control=Control(**control))  # type: ignore[arg-type]
+    found = look_at_nodes(settings("http://etcd1:2379"), view, BOOT_ID)
+    return [(each.verdict, each.text) for each in found]
+
+
+HEALTHY = Advertisement(
+    is_healthy=True,
+    reason="answers",
+    interface="lo",
+    networks=frozen_mapping({"lo": (ip_network("192.0.2.0/24"),)}),
+    refused=frozenset(),
+    session=f"{BOOT_ID}:1",
+    version="1",
+    placement=4,
+)
+WELL = (OK, "db1 is healthy and holds 0 addresses (other nodes: none)")
+
+
+def test_what_status_tells_of_nodes_is_told_here_too() -> None:
+    assert told_of_nodes() == [WELL]
+    here = Member("2026-11-20T08:00:00Z", False, "2026-11-20T08:00:00Z")
+    missing, well = told_of_nodes(members=frozen_mapping({NodeName("db2"): here}))
+    text = "db2 is not there, and was not stopped: killed, cut off or without power"
+    assert (missing, well) == ((WARNING, text), WELL)
+    drained, well = told_of_nodes(drains=frozen_mapping({NodeName("db1"): Order(by="root@db1")}))
+    assert (drained, well) == ((OK, "db1 is drained by root@db1"), WELL)

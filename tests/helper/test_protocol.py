@@ -69,6 +69,12 @@ REQUESTS: dict[str, Request] = {
 }
 
 HEAD = {"seq": 7, "hash": "0" * 64}
+CONFLICT = {
+    "address": "192.0.2.10",
+    "interface": "eth0",
+    "mac": "02:00:5e:00:00:01",
+    "since": "2026-12-01T09:30:00Z",
+}
 COPY = {"address": "192.0.2.10", "interface": "eth0", "prefix": 24}
 
 SENT: dict[str, tuple[int, Reply]] = {
@@ -99,6 +105,18 @@ SENT: dict[str, tuple[int, Reply]] = {
     "renewed, beside a copy of the host's own": (
         5,
         Ok({"missing": [], "head": HEAD, "copies": [COPY]}),
+    ),
+    "renewed, with all that can be wrong": (
+        5,
+        Ok(
+            {
+                "missing": [],
+                "head": HEAD,
+                "conflicts": [CONFLICT],
+                "record": "/var/log/yaim-helper: No space left on device",
+                "rules_differ": "/etc/yaim/helper.yml was changed",
+            }
+        ),
     ),
 }
 

@@ -28,8 +28,17 @@ from yaim.core.actions import (
 )
 from yaim.core.deadline import FENCE_GRACE_S, HELPER_GRACE_S
 from yaim.core.events import AddressGone, HelperReady, RestartRequested
-from yaim.core.facts import Facts
-from yaim.core.model import Address, Boottime, Mark, Node, NodeName, PoolEntry, present_on
+from yaim.core.facts import KNOWS_CONTROL, Facts
+from yaim.core.model import (
+    Address,
+    Boottime,
+    ClusterView,
+    Mark,
+    Node,
+    NodeName,
+    PoolEntry,
+    present_on,
+)
 from yaim.core.settings import Rebalance
 from yaim.core.state.addresses import Phase
 
@@ -76,6 +85,10 @@ COVERED = "nobody has an address whose mark was covered, until that is deleted b
 NOT_RESET = "connections are reset when an address goes on purpose, and else never"
 NOT_CLEARED = "connections are cleared once another node holds the address, and not before"
 LEVELLED = "what moves only to be level stays as long as its holder puts that off"
+PAUSED = "while all is paused nothing moves that can stay"
+NOT_DRAINED = "a drained node holds nothing that another could, and all nodes say so"
+NOT_MOVED = "what was moved or pinned is where it was to go, as long as that can hold it"
+NOT_IN_SHARES = "nodes hold what their weights give them"
 NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
 
 
@@ -106,6 +119,9 @@ class Checker:
         """Holder and address, and since when it counts on another node to hold it."""
         self.losses_until = 0.0
         """Until then a loss of all leases is not over."""
+        self.gaps: list[float] = []
+        """How long addresses answered nowhere before they answered again, one after the other."""
+        self._gone_at: dict[Address, float] = {}
         self.moves = 0
         """How often an address has begun to answer somewhere, or has ceased to."""
 
@@ -113,6 +129,8 @@ class Checker:
 
     def appeared(self, host: "Host", address: Address) -> None:
         self.moves += 1
+        if (gone_at := self._gone_at.pop(address, None)) is not None:
+            self.gaps.append(self._world.timeline.now - gone_at)
         on = self._on.setdefault(address, [])
         on.append(host)
         if len(on) > 1:
@@ -124,6 +142,8 @@ class Checker:
     def disappeared(self, host: "Host", address: Address) -> None:
         self.moves += 1
         self._on[address].remove(host)
+        if not self._on[address]:
+            self._gone_at[address] = self._world.timeline.now
 
     def holders(self) -> dict[Address, list[NodeName]]:
         return {address: [host.name for host in on] for address, on in self._on.items() if on}
@@ -363,6 +383,7 @@ class Checker:
         for action in actions:
             if isinstance(action, RemoveAddress) and self._could_stay(host, action.address):
                 self._check_levelling(host, action.address)
+                self._check_pause(host, action.address)
 
     @staticmethod
     def _could_stay(host: "Host", address: Address) -> bool:
@@ -386,7 +407,27 @@ class Checker:
             and node.can_hold(entry)
             and address not in facts.refused()
             and facts.place_for(address, facts.down()) is not None
+            and not Checker._is_ordered(host, view, address)
         )
+
+    @staticmethod
+    def _is_ordered(host: "Host", view: ClusterView, address: Address) -> bool:
+        """Whether an operator has it go from there: by a drain, a pin or a move."""
+        control = view.control
+        orders = [each[address].node for each in (control.pins, control.moves) if address in each]
+        is_older = any(node.advertisement.placement < KNOWS_CONTROL for node in view.nodes.values())
+        return (
+            host.name in control.drains
+            or any(name != host.name for name in orders)
+            or (is_older and view.marks[address].version > 1)
+        )
+
+    def _check_pause(self, host: "Host", address: Address) -> None:
+        view = host.state.cluster.view if host.state is not None else None
+        if view is None or view.control.pause is None:
+            return
+        if all(node.advertisement.placement >= KNOWS_CONTROL for node in view.nodes.values()):
+            raise Broken(PAUSED, f"{host.name} removes {address}")
 
     def _check_levelling(self, host: "Host", address: Address) -> None:
         """Also within a moment after the window has closed it is as it was."""
@@ -498,7 +539,8 @@ def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
     """Who may hold what, once everything is healed. Those that wait hold only what all others that
     may are waiting for, too, and then it stays where it is."""
     nodes = world.etcd.nodes.values()
-    waiting = {node.name for node in nodes if node.advertisement.waits_s}
+    control = world.etcd.view().control
+    waiting = {node.name for node in nodes if node.advertisement.waits_s} | control.drains.keys()
     may_hold = {}
     for address, entry in world.etcd.pool.items():
         able = frozenset(world.hosts) - entry.exclude
@@ -508,7 +550,8 @@ def eligible(world: "World") -> dict[Address, frozenset[NodeName]]:
             able -= waiting
         elif mark is not None and mark.holder in able:
             able = frozenset({mark.holder})
-        may_hold[address] = able
+        pin = control.pins.get(address)
+        may_hold[address] = frozenset({pin.node}) if pin and pin.node in able else able
     return may_hold
 
 

@@ -14,17 +14,21 @@ from enum import Enum
 from math import inf
 from typing import assert_never
 
+from tests.sim.orders import Command, Orders
 from tests.sim.timeline import Timeline
 from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
     EtcdAction,
     GrantLease,
+    Heir,
     KeepLease,
+    Note,
     ReadCluster,
     ReleaseMarks,
     RevokeLease,
     WithdrawNode,
+    only_deletes,
 )
 from yaim.core.events import (
     ClusterRead,
@@ -47,6 +51,7 @@ from yaim.core.model import (
     ClusterView,
     LeaseId,
     Mark,
+    Member,
     Node,
     NodeName,
     PoolEntry,
@@ -108,6 +113,9 @@ class ModelEtcd:
         self.stray_nodes: dict[NodeName, Node] = {}
         self.stray_marks: dict[Address, Mark] = {}
         """The marks without a lease, or put over another one."""
+        self.orders = Orders()
+        """What stands below control/."""
+        self._control = self.orders.control()
         self.leases: dict[LeaseId, ModelLease] = {}
         self._last_lease = 0x100
         self.down_until = 0.0
@@ -138,6 +146,7 @@ class ModelEtcd:
                 self.wrong,
                 frozen_mapping(self.stray_nodes),
                 frozen_mapping(self.stray_marks),
+                self._control,
             )
         return self._view
 
@@ -160,14 +169,14 @@ class ModelEtcd:
 
     def _why_full(self, action: EtcdAction) -> str | None:
         """Why the request is refused, if it is because there is no space."""
-        refused: tuple[type[EtcdAction], ...] = (GrantLease,)
-        if self._refuses is not Refuses.NOTHING:
-            refused += (AdvertiseNode, ClaimMarks)
-        if self._refuses is Refuses.WRITES:
-            refused += (WithdrawNode, ReleaseMarks)
-        if self._timeline.now < self._full_until and isinstance(action, refused):
-            return "database space exceeded"
-        return None
+        if self._timeline.now >= self._full_until:
+            return None
+        is_refused = isinstance(action, GrantLease)
+        if isinstance(action, AdvertiseNode | WithdrawNode | ClaimMarks | ReleaseMarks):
+            is_refused = self._refuses is Refuses.WRITES or (
+                self._refuses is Refuses.PUTS and not only_deletes(action)
+            )
+        return "database space exceeded" if is_refused else None
 
     def elect_now(self) -> None:
         self.down_until = self._timeline.now
@@ -187,6 +196,7 @@ class ModelEtcd:
         self._delete([mark for mark in self.marks.values() if mark.lease in lost])
         self._uncover(lost)
         self.nodes = {name: node for name, node in self.nodes.items() if node.lease not in lost}
+        self.orders.end(*lost)
         for lease in lost:
             del self.leases[lease]
         self._changed()
@@ -197,6 +207,7 @@ class ModelEtcd:
         self.marks.clear()
         self.stray_nodes.clear()
         self.stray_marks.clear()
+        self.orders = Orders()
         self.revision = len(self.pool)
         self._changed()
 
@@ -268,6 +279,33 @@ class ModelEtcd:
         self.nodes[name] = Node(name, told, number, revision)
         self._changed()
 
+    # --- by operators ----------------------------------------------------------------------
+
+    def order(self, command: Command, seen: Revision) -> bool:
+        """Carries out a command of one who has seen the guard at this revision. Whether it is done:
+        another one may have been first, or there is no space for what it puts."""
+        lease = None
+        if command.for_s is not None:
+            self._last_lease += 1
+            lease = LeaseId(self._last_lease)
+            ends_at = self._timeline.now + command.for_s
+            self.leases[lease] = ModelLease(int(command.for_s) + 1, ends_at)
+        return self.order_under(command, seen, lease)
+
+    def order_under(self, command: Command, seen: Revision, lease: LeaseId | None) -> bool:
+        """The same, with a lease that it is to stand under."""
+        is_full = self._timeline.now < self._full_until and bool(command.puts)
+        if self.orders.guard != seen or is_full:
+            return False
+        self.orders.guard = Revision(self.revision + 1)
+        for key, value in command.with_revision(self.orders.guard).puts:
+            self.orders.put(key, value, lease)
+        for key in command.deletes:
+            self.orders.delete(key)
+        self._timeline.tell("etcd", f"is asked for: {command}")
+        self._changed()
+        return True
+
     # --- requests --------------------------------------------------------------------------
 
     def do(self, action: EtcdAction, me: NodeName, sent_at: Boottime) -> Event | None:
@@ -275,7 +313,7 @@ class ModelEtcd:
         why_full = self._why_full(action)
         if why_full is None:
             return self._do(action, me, sent_at)
-        if isinstance(action, GrantLease | KeepLease | RevokeLease | ReadCluster):
+        if isinstance(action, GrantLease | KeepLease | RevokeLease | ReadCluster | Note):
             return LeaseFailed(why_full)
         self._refused += 1
         if self._refused % DONE_ONE_IN == 1:
@@ -311,20 +349,53 @@ class ModelEtcd:
                 if not self._stands(me, action.advertised):
                     return WriteFailed(action.request, "our advertisement was changed")
                 node = self.nodes.pop(me, None) or self.stray_nodes.pop(me, None)
-                if self._delete(action.release) or node is not None:
+                if action.is_stopped:
+                    self._join(me, action.first_seen, is_stopped=True)
+                if self._delete(action.release) or node is not None or action.is_stopped:
                     self._changed()
                 return NodeWithdrawn(action.request, Revision(self.revision))
             case ClaimMarks():
                 return self._claim(action, me)
             case ReleaseMarks():
-                released: frozenset[Address] = frozenset()
-                if self._stands(me, action.advertised):
-                    released = self._delete(action.marks)
-                if released:
-                    self._changed()
-                return MarksReleased(action.request, released, Revision(self.revision))
+                return self._release(action, me)
+            case Note():
+                raise AssertionError("nothing that counts stands in the history")
             case _:
                 assert_never(action)
+
+    def _release(self, action: ReleaseMarks, me: NodeName) -> Event:
+        """Deletes marks, and hands over those whose heirs are as they were."""
+        if not self._stands(me, action.advertised):
+            return MarksReleased(action.request, frozenset(), Revision(self.revision))
+        heirs = {
+            mark: heir
+            for mark in action.marks
+            if (heir := action.heirs.get(mark.address)) is not None
+            and self._is_heir(heir)
+            and self._is_same(mark)
+        }
+        if any(heir.lease not in self.leases for heir in heirs.values()):
+            return WriteFailed(action.request, "lease not found")
+        released = self._delete(action.marks)
+        handed = tuple(
+            self._mark(mark.address, heir.node, heir.lease, mark.version + 1)
+            for mark, heir in heirs.items()
+        )
+        if released:
+            self._changed()
+        return MarksReleased(action.request, released, Revision(self.revision), handed)
+
+    def _is_heir(self, heir: Heir) -> bool:
+        node = self.nodes.get(heir.node)
+        return node is not None and (node.revision, node.lease) == (heir.advertised, heir.lease)
+
+    def _is_same(self, mark: Mark) -> bool:
+        known = self.marks.get(mark.address)
+        return known is not None and known.revision == mark.revision
+
+    def _join(self, me: NodeName, first_seen: str, *, is_stopped: bool) -> None:
+        at = f"{self._timeline.now:.3f}"
+        self.orders.put(("member", me), Member(first_seen or at, is_stopped, at))
 
     def _advertise(self, action: AdvertiseNode, me: NodeName) -> Event:
         if not self._stands(me, action.replaces):
@@ -332,6 +403,8 @@ class ModelEtcd:
         if action.lease not in self.leases:
             return WriteFailed(action.request, "lease not found")
         self._delete(action.release)
+        if action.joins:
+            self._join(me, action.first_seen, is_stopped=False)
         revision = Revision(self.revision + 1)
         node = Node(me, action.advertisement, action.lease, revision)
         self.nodes[me] = node
@@ -360,10 +433,13 @@ class ModelEtcd:
 
     # --- changes ---------------------------------------------------------------------------
 
-    def _mark(self, address: Address, holder: NodeName, lease: LeaseId) -> Mark:
-        self._timeline.tell("etcd", f"{address} is marked by {holder}")
-        mark = Mark(address, holder, lease, Revision(self.revision + 1))
+    def _mark(self, address: Address, holder: NodeName, lease: LeaseId, version: int = 1) -> Mark:
+        """A claim, or with a higher version what is handed over; either ends a move."""
+        how = f"is marked by {holder}" if version == 1 else f"is handed over to {holder}"
+        self._timeline.tell("etcd", f"{address} {how}")
+        mark = Mark(address, holder, lease, Revision(self.revision + 1), version=version)
         self.marks[address] = mark
+        self.orders.delete(("move", address))
         self._on_mark_made(mark)
         return mark
 
@@ -388,7 +464,7 @@ class ModelEtcd:
         marks = [mark for mark in self.marks.values() if mark.lease == number]
         nodes = [name for name, node in self.nodes.items() if node.lease == number]
         self._delete(marks)
-        is_uncovered = self._uncover((number,))
+        is_uncovered = self._uncover((number,)) | self.orders.end(number)
         for name in nodes:
             del self.nodes[name]
         if marks or nodes or is_uncovered:
@@ -404,6 +480,8 @@ class ModelEtcd:
 
     def _changed(self) -> None:
         self.revision += 1
+        if (control := self.orders.control()) != self._control:
+            self._control = control
         self._view = None
         self._on_change(self.view())
 

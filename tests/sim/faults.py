@@ -8,6 +8,18 @@ from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
 from tests.sim.etcd import NO_LEASE, NOBODY, WITHOUT_END_S, Refuses
+from tests.sim.orders import (
+    Ask,
+    drain,
+    move,
+    nothing_more,
+    pause,
+    pin,
+    resume,
+    undrain,
+    unpin,
+    weigh,
+)
 from tests.sim.timeline import address
 from yaim.core.model import Address, LeaseId, NodeName, PoolEntry, WrongEntry
 from yaim.core.settings import Rebalance, Window
@@ -105,7 +117,8 @@ def draw(seed: int, only: tuple[str, ...] = ()) -> Scenario:
     leaving, without_resets, switched = _draw_connections(seed, nodes, length_s, only)
     more += switched
     rebalance, turns = _draw_rebalance(seed, nodes, length_s)
-    faults = sorted([*faults, *more, *turns], key=lambda fault: fault.at)
+    asked = _draw_orders(seed, nodes, length_s, only)
+    faults = sorted([*faults, *more, *turns, *asked], key=lambda fault: fault.at)
     return Scenario(
         seed,
         nodes,
@@ -190,12 +203,32 @@ def _draw_rebalance(
     return drawn, turns
 
 
+def _draw_orders(seed: int, nodes: int, length_s: float, only: tuple[str, ...]) -> list[Fault]:
+    """With every other seed: what operators ask for, now and then two at once. Drawn apart."""
+    random = Random(f"{seed} orders")
+    kinds = tuple(k for k in ORDER_KINDS if not only or k in only)
+    if not kinds or (random.random() < 0.5 and not only):
+        return []
+    weights = [ORDER_KINDS[kind][0] for kind in kinds]
+    found: list[Fault] = []
+    for _ in range(random.choice((1, 3, 6, 12))):
+        at = START_S + random.uniform(0.0, length_s)
+        if found and random.random() < 0.3:
+            at = found[-1].at + random.choice((0.0, 0.002, 0.01))
+        kind = random.choices(kinds, weights)[0]
+        seconds = random.choice((0.05, 0.3, 1.0, 2.2, 3.5, 6.0))
+        host, number = random.randrange(nodes), random.randrange(1000)
+        found.append(Fault(round(at, 3), kind, host, seconds, number))
+    return found
+
+
 def apply(world: "World", fault: Fault) -> None:
     """It happens now."""
     if world.timeline.is_told:
         name = world.host(fault.host).name
         world.timeline.tell("FAULT", f"{fault.kind} ({name}, {fault.seconds:g} s, {fault.number})")
-    _, happen = (KINDS | FENCE_KINDS | CONNECTION_KINDS | REBALANCE_KINDS)[fault.kind]
+    kinds = KINDS | FENCE_KINDS | CONNECTION_KINDS | REBALANCE_KINDS | ORDER_KINDS
+    _, happen = kinds[fault.kind]
     happen(world, fault)
 
 
@@ -641,6 +674,67 @@ def _node_copied(world: "World", fault: Fault) -> None:
         world.etcd.copy_node(name, ttl_s, session)
 
 
+# --- operators ----------------------------------------------------------------------------------
+
+
+def _order(world: "World", fault: Fault, ask: Ask) -> None:
+    """It arrives a little later, or much; perhaps twice; and fails if another one was first."""
+    world.order(ask, (0.0005, 0.002, 0.02, 0.5, 2.5)[fault.number % 5])
+    if fault.number % 7 == 0:
+        world.order(ask, (0.0005, 0.6)[fault.number % 2])
+
+
+def _for_s(fault: Fault) -> float | None:
+    """Every other order ends by itself."""
+    return fault.seconds if fault.number % 2 else None
+
+
+def _drained(world: "World", fault: Fault) -> None:
+    """One node, two, or all."""
+    names = [world.host(fault.host + n).name for n in range((1, 1, 2, 9)[fault.number // 2 % 4])]
+    _order(world, fault, lambda _: drain(*dict.fromkeys(names), for_s=_for_s(fault)))
+
+
+def _undrained(world: "World", fault: Fault) -> None:
+    _order(world, fault, lambda control: undrain(*sorted(control.drains)[:2]))
+
+
+def _pause_asked(world: "World", fault: Fault) -> None:
+    _order(world, fault, lambda _: pause(_for_s(fault)))
+
+
+def _resumed(world: "World", fault: Fault) -> None:
+    _order(world, fault, lambda _: resume())
+
+
+def _pinned(world: "World", fault: Fault) -> None:
+    entry = world.entry(fault.number)
+    if entry is not None:
+        _order(world, fault, lambda _: pin(entry, world.host(fault.host).name, _for_s(fault)))
+
+
+def _unpinned(world: "World", fault: Fault) -> None:
+    entry = world.entry(fault.number)
+    if entry is not None:
+        _order(world, fault, lambda _: unpin(entry))
+
+
+def _moved(world: "World", fault: Fault) -> None:
+    entry = world.entry(fault.number)
+    if entry is not None:
+        _order(world, fault, lambda _: move(entry, world.host(fault.host).name, fault.seconds))
+
+
+def _weighed(world: "World", fault: Fault) -> None:
+    weight = (1, 2, 3, 10, 100)[fault.number % 5]
+    name = str(world.host(fault.host).name)
+    _order(world, fault, lambda _: weigh(_for_s(fault), **{name: weight}))
+
+
+def _nothing_more_asked(world: "World", fault: Fault) -> None:
+    _order(world, fault, nothing_more)
+
+
 def _window_turned(world: "World", fault: Fault) -> None:
     """It opens, or closes."""
     host = world.host(fault.host)
@@ -715,6 +809,18 @@ FENCE_KINDS: dict[str, Kind] = {
 }
 """What happens only where some host has a fence."""
 
+ORDER_KINDS: dict[str, Kind] = {
+    "drained": (3, _drained),
+    "undrained": (2, _undrained),
+    "pause asked": (1, _pause_asked),
+    "resumed": (1, _resumed),
+    "pinned": (2, _pinned),
+    "unpinned": (1, _unpinned),
+    "moved": (3, _moved),
+    "weighed": (1.5, _weighed),
+    "nothing more asked": (0.5, _nothing_more_asked),
+}
+"""What operators ask for."""
 CONNECTION_KINDS: dict[str, Kind] = {"connections switched": (1, _connections_switched)}
 """What happens to no address."""
 REBALANCE_KINDS: dict[str, Kind] = {"window turned": (1, _window_turned)}

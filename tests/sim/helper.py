@@ -386,9 +386,10 @@ class ModelHelper:
     # --- for the checker ---------------------------------------------------------------------
 
     def is_sure_to_answer(self, address: Address) -> bool:
-        """Whether the fence has to let an address answer that is on the interface."""
+        """Whether the fence has to let an address answer that is on the interface. Not while what
+        it has asked of the kernel waits there: an earlier life's fence ends meanwhile."""
         holding = self.holdings.get(address)
-        return holding is not None and not holding.is_leaving
+        return holding is not None and not holding.is_leaving and not self.is_stuck
 
     def to_do(self) -> Iterable[HelperAction]:
         """What is to be done yet, in order."""

@@ -26,6 +26,7 @@ from yaim.core.actions import (
     HelperAction,
     KeepLease,
     LookForAddresses,
+    Note,
     ReadCluster,
     ReleaseMarks,
     RemoveAddress,
@@ -432,9 +433,15 @@ class Host:
         self.post(RestartRequested("got SIGTERM, and a restart is queued"), self.life)
 
     def change_version(self, *, is_older: bool) -> None:
-        """An upgrade or a downgrade."""
+        """An upgrade or a downgrade. Before a downgrade a node is stopped, not only restarted:
+        what was handed over to it an older one does not understand (docs/decisions.md)."""
         self._will_be_older = is_older
-        if self.is_older is not is_older:
+        if self.is_older is is_older:
+            return
+        marks = self.world.etcd.marks.values()
+        if is_older and any(mark.holder == self.name and mark.version > 1 for mark in marks):
+            self.stop_coordinator()
+        else:
             self.restart_coordinator()
 
     def change_settings(self, interval_s: float, *, has_other_check: bool) -> None:
@@ -548,6 +555,9 @@ class Host:
             if isinstance(action, Report):
                 if self.world.timeline.is_told:
                     self.tell(f"“{action.text}”")
+            elif isinstance(action, Note):
+                if self.world.timeline.is_told:
+                    self.tell(f"notes {action.kind}: {action.reason}")
             elif isinstance(action, End):
                 self._end(action)
             else:
@@ -574,7 +584,9 @@ class Host:
             case ClaimMarks():
                 self.tell(f"claims {', '.join(map(str, action.addresses))}")
             case ReleaseMarks():
-                self.tell(f"releases {_listed(action.marks)}")
+                heirs = ", ".join(f"{a} to {heir.node}" for a, heir in action.heirs.items())
+                to = f"; hands over {heirs}" if heirs else ""
+                self.tell(f"releases {_listed(action.marks)}{to}")
             case AdvertiseNode():
                 word = "healthy" if action.advertisement.is_healthy else "unhealthy"
                 self.tell(f"advertises itself as {word}, releases {_listed(action.release)}")
@@ -616,7 +628,7 @@ class Host:
                 | ReleaseMarks()
             ):
                 self.wire.ask(action)
-            case Report() | End():
+            case Report() | End() | Note():
                 raise AssertionError(action)
             case _:
                 assert_never(action)

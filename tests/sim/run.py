@@ -23,13 +23,11 @@ from tests.sim.check import (
     NOT_KEPT,
     NOT_OURS,
     NOT_RESET,
-    NOT_SETTLED,
     NOT_TAKEN,
     NOT_THE_SAME,
     NOT_TOLD,
     NOT_TRIED,
     RESTLESS,
-    STILL_WAITING,
     STORM,
     Broken,
     eligible,
@@ -37,12 +35,23 @@ from tests.sim.check import (
 from tests.sim.etcd import WITHOUT_END_S, Refuses
 from tests.sim.faults import NIGHT, Scenario, cover, draw, replace_mark
 from tests.sim.host import RESTARTED_AFTER_S, Host
+from tests.sim.maintenance import drain_some, move_one, pause_all, pin_one, weigh_all
+from tests.sim.settled import (
+    HANDED_OVER_WITHIN_S,
+    QUIET_S,
+    TAKEN_WITHIN_S,
+    TOLD_WITHIN_S,
+    end_waits,
+    is_waiting_for_a_name,
+    one_that_another_may_hold,
+    settle,
+    settled_within_s,
+)
 from tests.sim.timeline import address
 from tests.sim.world import World
-from yaim.core.model import Address, Mark, Node, NodeName, PoolEntry
+from yaim.core.model import Address, Control, Mark, Node, NodeName, PoolEntry
 from yaim.core.placement import Placement
 from yaim.core.settings import Rebalance
-from yaim.core.state.advertised import NAME_PATIENCE_S
 from yaim.core.state.cluster import READ_EVERY_S
 from yaim.core.state.state import State
 from yaim.core.step import step
@@ -51,17 +60,8 @@ Pool: TypeAlias = Mapping[Address, PoolEntry]
 Nodes: TypeAlias = Mapping[NodeName, Node]
 Marks: TypeAlias = Mapping[Address, Mark]
 
-LOOK_EVERY_S = 0.25
-HANDED_OVER_WITHIN_S = 3.0
-"""A check, a removal, two writes, an add that may have to wait for a keepalive."""
-TOLD_WITHIN_S = 0.2
-"""That an address is there for another reason: a look at the kernel, a write."""
-TAKEN_WITHIN_S = 1.0
-"""What is there no more: a write, a claim, an add that may have to wait for a keepalive."""
 BACK_WITHIN_S = 2.0
 """What was held when all leases were lost: a keepalive, a read, a grant, two writes, an add."""
-WAITS_END_WITHIN_S = 1.0
-"""After the settings have changed: one write."""
 UNCOVERED_WITHIN_S = 3.0
 """A pause after a read that was refused, a read, a removal."""
 REFUSED_FOR_S = 15.0
@@ -70,19 +70,9 @@ TRIES_AT_MOST = 6
 ALL_REFUSE_WITHIN_S = 1.0
 TRIED_WITHIN_S = 9.0
 """After a refusal, what no other node can hold: 8 s and a handful of writes."""
-QUIET_S = 2.0
-"""When all is settled nothing moves any more; that is watched for this long."""
 REPLAY_ONE_IN = 16
 RARELY = 200_000
 """Objects that are made before the garbage collector looks at them."""
-
-
-def settled_within_s(scenario: Scenario) -> float:
-    """Faults may leave a dead node's advertisement that a new leader has just given its full TTL,
-    under a name that a rebooted host waits for; it may have been refused before and be started
-    anew. Then keepalives, reads, checks and moves take their time."""
-    granted_s = max(scenario.ttl_s, scenario.min_ttl_s)
-    return 2 * granted_s + NAME_PATIENCE_S + 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +100,8 @@ def _run(world: World) -> None:
     limit = timeline.now + settled_within_s(scenario) + world.swept_within_s()
     # What is under way when the faults end may yet cost a keepalive.
     timeline.run(timeline.now + world.granted_s)
-    _settle(world, limit)
-    _end_waits(world)
+    settle(world, limit)
+    end_waits(world)
     moves = world.checker.moves
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
@@ -119,6 +109,11 @@ def _run(world: World) -> None:
     for host in world.hosts.values():
         # A coordinator that was started anew does not know what an earlier one has left.
         host.kernel.connections &= host.kernel.ours.keys()
+    drain_some(world)
+    pause_all(world)
+    move_one(world)
+    pin_one(world)
+    weigh_all(world)
     _put_off(world)
     _copy_node(world)
     _cover_mark(world)
@@ -137,36 +132,12 @@ def _run(world: World) -> None:
             replay(host)
 
 
-def _settle(world: World, limit: float) -> None:
-    while (why_not := world.why_not_settled()) is not None:
-        if world.timeline.now >= limit:
-            within_s = settled_within_s(world.scenario)
-            raise Broken(NOT_SETTLED, f"after {within_s:g} s {why_not}")
-        world.timeline.run(world.timeline.now + LOOK_EVERY_S)
-
-
-def _end_waits(world: World) -> None:
-    """Nothing went without a holder because of those that wait. Now nobody is to wait any more, and
-    they get their share."""
-    waiting, timeline = world.who_waits(), world.timeline
-    if not waiting:
-        return
-    world.checker.counts["settled while some waited"] += 1
-    world.checker.counts["settled while all waited"] += len(waiting) == len(world.hosts)
-    for host in world.hosts.values():
-        host.end_wait()
-    timeline.run(timeline.now + WAITS_END_WITHIN_S)
-    if world.who_waits():
-        raise Broken(STILL_WAITING, f"{', '.join(world.who_waits())}")
-    _settle(world, timeline.now + settled_within_s(world.scenario))
-
-
 def _put_off(world: World) -> None:
     """Now some nodes put off what moves only to be level. One is unhealthy: what it had is taken as
     fast as ever, and the like of what its holder may not hold any more. When it is well again, the
     others keep what they have; until the window opens, or they level at once again."""
     seed, timeline = world.scenario.seed, world.timeline
-    if len(world.hosts) < 2 or seed % 4 != 1 or _is_waiting_for_a_name(world):
+    if len(world.hosts) < 2 or seed % 4 != 1 or is_waiting_for_a_name(world):
         return
     hosts = list(world.hosts.values())
     sick = world.host(seed // 4)
@@ -180,7 +151,7 @@ def _put_off(world: World) -> None:
     sick.sick_until = inf
     timeline.run(timeline.now + HANDED_OVER_WITHIN_S)
     _check_taken(world, concerned, sick)
-    if (found := _one_that_another_may_hold(world)) is not None:
+    if (found := one_that_another_may_hold(world)) is not None:
         it, holder = found
         entry = world.etcd.pool[it]
         world.etcd.put_entry(replace(entry, exclude=entry.exclude | {holder.name}))
@@ -199,8 +170,8 @@ def _put_off(world: World) -> None:
         host.turn_window(is_open=True)
         if host.settings.rebalance is not NIGHT:
             host.put_off(Rebalance.AUTO)
-    _settle(world, timeline.now + settled_within_s(world.scenario))
-    _end_waits(world)
+    settle(world, timeline.now + settled_within_s(world.scenario))
+    end_waits(world)
 
 
 def _check_taken(world: World, concerned: set[Address], sick: Host) -> None:
@@ -216,7 +187,7 @@ def _copy_node(world: World) -> None:
     """Now somebody puts what a node advertises under another lease, or under none. It writes its
     own again, under the lease that it has, and all is as before."""
     seed, timeline, etcd = world.scenario.seed, world.timeline, world.etcd
-    if seed % 4 != 3 or _is_waiting_for_a_name(world):
+    if seed % 4 != 3 or is_waiting_for_a_name(world):
         return
     name = world.host(seed // 4).name
     before, holders = etcd.nodes[name], world.checker.holders()
@@ -229,7 +200,7 @@ def _copy_node(world: World) -> None:
     after = etcd.nodes.get(name)
     if after is None or after.lease != before.lease:
         raise Broken(NOT_OURS, f"{name} has {before.lease:x} and advertises {after}")
-    _settle(world, timeline.now + settled_within_s(world.scenario))
+    settle(world, timeline.now + settled_within_s(world.scenario))
     world.checker.counts["nodes copied"] += 1
     world.checker.counts["stayed where it was"] += world.checker.holders() == holders
 
@@ -239,7 +210,7 @@ def _cover_mark(world: World) -> None:
     lets it hold the address no more. Nobody else takes that; when the node can read again, it has
     it no more; and when the mark was deleted by hand, somebody else has it."""
     seed, timeline, etcd = world.scenario.seed, world.timeline, world.etcd
-    if seed % 6 != 5 or (found := _one_that_another_may_hold(world)) is None:
+    if seed % 6 != 5 or (found := one_that_another_may_hold(world)) is None:
         return
     it, host = found
     entry = etcd.pool[it]
@@ -261,15 +232,15 @@ def _cover_mark(world: World) -> None:
     if host.name in world.checker.holders().get(it, [host.name]):
         raise Broken(NOT_TAKEN, f"{it} is on {world.checker.holders().get(it, 'no node')}")
     etcd.put_entry(entry)
-    _settle(world, timeline.now + settled_within_s(world.scenario))
-    _end_waits(world)
+    settle(world, timeline.now + settled_within_s(world.scenario))
+    end_waits(world)
 
 
 def _replace_mark(world: World) -> None:
     """Now somebody deletes a mark, and puts one without a lease there. Its holder is told that only
     by its next read. When nobody can have the address any more, another node has it."""
     seed, timeline, etcd = world.scenario.seed, world.timeline, world.etcd
-    if seed % 6 != 2 or (found := _one_that_another_may_hold(world)) is None:
+    if seed % 6 != 2 or (found := one_that_another_may_hold(world)) is None:
         return
     it, host = found
     entry = etcd.pool[it]
@@ -280,15 +251,15 @@ def _replace_mark(world: World) -> None:
     if world.checker.holders().get(it, [host.name]) == [host.name]:
         raise Broken(NOT_TAKEN, f"{it} is on {world.checker.holders().get(it, 'no node')}")
     etcd.put_entry(entry)
-    _settle(world, timeline.now + settled_within_s(world.scenario))
-    _end_waits(world)
+    settle(world, timeline.now + settled_within_s(world.scenario))
+    end_waits(world)
 
 
 def _lose_lease(world: World) -> None:
     """Now one node does not reach etcd until its lease has ended, and others have what it had. When
     it reads again, it ends what is left of its connections; and so nothing is left."""
     seed, timeline = world.scenario.seed, world.timeline
-    if len(world.hosts) < 2 or seed % 5 != 1 or _is_waiting_for_a_name(world):
+    if len(world.hosts) < 2 or seed % 5 != 1 or is_waiting_for_a_name(world):
         return
     host, checker = world.host(seed // 5), world.checker
     resets, had = checker.counts["connections reset"], len(host.kernel.answering)
@@ -299,36 +270,15 @@ def _lose_lease(world: World) -> None:
     checker.counts["connections on a node that lost its lease"] += had
     timeline.run(timeline.now + 2 * READ_EVERY_S)
     checker.check_nothing_is_left()
-    _settle(world, timeline.now + settled_within_s(world.scenario))
-    _end_waits(world)
-
-
-def _one_that_another_may_hold(world: World) -> tuple[Address, Host] | None:
-    """Returns an address that another node may hold, with its holder."""
-    if len(world.hosts) < 2 or _is_waiting_for_a_name(world):
-        return None
-    holders = world.checker.holders()
-    found = sorted(a for a, names in holders.items() if eligible(world)[a] - {*names})
-    if not found:
-        return None
-    it = found[world.scenario.seed // 6 % len(found)]
-    return it, world.hosts[holders[it][0]]
-
-
-def _is_waiting_for_a_name(world: World) -> bool:
-    """Whether a host that was booted still waits for the lease of its earlier life to expire; what
-    is handed to it waits with it."""
-    return any(
-        world.hosts[name].session != node.advertisement.session
-        for name, node in world.etcd.nodes.items()
-    )
+    settle(world, timeline.now + settled_within_s(world.scenario))
+    end_waits(world)
 
 
 def _break_entries(world: World) -> None:
     """Now all entries become wrong, or name an interface that there is not. What is held stays
     where it is; also when a coordinator is started anew, which knows only what is there, but then
     an address may end meanwhile, and come back."""
-    if world.scenario.seed % 4 != 2 or _is_waiting_for_a_name(world):
+    if world.scenario.seed % 4 != 2 or is_waiting_for_a_name(world):
         return
     etcd, timeline = world.etcd, world.timeline
     before, moves = world.checker.holders(), world.checker.moves
@@ -355,7 +305,7 @@ def _mix_versions(world: World) -> None:
     held and even, also while one node is unhealthy; the others take what it had."""
     seed, timeline = world.scenario.seed, world.timeline
     hosts = list(world.hosts.values())
-    if len(hosts) < 2 or seed % 5 != 3 or _is_waiting_for_a_name(world):
+    if len(hosts) < 2 or seed % 5 != 3 or is_waiting_for_a_name(world):
         return
     older = [host for number, host in enumerate(hosts) if seed // 5 >> number & 1]
     if len(older) == len(hosts):
@@ -389,7 +339,7 @@ def _mix_versions(world: World) -> None:
     for entry in entries:
         world.etcd.put_entry(entry)
     _agree(world)
-    _end_waits(world)
+    end_waits(world)
     moves = world.checker.moves
     timeline.run(timeline.now + QUIET_S)
     if world.checker.moves != moves:
@@ -399,7 +349,7 @@ def _mix_versions(world: World) -> None:
 
 def _agree(world: World) -> None:
     try:
-        _settle(world, world.timeline.now + settled_within_s(world.scenario))
+        settle(world, world.timeline.now + settled_within_s(world.scenario))
     except Broken as broken:
         raise Broken(NOT_AGREED, str(broken)) from None
 
@@ -407,7 +357,7 @@ def _agree(world: World) -> None:
 def _lose_leases(world: World) -> None:
     """Now etcd loses all leases at once, or all its data but for the pool. Every node gets back
     what it had, and nothing else, also one that hears of it by its next keepalive only."""
-    if world.scenario.seed % 3 != 1 or _is_waiting_for_a_name(world):
+    if world.scenario.seed % 3 != 1 or is_waiting_for_a_name(world):
         return
     before, moves = world.checker.holders(), world.checker.moves
     late = world.host(world.scenario.seed // 6)
@@ -431,7 +381,7 @@ def _hand_over(world: World) -> None:
     if len(world.hosts) < 2 or world.scenario.seed % 3:
         return
     host = world.host(world.scenario.seed // 6)
-    if _is_waiting_for_a_name(world):
+    if is_waiting_for_a_name(world):
         return
     concerned = set(host.kernel.ours)
     slow = set()
@@ -465,7 +415,7 @@ def _have_elsewhere(world: World) -> None:
     """Now somebody puts an address on a node that does not hold it; perhaps that looks like the
     helper's soon, and the coordinator there is started anew. Its holder keeps it; when that one
     cannot, nobody takes it; when it has gone, somebody does."""
-    if len(world.hosts) < 2 or world.scenario.seed % 3 != 2 or _is_waiting_for_a_name(world):
+    if len(world.hosts) < 2 or world.scenario.seed % 3 != 2 or is_waiting_for_a_name(world):
         return
     timeline, holders = world.timeline, world.checker.holders()
     host = world.host(world.scenario.seed // 6)
@@ -503,7 +453,7 @@ def _refuse(world: World) -> None:
     """Now an address joins the pool that every helper refuses. When all have, nothing moves because
     of it; when one helper adds it, without anything that would tell of that, it is taken there, and
     the others do not try any more."""
-    if world.scenario.seed % 3 != 1 or _is_waiting_for_a_name(world):
+    if world.scenario.seed % 3 != 1 or is_waiting_for_a_name(world):
         return
     timeline, checker, number = world.timeline, world.checker, world.scenario.seed // 3
     code = ("not-allowed", "limit", "primary", "failed")[number % 4]
@@ -579,16 +529,17 @@ def quickly() -> Iterator[None]:
     same mappings (it is pure, and all of them are told the same views), and what nobody uses any
     more is collected from time to time only."""
     real, module = yaim.core.placement.place, vars(yaim.core.upkeep)
-    known: dict[tuple[int, int, int], tuple[object, Placement]] = {}
+    known: dict[tuple[int, int, int, int], tuple[object, Placement]] = {}
 
-    def place(pool: Pool, nodes: Nodes, marks: Marks) -> Placement:
-        key = id(pool), id(nodes), id(marks)
+    def place(pool: Pool, nodes: Nodes, marks: Marks, control: Control) -> Placement:
+        key = id(pool), id(nodes), id(marks), id(control)
         found = known.get(key)
         if found is None:
             if len(known) > 64:
                 known.clear()
             # The mappings are kept, so that no other can have the same id.
-            found = known[key] = (pool, nodes, marks), real(pool, nodes, marks)
+            placed = real(pool, nodes, marks, control)
+            found = known[key] = (pool, nodes, marks, control), placed
         return found[1]
 
     thresholds = gc.get_threshold()

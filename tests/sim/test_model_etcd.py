@@ -4,13 +4,14 @@ Random sequences of what nodes and people ask are given to both; the real one is
 yaim's own EtcdStore. Lease ids differ, and revisions by a constant: after every request answers
 and full views must be equal otherwise. Leases run in real time, which the model's clock follows.
 
-Not compared: what a request that fails says besides its reason, and how long answers take.
+Not compared: what a request that fails says besides its reason, how long answers take, and what
+clocks showed.
 """
 
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
@@ -19,17 +20,21 @@ from queue import SimpleQueue
 from random import Random
 from typing import TypeVar, assert_never
 
+import etcd3.etcdrpc as rpc
 import pytest
 
 from tests.dcs.etcd.conftest import BY_DEFAULT, EtcdServer
 from tests.sim.etcd import EXTENDED_S, NO_LEASE, NOBODY, SCAN_EVERY_S, ModelEtcd, Refuses
 from tests.sim.first import going_first
+from tests.sim.orders import move
 from tests.sim.timeline import Timeline, address
 from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
     GrantLease,
+    Heir,
     KeepLease,
+    Note,
     ReadCluster,
     ReleaseMarks,
     RevokeLease,
@@ -57,8 +62,11 @@ from yaim.core.model import (
     ClusterView,
     LeaseId,
     Mark,
+    Member,
+    Move,
     Node,
     NodeName,
+    Order,
     PoolEntry,
     Revision,
     WrongEntry,
@@ -68,6 +76,7 @@ from yaim.dcs.etcd.access import EtcdAccess
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.keys import Keys
 from yaim.dcs.etcd.store import EtcdAction, EtcdStore
+from yaim.dcs.etcd.transactions import compare_mod_revision, put_of
 from yaim.host.boottime import boottime
 
 SEQUENCES = 30
@@ -114,9 +123,31 @@ class RealNode:
 
     def _next(self) -> Event:
         event = self._events.get(timeout=ANSWER_WITHIN_S)
-        if isinstance(event, ClusterChanged):
-            self.watched = event.view
+        match event:
+            case ClusterChanged(view):
+                self.watched = without_clocks(view)
+            case ClusterRead(view):
+                return ClusterRead(without_clocks(view))
+            case NodeAdvertised(request, node):
+                return NodeAdvertised(request, replace(node, written_at=None))
         return event
+
+
+def without_clocks(view: ClusterView) -> ClusterView:
+    nodes = {name: replace(node, written_at=None) for name, node in view.nodes.items()}
+    control = replace(
+        view.control,
+        members=frozen_mapping(
+            {
+                name: Member("", member.is_stopped, "")
+                for name, member in view.control.members.items()
+            }
+        ),
+        moves=frozen_mapping(
+            {each: Move(move.node, Order()) for each, move in view.control.moves.items()}
+        ),
+    )
+    return replace(view, nodes=frozen_mapping(nodes), control=control)
 
 
 class RealEtcd:
@@ -129,12 +160,22 @@ class RealEtcd:
         self.nodes = {name: RealNode(server.url, self.keys, name) for name in NODES}
 
     def view(self) -> ClusterView:
-        return self.keys.view(*self.client.read_all(*self.keys.all()))
+        return without_clocks(self.keys.view(*self.client.read_all(*self.keys.all())))
 
     def put_entry(self, entry: PoolEntry) -> None:
         prefer = ",".join(f'"{name}"' for name in sorted(entry.prefer))
         value = f'{{"prefer": [{prefer}]}}' if prefer else ""
         self.client.put(self.keys.pool_entry(entry.address), value.encode())
+
+    def order_move(self, each: Address, to: NodeName, lease: int, seen: int) -> bool:
+        """An operator asks for a move, who has seen the guard at this revision."""
+        guard, move = self.keys.guard(), self.keys.move(each)
+        puts = [
+            put_of(guard, b"{}"),
+            put_of(move, f'{{"version": 1, "node": "{to}"}}'.encode(), lease),
+        ]
+        same = compare_mod_revision(guard, seen)
+        return bool(self.client.transact(rpc.TxnRequest(compare=[same], success=puts)).succeeded)
 
     def clean_up(self) -> None:
         for key in self.client.read_all(*self.keys.all())[0]:
@@ -226,29 +267,35 @@ class Both:
     def _lease(self, lease: LeaseId) -> LeaseId:
         return self.leases.get(lease, lease)
 
-    def _revision(self, revision: Revision) -> Revision:
+    def revision(self, revision: Revision) -> Revision:
         return Revision(revision + self.offset) if revision else revision
 
     def _mark(self, mark: Mark) -> Mark:
-        lease, revision = self._lease(mark.lease), self._revision(mark.revision)
+        lease, revision = self._lease(mark.lease), self.revision(mark.revision)
         return replace(mark, lease=lease, revision=revision)
 
     def _marks(self, marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
         return tuple(self._mark(mark) for mark in marks)
 
     def _node(self, node: Node) -> Node:
-        lease, revision = self._lease(node.lease), self._revision(node.revision)
+        lease, revision = self._lease(node.lease), self.revision(node.revision)
         return replace(node, lease=lease, revision=revision)
 
     def _view(self, view: ClusterView) -> ClusterView:
         return ClusterView(
-            self._revision(view.revision),
+            self.revision(view.revision),
             view.pool,
             frozen_mapping({name: self._node(node) for name, node in view.nodes.items()}),
             frozen_mapping({each: self._mark(mark) for each, mark in view.marks.items()}),
             view.wrong,
             frozen_mapping({name: self._node(node) for name, node in view.stray_nodes.items()}),
             frozen_mapping({each: self._mark(mark) for each, mark in view.stray_marks.items()}),
+            without_clocks(
+                replace(
+                    view,
+                    control=replace(view.control, revision=self.revision(view.control.revision)),
+                )
+            ).control,
         )
 
     def _in_real(self, action: EtcdAction) -> EtcdAction:
@@ -261,28 +308,40 @@ class Both:
                 return replace(
                     action,
                     lease=self._lease(action.lease),
-                    replaces=self._revision(action.replaces),
+                    replaces=self.revision(action.replaces),
                     release=self._marks(action.release),
                 )
             case WithdrawNode():
                 return replace(
                     action,
                     lease=self._lease(action.lease),
-                    advertised=self._revision(action.advertised),
+                    advertised=self.revision(action.advertised),
                     release=self._marks(action.release),
                 )
             case ClaimMarks():
                 return replace(
                     action,
                     lease=self._lease(action.lease),
-                    advertised=self._revision(action.advertised),
+                    advertised=self.revision(action.advertised),
                 )
             case ReleaseMarks():
                 return replace(
                     action,
                     marks=self._marks(action.marks),
-                    advertised=self._revision(action.advertised),
+                    advertised=self.revision(action.advertised),
+                    heirs=frozen_mapping(
+                        {
+                            each: replace(
+                                heir,
+                                lease=self._lease(heir.lease),
+                                advertised=self.revision(heir.advertised),
+                            )
+                            for each, heir in action.heirs.items()
+                        }
+                    ),
                 )
+            case Note():
+                raise AssertionError("nobody waits for an answer")
             case _:
                 assert_never(action)
 
@@ -295,9 +354,12 @@ class Both:
             case NodeAdvertised(request, node):
                 return NodeAdvertised(request, self._node(node))
             case MarksClaimed(request, marks, lost, revision):
-                return MarksClaimed(request, self._marks(marks), lost, self._revision(revision))
-            case MarksReleased(revision=revision) | NodeWithdrawn(revision=revision):
-                return replace(answer, revision=self._revision(revision))
+                return MarksClaimed(request, self._marks(marks), lost, self.revision(revision))
+            case MarksReleased(request, addresses, revision, handed):
+                marks = self._marks(handed)
+                return MarksReleased(request, addresses, self.revision(revision), marks)
+            case NodeWithdrawn(revision=revision):
+                return replace(answer, revision=self.revision(revision))
             case _:
                 return answer
 
@@ -347,7 +409,7 @@ class Author:
     def _action(self, node: NodeName) -> EtcdAction:
         self._request += 1
         lease, advertised = self._lease(node), self._revision(node)
-        match self._random.randrange(12):
+        match self._random.randrange(14):
             case 0:
                 return ReadCluster()
             case 1:
@@ -358,17 +420,31 @@ class Author:
                 return RevokeLease(lease)
             case 4 | 5 | 6:
                 release = self._some_marks(node) if self._random.random() < 0.3 else ()
-                told = self._advertisement(node)
-                return AdvertiseNode(self._request, told, lease, advertised, release)
+                told, joins = self._advertisement(node), self._random.random() < 0.3
+                return AdvertiseNode(self._request, told, lease, advertised, release, joins)
             case 7:
-                return WithdrawNode(self._request, lease, advertised, self._some_marks(node))
+                marks, is_stopped = self._some_marks(node), self._random.random() < 0.5
+                return WithdrawNode(self._request, lease, advertised, marks, is_stopped)
             case 8 | 9 | 10:
                 count = self._random.randint(1, len(ADDRESSES))
                 wanted = tuple(self._random.sample(ADDRESSES, count))
                 return ClaimMarks(self._request, wanted, lease, advertised)
             case _:
                 marks = self._some_marks(node) or (Mark(ADDRESSES[0], node, lease, Revision(1)),)
-                return ReleaseMarks(self._request, marks, advertised)
+                return ReleaseMarks(self._request, marks, advertised, self._heirs(marks))
+
+    def _heirs(self, marks: tuple[Mark, ...]) -> Mapping[Address, Heir]:
+        """Of some of these; seldom with an advertisement or a lease that is not there."""
+        found = {}
+        for mark in marks:
+            node = self._random.choice(NODES)
+            if mark.lease and not mark.is_over_another and self._random.random() < 0.6:
+                heir = Heir(node, self._lease(node), self._revision(node))
+                known = self._model.nodes.get(node)
+                if known is not None and self._random.random() < 0.8:
+                    heir = Heir(node, known.lease, known.revision)
+                found[mark.address] = heir
+        return frozen_mapping(found)
 
     def _lease(self, node: NodeName) -> LeaseId:
         """Its newest, seldom another one, perhaps a dead one."""
@@ -410,7 +486,9 @@ class Author:
     def _by_hand(self) -> None:
         model, real = self._model, self._both.real
         each = self._random.choice(ADDRESSES)
-        match self._random.randrange(6):
+        match self._random.randrange(8):
+            case 6 | 7:
+                self._order_move(each)
             case 0 | 1 | 2:
                 entry = PoolEntry(each, prefer=frozenset(self._random.sample(NODES, 1)))
                 entry = self._random.choice((entry, PoolEntry(each)))
@@ -434,6 +512,18 @@ class Author:
                     lease = self._random.choice(sorted(model.leases))
                 real.client.put(real.keys.mark(each), holder.encode(), self._both.leases[lease])
                 model.put_mark(each, holder, lease)
+
+    def _order_move(self, each: Address) -> None:
+        """Perhaps another operator was first."""
+        model, real, to = self._model, self._both.real, self._random.choice(NODES)
+        seen = model.view().control.revision
+        if self._random.random() < 0.2:
+            seen = Revision(seen + 1)
+        answer = self._both.ask(to, GrantLease(90))
+        assert isinstance(answer, LeaseKept)
+        self._leases[to].insert(0, answer.lease)
+        told = real.order_move(each, to, self._both.leases[answer.lease], self._both.revision(seen))
+        assert model.order_under(move(each, to), seen, answer.lease) == told
 
     def end(self) -> None:
         """All leases, in both worlds: what is left of this sequence bothers no other one."""

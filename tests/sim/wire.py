@@ -14,6 +14,7 @@ from yaim.core.actions import (
     EtcdAction,
     GrantLease,
     KeepLease,
+    Note,
     ReadCluster,
     ReleaseMarks,
     RevokeLease,
@@ -164,5 +165,7 @@ def unanswered(action: EtcdAction) -> Event:
             return LeaseFailed(reason)
         case AdvertiseNode() | WithdrawNode() | ClaimMarks() | ReleaseMarks():
             return WriteFailed(action.request, reason)
+        case Note():
+            raise AssertionError("nobody waits for an answer")
         case _:
             assert_never(action)

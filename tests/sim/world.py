@@ -12,6 +12,7 @@ from tests.sim.etcd import WITHOUT_END_S, ModelEtcd, Refuses
 from tests.sim.faults import Fault, Scenario, apply
 from tests.sim.helper import SWEPT_AFTER_S
 from tests.sim.host import Host
+from tests.sim.orders import Ask, Command, nothing_more
 from tests.sim.timeline import Timeline, address
 from yaim.core.model import Address, ClusterView, NodeName, Place, PoolEntry
 from yaim.core.placement import schema_of
@@ -77,6 +78,23 @@ class World:
     def _fault(self, fault: Fault) -> None:
         apply(self, fault)
 
+    def order(self, ask: Ask, after_s: float) -> None:
+        """An operator looks at what stands there, and gives an order that arrives after so long."""
+        control = self.etcd.view().control
+
+        def arrive() -> None:
+            if self.is_healed or not self.etcd.is_up:
+                return
+            is_done = self.etcd.order(ask(control), control.revision)
+            self.checker.counts["orders" if is_done else "orders that came to nothing"] += 1
+
+        self.timeline.later(after_s, arrive)
+
+    def command(self, command: Command) -> None:
+        """An operator gives an order, and nothing goes wrong."""
+        if not self.etcd.order(command, self.etcd.view().control.revision):
+            raise AssertionError(f"not done: {command}")
+
     def heal(self) -> None:
         """The faults end."""
         self.timeline.tell("world", "the faults end")
@@ -86,6 +104,7 @@ class World:
             self.etcd.elect_now()
         self.etcd.fill(0.0, Refuses.NOTHING)
         self.etcd.put_wrong()
+        self.command(nothing_more(self.etcd.view().control))
         self.etcd.mend_entries()
         for host in self.hosts.values():
             host.heal()

@@ -1,5 +1,6 @@
 """Clusters for the tests of what is told of one."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
@@ -101,8 +102,14 @@ def expiry(what: str, subject: str, **left: float) -> Expiry:
     return Expiry(what, subject, NOW + timedelta(**left))
 
 
+def made(
+    seen: ClusterView, alarms: Iterable[str] = (), lost: Mapping[NodeName, datetime] | None = None
+) -> ClusterStatus:
+    return status_of(CLUSTER, seen, (), alarms, lost, now=NOW)
+
+
 def with_certificates(*expiries: Expiry) -> ClusterStatus:
-    return status_of(CLUSTER, WELL, certificates_of(expiries, NOW))
+    return status_of(CLUSTER, WELL, certificates_of(expiries, NOW), now=NOW)
 
 
 CERTIFICATES = (

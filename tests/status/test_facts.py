@@ -9,7 +9,6 @@ from sys import maxsize
 import pytest
 
 from tests.status.clusters import (
-    CLUSTER,
     MARKS,
     NO_NODES,
     NODES,
@@ -20,6 +19,7 @@ from tests.status.clusters import (
     UNHELD,
     WELL,
     expiry,
+    made,
     mark,
     node,
     view,
@@ -37,29 +37,38 @@ from yaim.core.model import (
     frozen_mapping,
 )
 from yaim.dcs.expiry import Expiry
-from yaim.status.facts import AddressStatus, ClusterStatus, Condition, NodeStatus, status_of
-from yaim.status.unheld import _TAKES_NOTHING
+from yaim.status.facts import (
+    AddressStatus,
+    ClusterStatus,
+    Condition,
+    NodeState,
+    NodeStatus,
+)
+from yaim.status.unheld import TAKES_NOTHING
 
 
 def test_a_healthy_cluster_is_told_in_order() -> None:
-    assert status_of(CLUSTER, WELL) == ClusterStatus(
-        CLUSTER,
+    healthy = NodeState.HEALTHY
+    assert made(WELL) == ClusterStatus(
+        "/service/yaim/",
+        NOW,
+        Revision(7),
+        Condition.HEALTHY,
         (
             AddressStatus("192.0.2.9", "db1"),
             AddressStatus("192.0.2.10", "db2"),
             AddressStatus("2001:db8::1", "db1"),
         ),
         (
-            NodeStatus("db1", True, "HTTP 200", 2, "1.0", fence=Fence(True)),
-            NodeStatus("db2", True, "HTTP 200", 1, "1.0", fence=Fence(True)),
+            NodeStatus("db1", healthy, "HTTP 200", 2, "1.0", fence=Fence(True)),
+            NodeStatus("db2", healthy, "HTTP 200", 1, "1.0", fence=Fence(True)),
         ),
-        (),
     )
 
 
 def test_a_mark_of_a_lease_that_its_holder_has_no_more_does_not_count() -> None:
-    found = status_of(CLUSTER, STALE)
-    unheld = status_of(CLUSTER, UNHELD)
+    found = made(STALE)
+    unheld = made(UNHELD)
     assert [each.holder for each in found.addresses] == [None, "db2", "db1"]
     assert (found.nodes, found.condition) == (unheld.nodes, unheld.condition)
     assert found.addresses[0].reason.startswith("marked by db1 under lease 63, and db1 is")
@@ -78,7 +87,7 @@ def test_why_nobody_holds_an_address_is_told_for_each_kind_of_node() -> None:
     def why(pool: PoolEntry, *names: str) -> str:
         seen = view((), tuple(nodes[name] for name in names), ())
         seen = replace(seen, pool=frozen_mapping({pool.address: pool}))
-        return status_of(CLUSTER, seen).addresses[0].reason
+        return made(seen).addresses[0].reason
 
     entry = PoolEntry(address, interface="eth1")
     assert why(entry) == "there is no node"
@@ -91,12 +100,12 @@ def test_why_nobody_holds_an_address_is_told_for_each_kind_of_node() -> None:
 
 
 def test_a_mark_of_a_node_that_is_not_there_does_not_count() -> None:
-    found = status_of(CLUSTER, OF_NOBODY)
+    found = made(OF_NOBODY)
     assert [each.holder for each in found.addresses] == [None, "db2", None]
 
 
 def test_a_mark_of_an_address_that_is_not_in_the_pool_does_not_count() -> None:
-    found = status_of(CLUSTER, view(POOL[:1], NODES, MARKS))
+    found = made(view(POOL[:1], NODES, MARKS))
     assert found.addresses == (AddressStatus("192.0.2.10", "db2"),)
     assert [(each.name, each.address_count) for each in found.nodes] == [("db1", 0), ("db2", 1)]
     assert found.condition is Condition.HEALTHY
@@ -106,13 +115,15 @@ def test_the_condition_is_the_exit_status() -> None:
     assert {each.name: int(each) for each in Condition} == {
         "HEALTHY": 0,
         "DEGRADED": 1,
-        "UNREACHABLE": 2,
+        "UNREACHABLE": 69,
+        "NOT_PERMITTED": 77,
+        "NOTHING": 78,
     }
 
 
 def test_why_nobody_holds_an_address_may_be_that_etcd_is_full() -> None:
     def why(seen: ClusterView, *alarms: str) -> str:
-        return status_of(CLUSTER, seen, alarms=alarms).addresses[0].reason
+        return made(seen, alarms=alarms).addresses[0].reason
 
     assert why(NO_NODES, "NOSPACE") == "there is no node; etcd is full: none can join"
     yet = "db1 may hold it and has not taken it yet"
@@ -126,9 +137,9 @@ def test_an_address_that_nobody_holds_is_for_a_node_that_does_not_wait() -> None
         replace(each, advertisement=replace(each.advertisement, networks=networks))
         for each in (waiting("db1"), node("db2"))
     )
-    (address,) = status_of(CLUSTER, view(POOL[:1], nodes, ())).addresses
+    (address,) = made(view(POOL[:1], nodes, ())).addresses
     assert address.reason == "db2 may hold it and has not taken it yet"
-    (address,) = status_of(CLUSTER, view(POOL[:1], nodes[:1], ())).addresses
+    (address,) = made(view(POOL[:1], nodes[:1], ())).addresses
     assert address.reason == "db1 may hold it and has not taken it yet"
 
 
@@ -153,9 +164,9 @@ def test_an_address_with_a_wrong_entry_is_listed_held_or_not() -> None:
     entry = PoolEntry(ip_address(POOL[0]), fault="prefix is 33, expected 1 to 32")
     seen = replace(WELL, pool=frozen_mapping({entry.address: entry}))
     why = "its entry is wrong: prefix is 33, expected 1 to 32"
-    held = status_of(CLUSTER, seen)
+    held = made(seen)
     assert held.addresses == (AddressStatus(POOL[0], "db2", why),)
-    unheld = status_of(CLUSTER, replace(seen, marks=frozen_mapping({})))
+    unheld = made(replace(seen, marks=frozen_mapping({})))
     assert unheld.addresses == (AddressStatus(POOL[0], None, why),)
     assert held.condition is unheld.condition is Condition.DEGRADED
 
@@ -163,7 +174,7 @@ def test_an_address_with_a_wrong_entry_is_listed_held_or_not() -> None:
 def test_a_mark_that_was_put_over_another_one_is_told_with_what_is_to_be_done() -> None:
     over = replace(mark("192.0.2.9", "db2"), is_over_another=True)
     seen = replace(view(POOL, NODES, MARKS[1:]), stray_marks={over.address: over})
-    found = status_of(CLUSTER, seen)
+    found = made(seen)
     (key,) = found.strays
     assert key == (
         "/service/yaim/ips/192.0.2.9/marked",
@@ -181,16 +192,16 @@ def test_a_mark_under_a_lease_that_is_not_its_holders_is_told_as_that() -> None:
         "marked by db1 under lease 1f, and db1 is advertised under 1: should that not pass within"
         " the ttl, delete /service/yaim/ips/192.0.2.9/marked when no node has the address"
     )
-    found = status_of(CLUSTER, view(POOL, NODES, (elsewhere, *MARKS[1:])))
+    found = made(view(POOL, NODES, (elsewhere, *MARKS[1:])))
     assert (found.addresses[0], found.strays) == (AddressStatus("192.0.2.9", None, why), ())
-    found = status_of(CLUSTER, view(POOL, NODES[:1], (*MARKS[1:2], elsewhere)))
+    found = made(view(POOL, NODES[:1], (*MARKS[1:2], elsewhere)))
     assert "marked by db1 under lease 1f, and db1 is not advertised" in found.addresses[0].reason
 
 
 def test_what_is_no_advertisement_is_told_with_the_lease_to_revoke() -> None:
     told = replace(node("db1").advertisement, reason="cannot be read", schema=maxsize)
     seen = view((), (replace(node("db1"), advertisement=told, lease=LeaseId(0x1F)),), ())
-    (found,) = status_of(CLUSTER, seen).nodes
+    (found,) = made(seen).nodes
     assert found.reason == (
         "cannot be read: if it is no newer yaim's, etcdctl lease revoke 1f, under which"
         " /service/yaim/nodes/db1 stands"
@@ -204,7 +215,7 @@ def why_nobody(entry: PoolEntry, seen: ClusterView) -> str:
     """Each node asked by itself, those that wait last."""
     names: dict[str, list[NodeName]] = {}
     for each in sorted(seen.nodes.values(), key=lambda each: (each.is_waiting, each.name)):
-        reason = each.why_not(entry) or ("" if each.advertisement.takes else _TAKES_NOTHING)
+        reason = each.why_not(entry) or ("" if each.advertisement.takes else TAKES_NOTHING)
         if not reason:
             return f"{each.name} may hold it and has not taken it yet"
         names.setdefault(reason, []).append(each.name)
@@ -246,5 +257,5 @@ def test_why_nobody_holds_an_address_is_what_each_node_would_say(seed: int) -> N
         ),
         frozen_mapping({each.name: each for each in nodes}),
     )
-    found = {each.address: each.reason for each in status_of(CLUSTER, seen).addresses}
+    found = {each.address: each.reason for each in made(seen).addresses}
     assert found == {str(each.address): why_nobody(each, seen) for each in seen.pool.values()}

@@ -147,7 +147,7 @@ def test_a_node_that_flaps_waits_before_it_takes_addresses(build: Build) -> None
     assert lab.is_held(lab.plan.pool, by=["n2", "n3"])
     told = json.loads(yaim_status("--json").stdout)
     (shown,) = (each for each in told["nodes"] if each["name"] == "n1")
-    assert (shown["healthy"], shown["waits_s"]) == (True, 9)
+    assert (shown["state"], shown["flapping"], shown["waits_s"]) == ("healthy", True, 9)
     lab.wait_until_held(counts=[2, 2, 2])
     never_two(lab, watch, 0.5)
 

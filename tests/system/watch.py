@@ -120,18 +120,16 @@ def never_two(lab: Lab, watch: Watch, seconds: float) -> None:
     assert watch.overlap_s == 0.0
 
 
-def yaim_status(*arguments: str) -> subprocess.CompletedProcess[str]:
+def yaim(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that looks at the lab's cluster."""
+    where = ("--dcs-clustername=yaim", f"--dcs-endpoints=http://{FIRST_ADDRESS}:2379")
     return subprocess.run(
-        (
-            sys.executable,
-            "-m",
-            "yaim",
-            "status",
-            "--dcs-clustername=yaim",
-            f"--dcs-endpoints=http://{FIRST_ADDRESS}:2379",
-            *arguments,
-        ),
+        (sys.executable, "-m", "yaim", command, *where, *arguments),
         capture_output=True,
         text=True,
         timeout=30,
     )
+
+
+def yaim_status(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return yaim("status", *arguments)

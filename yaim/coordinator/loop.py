@@ -20,7 +20,7 @@ from yaim.coordinator.event_queue import EventQueue
 from yaim.coordinator.parts import StartParts
 from yaim.coordinator.reload import reloaded, restart_asked
 from yaim.coordinator.settings import settings_of
-from yaim.coordinator.status_line import StatusLine, title_of
+from yaim.coordinator.status_line import StatusLine
 from yaim.coordinator.window import WindowWatch, next_look_s
 from yaim.core.actions import (
     Action,
@@ -112,7 +112,7 @@ class Coordinator:
         wake_at: float | None = boottime()
         while self._end is None:
             wake_at = self._step(self._wait(wake_at))
-            self._service_manager.tell(lambda: self._status_line.of(self._state))
+            self._service_manager.tell(lambda: self._status_line.of(self._state, boottime()))
         return self._exit_status(self._end)
 
     def _post(self, *events: Event) -> None:
@@ -221,7 +221,7 @@ class Coordinator:
                 assert_never(end.outcome)
 
     def _show_title(self) -> None:
-        title = title_of(self._state)
+        title = self._status_line.title(self._state, boottime())
         if title != self._title:
             self._title = title
             setproctitle(title)

@@ -253,6 +253,19 @@ Tell: TypeAlias = Callable[[Level, str], None]
 """Adds a line for the log to the actions of the step that is under way."""
 
 
+def only_deletes(write: Write) -> bool:
+    """Whether etcd takes it also when it has no space left (yaim/core/full_etcd.py)."""
+    match write:
+        case ReleaseMarks(heirs=heirs):
+            return not heirs
+        case WithdrawNode(is_stopped=is_stopped):
+            return not is_stopped
+        case AdvertiseNode() | ClaimMarks():
+            return False
+        case _:
+            assert_never(write)
+
+
 def to_release(write: Write) -> tuple[Mark, ...]:
     """Returns the marks that a write deletes."""
     match write:

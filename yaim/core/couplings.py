@@ -12,6 +12,7 @@ from yaim.core.actions import (
     Outcome,
     Write,
 )
+from yaim.core.history import note_lost
 from yaim.core.model import Address, ClusterView, Mark
 from yaim.core.refusals import Refusal
 from yaim.core.settings import Settings
@@ -55,10 +56,13 @@ def see(turn: Turn, view: ClusterView) -> None:
     is_other_history = before is None and view.revision < turn.cluster.last_revision
     if is_other_history and turn.ending.stopping is None:
         turn.takeover = turn.takeover.after_other_history(facts.ttl_s(), now, turn.tell)
-    had_node = facts.my_node() is not None
+    had_node, had = facts.my_node() is not None, facts.my_addresses()
     report_wrong(turn, before, view)
     turn.cluster = turn.cluster.with_view(view)
     turn.writing = turn.writing.after_view(view)
+    mine = facts.my_addresses()
+    turn.past = turn.past.after_view(before, view, mine, mine - had)
+    note_lost(turn, before, view)
     remember(turn, before)
     takeover = turn.takeover.noting_orphans(before, view, facts.me, now)
     turn.takeover = takeover.noting_strays(before, view, facts.ttl_s(), now, turn.tell)

@@ -9,16 +9,20 @@ from dataclasses import replace
 from yaim.core.deadline import least_life_s
 from yaim.core.elsewhere import NOTHING
 from yaim.core.model import (
+    NO_CONTROL,
     Address,
     Boottime,
+    Control,
     Mark,
     Node,
     NodeName,
+    Order,
     Place,
     PoolEntry,
     Revision,
     address_order,
 )
+from yaim.core.placement import version_of
 from yaim.core.state.addresses import Phase
 from yaim.core.state.health import Health
 from yaim.core.state.lease import Lease
@@ -26,6 +30,9 @@ from yaim.core.state.state import Draft, OwnMarks, State
 
 ABSENT_KEY = Revision(0)
 """The revision that etcd gives a key that does not exist."""
+KNOWS_CONTROL = 4
+"""The version of the placement (yaim/core/placement.py) whose nodes understand the keys below
+control/, and marks that were handed over."""
 _MAYBE_HERE = frozenset({Phase.ADDING, Phase.UP, Phase.UNKNOWN})
 
 
@@ -145,6 +152,33 @@ class Facts:
             addresses = frozenset(mark.address for mark in mine)
             self.own_marks = found = OwnMarks(view, id_, tuple(mine), addresses)
         return found
+
+    # --- what operators have asked for --------------------------------------------------------
+
+    @property
+    def control(self) -> Control:
+        view = self.state.cluster.view
+        return view.control if view is not None else NO_CONTROL
+
+    def all_know_control(self) -> bool:
+        """Whether no node lives that does not understand handed-over marks and what is below
+        control/."""
+        view = self.state.cluster.view
+        return view is not None and version_of(view.nodes) >= KNOWS_CONTROL
+
+    def drain(self) -> Order | None:
+        """Returns the order to give up what others can hold; None: there is none."""
+        return self.control.drains.get(self.me)
+
+    def is_no_member(self) -> bool:
+        """Whether nobody is told that we have been here and have not been stopped."""
+        member = self.control.members.get(self.me)
+        return member is None or member.is_stopped
+
+    def first_seen(self) -> str:
+        """What our member key says; empty: it is not there."""
+        member = self.control.members.get(self.me)
+        return member.first_seen if member is not None else ""
 
     # --- our health ---------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ has to write anew before it adds anything; or none, and then it waits for a new 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from yaim.core.actions import ReleaseMarks, WithdrawNode, Write
+from yaim.core.actions import Write, only_deletes
 from yaim.core.model import Node, PoolEntry
 
 
@@ -46,8 +46,7 @@ class Full:
 
 
 def after_refusal(before: Full | None, write: Write) -> Full:
-    is_deletion = isinstance(write, ReleaseMarks | WithdrawNode)
-    return Full(is_deletion or refuses_deletions(before))
+    return Full(only_deletes(write) or refuses_deletions(before))
 
 
 def takes_deletions(full: Full | None) -> bool:

@@ -167,8 +167,9 @@ class Node:
     lease: LeaseId
     revision: Revision
     """The revision of its last change (etcd's mod_revision)."""
-    written_at: float | None = None
-    """The wall clock of its host then, in seconds since 1970; None: not told."""
+    written_at: float | None = field(default=None, compare=False)
+    """The wall clock of its host then, in seconds since 1970; None: not told. No decision
+    depends on it."""
 
     @property
     def is_waiting(self) -> bool:
@@ -255,6 +256,8 @@ class Mark:
     holder has handed it over."""
     is_over_another: bool = False
     """Somebody has put it by hand over another one, whose holder may have the address yet."""
+    version: int = 1
+    """How often its key has been put (etcd's version): 1, unless it has been handed over."""
 
 
 def is_in_force(mark: Mark, nodes: Mapping[NodeName, Node]) -> bool:

@@ -11,6 +11,13 @@ No node takes an address that something other than yaim has put on some node: a 
 if there is none, no node is eligible. A node that says that it takes nothing is eligible only for
 what it holds.
 
+What operators ask for (Control) counts from version 4 on. A node that is drained waits, and what
+nobody holds is not given to it if another node can hold it. Of the nodes that are eligible then,
+the first of these decides: an order to move the address to one of them; its pin to one of them;
+under a pause, its holder, if that is one of them; those that the entry prefers. So an order that
+cannot be followed is none, and leaves nothing unheld. Shares are in proportion to the weights
+(yaim/core/shares.py), and no node is given more than its helper can hold (yaim/core/assign.py).
+
 Every node computes the same answer from the same snapshot, so nodes do not race each other for
 an address. The answer has the most even spread that eligibility allows and, among those, the
 fewest addresses moved. Addresses that nobody holds are placed for free.
@@ -37,16 +44,19 @@ understand are placed first, by all of them in the same way, and then the rest, 
 those that understand them. An entry that nobody understands is like any other mistake.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from yaim.core import placement_v1
-from yaim.core.eligibility import Eligibility, joined
+from yaim.core.assign import Thing, assign
+from yaim.core.eligibility import Eligibility, Nodes, joined
 from yaim.core.model import (
+    NO_CONTROL,
     SCHEMA,
     Address,
     Advertisement,
     ClusterView,
+    Control,
     Mark,
     Node,
     NodeName,
@@ -57,17 +67,23 @@ from yaim.core.model import (
     is_in_force,
     thawed,
 )
+from yaim.core.shares import Share
 from yaim.core.spread import Spread
 
 Placement = Mapping[Address, NodeName]
 
-VERSION = 3
+VERSION = 4
 """The highest version that this function can compute. 1: placement_v1.py. 2: with all that is
-advertised. 3: with what `counted` leaves of it."""
+advertised. 3: with what `counted` leaves of it. 4: with what operators ask for, and a preference
+that decides more than ties."""
 _COUNTS = tuple(
     field.name
     for field in fields(Advertisement)
-    if field.name not in {"missing", "reason", "session", "version"}
+    if field.name
+    not in {
+        *("missing", "reason", "session", "version"),
+        *("ttl_s", "control", "problems"),
+    }
 )
 """The fields of an advertisement that may change a placement."""
 
@@ -76,21 +92,26 @@ def place(
     pool: Mapping[Address, PoolEntry],
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
+    control: Control = NO_CONTROL,
 ) -> Placement:
     """Returns the holder that each address of the pool should have; none if no node is eligible."""
     lowest, highest = schema_of(nodes), _highest_schema(nodes)
     higher = {entry.schema for entry in pool.values() if lowest < entry.schema <= highest}
+    version = version_of(nodes)
     if not higher:
-        return _place_shared(pool, nodes, marks)
+        return _place_shared(pool, nodes, marks, control)
     shared = {address: entry for address, entry in pool.items() if entry.schema not in higher}
-    placed = thawed(_place_shared(shared, nodes, marks))
+    placed = thawed(_place_shared(shared, nodes, marks, control))
     for schema in sorted(higher):
         further = {address: entry for address, entry in pool.items() if entry.schema == schema}
         knowing = {
             name: node for name, node in nodes.items() if node.advertisement.schema >= schema
         }
         # Whoever knows schema 2 knows placement 2.
-        placed |= _place(further, knowing, marks, placed)
+        if version < 4:
+            placed |= _place_before_4(further, knowing, marks, placed)
+        else:
+            placed |= _place(further, knowing, marks, control, placed)
     return frozen_mapping(placed)
 
 
@@ -98,11 +119,15 @@ def _place_shared(
     pool: Mapping[Address, PoolEntry],
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
+    control: Control,
 ) -> Placement:
     """Places entries that all nodes understand, or that none does."""
-    if version_of(nodes) < 2:
+    version = version_of(nodes)
+    if version < 2:
         return _as_before(pool, nodes, marks)
-    return _place(pool, nodes, marks, {})
+    if version < 4:
+        return _place_before_4(pool, nodes, marks, {})
+    return _place(pool, nodes, marks, control, {})
 
 
 def counted(view: ClusterView) -> Mapping[NodeName, Node]:
@@ -134,6 +159,7 @@ def is_alike(before: ClusterView, view: ClusterView) -> bool:
         before.pool == view.pool
         and before.marks == view.marks
         and before.stray_marks == view.stray_marks
+        and _is_control_alike(before.control, view.control)
         and _are_nodes_alike(before.nodes, view.nodes)
         and _are_nodes_alike(before.stray_nodes, view.stray_nodes)
     )
@@ -152,6 +178,28 @@ def _is_node_alike(before: Node, node: Node) -> bool:
     return before.lease == node.lease and all(
         getattr(before.advertisement, name) == getattr(node.advertisement, name) for name in _COUNTS
     )
+
+
+def _is_control_alike(before: Control, control: Control) -> bool:
+    """Who gave an order, why and until when makes no difference."""
+    return before is control or (
+        before.drains.keys() == control.drains.keys()
+        and (before.pause is None) == (control.pause is None)
+        and _bound(before) == _bound(control)
+        and _weights(before) == _weights(control)
+    )
+
+
+def _bound(control: Control) -> tuple[dict[Address, NodeName], dict[Address, NodeName]]:
+    """Returns the nodes of the moves, and of the pins."""
+    return (
+        {address: each.node for address, each in control.moves.items()},
+        {address: each.node for address, each in control.pins.items()},
+    )
+
+
+def _weights(control: Control) -> dict[NodeName, int]:
+    return {name: each.weight for name, each in control.weights.items()}
 
 
 def version_of(nodes: Mapping[NodeName, Node]) -> int:
@@ -188,50 +236,171 @@ def _as_before(
     return frozen_mapping(placed)
 
 
-def _place(
+def _place_before_4(
     pool: Mapping[Address, PoolEntry],
     nodes: Mapping[NodeName, Node],
     marks: Mapping[Address, Mark],
     beside: Placement,
 ) -> Placement:
     """`beside`: the nodes that are to hold other addresses; these count, and stay there."""
-    names = sorted(nodes)
-    in_order = [nodes[name] for name in names]
-    number_of = {name: number for number, name in enumerate(names)}
-    eligibility = Eligibility(in_order)
-    waiting = eligibility.named(frozenset(node.name for node in in_order if node.is_waiting))
-    taking = joined(1 << n for n, node in enumerate(in_order) if node.advertisement.takes)
-    present = all_present(nodes)
-    spread = Spread(len(names))
+    cluster = _Cluster.of(nodes, marks)
+    waiting = cluster.waiting
+    spread = Spread(len(cluster.names))
     placed: list[Address] = []
-    for entry in sorted(pool.values(), key=lambda entry: address_order(entry.address)):
-        able = eligibility.able(entry)
-        mark = marks.get(entry.address)
-        holder = None
-        if mark is not None:
-            number = number_of.get(mark.holder)
-            if number is not None and in_order[number].lease == mark.lease:
-                holder = number
-        able &= taking if holder is None else taking | 1 << holder
-        if present and entry.address in present:
-            able &= 0 if holder is None else 1 << holder
+    for entry, able, holder in cluster.candidates(pool):
         home = holder if holder is not None and able >> holder & 1 else None
         eligible = able & ~waiting or (able if home is None else 1 << home)
-        if not able and holder is not None and in_order[holder].can_keep(entry):
-            home, eligible = holder, 1 << holder
         if eligible:
             placed.append(entry.address)
             if home is not None and not eligible >> home & 1:
                 home = None
-            preferred = eligibility.named(entry.prefer) if entry.prefer else 0
+            preferred = cluster.eligibility.named(entry.prefer) if entry.prefer else 0
             spread.add(eligible, home, _turn(entry.address), preferred)
-    for name in beside.values():
-        if name in number_of:
-            spread.add(1 << number_of[name], number_of[name], 0, 0)
+    for number in cluster.numbers(beside):
+        spread.add(1 << number, number, 0, 0)
     spread.complete()
-    return frozen_mapping(
-        {address: names[number] for address, number in zip(placed, spread.holders, strict=False)}
-    )
+    return cluster.placement(placed, spread.holders)
+
+
+def _place(
+    pool: Mapping[Address, PoolEntry],
+    nodes: Mapping[NodeName, Node],
+    marks: Mapping[Address, Mark],
+    control: Control,
+    beside: Placement,
+) -> Placement:
+    """`beside`: as above."""
+    cluster = _Cluster.of(nodes, marks)
+    orders = _Orders.of(control, cluster)
+    waiting = orders.drained | cluster.flapping
+    things: list[Thing] = []
+    placed: list[Address] = []
+    for entry, able, holder in cluster.candidates(pool):
+        home = holder if holder is not None and able >> holder & 1 else None
+        here = able & ~orders.drained or able if home is None else 1 << home
+        eligible = able & ~waiting or here
+        if eligible:
+            placed.append(entry.address)
+            chosen = orders.choose(entry, eligible, home)
+            stays = orders.is_paused and eligible & here if home is not None else 0
+            able = chosen | (stays or eligible | here)
+            is_there = home is not None and chosen >> home & 1
+            turn = 0 if is_there else _turn(entry.address)
+            things.append(Thing(chosen, able, chosen != eligible, home, turn))
+    things += (Thing(1 << n, 1 << n, False, n, 0) for n in cluster.numbers(beside))
+    shares = [
+        Share(orders.weights.get(node.name, 1), node.advertisement.capacity)
+        for node in cluster.nodes
+    ]
+    return cluster.placement(placed, assign(things, shares, waiting))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """The nodes, by numbers, and what each of them holds."""
+
+    names: list[NodeName]
+    nodes: list[Node]
+    number_of: dict[NodeName, int]
+    eligibility: Eligibility
+    marks: Mapping[Address, Mark]
+
+    @staticmethod
+    def of(nodes: Mapping[NodeName, Node], marks: Mapping[Address, Mark]) -> "_Cluster":
+        names = sorted(nodes)
+        in_order = [nodes[name] for name in names]
+        number_of = {name: number for number, name in enumerate(names)}
+        return _Cluster(names, in_order, number_of, Eligibility(in_order), marks)
+
+    @property
+    def waiting(self) -> Nodes:
+        return joined(1 << number for number, node in enumerate(self.nodes) if node.is_waiting)
+
+    @property
+    def flapping(self) -> Nodes:
+        """The nodes that wait for another reason than that they are drained, which for older nodes
+        is told as a wait, too. Who is drained the control keys say: of several nodes that are
+        drained no more, all share again from one revision on, and not each when it says so."""
+        return joined(
+            1 << number
+            for number, node in enumerate(self.nodes)
+            if node.is_waiting and not node.advertisement.is_drained
+        )
+
+    def candidates(
+        self, pool: Mapping[Address, PoolEntry]
+    ) -> Iterator[tuple[PoolEntry, Nodes, int | None]]:
+        """Yields all entries in order, each with the nodes that may have it, and its holder. An
+        entry that no node can hold is its holder's, if that can keep it."""
+        nodes, number_of, marks = self.nodes, self.number_of, self.marks
+        eligibility = self.eligibility
+        taking = joined(1 << n for n, node in enumerate(nodes) if node.advertisement.takes)
+        present = all_present({node.name: node for node in nodes})
+        for entry in sorted(pool.values(), key=lambda entry: address_order(entry.address)):
+            able = eligibility.able(entry)
+            mark = marks.get(entry.address)
+            holder = None
+            if mark is not None:
+                number = number_of.get(mark.holder)
+                if number is not None and nodes[number].lease == mark.lease:
+                    holder = number
+            able &= taking if holder is None else taking | 1 << holder
+            if present and entry.address in present:
+                able &= 0 if holder is None else 1 << holder
+            if not able and holder is not None and nodes[holder].can_keep(entry):
+                able = 1 << holder
+            yield entry, able, holder
+
+    def numbers(self, placed: Placement) -> Iterator[int]:
+        """Yields the numbers of the nodes that have these addresses, as often as they do."""
+        return (self.number_of[name] for name in placed.values() if name in self.number_of)
+
+    def placement(self, addresses: Sequence[Address], numbers: Sequence[int | None]) -> Placement:
+        """`numbers`: of the holders of these addresses, and of others after them."""
+        names, pairs = self.names, zip(addresses, numbers, strict=False)
+        return frozen_mapping({address: names[n] for address, n in pairs if n is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """What operators ask for, as far as it is about nodes that are there."""
+
+    drained: Nodes
+    is_paused: bool
+    moves: dict[Address, Nodes]
+    """The one node for each address."""
+    pins: dict[Address, Nodes]
+    weights: dict[NodeName, int]
+    eligibility: Eligibility
+
+    @staticmethod
+    def of(control: Control, cluster: _Cluster) -> "_Orders":
+        moves, pins = (
+            {
+                a: 1 << cluster.number_of[name]
+                for a, name in each.items()
+                if name in cluster.number_of
+            }
+            for each in _bound(control)
+        )
+        return _Orders(
+            cluster.eligibility.named(frozenset(control.drains)),
+            control.pause is not None,
+            moves,
+            pins,
+            _weights(control),
+            cluster.eligibility,
+        )
+
+    def choose(self, entry: PoolEntry, eligible: Nodes, home: int | None) -> Nodes:
+        """Returns which of the eligible nodes the address may be on."""
+        if self.moves and (chosen := self.moves.get(entry.address, 0) & eligible):
+            return chosen
+        if self.pins and (chosen := self.pins.get(entry.address, 0) & eligible):
+            return chosen
+        if self.is_paused and home is not None and (chosen := eligible & 1 << home):
+            return chosen
+        return (entry.prefer and self.eligibility.named(entry.prefer) & eligible) or eligible
 
 
 def _turn(address: Address) -> int:

@@ -1,10 +1,13 @@
 """The most even spread of things over nodes, with the fewest moves.
 
 Each thing may be on some of the nodes. One that has a home is there at first, and counts as moved
-where it is elsewhere in the end. Minimised is (sum of squared loads, moves): a minimum-cost flow,
-whose cost-reducing paths are chains of moves. Harvey, Ladner, Lovász, Tamir: "Semi-matchings for
-bipartite graphs and load balancing" (2003) show that a spread with no load-reducing path is optimal
-for every convex measure at once.
+where it is elsewhere in the end. Minimised is (sum of the nodes' costs, moves); what each further
+thing costs a node is more than the one before did (yaim/core/shares.py), which is the square of its
+load if nothing else is said. So it is a minimum-cost flow, whose cost-reducing paths are chains of
+moves. Harvey, Ladner, Lovász, Tamir: "Semi-matchings for bipartite graphs and load balancing"
+(2003) show that a spread with no load-reducing path is optimal for every convex measure at once.
+Where the nodes' costs differ, each chain that is made reduces the sum by the most, and the end is
+the same: no chain and no circle is left that would reduce it, so none of all spreads is cheaper.
 
 What comes first only makes that quick, and need not be right: things without a home go to the
 lowest, then single moves are made from the highest to the lowest. Nearly always nothing is left to
@@ -14,9 +17,11 @@ Same input, same output: numbers decide, and of what is equal the lower number g
 """
 
 from bisect import insort
+from collections.abc import Sequence
 from itertools import pairwise
 
 from yaim.core.eligibility import Nodes, each_of, joined
+from yaim.core.shares import Cost
 
 
 class Spread:
@@ -32,7 +37,7 @@ class Spread:
         self._homeless: list[tuple[int, int, int, Nodes]] = []
         """The things without a home: the number of eligible nodes, the thing, the node with which
         the choice begins, the preferred nodes."""
-        self._loads = _Loads([])
+        self._loads = _Loads([], None)
         self._queues: list[list[int]] = []
         """The things of each node in the order in which they are moved; and some that have gone."""
         self._looked: dict[tuple[int, int], int] = {}
@@ -53,11 +58,11 @@ class Spread:
             self.holders.append(home)
             self._things[home].add(thing)
 
-    def complete(self) -> None:
-        """Gives each thing its node."""
-        self._loads = _Loads([len(things) for things in self._things])
+    def complete(self, costs: Sequence[Cost] | None = None) -> None:
+        """Gives each thing its node. `costs`: of each node; None: the square of its load."""
+        self._loads = _Loads([len(things) for things in self._things], costs)
         self._place_homeless()
-        if self._loads.difference > 1:
+        if not self._loads.are_even:
             self._level()
             self._perfect()
 
@@ -72,7 +77,7 @@ class Spread:
             node = _first(lowest >> turn << turn or lowest)
             self.holders[thing] = node
             self._things[node].add(thing)
-            loads.change(node, 1)
+            loads.add(node)
 
     def _level(self) -> None:
         """Move single things from the highest node to the lowest that can have one."""
@@ -94,18 +99,18 @@ class Spread:
     def _give_one(self, source: int, may_take: list[Nodes]) -> int | None:
         """Returns the node to which a thing was given; None if no move makes it more even."""
         loads = self._loads
-        limit = loads.of[source] - 1
-        for load in loads.ascending:
-            if load >= limit:
+        saved = loads.less.of[source]
+        for cost in loads.more.ascending:
+            if cost >= saved:
                 break
-            candidates = loads.at[load] & may_take[source]
+            candidates = loads.more.at[cost] & may_take[source]
             while candidates:
                 target = _first(candidates)
                 thing = self._next_for(source, target)
                 if thing is not None:
                     self._put(thing, target)
-                    loads.change(source, -1)
-                    loads.change(target, 1)
+                    loads.take(source)
+                    loads.add(target)
                     if self._queues[target]:
                         self._queues[target].append(thing)
                     may_take[target] |= self._eligible[thing]
@@ -146,8 +151,8 @@ class Spread:
         while (chain := chains.best(self._loads)) is not None:
             for source, target in pairwise(chain):
                 self._put(self._cheapest(source, target), target)
-            self._loads.change(chain[0], -1)
-            self._loads.change(chain[-1], 1)
+            self._loads.take(chain[0])
+            self._loads.add(chain[-1])
             for node in chain:
                 chains.steps[node] = self._steps_from(node)
 
@@ -179,6 +184,14 @@ class Spread:
         return (target != home) - (source != home) if home >= 0 else 0
 
 
+def are_even(holders: Sequence[int], nodes: int, costs: Sequence[Cost] | None) -> bool:
+    """Whether no move could make it more even, whichever nodes each thing may be on."""
+    loads = [0] * nodes
+    for holder in holders:
+        loads[holder] += 1
+    return _Loads(loads, costs).are_even
+
+
 class _Chains:
     """Looks for the chain of moves that improves a spread the most."""
 
@@ -190,20 +203,20 @@ class _Chains:
         """Returns the nodes of the best chain; the last is the first, if it is a circle. None: no
         chain improves anything.
 
-        A chain from u to v changes the sum of squared loads by 2 * (load(v) - load(u) + 1). So a
-        node that can be reached from a higher one is never better reached from a lower one.
+        A chain from u to v saves what the last thing of u costs, and adds what one more costs v. So
+        a node that can be reached from one that saves more is never better reached from another.
         """
         has_way_home = any(homes for homes, _, _ in self.steps)
         best, chain = (0, 0), None
         reached: Nodes = 0
-        for load in reversed(loads.ascending):
-            if not has_way_home and load - loads.ascending[0] <= 1:
+        for saved in reversed(loads.less.ascending):
+            if not has_way_home and saved <= loads.more.ascending[0]:
                 break
-            search = _Search(self.steps, loads.at[load] & ~reached, ~reached)
+            search = _Search(self.steps, loads.less.at[saved] & ~reached, ~reached)
             if search.circle is not None:
                 return search.circle
             for node, moves in sorted(search.moves.items()):
-                gain = loads.of[node] + 1 - load, moves
+                gain = loads.more.of[node] - saved, moves
                 if gain < best:
                     best, chain = gain, search.way_to(node)
                 reached |= 1 << node
@@ -275,45 +288,77 @@ class _Search:
 
 
 class _Loads:
-    """How many things each node has."""
+    """How many things each node has, and what one more and one less would change."""
+
+    def __init__(self, of: list[int], costs: Sequence[Cost] | None) -> None:
+        self._of = of
+        self._costs = costs
+        self.more = _Levels([self._cost(node, load) for node, load in enumerate(of)])
+        """What one more would cost each node."""
+        self.less = _Levels([self._cost(node, load - 1) for node, load in enumerate(of)])
+        """What one less would save."""
+
+    def _cost(self, node: int, load: int) -> int:
+        return 2 * load + 1 if self._costs is None else self._costs[node].of_next(load)
+
+    @property
+    def are_even(self) -> bool:
+        """Whether no move could make them more even, whatever may be where."""
+        return not self._of or self.less.ascending[-1] <= self.more.ascending[0]
+
+    def lowest_of(self, nodes: Nodes) -> Nodes:
+        """Returns those of these nodes, one at least, for which one more costs the least."""
+        at = self.more.at
+        return next(found for cost in self.more.ascending if (found := at[cost] & nodes))
+
+    def highest_but(self, nodes: Nodes) -> int | None:
+        """Returns the node that would save the most, but for these; None if that is not more than
+        one more would cost elsewhere."""
+        least = self.more.ascending[0]
+        for saved in reversed(self.less.ascending):
+            if saved <= least:
+                return None
+            if found := self.less.at[saved] & ~nodes:
+                return _first(found)
+        return None
+
+    def add(self, node: int) -> None:
+        load = self._of[node] = self._of[node] + 1
+        self.less.put(node, self.more.of[node])
+        self.more.put(node, self._cost(node, load))
+
+    def take(self, node: int) -> None:
+        load = self._of[node] = self._of[node] - 1
+        self.more.put(node, self.less.of[node])
+        self.less.put(node, self._cost(node, load - 1))
+
+
+class _Levels:
+    """A cost for each node, and the nodes that have it in common."""
 
     def __init__(self, of: list[int]) -> None:
         self.of = of
         self.at: dict[int, Nodes] = {}
-        """Each load with the nodes that have it, if there are some."""
-        for node, load in enumerate(of):
-            self.at[load] = self.at.get(load, 0) | 1 << node
+        """Each cost with the nodes that have it, if there are some."""
+        for node, cost in enumerate(of):
+            self.at[cost] = self.at.get(cost, 0) | 1 << node
         self.ascending = sorted(self.at)
 
-    @property
-    def difference(self) -> int:
-        return self.ascending[-1] - self.ascending[0] if self.ascending else 0
-
-    def lowest_of(self, nodes: Nodes) -> Nodes:
-        """Returns those of these nodes, one at least, that have the least."""
-        return next(found for load in self.ascending if (found := self.at[load] & nodes))
-
-    def highest_but(self, nodes: Nodes) -> int | None:
-        """Returns the node that has the most, but for these; None if others hardly have less."""
-        for load in reversed(self.ascending):
-            if load - self.ascending[0] <= 1:
-                return None
-            if found := self.at[load] & ~nodes:
-                return _first(found)
-        return None
-
-    def change(self, node: int, by: int) -> None:
-        load = self.of[node]
-        self.at[load] ^= 1 << node
-        if not self.at[load]:
-            del self.at[load]
-            self.ascending.remove(load)
-        load += by
-        self.of[node] = load
-        if load not in self.at:
-            self.at[load] = 0
-            insort(self.ascending, load)
-        self.at[load] |= 1 << node
+    def put(self, node: int, cost: int) -> None:
+        """The node's cost is another one now."""
+        at, before, bit = self.at, self.of[node], 1 << node
+        left = at[before] ^ bit
+        if left:
+            at[before] = left
+        else:
+            del at[before]
+            self.ascending.remove(before)
+        self.of[node] = cost
+        if cost in at:
+            at[cost] |= bit
+        else:
+            at[cost] = bit
+            insort(self.ascending, cost)
 
 
 def _first(nodes: Nodes) -> int:

@@ -37,11 +37,12 @@ from dataclasses import dataclass
 from yaim.core.actions import Action, ClaimMarks
 from yaim.core.couplings import check_name, keep_fresher_lease, note_overwrite
 from yaim.core.decide.end import end
-from yaim.core.decide.orders import adds, clears, removals, renewal, to_add
+from yaim.core.decide.orders import adds, clears, going, removals, renewal, to_add
 from yaim.core.decide.requests import lease_request, read_request
 from yaim.core.decide.wanted import wanted
 from yaim.core.decide.writes import next_write
 from yaim.core.events import Event
+from yaim.core.history import note_moves
 from yaim.core.model import Address, Boottime, Place
 from yaim.core.state.state import State
 from yaim.core.take_in import take_in
@@ -78,6 +79,7 @@ def step(state: State, events: Sequence[Event], now: Boottime) -> Step:
         if not turn.ending.is_ended:
             take_in(turn, event)
     if not turn.ending.is_ended:
+        note_moves(turn)
         _reconcile(turn)
     return Step(turn.done(), tuple(turn.actions), turn.wake_at())
 
@@ -101,7 +103,9 @@ def _reconcile(turn: Turn) -> None:
     note_limit(turn)
     places = wanted(turn.facts)
     names = frozenset(places)
-    turn.ask(removals(turn.facts, names))
+    leaving = going(turn.facts, names)
+    turn.past = turn.past.asked_removals(leaving)
+    turn.ask(removals(turn.facts, leaving))
     if name_is_lost is not None:
         turn.ask([name_is_lost])
         return

@@ -56,10 +56,12 @@ from yaim.core.events import (
     WindowObserved,
     WriteFailed,
 )
+from yaim.core.history import hear_added, hear_removed, note_joined, note_stopped
 from yaim.core.model import Address, Boottime, ClusterView, Node, Place, Revision, address_order
 from yaim.core.refusals import REFUSED_FOR_S, Cause, Refusal
 from yaim.core.state.addresses import AddressState, Phase
 from yaim.core.state.lease import Lease
+from yaim.core.state.past import BACK
 from yaim.core.state.refusals import EXPIRED_AT_MOST
 from yaim.core.turn import Turn
 from yaim.core.wording import listed
@@ -145,6 +147,7 @@ def take_in(turn: Turn, event: Event) -> None:
         case StopRequested(reason):
             if turn.ending.stopping is None:
                 turn.tell(Level.INFO, f"stopping: {reason}")
+                note_stopped(turn, reason)
                 turn.ending = turn.ending.after_stop_asked(reason, turn.now)
         case RestartRequested(reason):
             if turn.ending.stopping is None:
@@ -206,12 +209,19 @@ def _take_advertised(turn: Turn, request: int, node: Node) -> None:
     if is_first:
         turn.cluster = turn.cluster.read_soon(turn.now)
     before = view.nodes.get(node.name)
+    if turn.advertised.known_under is None:
+        note_joined(turn)
     turn.advertised = turn.advertised.after_written(node, before, is_first=is_first)
     turn.writing = turn.writing.after_space()
     released = frozenset(mark.address for mark in write.release)
     see(turn, view.with_node(node).without_marks(released, node.revision))
-    word = "healthy" if node.advertisement.is_healthy else "unhealthy"
-    turn.tell(Level.INFO, f"advertised as {word}{', waiting' if node.is_waiting else ''}")
+    told = node.advertisement
+    is_same = before is not None and told == replace(
+        before.advertisement, control=told.control, problems=told.problems
+    )
+    word = "healthy" if told.is_healthy else "unhealthy"
+    how = ", drained" if told.is_drained else ", waiting" if node.is_waiting else ""
+    turn.tell(Level.DEBUG if is_same else Level.INFO, f"advertised as {word}{how}")
     if turn.facts.awaits_others():
         # Whether others are healthy counts from now on, when they see that we are not.
         turn.cluster = turn.cluster.read_soon(turn.now)
@@ -248,8 +258,9 @@ def _take_released(turn: Turn, event: MarksReleased) -> None:
     write = _end_write(turn, event.request)
     if not isinstance(write, ReleaseMarks):
         return
-    if turn.cluster.view is not None:
-        see(turn, turn.cluster.view.without_marks(event.addresses, event.revision))
+    if (view := turn.cluster.view) is not None:
+        view = view.without_marks(event.addresses, event.revision)
+        see(turn, view.with_marks(event.handed, event.revision) if event.handed else view)
     others = frozenset(m for m in write.marks if m.address not in event.addresses)
     if others:
         leave_unsettled(turn, others)
@@ -292,6 +303,7 @@ def _take_added(turn: Turn, event: AddressAdded) -> None:
     if known is None:
         return
     turn.record(event.address, known.after_added())
+    hear_added(turn, event.address, BACK)
     turn.left = turn.left.with_here((event.address,))
     is_moved = known.place not in (None, known.to)
     where = f" on {known.to}; it was on {known.place}" if is_moved else ""
@@ -304,6 +316,7 @@ def _take_removed(turn: Turn, event: AddressRemoved) -> None:
     if known is None:
         return
     turn.record(event.address, known.after_removed())
+    hear_removed(turn, event.address)
     turn.left = turn.left.after_removed(event)
 
 

@@ -29,18 +29,22 @@ from yaim.core.actions import (
 from yaim.core.facts import Facts
 from yaim.core.model import Address, Boottime, thawed
 from yaim.core.state.addresses import AddressState
+from yaim.core.state.past import Going, Origin
 from yaim.core.state.state import Draft, State
 from yaim.core.state.wake import FOREVER
 
 
 class Turn(Draft):
-    __slots__ = ("_own_known", "_own_records", "actions", "facts", "now")
+    __slots__ = ("_own_known", "_own_records", "actions", "facts", "held", "now", "released")
 
     def __init__(self, state: State, now: Boottime) -> None:
         super().__init__(state)
         self.now = now
         self.actions: list[Action] = []
         self.facts = Facts(self, now)
+        self.held: list[tuple[Address, Origin]] = []
+        self.released: list[tuple[Address, Going]] = []
+        """What this step has heard to be on our interfaces, and off them (yaim/core/history.py)."""
         self._own_records: dict[Address, AddressState] = {}
         self._own_known: Mapping[Address, AddressState] | None = None
         """`_own_records` as the state has them, once this step has recorded something."""

@@ -13,6 +13,7 @@ from yaim.core.decide.orders import renewal
 from yaim.core.decide.requests import lease_request
 from yaim.core.decide.wanted import refused_alone
 from yaim.core.elsewhere import complaints
+from yaim.core.history import note_health
 from yaim.core.model import Address, Boottime, ClusterView, PoolEntry, address_order, frozen_mapping
 from yaim.core.placement import VERSION, counted, counted_marks, is_alike, place, version_of
 from yaim.core.state.addresses import AddressState, Phase
@@ -48,10 +49,12 @@ def look(turn: Turn) -> None:
 def judge(turn: Turn) -> None:
     """Judges the checks, and whether this node waits because it flaps."""
     turn.health = turn.health.at(turn.now, turn.settings, turn.tell)
+    was_healthy = turn.health.flaps.is_healthy
     if turn.ending.stopping is None:
         is_healthy = turn.facts.health().is_healthy
         max_wait_s = turn.settings.flap_max_wait_s
         turn.health = turn.health.waiting(is_healthy, max_wait_s, turn.now, turn.tell)
+        note_health(turn, was_healthy)
 
 
 def end_loss(turn: Turn) -> None:
@@ -129,7 +132,7 @@ def make_placement(turn: Turn) -> None:
     view, target = turn.cluster.view, turn.placed.target
     if view is not None and _needs_placement(turn):
         _note_version(turn, turn.placed.view, view)
-        target = place(view.pool, counted(view), counted_marks(view))
+        target = place(view.pool, counted(view), counted_marks(view), view.control)
     turn.placed = Placed(target, view)
 
 

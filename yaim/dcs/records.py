@@ -45,6 +45,8 @@ MAX_VALUE_BYTES = 1024 * 1024
 """The longest value that is read. No advertisement is longer (yaim/core/bounds.py), and etcd takes
 1.5 MiB."""
 _INTERFACE = r"[^\s/:%]{1,127}"
+_LATEST = 253402300799
+"""The last second of the year 9999."""
 _MOST_SHOWN, _MOST_LISTED = 60, 8
 """The most characters of each wrong thing, and the most wrong things, that a complaint quotes."""
 
@@ -172,8 +174,9 @@ UNREADABLE = Advertisement(
 """The advertisement that stands for one that cannot be read."""
 
 
-def write_advertisement(advertisement: Advertisement) -> bytes:
-    """The JSON of an advertisement that is within its bounds (yaim/core/bounds.py)."""
+def write_advertisement(advertisement: Advertisement, written_at: float | None = None) -> bytes:
+    """The JSON of an advertisement that is within its bounds (yaim/core/bounds.py). `written_at`:
+    the wall clock of its host, in seconds since 1970; it is told to the millisecond."""
     return json.dumps(
         {
             "healthy": advertisement.is_healthy,
@@ -199,6 +202,7 @@ def write_advertisement(advertisement: Advertisement) -> bytes:
         | _if_told("drained", advertisement.is_drained)
         | _if_told("control", advertisement.control)
         | _if_told("problems", list(advertisement.problems))
+        | _if_told("written", round(written_at, 3) if written_at is not None else None)
         | _fence_to_write(advertisement.fence)
         | _if_told("connections_stay", advertisement.connections_stay),
         sort_keys=True,
@@ -218,13 +222,18 @@ def _if_told(name: str, value: object) -> dict[str, object]:
 
 
 def read_advertisement(value: bytes) -> Advertisement:
-    """The advertisement; UNREADABLE if it is none.
+    """The advertisement; UNREADABLE if it is none."""
+    return read_node(value)[0]
+
+
+def read_node(value: bytes) -> tuple[Advertisement, float | None]:
+    """The advertisement, and when it was written by the clock of its host, if that is told.
 
     A list that is longer than a node writes it (yaim/core/bounds.py) is read only so far.
     """
     try:
         read = json.loads(value if len(value) <= MAX_VALUE_BYTES else b"{}")
-        return Advertisement(
+        advertisement = Advertisement(
             is_healthy=read["healthy"] is True,
             reason=str(read["reason"])[: bounds.MOST_REASON],
             interface=str(read["interface"])[: bounds.MOST_INTERFACE],
@@ -254,8 +263,9 @@ def read_advertisement(value: bytes) -> Advertisement:
             control=Revision(_read_count(read.get("control")) or 0),
             problems=_read_problems(read.get("problems", [])),
         )
+        return advertisement, _read_written(read.get("written"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return UNREADABLE
+        return UNREADABLE, None
 
 
 def _read_fence(read: object) -> Fence | None:
@@ -277,6 +287,13 @@ def _read_seconds(value: object) -> float:
 def _read_count(value: object) -> int | None:
     """What is of another form is as good as not told."""
     return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _read_written(value: object) -> float | None:
+    """What is of another form is as good as not told."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 < value < _LATEST else None
 
 
 def _read_problems(read: object) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from yaim.core.actions import EtcdAction
 from yaim.core.events import Event
 from yaim.core.model import ClusterView, NodeName
 from yaim.dcs.expiry import Expiry
+from yaim.dcs.operate import Operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,18 @@ class Cluster:
 
 class StoreError(Exception):
     """The store cannot be used; the text says why, and which endpoint or file it is about."""
+
+
+class NotPermitted(StoreError):
+    """The store's user may not do this; the text names the right that is missing."""
+
+
+class StoreFull(StoreError):
+    """The store has no space left: what is there can be deleted, and nothing put."""
+
+
+class Unreachable(StoreError):
+    """Nothing has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,9 @@ class StoreParts(Protocol):
     def look(self, within_s: float) -> StoreSeen:
         """Reads the cluster once. `within_s` bounds what is asked beside that: the endpoints'
         certificates, and why none of them has answered. Raises StoreError."""
+
+    def operations(self) -> Operations:
+        """What operators do. Connects when it is asked for something."""
 
     def look_at_files(self, now: datetime) -> tuple[Sequence[InvalidStoreFile], Sequence[str]]:
         """The files that cannot be used, and warnings of those that soon cannot. Raises StoreError

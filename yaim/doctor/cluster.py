@@ -1,6 +1,6 @@
 """etcd, and what stands in it: who may do what, the pool, this node among the others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from yaim.dcs.etcd.parts import EtcdParts
 from yaim.dcs.etcd.transactions import check_may_write
 from yaim.dcs.expiry import warnings_of
 from yaim.doctor.finding import Finding, ok, problem, warning
-from yaim.status.facts import status_of, strays_of
+from yaim.status.facts import status_of
+from yaim.status.problem import Code, Group, Problem, grouped, listed
 from yaim.text import shell_word
 from yaim.wiring import store_parts_of
 
@@ -78,34 +79,75 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
 
 
 def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
+    """What `yaim status` tells of the keys, of the pool and of its addresses."""
     prefix = _etcd_of(config).prefix
-    for wrong in view.wrong[:MOST]:
-        key = f"{prefix}ips/{wrong.name}"
-        remedy = f"take it out: {etcdctl(config, 'del', key)}"
-        if wrong.name in map(str, view.pool):
-            # A put leaves no moment in which it is not there.
-            remedy = f"without its options: {etcdctl(config, 'put', key, '')}"
-        yield problem(POOL, f"{wrong.name}: {wrong.reason}", remedy)
-    if len(view.wrong) > MOST:
-        yield problem(POOL, f"{len(view.wrong) - MOST} more entries are wrong", "yaim status")
-    for key, reason in strays_of(prefix, view)[:MOST]:
-        yield problem(POOL, f"{shell_word(key)} {reason}", etcdctl(config, "del", key))
+    told = status_of(prefix, view, now=datetime.now(UTC)).problems
+    about_keys, about_addresses = _groups(told, _KEYS), _groups(told, _ADDRESSES)
+    for each in about_keys[:MOST]:
+        yield _finding(POOL, each, problem, _remedy(config, view, each.problem))
+    if len(about_keys) > MOST:
+        yield problem(POOL, f"{len(about_keys) - MOST} more keys are wrong", "yaim status")
     if not view.pool:
-        add = etcdctl(config, "put", f"{prefix}ips/192.0.2.10", "")
         # Before a cluster's first start that is no mistake yet.
         is_first = not view.nodes and not view.control.members
         empty = warning if is_first else problem
-        yield empty(POOL, f"there is no address below {prefix}ips/", f"with your address: {add}")
+        what = f"there is no address below {prefix}ips/"
+        yield empty(POOL, what, "with your address: yaim pool add 192.0.2.10")
         return
     yield ok(POOL, f"has {len(view.pool)}: {_some(view)}")
     if view.nodes:
-        for address in status_of(prefix, view).addresses:
-            if address.holder is None:
-                what = f"{address.address} is held by nobody: {address.reason}"
-                yield warning(POOL, what, "yaim status, and the logs of those nodes")
-            for name, where in address.present:
-                what = f"{address.address} is on {name} already, not by yaim ({where})"
-                yield problem(POOL, what, "remove it there, or take it out of the pool")
+        for each in about_addresses[:MOST]:
+            is_elsewhere = each.problem.code is Code.ELSEWHERE
+            yield _finding(
+                POOL,
+                each,
+                problem if is_elsewhere else warning,
+                _remedy(config, view, each.problem),
+            )
+        if len(about_addresses) > MOST:
+            what = f"{len(about_addresses) - MOST} more addresses are not as they should be"
+            yield warning(POOL, what, "yaim status")
+
+
+_KEYS = (Code.WRONG_ENTRY, Code.STRAY, Code.WRONG_CONTROL)
+_ADDRESSES = (Code.UNHELD, Code.ELSEWHERE, Code.HELD_WRONGLY, Code.PIN)
+_NODES = (
+    *(Code.MISSING, Code.UNHEALTHY, Code.HOLDS_NOTHING, Code.NODE, Code.CAPACITY, Code.VERSION),
+    *(Code.DRAINED_HOLDS, Code.STALE_DRAIN, Code.TTL, Code.CLOCK),
+)
+_OWN = frozenset({Code.HOLDS_NOTHING, Code.NODE})
+"""The problems of a node that are problems of this host, too, if it is this one."""
+
+
+def _groups(problems: Iterable[Problem], codes: tuple[Code, ...]) -> list[Group]:
+    """Those of these kinds, in the order of the kinds; what many addresses have in common is
+    one."""
+    return grouped(each for code in codes for each in problems if each.code is code)
+
+
+def _finding(
+    point: str, group: Group, found: Callable[[str, str, str], Finding], remedy: str
+) -> Finding:
+    first, *others = group.subjects
+    also = f" (also {listed(others)})" if others else ""
+    subject = shell_word(first) if group.problem.code is Code.STRAY else first
+    return found(point, f"{subject} {group.problem.text}{also}", remedy)
+
+
+def _remedy(config: Config, view: ClusterView, told: Problem) -> str:
+    """What to do, to be pasted."""
+    prefix = _etcd_of(config).prefix
+    match told.code:
+        case Code.WRONG_ENTRY if told.subject not in map(str, view.pool):
+            return etcdctl(config, "del", f"{prefix}ips/{told.subject}")
+        case Code.STRAY:
+            return etcdctl(config, "del", told.subject)
+        case Code.WRONG_CONTROL:
+            return etcdctl(config, "del", f"{prefix}{told.subject}")
+        case Code.UNHELD:
+            return "yaim status, and the logs of those nodes"
+        case _:
+            return told.remedy
 
 
 def _some(view: ClusterView) -> str:
@@ -118,6 +160,7 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
     name = NodeName(config.nodename)
     node = view.nodes.get(name)
     others = ", ".join(sorted(view.nodes.keys() - {name})) or "none"
+    yield from _look_at_all_nodes(config, view, name)
     if node is None:
         what = f"{name} takes no part (other nodes: {others})"
         yield warning(NODES, what, "start yaim, or see in its log why it does not come up")
@@ -144,6 +187,23 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
     if advertisement.is_healthy:
         held = sum(mark.holder == name for mark in view.marks.values())
         yield ok(NODES, f"{name} is healthy and holds {held} addresses (other nodes: {others})")
+
+
+def _look_at_all_nodes(config: Config, view: ClusterView, own: NodeName) -> Iterator[Finding]:
+    """What `yaim status` tells of the nodes. How this one is otherwise is told with more detail."""
+    status = status_of(_etcd_of(config).prefix, view, now=datetime.now(UTC))
+    groups = [
+        each
+        for each in _groups(status.problems, _NODES)
+        if each.problem.code is not Code.UNHEALTHY or each.subjects != (own,)
+    ]
+    for each in groups[:MOST]:
+        is_own = each.problem.code in _OWN and own in each.subjects
+        yield _finding(NODES, each, problem if is_own else warning, each.problem.remedy)
+    if len(groups) > MOST:
+        yield warning(NODES, f"{len(groups) - MOST} more complaints of nodes", "yaim status")
+    for note in status.notes[:MOST]:
+        yield ok(NODES, f"{note.subject} {note.text}".strip())
 
 
 def etcdctl(config: Config, *arguments: str) -> str:

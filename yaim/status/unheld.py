@@ -1,16 +1,17 @@
 """Why nobody holds an address: for people, in the words of the nodes where they tell it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from yaim.core.eligibility import Eligibility, each_of, joined
 from yaim.core.model import ClusterView, Mark, Node, NodeName, PoolEntry, presence
 
 REMOVE = "not by yaim ({}): remove it there"
-_TAKES_NOTHING = (
+TAKES_NOTHING = (
     "takes nothing until its checks have answered, its helper is there, and its kernel has told"
     " which addresses the host has"
 )
+_FULL = "holds as many as its helper allows (max-addresses in helper.yml)"
 _MOST_NAMES = 10
 _MOST_KINDS, _MOST_REASONS = 400, 10
 """How many kinds of nodes that cannot hold an address are asked why, and how many reasons are
@@ -20,13 +21,20 @@ shown."""
 class Unheld:
     """Asks the nodes of one view."""
 
-    def __init__(self, cluster: str, view: ClusterView, *, is_store_full: bool) -> None:
-        """`cluster` is the prefix of the cluster's keys."""
+    def __init__(
+        self,
+        cluster: str,
+        view: ClusterView,
+        counts: Mapping[NodeName, int],
+        *,
+        is_store_full: bool,
+    ) -> None:
+        """`cluster` is the prefix of the cluster's keys. `counts`: how many each node holds."""
         self._cluster = cluster
         self._view = view
         self._is_store_full = is_store_full
         self._present = presence(view.nodes)
-        self._nodes = _Nodes(view.nodes.values())
+        self._nodes = _Nodes(view.nodes.values(), counts)
 
     def why(self, entry: PoolEntry) -> str:
         """The reason, such as `unhealthy: db1, db2; excluded: db3`."""
@@ -65,11 +73,19 @@ class _Nodes:
     """The nodes in order; those that wait are last. Nodes that say the same of themselves are asked
     once."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[Node], counts: Mapping[NodeName, int]) -> None:
         self.nodes = sorted(nodes, key=lambda node: (node.is_waiting, node.name))
         self._eligibility = Eligibility(self.nodes)
         told = [node.advertisement for node in self.nodes]
-        self._taking = joined(1 << number for number, each in enumerate(told) if each.takes)
+        self._is_full = tuple(
+            each.capacity is not None and counts.get(node.name, 0) >= each.capacity
+            for node, each in zip(self.nodes, told, strict=True)
+        )
+        self._taking = joined(
+            1 << number
+            for number, each in enumerate(told)
+            if each.takes and not self._is_full[number]
+        )
         alike: dict[object, list[int]] = {}
         for number, each in enumerate(told):
             key = each.is_healthy and (
@@ -80,6 +96,7 @@ class _Nodes:
                 each.missing,
                 each.schema,
                 each.takes,
+                self._is_full[number],
             )
             alike.setdefault(key, []).append(number)
         self._alike = tuple(alike.values())
@@ -101,7 +118,9 @@ class _Nodes:
                 if excluded:
                     found.setdefault("excluded", []).extend(excluded)
             if others:
-                found.setdefault(node.why_not(for_all) or _TAKES_NOTHING, []).extend(others)
+                takes = node.advertisement.takes
+                why = node.why_not(for_all) or (_FULL if takes else TAKES_NOTHING)
+                found.setdefault(why, []).extend(others)
         in_order = sorted((sorted(numbers), reason) for reason, numbers in found.items())
         told = {reason: numbers for numbers, reason in in_order[:_MOST_REASONS]}
         further = [n for numbers, _ in in_order[_MOST_REASONS:] for n in numbers]

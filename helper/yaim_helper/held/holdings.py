@@ -342,3 +342,7 @@ class Holdings:
     def hear(self) -> None:
         """Notes who else has an address that is held on its link."""
         self.defence.hear(self.inventory.by_address)
+
+    def conflicts(self, owner: Owner) -> list[Entry]:
+        """Returns who else has addresses of the owner, as a reply tells it."""
+        return self.defence.told(owner, self.inventory.by_address, boottime())

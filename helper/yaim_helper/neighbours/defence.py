@@ -1,10 +1,11 @@
 """Other holders of an address on the same link: who they are, and answering them.
 
 The helper keeps the address, and answers with one announcement each DEFEND_INTERVAL_S at most
-(RFC 5227 section 2.4 (c)). Each conflict is on record. Nothing is ever removed because of one:
-anybody on the link can claim anything.
+(RFC 5227 section 2.4 (c)). Each conflict is on record, and the coordinator is told. Nothing is ever
+removed because of one: anybody on the link can claim anything.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,9 +22,16 @@ from yaim_helper.owners import Owner
 from yaim_helper.protocol import Address
 from yaim_helper.record.entries import Entry, conflict
 from yaim_helper.record.recorder import Recorder
+from yaim_helper.record.stamps import now as stamp
 
 DEFEND_INTERVAL_S = 10.0
 """The time from one answer to another holder of an address to the next (RFC 5227 section 2.4)."""
+
+TOLD_FOR_S = 300.0
+"""How long the coordinator is told of another holder who is not seen any more: neighbours ask anew
+within minutes, so whoever has the address is seen again."""
+MAX_TOLD = 16
+"""The most conflicts that a coordinator is told of. Anybody on the link can make any number."""
 
 
 class Held(Protocol):
@@ -51,6 +59,20 @@ class Conflict:
     """The MAC address of the one that was seen last."""
     answer_at: float = 0.0
     """They are not answered before this instant of CLOCK_BOOTTIME."""
+    first_mac: bytes = b""
+    """The MAC address of the first one since nobody was seen for TOLD_FOR_S."""
+    since: str = ""
+    """When that one was seen, for people: in UTC (RFC 3339)."""
+    seen_at: float = -math.inf
+    """When one was seen last."""
+
+    def see(self, mac: bytes, at: float) -> None:
+        """One was seen. However many there are, what the coordinator is told changes once in
+        TOLD_FOR_S at most."""
+        if at >= self.seen_at + TOLD_FOR_S:
+            self.first_mac, self.since = mac, f"{stamp()['time'][:19]}Z"
+        self.seen += 1
+        self.mac, self.seen_at = mac, at
 
 
 class Defence:
@@ -114,12 +136,28 @@ class Defence:
                 and sighting.mac not in ours
             ):
                 found = self._conflicts.setdefault(it.address, Conflict())
-                found.seen += 1
-                found.mac = sighting.mac
+                found.see(sighting.mac, boottime())
 
     def conflict(self, address: Address) -> Conflict:
         """Returns what was seen of other holders of an address."""
         return self._conflicts.get(address, Conflict())
+
+    def told(self, owner: Owner, held: Mapping[Address, Held], now: float) -> list[Entry]:
+        """Returns who else has addresses of the owner, for the owner: those that were seen first,
+        MAX_TOLD at most."""
+        found = sorted(
+            (
+                (each.since, str(address), held[address].interface.name, each.first_mac.hex(":"))
+                for address, each in self._conflicts.items()
+                if now < each.seen_at + TOLD_FOR_S
+                and address in held
+                and held[address].owner == owner
+            ),
+        )
+        return [
+            {"address": address, "interface": interface, "mac": mac, "since": since}
+            for since, address, interface, mac in found[:MAX_TOLD]
+        ]
 
     def calm(self, address: Address) -> None:
         """The address is about to be removed: its other holders are not answered any more."""

@@ -48,6 +48,11 @@ def read_policy(path: Path) -> Policy:
 def read_draft(path: Path) -> Policy:
     """Returns the policy of a file, whoever can change it. Raises PolicyError, which names
     everything that is wrong."""
+    return _Reader(path, read_text(path)).policy()
+
+
+def read_text(path: Path) -> bytes:
+    """Returns what is in the file. Raises PolicyError."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise PolicyError(f"{path}: is not a file")
@@ -57,7 +62,7 @@ def read_draft(path: Path) -> Policy:
         raise _unreadable(path, error) from error
     if len(text) > MAX_BYTES:
         raise PolicyError(f"{path}: is larger than {MAX_BYTES} bytes; make it shorter")
-    return _Reader(path, text).policy()
+    return text
 
 
 def _unreadable(path: Path, error: Exception) -> PolicyError:

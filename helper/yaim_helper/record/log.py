@@ -10,10 +10,12 @@ segments.py.
 """
 
 import ctypes
+import errno
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from yaim_helper.record.stamps import boot_id, now
 from yaim_helper.stderr import tell
 
 COMPLAIN_EVERY_S = 60.0
+_NO_ROOM = os.strerror(errno.ENOSPC)
 _MARKER_STEP = 512
 """The bytes by which the marker grows at once: its size seldom changes."""
 _SYNC_FILE_RANGE_WRITE = 2
@@ -50,7 +53,7 @@ class AuditLog:
         self, directory: Path, policy_sha256: str, segment_bytes: int = SEGMENT_BYTES
     ) -> None:
         """Raises AuditError."""
-        self._path = directory
+        self.path = directory
         self._segment_bytes = segment_bytes
         self._common = {
             "v": VERSION,
@@ -65,6 +68,8 @@ class AuditLog:
         self._held_at = 0
         """Where in the segment that stands, as far as this life knows."""
         self._complain_at = 0.0
+        self.failure: str | None = None
+        """Why nothing could be written the last time, or could not now; None: it can be."""
         self._missed = 0
         self._lost: str | None = None
         """What has happened to the segment, if it is not to be written any more."""
@@ -140,13 +145,38 @@ class AuditLog:
         if not records:
             return
         try:
+            self._write(records, durable=durable, stamp=stamp or now())
+        except OSError as error:
+            self._missed += len(records)
+            raise AuditError(f"{self.path}: {error.strerror}") from error
+
+    def _write(self, records: list[Mapping[str, Any]], *, durable: bool, stamp: Entry) -> None:
+        """Raises OSError."""
+        try:
             self._go_on()
-            self._append(records, stamp or now())
+            self._append(records, stamp)
             if durable:
                 os.fdatasync(self._file)
         except OSError as error:
-            self._missed += len(records)
-            raise AuditError(f"{self._path}: {error.strerror}") from error
+            # A write that is cut short tells each time of another length.
+            self.failure = f"{self.path}: {error.strerror if error.errno else _NO_ROOM}"
+            raise
+        self.failure = None
+
+    def look(self) -> None:
+        """Sees whether the record can be written (`failure`), though nothing is to be: tells of
+        what is missing, if anything is, or asks the file system for room."""
+        if self._missed:
+            with suppress(OSError):
+                self._write([], durable=True, stamp=now())
+            return
+        found = os.fstatvfs(self._directory)
+        if found.f_flag & os.ST_RDONLY:
+            self.failure = f"{self.path}: {os.strerror(errno.EROFS)}"
+        elif not found.f_bavail:
+            self.failure = f"{self.path}: {_NO_ROOM}"
+        else:
+            self.failure = None
 
     def try_write(
         self, records: Iterable[Mapping[str, Any]], *, durable: bool, stamp: Entry | None = None
@@ -286,7 +316,7 @@ class AuditLog:
 
     def _loss(self) -> str | None:
         """Returns what somebody has done to the segment since it was written; None: nothing."""
-        if not segments.is_at(self._path, self._directory):
+        if not segments.is_at(self.path, self._directory):
             return "its directory is gone"
         if not self._number:
             return None
@@ -296,9 +326,9 @@ class AuditLog:
         """Opens the directory, made anew if it is gone, and the marker, which may have gone, too.
         Raises OSError: then they are as before."""
         directory = self._directory
-        if not segments.is_at(self._path, directory):
-            self._path.mkdir(mode=0o700, exist_ok=True)
-            directory = segments.locked(self._path)
+        if not segments.is_at(self.path, directory):
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            directory = segments.locked(self.path)
         try:
             marker, marked = segments.opened_marker(directory)
         except OSError:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import TypeAlias
 
 from yaim_helper import threads
 from yaim_helper.clock import boottime
@@ -41,6 +42,9 @@ BEHIND_AFTER_S = 0.1
 happened since (tools/coverage.py)."""
 DESCRIBE_EVERY_S = 1.0
 """The time from one description of what is held to the next, while a segment cannot be begun."""
+
+Look: TypeAlias = Callable[[], None]
+"""Looks at something that may wait for a disk. Raises nothing."""
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +86,7 @@ class Recorder:
         self._describe_at = 0.0
         self._described = self._marked = Handed([], {}, 0.0, is_on_record=True)
         """The last that was handed over with what was held, and the last with deadlines."""
-        self._queue: SimpleQueue[Handed | threading.Event | None] = SimpleQueue()
+        self._queue: SimpleQueue[Handed | threading.Event | Look | None] = SimpleQueue()
         self._waiting: deque[Handed] = deque()
         """What was handed over, in order; some at the front may be written."""
         self._size = 0
@@ -153,6 +157,18 @@ class Recorder:
         self._forget_written()
         return self._log.is_too_long_with(self._size)
 
+    def why_not(self, now: float) -> str | None:
+        """Returns why nothing that is to be durable can be, so that nothing is added; None: it can,
+        as far as is known."""
+        if self.does_disk_hang(now):
+            return f"{self._log.path}: its disk does not answer"
+        return self._log.failure
+
+    def look(self, also: Look) -> None:
+        """Has the thread see whether the record can be written, and do another look."""
+        self._queue.put(self._look)
+        self._queue.put(also)
+
     def drain(self, within_s: float) -> bool:
         """Waits until all is written, for so long at most, and returns whether it is."""
         is_written = threading.Event()
@@ -205,7 +221,7 @@ class Recorder:
 
     def _write_all(self) -> None:
         while (first := self._queue.get()) is not None:
-            together: list[Handed | threading.Event | None] = [first]
+            together: list[Handed | threading.Event | Look | None] = [first]
             try:
                 while together[-1] is not None:
                     together.append(self._queue.get_nowait())
@@ -215,10 +231,17 @@ class Recorder:
             for each in together:
                 if isinstance(each, threading.Event):
                     each.set()
+                elif callable(each):
+                    each()
             if together[-1] is None:
                 break
         self._log.close()
         os.close(self._news)
+
+    def _look(self) -> None:
+        # What was held when something was handed over is not what is held now.
+        self._held = None
+        self._log.look()
 
     def _write(self, together: list[Handed]) -> None:
         """Writes them one by one, makes all durable with the last that is to be, and then writes

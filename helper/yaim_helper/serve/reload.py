@@ -31,4 +31,6 @@ def why_it_ends(uid: int, policy: Policy, old: Policy) -> str | None:
     if policy.rules != old.rules:
         # The reply to hello tells the new ones.
         return "the rules have changed"
+    if policy.max_addresses != old.max_addresses:
+        return "max-addresses has changed"
     return None

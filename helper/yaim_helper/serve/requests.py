@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, assert_never
 
+from yaim_helper.clock import boottime
 from yaim_helper.held.batch import Batch
 from yaim_helper.held.holdings import Holdings
 from yaim_helper.kernel.addresses import KernelError
@@ -31,6 +32,7 @@ from yaim_helper.protocol import (
 )
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.record.stamps import session
+from yaim_helper.serve.looks import Looks
 
 MAX_CLUSTERS_OF_USER, MAX_CLUSTERS = 64, 1024
 """How many clusters of one user, and of all users, may hold addresses or be connected. One line of
@@ -61,8 +63,13 @@ class Requests:
     """Does what is asked."""
 
     def __init__(
-        self, holdings: Holdings, recorder: Recorder, connections: Collection[Asker]
+        self,
+        holdings: Holdings,
+        recorder: Recorder,
+        connections: Collection[Asker],
+        looks: Looks,
     ) -> None:
+        self._looks = looks
         self._holdings = holdings
         self._recorder = recorder
         self._connections = connections
@@ -121,6 +128,7 @@ class Requests:
                 ],
                 "fence": self._holdings.fencing.told,
                 "connections": self._holdings.resets.resetting.told,
+                "capacity": self._holdings.policy.max_addresses,
             }
         )
 
@@ -151,10 +159,19 @@ class Requests:
             self._renewals[owner] += 1
         head = self._recorder.head
         told = {"seq": head[0], "hash": head[1]} if head is not None else None
-        return Ok({**reply.fields, "head": told})
+        return Ok({**reply.fields, "head": told, **self._wrong(owner)})
 
     def page(self, context: Context, request: List) -> Reply:
-        return context.batch.page(context.owner, request.after)
+        reply = context.batch.page(context.owner, request.after)
+        if not isinstance(reply, Ok):
+            return reply
+        return Ok({**reply.fields, **self._wrong(context.owner)})
+
+    def _wrong(self, owner: Owner) -> dict[str, Any]:
+        """Returns what is wrong here and concerns the owner; what is not, has no key."""
+        conflicts = self._holdings.conflicts(owner)
+        told = {"conflicts": conflicts} if conflicts else {}
+        return {**told, **self._looks.found(self._holdings.policy, boottime())}
 
     def announce(self, context: Context, announce: Announce) -> Reply:
         return context.batch.announce(context.owner, announce.address)

@@ -34,6 +34,7 @@ from yaim_helper.serve.connections import (
 from yaim_helper.serve.disposal import Disposal
 from yaim_helper.serve.execution import Execution
 from yaim_helper.serve.floods import REST_S, Floods, TokenBucket
+from yaim_helper.serve.looks import Looks
 from yaim_helper.serve.reload import read_again, why_it_ends
 from yaim_helper.serve.reports import Reports
 from yaim_helper.serve.requests import Requests, operation_of
@@ -83,7 +84,8 @@ class Server:
         """How much each user may send."""
         self._connections: set[Connection] = set()
         self._floods = Floods()
-        self._requests = Requests(self._holdings, recorder, self._connections)
+        self._looks = Looks(recorder)
+        self._requests = Requests(self._holdings, recorder, self._connections, self._looks)
         self._execution = Execution(
             self._requests, self._holdings, recorder, self._floods, self._jobs, self._spend
         )
@@ -135,6 +137,7 @@ class Server:
             tell(f"without a fence: {why_not} (run: yaim doctor)")
         start = started(VERSION, *who, self._recorder.earlier, why_not)
         self._recorder.note([start, *self._at_start])
+        self._looks.look(self._holdings.policy, boottime())
         self._recorder.drain(WRITTEN_WITHIN_S)
         self._reports.tell_head()
         self._reports.tell_manager()
@@ -213,6 +216,7 @@ class Server:
         except PolicyError as error:
             self._recorder.note([policy_read(str(error))])
             tell(f"{error}\nthe policy stays as it was")
+            self._looks.look(old, boottime(), is_refused=True)
             return
         self._recorder.use_policy(policy.sha256)
         self._recorder.note([policy_read(None)])
@@ -220,6 +224,7 @@ class Server:
         is_same_rate = policy.commands_per_second == old.commands_per_second
         self._buckets = _buckets_of(policy, self._buckets if is_same_rate else {})
         self._holdings.obey(policy)
+        self._looks.look(policy, boottime())
         for connection in list(self._connections):
             if (reason := why_it_ends(connection.peer.uid, policy, old)) is not None:
                 self._hang_up(connection, Ending(reason))

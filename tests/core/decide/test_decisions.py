@@ -18,7 +18,7 @@ from yaim.core.actions import (
     Report,
 )
 from yaim.core.decide.end import end
-from yaim.core.decide.orders import adds, removals, renewal, to_add
+from yaim.core.decide.orders import adds, going, removals, renewal, to_add
 from yaim.core.decide.requests import lease_request, read_request
 from yaim.core.decide.wanted import wanted
 from yaim.core.decide.writes import next_write
@@ -45,7 +45,7 @@ def decided(found: Facts) -> list[Action]:
     missing = to_add(found, places)
     write, last = next_write(found, frozenset(places)), end(found)
     return [
-        *removals(found, frozenset(places)),
+        *removals(found, going(found, frozenset(places))),
         *(adds(found, missing, places, lease) if lease is not None else ()),
         *renewal(found),
         *([write.write] if write is not None else ()),
@@ -79,7 +79,8 @@ def test_nothing_is_wanted_when_the_deadline_has_passed() -> None:
 
 def test_what_is_not_wanted_is_removed_with_the_reason() -> None:
     play = holding(A)
-    assert removals(facts(play, after_s=3.0), frozenset()) == [
+    found = facts(play, after_s=3.0)
+    assert removals(found, going(found, frozenset())) == [
         Report(Level.INFO, f"removes {A}: the lease is not kept"),
         RemoveAddress(play.state.next_request, A),
     ]

@@ -36,7 +36,7 @@ def test_what_is_written_is_read_with_its_revisions(client: EtcdClient) -> None:
     client.put(b"a/1", b"uno")
     client.put(b"b/1", b"other")
     pairs, revision = client.read_all(b"a/", b"a0")
-    assert pairs == {b"a/1": KeyValue(b"uno", 0, 2, 4), b"a/2": KeyValue(b"two", 0, 3, 3)}
+    assert pairs == {b"a/1": KeyValue(b"uno", 0, 2, 4, 2), b"a/2": KeyValue(b"two", 0, 3, 3)}
     assert revision == 5
 
 

@@ -180,8 +180,8 @@ LIES: dict[str, tuple[dict[str, Callable[[Any, Any], Any]], str]] = {
         "tells of nodes/n2, which it was not asked about",
     ),
     "a read tells of a key of the future": (
-        {"Range": with_key(PREFIX + b"ips/x", mod_revision=HUGE)},
-        "tells of /service/yaim/ips/x at revision",
+        {"Range": with_key(PREFIX + b"control/x", mod_revision=HUGE)},
+        "tells of /service/yaim/control/x at revision",
     ),
     "a read is bytes of no message": ({"Range": lambda *_: b"\xff" * 99}, "cannot read etcd"),
     "a keepalive is bytes of no message": (

@@ -535,7 +535,7 @@ def test_puts_to_a_key_that_is_not_yaims_are_no_views(desk: Desk, keys: Keys) ->
     """Red team: each was one, and was placed."""
     desk.wait_for(ClusterChanged)
     for _ in range(200):
-        desk.client.put(keys.prefix.encode() + b"control/x", b"")
+        desk.client.put(keys.prefix.encode() + b"ipz/x", b"")
     desk.client.put(keys.pool_entry(A), b"")
     told = desk.wait_for(ClusterChanged)
     assert A in told.view.pool
@@ -564,7 +564,10 @@ def test_more_keys_than_are_read_are_told_in_plain_words(
         desk.client.put(f"{keys.prefix}ips/x{number}".encode(), b"")
     for _ in range(2):  # the second time by their number only
         failed = desk.ask(ReadCluster(), ClusterReadFailed)
-        said = "reading /service/yaim/ips/ and /service/yaim/nodes/: there are more than 3 keys"
+        said = (
+            "reading /service/yaim/control/, /service/yaim/ips/ and /service/yaim/nodes/:"
+            " there are more than 3 keys"
+        )
         assert said in failed.reason
     desk.client.delete(f"{keys.prefix}ips/x1".encode())
     assert len(desk.ask(ReadCluster(), ClusterRead).view.wrong) == 3
@@ -590,5 +593,5 @@ def test_what_is_not_yaims_below_the_prefix_is_not_read(desk: Desk, keys: Keys) 
     """Red team: 17 keys of 1 MiB, and no node could read its own any more."""
     Member(desk)
     for number in range(17):
-        desk.client.put(f"{keys.prefix}control/x{number}".encode(), b"x" * 1_040_000)
+        desk.client.put(f"{keys.prefix}ipz/x{number}".encode(), b"x" * 1_040_000)
     assert desk.ask(ReadCluster(), ClusterRead).view.nodes.keys() == {ME}

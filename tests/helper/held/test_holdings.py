@@ -29,6 +29,7 @@ from yaim_helper.kernel.links import Links
 from yaim_helper.kernel.nftables import Family
 from yaim_helper.neighbours.announce import frames
 from yaim_helper.neighbours.conflicts import Conflicts, Sighting
+from yaim_helper.neighbours.defence import MAX_TOLD, TOLD_FOR_S
 from yaim_helper.owners import Owner
 from yaim_helper.protocol import Add, Failed, Ok, Refused, Remove
 from yaim_helper.record.recorder import Recorder
@@ -295,6 +296,24 @@ def test_claims_do_not_count_before_all_interfaces_are_known(
         monkeypatch.setattr(Links, "mac_addresses", lambda _, known=known: known)
         holdings.hear()
         assert holdings.defence.conflict(address).seen == seen
+
+
+def test_the_first_conflicts_are_told_for_a_while(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = holdings.batch({ip_address(f"192.0.2.{number}") for number in range(1, 21)})
+    addresses = [added(batch, number, 600) for number in range(1, 21)]
+    batch.settle()
+    claims = [Sighting(each, INTERFACE, RIVAL) for each in addresses]
+    monkeypatch.setattr(Conflicts, "read", lambda _: claims)
+    monkeypatch.setattr(Links, "mac_addresses", lambda _: frozenset())
+    holdings.hear()
+    held, now = holdings.inventory.by_address, boottime()
+    told = holdings.defence.told(OWNER, held, now)
+    assert len(told) == MAX_TOLD == 16
+    assert {each["mac"] for each in told} == {RIVAL.hex(":")}
+    assert holdings.defence.told(OWNER, held, now + TOLD_FOR_S) == []
+    assert holdings.defence.told(Owner(7, "another"), held, now) == []
 
 
 def test_what_is_about_to_be_removed_is_not_defended(

@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from yaim_helper.neighbours.conflicts import (
     advertisement_claim,
     arp_claim,
 )
+from yaim_helper.neighbours.defence import TOLD_FOR_S, Conflict
 
 from tests.helper.network import INTERFACE, MAC, PEER, Capture, capturing, wait_for
 from tests.helper.process import (
@@ -300,6 +302,40 @@ def test_another_holder_is_recorded_and_answered_once_in_ten_seconds(
         wait_for(has_answered, "the answer")
         assert (sent.count(request), ANSWERS[0]) == (sent.count(reply) + 1, request)
         assert conflicts_of(helper)[2:] == [conflict(V4, OTHER_RIVAL, 6)]
+
+
+def test_a_coordinator_is_told_who_else_has_its_addresses_and_no_other_is(
+    helper: Helper, client: Client, neighbour: socket.socket
+) -> None:
+    hold(client, V4, V6)
+    assert "conflicts" not in client.ask("renew", deadline_ns=deadline_in(60))
+    for frame in (REQUEST, ADVERTISEMENT):
+        neighbour.send(frame)
+    wait_for(lambda: len(conflicts_of(helper)) == 2, "both are seen")
+    neighbour.send(frames(OTHER_RIVAL, V4)[0])
+    for told in (client.ask("renew", deadline_ns=deadline_in(60)), client.list()):
+        for each in told["conflicts"]:
+            since = datetime.fromisoformat(each.pop("since"))
+            assert abs(since.timestamp() - time.time()) < 60
+        both = [
+            {"address": str(each), "interface": INTERFACE, "mac": RIVAL.hex(":")}
+            for each in (V4, V6)
+        ]
+        assert sorted(told["conflicts"], key=str) == sorted(both, key=str)
+    with helper.greeted("another") as other:
+        assert "conflicts" not in other.list()
+    client.remove(str(V4))
+    assert [each["address"] for each in client.list()["conflicts"]] == [str(V6)]
+
+
+def test_what_is_told_of_other_holders_changes_seldom_and_is_little() -> None:
+    """However many claims somebody on the link makes, and for whomever."""
+    it = Conflict()
+    for mac, at in ((RIVAL, 100.0), (OTHER_RIVAL, 101.0), (OTHER_RIVAL, 400.9)):
+        it.see(mac, at)
+        assert (it.first_mac, it.mac, it.seen_at) == (RIVAL, mac, at)
+    it.see(OTHER_RIVAL, 400.9 + TOLD_FOR_S)
+    assert it.first_mac == OTHER_RIVAL
 
 
 def test_an_address_that_we_gave_up_is_not_defended(

@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -495,6 +496,54 @@ def test_a_record_on_a_disk_that_is_read_only_is_refused(tmp_path: Path) -> None
         subprocess.run(["nsenter", "-t", pid, "--mount", "sh", "-c", inside], check=True)
         with pytest.raises(AuditError, match="Read-only file system"):
             AuditLog(disk, POLICY)
+
+
+def test_a_look_finds_that_there_is_no_room_before_anything_is_to_be_written(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path) as disk:
+        path = disk / "audit"
+        with opened(path) as log:
+            log.look()
+            assert log.failure is None
+            with filled(disk):
+                log.look()
+                assert log.failure == f"{path}: No space left on device"
+            log.look()
+            assert log.failure is None
+
+
+def test_a_look_finds_that_the_kernel_has_made_the_disk_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does when it finds an error there (ext4(5), errors=remount-ro)."""
+    with opened(tmp_path) as log:
+        is_read_only = SimpleNamespace(f_flag=os.ST_RDONLY, f_bavail=1000)
+        monkeypatch.setattr(os, "fstatvfs", lambda _: is_read_only)
+        log.look()
+        assert log.failure == f"{tmp_path}: Read-only file system"
+
+
+def test_what_could_not_be_written_is_told_by_a_look_when_it_can(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        write(log, "one")
+        with room_for(tmp_path / SEGMENT, 0):
+            log.try_write([note("lost")], durable=False)
+            assert log.failure == f"{tmp_path}: File too large"
+            log.look()
+            assert log.failure == f"{tmp_path}: File too large"
+        with room_for(tmp_path / SEGMENT, 10):
+            log.look()
+            assert log.failure == f"{tmp_path}: No space left on device", "cut short"
+        log.look()
+        assert log.failure is None
+        write(log, "two")
+        told = [record for _, record in whole(tmp_path) if record["type"] in ("gap", "note")]
+    assert told == [note("one"), {"type": "gap", "missed": 1}, note("two")]
+
+
+def whole(directory: Path) -> list[tuple[int, dict[str, Any]]]:
+    return [line for line in lines(directory) if not isinstance(line, str)]
 
 
 # --- when somebody lays hands on it ------------------------------------------------------------

@@ -150,6 +150,20 @@ def test_a_disk_hangs_when_it_has_not_answered_for_long(recorder: Recorder, disk
     assert not recorder.does_disk_hang(handed.at + 60)
 
 
+def test_a_look_is_done_in_its_turn_and_tells_nothing_of_what_was_held_before(
+    recorder: Recorder, disk: Disk, tmp_path: Path
+) -> None:
+    with disk.hanging(recorder):
+        done: list[int] = []
+        recorder.look(lambda: done.append(len(told(tmp_path))))
+        assert done == []
+        wait_for(lambda: recorder.why_not(boottime()) is not None, "it hangs")
+        assert recorder.why_not(boottime()) == f"{tmp_path}: its disk does not answer"
+    assert recorder.drain(WITHIN_S)
+    assert done == [1]
+    assert recorder.why_not(boottime()) is None
+
+
 def test_what_waits_has_an_end_and_what_is_left_out_is_counted_in_its_place(
     recorder: Recorder, disk: Disk, tmp_path: Path
 ) -> None:

@@ -123,7 +123,7 @@ def test_new_rules_end_connections_and_hello_tells_them(
 
 def test_from_then_on_the_records_name_the_new_policy(helper: Helper, client: Client) -> None:
     old = sha256(config_file(helper).read_bytes()).hexdigest()
-    text = policy(helper.audit_log, limit=3)
+    text = policy(helper.audit_log, rate=999)
     new = sha256(text.encode()).hexdigest()
     client.add(V4)
     assert reload(helper, text)["policy"] == new
@@ -207,18 +207,24 @@ def test_a_user_who_is_new_in_it_may_connect(network: Namespace, tmp_path: Path)
         assert client.add(V6) == OK_ABSENT
 
 
-def test_a_lower_limit_removes_nothing_and_counts_for_further_ones(
+def test_another_limit_removes_nothing_counts_for_further_ones_and_is_told(
     network: Namespace, helper: Helper, client: Client
 ) -> None:
     addresses = ["192.0.2.10", "192.0.2.11", "192.0.2.12"]
     for each in addresses[:2]:
         client.add(each)
     reload(helper, policy(helper.audit_log, limit=1))
-    assert refused(client.add(addresses[2])) == "limit"
-    assert len(present(network)) == 2
-    reload(helper, policy(helper.audit_log, limit=3))
-    assert client.add(addresses[2]) == OK_ABSENT
-    assert hang_ups(helper) == []
+    assert client.is_hung_up()
+    with helper.connect() as again:
+        assert again.hello()["capacity"] == 1
+        assert refused(again.add(addresses[2])) == "limit"
+        assert len(present(network)) == 2
+        reload(helper, policy(helper.audit_log, limit=3))
+        assert again.is_hung_up()
+    with helper.connect() as again:
+        assert again.hello()["capacity"] == 3
+        assert again.add(addresses[2]) == OK_ABSENT
+    assert hang_ups(helper) == ["max-addresses has changed"] * 2
 
 
 def test_another_number_of_commands_a_second_counts_at_once(
@@ -362,6 +368,37 @@ def test_a_mended_file_counts_after_a_wrong_one(helper: Helper) -> None:
     assert outcome(reload(helper, policy(helper.audit_log, networks=WIDER))) == OK
     with helper.greeted() as client:
         assert client.add(OTHER) == OK_ABSENT
+
+
+# --- what clients are told of the file ------------------------------------------------------------
+
+
+def differs(client: Client, *, expected: bool) -> str | None:
+    """What replies tell of the file, once the helper has looked at it."""
+    wait_for(lambda: ("rules_differ" in client.list()) is expected, "it has looked")
+    told = client.list(), client.renew(deadline_in(30))
+    assert len({each.get("rules_differ") for each in told}) == 1
+    return told[0].get("rules_differ")
+
+
+def test_a_file_that_could_not_be_used_is_told_until_it_is_mended(
+    helper: Helper, client: Client
+) -> None:
+    file, good = config_file(helper), config_file(helper).read_text()
+    reload(helper, "nonsense")
+    assert differs(client, expected=True) == (
+        f"{file} could not be used when it was read again: correct it (yaim-helper policy check),"
+        " then systemctl reload yaim-helper"
+    )
+    reload(helper, good)
+    assert differs(client, expected=False) is None
+
+
+def test_a_file_that_has_gone_is_told(helper: Helper, client: Client) -> None:
+    config_file(helper).unlink()
+    reload(helper)
+    told = differs(client, expected=True)
+    assert told == f"{config_file(helper)}: cannot be read: No such file or directory"
 
 
 # --- at any time ---------------------------------------------------------------------------------

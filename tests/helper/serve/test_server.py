@@ -151,6 +151,7 @@ def test_hello_tells_the_session_the_clock_and_the_rules(
             }
         ],
         "connections": {"can_reset": True, "reason": ""},
+        "capacity": 64,
         "fence": {
             "in_force": fence == "auto",
             "reason": "" if fence == "auto" else "helper.yml says fence: off",

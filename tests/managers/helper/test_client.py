@@ -53,6 +53,7 @@ from yaim.core.events import (
     Event,
     HelperLost,
     HelperReady,
+    ProblemsObserved,
 )
 from yaim.core.model import Address, Boottime, Fence, Place, Resets, frozen_mapping
 from yaim.core.refusals import Cause
@@ -306,6 +307,7 @@ def test_a_helper_tells_its_session_and_the_networks_of_all_its_rules(
             ),
             fence=Fence(False, "helper.yml says fence: off"),
             resets=Resets(True),
+            capacity=64,
         )
 
 
@@ -958,3 +960,115 @@ def test_the_head_of_the_helpers_record_is_logged(
         words = dict(word.split("=") for word in told.split()[2:])
         record = helper.records()[int(words["seq"]) - 1]
     assert (words["host"], words["sha256"]) == (record["host"], record["hash"])
+
+
+# --- what a helper tells of itself ---------------------------------------------------------
+
+CAPACITY: Message = {"capacity": 64}
+RENEWED: Message = {"result": "ok", "missing": [], "head": None}
+DISK_FULL = "/var/log/yaim-helper: No space left on device"
+FULL = f"the helper can add nothing, as its record cannot be written: {DISK_FULL}"
+LOOKED_FOR = {"op": "list", "after": "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}
+
+
+@contextmanager
+def with_capacity(listener: socket.socket, client: Started) -> Iterator[socket.socket]:
+    """The next connection, of a helper that tells what is wrong."""
+    with accept(listener) as connection:
+        answer(connection, welcome() | CAPACITY)
+        answer(connection, NOTHING_HELD)
+        assert client.ready() == replace(WELCOMED, capacity=64)
+        yield connection
+
+
+def test_what_renewals_tell_to_be_wrong_is_posted_when_it_changes(
+    path: Path, start: Start, warnings: Warnings
+) -> None:
+    with listening(path) as listener:
+        client = start()
+        with with_capacity(listener, client) as connection:
+            replies: tuple[Message, ...] = ({}, {"record": DISK_FULL}, {"record": DISK_FULL}, {})
+            for wrong in replies:
+                client.submit(RenewAddresses(DEADLINE))
+                answer(connection, RENEWED | wrong)
+            renewed = AddressesRenewed(frozenset())
+            assert client.next(6) == [
+                *(renewed, renewed, ProblemsObserved("helper", (FULL,))),
+                *(renewed, renewed, ProblemsObserved("helper", ())),
+            ]
+            assert warnings() == [FULL]
+
+
+def test_a_helper_that_holds_nothing_is_asked_what_is_wrong(path: Path, start: Start) -> None:
+    """It renews nothing, and would seem to be well until it is to take something over."""
+    with listening(path) as listener:
+        client = start()
+        with with_capacity(listener, client) as connection:
+            asked = json.loads(answer(connection, NOTHING_HELD | {"record": DISK_FULL}))
+            assert asked == {"id": 3, **LOOKED_FOR}
+            assert client.next() == [ProblemsObserved("helper", (FULL,))]
+            # It goes on as before.
+            client.submit(REMOVE)
+            answer(connection, {"result": "ok", "was": "present"})
+            assert client.next() == [AddressRemoved(13, V4)]
+
+
+def test_who_cannot_say_what_is_wrong_now_says_it_another_time(path: Path, start: Start) -> None:
+    with listening(path) as listener:
+        client = start()
+        with with_capacity(listener, client) as connection:
+            answer(connection, {"result": "failed", "errno": None, "reason": "RTNL is held"})
+            client.submit(RenewAddresses(DEADLINE))
+            answer(connection, RENEWED | {"record": DISK_FULL})
+            assert client.next(2) == [
+                AddressesRenewed(frozenset()),
+                ProblemsObserved("helper", (FULL,)),
+            ]
+
+
+def test_of_a_helper_that_is_lost_nothing_is_known_to_be_wrong(path: Path, start: Start) -> None:
+    with listening(path) as listener:
+        client = start()
+        with with_capacity(listener, client) as connection:
+            client.submit(RenewAddresses(DEADLINE))
+            answer(connection, RENEWED | {"record": DISK_FULL})
+            assert client.next(2)[1] == ProblemsObserved("helper", (FULL,))
+        assert client.next(2) == [HelperLost("it hung up"), ProblemsObserved("helper", ())]
+
+
+def test_a_helper_that_tells_nonsense_to_be_wrong_is_lost(path: Path, start: Start) -> None:
+    with listening(path) as listener:
+        client = start()
+        with with_capacity(listener, client) as connection:
+            client.submit(RenewAddresses(DEADLINE))
+            answer(connection, RENEWED | {"conflicts": "all"})
+            assert client.next() == [HelperLost("a reply that is none: conflicts is all")]
+
+
+def test_an_older_helper_is_not_asked_and_not_believed(path: Path, start: Start) -> None:
+    with listening(path) as listener:
+        client = start()
+        with greeted(listener) as connection:
+            assert client.ready() == WELCOMED
+            client.submit(RenewAddresses(DEADLINE))
+            answer(connection, RENEWED | {"record": DISK_FULL})
+            client.submit(REMOVE)
+            answer(connection, {"result": "ok", "was": "present"})
+            assert client.next(2) == [AddressesRenewed(frozenset()), AddressRemoved(13, V4)]
+
+
+def test_a_real_helper_tells_its_limit_and_what_is_wrong(run: Run, start: Start) -> None:
+    with run({"max-addresses": 7}) as helper:
+        client = start()
+        assert client.ready().capacity == 7
+        file = helper.socket.parent / "helper.yml"
+        file.write_text("users: [nobody-of-this-name]\nrules: []\n")
+        os.kill(helper.pid, signal.SIGHUP)
+        (event,) = client.next()
+        assert event == ProblemsObserved(
+            "helper",
+            (
+                f"{file} could not be used when it was read again: correct it (yaim-helper policy"
+                " check), then systemctl reload yaim-helper",
+            ),
+        )

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -38,7 +40,9 @@ from yaim.managers.helper.messages import (
     HelperError,
     command,
     read_answer,
+    read_capacity,
     read_fence,
+    read_problems,
     read_reply,
     read_reset_rule,
     read_resets,
@@ -123,6 +127,61 @@ def test_a_fence_of_another_form_is_none_of_the_protocol(fence: str) -> None:
 def test_a_fence_may_be_told_with_more_than_is_known_here() -> None:
     told = {"fence": {"in_force": True, "reason": "", "table": "yaim-7"}}
     assert read_fence(told) == Fence(True)
+
+
+# --- what a helper tells of itself -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("vector", VECTORS["capacities"], ids=lambda vector: vector["name"])
+def test_a_hello_of_the_vectors_tells_the_most_addresses(vector: dict[str, str]) -> None:
+    meant = {"64 addresses at most": 64, "nothing is told of a limit": None}
+    assert read_capacity(read_reply(vector["packet"].encode(), 1)) == meant[vector["means"]]
+
+
+@pytest.mark.parametrize("capacity", [0, -1, True, None, "64", 64.0, []])
+def test_a_limit_of_another_form_is_none_of_the_protocol(capacity: object) -> None:
+    with pytest.raises(ValueError, match="capacity is"):
+        read_capacity({"capacity": capacity})
+
+
+@pytest.mark.parametrize("vector", VECTORS["wrong"], ids=lambda vector: vector["name"])
+def test_a_reply_of_the_vectors_tells_what_is_wrong(vector: dict[str, Any]) -> None:
+    assert read_problems(read_reply(vector["packet"].encode(), 2)) == tuple(vector["means"])
+
+
+NONE: tuple[Any, ...] = (1, True, {})
+CONFLICT: Mapping[str, Any] = {
+    "address": "192.0.2.10",
+    "interface": "eth0",
+    "mac": "02:00:5e:00:00:01",
+    "since": "now",
+}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *({key: each} for key in ("record", "rules_differ") for each in (*NONE, [])),
+        *({"conflicts": each} for each in (*NONE, None, "", [1], [None], [[]], [{}])),
+        *({"conflicts": [{**CONFLICT, key: 1}]} for key in CONFLICT),
+        {"conflicts": [{**CONFLICT, "address": "192.0.2"}]},
+    ],
+)
+def test_what_is_wrong_in_another_form_is_none_of_the_protocol(told: Any) -> None:
+    with pytest.raises(ValueError, match=r" is |does not appear"):
+        read_problems(told)
+
+
+def test_no_more_is_told_than_people_read_and_an_advertisement_takes() -> None:
+    told = {
+        "record": "x" * 5000,
+        "rules_differ": "\x1b[2J\n" * 500,
+        "conflicts": [{**CONFLICT, "interface": "y" * 5000}] * 16,
+    }
+    problems = read_problems(told)
+    assert [len(each) for each in problems] == [250] * 6 + [39]
+    assert all(each.isprintable() for each in problems)
+    assert problems[-1] == "others claim more of its addresses, too"
 
 
 # --- connections -----------------------------------------------------------------------------

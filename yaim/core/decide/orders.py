@@ -13,30 +13,48 @@ from yaim.core.actions import (
     Report,
 )
 from yaim.core.facts import Facts
-from yaim.core.model import Address, Boottime, Place, address_order, is_in_force
+from yaim.core.model import (
+    Address,
+    Boottime,
+    NodeName,
+    Order,
+    Place,
+    address_order,
+    is_in_force,
+)
 from yaim.core.state.addresses import NOT_KNOWN, AddressState, Phase
 from yaim.core.state.lease import Lease
+from yaim.core.state.past import Going
 
 
-def removals(facts: Facts, wanted: frozenset[Address]) -> list[Report | RemoveAddress]:
-    """Removes what is not wanted here or has no mark of ours, and tells the reason."""
+def going(facts: Facts, wanted: frozenset[Address]) -> dict[Address, Going | None]:
+    """Returns what is to be removed now, as it is not wanted here or has no mark of ours, in order,
+    and why; None: it is not known to be here."""
     state, now = facts.state, facts.now
     if state.host.helper is None:
-        return []
+        return {}
     if state.lease.may_adopt and state.ending.stopping is None:
-        return []
+        return {}
     # What has our mark and is not known to us is of an earlier life.
     concerned = state.addresses.names() | facts.my_addresses()
-    going = [
+    leaving = [
         address
         for address in concerned - (facts.my_addresses() & wanted)
         if _may_be_removed(state.addresses.known.get(address, NOT_KNOWN), now)
     ]
+    return {
+        address: _why_going(facts, address) if state.addresses.is_up(address) else None
+        for address in sorted(leaving, key=address_order)
+    }
+
+
+def removals(facts: Facts, leaving: Mapping[Address, Going | None]) -> list[Report | RemoveAddress]:
+    """Removes these, and tells the reasons."""
     actions: list[Report | RemoveAddress] = []
-    requests = count(state.next_request)
-    for address in sorted(going, key=address_order):
-        if state.addresses.phase(address) is Phase.UP:
-            actions.append(Report(Level.INFO, f"removes {address}: {_why_not(facts, address)}"))
+    requests = count(facts.state.next_request)
+    for address, why in leaving.items():
+        if why is not None:
+            actions.append(Report(Level.INFO, f"removes {address}: {why.reason}"))
         resets = _resets(facts, address)
         actions.append(RemoveAddress(next(requests), address, resets))
     return actions
@@ -78,6 +96,11 @@ def _may_be_removed(known: AddressState, now: Boottime) -> bool:
     return known.phase is not Phase.ABSENT
 
 
+def _why_going(facts: Facts, address: Address) -> Going:
+    target = facts.state.placed.target.get(address)
+    return Going(_why_not(facts, address), target if target != facts.me else None)
+
+
 def _why_not(facts: Facts, address: Address) -> str:
     """Returns why an address is not wanted here, for the log."""
     state = facts.state
@@ -100,10 +123,31 @@ def _why_not(facts: Facts, address: Address) -> str:
     if address in view.stray_marks:
         return "somebody has put another mark over ours"
     mark = view.marks.get(address)
-    if mark is None or not facts.is_mine(mark):
-        return "its mark is not ours" + (f" but {mark.holder}'s" if mark else "")
+    if mark is None:
+        return "its mark was deleted, not by this node"
+    if not facts.is_mine(mark):
+        return f"its mark is not ours but {mark.holder}'s"
     target = state.placed.target.get(address)
-    return f"{target} is to hold it" if target else "this node is not eligible"
+    where = f"{target} is to hold it" if target else "this node is not eligible"
+    return f"{where}{_as_ordered(facts, address, target)}"
+
+
+def _as_ordered(facts: Facts, address: Address, target: NodeName | None) -> str:
+    """Returns what operators have asked for that makes an address go."""
+    control = facts.control
+    move, pin, drain = control.moves.get(address), control.pins.get(address), facts.drain()
+    if move is not None and move.node == target:
+        return f" (moved{_told(move.order)})"
+    if drain is not None:
+        return f" (this node is drained{_told(drain)})"
+    if pin is not None and pin.node == target:
+        return f" (pinned there{_told(pin.order)})"
+    return ""
+
+
+def _told(order: Order) -> str:
+    by = f" by {order.by}" if order.by else ""
+    return f"{by}: {order.reason}" if order.reason else by
 
 
 def to_add(facts: Facts, places: Mapping[Address, Place]) -> list[Address]:

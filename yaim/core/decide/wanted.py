@@ -29,6 +29,7 @@ def wanted(facts: Facts) -> dict[Address, Place]:
     # What others cannot be told that we refuse it (bounds.py) may be given to us all the same.
     refused = facts.refused() - on_trial
     left = refused | facts.is_elsewhere() | {m.address for m in state.writing.leaving}
+    left |= _not_understood(facts)
     places = {address: facts.place_for(address, down) for address in chosen - left}
     return {address: place for address, place in places.items() if place is not None}
 
@@ -49,6 +50,16 @@ def _assigned(facts: Facts) -> frozenset[Address]:
         return frozenset()
     ours = {a for a in state.takeover.ours & view.pool.keys() if node.can_hold(view.pool[a])}
     return frozenset(ours | {a for a in assigned if a in view.marks or a in loss.released})
+
+
+def _not_understood(facts: Facts) -> frozenset[Address]:
+    """Returns those of our marks that were handed over, while a node lives that takes each for one
+    that somebody has put over another's: they are given back, and claimed as before. Not by a node
+    that could not have them again."""
+    state = facts.state
+    if facts.all_know_control() or not facts.health().is_healthy or state.writing.full is not None:
+        return frozenset()
+    return frozenset(mark.address for mark in facts.my_marks() if mark.version > 1)
 
 
 def _immovable(facts: Facts) -> frozenset[Address]:

@@ -1,7 +1,8 @@
 """Decides which write to etcd matters most now; changes nothing.
 
 One write at most is under way, and each depends on the advertisement that we know (rules 2, 4, 5
-and 7 in yaim/core/step.py).
+and 7 in yaim/core/step.py). In this order: what others have to know of us; what we give up, handed
+over where that can be (heirs.py); what we claim; what only people want to know.
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,13 @@ from yaim.core.actions import (
     Write,
 )
 from yaim.core.decide.advertising import Advertising, advertising
+from yaim.core.decide.claims import to_claim
+from yaim.core.decide.echo import echo, is_at_rest
+from yaim.core.decide.heirs import heirs
 from yaim.core.decide.wanted import kept
 from yaim.core.facts import Facts
 from yaim.core.full_etcd import can_hold_any, refuses_deletions, takes_deletions
-from yaim.core.model import NEVER, Address, address_order
+from yaim.core.model import NEVER, Address, Revision, address_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +47,20 @@ def next_write(facts: Facts, wanted: frozenset[Address]) -> NextWrite | None:
     is_waiting = facts.is_leaving() and not facts.has_removed_all() and not facts.is_stuck()
     if facts.life_s() <= 0 or is_waiting:
         return None
+    advertised = advertising(facts, echo(facts, wanted))
     if takes_deletions(state.writing.full):
         return (
             _giving_up(facts)
             or _plain(_release(facts, wanted))
-            or _advertised(advertising(facts))
+            or _advertised(advertised)
             or _plain(_claim(facts, wanted))
         )
+    is_urgent = advertised is not None and not advertised.is_lazy
     return (
-        _advertised(advertising(facts))
+        (_advertised(advertised) if is_urgent else None)
         or _plain(_release(facts, wanted))
         or _plain(_claim(facts, wanted))
+        or (_advertised(advertised) if is_at_rest(facts) else None)
     )
 
 
@@ -86,7 +93,9 @@ def _withdrawal(facts: Facts) -> AdvertiseNode | WithdrawNode | None:
         stopped = replace(node.advertisement, is_healthy=False, reason="stopping")
         return AdvertiseNode(state.next_request, stopped, lease.id, node.revision, release=marks)
     advertised = node.revision if node is not None else facts.replaced()
-    return WithdrawNode(state.next_request, lease.id, advertised, marks)
+    is_full = state.writing.full is not None
+    first_seen = "" if is_full else facts.first_seen()
+    return WithdrawNode(state.next_request, lease.id, advertised, marks, not is_full, first_seen)
 
 
 def _giving_up(facts: Facts) -> NextWrite | None:
@@ -106,7 +115,7 @@ def has_too_much(facts: Facts) -> bool:
         return False
     if facts.may_keep() and kept(facts):
         return False
-    new = advertising(facts)
+    new = advertising(facts, Revision(0))
     told = new.write.advertisement if new is not None else node.advertisement
     pool = tuple(view.pool.values())
     truly = replace(node, advertisement=told)
@@ -133,12 +142,15 @@ def _release(facts: Facts, wanted: frozenset[Address]) -> ReleaseMarks | None:
         for mark in (facts.my_marks() if going else ())
         if mark.address in going and state.addresses.is_absent(mark.address)
     )
+    inherited = heirs(facts, marks)
     marks += tuple(
         view.stray_marks[address]
         for address, until in state.takeover.strays.items()
         if address in wanted and facts.now >= until and state.addresses.is_free(address)
     )
-    return ReleaseMarks(state.next_request, marks, node.revision) if marks else None
+    if not marks:
+        return None
+    return ReleaseMarks(state.next_request, marks, node.revision, inherited)
 
 
 def _claim(facts: Facts, wanted: frozenset[Address]) -> ClaimMarks | None:
@@ -149,14 +161,8 @@ def _claim(facts: Facts, wanted: frozenset[Address]) -> ClaimMarks | None:
     is_prepared = state.host.helper is not None and state.advertised.is_written
     if state.cluster.is_stale or not is_prepared:
         return None
-    free = [
-        address
-        for address in wanted - facts.my_addresses()
-        if address not in view.marks
-        and address not in view.stray_marks
-        and facts.now >= state.takeover.orphans.get(address, NEVER)
-        and state.addresses.is_free(address)
-    ]
+    orphans = state.takeover.orphans
+    free = [a for a in to_claim(facts, wanted) if facts.now >= orphans.get(a, NEVER)]
     if not free:
         return None
     claimed = tuple(sorted(free, key=address_order))

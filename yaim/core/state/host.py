@@ -34,6 +34,8 @@ class Helper:
     rules: tuple[Rule, ...] = ()
     fence: Fence = HAS_NO_FENCE
     resets: Resets = CANNOT_RESET
+    capacity: int | None = None
+    """The most addresses that it holds; None: it does not tell."""
 
     @property
     def why_no_reset(self) -> str:
@@ -64,7 +66,9 @@ class Host:
 
     def after_ready(self, event: HelperReady) -> "Host":
         networks = frozen_mapping(dict(event.networks))
-        helper = Helper(event.session, networks, event.rules, event.fence, event.resets)
+        helper = Helper(
+            event.session, networks, event.rules, event.fence, event.resets, event.capacity
+        )
         return replace(self, helper=helper, helper_before=helper, helper_lost_at=None)
 
     def after_lost(self, now: Boottime) -> "Host":

@@ -19,6 +19,7 @@ from yaim.core.state.host import Host
 from yaim.core.state.lease import LeaseState
 from yaim.core.state.left import Left
 from yaim.core.state.levelling import Levelling
+from yaim.core.state.past import Past
 from yaim.core.state.placed import Placed
 from yaim.core.state.problems import Problems
 from yaim.core.state.refusals import Refusals
@@ -56,6 +57,7 @@ class State:
     left: Left = field(default_factory=Left)
     levelling: Levelling = field(default_factory=Levelling)
     problems: Problems = field(default_factory=Problems)
+    past: Past = field(default_factory=Past)
     next_request: int = 1
     """The number of the next action that has one."""
     own_marks: OwnMarks = field(default_factory=OwnMarks, compare=False, repr=False)
@@ -82,6 +84,7 @@ class Draft:
         "levelling",
         "next_request",
         "own_marks",
+        "past",
         "placed",
         "problems",
         "refusals",
@@ -96,6 +99,7 @@ class Draft:
         self.cluster = state.cluster
         self.placed = state.placed
         self.problems = state.problems
+        self.past = state.past
         self.advertised = state.advertised
         self.writing = state.writing
         self.takeover = state.takeover
@@ -128,6 +132,7 @@ class Draft:
             self.left,
             self.levelling,
             self.problems,
+            self.past,
             self.next_request,
             self.own_marks,
         )

@@ -6,7 +6,7 @@ header"), a read tells keys of its range as of one revision, a watch tells them 
 guarantees), and a lease has the TTL that it was granted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from yaim.core.deadline import LONGEST_LEAST_TTL_S
@@ -73,15 +73,24 @@ def faulty_pairs(pairs: Iterable[Any], start: bytes, end: bytes, newest: int) ->
     return None
 
 
-def faulty_transaction(answer: Any, asked: Sequence[Any]) -> str | None:
-    """What is wrong with the answer to a transaction of these operations."""
-    if complaint := faulty_header(answer):
-        return complaint
+def faulty_transaction(answer: Any, request: Any) -> str | None:
+    """What is wrong with the answer to a transaction."""
+    return faulty_header(answer) or _faulty_responses(answer, request)
+
+
+def _faulty_responses(answer: Any, request: Any) -> str | None:
+    """The same for the answers to its operations, and to those of the transactions within it."""
+    asked = tuple(request.success if answer.succeeded else request.failure)
     wanted = [each.WhichOneof("request").replace("request", "response") for each in asked]
     told = [each.WhichOneof("response") for each in answer.responses]
-    if answer.succeeded and told != wanted:
+    if told != wanted:
         return f"answers a transaction of {len(wanted)} operations with {len(told)} of its own"
-    return None
+    complaints = (
+        _faulty_responses(response.response_txn, each.request_txn)
+        for each, response in zip(asked, answer.responses, strict=True)
+        if each.HasField("request_txn")
+    )
+    return next((each for each in complaints if each is not None), None)
 
 
 def faulty_changes(answer: Any, start: bytes, end: bytes, since: int) -> str | None:

@@ -90,7 +90,7 @@ class EtcdClient:
         together."""
         if self._had_too_many:
             # To read as many again and again would cost keepalives.
-            self._require_room_for(sum(self._count(each) for each in ranges), ranges)
+            self._require_room_for(sum(self.count(*each)[0] for each in ranges), ranges)
         start, end = ranges[0]
         in_small = rpc.RangeRequest(key=start, range_end=end, limit=1)
         # Whoever may read in small what is read is in.
@@ -142,16 +142,46 @@ class EtcdClient:
             )
         ).message
 
-    def _count(self, range_: tuple[bytes, bytes]) -> int:
-        request = rpc.RangeRequest(key=range_[0], range_end=range_[1], count_only=True)
-        call = Call(lambda c: c.range, request, is_repeatable=True, fault_of=faulty_header)
-        count: int = self._login.call(call).message.count
-        return count
-
     def _require_room_for(self, keys: int, ranges: tuple[tuple[bytes, bytes], ...]) -> None:
         self._had_too_many = keys > MAX_KEYS
         if self._had_too_many:
             raise EtcdError(_too_much(ranges, f"{MAX_KEYS} keys"))
+
+    def count(self, start: bytes, end: bytes) -> tuple[int, int]:
+        """How many keys a range has, and as of which revision."""
+        request = rpc.RangeRequest(key=start, range_end=end, count_only=True)
+        call = Call(lambda c: c.range, request, is_repeatable=True, fault_of=faulty_header)
+        answer = self._login.call(call).message
+        return answer.count, answer.header.revision
+
+    def first_keys(self, ranges: Iterable[tuple[bytes, bytes]], most: int) -> list[bytes]:
+        """The first keys of each of these ranges, `most` of each, in one request."""
+        request = rpc.TxnRequest()
+        for start, end in ranges:
+            asked = request.success.add().request_range
+            asked.key, asked.range_end, asked.limit, asked.keys_only = start, end, most, True
+        answer = self.transact(request)
+        return [pair.key for each in answer.responses for pair in each.response_range.kvs]
+
+    def oldest(self, start: bytes, end: bytes, most: int) -> list[bytes]:
+        """The keys of a range that were created first, `most` of them, oldest first."""
+        request = rpc.RangeRequest(
+            key=start,
+            range_end=end,
+            limit=most,
+            sort_order=rpc.RangeRequest.ASCEND,
+            sort_target=rpc.RangeRequest.CREATE,
+            keys_only=True,
+        )
+        answer = self._login.call(
+            Call(
+                lambda c: c.range,
+                request,
+                is_repeatable=True,
+                fault_of=lambda answer: faulty_read(answer, start, end, most, 0),
+            )
+        ).message
+        return [pair.key for pair in answer.kvs]
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
         """Puts a key; under no lease if `lease` is 0."""
@@ -164,12 +194,11 @@ class EtcdClient:
 
     def transact(self, request: Any) -> Any:
         """Sends a TxnRequest. Returns its TxnResponse."""
-        operations = tuple(request.success)
         return self._login.call(
             Call(
                 lambda c: c.transact,
                 request,
-                fault_of=lambda answer: faulty_transaction(answer, operations),
+                fault_of=lambda answer: faulty_transaction(answer, request),
             )
         ).message
 
@@ -184,6 +213,14 @@ class EtcdClient:
         granted = EtcdLease(answer.message.ID, answer.message.TTL, answer.sent_at)
         self._granted = granted
         return granted
+
+    def grant_unkept(self, ttl_s: int) -> int:
+        """Returns a new lease that nobody keeps alive: what stands under it ends by itself. Which
+        lease is kept, and what is known of it, does not change by that."""
+        request = rpc.LeaseGrantRequest(TTL=ttl_s)
+        call = Call(lambda c: c.grant, request, fault_of=lambda each: faulty_lease(each, ttl_s))
+        lease: int = self._login.call(call).message.ID
+        return lease
 
     def keep(self, lease: int) -> EtcdLease:
         """Refreshes a lease. Raises EtcdLeaseNotFound if it is gone."""
@@ -206,6 +243,12 @@ class EtcdClient:
 
     def revoke(self, lease: int) -> None:
         self._login.call(Call(lambda c: c.revoke, rpc.LeaseRevokeRequest(ID=lease)))
+
+    def roles(self, user: str) -> tuple[str, ...]:
+        """The roles of a user. Every user may ask that about itself."""
+        request = rpc.AuthUserGetRequest(name=user)
+        call = Call(lambda c: c.user, request, is_repeatable=True)
+        return tuple(sorted(self._login.call(call).message.roles))
 
     def alarms(self) -> frozenset[str]:
         """The alarms that are raised, by etcd's names: NOSPACE, CORRUPT. Every user may ask."""
@@ -324,8 +367,10 @@ class EtcdClient:
 
 def read_pair(pair: Any) -> KeyValue:
     """Turns a KeyValue of etcd's API into ours."""
-    return KeyValue(pair.value, pair.lease, pair.create_revision, pair.mod_revision)
+    return KeyValue(pair.value, pair.lease, pair.create_revision, pair.mod_revision, pair.version)
 
 
 def _too_much(ranges: Iterable[tuple[bytes, bytes]], most: str) -> str:
-    return f"reading {' and '.join(shown(start) for start, _ in ranges)}: {too_much(most)}"
+    *others, last = (shown(start) for start, _ in ranges)
+    where = f"{', '.join(others)} and {last}" if others else last
+    return f"reading {where}: {too_much(most)}"

@@ -105,7 +105,8 @@ class Connection:
             response_deserializer=rpc.LeaseKeepAliveResponse.FromString,
         )
         self.watch = rpc.WatchStub(self._channel).Watch
-        self.authenticate = rpc.AuthStub(self._channel).Authenticate
+        auth = rpc.AuthStub(self._channel)
+        self.authenticate, self.user = auth.Authenticate, auth.UserGet
         maintenance = rpc.MaintenanceStub(self._channel)
         self.status, self.alarm = maintenance.Status, maintenance.Alarm
 

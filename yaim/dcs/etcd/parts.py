@@ -9,11 +9,15 @@ from yaim.core.model import NodeName
 from yaim.dcs.etcd.access import EtcdAccess, EtcdError, read_secrets
 from yaim.dcs.etcd.certificates import expiries, faults
 from yaim.dcs.etcd.client import EtcdClient
-from yaim.dcs.etcd.diagnose import all_expiries, explain_all
+from yaim.dcs.etcd.diagnose import all_expiries
 from yaim.dcs.etcd.keys import Keys
+from yaim.dcs.etcd.look import look
+from yaim.dcs.etcd.operate import EtcdOperations
+from yaim.dcs.etcd.refused import Refusals
 from yaim.dcs.etcd.settings import EtcdSettings
 from yaim.dcs.etcd.store import EtcdStore
 from yaim.dcs.expiry import warnings_of
+from yaim.dcs.operate import Operations
 from yaim.dcs.store import Cluster, InvalidStoreFile, Store, StoreError, StoreSeen
 
 TIMEOUT_S = (1.0, 5.0)
@@ -69,14 +73,17 @@ class EtcdParts:
     def look(self, within_s: float) -> StoreSeen:
         client = self.client()
         try:
-            view = self.keys.view(*client.read_ranges(*self.keys.ranges()))
+            view = look(client, self.keys)
         except EtcdError as error:
-            raise StoreError(explain_all(error, self.access, within_s)) from error
+            raise Refusals(client, self.keys, within_s).of_reading(error) from error
         try:
             alarms = client.alarms()
         except EtcdError:  # it has just answered, so the permission for this may be missing
             alarms = frozenset()
         return StoreSeen(view, alarms, all_expiries(self.access, within_s))
+
+    def operations(self) -> Operations:
+        return EtcdOperations(self.client, self.keys)
 
     def look_at_files(self, now: datetime) -> tuple[Sequence[InvalidStoreFile], Sequence[str]]:
         try:

@@ -1,8 +1,9 @@
 """Carries out the core's actions in etcd, and reports what the watch tells.
 
-Three threads: one for the lease, so that a keepalive never waits behind anything; one for reads
-and writes, in the order given (writes: transactions.py); one for the watch. Each result is handed
-to `post` as an event. Decides nothing.
+Four threads: one for the lease, so that a keepalive never waits behind anything; one for reads
+and writes, in the order given (writes: transactions.py); one for the watch; and one for the history
+(timeline.py), for which nothing waits. Each result is handed to `post` as an event. Decides
+nothing.
 """
 
 import logging
@@ -43,6 +44,7 @@ from yaim.dcs.etcd.connection import EtcdFull, EtcdLeaseNotFound
 from yaim.dcs.etcd.keys import Keys
 from yaim.dcs.etcd.mirror import Mirror
 from yaim.dcs.etcd.survey import Survey
+from yaim.dcs.etcd.timeline import Timeline
 from yaim.dcs.etcd.transactions import Transactions
 
 WATCH_PAUSE_MIN_S = 0.1
@@ -58,6 +60,8 @@ VIEW_EVERY_S, VIEWS_SHARE = 0.02, 0.2
 WATCH_ANSWERS_AT_MOST = 2000
 """The most answers of a watch in one second. A watch that tells more would cost a processor: it is
 left, and what is read has to do meanwhile."""
+LAST_NOTES_S = 0.5
+"""How long a node that has given up its lease waits for the history at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +83,7 @@ class EtcdStore:
         client.keep_refreshed()
         self._mirror = Mirror(keys)
         self._transactions = Transactions(client, keys, node)
+        self._timeline = Timeline(client, keys)
         self._has_answered = threading.Event()
         """It is set by every answer of etcd's: a watch that waits for one need not wait longer."""
         self._gone: tuple[LeaseId | None, float] = None, inf
@@ -99,7 +104,7 @@ class EtcdStore:
             case ReadCluster() | AdvertiseNode() | WithdrawNode() | ClaimMarks() | ReleaseMarks():
                 self._requests.put(action)
             case Note():
-                pass
+                self._timeline.note(action)
             case _:
                 assert_never(action)
 
@@ -130,6 +135,8 @@ class EtcdStore:
                     return _kept(self._client.keep(lease))
                 case RevokeLease(lease):
                     self._client.revoke(lease)
+                    # It is the last thing that a node does: what it has noted is still to be told.
+                    self._timeline.finish(LAST_NOTES_S)
                     return LeaseRevoked(lease)
                 case _:
                     assert_never(action)
@@ -218,7 +225,7 @@ class EtcdStore:
         since, answers = monotonic(), 0
         try:
             next_at = monotonic()
-            for answer in self._client.watch(*self._keys.all(), self._mirror.watch_from()):
+            for answer in self._client.watch(*self._keys.watched(), self._mirror.watch_from()):
                 answers += 1
                 if monotonic() >= since + 1.0:
                     since, answers = monotonic(), 0

@@ -13,11 +13,13 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, ip_address, ip_network
+from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import sleep
+from typing import Any, TypeAlias
 
 from yaim.core.actions import (
     AddAddress,
@@ -27,7 +29,13 @@ from yaim.core.actions import (
     RenewAddresses,
 )
 from yaim.core.allowlist import Rule
-from yaim.core.events import AddressOnInterface, HelperLost, HelperReady
+from yaim.core.events import (
+    AddressOnInterface,
+    Event,
+    HelperLost,
+    HelperReady,
+    ProblemsObserved,
+)
 from yaim.core.model import Address, Boottime, Network, Place, frozen_mapping
 from yaim.host.boottime import boottime
 from yaim.managers.helper.connection import ANSWER_WITHIN_S, Connection
@@ -36,7 +44,10 @@ from yaim.managers.helper.messages import (
     HelperError,
     command,
     read_answer,
+    read_capacity,
     read_fence,
+    read_problems,
+    read_reply,
     read_reset_rule,
     read_resets,
 )
@@ -52,15 +63,30 @@ MAX_ADDS_UNDER_WAY = 96
 """So many of these may be adds. They wait for the disk of the helper's record, for up to a second
 if it hangs: there is room left for a renewal and for removals, which do not."""
 CLOCKS_AGREE_WITHIN_S = 1.0
+LAST_ADDRESS = IPv6Address(2**128 - 1)
 TELL_HEAD_EVERY_S = 3600.0
+ASK_EVERY_S = 10.0
+"""How often a helper is asked what is wrong, if no renewal tells it: nothing is held then."""
+FIRST_ASK_S = 1.0
+"""When it is asked first: our hello may have had it look at its files."""
+PROBLEMS_FROM = "helper"
+"""The source of what the helper tells to be wrong."""
 
 
-def most_under_way(action: HelperAction) -> int:
+@dataclass(frozen=True, slots=True)
+class AskWhatIsWrong:
+    """A `list`, for what its reply tells besides."""
+
+
+Asked: TypeAlias = HelperAction | AskWhatIsWrong
+
+
+def most_under_way(action: Asked) -> int:
     """How many commands may be under way when this one is sent."""
     return MAX_ADDS_UNDER_WAY if isinstance(action, AddAddress) else MAX_UNDER_WAY
 
 
-def passed_by(action: HelperAction, waiting: HelperAction) -> AddAddress | None:
+def passed_by(action: HelperAction, waiting: Asked) -> AddAddress | None:
     """What a waiting action is after this one has gone ahead of it; None if it does not go
     ahead."""
     match waiting, action:
@@ -100,6 +126,10 @@ class HelperClient:
         self._tell_head_at = 0.0
         self._can_reset = False
         """Whether the helper that is there can end connections."""
+        self._ask_at = inf
+        """When it is asked what is wrong, if it can tell."""
+        self._problems: tuple[str, ...] = ()
+        """What it has told to be wrong."""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         threading.Thread(target=self._work, name="helper", daemon=True).start()
 
@@ -122,7 +152,7 @@ class HelperClient:
                     try:
                         self._serve(connection)
                     except (HelperError, OSError) as error:
-                        self._post(HelperLost(str(error)))
+                        self._post(HelperLost(str(error)), *self._heed_problems(()))
             except (HelperError, OSError) as error:
                 if str(error) != complaint:
                     complaint = str(error)
@@ -147,6 +177,8 @@ class HelperClient:
                 rules.append(Rule(rule["interface"], allowed, lengths, read_reset_rule(rule)))
             resets = read_resets(reply)
             self._can_reset = resets.can_reset
+            capacity = read_capacity(reply)
+            self._ask_at = boottime() + FIRST_ASK_S if capacity is not None else inf
             addresses, left_over, places = self._list(connection)
             all_networks = tuple(sorted(networks.items()))
             return HelperReady(
@@ -158,6 +190,7 @@ class HelperClient:
                 tuple(rules),
                 read_fence(reply),
                 resets,
+                capacity,
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HelperError(
@@ -188,7 +221,7 @@ class HelperClient:
             is_more = page["more"] and page["addresses"]
         return tuple(addresses), frozenset(left_over), frozen_mapping(places)
 
-    def _take_in(self, queue: deque[HelperAction], to_clear: dict[Address, None]) -> None:
+    def _take_in(self, queue: deque[Asked], to_clear: dict[Address, None]) -> None:
         """Puts new commands behind what is in the queue; but removals and renewals go ahead of
         adds, which may wait for a disk. What comes of it is the same: a removal stays behind an add
         of its address, and adds that a renewal has passed ask for its deadline. A renewal never
@@ -223,27 +256,31 @@ class HelperClient:
 
     def _serve(self, connection: Connection) -> None:
         """Raises HelperError or OSError when the helper is lost."""
-        queue: deque[HelperAction] = deque()
+        queue: deque[Asked] = deque()
         to_clear: dict[Address, None] = {}
-        waiting: deque[tuple[int, HelperAction, float]] = deque()
+        waiting: deque[tuple[int, Asked, float]] = deque()
         connection.socket.setblocking(False)
         with selectors.DefaultSelector() as selector:
             selector.register(connection.socket, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
             while True:
-                timeout_s = None
-                if waiting:
-                    timeout_s = max(0.0, waiting[0][-1] + ANSWER_WITHIN_S - boottime())
+                wake_at = waiting[0][-1] + ANSWER_WITHIN_S if waiting else self._ask_at
+                timeout_s = max(0.0, wake_at - boottime()) if wake_at < inf else None
                 ready = {key.fileobj for key, _ in selector.select(timeout_s)}
                 if connection.socket in ready:
-                    answers = []
+                    answers: list[Event | None] = []
                     for packet in connection.receive_all():
                         if not waiting:
                             raise HelperError("an answer to nothing")
                         request_id, action, _ = waiting.popleft()
-                        answers.append(read_answer(packet, request_id, action))
-                        if isinstance(action, RenewAddresses):
-                            self._tell_head(packet)
+                        if isinstance(action, AskWhatIsWrong):
+                            read_reply(packet, request_id)
+                        else:
+                            answers.append(read_answer(packet, request_id, action))
+                        if isinstance(action, RenewAddresses | AskWhatIsWrong):
+                            reply = json.loads(packet)
+                            self._tell_head(reply)
+                            answers += self._take_problems(reply)
                     self._post(*(each for each in answers if each is not None))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
@@ -253,9 +290,12 @@ class HelperClient:
                     first = next(iter(to_clear))
                     del to_clear[first]
                     queue.append(ClearConnections(first))
+                if not queue and not waiting and boottime() >= self._ask_at:
+                    self._ask_at = boottime() + ASK_EVERY_S
+                    queue.append(AskWhatIsWrong())
                 while queue and len(waiting) < most_under_way(queue[0]):
                     try:
-                        request_id = connection.send(command(queue[0], self.label))
+                        request_id = connection.send(self._request(queue[0]))
                     except BlockingIOError:
                         # What fills the buffer will be answered: then there is room again.
                         break
@@ -263,10 +303,35 @@ class HelperClient:
                 if waiting and boottime() >= waiting[0][-1] + ANSWER_WITHIN_S:
                     raise HelperError(f"no answer within {ANSWER_WITHIN_S:g} s")
 
-    def _tell_head(self, packet: bytes) -> None:
+    def _request(self, asked: Asked) -> Mapping[str, Any]:
+        if isinstance(asked, AskWhatIsWrong):
+            # Behind the last address there is none, which makes for a short answer.
+            return {"op": "list", "after": str(LAST_ADDRESS)}
+        return command(asked, self.label)
+
+    def _take_problems(self, reply: Mapping[str, Any]) -> list[ProblemsObserved]:
+        """What a reply tells to be wrong, if that is new."""
+        if reply.get("result") != "ok" or self._ask_at == inf:
+            return []
+        self._ask_at = boottime() + ASK_EVERY_S
+        try:
+            return self._heed_problems(read_problems(reply))
+        except ValueError as error:
+            raise HelperError(f"a reply that is none: {error}") from error
+
+    def _heed_problems(self, problems: tuple[str, ...]) -> list[ProblemsObserved]:
+        if problems == self._problems:
+            return []
+        for each in problems:
+            if each not in self._problems:
+                logger.warning("%s", each)
+        self._problems = problems
+        return [ProblemsObserved(PROBLEMS_FROM, problems)]
+
+    def _tell_head(self, reply: Mapping[str, Any]) -> None:
         """Tells the head of the helper's record in our log, which whoever rewrites that record does
         not reach (helper/AUDIT.md)."""
-        head = json.loads(packet).get("head")
+        head = reply.get("head")
         if boottime() >= self._tell_head_at and isinstance(head, dict):
             told = socket.gethostname(), head.get("seq"), head.get("hash")
             logger.info("audit head host=%s seq=%s sha256=%s", *told)

@@ -28,10 +28,15 @@ from yaim.core.events import (
 )
 from yaim.core.model import Address, Fence, Resets
 from yaim.core.refusals import Cause
+from yaim.text import printable
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+MAX_CONFLICTS = 4
+"""The most other holders on the link that are told of."""
+MAX_PROBLEM = 250
+"""The most characters that are told of one problem."""
 MAX_LABEL = 15
 """Characters that the kernel keeps of <interface>:<label>."""
 
@@ -158,6 +163,55 @@ def read_fence(reply: Mapping[str, Any]) -> Fence:
             return Fence(is_in_force, reason)
         case other:
             raise ValueError(f"fence is {str(other)[:200]}")
+
+
+def read_capacity(reply: Mapping[str, Any]) -> int | None:
+    """The most addresses that the helper holds, as it tells in its reply to hello. An older one
+    does not tell it. Raises ValueError for what is not of the protocol."""
+    if "capacity" not in reply:
+        return None
+    capacity = reply["capacity"]
+    if type(capacity) is not int or capacity < 1:
+        raise ValueError(f"capacity is {str(capacity)[:200]}")
+    return capacity
+
+
+def read_problems(reply: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is wrong, as the helper tells it in its replies to list and renew: for people, and no
+    more than fits into our advertisement. Raises ValueError for what is not of the protocol."""
+    problems = []
+    if (why := _reason(reply, "record")) is not None:
+        problems.append(f"the helper can add nothing, as its record cannot be written: {why}")
+    if (why := _reason(reply, "rules_differ")) is not None:
+        problems.append(why)
+    match reply.get("conflicts", []):
+        case list(conflicts):
+            told = [_conflict(each) for each in conflicts[:MAX_CONFLICTS]]
+        case other:
+            raise ValueError(f"conflicts is {str(other)[:200]}")
+    if len(conflicts) > MAX_CONFLICTS:
+        told.append("others claim more of its addresses, too")
+    return tuple(printable(each, MAX_PROBLEM) for each in (*problems, *told))
+
+
+def _reason(reply: Mapping[str, Any], name: str) -> str | None:
+    reason = reply.get(name)
+    if reason is not None and not isinstance(reason, str):
+        raise ValueError(f"{name} is {str(reason)[:200]}")
+    return reason
+
+
+def _conflict(told: object) -> str:
+    match told:
+        case {
+            "address": str(address),
+            "interface": str(interface),
+            "mac": str(mac),
+            "since": str(since),
+        }:
+            return f"{ip_address(address)} on {interface} is claimed by {mac}, too, since {since}"
+        case other:
+            raise ValueError(f"a conflict is {str(other)[:200]}")
 
 
 def read_reply(packet: bytes, request_id: int) -> dict[str, Any]:
