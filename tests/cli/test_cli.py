@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,8 @@ EX_USAGE = 2
 EX_UNREACHABLE = 69
 EX_CONFIG = 78
 SECRET = "geheim"
-AS_ROOT = "yaim: warning: made as root; yaim's own user may be allowed less, or more\n"
+AS_ROOT = "yaim: warning: made as root: there is no user no-such-user (--user)\n"
+NO_USER = "--user=no-such-user"
 TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
 GOOD = """\
 dcs-clustername: yaim
@@ -389,7 +391,7 @@ def test_check_prints_what_each_check_found_and_how_long_it_took(
     tmp_path: Path, service: int
 ) -> None:
     checks_file(tmp_path, service)
-    done = yaim(tmp_path, "check")
+    done = yaim(tmp_path, "check", NO_USER)
     header, up, down, _, verdict = (line.split(None, 4) for line in done.stdout.splitlines())
     assert (done.returncode, done.stderr) == (1, AS_ROOT)
     assert verdict[:3] == ["The", "node", "is"] and verdict[3] == "unhealthy:"
@@ -416,7 +418,7 @@ def test_check_of_one_name_makes_only_that_check(tmp_path: Path, service: int) -
 def test_check_for_programs_is_json(tmp_path: Path, service: int) -> None:
     checks_file(tmp_path, service)
     began = time.monotonic()
-    done = yaim(tmp_path, "check", "--json")
+    done = yaim(tmp_path, "check", "--json", NO_USER)
     ended = time.monotonic()
     told = json.loads(done.stdout)
     assert (done.returncode, done.stderr, told["healthy"]) == (1, AS_ROOT, False)
@@ -436,10 +438,38 @@ def test_check_tells_which_checks_there_are(tmp_path: Path, service: int) -> Non
     )
 
 
+def test_root_makes_the_checks_as_the_coordinators_user(tmp_path: Path) -> None:
+    """It made them as root and warned of it; doctor made them as that user."""
+    command = '--shell-command=test "$(id -un)" = daemon'
+    done = yaim(tmp_path, "check", "--checker-type=shell", command, "--user=daemon")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = yaim(tmp_path, "check", "--checker-type=shell", command, "--user=root")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.11", "is not on this host (an address of the pool, and another node holds it?)"),
+        ("127.0.0.1", ""),
+        ("db1", ""),
+    ],
+)
+def test_config_check_points_out_a_check_of_another_host(
+    host: str, why: str, directory: Path
+) -> None:
+    done = yaim(directory, "config", "check", f"--http-url=http://{host}/")
+    where = "yaim: warning: --http-url: check http"
+    told = f"{where}: asks {host}, which {why}: a check is to be of this host's own service\n"
+    assert outcome(done) == (0, "the configuration is good\n", told if why else "")
+
+
 def test_check_needs_the_keys_of_the_checks_only(tmp_path: Path) -> None:
     address = f"--tcp-address=127.0.0.1:{closed_port()}"
     quick = "--retry-num=0"
-    done = yaim(tmp_path, "check", "--checker-type=tcp", address, quick, "--dcs-endpoints=wrong")
+    done = yaim(
+        tmp_path, "check", "--checker-type=tcp", address, quick, "--dcs-endpoints=wrong", NO_USER
+    )
     assert (done.returncode, done.stderr) == (1, AS_ROOT)
 
 
@@ -511,10 +541,18 @@ def test_what_crashes_at_the_end_of_python_does_not_spoil_the_status(directory: 
 @pytest.mark.parametrize("command", ["config keys", "config check", "doctor", "--help"])
 def test_when_nobody_reads_its_output_a_command_ends_quietly(command: str, directory: Path) -> None:
     """`yaim doctor | head` had a traceback below it."""
-    through = ("sh", "-c", '{ "$0" "$@"; echo $? >status; } | true')
-    done = yaim(directory, *command.split(), through=through)
-    assert (done.stdout, done.stderr) == ("", "")
-    assert (directory / "status").read_text() == "141\n"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as nobody:
+        done = subprocess.run(
+            (sys.executable, "-m", "yaim", *command.split()),
+            cwd=directory,
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_an_output_that_cannot_be_written_is_told(directory: Path) -> None:
