@@ -31,6 +31,7 @@ from yaim.core.events import AddressGone, HelperReady, RestartRequested
 from yaim.core.facts import KNOWS_CONTROL, Facts
 from yaim.core.model import (
     Address,
+    Advertisement,
     Boottime,
     ClusterView,
     Mark,
@@ -87,6 +88,7 @@ NOT_CLEARED = "connections are cleared once another node holds the address, and 
 LEVELLED = "what moves only to be level stays as long as its holder puts that off"
 PAUSED = "while all is paused nothing moves that can stay"
 NOT_DRAINED = "a drained node holds nothing that another could, and all nodes say so"
+ECHOED = "who says that it has done what was asked for has done it"
 NOT_MOVED = "what was moved or pinned is where it was to go, as long as that can hold it"
 NOT_IN_SHARES = "nodes hold what their weights give them"
 NOT_TAKEN = "what was elsewhere for another reason is taken when it has gone"
@@ -455,7 +457,10 @@ class Checker:
             self._check_deadline(host, action.deadline)
         elif isinstance(action, ReleaseMarks):
             self._check_release(host, action.marks)
-        elif isinstance(action, AdvertiseNode | WithdrawNode):
+        elif isinstance(action, AdvertiseNode):
+            self._check_release(host, action.release)
+            self._check_echo(host, action.advertisement)
+        elif isinstance(action, WithdrawNode):
             self._check_release(host, action.release)
         elif isinstance(action, RemoveAddress):
             self._check_reset(host, action)
@@ -463,6 +468,28 @@ class Checker:
             self._check_clear(host, action.address)
         elif isinstance(action, ClaimMarks):
             pass
+
+    def _check_echo(self, host: "Host", told: Advertisement) -> None:
+        """Who says that it has done what operators have asked for has done it."""
+        state = host.state
+        view = state.cluster.view if state is not None else None
+        if state is None or view is None or not self._world.is_healed or host.is_older:
+            return
+        node, control = view.nodes.get(host.name), view.control
+        known = node.advertisement.control if node is not None else 0
+        if told.control != control.revision or told.control == known:
+            return
+        self.counts["echoes"] += 1
+        mine = {a for a, mark in view.marks.items() if mark.holder == host.name}
+        going = {
+            address
+            for address in host.kernel.answering
+            if host.name in control.drains
+            and state.placed.target.get(address, host.name) != host.name
+        }
+        if going or mine != host.kernel.answering.keys():
+            has = sorted(host.kernel.answering)
+            raise Broken(ECHOED, f"{host.name} has {has}, and marks of {sorted(mine)}: {going}")
 
     def _check_mark(self, host: "Host", add: AddAddress) -> None:
         lease = host.state.lease.current if host.state is not None else None

@@ -20,6 +20,7 @@ from tests.sim.orders import drain, move, nothing_more, pause, pin, resume, undr
 from tests.sim.settled import (
     HANDED_OVER_WITHIN_S,
     QUIET_S,
+    TOLD_WITHIN_S,
     end_waits,
     is_waiting_for_a_name,
     one_that_another_may_hold,
@@ -28,6 +29,7 @@ from tests.sim.settled import (
 )
 from tests.sim.world import World
 from yaim.core.model import Address, NodeName
+from yaim.core.settings import Rebalance
 
 ECHOED_WITHIN_S = 0.3
 """Everything is done, and each node says so: two writes."""
@@ -149,13 +151,18 @@ def move_one(world: World) -> None:
     else:
         order = replace(order, puts=order.puts + pause().puts)
     preferring = any(world.etcd.pool[a].prefer for a in (it, *back))
+    if seed // 5 % 2:
+        # That puts off nothing that operators ask for.
+        for each in world.hosts.values():
+            each.put_off(Rebalance.NEVER)
+        timeline.run(timeline.now + TOLD_WITHIN_S)
     moves = world.checker.moves
     world.command(order)
     timeline.run(timeline.now + MOVED_WITHIN_S)
     _check_gaps(world, gaps)
     expected = {**holders, it: [other]} | ({back[0]: [host.name]} if back else {})
     if preferring:
-        settle(world, timeline.now + settled_within_s(world.scenario))
+        _level_again(world)
         return
     timeline.run(timeline.now + QUIET_S)
     if world.checker.holders() != expected or world.etcd.view().control.moves:
@@ -164,6 +171,12 @@ def move_one(world: World) -> None:
         raise Broken(NOT_MOVED, f"{order}: {world.checker.moves - moves} changes")
     _check_echo(world, NOT_MOVED)
     world.checker.counts["moved by order"] += len(order.puts)
+    _level_again(world)
+
+
+def _level_again(world: World) -> None:
+    for host in world.hosts.values():
+        host.put_off(Rebalance.AUTO)
     world.command(nothing_more(world.etcd.view().control))
     _settle_and_echo(world)
 

@@ -13,6 +13,19 @@ MIDWAY = ("helper killed midway", "helper stopped midway", "both killed", "cut o
 """The faults that leave a fence, or what it is to fence, half made."""
 
 
+LATE = (
+    "lossy",
+    "slow",
+    "drained",
+    "undrained",
+    "moved",
+    "coordinator killed",
+    "coordinator restarted",
+    "requests cut",
+)
+"""The faults that let a hand-over come late, and find another life of one of the two."""
+
+
 def _fault(
     name: str,
     *changes: tuple[str, str, str],
@@ -79,15 +92,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "no move is ever made to level",
-        ("Spread.complete@yaim.core", "if self._loads.difference > 1:", "if False:"),
+        ("Spread.complete@yaim.core", "if not self._loads.are_even:", "if False:"),
         seed=1,
     ),
     _fault(
         "nodes may differ by two",
         (
-            "Spread.complete@yaim.core",
-            "if self._loads.difference > 1:",
-            "if self._loads.difference > 2:",
+            "_Loads.are_even@yaim.core",
+            "<= self.more.ascending[0]",
+            "<= 3 * self.more.ascending[0]",
         ),
     ),
     _fault(
@@ -102,7 +115,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "who waits never holds anything",
-        ("_place@yaim.core", "or (able if home is None else 1 << home)", "or 0"),
+        ("_place@yaim.core", "eligible = able & ~waiting or here", "eligible = able & ~waiting"),
         only=(
             "flapping",
             "all flapping",
@@ -114,8 +127,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "what nobody holds is not taken by those that wait",
         (
             "_place@yaim.core",
-            "or (able if home is None else 1 << home)",
-            "or (0 if home is None else 1 << home)",
+            "able & ~orders.drained or able if home is None else 1 << home",
+            "0 if home is None else 1 << home",
         ),
         only=(
             "flapping",
@@ -370,8 +383,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a core that has ended goes on deciding",
         (
             "step@yaim.core",
-            "    if not turn.ending.is_ended:\n        _reconcile(turn)",
-            "    _reconcile(turn)",
+            "    if not turn.ending.is_ended:\n        note_moves(turn)\n",
+            "    if True:\n",
         ),
         (
             "step@yaim.core",
@@ -490,7 +503,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "what no node can be given is given up",
-        ("_place@yaim.core", "in_order[holder].can_keep(entry):", "not in_order:"),
+        ("_Cluster.candidates@yaim.core", "nodes[holder].can_keep(entry):", "not nodes:"),
         seed=2,
     ),
     _fault(
@@ -636,8 +649,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _fault(
         "a node that says that it takes nothing is placed like any other",
         (
-            "_place@yaim.core",
-            "        able &= taking if holder is None else taking | 1 << holder\n",
+            "_Cluster.candidates@yaim.core",
+            "            able &= taking if holder is None else taking | 1 << holder\n",
             "",
         ),
         only=(
@@ -1045,5 +1058,151 @@ MUTATIONS: tuple[Mutation, ...] = (
         "who puts levelling off keeps also what it may not hold",
         ("moves_to_level@yaim.core", "and node.can_hold(view.pool[a])", ""),
         seed=9,
+    ),
+    _fault(
+        "a mark is handed over while the address is being removed",
+        (
+            "_release@yaim.core",
+            "mark.address in going and state.addresses.is_absent(mark.address)",
+            "mark.address in going and (state.addresses.is_absent(mark.address) or mark.address in state.placed.target)",
+        ),
+    ),
+    _fault(
+        "no guard on the own advertisement when a mark is handed over",
+        (
+            "ModelEtcd._release@tests.sim",
+            "if not self._stands(me, action.advertised):",
+            "if False:",
+        ),
+        only=LATE,
+    ),
+    _fault(
+        "no guard on the heir's advertisement",
+        (
+            "ModelEtcd._is_heir@tests.sim",
+            "(node.revision, node.lease) == (heir.advertised, heir.lease)",
+            "heir.lease in self.leases",
+        ),
+        only=LATE,
+    ),
+    _fault(
+        "the heir's lease may be any",
+        (
+            "ModelEtcd._is_heir@tests.sim",
+            "return node is not None and (node.revision, node.lease) == (heir.advertised, heir.lease)",
+            "return heir.lease in self.leases",
+        ),
+        only=LATE,
+    ),
+    _fault(
+        "a mark is handed over that is not the one that was meant",
+        (
+            "ModelEtcd._is_same@tests.sim",
+            "return known is not None and known.revision == mark.revision",
+            "return True",
+        ),
+        (
+            "ModelEtcd._delete@tests.sim",
+            "known is not None and known.revision == mark.revision",
+            "known is not None",
+        ),
+        only=LATE,
+    ),
+    _fault(
+        "what is handed over stands under the giver's lease",
+        (
+            "ModelEtcd._release@tests.sim",
+            "self._mark(mark.address, heir.node, heir.lease, mark.version + 1)",
+            "self._mark(mark.address, heir.node, mark.lease, mark.version + 1)",
+        ),
+    ),
+    _fault(
+        "what is handed over to another node counts as the own one",
+        (
+            "_take_released@yaim.core",
+            "view.with_marks(event.handed, event.revision)",
+            "view.with_marks(tuple(m for m in getattr(write, 'marks')), event.revision)",
+        ),
+    ),
+    _fault(
+        "marks are handed over to nodes that take nothing",
+        ("heirs@yaim.core", "or not node.can_take(entry)", ""),
+        (
+            "_Cluster.candidates@yaim.core",
+            "            able &= taking if holder is None else taking | 1 << holder\n",
+            "",
+        ),
+    ),
+    _fault(
+        "marks are handed over beside nodes that do not understand that",
+        ("heirs@yaim.core", "if not facts.all_know_control():", "if False:"),
+        only=("other version", "sick"),
+    ),
+    _fault(
+        "what was handed over stays beside nodes that do not understand that",
+        ("_not_understood@yaim.core", "if mark.version > 1", "if False"),
+        only=("other version", "moved", "drained"),
+    ),
+    _fault(
+        "a drained node counts as one that can hold",
+        ("_place@yaim.core", "waiting = orders.drained | cluster.waiting", "waiting = 0"),
+    ),
+    _fault(
+        "drains are not looked at",
+        ("is_alike@yaim.core", "and _is_control_alike(before.control, view.control)", "and True"),
+    ),
+    _fault(
+        "a pause is not looked at",
+        ("_Orders.choose@yaim.core", "if self.is_paused and", "if False and"),
+    ),
+    _fault(
+        "while all is paused orphans are left",
+        (
+            "_claim@yaim.core",
+            "if facts.now >= orphans.get(a, NEVER)",
+            "if facts.now >= orphans.get(a, NEVER) and view.control.pause is None",
+        ),
+    ),
+    _fault(
+        "a pin is kept to by a node that cannot",
+        (
+            "_Orders.choose@yaim.core",
+            "self.pins.get(entry.address, 0) & eligible",
+            "self.pins.get(entry.address, 0)",
+        ),
+    ),
+    _fault(
+        "a move is put off like what is moved to be level",
+        ("moves_to_level@yaim.core", "and not (a in moves and moves[a].node == to)", ""),
+        seed=9,
+    ),
+    _fault(
+        "a move goes on when it is done",
+        ("ModelEtcd._mark@tests.sim", 'self.orders.delete(("move", address))', "pass"),
+    ),
+    _fault(
+        "weights are not looked at",
+        ("_weights@yaim.core", "each.weight", "1"),
+    ),
+    _fault(
+        "nodes say too early that they have done what was asked for",
+        (
+            "is_done@yaim.core",
+            "    if state.cluster.view is None",
+            "    return True\n    if state.cluster.view is None",
+        ),
+        ("is_at_rest@yaim.core", "    if addresses.look", "    return True\n    if addresses.look"),
+    ),
+    _fault(
+        "nobody says that it has done what was asked for",
+        ("echo@yaim.core", "    if is_done(facts, wanted):\n        return known\n", ""),
+    ),
+    _fault(
+        "a drained node forgets that when it is started anew",
+        (
+            "_whole@yaim.core",
+            "is_drained=is_drained,",
+            "is_drained=is_drained and present is None,",
+        ),
     ),
 )

@@ -108,7 +108,7 @@ def _run(world: World) -> None:
         raise Broken(RESTLESS, "all was settled, and something moved")
     for host in world.hosts.values():
         # A coordinator that was started anew does not know what an earlier one has left.
-        host.kernel.connections &= host.kernel.ours.keys()
+        host.kernel.connections &= host.kernel.answering.keys()
     drain_some(world)
     pause_all(world)
     move_one(world)
