@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -46,9 +47,10 @@ from yaim.dcs.operate import (
 )
 from yaim.dcs.store import NotPermitted, StoreError, StoreFull, Unreachable
 
+ROOT = Path(__file__).parents[3]
 A, B = ip_address("192.0.2.10"), ip_address("192.0.2.11")
 N1, N2 = NodeName("n1"), NodeName("n2")
-ROOT = "root@db1"
+ME = "root@db1"
 NOW = datetime(2026, 12, 1, 9, 30, 0, 0, UTC)
 AT, IN_AN_HOUR = "2026-12-01T09:30:00Z", "2026-12-01T10:30:00Z"
 
@@ -72,7 +74,7 @@ def operations(make: Callable[..., EtcdOperations]) -> EtcdOperations:
     return make()
 
 
-def commit(operations: EtcdOperations, change: Change, by: str = ROOT) -> Done:
+def commit(operations: EtcdOperations, change: Change, by: str = ME) -> Done:
     done = operations.commit(change, operations.look(), by, NOW)
     assert isinstance(done, Done), done
     return done
@@ -100,7 +102,7 @@ def test_all_that_can_be_asked_for_is_asked_for_and_taken_back(operations: EtcdO
     )
 
     def order(reason: str, until: str = "") -> Order:
-        return Order(ROOT, reason, AT, until, done.revision)
+        return Order(ME, reason, AT, until, done.revision)
 
     view = operations.look()
     assert view.control == Control(
@@ -138,9 +140,9 @@ def test_of_two_operators_who_have_seen_the_same_the_second_one_is_told_who_was_
 ) -> None:
     first, second = make(), make()
     seen = first.look(), second.look()
-    assert isinstance(first.commit(Change("drain", (SetDrain(N1),)), seen[0], ROOT, NOW), Done)
+    assert isinstance(first.commit(Change("drain", (SetDrain(N1),)), seen[0], ME, NOW), Done)
     refused = second.commit(Change("pause", (SetPause(),)), seen[1], "joe@db2", NOW)
-    assert refused == Conflict(f"{ROOT} has given the command drain at {AT}")
+    assert refused == Conflict(f"{ME} has given the command drain at {AT}")
     view = second.look()
     assert (set(view.control.drains), view.control.pause) == ({N1}, None)
     assert isinstance(second.commit(Change("pause", (SetPause(),)), view, "joe@db2", NOW), Done)
@@ -153,7 +155,7 @@ def test_of_many_operators_at_once_one_is_first(make: Callable[..., EtcdOperatio
     threads = [
         threading.Thread(
             target=lambda each=each, n=number: answers.put(
-                each.commit(Change("drain", (SetDrain(NodeName(f"n{n}")),)), seen, ROOT, NOW)
+                each.commit(Change("drain", (SetDrain(NodeName(f"n{n}")),)), seen, ME, NOW)
             )
         )
         for number, each in enumerate(operators)
@@ -175,7 +177,7 @@ def test_a_change_that_was_refused_leaves_nothing_behind(
     commit(operations, Change("drain", (SetDrain(N1),)))
     before = etcd.ctl("lease", "list")
     change = Change("drain", (SetDrain(N2), SetMove(A, N2)), for_s=3600)
-    assert isinstance(operations.commit(change, seen, ROOT, NOW), Conflict)
+    assert isinstance(operations.commit(change, seen, ME, NOW), Conflict)
     assert etcd.ctl("lease", "list") == before
 
 
@@ -195,7 +197,7 @@ def test_an_entry_of_the_pool_that_etcdctl_has_touched_meanwhile_is_left_as_it_i
     if what != "added":
         changes.append(Change("pool remove", deletes=(RemovePoolEntry(A),)))
     for change in changes:
-        told = operations.commit(change, seen, ROOT, NOW)
+        told = operations.commit(change, seen, ME, NOW)
         assert isinstance(told, Conflict) and "the pool was changed" in told.reason
     view = operations.look()
     there = {} if what == "removed" else {A: PoolEntry(A, prefix_length=25)}
@@ -254,9 +256,25 @@ def test_a_member_that_is_there_again_is_not_forgotten(
     client.put(keys.member(N1), b'{"version": 1, "stopped": true}')
     seen = operations.look()
     client.put(keys.node(N1), b"{}", LeaseId(client.grant(60).id))
-    told = operations.commit(Change("node forget", deletes=(ForgetMember(N1),)), seen, ROOT, NOW)
+    told = operations.commit(Change("node forget", deletes=(ForgetMember(N1),)), seen, ME, NOW)
     assert isinstance(told, Conflict) and "is there again" in told.reason
     assert set(operations.look().control.members) == {N1}
+
+
+def test_keys_below_the_prefix_that_are_nobodys_are_told(
+    operations: EtcdOperations, client: EtcdClient, keys: Keys
+) -> None:
+    commit(operations, Change("drain", (SetDrain(N1),)))
+    assert operations.look().control.wrong == ()
+    for name in ("pool/192.0.2.10", "ips", "nodez/n1", "zone", "a", *(f"x/{n}" for n in range(99))):
+        client.put(keys.prefix.encode() + name.encode(), b"")
+    client.put(keys.control("drian", N1), b"")
+    wrong = operations.look().control.wrong
+    names = [each.name for each in wrong]
+    assert names == ["a", "control/drian/n1", "ips", "nodez/n1", "pool/192.0.2.10"] + [
+        f"x/{n}" for n in (0, 1, 10, 11)
+    ]
+    assert wrong[0].reason == "yaim has no such key; expected ips/<address>"
 
 
 # --- the history ---------------------------------------------------------------------------------
@@ -273,7 +291,7 @@ def test_a_change_is_told_in_the_history(operations: EtcdOperations) -> None:
             addresses=(A, B),
             by_node=frozen_mapping({A: N2, B: N1}),
             reason="try",
-            by=ROOT,
+            by=ME,
             revision=done.revision,
         )
     ]
@@ -283,7 +301,7 @@ def test_the_last_events_of_a_time_are_told_oldest_first(operations: EtcdOperati
     for minute in range(6):
         at = NOW + timedelta(minutes=minute)
         change = Change(f"c{minute}", (SetDrain(N1),))
-        assert isinstance(operations.commit(change, operations.look(), ROOT, at), Done)
+        assert isinstance(operations.commit(change, operations.look(), ME, at), Done)
 
     def kinds(since: int | None, until: int | None, limit: int) -> list[str]:
         times = [
@@ -368,7 +386,7 @@ def test_without_etcd_it_is_unreachable(operations: EtcdOperations, etcd: EtcdSe
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:2379"):
         operations.look()
     with pytest.raises(Unreachable):
-        operations.commit(Change("pause", (SetPause(),)), seen, ROOT, NOW)
+        operations.commit(Change("pause", (SetPause(),)), seen, ME, NOW)
     with pytest.raises(Unreachable):
         operations.history(None, None, 10)
 
@@ -390,7 +408,7 @@ def test_in_a_full_etcd_what_is_there_can_be_deleted_and_nothing_put(
         Change("swap", (SetPause(),), (RemoveDrain(N1),)),
     ):
         with pytest.raises(StoreFull, match=r"can be deleted .* and nothing put"):
-            operations.commit(change, operations.look(), ROOT, NOW)
+            operations.commit(change, operations.look(), ME, NOW)
     deletes = (RemoveDrain(N1), RemovePause(), RemovePin(A), RemoveWeight(N2), RemovePoolEntry(A))
     for each in deletes:
         commit(operations, Change("back", deletes=(each,)))
@@ -399,37 +417,33 @@ def test_in_a_full_etcd_what_is_there_can_be_deleted_and_nothing_put(
     assert [event.kind for event in events(operations)] == ["pool add", "drain"]
 
 
-OPERATOR = (
-    ("read", ""),
-    ("readwrite", "control/"),
-    ("readwrite", "ips/"),
-    ("readwrite", "timeline/"),
-)
-VIEWER = (("read", ""),)
-"""As in docs/etcd.md."""
+def documented_roles() -> Iterator[list[str]]:
+    """The lines of docs/etcd.md about the roles of people, without `etcdctl`."""
+    page = (ROOT / "docs" / "etcd.md").read_text()
+    section = page.partition("### Who may do what\n")[2].partition("\n#")[0]
+    for line in section.splitlines():
+        if line.startswith("    etcdctl role "):
+            yield line.split()[1:]
 
 
 @pytest.fixture
 def secured(etcd: EtcdServer) -> EtcdServer:
-    """With users: operator, viewer, stranger."""
+    """With users: operator and viewer, as documented, and stranger, who may do nothing."""
     etcd.ctl("user", "add", "root:r")
     etcd.ctl("user", "grant-role", "root", "root")
-    for user, rights in (("operator", OPERATOR), ("viewer", VIEWER), ("stranger", ())):
-        etcd.ctl("role", "add", f"yaim-{user}")
+    for line in documented_roles():
+        etcd.ctl(*line)
+    etcd.ctl("role", "add", "yaim-stranger")
+    for user in ("operator", "viewer", "stranger"):
         etcd.ctl("user", "add", f"{user}:secret")
         etcd.ctl("user", "grant-role", user, f"yaim-{user}")
-        for right, where in rights:
-            grant(etcd, user, right, where)
     etcd.ctl("auth", "enable")
     return etcd
 
 
-def grant(etcd: EtcdServer, user: str, right: str, where: str, as_: str | None = None) -> None:
-    etcd.ctl(
-        *("role", "grant-permission", f"yaim-{user}", "--prefix=true", right),
-        f"/service/yaim/{where}",
-        user=as_,
-    )
+def grant(etcd: EtcdServer, user: str, right: str, where: str) -> None:
+    what = ("role", "grant-permission", f"yaim-{user}", "--prefix=true", right)
+    etcd.ctl(*what, f"/service/yaim/{where}", user="root:r")
 
 
 def test_an_operator_may_do_all_of_it(
@@ -455,16 +469,16 @@ def test_a_viewer_may_look_and_nothing_else_and_is_told_which_right_is_missing(
     next(watch)
     watch.close()
     with pytest.raises(NotPermitted) as raised:
-        operations.commit(Change("drain", (SetDrain(N1),), for_s=60), seen, ROOT, NOW)
+        operations.commit(Change("drain", (SetDrain(N1),), for_s=60), seen, ME, NOW)
     line = "etcdctl role grant-permission yaim-viewer --prefix=true readwrite /service/yaim"
     assert str(raised.value) == (
         "etcd user viewer may not change /service/yaim/control/ and /service/yaim/timeline/."
         f" As etcd's root: {line}/control/; {line}/timeline/ (docs/etcd.md, Who may do what)"
     )
     with pytest.raises(NotPermitted, match=r"may not change .*/ips/"):
-        operations.commit(Change("pool add", (SetPoolEntry(A),)), seen, ROOT, NOW)
+        operations.commit(Change("pool add", (SetPoolEntry(A),)), seen, ME, NOW)
     for room in ("control/", "timeline/"):
-        grant(secured, "viewer", "readwrite", room, as_="root:r")
+        grant(secured, "viewer", "readwrite", room)
     commit(operations, Change("drain", (SetDrain(N1),)))
 
 
@@ -480,7 +494,7 @@ def test_a_user_without_rights_is_told_which_it_needs_to_look(
             f"etcd user stranger may not read /service/yaim/. As etcd's root: {line}"
             " (docs/etcd.md, Who may do what)"
         )
-    grant(secured, "stranger", "read", "", as_="root:r")
+    grant(secured, "stranger", "read", "")
     assert isinstance(operations.look(), ClusterView)
 
 

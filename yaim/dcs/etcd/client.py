@@ -154,6 +154,15 @@ class EtcdClient:
         answer = self._login.call(call).message
         return answer.count, answer.header.revision
 
+    def first_keys(self, ranges: Iterable[tuple[bytes, bytes]], most: int) -> list[bytes]:
+        """The first keys of each of these ranges, `most` of each, in one request."""
+        request = rpc.TxnRequest()
+        for start, end in ranges:
+            asked = request.success.add().request_range
+            asked.key, asked.range_end, asked.limit, asked.keys_only = start, end, most, True
+        answer = self.transact(request)
+        return [pair.key for each in answer.responses for pair in each.response_range.kvs]
+
     def oldest(self, start: bytes, end: bytes, most: int) -> list[bytes]:
         """The keys of a range that were created first, `most` of them, oldest first."""
         request = rpc.RangeRequest(

@@ -31,7 +31,7 @@ A key below ips/ that names no address becomes a WrongEntry, and one below contr
 understood one of Control.wrong.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias
 
@@ -81,6 +81,8 @@ much every few seconds costs no keepalive."""
 _MAX_NAME_BYTES = 800
 _KINDS = ("control", "ips", "nodes")
 """In the order of their keys."""
+NOBODYS = "yaim has no such key; expected ips/<address>"
+"""What is said of a key below the prefix that is of no kind."""
 _MOST_SHOWN_OF_HOLDER, _MOST_SHOWN_OF_NAME = 60, 200
 """The bytes or characters that are shown of a name that is too long."""
 
@@ -159,6 +161,24 @@ class Keys:
         """The key ranges that belong to yaim: what else stands below the prefix need not be
         read."""
         return tuple(_range(f"{self.prefix}{kind}/") for kind in _KINDS)
+
+    def gaps(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The key ranges below the prefix in which yaim puts nothing."""
+        start, end = self.all()
+        rooms = sorted([*self.ranges(), self.timeline()])
+        starts = [start, *(after for _, after in rooms)]
+        return tuple(zip(starts, [*(before for before, _ in rooms), end], strict=True))
+
+    def with_nobodys(self, view: ClusterView, found: Iterable[bytes]) -> ClusterView:
+        """The view that also tells of keys in the gaps, which are nobody's."""
+        names = {key.decode(errors="surrogateescape").removeprefix(self.prefix) for key in found}
+        if not names:
+            return view
+        wrong = {each.name: each for each in view.control.wrong}
+        for name in names:
+            wrong[name] = WrongEntry(_cut(name), NOBODYS)
+        sorted_wrong = tuple(wrong[name] for name in sorted(wrong))
+        return replace(view, control=replace(view.control, wrong=sorted_wrong))
 
     def view(self, pairs: Mapping[bytes, KeyValue], revision: int) -> ClusterView:
         """The cluster as these keys tell it."""

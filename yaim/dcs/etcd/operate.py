@@ -33,6 +33,7 @@ from yaim.dcs.etcd.access import EtcdError, EtcdUnreachable
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.connection import EtcdFull, EtcdLeaseNotFound
 from yaim.dcs.etcd.keys import Keys
+from yaim.dcs.etcd.look import look
 from yaim.dcs.etcd.refused import Refusals
 from yaim.dcs.etcd.transactions import (
     compare_absent,
@@ -106,7 +107,7 @@ class EtcdOperations:
 
     def look(self) -> ClusterView:
         try:
-            return self._keys.view(*self._client.read_ranges(*self._keys.ranges()))
+            return look(self._client, self._keys)
         except EtcdError as error:
             raise self._refusals.of_reading(error) from error
 

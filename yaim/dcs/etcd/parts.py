@@ -11,6 +11,7 @@ from yaim.dcs.etcd.certificates import expiries, faults
 from yaim.dcs.etcd.client import EtcdClient
 from yaim.dcs.etcd.diagnose import all_expiries
 from yaim.dcs.etcd.keys import Keys
+from yaim.dcs.etcd.look import look
 from yaim.dcs.etcd.operate import EtcdOperations
 from yaim.dcs.etcd.refused import Refusals
 from yaim.dcs.etcd.settings import EtcdSettings
@@ -72,7 +73,7 @@ class EtcdParts:
     def look(self, within_s: float) -> StoreSeen:
         client = self.client()
         try:
-            view = self.keys.view(*client.read_ranges(*self.keys.ranges()))
+            view = look(client, self.keys)
         except EtcdError as error:
             raise Refusals(client, self.keys, within_s).of_reading(error) from error
         try:
