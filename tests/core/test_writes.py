@@ -1,6 +1,5 @@
 """Writes to etcd that are lost, in doubt, or answered late."""
 
-
 from tests.core.play import (
     LEASE,
     ME,
