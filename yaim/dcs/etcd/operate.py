@@ -173,32 +173,29 @@ class EtcdOperations:
 
     def _commit(self, change: Change, seen: ClusterView, by: str, now: datetime) -> Done | Conflict:
         leases = self._granted_for(change)
-        try:
-            done = self._transact(change, leases, seen, by, now)
-        except EtcdError as error:
-            if not isinstance(error, EtcdUnreachable):
-                self._give_back(leases)
-            raise
-        if isinstance(done, Conflict):
-            self._give_back(leases)
-        return done
-
-    def _transact(
-        self, change: Change, leases: _Leases, seen: ClusterView, by: str, now: datetime
-    ) -> Done | Conflict:
         parts = [
             *(self._putting(each, change.for_s, leases, seen, by, now) for each in change.puts),
             *(self._deleting(each, seen) for each in change.deletes),
         ]
         guard = seen.control.revision
-        for number, some in enumerate(_split(parts)):
+        is_begun = False
+        for some in _split(parts):
             events = _events_of(change, [part.what for part in some], by, now)
-            answer = self._client.transact(
-                self._transaction(change.command, some, guard, events, leases.history, by, now)
+            request = self._transaction(
+                change.command, some, guard, events, leases.history, by, now
             )
+            try:
+                answer = self._client.transact(request)
+            except EtcdError as error:
+                # After no answer it may have been made.
+                if not is_begun and not isinstance(error, EtcdUnreachable):
+                    self._give_back(leases)
+                raise
             if not answer.succeeded:
-                return Conflict(self._why(answer, guard, is_begun=number > 0))
-            guard = Revision(answer.header.revision)
+                if not is_begun:
+                    self._give_back(leases)
+                return Conflict(self._why(answer, guard, is_begun=is_begun))
+            guard, is_begun = Revision(answer.header.revision), True
         return Done(guard)
 
     def _transaction(
@@ -261,8 +258,7 @@ class EtcdOperations:
         return _Leases(expiry, move, history)
 
     def _give_back(self, leases: _Leases) -> None:
-        """Ends leases after a change that was not made, or not in full: then what was put under
-        them goes, too. They would end by themselves."""
+        """Ends leases that nothing stands under. They would end by themselves."""
         for lease in (leases.expiry, leases.move, leases.history):
             if lease:
                 try:
