@@ -233,23 +233,23 @@ Any key of yaim.yml(5), except the list {bold("checks")}.
 yaim was stopped, or all is well.
 .TP
 1
-yaim cannot start; {bold("check")}: the node is not healthy; {bold("doctor")}: there are problems;
-{bold("status")}: the cluster is degraded; a command that changes something: it is refused.
+No: it is refused, or yaim cannot start; {bold("check")}: the node is not healthy;
+{bold("doctor")}: there are problems; {bold("status")}: the cluster is degraded.
 .TP
 2
 The usage is wrong.
 .TP
 3
-What was asked for is blocked, or not done in time; it goes on.
+Blocked, or not done in time: it goes on.
 .TP
 69
-{bold("run")}: another node has this node\\(aqs name; others: etcd is unreachable.
+etcd is unreachable; {bold("run")}: another node has this node\\(aqs name.
 .TP
 77
 It is not permitted: a right in etcd is missing, or a file cannot be read.
 .TP
 78
-The configuration is wrong; {bold("status")}: there is nothing below its prefix in etcd.
+The configuration is wrong.
 .SH ENVIRONMENT
 .TP
 {bold("YAIM_")}\\fIKEY\\fR
