@@ -65,8 +65,8 @@ def _log(file: Path) -> Iterator[Told]:
     offset = time.monotonic() - time.time()
     for line in _lines(file):
         with suppress(ValueError):
-            at = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
-            yield at + offset, line[24:]
+            time_told, _, text = line.partition(" ")
+            yield datetime.fromisoformat(time_told).timestamp() + offset, text
 
 
 def _audit(directory: Path, address: str) -> Iterator[Told]:

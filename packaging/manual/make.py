@@ -13,7 +13,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from completion import bash, fish, zsh
@@ -71,17 +72,24 @@ def page(name: str, section: int, what: str, *parts: str) -> str:
 # --- parsers -------------------------------------------------------------------------------------
 
 
-def told(command: Command) -> str:
+MANY = 5
+"""An option that so many commands have, with the same help, is told once, for all of them."""
+
+
+def told(command: Command, shared: Collection[str] = ()) -> str:
+    """Returns a command with its options; those that are told elsewhere only by their names."""
     usage = [_in_usage(each) for each in command.options() if not each.option_strings]
+    apart = [each for each in command.options() if _text(each, command) in shared]
     texts = [
-        tagged(
-            [", ".join(map(bold, each.option_strings)) + _argument(each)]
-            if each.option_strings
-            else [f"\\fI{roff(_name(each))}\\fR"],
-            roff(help_of(each, command.parser)),
-        )
+        _text(each, command)
         for each in command.options()
+        # What an argument is, its name says already where there is no help.
+        if each not in apart and (each.option_strings or help_of(each, command.parser))
     ]
+    if apart:
+        texts.append(
+            f".P\nCommon options: {', '.join(bold(each.option_strings[0]) for each in apart)}"
+        )
     head = " ".join([bold(command.words), *usage])
     more = [".RS", *texts, ".RE"] if texts else []
     epilog = command.parser.epilog
@@ -90,14 +98,41 @@ def told(command: Command) -> str:
     return "\n".join([tagged([head], roff(command.help)), *more, *status])
 
 
+def _text(action: argparse.Action, command: Command) -> str:
+    """An option or argument, and what it is for."""
+    names = ", ".join(map(bold, action.option_strings))
+    tag = f"{names}{_argument(action)}" if names else f"\\fI{roff(_name(action))}\\fR"
+    return tagged([tag], roff(help_of(action, command.parser)))
+
+
+def shared_options(found: Sequence[Command]) -> list[str]:
+    """Returns the options that many commands have alike, in the order in which they come."""
+    counts = Counter(
+        _text(each, command)
+        for command in found
+        for each in command.options()
+        if each.option_strings
+    )
+    return [text for text, count in counts.items() if count >= MANY]
+
+
 def _name(action: argparse.Action) -> str:
     return str(action.metavar or action.dest)
 
 
 def _in_usage(action: argparse.Action) -> str:
-    """An argument as the line of its command shows it: in brackets if it may be left out."""
+    """An argument as the line of its command shows it: in brackets if it may be left out, with dots
+    if there may be several."""
     name = f"\\fI{roff(_name(action))}\\fR"
-    return f"[{name}]" if action.nargs in (argparse.OPTIONAL, argparse.ZERO_OR_MORE) else name
+    match action.nargs:
+        case argparse.OPTIONAL:
+            return f"[{name}]"
+        case argparse.ZERO_OR_MORE:
+            return f"[{name} ...]"
+        case argparse.ONE_OR_MORE | argparse.REMAINDER:
+            return f"{name} ..."
+        case _:
+            return name
 
 
 def _argument(action: argparse.Action) -> str:
@@ -170,6 +205,9 @@ yaim-helper(8) and by the kernel."""
 
 def yaim_1() -> str:
     parser = cli.parser()
+    found = list(commands("yaim", parser))
+    shared = shared_options(found)
+    common = [".SS Common options", *shared] if shared else []
     return page(
         "yaim",
         1,
@@ -179,7 +217,8 @@ def yaim_1() -> str:
         f".SH DESCRIPTION\n{bold('yaim')} {roff(ABOUT)}",
         f".P\n{roff('Without a command it does ')}{bold('yaim run')}.",
         ".SH COMMANDS",
-        *map(told, commands("yaim", parser)),
+        *(told(each, shared) for each in found),
+        *common,
         f""".SH OPTIONS
 All commands except those of {bold("yaim lab")} take these.
 .TP
@@ -191,26 +230,26 @@ Any key of yaim.yml(5), except the list {bold("checks")}.
 .SH EXIT STATUS
 .TP
 0
-yaim was stopped, or all is well.
+Done, or already so; all is well; yaim was stopped.
 .TP
 1
-yaim cannot start; {bold("check")}: the node is not healthy; {bold("doctor")}: there are problems;
-{bold("status")}: the cluster is degraded; a command that changes something: it is refused.
+No: it is refused, or yaim cannot start; {bold("check")}: the node is not healthy;
+{bold("doctor")}: there are problems; {bold("status")}: the cluster is degraded.
 .TP
 2
 The usage is wrong.
 .TP
 3
-What was asked for is blocked, or not done in time; it goes on.
+Blocked, or not done in time: it goes on.
 .TP
 69
-{bold("run")}: another node has this node\\(aqs name; others: etcd is unreachable.
+etcd is unreachable; {bold("run")}: another node has this node\\(aqs name.
 .TP
 77
 It is not permitted: a right in etcd is missing, or a file cannot be read.
 .TP
 78
-The configuration is wrong; {bold("status")}: there is nothing below its prefix in etcd.
+The configuration is wrong.
 .SH ENVIRONMENT
 .TP
 {bold("YAIM_")}\\fIKEY\\fR
@@ -245,8 +284,7 @@ The file by whose opening the coordinator is asked for checks; for yaim@\\fINAME
 it is /run/yaim\\-check@\\fINAME\\fR/now.
 .SH EXAMPLES
 {tagged([bold("yaim doctor")], "This shows what is missing on this host, or wrong.")}
-{tagged([bold('etcdctl put /service/pg/ips/192.0.2.10 ""')], "This adds an address to the pool")}
-of the cluster pg.
+{tagged([bold("yaim status")], "This shows who holds which address, and what is wrong.")}
 {tagged([bold("journalctl YAIM_CLUSTER=pg YAIM_NODE=db1")], "This shows the log of that node.")}
 .SH SEE ALSO
 yaim\\-helper(8), yaim.yml(5), helper.yml(5), etcdctl(1), systemctl(1)""",
@@ -306,6 +344,44 @@ yaim(1), helper.yml(5), capabilities(7), chattr(1), nft(8)""",
     )
 
 
+POOL = {
+    "interface": ('"eth1"', "Holders put the address on this interface, and not on their own one."),
+    "prefix": ("24", "With this prefix length; otherwise netmask or netmask6 says it."),
+    "exclude": (
+        '["db1", "db2"]',
+        "Nodes that never hold it: a name, or a list of them.",
+    ),
+    "prefer": (
+        '"db3"',
+        "Nodes that hold it while they are healthy: a name, or a list of them. It moves to one that"
+        " becomes healthy, which costs clients a hand-over.",
+    ),
+    "critical": (
+        '["interface"]',
+        "Options that no version of yaim may ignore: one that does not know an option cannot hold"
+        " the address then. Otherwise it holds it as if the option were not there.",
+    ),
+}
+"""The options of an address, each with an example."""
+
+
+def pool() -> str:
+    """What may stand in etcd for an address (yaim/dcs/records.py)."""
+    options = [
+        tagged([f"{bold(f'{chr(34)}{name}{chr(34)}')}: {roff(given)}"], roff(what))
+        for name, (given, what) in POOL.items()
+    ]
+    head = f"""The addresses are in etcd, a key for each:
+.IP
+.EX
+{roff("<dcs-namespace>/<dcs-clustername>/ips/192.0.2.10")}
+.EE
+.P
+The value is empty, or JSON with options, such as {bold('{"interface": "eth1", "prefix": 24}')}.
+A change counts at once, on all nodes."""
+    return "\n".join([".SH POOL", head, *options])
+
+
 def yaim_yml_5() -> str:
     return page(
         "yaim.yml",
@@ -313,6 +389,7 @@ def yaim_yml_5() -> str:
         "configuration of yaim",
         ".SH DESCRIPTION\nYAML. Each key is shown with its default, or with an example.",
         example(ROOT / "yaim.yml.example"),
+        pool(),
         ".SH SEE ALSO\nyaim(1), helper.yml(5)",
     )
 

@@ -1,5 +1,6 @@
 """The Patroni check against a real Patroni with a primary and a replica, and what is none."""
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from tests.checks.web_server import (
 )
 from yaim.checks.http import HttpCheck, check_http
 from yaim.checks.patroni import PatroniCheck, check_patroni
+from yaim.checks.postgres import PostgresCheck, max_lag
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
 from yaim.config_keys import Fault, InvalidValue, keys_in
 
@@ -281,15 +283,22 @@ def test_the_endpoint_comes_after_the_base_url(base: str, path: str) -> None:
         ("url", "127.0.0.1:8008", "a URL that begins with http:// or https://"),
         ("url", "http://h/?x", "a URL like http://127.0.0.1:8008, without ? and #"),
         ("role", "leader", "one of any, primary, replica"),
-        ("max-lag", "16 MB", "a number of bytes, or one with kB, MB, GB or TB after it"),
-        ("max-lag", "16mb", "a number of bytes, or one with kB, MB, GB or TB after it"),
-        ("max-lag", "-1", "a number of bytes, or one with kB, MB, GB or TB after it"),
+        ("max-lag", "10s", "a number of bytes, or of kB, MB, GB or TB, such as 16MB"),
+        ("max-lag", "-1", "a number of bytes, or of kB, MB, GB or TB, such as 16MB"),
     ],
 )
 def test_what_a_key_does_not_take_is_refused(name: str, given: str, expected: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         keys_in(PatroniCheck)[name].read(given)
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("given", ["16", "16B", "16 kB", "16mb", "16 Gb", "16TB"])
+def test_a_lag_is_read_as_the_postgres_check_reads_it(given: str) -> None:
+    """Of the two one took 16mb and the other did not, and only one took 16 and 16TB."""
+    read = str(keys_in(PatroniCheck)["max-lag"].read(given))
+    assert re.fullmatch("[0-9]+(B|kB|MB|GB|TB)?", read), "which is what Patroni reads"
+    assert keys_in(PostgresCheck)["max-lag"].read(read) == max_lag(given)
 
 
 def test_keys_that_make_no_sense_together_are_faults() -> None:

@@ -23,7 +23,8 @@ EX_USAGE = 2
 EX_UNREACHABLE = 69
 EX_CONFIG = 78
 SECRET = "geheim"
-AS_ROOT = "yaim: warning: made as root; yaim's own user may be allowed less, or more\n"
+AS_ROOT = "yaim: warning: made as root: there is no user no-such-user (--user)\n"
+NO_USER = "--user=no-such-user"
 TCP_ADDRESS = "host:port, or [IPv6 address]:port, with a port from 1 to 65535"
 GOOD = """\
 dcs-clustername: yaim
@@ -103,7 +104,7 @@ def test_config_check_tells_everything_that_is_wrong(directory: Path) -> None:
         "",
         "yaim: yaim.yml:5: ttl: got '1', expected a whole number from 3000 to 3600000\n"
         "yaim: yaim.yml:6: intervall: expected a known key (did you mean interval?)\n"
-        "yaim: --netmask: netmask: got '99', expected a whole number from 1 to 32\n"
+        "yaim: --netmask: netmask: got '99', expected a whole number from 8 to 32\n"
         "yaim: YAIM_LABEL: label: got 'a b', expected letters, digits, _ . -\n",
     )
 
@@ -389,7 +390,7 @@ def test_check_prints_what_each_check_found_and_how_long_it_took(
     tmp_path: Path, service: int
 ) -> None:
     checks_file(tmp_path, service)
-    done = yaim(tmp_path, "check")
+    done = yaim(tmp_path, "check", NO_USER)
     header, up, down, _, verdict = (line.split(None, 4) for line in done.stdout.splitlines())
     assert (done.returncode, done.stderr) == (1, AS_ROOT)
     assert verdict[:3] == ["The", "node", "is"] and verdict[3] == "unhealthy:"
@@ -416,7 +417,7 @@ def test_check_of_one_name_makes_only_that_check(tmp_path: Path, service: int) -
 def test_check_for_programs_is_json(tmp_path: Path, service: int) -> None:
     checks_file(tmp_path, service)
     began = time.monotonic()
-    done = yaim(tmp_path, "check", "--json")
+    done = yaim(tmp_path, "check", "--json", NO_USER)
     ended = time.monotonic()
     told = json.loads(done.stdout)
     assert (done.returncode, done.stderr, told["healthy"]) == (1, AS_ROOT, False)
@@ -436,10 +437,38 @@ def test_check_tells_which_checks_there_are(tmp_path: Path, service: int) -> Non
     )
 
 
+def test_root_makes_the_checks_as_the_coordinators_user(tmp_path: Path) -> None:
+    """It made them as root and warned of it; doctor made them as that user."""
+    command = '--shell-command=test "$(id -un)" = daemon'
+    done = yaim(tmp_path, "check", "--checker-type=shell", command, "--user=daemon")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = yaim(tmp_path, "check", "--checker-type=shell", command, "--user=root")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.11", "is not on this host (an address of the pool, and another node holds it?)"),
+        ("127.0.0.1", ""),
+        ("db1", ""),
+    ],
+)
+def test_config_check_points_out_a_check_of_another_host(
+    host: str, why: str, directory: Path
+) -> None:
+    done = yaim(directory, "config", "check", f"--http-url=http://{host}/")
+    where = "yaim: warning: --http-url: check http"
+    told = f"{where}: asks {host}, which {why}: a check is to be of this host's own service\n"
+    assert outcome(done) == (0, "the configuration is good\n", told if why else "")
+
+
 def test_check_needs_the_keys_of_the_checks_only(tmp_path: Path) -> None:
     address = f"--tcp-address=127.0.0.1:{closed_port()}"
     quick = "--retry-num=0"
-    done = yaim(tmp_path, "check", "--checker-type=tcp", address, quick, "--dcs-endpoints=wrong")
+    done = yaim(
+        tmp_path, "check", "--checker-type=tcp", address, quick, "--dcs-endpoints=wrong", NO_USER
+    )
     assert (done.returncode, done.stderr) == (1, AS_ROOT)
 
 
@@ -538,7 +567,7 @@ def lab_exec(directory: Path, *arguments: str) -> subprocess.CompletedProcess[st
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
-                connection.send(json.dumps({"text": str(os.getpid())}).encode())
+                connection.send(json.dumps({"text": f"{os.getpid()} {directory}/n1"}).encode())
 
         lab = Thread(target=answer)
         lab.start()
@@ -552,6 +581,16 @@ def test_lab_exec_passes_on_the_programs_options_as_they_are(tmp_path: Path) -> 
     options = ("--some_opt", "--a_b=c_d", "-x_y", "--", "--e_f", "exec", "--g_h")
     done = lab_exec(tmp_path, "n1", "printf", "%s\\n", *options)
     assert outcome(done) == (0, "".join(f"{each}\n" for each in options), "")
+
+
+def test_lab_exec_runs_yaim_with_the_nodes_configuration(tmp_path: Path) -> None:
+    """ "nsenter: failed to execute yaim: No such file or directory"."""
+    program = tmp_path / "n1" / "bin" / "yaim"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$1 by $YAIM_CONFIG"\n')
+    program.chmod(0o755)
+    expected = f"status by {tmp_path}/n1/yaim.yml\n"
+    assert outcome(lab_exec(tmp_path, "n1", "yaim", "status")) == (0, expected, "")
 
 
 def test_a_value_may_be_exec(directory: Path) -> None:

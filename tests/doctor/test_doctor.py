@@ -200,6 +200,8 @@ def test_another_user_than_root_is_told_what_only_root_sees(directory: Path) -> 
     _, found = doctor(directory, *arguments, through=through)
     (unread,) = found["configuration"]
     assert (unread.verdict, "root" in unread.remedy) == (NOT_LOOKED_AT, True)
+    assert "it is root:root 0600, and nobody is not root" in unread.text
+    assert found["etcd"][0].text == "the configuration may not be read by us", "it is not wrong"
 
 
 def test_what_a_node_is_excluded_from_is_not_asked_of_it() -> None:
@@ -326,7 +328,7 @@ def test_the_helpers_user_has_to_be_able_to_read_it(directory: Path) -> None:
     file.write_text(RULES)
     file.chmod(0o600)
     (found,) = helper.look_at_allowlist(file, "lo", NOBODY, DAEMON)[1]
-    assert found.remedy.startswith(f"chmod a+r {file}")
+    assert found.remedy.endswith(f": chmod a+r {file}")
 
 
 def test_what_the_allowlist_does_not_allow_is_told_for_each_address(directory: Path) -> None:
@@ -375,7 +377,7 @@ def test_an_address_of_the_pool_that_somebody_else_put_here_is_a_problem(link: s
         subprocess.run(command, check=True)
     foreign, *others = host.look_at_addresses(host.addresses_on_host(), POOL)
     assert (foreign.verdict, others) == (PROBLEM, [])
-    assert foreign.remedy.startswith(f"ip addr del 192.0.2.10/24 dev {link}, ")
+    assert foreign.remedy.endswith(f": ip addr del 192.0.2.10/24 dev {link}")
     subprocess.run(("ip", "addr", "del", "192.0.2.10/24", "dev", link), check=True)
     assert list(host.look_at_addresses(host.addresses_on_host(), POOL)) == [
         ok("addresses", "1 of the pool here, none that somebody else put here")
@@ -399,7 +401,7 @@ def test_ipv6_that_is_disabled_is_a_problem_for_ipv6_addresses(link: str) -> Non
     assert verdicts(list(host.look_at_ipv6(root, link, POOL))) == [OK]
     setting.write_text("1")
     (found,) = host.look_at_ipv6(root, link, POOL)
-    assert found.remedy.startswith(f"sysctl -w net.ipv6.conf.{link}.disable_ipv6=0")
+    assert found.remedy.endswith(f": sysctl -w net.ipv6.conf.{link}.disable_ipv6=0")
     assert verdicts(list(host.look_at_ipv6(root, "nope0", POOL))) == [PROBLEM]
 
 
@@ -488,7 +490,7 @@ ActiveState={yaim}
 UnitFileState={enabled}
 Result=exit-code
 ConditionResult={condition}
-ConditionTimestampMonotonic=4712
+ConditionTimestampMonotonic={tried}
 
 Id=yaim-helper.service
 LoadState=loaded
@@ -499,7 +501,13 @@ ConditionResult=yes
 ConditionTimestampMonotonic=4713
 """
 ROOT = Path(__file__).parents[2]
-WELL = {"socket": "active", "yaim": "active", "enabled": "enabled", "condition": "yes"}
+WELL = {
+    "socket": "active",
+    "yaim": "active",
+    "enabled": "enabled",
+    "condition": "yes",
+    "tried": "4712",
+}
 
 
 def services(**changed: str) -> list[Finding]:
@@ -523,6 +531,16 @@ def test_systemds_units_are_active_and_enabled() -> None:
     assert (found.verdict, found.remedy) == (WARNING, "systemctl enable yaim.service")
     (found,) = services(socket="inactive")
     assert found.text == "yaim-helper.socket is inactive"
+
+
+def test_a_unit_that_was_never_started_is_no_problem_yet() -> None:
+    """README has `yaim doctor` before `systemctl start`."""
+    (found,) = services(yaim="inactive", tried="0")
+    assert (found.verdict, found.text, found.remedy) == (
+        WARNING,
+        "yaim.service has not been started yet",
+        "systemctl start yaim.service",
+    )
 
 
 def test_without_systemd_a_supervisor_does() -> None:

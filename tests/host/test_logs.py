@@ -41,3 +41,11 @@ def test_the_text_of_an_exception_looks_like_no_line_of_the_log() -> None:
 def test_a_line_of_the_log_has_an_end() -> None:
     (line,) = logged("x" * 1_000_000)
     assert len(line) < MOST + 100 and line.endswith("...")
+
+
+def test_times_are_in_utc_and_say_so() -> None:
+    """They were local and without a zone, and those of the helper's record in UTC."""
+    record = logging.LogRecord("yaim", logging.INFO, "", 0, "x", None, None)
+    record.created = 1796117400.125
+    formatter = PrintableFormatter("%(asctime)s %(levelname)s %(message)s")
+    assert formatter.format(record) == "2026-12-01T09:30:00.125Z INFO x"

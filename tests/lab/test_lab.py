@@ -93,7 +93,7 @@ def place_of_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 @pytest.fixture
 def up(place_of_lab: Place) -> Place:
     """Where a lab is up, whose nodes are well and share the addresses."""
-    place_of_lab.wait_for(n1=("running", 2), n2=("running", 2), n3=("running", 2))
+    place_of_lab.wait_for(n1=("healthy", 2), n2=("healthy", 2), n3=("healthy", 2))
     return place_of_lab
 
 
@@ -116,11 +116,11 @@ def test_the_others_take_over_until_the_node_is_healed(
     up: Place, command: str, node: str, text: str, state: str
 ) -> None:
     assert up.lab(command, node) == (0, f"{node}: {text}\n", "")
-    others = dict.fromkeys(("n1", "n2", "n3"), ("running", 3))
+    others = dict.fromkeys(("n1", "n2", "n3"), ("healthy", 3))
     up.wait_for(**{**others, node: (state, 0)})
     healed = "its service answers, it is connected and running"
     assert up.lab("heal", node) == (0, f"{node}: {healed}\n", "")
-    up.wait_for(n1=("running", 2), n2=("running", 2), n3=("running", 2))
+    up.wait_for(n1=("healthy", 2), n2=("healthy", 2), n3=("healthy", 2))
 
 
 def test_exec_runs_a_program_as_if_on_the_node(up: Place) -> None:
@@ -134,6 +134,15 @@ def test_exec_runs_a_program_as_if_on_the_node(up: Place) -> None:
     up.wait_until(lambda: len(shown()) == 2 and shown() == up.nodes()["n1"][1], "its addresses")
     assert "yaim: supervisor" in up.lab("exec", "n2", "cat", "/proc/1/cmdline")[1]
     assert up.lab("exec", "n3", "sh", "-c", "hostname; exit 7") == (7, "n3\n", "")
+
+
+def test_exec_runs_yaim_of_a_node(up: Place) -> None:
+    """It was not found, and knew neither the node's files nor its users."""
+    status, told, error = up.lab("exec", "n1", "yaim", "status")
+    assert (status, error) == (0, "") and "192.0.2.16" in told
+    status, told, error = up.lab("exec", "n2", "yaim", "doctor")
+    assert (status, error) == (0, ""), told
+    assert "n2/helper.yml can be used" in told
 
 
 @pytest.mark.parametrize(("command", "node"), [("fail", "n9"), ("heal", ""), ("exec", "N1")])
@@ -273,4 +282,4 @@ def test_a_missing_etcd_is_told(place: Place, command: str) -> None:
 def test_a_lab_has_its_bounds(place: Place, option: str) -> None:
     status, shown, message = place.lab("up", option)
     assert (status, shown) == (EX_USAGE, "")
-    assert f"argument {option.partition('=')[0]}: invalid choice" in message
+    assert f"argument {option.partition('=')[0]}: got " in message

@@ -23,6 +23,7 @@ from yaim_helper.tools import policy as policy_tools
 
 from yaim.cli import main as cli
 from yaim.config.config import KEYS
+from yaim.dcs.records import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60.0
@@ -101,6 +102,48 @@ def test_all_keys_are_told(directory: Path) -> None:
         assert re.search(rf"^ +{key}\b", text, re.MULTILINE), key
 
 
+def test_all_options_of_an_address_are_told(directory: Path) -> None:
+    text = shown(directory / "yaim.yml.5")
+    for option in (*OPTIONS, "critical"):
+        assert re.search(rf'^ +"{option}": ', text, re.MULTILINE), option
+
+
+def test_arguments_that_may_be_left_out_or_be_several_are_told_as_such(directory: Path) -> None:
+    text = shown(directory / "yaim.1")
+    assert re.search(r"^ +yaim check \[NAME ...\]$", text, re.MULTILINE), text
+    text = shown(directory / "yaim-helper.8")
+    assert re.search(r"^ +yaim-helper audit show \[PATH ...\]$", text, re.MULTILINE)
+    assert re.search(r"^ +yaim-helper audit timeline PATH ...$", text, re.MULTILINE)
+
+
+MANY_COMMANDS = """
+import argparse, sys
+sys.path.insert(0, sys.argv[1])
+import make, programs
+parser = argparse.ArgumentParser("yaim")
+adding = parser.add_subparsers()
+for number in range(6):
+    made = adding.add_parser(f"do{number}", help=f"does {number}")
+    made.add_argument("nodes", nargs="+", metavar="NODE")
+    made.add_argument("--yes", action="store_true", help="do not ask")
+nested = adding.add_parser("pool", help="addresses").add_subparsers()
+nested.add_parser("list", help="list them").add_argument("--all", help="also others")
+found = list(programs.commands("yaim", parser))
+shared = make.shared_options(found)
+print(*shared, *(make.told(each, shared) for each in found), sep="\\n")
+"""
+
+
+def test_what_many_commands_have_is_told_once_and_named_by_each() -> None:
+    """As those have that change something in the cluster."""
+    program = (sys.executable, "-c", MANY_COMMANDS, str(ROOT / "packaging/manual"))
+    page = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert page.count("do not ask") == 1
+    assert page.count("Common options: \\fB\\-\\-yes\\fR") == 6
+    assert "\\fByaim do0\\fR \\fINODE\\fR ...\ndoes 0" in page
+    assert "\\fByaim pool list\\fR\nlist them" in page
+
+
 def test_a_text_that_means_something_to_roff_is_shown_as_it_is(directory: Path) -> None:
     text = shown(directory / "yaim.yml.5")
     assert 'tcp-send: "PING\\r\\n"' in text
@@ -122,7 +165,7 @@ echo "${COMPREPLY[*]}"
 @pytest.mark.parametrize(
     ("typed", "found"),
     [
-        (("yaim", ""), "check config doctor help lab run status supervise version"),
+        (("yaim", ""), " ".join(sorted(cli.COMMANDS))),
         (("/usr/bin/yaim", "st"), "status"),
         (("yaim", "config", ""), "check keys show"),
         (("yaim", "config", "show", "--etcd-us"), "--etcd-user"),
@@ -249,7 +292,7 @@ def test_zsh_completes_what_is_typed(
 @pytest.mark.parametrize(
     ("typed", "found"),
     [
-        ("yaim ", "check config doctor help lab run status supervise version"),
+        ("yaim ", " ".join(sorted(cli.COMMANDS))),
         ("/usr/bin/yaim st", "status"),
         ("yaim config ", "check keys show"),
         ("yaim config show --etcd-us", "--etcd-user"),

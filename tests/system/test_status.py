@@ -2,8 +2,10 @@
 node."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +13,19 @@ import yaml
 
 from tests.status.test_as_json import validated
 from tests.system.watch import yaim, yaim_status
+from yaim.core.model import NodeName
+from yaim.dcs.etcd.client import EtcdClient
+from yaim.dcs.etcd.operate import EtcdOperations
+from yaim.dcs.operate import (
+    Change,
+    Done,
+    RemoveDrain,
+    RemovePause,
+    RemovePin,
+    SetDrain,
+    SetPause,
+    SetPin,
+)
 from yaim.lab.cluster import Lab
 from yaim.lab.node import LabNode
 from yaim.lab.plan import LabPlan
@@ -66,6 +81,12 @@ def test_nodes_that_were_killed_or_cut_off_are_missing_until_they_are_back(lab: 
     missing = "is not there, and was not stopped: killed, cut off or without power"
     assert problems()["n2"].startswith(f"node-missing: {missing}")
     assert problems()["n3"].startswith(f"node-missing: {missing}")
+    ended = r"its lease ended 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
+    wait_for(
+        lambda: all(re.search(ended, problems()[name]) for name in ("n2", "n3")),
+        "the history to tell when",
+        lab,
+    )
     assert [each["state"] for each in told()["nodes"]] == ["healthy", "missing", "missing"]
     title = "coordinator n3 healthy 0/?, etcd silent for "
     wait_for(lambda: lab.nodes["n3"].process(title) is not None, "n3's title", lab)
@@ -146,11 +167,109 @@ def test_ttls_that_differ_are_told(lab: Lab) -> None:
     wait_until_well(lab)
 
 
+def test_helpers_that_hold_too_few_when_one_node_is_lost_are_told(lab: Lab) -> None:
+    before = {node: (node.directory / "helper.yml").read_text() for node in lab.nodes.values()}
+    for node, text in before.items():
+        few = {**yaml.safe_load(text), "max-addresses": 2}
+        (node.directory / "helper.yml").write_text(yaml.safe_dump(few))
+        node.reload()
+    want = "if it is lost, the others hold 4 of 6 addresses at most (max-addresses in helper.yml)"
+    wait_for(lambda: f"no-spare-capacity: {want}" in problems().values(), "the want", lab)
+    lab.nodes["n3"].stop()
+    full = "holds as many as its helper allows (max-addresses in helper.yml): n1, n2"
+    wait_for(lambda: full in str(problems()), "the full nodes", lab)
+    for node, text in before.items():
+        (node.directory / "helper.yml").write_text(text)
+        if node.is_running:
+            node.reload()
+    lab.nodes["n3"].start()
+    wait_until_well(lab)
+
+
+def test_a_file_that_differs_from_what_runs_is_told(lab: Lab) -> None:
+    node = lab.nodes["n2"]
+    before = node.read_config()
+    node.write_config({**before, "rebalance": "never"})
+    wait_for(lambda: "node-problem" in problems().get("n2", ""), "yaim.yml", lab)
+    node.write_config(before)
+    wait_until_well(lab)
+    policy = node.directory / "helper.yml"
+    text = policy.read_text()
+    policy.write_text(f"{text}\n# changed\n")
+    wait_for(lambda: "node-problem" in problems().get("n2", ""), "helper.yml", lab)
+    policy.write_text(text)
+    wait_until_well(lab)
+
+
 def test_a_node_whose_name_another_host_has_says_so(lab: Lab) -> None:
     node = lab.nodes["n2"]
     with configured_otherwise(node, nodename="n1"):
         title = "coordinator n1 waiting: name in use"
         wait_for(lambda: node.process(title) is not None, "the title", lab)
+    wait_until_well(lab)
+
+
+def commit(lab: Lab, change: Change) -> None:
+    """As an operator's command does it."""
+    client = EtcdClient(lab.etcd_cluster.access(), 5.0)
+    try:
+        operations = EtcdOperations(lambda: client, lab.keys)
+        done = operations.commit(change, operations.look(), "root@db1", datetime.now(UTC))
+    finally:
+        client.close()
+    assert isinstance(done, Done)
+
+
+def note_of(name: str) -> str:
+    return next((each["text"] for each in told()["notes"] if each["subject"] == name), "")
+
+
+def test_a_drain_and_a_pause_are_told_and_are_nothing_wrong(lab: Lab) -> None:
+    n2 = NodeName("n2")
+    commit(lab, Change("drain", (SetDrain(n2, "new kernel"), SetPause("careful"))))
+    lab.wait_until_held(by=["n1", "n3"])
+    drained = lab.nodes["n2"]
+    wait_for(lambda: drained.process("coordinator n2 drained 0/6, paused") is not None, "n2's title", lab)
+    assert note_of("n2").startswith("is drained by root@db1 since 20")
+    assert note_of("n2").endswith(": new kernel")
+    assert note_of("").startswith("paused by root@db1 since 20")
+    assert yaim_status().returncode == 0
+    (row,) = (each for each in yaim_status().stdout.splitlines() if each.startswith("n2  "))
+    assert row.split(None, 4)[:4] == ["n2", "healthy,", "drained", "0"]
+    address = lab.plan.pool[0]
+    assert "is drained by root@db1 (new kernel)" in yaim("explain", str(address), "n2").stdout
+    commit(lab, Change("undrain", deletes=(RemoveDrain(n2), RemovePause())))
+    wait_until_well(lab)
+
+
+def test_a_drained_node_that_alone_can_hold_addresses_keeps_them_and_is_told(lab: Lab) -> None:
+    n1 = NodeName("n1")
+    for name in ("n2", "n3"):
+        lab.nodes[name].break_service()
+    lab.wait_until_held(by=["n1"])
+    commit(lab, Change("drain", (SetDrain(n1),)))
+    wait_for(lambda: "drained-node-holds" in problems().get("n1", ""), "n1 to be told", lab)
+    assert lab.is_held(lab.plan.pool, by=["n1"])
+    for name in ("n2", "n3"):
+        lab.nodes[name].mend_service()
+    lab.wait_until_held(by=["n2", "n3"])
+    commit(lab, Change("undrain", deletes=(RemoveDrain(n1),)))
+    wait_until_well(lab)
+
+
+def test_orders_that_cannot_be_followed_are_told(lab: Lab) -> None:
+    address, n3 = lab.plan.pool[0], NodeName("n3")
+    commit(lab, Change("drain", (SetDrain(NodeName("n9")), SetPin(address, n3))))
+    lab.nodes["n3"].set_carrier("down")
+    lab.etcd.put(f"{lab.keys.prefix}control/pin/nonsense".encode(), b"?")
+    wait_for(lambda: "is pinned to n3, which" in problems().get(str(address), ""), "the pin", lab)
+    found = problems()
+    assert found["n9"] == "stale-drain: is drained, and no node of that name was ever there"
+    assert found["control/pin/nonsense"].startswith("wrong-control-key: cannot be understood: ")
+    lab.nodes["n3"].set_carrier("up")
+    wait_for(lambda: lab.holders().get(address) == ["n3"], "the pin to be followed", lab)
+    commit(lab, Change("unpin", deletes=(RemovePin(address), RemoveDrain(NodeName("n9")))))
+    lab.etcd.delete(f"{lab.keys.prefix}control/pin/nonsense".encode())
     wait_until_well(lab)
 
 
@@ -176,7 +295,9 @@ def test_only_what_is_named_is_told(lab: Lab) -> None:
     done = yaim_status("n1")
     assert done.returncode == 0
     assert "\nn1 " in done.stdout and "\nn2 " not in done.stdout
-    assert yaim_status("n9").returncode == 1
+    done = yaim_status("n33")
+    text = "yaim: 'n33' is neither a node nor an address of the pool: did you mean n3?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", text)
 
 
 def test_another_clusters_name_is_told_as_that(lab: Lab) -> None:

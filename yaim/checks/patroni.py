@@ -6,6 +6,7 @@ status that comes with it is the result of a query. (Patroni 3.0 to 4.0, docs/re
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,18 +44,26 @@ def _base_url(value: Any) -> str:
     return found.rstrip("/")
 
 
+_UNITS = {each.lower(): each for each in ("", "B", "kB", "MB", "GB", "TB")}
+
+
+def _max_lag(value: Any) -> str:
+    """Reads it as postgres-max-lag is read, and writes it as Patroni reads it, which takes a unit
+    that it does not know as no limit."""
+    found = re.fullmatch(r"([0-9]{1,15})\s*([a-z]*)", value.lower() if type(value) is str else "")
+    if found is None or found[2] not in _UNITS:
+        raise InvalidValue("a number of bytes, or of kB, MB, GB or TB, such as 16MB")
+    return found[1] + _UNITS[found[2]]
+
+
 @dataclass(frozen=True, slots=True)
 class PatroniCheck:
     url: str = key("URL of Patroni's REST API", _base_url, "http://127.0.0.1:8008", mask=mask_url)
     role: str = key("role that PostgreSQL must run in", one_of("any", "primary", "replica"), "any")
     max_lag: str | None = key(
         "how far a replica may be behind the primary, like 1048576 or 16MB",
-        text(
-            r"[0-9]{1,15}(B|kB|MB|GB|TB)?",
-            "a number of bytes, or one with kB, MB, GB or TB after it",
-        ),
+        _max_lag,
     )
-    """Patroni takes a unit that it does not know as no limit."""
     user: str | None = key("user for HTTP basic authentication", text())
     password: str | None = key("password for HTTP basic authentication", any_text, secret=True)
     password_file: Path | None = key("file with that password", readable_file)

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from yaim.checks.postgres import Bounded, Rows, judge_error, judge_query
+from yaim.checks.postgres import Bounded, Rows, judge_error, judge_query, told_by
 from yaim.checks.transport.libpq import LibpqError, Session, connect, effective, missing, parse
 from yaim.checks.transport.libpq_keys import LibpqKeys, conn_url, mask_conn_url
 from yaim.checks.verdict import CannotTell, Healthy, Unhealthy, Verdict
@@ -133,7 +133,8 @@ def _run_query(check: PgbouncerCheck, query: str, timeout_s: float) -> Verdict:
     try:
         with connect(check.options(), began + _WAITS_S) as session:
             bounded = Bounded(session, began + timeout_s)
-            return judge_query(bounded, query, check.expected_response)
+            verdict = judge_query(bounded, query, check.expected_response)
+            return told_by(session, verdict) if len(check.servers()) > 1 else verdict
     except LibpqError as error:
         return _judge_error(check, error, timeout_s)
 
@@ -144,6 +145,8 @@ def _ask_console(check: PgbouncerCheck, ends_at: float) -> Verdict:
     with ExitStack() as at_end:
         console = at_end.enter_context(connect(options, ends_at))
         verdict = _judge_console(check, console)
+        if len(check.servers()) > 1:
+            verdict = told_by(console, verdict)
         if check.when_suspended == "healthy":
             at_end.pop_all()
             _kept.replace(console)

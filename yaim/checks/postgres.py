@@ -9,7 +9,7 @@ only, in case there is a pooler in between.
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yaim.checks.transport.libpq import LibpqError, Session, connect
@@ -40,15 +40,28 @@ class MaxLag:
         return self.given or (told_ms(self.amount) if self.is_time else told_bytes(self.amount))
 
 
-_UNITS = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "ms": 1, "s": 1000, "min": 60_000}
+_UNITS = {
+    "b": 1,
+    "kb": 2**10,
+    "mb": 2**20,
+    "gb": 2**30,
+    "tb": 2**40,
+    "ms": 1,
+    "s": 1000,
+    "min": 60_000,
+}
 _TIMES = ("ms", "s", "min")
 
 
 def max_lag(value: Any) -> MaxLag:
-    found = re.fullmatch(r"([0-9]{1,12})\s*([a-z]+)", value.lower() if type(value) is str else "")
-    if found is None or found[2] not in _UNITS:
-        raise InvalidValue("a number of B, kB, MB, GB, ms, s or min, such as 16MB or 10s")
-    return MaxLag(int(found[1]) * _UNITS[found[2]], found[2] in _TIMES, value)
+    """Reads it as patroni-max-lag is read, or a time."""
+    found = re.fullmatch(r"([0-9]{1,12})\s*([a-z]*)", value.lower() if type(value) is str else "")
+    unit = (found[2] or "b") if found is not None else ""
+    if found is None or unit not in _UNITS:
+        raise InvalidValue(
+            "a number of bytes, or of kB, MB, GB, TB, ms, s or min, such as 16MB or 10s"
+        )
+    return MaxLag(int(found[1]) * _UNITS[unit], unit in _TIMES, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +93,17 @@ def check_postgres(check: PostgresCheck, timeout_s: float) -> Verdict:
     ends_at = time.monotonic() + timeout_s
     try:
         with connect(check.options(), ends_at) as session:
-            return _judge(check, Bounded(session, ends_at))
+            verdict = _judge(check, Bounded(session, ends_at))
+            return told_by(session, verdict) if len(check.servers()) > 1 else verdict
     except LibpqError as error:
         if error.is_timeout:
             return CannotTell(f"no answer within {timeout_s:.2g} s: {error}")
         return judge_error(error, check.when_full)
+
+
+def told_by(session: Session, verdict: Verdict) -> Verdict:
+    """The verdict with the server's name: of several, the first that answered counts."""
+    return replace(verdict, reason=f"{verdict.reason} (by {session.server})")
 
 
 def judge_error(error: LibpqError, when_full: str) -> Verdict:

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import assert_never
 
 from yaim.checks.once import Found, check_once, is_healthy
@@ -18,6 +19,7 @@ from yaim.cli.options import (
 )
 from yaim.cli.parsers import EX_USAGE
 from yaim.config.load import Purpose
+from yaim.doctor.commands import account, being
 from yaim.text import columns
 
 
@@ -31,6 +33,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         " nothing then, and no file is read; exit status 1: nobody looks at --check-trigger",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--user",
+        default="yaim",
+        help="root makes them as this user, which the coordinator runs as; default: %(default)s",
+    )
     add_config_options(parser)
 
 
@@ -49,9 +56,13 @@ def run(options: argparse.Namespace) -> int:
             return EX_USAGE
     if options.names:
         plans = tuple(plan for plan in plans if plan.name in options.names)
-    if os.geteuid() == 0:
-        complain("warning: made as root; yaim's own user may be allowed less, or more")
-    found, is_any_enough = check_once(plans), loaded.healthy_when == "any"
+    user = account(options.user)
+    is_other = os.geteuid() == 0 and user is not None and user.pw_uid != 0
+    if os.geteuid() == 0 and user is None:
+        complain(f"warning: made as root: there is no user {options.user} (--user)")
+    with being(user) if is_other and user is not None else nullcontext():
+        found = check_once(plans)
+    is_any_enough = loaded.healthy_when == "any"
     show = as_json if options.json else as_table
     print(show(found, is_any_enough))
     return 0 if is_healthy(found, is_any_enough) else 1

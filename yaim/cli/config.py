@@ -3,7 +3,9 @@
 import argparse
 import json
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
+from yaim.checks.targets import hosts_of
 from yaim.cli.options import (
     EX_CONFIG,
     add_command,
@@ -13,10 +15,13 @@ from yaim.cli.options import (
     load_or_exit,
 )
 from yaim.cli.parsers import EX_USAGE, closest
-from yaim.config.config import KEYS
+from yaim.config.checks import KIND_KEYS
+from yaim.config.config import KEYS, Config
+from yaim.config.doubts import Doubt
 from yaim.config.file import Issue
 from yaim.config.load import NEEDED, Purpose, variable
 from yaim.config_keys import ConfigKey
+from yaim.doctor.host import addresses_on_host
 from yaim.host.interfaces import why_missing
 from yaim.text import parsable
 
@@ -61,13 +66,42 @@ def run_check(options: argparse.Namespace) -> int:
         complain(str(Issue(where, each.key, str(each.path), each.expected)))
     if invalid:
         return EX_CONFIG
-    for warning in warnings:
+    for warning in (*warnings, *loaded.doubts, *asked_elsewhere(loaded)):
         complain(f"warning: {warning}")
     # An interface may come later, as bonds and VLANs do.
     if why_not := why_missing(loaded.interface):
         complain(f"warning: {loaded.origins.get('interface', '')}: interface: {why_not}")
     print("the configuration is good")
     return 0
+
+
+def asked_elsewhere(config: Config) -> list[Doubt]:
+    """The checks that ask an address which this host does not have by itself: that of another host,
+    or one of the pool. Which those are only etcd knows, and it is not asked here."""
+    found = []
+    for check in config.checks:
+        for host in hosts_of(check.settings):
+            if (why := _why_not_own(host)) is not None:
+                own = (check.origins[key] for key in check.origins if key in KIND_KEYS[check.kind])
+                where = next(own, str(config.file or ""))
+                text = f"asks {host}, {why}: a check is to be of this host's own service"
+                found.append(Doubt(where, f"check {check.name}", text))
+    return found
+
+
+def _why_not_own(host: str) -> str | None:
+    """Why an address is not this host's own; None if it is, or nothing can be told: of names, and
+    where the kernel does not tell its addresses."""
+    try:
+        address = ip_address(host)
+        there = [each for each in addresses_on_host() if each.address == address]
+    except (OSError, ValueError):
+        return None
+    if address.is_loopback or any(not each.is_helpers for each in there):
+        return None
+    if there:
+        return "which yaim-helper has put here, so an address of the pool"
+    return "which is not on this host (an address of the pool, and another node holds it?)"
 
 
 def run_show(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="for programs: docs/schemas/explain-1.json"
     )
-    add_config_options(parser)
+    add_config_options(parser, Purpose.CLUSTER)
 
 
 def run(options: argparse.Namespace) -> int:

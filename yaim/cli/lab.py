@@ -39,7 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         add_command(commands, name, help=text).add_argument("node", help="n1, n2, ...")
     execute = add_command(commands, "exec", help="run a program as if on a node")
     execute.add_argument("node", help="n1, n2, ...")
-    execute.add_argument("program", nargs=argparse.REMAINDER, help="for example: ip address")
+    execute.add_argument(
+        "program", nargs=argparse.REMAINDER, help="for example: yaim status, or ip address"
+    )
     add_command(commands, "down", help="end it; nothing is left behind")
 
 

@@ -9,8 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from yaim.cli.options import EX_CANNOT_START, add_config_options, complain, load_or_exit
+from yaim.cli.parsers import closest
 from yaim.config.load import Purpose
-from yaim.status.facts import ClusterStatus, Condition, only, unknown
+from yaim.status.facts import ClusterStatus, Condition, known, only, unknown
 
 if TYPE_CHECKING:
     from yaim.status.look import Look
@@ -34,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for programs: docs/schemas/status-1.json; with --watch a line for each change",
     )
-    add_config_options(parser)
+    add_config_options(parser, Purpose.CLUSTER)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
         return condition
     names = unknown(found, options.names)
     if names and found.condition is not Condition.NOTHING:
-        complain(f"neither a node nor an address of the pool: {', '.join(names)}")
+        for name in names:
+            close = closest(name, known(found))
+            complain(f"{name!r} is neither a node nor an address of the pool{close}")
         return EX_CANNOT_START
     print(_shown(options)(found, None))
     return only(found, tuple(options.names)).condition

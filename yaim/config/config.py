@@ -5,6 +5,7 @@ yaim/checks/kinds.py, yaim/dcs/kinds.py, yaim/managers/kinds.py.
 """
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 from yaim.checks.kinds import KINDS
 from yaim.config.checks import KIND_KEYS, CheckConfig, CheckTiming
+from yaim.config.doubts import Doubt
 from yaim.config.rebalance import read_rebalance
 from yaim.config_keys import (
     Applied,
     ConfigKey,
     Fault,
+    InvalidValue,
     KeyGroup,
     group_within,
     key,
@@ -33,6 +36,8 @@ from yaim.managers.kinds import MANAGERS
 
 DEFAULT_TTL_MS = 5000
 DEFAULT_STORE, DEFAULT_MANAGER = "etcd", "basic"
+MIN_PREFIX = 8
+"""The shortest prefix length that helper.yml can allow; of IPv6 more than 32."""
 MOST_OF_A_LABEL = 15
 """Characters that the kernel keeps of <interface>:<label> (IFNAMSIZ, linux/if.h)."""
 LOG_LEVELS: Mapping[str, int] = {
@@ -51,6 +56,17 @@ _CLUSTER = text(
     r"[!-.0-~]{1,100}", "a name of up to 100 ASCII characters without spaces or slashes"
 )
 _NAME = text(r"[^\s/]{1,200}", "a name without spaces or slashes")
+
+
+def _node_name(value: Any) -> str:
+    """Reads a name that is not the same on each node for nobody having put its own there."""
+    name = _NAME(value)
+    if re.search(r"\$\{?\(?\w", name):
+        raise InvalidValue(
+            "this node's own name: yaim.yml has no variables (without the key it is the host name;"
+            " a unit or a container may set YAIM_NODENAME)"
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +99,16 @@ class Config(CheckTiming):
     )
     """The keys of the kind that dcs_type names."""
     nodename: str = key(
-        "this node's name in the cluster; default: the host name", _NAME, applied=Applied.RESTART
+        "this node's name in the cluster; default: the host name",
+        _node_name,
+        applied=Applied.RESTART,
     )
     interface: str = key(
         "network interface that the addresses are put on, such as eth0",
         text(r"[^\s/:%]{1,15}", "the name of a network interface, at most 15 characters"),
     )
-    netmask: int = key("prefix length of IPv4 addresses", whole(1, 32), 32)
-    netmask6: int = key("prefix length of IPv6 addresses", whole(1, 128), 128)
+    netmask: int = key("prefix length of IPv4 addresses", whole(MIN_PREFIX, 32), 32)
+    netmask6: int = key("prefix length of IPv6 addresses", whole(33, 128), 128)
     when_all_unhealthy: str = key(
         "what an unhealthy node does with addresses that no other node could hold either: release"
         " them, or keep them",
@@ -156,6 +174,7 @@ class Config(CheckTiming):
     """The file that was read."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Key to the place that its value comes from; keys with their default value are missing."""
+    doubts: tuple[Doubt, ...] = field(default=(), compare=False)
 
     @property
     def ttl_s(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from yaim.config.foreign import INSTEAD
 from yaim.config_keys import why_denied
 from yaim.host.ownership import what_others_can_change
 
@@ -58,6 +59,8 @@ class Given:
 
     where: str
     value: Any
+    is_cut: bool = field(default=False, compare=False)
+    """Whether a comment follows on its line, which may have been meant as a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class _Reader:
                 issue = Issue(where, "the key", "none", "the name of a key, a colon, a space")
                 self.issues.append(issue)
             elif name not in known:
-                expected = f"a known key{suggestion(name, known)}"
+                expected = INSTEAD.get(name, f"a known key{suggestion(name, known)}")
                 if name in self._known:
                     expected = "it beside the list, not in it"
                 self.issues.append(Issue(where, key_node.value, "", expected))
@@ -183,7 +186,7 @@ class _Reader:
                 expected = f"it once (first: {given[name].where})"
                 self.issues.append(Issue(where, name, "it twice", expected))
             else:
-                given[name] = Given(where, self._value(name, value_node))
+                given[name] = Given(where, self._value(name, value_node), _is_cut(value_node))
         return given
 
     def _value(self, name: str, node: yaml.Node) -> Any:
@@ -207,6 +210,14 @@ class _Reader:
                 for item in node.value
             ]
         return _Strange()
+
+
+def _is_cut(node: yaml.Node) -> bool:
+    """Whether a comment follows a scalar without quotes."""
+    if not isinstance(node, yaml.ScalarNode) or node.style is not None:
+        return False
+    text, at = node.end_mark.buffer, node.end_mark.pointer
+    return text is not None and re.match(r"[ \t]+#", text[at : at + 80]) is not None
 
 
 def _is_plain(node: yaml.Node) -> bool:

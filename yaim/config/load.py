@@ -29,6 +29,7 @@ from yaim.config.config import (
     Config,
     own_keys,
 )
+from yaim.config.doubts import doubts_of
 from yaim.config.file import ConfigError, Given, Issue, read_file, suggestion
 from yaim.config.kinds import chosen_kind, foreign_keys, group_of
 from yaim.config.values import Values, origins_of
@@ -152,7 +153,8 @@ def load(
         checks = read_by_kind(values.get("checker-type", ()), config, given, where, issues)
     if issues:
         raise ConfigError(sorted(issues, key=lambda issue: _order(issue.where)))
-    return replace(config, checks=checks, file=file, origins=origins_of(given))
+    config = replace(config, checks=checks, file=file, origins=origins_of(given))
+    return replace(config, doubts=doubts_of(config, given, where))
 
 
 def _is_there(file: Path) -> bool:

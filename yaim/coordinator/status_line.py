@@ -66,7 +66,10 @@ def title_of(state: State, now: Boottime) -> str:
     told = f"{health_word(state)} {len(state.held)}/{pool}"
     if silent_s is not None:
         told = f"{told}, {_silent(silent_s)}"
-    elif why := _why_nothing(state):
+        return f"yaim: coordinator {state.settings.node} {told}"
+    if view is not None and view.control.pause is not None:
+        told = f"{told}, paused"
+    if why := _why_nothing(state):
         told = f"{told}, can hold nothing: {why[:_MOST_TOLD]}"
     return f"yaim: coordinator {state.settings.node} {told}"
 

@@ -57,7 +57,8 @@ class PoolEntry:
     exclude: frozenset[NodeName] = frozenset()
     """Nodes that must not hold it."""
     prefer: frozenset[NodeName] = frozenset()
-    """Nodes to favour when the address needs a holder and several nodes hold equally few."""
+    """One of these nodes is to have it, if one can. (To nodes that know no version 4 of the
+    placement: those to favour when it needs a holder and several nodes hold equally few.)"""
     fault: str = ""
     """Why its options cannot be understood. What they say is not known then: the holder of the
     address keeps it as it is, and nobody else is given it."""

@@ -48,7 +48,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from yaim.core import placement_v1
-from yaim.core.assign import Thing, assign
+from yaim.core.assign import Things, assign
 from yaim.core.eligibility import Eligibility, Nodes, joined
 from yaim.core.model import (
     NO_CONTROL,
@@ -273,21 +273,23 @@ def _place(
     cluster = _Cluster.of(nodes, marks)
     orders = _Orders.of(control, cluster)
     waiting = orders.drained | cluster.flapping
-    things: list[Thing] = []
+    things = Things()
     placed: list[Address] = []
     for entry, able, holder in cluster.candidates(pool):
         home = holder if holder is not None and able >> holder & 1 else None
         here = able & ~orders.drained or able if home is None else 1 << home
         eligible = able & ~waiting or here
         if eligible:
-            placed.append(entry.address)
             chosen = orders.choose(entry, eligible, home)
+            if chosen != eligible:
+                things.bound.append(len(placed))
             stays = orders.is_paused and eligible & here if home is not None else 0
-            able = chosen | (stays or eligible | here)
             is_there = home is not None and chosen >> home & 1
             turn = 0 if is_there else _turn(entry.address)
-            things.append(Thing(chosen, able, chosen != eligible, home, turn))
-    things += (Thing(1 << n, 1 << n, False, n, 0) for n in cluster.numbers(beside))
+            things.add(chosen, chosen | (stays or eligible | here), home, turn)
+            placed.append(entry.address)
+    for number in cluster.numbers(beside):
+        things.add_fixed(number)
     shares = [
         Share(orders.weights.get(node.name, 1), node.advertisement.capacity)
         for node in cluster.nodes

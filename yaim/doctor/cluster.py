@@ -88,9 +88,11 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
     if len(about_keys) > MOST:
         yield problem(POOL, f"{len(about_keys) - MOST} more keys are wrong", "yaim status")
     if not view.pool:
-        yield problem(
-            POOL, f"there is no address below {prefix}ips/", "yaim pool add 192.0.2.10, with yours"
-        )
+        # Before a cluster's first start that is no mistake yet.
+        is_first = not view.nodes and not view.control.members
+        empty = warning if is_first else problem
+        remedy = "with your address: yaim pool add 192.0.2.10"
+        yield empty(POOL, f"there is no address below {prefix}ips/", remedy)
         return
     yield ok(POOL, f"has {len(view.pool)}: {_some(view)}")
     if view.nodes:

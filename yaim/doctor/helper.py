@@ -86,7 +86,7 @@ def look_at_allowlist(
         found.append((problem if is_empty else warning)(ALLOWLIST, line, f"change {file}"))
     if helper is not None and os.geteuid() == 0 and not may("-r", file, helper):
         what = f"user {helper.pw_name} cannot read {file}"
-        found.append(problem(ALLOWLIST, what, f"chmod a+r {file} (there are no secrets in it)"))
+        found.append(problem(ALLOWLIST, what, f"there are no secrets in it: chmod a+r {file}"))
     allowlist = read_allowlist(file)
     if user is not None and not {user.pw_name, str(user.pw_uid)} & set(allowlist.users):
         what = f"its users are {', '.join(allowlist.users)}: {user.pw_name} may ask for nothing"
@@ -157,7 +157,7 @@ def look_at_socket(path: Path, user: pwd.struct_passwd | None, start: str) -> Fi
     owner = f"uid {status.st_uid}, gid {status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o}"
     if os.geteuid() == 0 and user is not None and not may("-w", path, user):
         what = f"user {user.pw_name} cannot connect to {path} ({owner})"
-        remedy = f"chgrp {user.pw_name} {path} && chmod 660 {path}, and SocketGroup= in the unit"
+        remedy = f"SocketGroup= in the unit, and: chgrp {user.pw_name} {path} && chmod 660 {path}"
         return problem(SOCKET, what, remedy)
     try:
         answer = _say_hello(path, _HELLO)

@@ -14,11 +14,13 @@ from yaim.core.model import Address
 from yaim.doctor.commands import ask
 from yaim.doctor.finding import Finding, not_looked_at, ok, problem, warning
 from yaim.host.interfaces import shown_name, why_missing
+from yaim.host.name_lookup import look_up
 from yaim.host.pending import Pending
 
 INTERFACE, IPV6, ADDRESSES, SERVICES = "interface", "IPv6", "addresses", "services"
 _KERNEL_WITHIN_S = 2.0
 """How long the kernel may take to answer: while something holds its routing lock it does not."""
+_LOOKED_UP_WITHIN_S = 2.0
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 """Flags of an interface (netdevice(7))."""
 _FOREVER = 2**32 - 1
@@ -77,7 +79,7 @@ def look_at_ipv6(root: Path, interface: str, pool: Sequence[Address]) -> Iterato
         yield ok(IPV6, f"enabled on {interface}")
     else:
         what = f"the pool has IPv6 addresses, but {interface} has IPv6 disabled"
-        remedy = f"sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0, and so in /etc/sysctl.d"
+        remedy = f"also in /etc/sysctl.d: sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0"
         yield problem(IPV6, what, remedy)
 
 
@@ -107,6 +109,19 @@ def addresses_on_host() -> tuple[OnHost, ...]:
     return tuple(found)
 
 
+def addresses_of(name: str) -> frozenset[Address]:
+    """What a host name stands for, or an address itself; empty if that is not known in time."""
+    try:
+        return frozenset((ip_address(name),))
+    except ValueError:
+        pass
+    try:
+        found = look_up(name, 0, _LOOKED_UP_WITHIN_S)
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(ip_address(str(each[4][0]).partition("%")[0]) for each in found)
+
+
 def look_at_addresses(there: Sequence[OnHost], pool: Sequence[Address]) -> Iterator[Finding]:
     """Points out the pool's addresses that somebody else has put on this host: the helper leaves
     them alone, and adds no address that is there already."""
@@ -114,7 +129,7 @@ def look_at_addresses(there: Sequence[OnHost], pool: Sequence[Address]) -> Itera
     for each in foreign:
         where = f"{each.address}/{each.prefix_length} dev {each.interface}"
         what = f"{where} is here, and not because of yaim: two nodes may have it"
-        yield problem(ADDRESSES, what, f"ip addr del {where}, and undo whatever puts it there")
+        yield problem(ADDRESSES, what, f"undo whatever puts it there, and: ip addr del {where}")
     if not foreign:
         ours = sum(each.address in pool and each.is_helpers for each in there)
         yield ok(ADDRESSES, f"{ours} of the pool here, none that somebody else put here")
@@ -213,6 +228,9 @@ def _look_at_unit(unit: str, told: Mapping[str, str]) -> Iterator[Finding]:
         if was_tried and told.get("ConditionResult") == "no":
             what = f"{unit} was not started: a condition of it is not met"
             yield problem(SERVICES, what, f"systemctl status {unit} names it")
+        elif not was_tried:
+            # As it is after a first set-up, or before the host has come up.
+            yield warning(SERVICES, f"{unit} has not been started yet", f"systemctl start {unit}")
         else:
             yield problem(SERVICES, f"{unit} is {active}", f"systemctl start {unit}")
     else:

@@ -2,19 +2,29 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from yaim.checks.once import check_once, is_healthy
+from yaim.checks.targets import hosts_of
 from yaim.config.config import Config
 from yaim.config.file import ConfigError
 from yaim.config.load import Purpose
 from yaim.core.model import Address, ClusterView, Fence, NodeName, address_order
 from yaim.doctor import configuration, conflicts, connections, fence, helper, host
 from yaim.doctor.commands import account, being
-from yaim.doctor.finding import Finding, needs_root, not_looked_at, ok, problem, warning
+from yaim.doctor.finding import (
+    Finding,
+    gathered,
+    needs_root,
+    not_looked_at,
+    ok,
+    problem,
+    warning,
+)
+from yaim.doctor.host import addresses_of
 
 CHECKS = "checks"
 
@@ -27,6 +37,18 @@ def pool_of(view: ClusterView | None) -> tuple[Address, ...]:
 def pool_for(node: NodeName, view: ClusterView) -> tuple[Address, ...]:
     """The pool's addresses that this node may hold."""
     return tuple(each for each in pool_of(view) if node not in view.pool[each].exclude)
+
+
+def look_at_targets(config: Config, pool: Collection[Address]) -> Iterator[Finding]:
+    """Points out the checks that ask an address of the pool: whoever holds it answers, so a node
+    would be as healthy as another one."""
+    for check in config.checks:
+        for name in hosts_of(check.settings):
+            asked = sorted(addresses_of(name) & set(pool), key=address_order)
+            if asked:
+                what = f"{check.name} asks {asked[0]}, an address of the pool: its holder answers"
+                remedy = "let it ask this host's own service: 127.0.0.1, ::1, a socket"
+                yield problem(CHECKS, what, remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +68,7 @@ class Subject:
 
 
 def examine(subject: Subject) -> tuple[Finding, ...]:
-    return tuple(_Examination(subject).findings())
+    return tuple(gathered(_Examination(subject).findings()))
 
 
 class _Examination:
@@ -60,6 +82,8 @@ class _Examination:
         self._units = host.units_of(subject.root, subject.systemctl, self._unit)
         self._view: ClusterView | None = None
         self._allowlist: helper.Allowlist | None = None
+        self._why_not: dict[Purpose, str] = {}
+        """Why the configuration cannot be used for a purpose."""
 
     def findings(self) -> list[Finding]:
         node, cluster = self._loaded(Purpose.NODE), self._loaded(Purpose.CLUSTER)
@@ -68,7 +92,7 @@ class _Examination:
         if node is not None:
             self._look(configuration.ACCESS, lambda: self._access(node))
         else:
-            self._skip(configuration.ACCESS, "the configuration is wrong")
+            self._skip(configuration.ACCESS, self._why_not[Purpose.NODE])
         users = (self._subject.user, self._subject.helper_user)
         self._look(configuration.USERS, lambda: configuration.look_at_users(*users))
         self._look(configuration.LIBRARIES, lambda: configuration.look_at_libraries(checks))
@@ -99,19 +123,26 @@ class _Examination:
     def _loaded(self, purpose: Purpose) -> Config | None:
         try:
             return self._subject.load(purpose)
-        except ConfigError:
+        except ConfigError as error:
+            what = "may not be read by us" if error.is_denied else "is wrong"
+            self._why_not[purpose] = f"the configuration {what}"
             return None
 
     def _configuration(self, node: Config | None) -> Iterable[Finding]:
-        if node is not None:
-            return [ok(configuration.CONFIGURATION, f"{self._subject.file} is right")]
         file = self._subject.file
-        if os.geteuid() != 0 and file.exists() and not os.access(file, os.R_OK):
-            return [needs_root(configuration.CONFIGURATION, f"read {file}")]
+        if node is not None:
+            doubts = [
+                warning(configuration.CONFIGURATION, str(each), f"put it right in {file}")
+                for each in node.doubts
+            ]
+            return [ok(configuration.CONFIGURATION, f"{file} is right"), *doubts]
         try:
             self._subject.load(Purpose.NODE)
         except ConfigError as error:
-            return configuration.look_at_errors(self._subject.file, error)
+            if error.is_denied:
+                why, remedy = error.issues[0].expected, "run yaim doctor as root, too"
+                return [not_looked_at(configuration.CONFIGURATION, f"expected {why}", remedy)]
+            return configuration.look_at_errors(file, error)
         return []
 
     def _known_units(self) -> Mapping[str, Mapping[str, str]]:
@@ -132,8 +163,8 @@ class _Examination:
 
     def _look_at_node(self, node: Config | None) -> None:
         if node is None:
-            self._skip(host.INTERFACE, "the configuration is wrong")
-            self._skip(helper.SOCKET, "the configuration is wrong")
+            self._skip(host.INTERFACE, self._why_not[Purpose.NODE])
+            self._skip(helper.SOCKET, self._why_not[Purpose.NODE])
             return
         self._look(host.INTERFACE, lambda: [host.look_at_interface(node.interface)])
         start = "systemctl enable --now yaim-helper.socket"
@@ -146,7 +177,7 @@ class _Examination:
 
     def _look_at_cluster(self, cluster: Config | None, node: Config | None) -> None:
         if cluster is None:
-            self._skip("etcd", "the configuration is wrong")
+            self._skip("etcd", self._why_not[Purpose.CLUSTER])
             return
         self._look("etcd", lambda: self._etcd(cluster))
         view = self._view
@@ -159,7 +190,7 @@ class _Examination:
         self._look(POOL, lambda: look_at_pool(cluster, view))
         if node is None:
             for point in (NODES, host.ADDRESSES, helper.ALLOWED):
-                self._skip(point, "the configuration is wrong")
+                self._skip(point, self._why_not[Purpose.NODE])
             return
         pool = pool_of(view)
         boot_id = self._subject.root / "proc/sys/kernel/random/boot_id"
@@ -187,8 +218,10 @@ class _Examination:
     def _fence(self, node: Config | None) -> Iterable[Finding]:
         if self._allowlist is None:
             return [not_looked_at(fence.FENCE, "helper.yml cannot be used")]
-        told: Fence | str | None = "the configuration is wrong"
-        if node is not None:
+        told: Fence | str | None
+        if node is None:
+            told = self._why_not[Purpose.NODE]
+        else:
             told = helper.fence_of(node.value("helper-socket"), self._user)
         pool = pool_of(self._view)
         held = sum(each.is_helpers and each.address in pool for each in host.addresses_on_host())
@@ -197,9 +230,7 @@ class _Examination:
 
     def _connections(self, node: Config | None) -> Iterable[Finding]:
         if self._allowlist is None or node is None:
-            which = (
-                "helper.yml cannot be used" if node is not None else "the configuration is wrong"
-            )
+            which = self._why_not.get(Purpose.NODE, "helper.yml cannot be used")
             return [not_looked_at(connections.CONNECTIONS, which)]
         return connections.look_at_connections(
             node.connections == "reset",
@@ -216,9 +247,10 @@ class _Examination:
 
     def _look_at_checks(self, checks: Config | None) -> None:
         if checks is None:
-            self._skip(CHECKS, "the configuration of the checks is wrong")
+            self._skip(CHECKS, self._why_not[Purpose.CHECKS])
         else:
             self._look(CHECKS, lambda: self._checks(checks))
+            self._look(CHECKS, lambda: look_at_targets(checks, pool_of(self._view)))
 
     def _checks(self, checks: Config) -> Iterable[Finding]:
         from yaim.wiring import check_plans_of

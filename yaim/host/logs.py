@@ -7,6 +7,7 @@ terminal."""
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from yaim.host import journal
@@ -19,6 +20,16 @@ MOST = 16_000
 class PrintableFormatter(logging.Formatter):
     """A traceback has lines of its own, each indented: what an exception says looks like no other
     line of the log."""
+
+    def formatTime(
+        self,
+        record: logging.LogRecord,
+        datefmt: str | None = None,  # noqa: ARG002
+    ) -> str:
+        """In UTC, as the helper's record is: on all nodes the same, also in the hour that comes
+        twice (RFC 3339)."""
+        at = datetime.fromtimestamp(record.created, UTC)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = shortened(record.message, MOST)

@@ -13,6 +13,7 @@ from pathlib import Path
 from yaim.lab.cluster import Lab
 from yaim.lab.directory import sweep
 from yaim.lab.namespaces import LabError
+from yaim.lab.node import PROGRAMS
 from yaim.lab.plan import LabPlan, even_counts, pool_of
 from yaim.lab.table import lines
 
@@ -148,8 +149,8 @@ def _do(lab: Lab, what: str, name: str) -> str:
     node = lab.nodes.get(name)
     if node is None:
         raise LabError(f"there is no node {name!r}: there are {', '.join(lab.nodes)}")
-    if what == "pid":
-        return str(node.supervisor())
+    if what == "exec":
+        return f"{node.supervisor()} {node.directory}"
 
     def heal() -> None:
         node.mend_service()
@@ -169,5 +170,9 @@ def _do(lab: Lab, what: str, name: str) -> str:
 
 
 def command_in(name: str, command: list[str]) -> list[str]:
-    """How to run a command as if on a node."""
-    return ["nsenter", f"--target={ask('pid', name)}", "--all", "--", *command]
+    """How to run a command as if on a node: `yaim` is this program there, and reads the node's
+    yaim.yml."""
+    pid, _, directory = ask("exec", name).partition(" ")
+    search = f"{directory}/{PROGRAMS}:{os.environ.get('PATH', os.defpath)}"
+    settings = [f"PATH={search}", f"YAIM_CONFIG={directory}/yaim.yml"]
+    return ["nsenter", f"--target={pid}", "--all", "--", "env", *settings, *command]

@@ -3,6 +3,7 @@ a supervisor; and what can be done to it."""
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 """The networks that the helpers' allowlists have."""
 HELPER = f"{sys.executable} -I -m yaim_helper --config"
 """How the helper's command line begins: it sets no title."""
+PROGRAMS = "bin"
+"""The directory, below a node's, that has `yaim` and `yaim-helper` as commands."""
 BOTH = (LAN, MANAGEMENT)
 """A node's networks."""
 
@@ -52,6 +55,7 @@ class LabNode:
         self.directory.mkdir(mode=0o755)
         self._etcd = etcd
         self._write_files(plan)
+        self._write_programs()
         self._cables = Cables(self.namespace, self.name, BOTH)
         self.add_own_addresses()
         management = f"{FIRST_MANAGEMENT_ADDRESS + number - 1}/24"
@@ -79,6 +83,22 @@ class LabNode:
             **plan.helper_settings,
         }
         (self.directory / "helper.yml").write_text(yaml.safe_dump(helper))
+
+    def _write_programs(self) -> None:
+        """For `yaim lab exec`: wherever this Python has yaim from, a node has it from there. What
+        looks for the users and the allowlist of a host is told those of the lab."""
+        programs = self.directory / PROGRAMS
+        programs.mkdir(mode=0o755)
+        run = f"exec {shlex.quote(sys.executable)} -P -m"
+        users = f"--user={USER} --helper-user={host.HELPER_USER}"
+        helper = f"--helper-config={shlex.quote(str(self.directory / 'helper.yml'))}"
+        doctor = f'doctor) shift; {run} yaim doctor {users} {helper} "$@" ;;'
+        for name, text in (
+            ("yaim", f'case "$1" in {doctor} esac\n{run} yaim "$@"'),
+            ("yaim-helper", f'{run} yaim_helper "$@"'),
+        ):
+            (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+            (programs / name).chmod(0o755)
 
     def equip(self) -> dict[str, object]:
         """Gives it the files it needs for etcd, as they are to be now. Returns the keys that name
@@ -145,6 +165,12 @@ class LabNode:
         """The process id of its `coordinator`, `helper` or `supervisor`."""
         start = HELPER if role == "helper" else f"yaim: {role}"
         return next(iter(self.processes_like(start)), None)
+
+    def says(self) -> str:
+        """How it is: the word in the title of its coordinator; empty if it has none."""
+        pid = self.process("coordinator")
+        words = command_line(pid).split() if pid is not None else []
+        return words[3] if len(words) > 3 else ""
 
     def processes_like(self, start: str) -> list[int]:
         """The process ids of those of its processes whose command line begins like this."""

@@ -19,14 +19,15 @@ def lines(lab: Lab) -> list[str]:
 
 
 def state(node: LabNode) -> str:
-    """What has been done to a node, in two words."""
+    """What has been done to a node, in two words; or how it is, as it says itself: a node that
+    waits after it has failed again and again is not just running."""
     if not node.is_running:
         return "not running"
     if node.is_cut:
         return "cut off"
     if node.is_service_broken:
         return "service fails"
-    return "running"
+    return node.says() or "starting"
 
 
 class Screen:

@@ -496,10 +496,14 @@ def certificates_of(expiries: tuple[Expiry, ...], now: datetime) -> tuple[Certif
 # --- only some of it ------------------------------------------------------------------------------
 
 
+def known(status: ClusterStatus) -> set[str]:
+    """The names of the nodes and the addresses of the pool."""
+    return {each.name for each in status.nodes} | {each.address for each in status.addresses}
+
+
 def unknown(status: ClusterStatus, names: Iterable[str]) -> list[str]:
     """Those of the names that are no node's and no address of the pool."""
-    known = {each.name for each in status.nodes} | {each.address for each in status.addresses}
-    return [name for name in names if name not in known]
+    return [name for name in names if name not in known(status)]
 
 
 def only(status: ClusterStatus, names: tuple[str, ...]) -> ClusterStatus:

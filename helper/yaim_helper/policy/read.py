@@ -7,13 +7,13 @@ Knows nothing of the kernel, and decides about no address.
 
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -31,6 +31,16 @@ MAX_BYTES = 65536
 MIN_PREFIX = 8
 """No address is to bring a wider route than this prefix length; of IPv6 none up to 32."""
 _MAX_UID = 2**32 - 2
+_TAG = "tag:yaml.org,2002:"
+_WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
+"""Without a leading 0, which makes a number octal for YAML 1.1, and for others not."""
+_NUMBER = re.compile(r"[-+]?[0-9][0-9_.:]*")
+"""What somebody meant for a number, and no user is called (useradd(8))."""
+_TRUTH = {
+    **dict.fromkeys(("true", "yes", "on"), True),
+    **dict.fromkeys(("false", "no", "off"), False),
+}
+"""The words of YAML 1.1 (https://yaml.org/type/bool.html)."""
 
 
 def read_policy(path: Path) -> Policy:
@@ -180,62 +190,62 @@ class _Reader:
             return []
         return list(node.value)
 
-    def _scalar(self, node: yaml.Node) -> Any:
-        """Returns what YAML makes of a value; the text where it can make nothing of it."""
-        if not isinstance(node, yaml.ScalarNode):
-            return None
-        try:
-            return yaml.SafeLoader("").construct_object(node)
-        except (yaml.YAMLError, ValueError, OverflowError):
-            return node.value
+    def _scalar(self, node: yaml.Node) -> str | None:
+        """Returns a value as it is written; None: there is none, or more than one. YAML 1.1 would
+        make 90 of 1:30, 15 of 017, and true of an interface that is called `on`."""
+        is_plain = isinstance(node, yaml.ScalarNode) and node.tag.startswith(_TAG)
+        return str(node.value) if is_plain and node.tag != f"{_TAG}null" else None
 
     def _number(self, key: str, node: yaml.Node | None, default: int, least: int, most: int) -> int:
         if node is None:
             return default
         value = self._scalar(node)
-        if type(value) is not int or not least <= value <= most:
+        number = _whole(value)
+        if number is None or not least <= number <= most:
             self._error(node, f"{key}: got {value!r}, expected a number from {least} to {most}")
             return default
-        return value
+        return number
 
     def _truth(self, key: str, node: yaml.Node | None, default: bool) -> bool:
         if node is None:
             return default
         value = self._scalar(node)
-        if not isinstance(value, bool):
+        truth = _TRUTH.get((value or "").lower())
+        if truth is None:
             self._error(node, f"{key}: got {value!r}, expected true or false")
             return default
-        return value
+        return truth
 
     def _users(self, node: yaml.Node | None) -> Iterator[int]:
         for item in self._items(node, "users"):
             value = self._scalar(item)
-            if type(value) is int and 0 <= value <= _MAX_UID:
-                yield value
-            elif isinstance(value, str):
+            uid = _whole(value)
+            if uid is not None and uid <= _MAX_UID:
+                yield uid
+            elif not value or _NUMBER.fullmatch(value):
+                self._error(item, f"users: got {value!r}, expected a user name or id")
+            else:
                 try:
                     yield pwd.getpwnam(value).pw_uid
                 except (KeyError, ValueError):
                     self._error(item, f"users: there is no user {value!r} on this host")
-            else:
-                self._error(item, f"users: got {value!r}, expected a user name or id")
 
     def _audit_log(self, node: yaml.Node | None) -> Path:
         default = Path("/var/log/yaim-helper")
         if node is None:
             return default
         value = self._scalar(node)
-        if not isinstance(value, str) or not value.startswith("/"):
+        if value is None or not value.startswith("/"):
             self._error(node, f"audit-log: got {value!r}, expected an absolute path")
             return default
         return Path(value)
 
     def _is_fence_wanted(self, node: yaml.Node | None) -> bool:
-        """To YAML 1.1 a bare `off` is false, and `auto` a text."""
+        """To YAML 1.1 a bare `off` is false: so somebody may have written that."""
         if node is None:
             return True
         value = self._scalar(node)
-        is_off = value is False or value == "off"
+        is_off = _TRUTH.get((value or "").lower()) is False
         if not is_off and value != "auto":
             self._error(node, f"fence: got {value!r}, expected auto or off")
         return not is_off
@@ -251,7 +261,7 @@ class _Reader:
                 self._error(item, f"rule {number}: {' and '.join(sorted(missing))} missing")
                 continue
             interface = self._scalar(keys["interface"])
-            if not isinstance(interface, str) or INTERFACE.fullmatch(interface) is None:
+            if interface is None or INTERFACE.fullmatch(interface) is None:
                 self._error(
                     keys["interface"], f"interface: got {interface!r}, expected an interface's name"
                 )
@@ -273,7 +283,7 @@ class _Reader:
         for item in items:
             value = self._scalar(item)
             try:
-                if not isinstance(value, str) or "%" in value:
+                if value is None or "%" in value:
                     raise ValueError
                 yield ip_network(value), item
             except ValueError:
@@ -390,6 +400,11 @@ class _Reader:
                 f"{key}: {per_second} commands a second, but {most} addresses at most: taking over"
                 f" all of them would have to wait; make commands-per-second {most} at least",
             )
+
+
+def _whole(text: str | None) -> int | None:
+    """Returns the number; None: it is none, or not written as everybody writes it."""
+    return int(text) if text is not None and _WHOLE.fullmatch(text) else None
 
 
 def _line(node: yaml.Node) -> int:

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from yaim_helper import __version__
 from yaim_helper.held import fencing, reset
 from yaim_helper.jobs import RoutingThread
 from yaim_helper.kernel.addresses import KernelError
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         " audit --help: what is on record. Exit status: 0 it was stopped, 1 it cannot start,"
         " 2 wrong usage, 78 the allowlist cannot be used.",
     )
+    parser.add_argument("--version", action="version", version=f"yaim-helper {__version__}")
     parser.add_argument(
         "--config", type=Path, default=Path("/etc/yaim/helper.yml"), help="default: %(default)s"
     )

@@ -61,7 +61,7 @@ def network(text: str) -> Network:
 
 
 def instant_or_ago(text: str) -> Micros:
-    """Returns an instant; -1h is one hour ago."""
+    """Returns an instant; 1h, or -1h, is one hour ago."""
     try:
         return read_time(text, datetime.now(UTC))
     except ValueError as error:

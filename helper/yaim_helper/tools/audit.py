@@ -52,11 +52,20 @@ TIMELINE_STATUS = """exit status, the first that is true:
 SHOW_STATUS = """exit status: 0; 2 wrong usage; 14 something cannot be read
 Does not verify: see audit verify.
 """
-_PATHS = "directories of a helper's record (default /var/log/yaim-helper), or segments of it"
+_RECORD = "/var/log/yaim-helper"
+_PATHS = f"directories of a helper's record, or segments of it (helpers write {_RECORD})"
+_PATHS_OR_OURS = f"directories of a helper's record, or segments of it; default: {_RECORD}"
 
 
-def main(arguments: list[str]) -> int:
-    options = parser().parse_args(_joined(arguments))
+def main(arguments: list[str], record: str = _RECORD) -> int:
+    """`record`: the one that is meant where none is named."""
+    reader = parser()
+    options = reader.parse_args(_joined(arguments))
+    if not options.paths:
+        try:
+            options.paths = [existing_path(record)]
+        except argparse.ArgumentTypeError as error:
+            reader.error(f"{error}: name the record's directory")
     status: int = 0
     try:
         with output():
@@ -77,7 +86,13 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="verify | show | timeline")
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], help: str, status: str) -> _Parser:
+    def add(
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        help: str,
+        status: str,
+        paths: tuple[str, str] = ("*", _PATHS_OR_OURS),
+    ) -> _Parser:
         command = commands.add_parser(
             name,
             help=help,
@@ -86,7 +101,8 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
-        command.add_argument("paths", nargs="+", type=existing_path, metavar="PATH", help=_PATHS)
+        number, told = paths
+        command.add_argument("paths", nargs=number, type=existing_path, metavar="PATH", help=told)
         return command
 
     command = add("verify", verify, "Tells all that is wrong with a record.", VERIFY_STATUS)
@@ -104,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
         timeline,
         "Who held which address when, from the records of all nodes.",
         TIMELINE_STATUS,
+        ("+", _PATHS),
     )
     _add_trust(command)
     _add_range(command)
@@ -152,7 +169,7 @@ def _add_range(command: _Parser) -> None:
     command.add_argument(
         "--address", action="append", type=network, help="or a network; may be repeated"
     )
-    ago = "ISO 8601 (UTC unless it says otherwise), or as long ago as -90s, -15m, -1h, -2d"
+    ago = "ISO 8601 (UTC unless it says otherwise), or as long ago as 90s, 15m, 1h, 2d"
     command.add_argument("--since", type=instant_or_ago, help=ago)
     command.add_argument("--until", type=instant_or_ago, help="not included")
 

@@ -11,7 +11,7 @@ from yaim_helper.tools.records import Micros, Record, earlier_marker, instant, m
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-_AGO = re.compile(r"-(\d{1,9}(?:\.\d{1,6})?)([smhdw])")
+_AGO = re.compile(r"-?(\d{1,9}(?:\.\d{1,6})?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _COMMON = frozenset(
     {"v", "seq", "time", "boottime_ns", "boot_id", "host", "type", "policy", "prev", "hash"}
@@ -31,7 +31,7 @@ def read_network(text: str) -> Network:
 
 def read_time(text: str, now: datetime) -> Micros:
     """Returns the instant of a text: ISO 8601, UTC unless it says otherwise, or as long ago as
-    -30s, -15m, -1.5h, -2d, -1w. Raises ValueError."""
+    30s, 15m, 1.5h, 2d, 1w, also with a minus. Raises ValueError."""
     ago = _AGO.fullmatch(text)
     try:
         if ago is not None:
@@ -40,7 +40,7 @@ def read_time(text: str, now: datetime) -> Micros:
         return micros(at if at.tzinfo is not None else at.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text!r} is neither a time like 2026-01-31T12:00:00Z nor one like -1h"
+            f"{text!r} is neither a time like 2026-01-31T12:00:00Z nor a time ago like 1h"
         ) from None
 
 

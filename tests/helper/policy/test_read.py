@@ -119,9 +119,9 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
         pytest.param(
             f"{A_RULE}users:\n  - 1.5\n  - -1\n  - true\n  - [0]\n",
             [
-                "3: users: got 1.5, expected a user name or id",
-                "4: users: got -1, expected a user name or id",
-                "5: users: got True, expected a user name or id",
+                "3: users: got '1.5', expected a user name or id",
+                "4: users: got '-1', expected a user name or id",
+                "5: users: there is no user 'true' on this host",
                 "6: users: got None, expected a user name or id",
             ],
         ),
@@ -146,8 +146,8 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
             ["3: interface: got 'abcdefghijklmnop', expected an interface's name"],
         ),
         pytest.param(
-            "users: [0]\nrules:\n  - networks: [192.0.2.0/24]\n    interface: 0\n",
-            ["4: interface: got 0, expected an interface's name"],
+            "users: [0]\nrules:\n  - networks: [192.0.2.0/24]\n    interface: 0/0\n",
+            ["4: interface: got '0/0', expected an interface's name"],
         ),
         pytest.param(
             "users: [0]\nrules:\n  - interface: eth0:1\n    networks: [192.0.2.0/24]\n",
@@ -170,7 +170,7 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
                 for line, value in (
                     (6, "'192.0.2.1/24'"),
                     (7, "'192.0.2.0/33'"),
-                    (8, "3221225984"),
+                    (8, "'3221225984'"),
                     (9, "'db1'"),
                     (10, "'2001:db8::1/64'"),
                 )
@@ -182,17 +182,17 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
             "    prefix-lengths:\n      - 7\n      - 129\n      - /32\n",
             [
                 f"{line}: prefix-lengths: got {value}, expected a number from 8 to 128"
-                for line, value in ((6, "7"), (7, "129"), (8, "'/32'"))
+                for line, value in ((6, "'7'"), (7, "'129'"), (8, "'/32'"))
             ],
             id="prefix lengths",
         ),
         pytest.param(
             f"users: [0]\n{A_RULE}max-addresses: 0\n",
-            ["3: max-addresses: got 0, expected a number from 1 to 2000"],
+            ["3: max-addresses: got '0', expected a number from 1 to 2000"],
         ),
         pytest.param(
             f"users: [0]\n{A_RULE}max-addresses: yes\n",
-            ["3: max-addresses: got True, expected a number from 1 to 2000"],
+            ["3: max-addresses: got 'yes', expected a number from 1 to 2000"],
         ),
         pytest.param(
             f"users: [0]\n{A_RULE}commands-per-second: fast\n",
@@ -208,7 +208,7 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
                 [f"3: reset-connections: got {read!r}, expected true or false"],
                 id=f"reset-connections: {written}",
             )
-            for written, read in (("1", 1), ("never", "never"), ('"true"', "true"), ("[]", None))
+            for written, read in (("1", "1"), ("never", "never"), ("", None), ("[]", None))
         ),
         *(
             pytest.param(
@@ -217,14 +217,14 @@ def test_what_is_not_given_has_a_default(tmp_path: Path) -> None:
                 id=f"fence: {written}",
             )
             for written, read in (
-                ("on", True),
-                ("yes", True),
-                ("true", True),
+                ("on", "on"),
+                ("yes", "yes"),
+                ("true", "true"),
                 ('"on"', "on"),
                 ("Auto", "Auto"),
-                ("0", 0),
-                ("1", 1),
-                ("0.0", 0.0),
+                ("0", "0"),
+                ("1", "1"),
+                ("0.0", "0.0"),
                 ("", None),
                 ("[]", None),
             )
@@ -298,8 +298,38 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         "1: users: there is no user 'no-such-user' on this host",
         "4: networks: got 'here', expected one like 192.0.2.0/24 or 2001:db8::/64",
         "5: max-addresses: got 'many', expected a number from 1 to 2000",
-        "6: audit-log: got 7, expected an absolute path",
+        "6: audit-log: got '7', expected an absolute path",
         f"7: colour: unknown key; expected {KNOWN}",
+    ]
+
+
+@pytest.mark.parametrize("written", ["1:30", "017", "0x10", "0b11", "1_000", "+5", "!!float 5.0"])
+@pytest.mark.parametrize(
+    "key", ["max-addresses: {}", "commands-per-second: {}", "users: [{}]", "users: [0, {}]"]
+)
+def test_a_number_that_yaml_1_1_would_make_is_none(tmp_path: Path, key: str, written: str) -> None:
+    """1:30 was 90 addresses, and 017 the user 15."""
+    given = {"users": "users: [0]", "rules": A_RULE.strip()}
+    name = key.partition(":")[0]
+    lines = [*(text for each, text in given.items() if each != name), key.format(written)]
+    (found,) = errors(tmp_path, "\n".join(lines) + "\n")
+    told = written.rpartition(" ")[2]
+    assert f"{name}: got {told!r}, expected" in found or f"no user {told!r}" in found
+
+
+def test_names_and_addresses_are_as_they_are_written(tmp_path: Path) -> None:
+    """YAML 1.1 makes a number of them, a truth value or a date."""
+    text = rules(
+        "interface: 007, networks: [1:2:3:4:5:6:7:8], prefix-lengths: [128]",
+        "interface: on, networks: [192.0.2.1]",
+        "interface: 1e3, networks: [192.0.2.2]",
+        "interface: 2026-01-01, networks: [192.0.2.3]",
+    )
+    assert [(each.interface, str(each.networks[0])) for each in read(tmp_path, text).rules] == [
+        ("007", "1:2:3:4:5:6:7:8/128"),
+        ("on", "192.0.2.1/32"),
+        ("1e3", "192.0.2.2/32"),
+        ("2026-01-01", "192.0.2.3/32"),
     ]
 
 

@@ -283,7 +283,7 @@ def test_a_wrong_file_leaves_the_old_policy_in_force_and_is_on_record(
     record = reload(helper, "users: [0]\nrules: 7\nmax-addresses: 0\n")
     errors = [
         f"{file}:2: rules: expected a list",
-        f"{file}:3: max-addresses: got 0, expected a number from 1 to 2000",
+        f"{file}:3: max-addresses: got '0', expected a number from 1 to 2000",
     ]
     assert outcome(record) == ("refused", "; ".join(errors))
     assert record["policy"] == old

@@ -1608,7 +1608,7 @@ def test_everything_that_is_wrong_in_the_policy_is_named(
         EX_CONFIG,
         f"yaim-helper: {tmp_path}/helper.yml:1: users: there is no user 'no-such-user'"
         " on this host\n"
-        f"yaim-helper: {tmp_path}/helper.yml:4: max-addresses: got 0, expected a number from 1 to"
+        f"yaim-helper: {tmp_path}/helper.yml:4: max-addresses: got '0', expected a number from 1 to"
         " 2000\n",
     )
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from yaim_helper.policy.read import read_policy
-from yaim_helper.serve.start import _bound, _give
+from yaim_helper.serve.start import _bound, _give, serve
 
 from tests.helper.network import boottime, wait_for
 from tests.helper.process import ANSWER_WITHIN_S, deadline_in, policy, running, started
+from yaim import __version__
 from yaim.lab.namespaces import DIES_WITH_US, Namespace
 
 pytestmark = pytest.mark.every_set
@@ -179,3 +180,9 @@ def test_a_helper_at_work_has_loaded_nothing_of_its_tools(
     loaded = seen.read_text().split()
     assert "yaim_helper.serve.server" in loaded
     assert [each for each in loaded if each.startswith("yaim_helper.tools")] == []
+
+
+def test_its_version_is_yaims(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        serve(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"yaim-helper {__version__}\n")

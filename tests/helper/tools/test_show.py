@@ -169,7 +169,10 @@ def test_wrong_usage_is_told(node: Writer, capsys: Any) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ago"),
-    [("-90s", 90.0), ("-15m", 900.0), ("-1.5h", 5400.0), ("-2d", 172800.0), ("-1w", 604800.0)],
+    [
+        *(("-90s", 90.0), ("-15m", 900.0), ("-1.5h", 5400.0), ("-2d", 172800.0)),
+        *(("-1w", 604800.0), ("2m", 120.0), ("1.5h", 5400.0)),
+    ],
 )
 def test_times_may_be_told_as_long_ago(text: str, ago: float) -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)

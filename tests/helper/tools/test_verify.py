@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yaim_helper.record.chain import GENESIS, MARKER, segment_name
+from yaim_helper.tools import audit
 from yaim_helper.tools.records import MAX_LINE_BYTES, Chain, Segment, open_chain
 from yaim_helper.tools.verify import MAX_REMEMBERED, Damage, Finding, Verification, read_heads
 
@@ -643,7 +644,7 @@ def test_wrong_usage_is_told(tmp_path: Path, capsys: Any) -> None:
     empty.touch()
     for arguments, told in (
         ((), "required"),
-        (("verify",), "PATH"),
+        (("timeline",), "PATH"),
         (("verify", tmp_path / "no"), f"{tmp_path / 'no'} does not exist"),
         (("verify", "a\0"), "a\\x00 does not exist"),
         (("verify", directory, "--from-segment", "0"), "0 is not the number of a segment"),
@@ -654,6 +655,23 @@ def test_wrong_usage_is_told(tmp_path: Path, capsys: Any) -> None:
         assert (status, out) == (2, "")
         assert told in re.sub(r"\s+", " ", err)
     assert run(capsys, "verify", directory, "--from-segment", "1")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["verify", "show"])
+def test_without_a_path_the_record_of_this_host_is_meant(
+    tmp_path: Path, capsys: Any, command: str
+) -> None:
+    directory = written(tmp_path / "db1").directory
+    assert audit.main([command, str(directory)]) == 0
+    named = capsys.readouterr()
+    assert named.out
+    assert audit.main([command], record=str(directory)) == 0
+    assert capsys.readouterr() == named
+    with pytest.raises(SystemExit) as ended:
+        audit.main([command], record=str(tmp_path / "no"))
+    assert ended.value.code == 2
+    told = f"{tmp_path / 'no'} does not exist, or may not be seen: name the record's directory"
+    assert told in capsys.readouterr().err
 
 
 def test_help_tells_each_exit_status(capsys: Any) -> None:

@@ -574,6 +574,25 @@ def test_a_user_who_is_not_in_the_policy_tries_on_until_he_is(
         client.ready()
 
 
+def test_a_helper_that_hangs_up_is_warned_of_once_however_that_shows(
+    path: Path, start: Start, warnings: Warnings
+) -> None:
+    """Who is not in helper.yml tries on, ten times a second: each other way was told again."""
+    with listening(path) as listener:
+        start()
+        for number in range(6):
+            with accept(listener) as connection:
+                if number % 2:
+                    connection.recv(MAX_PACKET)
+        with accept(listener) as connection:
+            connection.recv(MAX_PACKET)
+            (told,) = warnings()
+    assert told.endswith(
+        f": it hangs up on uid {os.geteuid()}: list this user under users in helper.yml, then"
+        " systemctl reload yaim-helper"
+    )
+
+
 def test_a_second_client_of_a_cluster_is_told_so_once_and_has_its_turn_later(
     run: Run, start: Start, warnings: Warnings
 ) -> None:
@@ -858,7 +877,7 @@ BAD_GREETINGS: tuple[tuple[str, Message | bytes | None, Message | bytes | None],
     (NONE, {"boottime_ns": "now"}, None),
     ("same time namespace", {"boottime_ns": 2**62}, None),
     (NONE, {"rules": ABSENT}, None),
-    ("it hung up", b"", None),
+    ("it hangs up on uid", b"", None),
     (NONE, {"rules": ["eth0"]}, None),
     (NONE, {"rules": [RULES[0] | {"reset_connections": 1}]}, None),
     (NONE, {"connections": None}, None),

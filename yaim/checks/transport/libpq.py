@@ -129,6 +129,12 @@ class Session:
         """The server's version, such as 150004 for 15.4."""
         return int(self._conn.server_version)
 
+    @property
+    def server(self) -> str:
+        """Who has answered, of several that were tried: host name, address or socket, and port."""
+        host = (self._conn.host or self._conn.hostaddr or b"").decode(errors="replace")
+        return f"{host}:{self._conn.port.decode(errors='replace')}"
+
     def query(self, sql: str) -> list[tuple[str | None, ...]]:
         """The rows of all statements of a query, as text. Raises LibpqError, also for a result of
         more than MAX_RESULT_BYTES; the session is of no use after that."""

@@ -119,6 +119,15 @@ class LibpqKeys:
         except LibpqError as error:
             yield Fault(f"{prefix}conn-url", f"options that libpq takes ({error})")
 
+    def servers(self) -> tuple[str, ...]:
+        """What libpq tries in turn: host names, addresses, directories of sockets. Empty: its
+        default, which is a socket, or what the environment says."""
+        if not self.conn_url or missing() is not None:
+            return ()
+        options = parse(self.conn_url)
+        named = options.get("hostaddr") or options.get("host", "")
+        return tuple(each for each in named.split(",") if each)
+
     def options(self) -> dict[str, str]:
         """All options of libpq that are in force. Raises LibpqError."""
         options = parse(self.conn_url)
@@ -130,6 +139,11 @@ class LibpqKeys:
         elif self.cert_file is not None and effective(options).get("sslmode") in _WITHOUT_TLS_TOO:
             options["sslmode"] = "require"
         return options
+
+
+def is_socket(server: str) -> bool:
+    """Whether one of the servers is the directory of a Unix socket, or an abstract one."""
+    return server.startswith(("/", "@"))
 
 
 def _faults_of_files(

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from yaim.config_keys import (
     Fault,
     InvalidValue,
-    any_text,
     both_or_neither,
     key,
     readable_file,
@@ -42,7 +41,7 @@ class EtcdSettings:
         "etcd's URLs; tried in random order", several(endpoint), ("http://127.0.0.1:2379",)
     )
     etcd_user: str | None = key("etcd user", text())
-    etcd_password: str | None = key("the etcd user's password", any_text, secret=True)
+    etcd_password: str | None = key("the etcd user's password", text(), secret=True)
     etcd_password_file: Path | None = key("file with the etcd user's password", readable_file)
     etcd_ca_file: Path | None = key("CA certificates that etcd's must be signed by", readable_file)
     etcd_cert_file: Path | None = key("client certificate for etcd", readable_file)

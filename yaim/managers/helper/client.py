@@ -42,6 +42,7 @@ from yaim.managers.helper.connection import ANSWER_WITHIN_S, Connection
 from yaim.managers.helper.messages import (
     VERSION,
     HelperError,
+    HungUpError,
     command,
     read_answer,
     read_capacity,
@@ -161,7 +162,14 @@ class HelperClient:
 
     def _say_hello(self, connection: Connection) -> HelperReady:
         hello = {"op": "hello", "version": VERSION, "cluster": self._cluster, "node": self._node}
-        reply = connection.ask(hello)
+        try:
+            reply = connection.ask(hello)
+        except (HungUpError, ConnectionError) as error:
+            # How that shows depends on who is faster.
+            raise HelperError(
+                f"it hangs up on uid {os.geteuid()}: list this user under users in helper.yml, then"
+                " systemctl reload yaim-helper"
+            ) from error
         try:
             if abs(reply["boottime_ns"] / 1e9 - boottime()) > CLOCKS_AGREE_WITHIN_S:
                 raise HelperError(

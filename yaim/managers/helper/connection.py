@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from yaim.managers.helper.messages import HelperError, read_reply, write_request
+from yaim.managers.helper.messages import HelperError, HungUpError, read_reply, write_request
 
 MAX_REPLY_BYTES = 65536
 ANSWER_WITHIN_S = 2.0
@@ -45,7 +45,7 @@ class Connection:
     def receive(self) -> bytes:
         packet, _, flags, _ = self.socket.recvmsg(MAX_REPLY_BYTES)
         if not packet:
-            raise HelperError("it hung up")
+            raise HungUpError("it hung up")
         if flags & socket.MSG_TRUNC:
             raise HelperError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
         return packet

@@ -45,6 +45,10 @@ class HelperError(Exception):
     """The helper is not there, does not answer, or does not want us."""
 
 
+class HungUpError(HelperError):
+    """The helper has ended the connection."""
+
+
 def command(action: HelperAction, label: str) -> dict[str, Any]:
     """The request for an action, without its id."""
     match action:
