@@ -76,8 +76,7 @@ def test_who_takes_over_notes_from_whom_and_why() -> None:
     play.tell(ClusterChanged(view(5, (A,), nodes, (mark(A, 4, OTHER, OTHERS_LEASE),))))
     play.tell(ClusterChanged(view(6, (A,), nodes[:1])))
     play.now += 0.3
-    play.tell(play.kept())
-    add(play, play.do(play.tell()))
+    play.settle(play.tell(play.kept()))
     why = "taken over from n2, whose lease has ended"
     assert noted(play, Kind.HELD) == [held(A, reason=why, by=OTHER)]
     ended = Note(Kind.LOST, OTHER, reason="its lease has ended", life=OTHERS_LEASE)

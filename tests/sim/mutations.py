@@ -14,14 +14,9 @@ MIDWAY = ("helper killed midway", "helper stopped midway", "both killed", "cut o
 
 
 LATE = (
-    "lossy",
-    "slow",
-    "drained",
-    "undrained",
-    "moved",
-    "coordinator killed",
-    "coordinator restarted",
-    "requests cut",
+    *("lossy", "slow", "answers cut", "sick", "powered off"),
+    *("coordinator killed", "coordinator restarted"),
+    *("drained", "undrained", "moved"),
 )
 """The faults that let a hand-over come late, and find another life of one of the two."""
 

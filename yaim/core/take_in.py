@@ -258,7 +258,9 @@ def _take_released(turn: Turn, event: MarksReleased) -> None:
     write = _end_write(turn, event.request)
     if not isinstance(write, ReleaseMarks):
         return
-    if (view := turn.cluster.view) is not None:
+    view = turn.cluster.view
+    if view is not None and view.revision < event.revision:
+        # A newer view knows it, and perhaps what its heir has made of it since.
         view = view.without_marks(event.addresses, event.revision)
         see(turn, view.with_marks(event.handed, event.revision) if event.handed else view)
     others = frozenset(m for m in write.marks if m.address not in event.addresses)
