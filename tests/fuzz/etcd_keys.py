@@ -9,13 +9,13 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from ipaddress import ip_address, ip_network
 from time import thread_time
 from typing import Any
 
 from tests.fuzz.packets import Bytes, spliced
-from yaim.cli.status import as_json, as_table
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -57,10 +57,13 @@ from yaim.core.step import step
 from yaim.dcs.etcd.keys import Keys, KeyValue, Reading, written_holder
 from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 from yaim.host import logs
+from yaim.status.as_json import as_json
 from yaim.status.facts import status_of
+from yaim.status.table import as_table
 
 ME, LEASE, OTHER = NodeName("n1"), LeaseId(0x11), LeaseId(0x22)
 KEYS = Keys.of("/service/", "yaim")
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
 PREFIX = KEYS.prefix.encode()
 NETWORK, SESSION = ip_network("192.0.2.0/24"), "boot:1"
 POOL: tuple[Address, ...] = tuple(ip_address("192.0.2.10") + number for number in range(4))
@@ -273,7 +276,8 @@ def outcome(data: bytes) -> Outcome:
     node.tell(ClusterRead(view))
     for claim in [each for each in node.actions if isinstance(each, ClaimMarks)]:
         _claimed(node, claim, revision + 2)
-    status = status_of(KEYS.prefix, view, alarms=("NOSPACE",) if revision % 2 else ())
+    alarms = ("NOSPACE",) if revision % 2 else ()
+    status = status_of(KEYS.prefix, view, alarms=alarms, now=NOW)
     table, as_json_ = as_table(status), as_json(status)
     log = "\n".join(_logged(each.text) for each in node.actions if isinstance(each, Report))
     return Outcome(before, stood, view, node, table, as_json_, log, thread_time() - began)
