@@ -105,6 +105,7 @@ bench: setup
 	$(SUDO) $(BIN)/python -m bench.silences --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.clients --rounds $(ROUNDS)
 	$(SUDO) $(BIN)/python -m bench.client_settings
+	$(SUDO) $(BIN)/python -m bench.steering --rounds $(ROUNDS)
 
 # The lab's nodes run the code as other users; what root would compile in its own name is compiled before.
 setup: packages $(VENV)/ready

@@ -37,7 +37,7 @@ CORE_MAY_NOT_CALL = frozenset(
 ROOMS = frozenset(
     {
         *("checks", "cli", "config", "coordinator", "core", "dcs", "doctor", "host", "lab"),
-        *("managers", "status", "supervisor"),
+        *("managers", "status", "steer", "supervisor"),
         *("__main__", "config_keys", "text", "wiring"),
     }
 )
@@ -54,6 +54,8 @@ FORBIDDEN = {
     "managers": ROOMS - {"config_keys", "core", "host", "text"},
     # What is told of a cluster, whoever asks.
     "status": ROOMS - {"core", "dcs", "text"},
+    # What operators ask for comes to.
+    "steer": ROOMS - {"core", "dcs", "status", "text"},
     # The configuration knows the kinds by their keys. The loop knows no kind of store or manager.
     "config": ROOMS - {"checks", "config_keys", "core", "dcs", "host", "managers"},
     "coordinator": ROOMS - {"checks", "config", "core", "host", "status"},

@@ -343,9 +343,7 @@ def test_a_placement_is_made_anew_when_an_order_counts_otherwise() -> None:
     assert not alike(replace(plain, weights=weights(1, 3)))
 
 
-@pytest.mark.parametrize(
-    "told", [{"ttl_s": 9}, {"is_drained": True}, {"control": 9}, {"problems": ("x",)}]
-)
+@pytest.mark.parametrize("told", [{"ttl_s": 9}, {"control": 9}, {"problems": ("x",)}])
 def test_an_echo_makes_no_new_placement_and_another_capacity_does(told: dict[str, object]) -> None:
     seen = view(entries(2), nodes(2))
 
@@ -356,6 +354,7 @@ def test_an_echo_makes_no_new_placement_and_another_capacity_does(told: dict[str
 
     assert is_alike(seen, after(**told))
     assert not is_alike(seen, after(capacity=9))
+    assert not is_alike(seen, after(is_drained=True))
 
 
 # --- against the oracle ------------------------------------------------------------------------

@@ -9,13 +9,13 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from ipaddress import ip_address, ip_network
 from time import thread_time
 from typing import Any
 
 from tests.fuzz.packets import Bytes, spliced
-from yaim.cli.status import as_json, as_table
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -54,16 +54,19 @@ from yaim.core.settings import Settings
 from yaim.core.state.host import Host
 from yaim.core.state.state import State
 from yaim.core.step import step
-from yaim.dcs.etcd.keys import Keys, KeyValue, Reading
+from yaim.dcs.etcd.keys import Keys, KeyValue, Reading, written_holder
 from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 from yaim.host import logs
+from yaim.status.as_json import as_json
 from yaim.status.facts import status_of
+from yaim.status.table import as_table
 
 ME, LEASE, OTHER = NodeName("n1"), LeaseId(0x11), LeaseId(0x22)
 KEYS = Keys.of("/service/", "yaim")
 PREFIX = KEYS.prefix.encode()
 NETWORK, SESSION = ip_network("192.0.2.0/24"), "boot:1"
 POOL: tuple[Address, ...] = tuple(ip_address("192.0.2.10") + number for number in range(4))
+NOW = datetime(2026, 12, 1, 9, 30, 0, 0, UTC)
 LATEST = Revision(20)
 """What is put by the fuzzer comes after."""
 TAKES_AT_MOST_S = 2.0
@@ -81,6 +84,12 @@ _KEYS = (
     *("ips/224.0.0.1", "ips/0.0.0.0", "ips/fe80::1%eth0", "ips/" + "9" * 300),
     *("nodes/n1", "nodes/n2", "nodes/n3", "nodes/", "nodes", "nodes/n2/x", "nodes/n2\n\x1b[2J"),
     *("nodes/" + "n" * 2000, "nodes/é\u202e", "", "x", "/", "//", "config", "nodes/\x85"),
+    *("control/guard", "control/pause", "control/drain/n1", "control/drain/n2", "control/drain/n9"),
+    *(f"control/{each}/{POOL[0]}" for each in ("pin", "move")),
+    *(f"control/{each}/{POOL[1]}" for each in ("pin", "move")),
+    *("control/weight/n1", "control/weight/n2", "control/member/n1", "control/member/n3"),
+    *("control/pin/x", "control/drain/\x1b[2J", "control/", "control", "control/weight/a b"),
+    *("control/other/n1", "control/drain/" + "n" * 2000, "timeline/1/1"),
 )
 _LEASES = (LEASE, OTHER, 0x33, 0, 0, 1, -1, 2**63 - 1)
 _REVISIONS = (1, 5, LATEST, LATEST + 1, LATEST + 9, 0, -1, 2**63 - 2)
@@ -92,7 +101,15 @@ _WORDS: tuple[Any, ...] = (
     *({"192.0.2.10": "eth9\n, /24"}, {"192.0.2.11": {}}, {"eth0": None}, [{}], ["eth0"]),
 )
 _OPTIONS = ("interface", "prefix", "exclude", "prefer", "critical", "x", "a\nb")
-_NESTED = (b"[" * 3000, b'{"a":' * 3000, b"1" * 5000, b"\xff\xfe", b"n1", b"n2", b"", b" ", b"null")
+_ORDERED = ("node", "weight", "by", "reason", "at", "until", "stopped", "first_seen", "yaim")
+_ORDERS: tuple[Any, ...] = (
+    *("n1", "n2", "n3", 1, 2, 100, 101, True, False, "2026-12-01T09:30:00Z"),
+    *_WORDS,
+)
+_NESTED = (
+    *(b"[" * 3000, b'{"a":' * 3000, b"1" * 5000, b"\xff\xfe", b"n1", b"n2", b"", b" ", b"null"),
+    *(b"n1 2", b"n2 2", b"n2 7", b"n2 1"),
+)
 
 
 def advertised(**changes: Any) -> Advertisement:
@@ -201,7 +218,10 @@ def _value(bytes_: Bytes) -> bytes:
     if kind in (1, 2):
         nested: bytes = bytes_.one_of(_NESTED)
         return nested
-    if kind in (3, 4):
+    if kind == 3:
+        order = {bytes_.one_of(_ORDERED): bytes_.one_of(_ORDERS) for _ in range(bytes_.byte() % 6)}
+        return json.dumps({"version": 1, **order}).encode()
+    if kind == 4:
         options = {bytes_.one_of(_OPTIONS): bytes_.one_of(_WORDS) for _ in range(bytes_.byte() % 4)}
         return json.dumps(options).encode()
     right = advertised(session=bytes_.one_of(("boot:2", SESSION)))
@@ -242,7 +262,9 @@ def outcome(data: bytes) -> Outcome:
             reading.delete(key)
             continue
         lease, created = bytes_.one_of(_LEASES), bytes_.one_of(_REVISIONS)
-        pair = KeyValue(_value(bytes_), lease, created, max(created, revision))
+        pair = KeyValue(
+            _value(bytes_), lease, created, max(created, revision), bytes_.one_of((1, 2, 7))
+        )
         node.pairs[key] = pair
         reading.put(key, pair)
         if what % 8 == 1:
@@ -254,7 +276,7 @@ def outcome(data: bytes) -> Outcome:
     node.tell(ClusterRead(view))
     for claim in [each for each in node.actions if isinstance(each, ClaimMarks)]:
         _claimed(node, claim, revision + 2)
-    status = status_of(KEYS.prefix, view, alarms=("NOSPACE",) if revision % 2 else ())
+    status = status_of(KEYS.prefix, view, alarms=("NOSPACE",) if revision % 2 else (), now=NOW)
     table, as_json_ = as_table(status), as_json(status)
     log = "\n".join(_logged(each.text) for each in node.actions if isinstance(each, Report))
     return Outcome(before, stood, view, node, table, as_json_, log, thread_time() - began)
@@ -308,11 +330,17 @@ def acts_on_its_own_only(found: Outcome) -> None:
             case AdvertiseNode(lease=lease, release=marks):
                 assert lease == LEASE, action
                 _are_mine(found, marks)
-            case WithdrawNode(release=marks) | ReleaseMarks(marks=marks):
+            case WithdrawNode(release=marks):
                 _are_mine(found, marks)
+            case ReleaseMarks(marks=marks, heirs=heirs):
+                _are_mine(found, marks)
+                for heir in heirs.values():
+                    pair = found.stood[KEYS.node(heir.node)]
+                    assert (heir.lease, heir.advertised) == (pair.lease, pair.mod_revision), action
+                    assert heir.node != ME and heir.lease, action
             case AddAddress(address=address, deadline=until):
                 mark = found.node.pairs[KEYS.mark(address)]
-                assert (mark.value, mark.lease) == (ME.encode(), LEASE), action
+                assert mark.lease == LEASE and mark.value in _mine(mark), action
                 assert until <= deadline, action
             case _:
                 pass
@@ -321,7 +349,12 @@ def acts_on_its_own_only(found: Outcome) -> None:
 def _are_mine(found: Outcome, marks: Iterable[Mark]) -> None:
     for mark in marks:
         pair = found.node.pairs[KEYS.mark(mark.address)]
-        assert (pair.value, pair.lease) == (ME.encode(), LEASE), mark
+        assert pair.lease == LEASE and pair.value in _mine(pair), mark
+
+
+def _mine(pair: KeyValue) -> tuple[bytes, bytes]:
+    """The values of a mark of ours: as we put it, and as it is handed over to us."""
+    return ME.encode(), written_holder(ME, pair.version)
 
 
 def keeps_its_own_lease(found: Outcome) -> None:

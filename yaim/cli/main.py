@@ -20,6 +20,18 @@ COMMANDS = {
     "status": "show who holds what, and what is wrong; exit status 0: healthy, 1: degraded,"
     " 69: etcd is unreachable",
     "explain": "tell why an address is where it is, and why not on another node",
+    "drain": "have nodes give up what others can hold, for maintenance, and wait for that",
+    "undrain": "have drained nodes share in the addresses again",
+    "move": "have an address go to a node, once",
+    "pin": "have an address stay on a node, as long as that can hold it",
+    "unpin": "let pinned addresses go where the others go",
+    "weight": "give a node a larger share than others",
+    "pause": "for a while nothing moves only to be level; failures are followed all the same",
+    "resume": "end a pause",
+    "plan": "tell what would move if something happened; changes nothing",
+    "history": "tell what has happened in the last days, and who asked for it",
+    "pool": "list, add, change and remove the addresses of the cluster",
+    "node": "list the nodes, also those that are missing; forget one",
     "check": "make the checks once and tell what they find; exit status 0: healthy, 1: not",
     "doctor": "tell what is missing on this node or wrong with it, and what to do; changes nothing;"
     " exit status 0: nothing is wrong, 1: there are problems",

@@ -82,7 +82,7 @@ _COUNTS = tuple(
     if field.name
     not in {
         *("missing", "reason", "session", "version"),
-        *("ttl_s", "is_drained", "control", "problems"),
+        *("ttl_s", "control", "problems"),
     }
 )
 """The fields of an advertisement that may change a placement."""
@@ -272,7 +272,7 @@ def _place(
     """`beside`: as above."""
     cluster = _Cluster.of(nodes, marks)
     orders = _Orders.of(control, cluster)
-    waiting = orders.drained | cluster.waiting
+    waiting = orders.drained | cluster.flapping
     things = Things()
     placed: list[Address] = []
     for entry, able, holder in cluster.candidates(pool):
@@ -317,6 +317,17 @@ class _Cluster:
     @property
     def waiting(self) -> Nodes:
         return joined(1 << number for number, node in enumerate(self.nodes) if node.is_waiting)
+
+    @property
+    def flapping(self) -> Nodes:
+        """The nodes that wait for another reason than that they are drained, which for older nodes
+        is told as a wait, too. Who is drained the control keys say: of several nodes that are
+        drained no more, all share again from one revision on, and not each when it says so."""
+        return joined(
+            1 << number
+            for number, node in enumerate(self.nodes)
+            if node.is_waiting and not node.advertisement.is_drained
+        )
 
     def candidates(
         self, pool: Mapping[Address, PoolEntry]

@@ -130,6 +130,8 @@ class Change:
     deletes: tuple[Delete, ...] = ()
     for_s: int | None = None
     """After so many seconds what is put ends by itself; None: never."""
+    reason: str = ""
+    """Why, for the history only: of what is deleted nothing else could tell it."""
 
 
 @dataclass(frozen=True, slots=True)

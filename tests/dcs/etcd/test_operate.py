@@ -297,6 +297,12 @@ def test_a_change_is_told_in_the_history(operations: EtcdOperations) -> None:
     ]
 
 
+def test_why_something_was_taken_back_is_in_the_history_only(operations: EtcdOperations) -> None:
+    commit(operations, Change("drain", (SetDrain(N1, "a disk"),)))
+    commit(operations, Change("undrain", deletes=(RemoveDrain(N1),), reason="it is new"))
+    assert [event.reason for event in events(operations)] == ["a disk", "it is new"]
+
+
 def test_the_last_events_of_a_time_are_told_oldest_first(operations: EtcdOperations) -> None:
     for minute in range(6):
         at = NOW + timedelta(minutes=minute)

@@ -35,7 +35,9 @@ def heirs(facts: Facts, marks: Iterable[Mark]) -> Mapping[Address, Heir]:
     for mark in marks:
         name, entry = state.placed.target.get(mark.address), view.pool.get(mark.address)
         node = view.nodes.get(name) if name is not None and name != facts.me else None
-        if node is None or entry is None or node.is_waiting or not node.can_take(entry):
+        if node is None or entry is None or not node.can_take(entry):
+            continue
+        if node.is_waiting and not node.advertisement.is_drained:
             continue
         if mark.address not in state.elsewhere.everywhere:
             found[mark.address] = Heir(node.name, node.lease, node.revision)

@@ -382,7 +382,7 @@ def _events_of(change: Change, parts: list[Put | Delete], by: str, now: datetime
     nodes: dict[NodeName, None] = {}
     addresses: dict[Address, None] = {}
     by_node: dict[Address, NodeName] = {}
-    reasons: dict[str, None] = {}
+    reasons: dict[str, None] = {change.reason: None} if change.reason else {}
     for each in parts:
         match each:
             case SetPin(address, node) | SetMove(address, node):
