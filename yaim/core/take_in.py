@@ -216,10 +216,10 @@ def _take_advertised(turn: Turn, request: int, node: Node) -> None:
     released = frozenset(mark.address for mark in write.release)
     see(turn, view.with_node(node).without_marks(released, node.revision))
     told = node.advertisement
-    # A view that is newer has shown what we have written already, and not what stood there before.
+    # The watch may have been first: then what stood there before is not known any more.
     is_same = (
-        is_newer
-        and before is not None
+        before is not None
+        and before.revision < node.revision
         and told == replace(before.advertisement, control=told.control, problems=told.problems)
     )
     word = "healthy" if told.is_healthy else "unhealthy"
@@ -261,9 +261,7 @@ def _take_released(turn: Turn, event: MarksReleased) -> None:
     write = _end_write(turn, event.request)
     if not isinstance(write, ReleaseMarks):
         return
-    view = turn.cluster.view
-    if view is not None and view.revision < event.revision:
-        # A newer view knows it, and perhaps what its heir has made of it since.
+    if (view := turn.cluster.view) is not None:
         view = view.without_marks(event.addresses, event.revision)
         see(turn, view.with_marks(event.handed, event.revision) if event.handed else view)
     others = frozenset(m for m in write.marks if m.address not in event.addresses)
