@@ -21,6 +21,8 @@ from yaim.status.of_node import is_known, missing
 from yaim.status.orders import FOLLOWS_CONTROL
 from yaim.status.unheld import REMOVE, TAKES_NOTHING
 
+_NO_ROOM = "the nodes that could hold it hold as many as their helpers allow (max-addresses)"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -85,7 +87,8 @@ class _Asked:
         able = {name for name, node in view.nodes.items() if not self._cannot(node)}
         steady = {name for name in able if not self._waits(view.nodes[name])}
         kept = {self.holder} & able if self.holder is not None else set[NodeName]()
-        self._eligible = steady or kept or able
+        here = kept or {name for name in able if name not in self._control.drains} or able
+        self._eligible = steady or here
         """Those among which orders, preference and the numbers decide."""
 
     def why_there(self) -> str:
@@ -94,12 +97,16 @@ class _Asked:
             return self._why_nowhere()
         if not self._eligible:
             return "no node can hold it as its entry says: its holder keeps it as it is"
-        if waits := self._waits(self._view.nodes[target]):
+        waits = self._waits(self._view.nodes[target])
+        if target not in self._eligible:
+            return f"{_NO_ROOM}, though {target} {waits}" if waits else _NO_ROOM
+        if waits:
             return f"no other node can hold it, though {target} {waits}"
         if len(self._eligible) == 1:
             return "no other node can take it now"
-        if rule := self._rule():
-            return rule
+        rule, nodes = self._rule()
+        if rule:
+            return rule if target in nodes else f"{rule}, which has no room for it (max-addresses)"
         if target == self.holder:
             return f"its holder keeps it, as nothing would be more even otherwise: {self._shares()}"
         return f"that is most even, with the fewest moves: {self._shares()}"
@@ -118,15 +125,14 @@ class _Asked:
             return self._full(node) or "could hold it"
         if name not in self._eligible:
             return f"{self._waits(node)}, and another node can hold it"
-        if rule := self._rule():
+        rule, nodes = self._rule()
+        if rule and name not in nodes:
             return rule
         return self._full(node) or f"to move it here would make nothing more even: {self._shares()}"
 
     def _why_nowhere(self) -> str:
         if self._eligible:
-            return (
-                "the nodes that could hold it hold as many as their helpers allow (max-addresses)"
-            )
+            return _NO_ROOM
         if there := present_on(self._entry.address, self._view.nodes):
             return "; ".join(f"on {name} already, {REMOVE.format(where)}" for name, where in there)
         return "no node can hold it"
@@ -149,26 +155,27 @@ class _Asked:
             order = self._control.drains[node.name]
             by = f" by {order.by}" if order.by else ""
             return f"is drained{by}" + (f" ({order.reason})" if order.reason else "")
-        if node.advertisement.is_drained:
-            return "was drained until a moment ago"
+        if node.advertisement.is_drained and self._is_steered:
+            return ""  # it was, until a moment ago: only the control keys count
         return "is flapping" if node.is_waiting else ""
 
-    def _rule(self) -> str:
-        """The order or preference that decides among the nodes that could; empty: the numbers
-        do."""
+    def _rule(self) -> tuple[str, frozenset[NodeName]]:
+        """The order or preference that decides among the nodes that could, and for which nodes, as
+        long as they have room; empty: the numbers do."""
         if not self._is_steered:
-            return ""
+            return "", frozenset()
         address, control = self._entry.address, self._control
         move, pin = control.moves.get(address), control.pins.get(address)
         if move is not None and move.node in self._eligible:
-            return f"an operator has asked to move it to {move.node}"
+            return f"an operator has asked to move it to {move.node}", frozenset({move.node})
         if pin is not None and pin.node in self._eligible:
-            return f"it is pinned to {pin.node}"
-        if control.pause is not None and self.holder in self._eligible:
-            return "the cluster is paused: it stays where it is"
+            return f"it is pinned to {pin.node}", frozenset({pin.node})
+        holder = self.holder
+        if control.pause is not None and holder is not None and holder in self._eligible:
+            return "the cluster is paused: it stays where it is", frozenset({holder})
         if preferred := sorted(self._entry.prefer & self._eligible):
-            return f"its entry prefers {' or '.join(preferred)}"
-        return ""
+            return f"its entry prefers {' or '.join(preferred)}", frozenset(preferred)
+        return "", frozenset()
 
     def _full(self, node: Node) -> str:
         capacity = node.advertisement.capacity

@@ -108,7 +108,7 @@ def _why_not_pinned(node: Node | None, entry: PoolEntry, view: ClusterView, name
         return f"cannot hold it: {why}"
     if name in view.control.drains:
         return "is drained"
-    if node.is_waiting:
+    if node.is_waiting and not node.advertisement.is_drained:
         return "is flapping"
     return ""
 
