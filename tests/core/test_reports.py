@@ -17,14 +17,17 @@ from tests.core.play import (
 )
 from yaim.core.actions import (
     AddAddress,
+    AdvertiseNode,
     ClaimMarks,
     Level,
 )
 from yaim.core.events import (
     ClusterChanged,
     MarksClaimed,
+    NodeAdvertised,
 )
 from yaim.core.model import (
+    Node,
     PoolEntry,
     Revision,
     WrongEntry,
@@ -79,3 +82,14 @@ def test_of_many_wrong_entries_the_first_are_told_and_the_others_counted() -> No
     play.tell(ClusterChanged(view(4, (), (node(ME, LEASE, 2),), wrong=again)))
     assert process_time() - began < 0.3
     assert len(play.said(Level.WARNING)) == MOST_TOLD + 1
+
+
+def test_what_others_are_told_is_logged_though_a_view_has_shown_it_before_the_answer() -> None:
+    """On a busy machine the watch is faster: nothing was said then."""
+    play = started()
+    (write,) = play.tell(play.unhealthy())
+    assert isinstance(write, AdvertiseNode)
+    told = Node(ME, write.advertisement, LEASE, Revision(3))
+    play.tell(ClusterChanged(view(3, (A,), (told,))))
+    play.tell(NodeAdvertised(write.request, told))
+    assert play.said(Level.INFO)[-1] == "advertised as unhealthy"

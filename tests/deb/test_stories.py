@@ -456,6 +456,8 @@ def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
 ) -> None:
     host = story[name]
     host.systemctl("enable", "--quiet", "yaim@web")
+    host.shell("echo secret >/etc/yaim/yaim.key")
+    host.shell("chgrp yaim /etc/yaim/yaim.key; chmod 640 /etc/yaim/yaim.key")
     host.run("apt-get", "purge", "yaim", within_s=120)
     assert story.watch.held_by(name) == []
     story.until_whole()
@@ -464,8 +466,11 @@ def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
     assert host.try_("getent", "group", "yaim", "yaim-helper").stdout == ""
     assert "yaim-" not in host.run("nft", "list", "tables")
     # systemd removes the units' temporary directories beside what it does next.
-    written = ["/etc/yaim", "/etc/yaim/yaim.yml"]
-    wait_until(lambda: left(host) == written, 20.0, "nothing else", lambda: str(left(host)))
+    written = ["/etc/yaim", "/etc/yaim/yaim.key", "/etc/yaim/yaim.yml"]
+    wait_until(lambda: sorted(left(host)) == written, 20.0, "nothing else", lambda: str(left(host)))
+    owner = host.run("stat", "--format=%U:%G %a", "/etc/yaim/yaim.key").strip()
+    assert owner == "root:root 640", "whose group gets that id could read it"
+    host.shell("rm /etc/yaim/yaim.key")
     install(host, packages.present)
     # Another user of that name is another uid.
     host.shell(HELPER_YML)

@@ -9,13 +9,13 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from ipaddress import ip_address, ip_network
 from time import thread_time
 from typing import Any
 
 from tests.fuzz.packets import Bytes, spliced
-from yaim.cli.status import as_json, as_table
 from yaim.core.actions import (
     Action,
     AddAddress,
@@ -57,13 +57,16 @@ from yaim.core.step import step
 from yaim.dcs.etcd.keys import Keys, KeyValue, Reading, written_holder
 from yaim.dcs.records import MAX_VALUE_BYTES, write_advertisement
 from yaim.host import logs
+from yaim.status.as_json import as_json
 from yaim.status.facts import status_of
+from yaim.status.table import as_table
 
 ME, LEASE, OTHER = NodeName("n1"), LeaseId(0x11), LeaseId(0x22)
 KEYS = Keys.of("/service/", "yaim")
 PREFIX = KEYS.prefix.encode()
 NETWORK, SESSION = ip_network("192.0.2.0/24"), "boot:1"
 POOL: tuple[Address, ...] = tuple(ip_address("192.0.2.10") + number for number in range(4))
+NOW = datetime(2026, 12, 1, 9, 30, 0, 0, UTC)
 LATEST = Revision(20)
 """What is put by the fuzzer comes after."""
 TAKES_AT_MOST_S = 2.0
@@ -273,7 +276,7 @@ def outcome(data: bytes) -> Outcome:
     node.tell(ClusterRead(view))
     for claim in [each for each in node.actions if isinstance(each, ClaimMarks)]:
         _claimed(node, claim, revision + 2)
-    status = status_of(KEYS.prefix, view, alarms=("NOSPACE",) if revision % 2 else ())
+    status = status_of(KEYS.prefix, view, alarms=("NOSPACE",) if revision % 2 else (), now=NOW)
     table, as_json_ = as_table(status), as_json(status)
     log = "\n".join(_logged(each.text) for each in node.actions if isinstance(each, Report))
     return Outcome(before, stood, view, node, table, as_json_, log, thread_time() - began)
@@ -327,8 +330,14 @@ def acts_on_its_own_only(found: Outcome) -> None:
             case AdvertiseNode(lease=lease, release=marks):
                 assert lease == LEASE, action
                 _are_mine(found, marks)
-            case WithdrawNode(release=marks) | ReleaseMarks(marks=marks):
+            case WithdrawNode(release=marks):
                 _are_mine(found, marks)
+            case ReleaseMarks(marks=marks, heirs=heirs):
+                _are_mine(found, marks)
+                for heir in heirs.values():
+                    pair = found.stood[KEYS.node(heir.node)]
+                    assert (heir.lease, heir.advertised) == (pair.lease, pair.mod_revision), action
+                    assert heir.node != ME and heir.lease, action
             case AddAddress(address=address, deadline=until):
                 mark = found.node.pairs[KEYS.mark(address)]
                 assert mark.lease == LEASE and mark.value in _mine(mark), action

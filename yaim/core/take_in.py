@@ -216,8 +216,11 @@ def _take_advertised(turn: Turn, request: int, node: Node) -> None:
     released = frozenset(mark.address for mark in write.release)
     see(turn, view.with_node(node).without_marks(released, node.revision))
     told = node.advertisement
-    is_same = before is not None and told == replace(
-        before.advertisement, control=told.control, problems=told.problems
+    # A view that is newer has shown what we have written already, and not what stood there before.
+    is_same = (
+        is_newer
+        and before is not None
+        and told == replace(before.advertisement, control=told.control, problems=told.problems)
     )
     word = "healthy" if told.is_healthy else "unhealthy"
     how = ", drained" if told.is_drained else ", waiting" if node.is_waiting else ""
