@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -171,6 +172,25 @@ def whole(least: int, most: int) -> Callable[[Any], int]:
             if least <= number <= most:
                 return number
         raise InvalidValue(f"a whole number from {least} to {most}")
+
+    return read
+
+
+def prefix_length(least: int, most: int) -> Callable[[Any], int]:
+    """Reads a prefix length, and tells which one a mask of IPv4 is."""
+
+    def read(value: Any) -> int:
+        try:
+            return whole(least, most)(value)
+        except InvalidValue as invalid:
+            mask = re.fullmatch(r"[0-9]+(\.[0-9]+){3}", value) if isinstance(value, str) else None
+            try:
+                given = ip_network(f"0.0.0.0/{value}").prefixlen if mask else None
+            except ValueError:
+                given = None
+            if given is None:
+                raise
+            raise InvalidValue(f"{invalid} (for this mask: {given})") from None
 
     return read
 

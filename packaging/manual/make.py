@@ -230,7 +230,7 @@ Any key of yaim.yml(5), except the list {bold("checks")}.
 .SH EXIT STATUS
 .TP
 0
-Done, or already so; all is well; yaim was stopped.
+yaim was stopped, or all is well.
 .TP
 1
 No: it is refused, or yaim cannot start; {bold("check")}: the node is not healthy;

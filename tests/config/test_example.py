@@ -76,9 +76,11 @@ def test_every_value_that_is_commented_out_in_the_example_is_good(key: str, tmp_
     assert (issue.where, issue.key, issue.expected) == (f"{file}:1", key, MISSING)
 
 
-def test_the_example_marks_the_keys_that_need_a_restart() -> None:
-    marked = {key: "[restart]" in example_comment(key) for key in KEYS}
-    assert marked == {key: not each.is_reloaded for key, each in KEYS.items()}
+def test_the_example_marks_the_keys_that_need_a_restart_or_more() -> None:
+    """It marked ttl with [restart], which goes on with the ttl of the lease."""
+    marks = {key: re.findall(r"\[([a-z ]+)\]", example_comment(key)) for key in KEYS}
+    expected = {key: [] if each.is_reloaded else [each.applied.value] for key, each in KEYS.items()}
+    assert marks == expected
 
 
 def test_the_example_names_all_log_levels() -> None:

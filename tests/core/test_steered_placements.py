@@ -250,6 +250,14 @@ def test_what_is_pinned_counts_in_its_nodes_share_and_the_others_share_the_rest(
     assert counts(Case(entries(12), nodes(3), {}, control).placed()) == {A: 6, B: 2, C: 4}
 
 
+def test_the_rest_is_in_proportion_though_one_node_has_more_than_its_share() -> None:
+    """Of 62 that are left, the share of the second is 51.67; of 72 it would be 59.5."""
+    pins = {address(number): Pin(A) for number in range(10)}
+    control = Control(pins=pins, weights=weights(1, 100, *[1] * 20))
+    found = counts(Case(entries(72), nodes(22), {}, control).placed())
+    assert (found.pop(A), found.pop(B), set(found.values())) == (10, 51, {1})
+
+
 def test_no_node_is_given_more_than_its_helper_holds() -> None:
     case = Case(entries(10), [node(0, capacity=2), node(1), node(2)])
     assert counts(case.placed()) == {A: 2, B: 4, C: 4}
@@ -272,11 +280,17 @@ def test_a_node_whose_helper_may_hold_fewer_than_before_keeps_what_no_other_has_
     assert replace(case, held=case.placed()).placed() == case.placed()
 
 
-def test_a_drained_node_keeps_what_the_others_have_no_room_for() -> None:
+def test_a_drained_node_keeps_what_the_others_have_no_room_for_and_no_more() -> None:
     control = Control(drains=drains(A))
-    case = Case(entries(6), [node(0), node(1, capacity=3)], held(A, A, A, A, B, B), control)
-    assert counts(case.placed()) == {A: 3, B: 3}
+    case = Case(entries(6), [node(0), node(1, capacity=4)], held(A, A, A, A, A, A), control)
+    assert counts(case.placed()) == {A: 2, B: 4}
     assert replace(case, held=case.placed()).placed() == case.placed()
+
+
+def test_of_pins_that_cannot_all_be_followed_those_of_the_highest_addresses_yield() -> None:
+    pins = {address(number): Pin(A) for number in range(4)}
+    case = Case(entries(4), [node(0, capacity=2), node(1)], {}, Control(pins=pins))
+    assert case.placed() == held(A, A, B, B)
 
 
 def test_a_pin_and_a_preference_yield_where_there_is_no_room() -> None:

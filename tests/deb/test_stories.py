@@ -260,6 +260,67 @@ def boot(story: Story, name: str) -> None:
         story.until(lambda: is_level(watch), "two addresses on each host", 40.0)
 
 
+# --- an operator --------------------------------------------------------------------------------
+
+
+def test_a_maintenance_of_each_host_in_turn_costs_the_fewest_moves(story: Story) -> None:
+    """Each is drained, everything on it is started anew, and it takes part again: two addresses go
+    and two come. Nothing happens on the others beside that."""
+    for name, suite in SUITES.items():
+        host = story[name]
+        story.watch.begin()
+        host.run("yaim", "drain", name, "--reason", "a new kernel", "--yes")
+        # That command has waited for it.
+        assert story.watch.held_by(name) == []
+        assert story.watch.is_whole()
+        story.ends(f"yaim drain ({suite})")
+        assert story.watch.moves() == 2
+        story.watch.begin()
+        host.systemctl("restart", "yaim", "yaim-helper")
+        time.sleep(SETTLED_S)
+        assert story.watch.held_by(name) == []
+        assert story.watch.moves() == 0
+        assert "a new kernel" in host.run("sh", "-c", "yaim status || true")
+        story.watch.begin()
+        host.run("yaim", "undrain", name, "--yes")
+        story.until_level()
+        story.ends(f"yaim undrain ({suite})")
+        assert story.watch.moves() == 2
+        assert story.watch.gap_s() < A_GAP_S
+
+
+def test_a_drain_outlives_a_boot(story: Story) -> None:
+    name = RELEASES[0]
+    host = story[name]
+    host.run("yaim", "drain", name, "--reason", "a new disk", "--yes")
+    host.try_("systemctl", "reboot")
+    host.wait_until_off()
+    host.start()
+    host.wait_until_booted()
+    with story.site.watched(POOL) as watch:
+        status = ("systemctl", "show", "-P", "StatusText", "yaim")
+        story.until(lambda: "drained" in host.run(*status), "it to take part", 40.0)
+        time.sleep(SETTLED_S)
+        assert watch.held_by(name) == []
+        assert watch.moves() == 0
+        host.run("yaim", "undrain", name, "--yes")
+        story.until(lambda: is_level(watch), "two addresses on each host", 40.0)
+        assert watch.overlap_s() == 0.0
+
+
+def test_an_address_is_moved_by_name(story: Story) -> None:
+    """As many are on each host afterwards: another address comes back for it."""
+    name, other = RELEASES
+    address = story.watch.held_by(name)[0]
+    story.watch.begin()
+    story[name].run("yaim", "move", address, other, "--swap", "--yes")
+    assert address in story.watch.held_by(other)
+    story.until_level()
+    story.ends("yaim move --swap")
+    assert story.watch.moves() == 2
+    assert story.watch.gap_s() < A_GAP_S
+
+
 # --- the package ----------------------------------------------------------------------------------
 
 
@@ -395,6 +456,8 @@ def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
 ) -> None:
     host = story[name]
     host.systemctl("enable", "--quiet", "yaim@web")
+    host.shell("echo secret >/etc/yaim/yaim.key")
+    host.shell("chgrp yaim /etc/yaim/yaim.key; chmod 640 /etc/yaim/yaim.key")
     host.run("apt-get", "purge", "yaim", within_s=120)
     assert story.watch.held_by(name) == []
     story.until_whole()
@@ -403,8 +466,11 @@ def test_a_purge_leaves_nothing_but_what_the_admin_wrote(
     assert host.try_("getent", "group", "yaim", "yaim-helper").stdout == ""
     assert "yaim-" not in host.run("nft", "list", "tables")
     # systemd removes the units' temporary directories beside what it does next.
-    written = ["/etc/yaim", "/etc/yaim/yaim.yml"]
-    wait_until(lambda: left(host) == written, 20.0, "nothing else", lambda: str(left(host)))
+    written = ["/etc/yaim", "/etc/yaim/yaim.key", "/etc/yaim/yaim.yml"]
+    wait_until(lambda: sorted(left(host)) == written, 20.0, "nothing else", lambda: str(left(host)))
+    owner = host.run("stat", "--format=%U:%G %a", "/etc/yaim/yaim.key").strip()
+    assert owner == "root:root 640", "whose group gets that id could read it"
+    host.shell("rm /etc/yaim/yaim.key")
     install(host, packages.present)
     # Another user of that name is another uid.
     host.shell(HELPER_YML)

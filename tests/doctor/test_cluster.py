@@ -173,7 +173,8 @@ def test_an_empty_pool_is_told_with_the_command_that_fills_it(server: EtcdServer
     """Before a node has ever been there it is no problem: README's first `yaim doctor` was red for
     what its next lines do."""
     (found,) = look_at_pool(settings(server.url), seen(server))
-    assert (found.verdict, found.remedy) == (WARNING, "with your address: yaim pool add 192.0.2.10")
+    expected = (WARNING, "with your address: yaim pool add 192.0.2.10")
+    assert (found.verdict, found.remedy) == expected
     server.ctl("put", f"{KEYS.prefix}ips/192.0.2.10", "")
     (found,) = look_at_pool(settings(server.url), seen(server))
     assert (found.verdict, found.text) == (OK, "has 1: 192.0.2.10")

@@ -139,6 +139,7 @@ def test_without_a_configuration_all_else_is_told_all_the_same(directory: Path) 
         "record",
     ):
         assert verdicts(found[point]) == [NOT_LOOKED_AT]
+    assert found["etcd"][0].text == "the configuration is not there", "it is not wrong either"
     assert found["helper.yml"][0].verdict is PROBLEM
     assert {"users", "libraries", "services", "keepalived"} <= found.keys()
 

@@ -394,8 +394,9 @@ def test_a_permission_that_is_missing_is_told_with_its_key_and_used_when_it_is_t
     for node in lab.nodes.values():
         (line,) = [each for each in watch.said(node).splitlines() if "cannot read etcd" in each]
         assert line.endswith(
-            "etcdserver: permission denied (reading /service/yaim/ips/ to /service/yaim/ips0): the"
-            " role of etcd-user needs readwrite for all keys of the cluster"
+            "etcdserver: permission denied (reading /service/yaim/control/ to"
+            " /service/yaim/control0): the role of etcd-user needs readwrite for all keys of the"
+            " cluster"
         )
     shell(lab, "etcdctl role grant-permission yaim --prefix=true readwrite /service/yaim/")
     watch.wait_until_said("etcd can be read again")

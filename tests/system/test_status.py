@@ -229,9 +229,8 @@ def test_a_drain_and_a_pause_are_told_and_are_nothing_wrong(lab: Lab) -> None:
     commit(lab, Change("drain", (SetDrain(n2, "new kernel"), SetPause("careful"))))
     lab.wait_until_held(by=["n1", "n3"])
     drained = lab.nodes["n2"]
-    wait_for(
-        lambda: drained.process("coordinator n2 drained 0/6, paused") is not None, "n2's title", lab
-    )
+    title = "coordinator n2 drained 0/6, paused"
+    wait_for(lambda: drained.process(title) is not None, "the title of n2", lab)
     assert note_of("n2").startswith("is drained by root@db1 since 20")
     assert note_of("n2").endswith(": new kernel")
     assert note_of("").startswith("paused by root@db1 since 20")

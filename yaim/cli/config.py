@@ -135,8 +135,8 @@ def run_keys(options: argparse.Namespace) -> int:
 def _described(key: tuple[str, ConfigKey]) -> str:
     name, each = key
     lines = [name, f"    {each.help}", f"    {each.expected}"]
-    if each.default is not None:
-        lines.append(f"    default: {each.shown(each.default)}")
+    default = "none" if each.default is None else each.shown(each.default)
+    lines.append(f"    default: {default}")
     lines.append(
         f"    flag --{name}, variable {variable(name)}; a change counts after {_after(each)}"
     )

@@ -1,6 +1,7 @@
 """`yaim run`, and `yaim` without a command: takes part in the cluster."""
 
 import argparse
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from yaim.cli.options import (
     start_logs,
 )
 from yaim.config.config import Config
+
+logger = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     if that one can find it."""
     loaded = load_or_exit(options, when_denied=EX_CONFIG)
     start_logs(loaded)
+    for doubt in loaded.doubts:
+        logger.warning("%s", doubt)
     # Only now: who made a mistake in the configuration is told it at once.
     from yaim.coordinator.file_watch import FileWatch
     from yaim.coordinator.loop import Coordinator

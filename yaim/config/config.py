@@ -25,6 +25,7 @@ from yaim.config_keys import (
     key,
     keys_in,
     one_of,
+    prefix_length,
     several,
     text,
     whole,
@@ -107,7 +108,7 @@ class Config(CheckTiming):
         "network interface that the addresses are put on, such as eth0",
         text(r"[^\s/:%]{1,15}", "the name of a network interface, at most 15 characters"),
     )
-    netmask: int = key("prefix length of IPv4 addresses", whole(MIN_PREFIX, 32), 32)
+    netmask: int = key("prefix length of IPv4 addresses", prefix_length(MIN_PREFIX, 32), 32)
     netmask6: int = key("prefix length of IPv6 addresses", whole(33, 128), 128)
     when_all_unhealthy: str = key(
         "what an unhealthy node does with addresses that no other node could hold either: release"

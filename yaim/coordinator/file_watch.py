@@ -87,8 +87,7 @@ class FileWatch:
         running = self._running
         keys = said.own_keys()
         differing = [name for name in keys if running.value(name) != said.value(name)]
-        if running.checks != said.checks:
-            differing.append("checks")
+        differing += _differing_checks(running, said)
         by_act: dict[str, list[str]] = {}
         for name in differing:
             act = keys[name].applied.value if name in keys else "reload"
@@ -97,6 +96,21 @@ class FileWatch:
             f"{self._file} differs from what runs in {_named(names)}: {act} yaim"
             for act, names in by_act.items()
         ]
+
+
+def _differing_checks(running: Config, said: Config) -> list[str]:
+    """The checks of one that the other has not got so; the timing of those that have none of their
+    own is told by the keys beside them."""
+    before, after = ({each.name: each for each in one.checks} for one in (running, said))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [
+        f"check {name}"
+        for name in names
+        if name not in before
+        or name not in after
+        or after[name].is_listed
+        or before[name].settings != after[name].settings
+    ]
 
 
 def _named(names: list[str]) -> str:

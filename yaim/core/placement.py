@@ -58,8 +58,10 @@ from yaim.core.model import (
     ClusterView,
     Control,
     Mark,
+    Move,
     Node,
     NodeName,
+    Pin,
     PoolEntry,
     address_order,
     all_present,
@@ -185,17 +187,14 @@ def _is_control_alike(before: Control, control: Control) -> bool:
     return before is control or (
         before.drains.keys() == control.drains.keys()
         and (before.pause is None) == (control.pause is None)
-        and _bound(before) == _bound(control)
+        and (before.moves is control.moves or _nodes_of(before.moves) == _nodes_of(control.moves))
+        and (before.pins is control.pins or _nodes_of(before.pins) == _nodes_of(control.pins))
         and _weights(before) == _weights(control)
     )
 
 
-def _bound(control: Control) -> tuple[dict[Address, NodeName], dict[Address, NodeName]]:
-    """Returns the nodes of the moves, and of the pins."""
-    return (
-        {address: each.node for address, each in control.moves.items()},
-        {address: each.node for address, each in control.pins.items()},
-    )
+def _nodes_of(orders: Mapping[Address, Move] | Mapping[Address, Pin]) -> dict[Address, NodeName]:
+    return {address: each.node for address, each in orders.items()}
 
 
 def _weights(control: Control) -> dict[NodeName, int]:
@@ -377,13 +376,10 @@ class _Orders:
 
     @staticmethod
     def of(control: Control, cluster: _Cluster) -> "_Orders":
+        number_of = cluster.number_of
         moves, pins = (
-            {
-                a: 1 << cluster.number_of[name]
-                for a, name in each.items()
-                if name in cluster.number_of
-            }
-            for each in _bound(control)
+            {a: 1 << number_of[name] for a, name in _nodes_of(each).items() if name in number_of}
+            for each in (control.moves, control.pins)
         )
         return _Orders(
             cluster.eligibility.named(frozenset(control.drains)),

@@ -91,8 +91,8 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
         # Before a cluster's first start that is no mistake yet.
         is_first = not view.nodes and not view.control.members
         empty = warning if is_first else problem
-        remedy = "with your address: yaim pool add 192.0.2.10"
-        yield empty(POOL, f"there is no address below {prefix}ips/", remedy)
+        what = f"there is no address below {prefix}ips/"
+        yield empty(POOL, what, "with your address: yaim pool add 192.0.2.10")
         return
     yield ok(POOL, f"has {len(view.pool)}: {_some(view)}")
     if view.nodes:

@@ -125,6 +125,8 @@ class _Examination:
             return self._subject.load(purpose)
         except ConfigError as error:
             what = "may not be read by us" if error.is_denied else "is wrong"
+            if not error.is_denied and not os.path.lexists(self._subject.file):
+                what = "is not there"
             self._why_not[purpose] = f"the configuration {what}"
             return None
 

@@ -387,7 +387,7 @@ class Batch:
 
     # --- list and announce -------------------------------------------------------------------
 
-    def page(self, owner: Owner, after: Address | None) -> Reply:
+    def page(self, owner: Owner, after: Address | None) -> Ok:
         """Returns what is held for the owner, and what an earlier life has left for it: the first
         MAX_LISTED addresses behind `after`."""
         self._put_waiting()

@@ -27,7 +27,7 @@ class Looks:
         """A look is under way: it may wait for a disk that hangs."""
         self._is_refused = False
         """What was in the file when it was read last could not be used."""
-        self._differs: str | None = None
+        self.differs: str | None = None
         """How the file differs from the policy in force. The record's thread sets it."""
 
     def found(self, policy: Policy, now: float) -> dict[str, str]:
@@ -35,7 +35,7 @@ class Looks:
         is time."""
         if now >= self._looked_at + LOOK_EVERY_S and not self._is_looking:
             self.look(policy, now, is_refused=self._is_refused)
-        found = {"record": self._recorder.why_not(now), "rules_differ": self._differs}
+        found = {"record": self._recorder.why_not(now), "rules_differ": self.differs}
         return {key: text[:MAX_REASON] for key, text in found.items() if text is not None}
 
     def look(self, policy: Policy, now: float, *, is_refused: bool = False) -> None:
@@ -45,7 +45,7 @@ class Looks:
 
     def _look_at_rules(self, policy: Policy, is_refused: bool) -> None:
         """In the record's thread."""
-        self._differs = _difference(policy, is_refused)
+        self.differs = _difference(policy, is_refused)
         self._is_looking = False
 
 

@@ -12,6 +12,7 @@ from yaim_helper.record.entries import renewals
 from yaim_helper.record.heads import tell_head
 from yaim_helper.record.recorder import Recorder
 from yaim_helper.serve.floods import Floods
+from yaim_helper.serve.looks import Looks
 from yaim_helper.serve.requests import Requests
 from yaim_helper.serve.sd_notify import ServiceManager
 from yaim_helper.stderr import tell
@@ -27,7 +28,9 @@ class Reports:
         requests: Requests,
         floods: Floods,
         manager: ServiceManager,
+        looks: Looks,
     ) -> None:
+        self._looks = looks
         self._holdings = holdings
         self._recorder = recorder
         self._requests = requests
@@ -78,8 +81,13 @@ class Reports:
         """Tells the service manager that the helper is at work, and what it holds."""
         self._manager.tell_alive()
         policy = self._holdings.policy
+        why_not = self._recorder.why_not(boottime())
         if self._does_disk_hang:
             self._manager.tell_status(self._hangs)
+        elif why_not is not None:
+            self._manager.tell_status(f"{why_not}: nothing is added; make room")
+        elif self._looks.differs is not None:
+            self._manager.tell_status(f"{self._looks.differs}; {self._holdings.summary()}")
         elif policy.rules:
             self._manager.tell_status(self._holdings.summary())
         else:

@@ -162,10 +162,8 @@ class Requests:
         return Ok({**reply.fields, "head": told, **self._wrong(owner)})
 
     def page(self, context: Context, request: List) -> Reply:
-        reply = context.batch.page(context.owner, request.after)
-        if not isinstance(reply, Ok):
-            return reply
-        return Ok({**reply.fields, **self._wrong(context.owner)})
+        page = context.batch.page(context.owner, request.after)
+        return Ok({**page.fields, **self._wrong(context.owner)})
 
     def _wrong(self, owner: Owner) -> dict[str, Any]:
         """Returns what is wrong here and concerns the owner; what is not, has no key."""

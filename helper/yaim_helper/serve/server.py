@@ -90,7 +90,7 @@ class Server:
             self._requests, self._holdings, recorder, self._floods, self._jobs, self._spend
         )
         self._reports = Reports(
-            self._holdings, recorder, self._requests, self._floods, self._manager
+            self._holdings, recorder, self._requests, self._floods, self._manager, self._looks
         )
         recorder.describe_held = lambda: self._execution.describe(self._connections)
         self._is_stopping = False

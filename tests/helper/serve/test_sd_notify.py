@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -107,6 +108,23 @@ def test_an_empty_allowlist_is_told(network: Namespace, tmp_path: Path, manager:
         with helper.greeted() as client:
             assert refused(client.add("192.0.2.10")) == "not-allowed"
         assert "rules: none, so every address is refused; add one" in helper.log.read_text()
+
+
+def test_a_file_that_is_not_in_force_is_told(
+    network: Namespace, tmp_path: Path, manager: Manager
+) -> None:
+    with (
+        running(network, tmp_path, around=manager.around()) as helper,
+        helper.greeted() as client,
+    ):
+        (tmp_path / "helper.yml").write_text("nonsense")
+        os.kill(helper.pid, signal.SIGHUP)
+        wait_for(lambda: "rules_differ" in client.list(), "it has looked")
+        manager.wait_until_told(
+            f"STATUS={tmp_path}/helper.yml could not be used when it was read again: correct it"
+            " (yaim-helper policy check), then systemctl reload yaim-helper; holds 0 of at most 64"
+            " addresses"
+        )
 
 
 def test_one_that_cannot_start_says_why_and_does_not_end_at_once(

@@ -3,12 +3,14 @@ nothing.
 
 Who has given an order waits for all nodes to say so (Advertisement.control). What cannot be done
 now, because another node has to do something before, is not waited for: the other one says that it
-has not done it, or the marks show it.
+has not done it, or the marks show it. But who is to be handed something over because of an order
+says nothing before it has that: a new advertisement has another revision, and the hand-over to the
+one that was known would fail.
 """
 
 from yaim.core.decide.claims import to_claim
 from yaim.core.facts import Facts
-from yaim.core.model import Address, Revision
+from yaim.core.model import Address, Revision, is_in_force
 from yaim.core.state.addresses import Phase
 
 
@@ -27,9 +29,28 @@ def is_done(facts: Facts, wanted: frozenset[Address]) -> bool:
     state, mine = facts.state, facts.my_addresses()
     if state.cluster.view is None or state.cluster.is_stale or state.writing.leaving:
         return False
-    if not mine <= wanted or to_claim(facts, wanted):
+    if not mine <= wanted or to_claim(facts, wanted) or awaits(facts):
         return False
     return is_at_rest(facts) and all(map(state.addresses.is_up, mine))
+
+
+def awaits(facts: Facts) -> bool:
+    """Whether another node is to hand something over to us because an operator wants that: such
+    moves are never put off."""
+    state, view, control = facts.state, facts.state.cluster.view, facts.control
+    if view is None or not facts.all_know_control():
+        return False
+    pins = {address for address, pin in control.pins.items() if pin.node == facts.me}
+    ours = pins | {address for address, move in control.moves.items() if move.node == facts.me}
+    if not ours and not control.drains:
+        return False
+    target = state.placed.target
+    return any(
+        target.get(address) == facts.me != mark.holder
+        and (address in ours or mark.holder in control.drains)
+        and is_in_force(mark, view.nodes)
+        for address, mark in view.marks.items()
+    )
 
 
 def is_at_rest(facts: Facts) -> bool:

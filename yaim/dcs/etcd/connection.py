@@ -29,6 +29,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", MAX_BYTES),
 )
+_HANDSHAKE = re.compile(r"(?i)handshake failed.*?SSL routines:[^:]*:([A-Z _]+)")
+"""What gRPC says of it, by BoringSSL or by OpenSSL. What is to be done diagnose.py knows."""
 _NOT_CONNECTED = re.compile(
     r"failed to connect to all addresses; last error: .*?: ipv[46]:\S+: "
     r"(?:Failed to connect to remote host: )?(.+)"
@@ -126,6 +128,8 @@ def plain(error: Any) -> str:
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED or "Endpoint closing" in text:
         return NO_ANSWER
+    if failed := _HANDSHAKE.search(text):
+        return f"the TLS handshake fails: {failed[1].lower().replace('_', ' ')}"
     if failed := _NOT_CONNECTED.search(text):
         return failed[1]
     return printable(text, most=_TOLD_AT_MOST) or str(code)
