@@ -41,9 +41,9 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     try:
         view = keys.view(*client.read_ranges(*keys.ranges()))
         try:
-            check_may_write(
-                client, keys.node(NodeName("doctor")), f"{keys.prefix}ips/doctor".encode()
-            )
+            rooms = (f"{room}/doctor" for room in ("ips", "control/member", "timeline"))
+            written = [f"{keys.prefix}{each}".encode() for each in rooms]
+            check_may_write(client, keys.node(NodeName("doctor")), *written)
         except EtcdFull:
             pass  # its alarm says so
         alarms = client.alarms()
