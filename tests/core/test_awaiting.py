@@ -1,5 +1,4 @@
-"""Who is to be handed something over by an order says nothing before it has that: a hand-over is
-made to the advertisement that was known."""
+"""Who is to be handed something over by an order has followed that when it has the address."""
 
 import pytest
 
@@ -50,8 +49,7 @@ def told(control: Control) -> tuple[Play, list[type]]:
 
 
 @pytest.mark.parametrize("control", ORDERS.values(), ids=ORDERS)
-def test_an_heir_by_order_advertises_nothing_before_it_has_the_address(control: Control) -> None:
-    """Its echo was written at once, and every other hand-over failed by its revision."""
+def test_an_heir_by_order_echoes_that_only_when_it_has_the_address(control: Control) -> None:
     play, written = told(control)
     assert written == []
     handed = Mark(A, ME, LEASE, Revision(11), version=2)

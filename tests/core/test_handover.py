@@ -88,7 +88,7 @@ def other(revision: int = 3) -> Node:
 def test_a_drained_node_hands_all_over_by_name_in_one_write_before_it_says_anything() -> None:
     play = holding(A, B)
     release = release_of_all(play, cluster(5, other(), control=drained(ME)))
-    heir = Heir(OTHER, OTHERS_LEASE, Revision(3))
+    heir = Heir(OTHER, OTHERS_LEASE)
     assert release == ReleaseMarks(
         release.request, BOTH, Revision(2), frozen_mapping({A: heir, B: heir})
     )

@@ -98,6 +98,9 @@ WINDOW_HEARD_WITHIN_S = 0.01
 BARE_LOOK_S = 0.02
 """How soon it is looked again at what a flush of the ruleset has laid bare."""
 MADE_ANEW_WITHIN_S = 0.002
+HEARD_WITHIN_S = 10.0
+"""After a new advertisement nobody hands anything over any more because of the one before: by then
+a read has told of it, and what was sent before has come or never will."""
 ROUNDING_S = 1e-6
 MAX_STEPS = 50_000
 """The most steps in one schedule; a few hundred are usual, some thousands can be."""
@@ -117,6 +120,9 @@ class Checker:
         """Who has marked each address, and when last."""
         self._said: dict[tuple[NodeName, Address], float] = {}
         """What nodes say in etcd that they have for another reason, and since when."""
+        self._nodes: Mapping[NodeName, Node] = {}
+        self._advertised_before: dict[NodeName, list[tuple[float, Node]]] = {}
+        """The advertisements that stand in etcd, and those before, with when each was replaced."""
         self._elsewhere_since: dict[tuple[NodeName, Address], float] = {}
         """Holder and address, and since when it counts on another node to hold it."""
         self.losses_until = 0.0
@@ -287,7 +293,8 @@ class Checker:
 
     def mark_made(self, mark: Mark) -> None:
         """Whoever gets it is advertised as able to hold the address, under the same lease. What its
-        pool entry says may have been changed in this instant."""
+        pool entry says may have been changed in this instant. Who hands it over may not have heard
+        yet that the heir is not able any more."""
         if mark.holder not in self._world.hosts:
             return
         self._made.setdefault(mark.address, {})[mark.holder] = self._world.timeline.now
@@ -301,15 +308,28 @@ class Checker:
             self.counts["tried although it was refused"] += 1
             willing = replace(node.advertisement, refused=frozenset[Address]())
             node = replace(node, advertisement=willing)
-        offers = node is not None and any(
-            node.can_hold(PoolEntry(mark.address, interface)) for interface in INTERFACES
-        )
-        offers = offers and node is not None and node.advertisement.takes
-        if node is None or node.lease != mark.lease or not offers:
+        has_right = node is not None and node.lease == mark.lease
+        if has_right and mark.version > 1 and not _offers(node, mark.address):
+            self.counts["handed to who has just ceased to be able"] += 1
+            long_ago = self._world.timeline.now - HEARD_WITHIN_S
+            before = self._advertised_before.get(mark.holder, [])
+            has_right = any(
+                at > long_ago and each.lease == mark.lease and _offers(each, mark.address)
+                for at, each in before
+            )
+        elif has_right:
+            has_right = _offers(node, mark.address)
+        if not has_right:
             raise Broken(NO_RIGHT, f"{mark.holder} gets the mark of {mark.address}: it is {node}")
 
     def etcd_changed(self, nodes: Mapping[NodeName, Node]) -> None:
         now = self._world.timeline.now
+        for name, node in self._nodes.items():
+            if nodes.get(name) is not node:
+                before = self._advertised_before.setdefault(name, [])
+                before[:] = [each for each in before if each[0] > now - HEARD_WITHIN_S]
+                before.append((now, node))
+        self._nodes = nodes
         said = [(name, a) for name, node in nodes.items() for a in node.advertisement.present]
         self._said = {each: self._said.get(each, now) for each in said}
 
@@ -605,3 +625,12 @@ def why_not_even(
                         came_from[other] = name
                         queue.append(other)
     return None
+
+
+def _offers(node: Node | None, address: Address) -> bool:
+    """Whether the node is advertised as able to take the address, on one of its interfaces."""
+    return (
+        node is not None
+        and node.advertisement.takes
+        and any(node.can_hold(PoolEntry(address, interface)) for interface in INTERFACES)
+    )

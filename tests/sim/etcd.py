@@ -364,7 +364,7 @@ class ModelEtcd:
                 assert_never(action)
 
     def _release(self, action: ReleaseMarks, me: NodeName) -> Event:
-        """Deletes marks, and hands over those whose heirs are as they were."""
+        """Deletes marks, and hands over those whose heirs have the lease that they had."""
         if not self._stands(me, action.advertised):
             return MarksReleased(action.request, frozenset(), Revision(self.revision))
         heirs = {
@@ -387,7 +387,7 @@ class ModelEtcd:
 
     def _is_heir(self, heir: Heir) -> bool:
         node = self.nodes.get(heir.node)
-        return node is not None and (node.revision, node.lease) == (heir.advertised, heir.lease)
+        return node is not None and node.lease == heir.lease
 
     def _is_same(self, mark: Mark) -> bool:
         known = self.marks.get(mark.address)

@@ -38,7 +38,7 @@ def _fault(
 #   milliseconds between the adoption and the first advertisement);
 # - leaving what is handed over after a loss until others have learnt of it;
 # - clearing connections of what is still on the interface, which the helper refuses, too;
-# - no guard on the giver's advertisement, the heir's, its lease or the mark when one is handed over (a
+# - no guard on the giver's advertisement, the heir's lease or the mark when one is handed over (a
 #   transaction would have to come late by more than a read, and meet what has happened since within
 #   milliseconds): tests/sim/test_handover.py has each of these;
 # - believing a removal at the deadline without the grace; a mark of another lease taken for ours;

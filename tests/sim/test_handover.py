@@ -45,7 +45,7 @@ class Two:
 
     def order(self, mark: Mark) -> ReleaseMarks:
         """To hand this mark over, as all is now."""
-        heir = Heir(HEIR, self.heir.lease, self.heir.revision)
+        heir = Heir(HEIR, self.heir.lease)
         return ReleaseMarks(9, (mark,), self.giver.revision, frozen_mapping({IT: heir}))
 
     def advertise(self, node: Node) -> Node:
@@ -101,12 +101,11 @@ def test_a_giver_that_has_advertised_itself_anew_hands_nothing_over(two: Two) ->
     assert two.mark == before
 
 
-def test_what_was_to_go_to_an_heir_that_is_another_now_is_free(two: Two) -> None:
+def test_an_heir_that_has_advertised_itself_anew_under_its_lease_gets_it(two: Two) -> None:
     order = two.order(two.mark)
     two.heir = two.advertise(two.heir)
-    answer = two.do(order)
-    assert answer.addresses == {IT} and not answer.handed
-    assert IT not in two.etcd.marks
+    assert two.do(order).handed == (two.mark,)
+    assert two.mark.lease == two.heir.lease
 
 
 def test_what_was_to_go_to_an_heir_without_its_lease_is_free(two: Two) -> None:

@@ -331,11 +331,7 @@ class Both:
                     advertised=self.revision(action.advertised),
                     heirs=frozen_mapping(
                         {
-                            each: replace(
-                                heir,
-                                lease=self._lease(heir.lease),
-                                advertised=self.revision(heir.advertised),
-                            )
+                            each: replace(heir, lease=self._lease(heir.lease))
                             for each, heir in action.heirs.items()
                         }
                     ),
@@ -434,15 +430,15 @@ class Author:
                 return ReleaseMarks(self._request, marks, advertised, self._heirs(marks))
 
     def _heirs(self, marks: tuple[Mark, ...]) -> Mapping[Address, Heir]:
-        """Of some of these; seldom with an advertisement or a lease that is not there."""
+        """Of some of these; seldom with a lease that is not there."""
         found = {}
         for mark in marks:
             node = self._random.choice(NODES)
             if mark.lease and not mark.is_over_another and self._random.random() < 0.6:
-                heir = Heir(node, self._lease(node), self._revision(node))
+                heir = Heir(node, self._lease(node))
                 known = self._model.nodes.get(node)
                 if known is not None and self._random.random() < 0.8:
-                    heir = Heir(node, known.lease, known.revision)
+                    heir = Heir(node, known.lease)
                 found[mark.address] = heir
         return frozen_mapping(found)
 

@@ -110,16 +110,15 @@ class Heir:
 
     node: NodeName
     lease: LeaseId
-    advertised: Revision
-    """The revision of its advertisement that we know."""
+    """Under which it is advertised, as far as we know."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseMarks:
     """Delete these marks, if our advertisement still stands: each of our own if it is still the one
     that we made, and each without a lease, which is no node's, if it is unchanged. A mark of our
-    own that has an heir is made the heir's instead, under the heir's lease, if the heir's
-    advertisement is still the one that we know; otherwise it is deleted like the others.
+    own that has an heir is made the heir's instead, under the heir's lease, if the heir is still
+    advertised under that; otherwise it is deleted like the others.
 
     Every address must have been confirmed off the interface before.
     """

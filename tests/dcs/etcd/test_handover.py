@@ -54,7 +54,7 @@ def heirs_of(heir: Heir, *addresses: Address) -> dict[Address, Heir]:
 
 
 def heir_of(member: Member, name: NodeName = OTHER) -> Heir:
-    return Heir(name, member.lease, member.advertised)
+    return Heir(name, member.lease)
 
 
 def marks_of(desk: Desk) -> dict[Address, Mark]:
@@ -83,7 +83,7 @@ def test_a_mark_goes_from_node_to_node_and_back(desks: tuple[Desk, Desk]) -> Non
     (mark,) = members[0].claim(A).marks
     for number in range(5):
         from_, to = members[number % 2], members[(number + 1) % 2]
-        heir = Heir((OTHER, ME)[number % 2], to.lease, to.advertised)
+        heir = Heir((OTHER, ME)[number % 2], to.lease)
         asked = ReleaseMarks(4, (mark,), from_.advertised, {A: heir})
         (mark,) = from_.desk.ask(asked, MarksReleased).handed
         assert mark.version == number + 2
@@ -105,16 +105,24 @@ def test_what_was_handed_over_ends_with_the_heirs_lease_and_not_with_the_old_hol
     assert marks_of(other.desk) == {}
 
 
-@pytest.mark.parametrize("what", ["advertised", "lease", "gone"])
-def test_an_heir_that_is_not_as_we_know_it_gets_nothing_and_the_mark_is_deleted(
+def test_an_heir_that_has_advertised_itself_anew_gets_it_all_the_same(
+    desks: tuple[Desk, Desk],
+) -> None:
+    me, other = Member(desks[0], (A,)), Member(desks[1])
+    marks, heir = me.claim(A).marks, heir_of(other)
+    again(other)
+    released = me.desk.ask(ReleaseMarks(4, marks, me.advertised, {A: heir}), MarksReleased)
+    assert marks_of(other.desk) == {A: Mark(A, OTHER, other.lease, released.revision, version=2)}
+
+
+@pytest.mark.parametrize("what", ["lease", "gone"])
+def test_an_heir_without_the_lease_that_we_know_gets_nothing_and_the_mark_is_deleted(
     desks: tuple[Desk, Desk], what: str
 ) -> None:
     me, other = Member(desks[0], (A,)), Member(desks[1])
     marks, heir = me.claim(A).marks, heir_of(other)
-    if what == "advertised":
-        again(other)
-    elif what == "lease":
-        heir = Heir(OTHER, me.lease, other.advertised)
+    if what == "lease":
+        heir = Heir(OTHER, me.lease)
     else:
         other.desk.ask(RevokeLease(other.lease), LeaseRevoked)
     released = me.desk.ask(ReleaseMarks(4, marks, me.advertised, {A: heir}), MarksReleased)
@@ -124,9 +132,10 @@ def test_an_heir_that_is_not_as_we_know_it_gets_nothing_and_the_mark_is_deleted(
 
 def test_a_lease_that_etcd_does_not_know_is_not_put_under(desks: tuple[Desk, Desk]) -> None:
     """The whole transaction would fail, which must not be."""
-    me, other = Member(desks[0], (A, B)), Member(desks[1])
+    me = Member(desks[0], (A, B))
+    Member(desks[1])
     marks = me.claim(A, B).marks
-    heir = Heir(OTHER, LeaseId(0x1234), other.advertised)
+    heir = Heir(OTHER, LeaseId(0x1234))
     released = me.desk.ask(ReleaseMarks(4, marks, me.advertised, {A: heir}), MarksReleased)
     assert (released.addresses, released.handed) == (frozenset({A, B}), ())
 
@@ -225,7 +234,7 @@ def test_a_move_stays_where_neither_a_claim_nor_a_handover_was_made(
     (mark,) = me.claim(A).marks
     me.desk.client.put(me.desk.keys.move(A), write_pin(Pin(OTHER, Order())))
     assert other.claim(A).lost == {A}
-    heir = Heir(OTHER, me.lease, other.advertised)
+    heir = Heir(OTHER, me.lease)
     me.desk.ask(ReleaseMarks(4, (mark,), me.advertised, {A: heir}), MarksReleased)
     assert set(me.desk.ask(ReadCluster(), ClusterRead).view.control.moves) == {A}
 

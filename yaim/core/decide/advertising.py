@@ -22,8 +22,7 @@ class Advertising:
     """What of the advertisement others are not told, because it is too much."""
     is_lazy: bool = False
     """It tells people something, and other nodes nothing that they would act on: it is written
-    when there is nothing else to do. What is handed over to us depends on our advertisement, and
-    would have to be claimed instead if that changed just before."""
+    when there is nothing else to do, so that no release and no claim waits for it."""
 
 
 def advertising(facts: Facts, control: Revision) -> Advertising | None:

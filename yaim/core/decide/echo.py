@@ -4,8 +4,7 @@ nothing.
 Who has given an order waits for all nodes to say so (Advertisement.control). What cannot be done
 now, because another node has to do something before, is not waited for: the other one says that it
 has not done it, or the marks show it. But who is to be handed something over because of an order
-says nothing before it has that: a new advertisement has another revision, and the hand-over to the
-one that was known would fail.
+has not followed that before it has the address on its interface: no mark shows that.
 """
 
 from yaim.core.decide.claims import to_claim

@@ -7,7 +7,8 @@ Never two (docs/decisions.md has the whole argument). The removal is confirmed b
 release. The new mark stands under the heir's lease, so nobody else can claim the address before
 that ends; and the heir adds only under a deadline of its own for that lease, as after a claim. A
 transaction that comes late fails by the mark's revision, and by our advertisement's; one that finds
-another life of the heir, by the heir's.
+the heir without that lease hands nothing over. What else has changed at the heir does not matter:
+what it does not want it gives back, as any mark of its own.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,5 +41,5 @@ def heirs(facts: Facts, marks: Iterable[Mark]) -> Mapping[Address, Heir]:
         if node.is_waiting and not node.advertisement.is_drained:
             continue
         if mark.address not in state.elsewhere.everywhere:
-            found[mark.address] = Heir(node.name, node.lease, node.revision)
+            found[mark.address] = Heir(node.name, node.lease)
     return frozen_mapping(found)

@@ -19,7 +19,7 @@ from yaim.core.actions import (
 )
 from yaim.core.decide.advertising import Advertising, advertising
 from yaim.core.decide.claims import to_claim
-from yaim.core.decide.echo import awaits, echo, is_at_rest
+from yaim.core.decide.echo import echo, is_at_rest
 from yaim.core.decide.heirs import heirs
 from yaim.core.decide.wanted import kept
 from yaim.core.facts import Facts
@@ -60,7 +60,7 @@ def next_write(facts: Facts, wanted: frozenset[Address]) -> NextWrite | None:
         (_advertised(advertised) if is_urgent else None)
         or _plain(_release(facts, wanted))
         or _plain(_claim(facts, wanted))
-        or (_advertised(advertised) if is_at_rest(facts) and not awaits(facts) else None)
+        or (_advertised(advertised) if is_at_rest(facts) else None)
     )
 
 

@@ -6,8 +6,9 @@ transaction, under a condition of its own: that the address is in the pool and h
 the mark is still the one that is meant. A claim deletes the move of its address, too.
 
 A mark is handed over by one put over it, as etcd takes no deletion and put of one key in one
-transaction. It is put under the heir's lease, if the heir's advertisement stands there unchanged
-and under this lease: so the lease is there, and it is the one of the heir's present life.
+transaction. It is put under the heir's lease, if the heir's advertisement stands under this lease:
+so the lease is there, and it is the heir's. What the advertisement says is not compared: it changes
+also for reasons that have nothing to do with the address.
 
 More marks than one transaction takes go in several, each under the same guard, with the
 advertisement in the last. If one of them fails, the answer tells nothing of those before it: the
@@ -48,11 +49,11 @@ from yaim.dcs.etcd.keys import Keys, written_holder
 from yaim.dcs.orders import write_member, written_time
 from yaim.dcs.records import write_advertisement
 
-MAX_OPS = 124
+MAX_OPS = 125
 """The most addresses in one transaction. etcd takes 128 operations, to which it counts the
-conditions of nested transactions: three of one that hands a mark over, and one of the transaction
+conditions of nested transactions: two of one that hands a mark over, and one of the transaction
 within it. Beside marks that are deleted there may be two operations more, on the advertisement and
-on the member."""
+on the member, and each deletion has one condition."""
 NO_HEIRS: Mapping[Address, Heir] = frozen_mapping({})
 
 
@@ -188,8 +189,9 @@ class Transactions:
         return when([compare_mod_revision(key, mark.revision)], deletion_of(key))
 
     def _handover(self, mark: Mark, heir: Heir) -> Any:
-        """Makes the mark the heir's, if it is still the same one, and the heir's advertisement,
-        too; otherwise deletes it, if it is the same one."""
+        """Makes the mark the heir's, if it is still the same one, and the heir still has its lease;
+        otherwise deletes it, if it is the same one. (An advertisement that is not there has no
+        lease.)"""
         key, node = self._keys.mark(mark.address), self._keys.node(heir.node)
         lease = rpc.Compare(
             key=node, target=rpc.Compare.LEASE, result=rpc.Compare.EQUAL, lease=heir.lease
@@ -199,7 +201,7 @@ class Transactions:
         nested = rpc.RequestOp()
         nested.request_txn.CopyFrom(
             rpc.TxnRequest(
-                compare=[same, compare_mod_revision(node, heir.advertised), lease],
+                compare=[same, lease],
                 success=[
                     put_of(key, value, heir.lease),
                     deletion_of(self._keys.move(mark.address)),
