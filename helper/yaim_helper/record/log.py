@@ -165,15 +165,21 @@ class AuditLog:
 
     def look(self) -> None:
         """Sees whether the record can be written (`failure`), though nothing is to be: tells of
-        what is missing, if anything is, or asks the file system for room."""
+        what is missing, if anything is, or asks the file system for room. (One in memory, without a
+        limit, tells no blocks at all.)"""
         if self._missed:
             with suppress(OSError):
                 self._write([], durable=True, stamp=now())
             return
-        found = os.fstatvfs(self._directory)
+        try:
+            found = os.fstatvfs(self._directory)
+        except OSError as error:
+            # As of a disk that is gone.
+            self.failure = f"{self.path}: {error.strerror}"
+            return
         if found.f_flag & os.ST_RDONLY:
             self.failure = f"{self.path}: {os.strerror(errno.EROFS)}"
-        elif not found.f_bavail:
+        elif found.f_blocks and not found.f_bavail:
             self.failure = f"{self.path}: {_NO_ROOM}"
         else:
             self.failure = None

@@ -518,10 +518,34 @@ def test_a_look_finds_that_the_kernel_has_made_the_disk_read_only(
 ) -> None:
     """As it does when it finds an error there (ext4(5), errors=remount-ro)."""
     with opened(tmp_path) as log:
-        is_read_only = SimpleNamespace(f_flag=os.ST_RDONLY, f_bavail=1000)
+        is_read_only = SimpleNamespace(f_flag=os.ST_RDONLY, f_blocks=1000, f_bavail=1000)
         monkeypatch.setattr(os, "fstatvfs", lambda _: is_read_only)
         log.look()
         assert log.failure == f"{tmp_path}: Read-only file system"
+
+
+def test_a_look_at_a_disk_that_fails_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that looks writes the record, too: without it nothing would be added any more."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(tmp_path) as log:
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fstatvfs", fail)
+            log.look()
+            assert log.failure == f"{tmp_path}: Input/output error"
+        log.look()
+        assert log.failure is None
+
+
+def test_a_file_system_that_counts_no_blocks_is_not_full(tmp_path: Path) -> None:
+    """As a ramfs, or a tmpfs without a limit."""
+    with small_disk(tmp_path, "nr_blocks=0") as disk, opened(disk / "audit") as log:
+        log.look()
+        assert log.failure is None
 
 
 def test_what_could_not_be_written_is_told_by_a_look_when_it_can(tmp_path: Path) -> None:
