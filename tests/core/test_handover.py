@@ -166,6 +166,21 @@ def test_what_was_not_handed_over_as_it_was_no_more_the_same_is_read_anew() -> N
     assert ReadCluster in requests(actions) and ReleaseMarks not in requests(actions)
 
 
+def test_an_answer_that_comes_late_hides_nothing_that_etcd_has_told_since() -> None:
+    """The heir has handed it back already: nobody else could add it."""
+    play = holding(A, B)
+    release = release_of_all(play, cluster(5, other(), control=drained(ME)))
+    back = Mark(A, ME, LEASE, Revision(8), version=3)
+    theirs = tuple(Mark(a, OTHER, OTHERS_LEASE, Revision(6), version=2) for a in (A, B))
+    play.tell(ClusterChanged(cluster(8, other(), marks=(back, theirs[1]))))
+    (add, *_) = play.tell(
+        MarksReleased(release.request, frozenset({A, B}), Revision(6), handed=theirs)
+    )
+    assert isinstance(add, AddAddress) and add.address == A
+    assert play.state.cluster.view is not None
+    assert play.state.cluster.view.marks == {A: back, B: theirs[1]}
+
+
 # --- the heir --------------------------------------------------------------------------------
 
 

@@ -261,7 +261,9 @@ def _take_released(turn: Turn, event: MarksReleased) -> None:
     write = _end_write(turn, event.request)
     if not isinstance(write, ReleaseMarks):
         return
-    if (view := turn.cluster.view) is not None:
+    view = turn.cluster.view
+    # What etcd has told since knows of it, and perhaps of what came after.
+    if view is not None and view.revision < event.revision:
         view = view.without_marks(event.addresses, event.revision)
         see(turn, view.with_marks(event.handed, event.revision) if event.handed else view)
     others = frozenset(m for m in write.marks if m.address not in event.addresses)
