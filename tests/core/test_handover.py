@@ -44,7 +44,9 @@ from yaim.core.model import (
     Address,
     ClusterView,
     Control,
+    LeaseId,
     Mark,
+    Move,
     Node,
     NodeName,
     Order,
@@ -147,6 +149,25 @@ def test_what_nobody_else_can_hold_stays_on_a_drained_node(what: str) -> None:
     play = holding(A, B)
     actions = play.tell(ClusterChanged(cluster(5, unfit(what), control=drained(ME))))
     assert RemoveAddress not in requests(actions) and set(play.state.held) == {A, B}
+
+
+@pytest.mark.parametrize("to", [OTHER, THIRD])
+def test_an_order_to_move_it_is_done_with_the_hand_over_to_that_node_only(to: NodeName) -> None:
+    """The third node can hold nothing: the other one gets both, as this one is drained."""
+    play = holding(A, B)
+    third = node(THIRD, LeaseId(0x33), 4, is_healthy=False)
+    control = replace(drained(ME), moves=frozen_mapping({A: Move(to)}))
+    release = release_of_all(play, cluster(5, other(), third, control=control))
+    assert release.heirs.keys() == {A, B}
+    assert release.moved == ({A} if to == OTHER else frozenset())
+
+
+def test_an_order_to_move_it_here_is_done_with_the_claim() -> None:
+    play = started()
+    control = Control(Revision(5), moves=frozen_mapping({A: Move(ME), B: Move(THIRD)}))
+    (claim,) = play.tell(ClusterChanged(cluster(5, control=control, marks=())))
+    assert isinstance(claim, ClaimMarks)
+    assert claim.addresses == (A, B) and claim.moved == {A}
 
 
 def test_a_hand_over_of_unknown_outcome_is_asked_for_again_and_its_mark_not_used() -> None:

@@ -378,7 +378,7 @@ class ModelEtcd:
             return WriteFailed(action.request, "lease not found")
         released = self._delete(action.marks)
         handed = tuple(
-            self._mark(mark.address, heir.node, heir.lease, mark.version + 1)
+            self._mark(mark.address, heir.node, heir.lease, action.moved, mark.version + 1)
             for mark, heir in heirs.items()
         )
         if released:
@@ -420,7 +420,7 @@ class ModelEtcd:
         free = [a for a in action.addresses if a in self.pool and a not in marked]
         if free and action.lease not in self.leases:
             return WriteFailed(action.request, "lease not found")
-        marks = tuple(self._mark(each, me, action.lease) for each in free)
+        marks = tuple(self._mark(each, me, action.lease, action.moved) for each in free)
         if marks:
             self._changed()
         lost = frozenset(action.addresses) - {mark.address for mark in marks}
@@ -433,13 +433,21 @@ class ModelEtcd:
 
     # --- changes ---------------------------------------------------------------------------
 
-    def _mark(self, address: Address, holder: NodeName, lease: LeaseId, version: int = 1) -> Mark:
-        """A claim, or with a higher version what is handed over; either ends a move."""
+    def _mark(
+        self,
+        address: Address,
+        holder: NodeName,
+        lease: LeaseId,
+        moved: frozenset[Address],
+        version: int = 1,
+    ) -> Mark:
+        """A claim, or with a higher version what is handed over; either may end a move."""
         how = f"is marked by {holder}" if version == 1 else f"is handed over to {holder}"
         self._timeline.tell("etcd", f"{address} {how}")
         mark = Mark(address, holder, lease, Revision(self.revision + 1), version=version)
         self.marks[address] = mark
-        self.orders.delete(("move", address))
+        if address in moved:
+            self.orders.delete(("move", address))
         self._on_mark_made(mark)
         return mark
 

@@ -1061,8 +1061,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "what is handed over stands under the giver's lease",
         (
             "ModelEtcd._release@tests.sim",
-            "self._mark(mark.address, heir.node, heir.lease, mark.version + 1)",
-            "self._mark(mark.address, heir.node, mark.lease, mark.version + 1)",
+            "mark.address, heir.node, heir.lease, action.moved, mark.version + 1",
+            "mark.address, heir.node, mark.lease, action.moved, mark.version + 1",
         ),
     ),
     _fault(

@@ -424,10 +424,14 @@ class Author:
             case 8 | 9 | 10:
                 count = self._random.randint(1, len(ADDRESSES))
                 wanted = tuple(self._random.sample(ADDRESSES, count))
-                return ClaimMarks(self._request, wanted, lease, advertised)
+                return ClaimMarks(self._request, wanted, lease, advertised, self._moved(wanted))
             case _:
                 marks = self._some_marks(node) or (Mark(ADDRESSES[0], node, lease, Revision(1)),)
-                return ReleaseMarks(self._request, marks, advertised, self._heirs(marks))
+                moved = self._moved(tuple(mark.address for mark in marks))
+                return ReleaseMarks(self._request, marks, advertised, self._heirs(marks), moved)
+
+    def _moved(self, addresses: tuple[Address, ...]) -> frozenset[Address]:
+        return frozenset(each for each in addresses if self._random.random() < 0.5)
 
     def _heirs(self, marks: tuple[Mark, ...]) -> Mapping[Address, Heir]:
         """Of some of these; seldom with a lease that is not there."""

@@ -95,13 +95,14 @@ class WithdrawNode:
 
 @dataclass(frozen=True, slots=True)
 class ClaimMarks:
-    """Mark each address that is in the pool and unmarked, if our advertisement still stands, and
-    delete the moves (Control.moves) of those that are marked."""
+    """Mark each address that is in the pool and unmarked, if our advertisement still stands."""
 
     request: int
     addresses: tuple[Address, ...]
     lease: LeaseId
     advertised: Revision
+    moved: frozenset[Address] = frozenset()
+    """Those with an order to move them here (Control.moves), which is deleted with the claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,9 @@ class ReleaseMarks:
     marks: tuple[Mark, ...]
     advertised: Revision
     heirs: Mapping[Address, Heir] = field(default_factory=lambda: frozen_mapping({}))
+    moved: frozenset[Address] = frozenset()
+    """Those with an order to move them to their heir, which is deleted with the hand-over. Another
+    order for the address stays: whoever gets it now has not followed that."""
 
 
 @dataclass(frozen=True, slots=True)

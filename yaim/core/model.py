@@ -291,7 +291,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The address is to go to this node, once; the claim deletes it."""
+    """The address is to go to this node, once; its claim, or the hand-over to it, deletes this."""
 
     node: NodeName
     order: Order = Order()

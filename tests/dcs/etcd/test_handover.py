@@ -9,6 +9,7 @@ from tests.dcs.etcd.conftest import EtcdServer
 from tests.dcs.etcd.test_store import A, B, Desk, Member, advertisement
 from yaim.core.actions import (
     AdvertiseNode,
+    ClaimMarks,
     Heir,
     ReadCluster,
     ReleaseMarks,
@@ -18,6 +19,7 @@ from yaim.core.actions import (
 from yaim.core.events import (
     ClusterRead,
     LeaseRevoked,
+    MarksClaimed,
     MarksReleased,
     NodeAdvertised,
     NodeWithdrawn,
@@ -219,12 +221,26 @@ def test_a_move_is_over_with_the_claim_and_with_the_handover(desks: tuple[Desk, 
     value = write_pin(Pin(OTHER, Order()))
     for address in (A, B):
         me.desk.client.put(me.desk.keys.move(address), value)
-    (mark,) = me.claim(A).marks
+    claim = ClaimMarks(2, (A,), me.lease, me.advertised, moved=frozenset({A}))
+    (mark,) = me.desk.ask(claim, MarksClaimed).marks
     assert set(me.desk.ask(ReadCluster(), ClusterRead).view.control.moves) == {B}
     me.desk.client.put(me.desk.keys.move(A), value)
-    asked = ReleaseMarks(4, (mark,), me.advertised, {A: heir_of(other)})
+    heirs, moved = {A: heir_of(other)}, frozenset({A})
+    asked = ReleaseMarks(4, (mark,), me.advertised, heirs, moved)
     assert me.desk.ask(asked, MarksReleased).handed
     assert set(me.desk.ask(ReadCluster(), ClusterRead).view.control.moves) == {B}
+
+
+def test_an_order_that_was_given_meanwhile_is_not_deleted_by_who_did_not_know_it(
+    desks: tuple[Desk, Desk],
+) -> None:
+    me, other = Member(desks[0], (A, B)), Member(desks[1])
+    for address in (A, B):
+        me.desk.client.put(me.desk.keys.move(address), write_pin(Pin(NodeName("db3"), Order())))
+    marks = me.claim(A, B).marks
+    asked = ReleaseMarks(4, marks, me.advertised, heirs_of(heir_of(other), A, B))
+    assert len(me.desk.ask(asked, MarksReleased).handed) == 2
+    assert set(me.desk.ask(ReadCluster(), ClusterRead).view.control.moves) == {A, B}
 
 
 def test_a_move_stays_where_neither_a_claim_nor_a_handover_was_made(
@@ -233,9 +249,11 @@ def test_a_move_stays_where_neither_a_claim_nor_a_handover_was_made(
     me, other = Member(desks[0], (A,)), Member(desks[1])
     (mark,) = me.claim(A).marks
     me.desk.client.put(me.desk.keys.move(A), write_pin(Pin(OTHER, Order())))
-    assert other.claim(A).lost == {A}
+    moved = frozenset({A})
+    claim = ClaimMarks(3, (A,), other.lease, other.advertised, moved)
+    assert other.desk.ask(claim, MarksClaimed).lost == {A}
     heir = Heir(OTHER, me.lease)
-    me.desk.ask(ReleaseMarks(4, (mark,), me.advertised, {A: heir}), MarksReleased)
+    me.desk.ask(ReleaseMarks(4, (mark,), me.advertised, {A: heir}, moved), MarksReleased)
     assert set(me.desk.ask(ReadCluster(), ClusterRead).view.control.moves) == {A}
 
 

@@ -24,7 +24,7 @@ from yaim.core.decide.heirs import heirs
 from yaim.core.decide.wanted import kept
 from yaim.core.facts import Facts
 from yaim.core.full_etcd import can_hold_any, refuses_deletions, takes_deletions
-from yaim.core.model import NEVER, Address, Revision, address_order
+from yaim.core.model import NEVER, Address, NodeName, Revision, address_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,9 @@ def _release(facts: Facts, wanted: frozenset[Address]) -> ReleaseMarks | None:
     )
     if not marks:
         return None
-    return ReleaseMarks(state.next_request, marks, node.revision, inherited)
+    to = {address: heir.node for address, heir in inherited.items()}
+    moved = _moved(facts, to)
+    return ReleaseMarks(state.next_request, marks, node.revision, inherited, moved)
 
 
 def _claim(facts: Facts, wanted: frozenset[Address]) -> ClaimMarks | None:
@@ -166,4 +168,11 @@ def _claim(facts: Facts, wanted: frozenset[Address]) -> ClaimMarks | None:
     if not free:
         return None
     claimed = tuple(sorted(free, key=address_order))
-    return ClaimMarks(state.next_request, claimed, lease.id, node.revision)
+    moved = _moved(facts, dict.fromkeys(claimed, facts.me))
+    return ClaimMarks(state.next_request, claimed, lease.id, node.revision, moved)
+
+
+def _moved(facts: Facts, to: Mapping[Address, NodeName]) -> frozenset[Address]:
+    """Returns those that an order moves to the nodes that get them."""
+    moves = facts.control.moves
+    return frozenset(a for a, move in moves.items() if to.get(a) == move.node)

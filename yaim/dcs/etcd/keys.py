@@ -11,7 +11,7 @@
             pause               the same
             pin/<address>       with a node
             weight/<name>       with a weight
-            move/<address>      with a node; for a minute; the claim deletes it
+            move/<address>      with a node; for a minute; whoever follows it deletes it
             member/<name>       that a node has been there; put by the node, without a lease
         timeline/               events of the history, which no decision is taken by:
             <life>/<n>          by one writer, in its order, under a lease that nobody keeps alive

@@ -3,7 +3,7 @@
 Every transaction has the node's advertisement as its guard, so that one that was delayed on the way
 does nothing once the node has written a newer one. Each mark is put or deleted in a nested
 transaction, under a condition of its own: that the address is in the pool and has no mark, or that
-the mark is still the one that is meant. A claim deletes the move of its address, too.
+the mark is still the one that is meant. With it goes an order to move the address, if that is done.
 
 A mark is handed over by one put over it, as etcd takes no deletion and put of one key in one
 transaction. It is put under the heir's lease, if the heir's advertisement stands under this lease:
@@ -16,7 +16,7 @@ core does not use what they may have released until a read has told of it, and l
 what they have claimed. Until then it has none of these addresses on its interface.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
@@ -119,7 +119,7 @@ class Transactions:
 
     def release(self, request: ReleaseMarks) -> Event:
         same = compare_mod_revision(self._keys.node(self._node), request.advertised)
-        done = self._release_in_parts(same, _chunks(request.marks), request.heirs)
+        done = self._release_in_parts(same, _chunks(request.marks), request.heirs, request.moved)
         return MarksReleased(request.request, done.addresses, done.revision, done.handed)
 
     def claim(self, request: ClaimMarks) -> Event:
@@ -128,7 +128,11 @@ class Transactions:
         revision = 0
         for addresses in _chunks(request.addresses):
             answer = self._transact(
-                [advertised], [self._claiming(address, request.lease) for address in addresses]
+                [advertised],
+                [
+                    self._claiming(address, request.lease, is_moved=address in request.moved)
+                    for address in addresses
+                ],
             )
             revision = answer.header.revision
             if answer.succeeded:
@@ -144,6 +148,7 @@ class Transactions:
         same: Any,
         parts: Iterable[Sequence[Mark]],
         heirs: Mapping[Address, Heir] = NO_HEIRS,
+        moved: Collection[Address] = (),
     ) -> _Released:
         released: set[Address] = set()
         handed: list[Mark] = []
@@ -152,7 +157,7 @@ class Transactions:
             answer = self._transact(
                 [same],
                 [
-                    self._handover(mark, heirs[mark.address])
+                    self._handover(mark, heirs[mark.address], is_moved=mark.address in moved)
                     if mark.address in heirs
                     else self._deletion(mark)
                     for mark in marks
@@ -174,21 +179,21 @@ class Transactions:
                     released.add(mark.address)
         return _Released(frozenset(released), tuple(handed), revision, is_ours)
 
-    def _claiming(self, address: Address, lease: LeaseId) -> Any:
+    def _claiming(self, address: Address, lease: LeaseId, *, is_moved: bool) -> Any:
         """Marks the address, if it is in the pool and has no mark. A mark is put here only, and by
         a handover: if the mod_revision of one is not its create_revision, and its value does not
         say which version it is, somebody else has put it (yaim/dcs/etcd/keys.py)."""
         unmarked = compare_absent(self._keys.mark(address))
         in_pool = compare_present(self._keys.pool_entry(address))
         put = put_of(self._keys.mark(address), written_holder(self._node, 1), lease)
-        return when([unmarked, in_pool], put, deletion_of(self._keys.move(address)))
+        return when([unmarked, in_pool], put, *self._end_of_move(address, is_moved=is_moved))
 
     def _deletion(self, mark: Mark) -> Any:
         """Deletes the mark, if it is still the same one, and nobody has put another over it."""
         key = self._keys.mark(mark.address)
         return when([compare_mod_revision(key, mark.revision)], deletion_of(key))
 
-    def _handover(self, mark: Mark, heir: Heir) -> Any:
+    def _handover(self, mark: Mark, heir: Heir, *, is_moved: bool) -> Any:
         """Makes the mark the heir's, if it is still the same one, and the heir still has its lease;
         otherwise deletes it, if it is the same one. (An advertisement that is not there has no
         lease.)"""
@@ -204,12 +209,15 @@ class Transactions:
                 compare=[same, lease],
                 success=[
                     put_of(key, value, heir.lease),
-                    deletion_of(self._keys.move(mark.address)),
+                    *self._end_of_move(mark.address, is_moved=is_moved),
                 ],
                 failure=[self._deletion(mark)],
             )
         )
         return nested
+
+    def _end_of_move(self, address: Address, *, is_moved: bool) -> tuple[Any, ...]:
+        return (deletion_of(self._keys.move(address)),) if is_moved else ()
 
     def _noting_member(self, first_seen: str, version: str, *, is_stopped: bool) -> Any:
         """Notes this node as one that has been there: under no lease, so that it stays known."""
