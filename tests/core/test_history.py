@@ -147,3 +147,18 @@ def test_when_all_leases_go_at_once_nobody_is_noted_as_lost() -> None:
     play.tell(ClusterChanged(view(5, (), nodes)))
     play.tell(ClusterChanged(view(6)))
     assert noted(play, Kind.LOST) == []
+
+
+def test_nothing_is_remembered_of_addresses_that_have_left_the_pool() -> None:
+    play = started()
+    both = mark(A, 3, OTHER, OTHERS_LEASE), mark(B, 3, OTHER, OTHERS_LEASE)
+    nodes = node(ME, LEASE, 2), node(OTHER, OTHERS_LEASE, 3)
+    play.tell(ClusterChanged(view(5, (A, B), nodes, both)))
+    play.tell(ClusterChanged(view(6, (), nodes)))
+    assert play.state.past.unmarked == {}
+    play.tell(ClusterChanged(view(7, (A, B), nodes, both)))
+    play.tell(ClusterChanged(view(8, (A, B), nodes)))
+    assert play.state.past.unmarked.keys() == {A, B}
+    play.tell(ClusterChanged(view(9, (A,), nodes, (mark(A, 9, OTHER, OTHERS_LEASE),))))
+    play.tell(ClusterChanged(view(10, (A,), nodes)))
+    assert play.state.past.unmarked.keys() == {A}

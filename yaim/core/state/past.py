@@ -45,7 +45,8 @@ BACK = Origin(None, "put back")
 @dataclass(frozen=True, slots=True)
 class Past:
     unmarked: Mapping[Address, Origin] = field(default_factory=lambda: frozen_mapping({}))
-    """The addresses whose marks have gone, and how; until they are marked again."""
+    """The addresses of the pool whose marks have gone, and how; until they are marked again. Those
+    that have left the pool since are forgotten with the next change of marks."""
     taken: Mapping[Address, Origin] = field(default_factory=lambda: frozen_mapping({}))
     """What this node has marked and not added yet."""
     going: Mapping[Address, Going] = field(default_factory=lambda: frozen_mapping({}))
@@ -82,7 +83,9 @@ class Past:
                 origin = replace(origin, reason=f"moved{by}; {origin.reason}")
             taken[address] = origin
         kept = {a: each for a, each in self.taken.items() if a in mine}
-        unmarked = {a: each for a, each in unmarked.items() if a not in view.marks}
+        unmarked = {
+            a: each for a, each in unmarked.items() if a in view.pool and a not in view.marks
+        }
         return replace(self, unmarked=frozen_mapping(unmarked), taken=frozen_mapping(kept | taken))
 
     def after_added(self, address: Address) -> "Past":
