@@ -14,8 +14,9 @@ from tests.sim.helper import SWEPT_AFTER_S
 from tests.sim.host import Host
 from tests.sim.orders import Ask, Command, nothing_more
 from tests.sim.timeline import Timeline, address
+from yaim.core.facts import KNOWS_CONTROL
 from yaim.core.model import Address, ClusterView, NodeName, Place, PoolEntry
-from yaim.core.placement import schema_of
+from yaim.core.placement import schema_of, version_of
 
 LOOKS_AGAIN_S = 0.5
 """Who waits until no node has an address."""
@@ -172,7 +173,16 @@ class World:
                 return f"{name} says that it has {len(node.advertisement.present)} addresses itself"
             if node.advertisement.refused:
                 return f"{name} leaves {len(node.advertisement.refused)} addresses to others"
-        return self._why_not_even(holder, may_hold)
+        return self._why_not_even(holder, self._preferred(may_hold))
+
+    def _preferred(
+        self, may_hold: Mapping[Address, frozenset[NodeName]]
+    ) -> Mapping[Address, frozenset[NodeName]]:
+        """Of those that may hold each address the ones that its entry prefers, if there are any: to
+        be level nothing goes from these. A pin comes before."""
+        if version_of(self.etcd.nodes) < KNOWS_CONTROL:
+            return may_hold
+        return {a: names & self.etcd.pool[a].prefer or names for a, names in may_hold.items()}
 
     def _why_not_even(
         self, holder: Mapping[Address, NodeName], may_hold: Mapping[Address, frozenset[NodeName]]
