@@ -66,7 +66,7 @@ def test_words_are_short_and_do_not_steer_a_terminal() -> None:
     assert read_order(raw, REVISION) == Order("?[2J", "z" * MOST_REASON, revision=REVISION)
 
 
-WORDS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), max_size=50)
+WORDS = st.text("abcXYZ019 -_.:,äß€漢字😀", max_size=50)
 ORDERS = st.builds(Order, WORDS, WORDS, st.sampled_from(["", NOW]), st.just(""), st.just(REVISION))
 
 
