@@ -110,6 +110,8 @@ class Checker:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.counts: Counter[str] = Counter()
+        self.resets: Counter[str] = Counter()
+        """Host to how many of its connections were reset."""
         """How much there was of each thing that is checked, and of each that is excused."""
         self._on: dict[Address, list[Host]] = {}
         """Where each address answers."""
@@ -232,6 +234,7 @@ class Checker:
         """Some clients here get a reset. Another node has the address only in times that are
         excused."""
         self.counts["connections reset"] += 1
+        self.resets[host.name] += 1
         is_elsewhere = any(each is not host for each in self._on.get(address, ()))
         self.counts["connections reset in an overlap"] += is_elsewhere
 

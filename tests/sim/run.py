@@ -256,16 +256,17 @@ def _replace_mark(world: World) -> None:
 
 
 def _lose_lease(world: World) -> None:
-    """Now one node does not reach etcd until its lease has ended, and others have what it had. When
-    it reads again, it ends what is left of its connections; and so nothing is left."""
+    """Now one node does not reach etcd until its lease has ended, and others have what it had,
+    which they may share anew. When it reads again, it ends what is left of its connections; and so
+    nothing is left."""
     seed, timeline = world.scenario.seed, world.timeline
     if len(world.hosts) < 2 or seed % 5 != 1 or is_waiting_for_a_name(world):
         return
     host, checker = world.host(seed // 5), world.checker
-    resets, had = checker.counts["connections reset"], len(host.kernel.answering)
+    resets, had = checker.resets[host.name], len(host.kernel.answering)
     host.wire.cut_until(timeline.now + world.granted_s + TAKEN_WITHIN_S)
     timeline.run(timeline.now + world.granted_s + TAKEN_WITHIN_S)
-    if checker.counts["connections reset"] != resets:
+    if checker.resets[host.name] != resets:
         raise Broken(NOT_RESET, f"{host.name} could not keep its lease")
     checker.counts["connections on a node that lost its lease"] += had
     timeline.run(timeline.now + 2 * READ_EVERY_S)
