@@ -271,3 +271,18 @@ def test_what_status_tells_of_nodes_is_told_here_too() -> None:
     assert (missing, well) == ((WARNING, text), WELL)
     drained, well = told_of_nodes(drains=frozen_mapping({NodeName("db1"): Order(by="root@db1")}))
     assert (drained, well) == ((OK, "db1 is drained by root@db1"), WELL)
+
+
+@pytest.mark.parametrize(
+    ("told", "remedy"),
+    [
+        ("yaim.yml differs: systemctl reload yaim", "systemctl reload yaim"),
+        ("192.0.2.9 is claimed by 52:54:00:12:34:56", "see the other points, and the log"),
+    ],
+)
+def test_the_remedy_on_a_node_itself_is_not_to_look_there(told: str, remedy: str) -> None:
+    """It was "there: yaim doctor", which is what had been called."""
+    advertised = replace(HEALTHY, problems=(told,))
+    put = {KEYS.node(NodeName("db1")): KeyValue(write_advertisement(advertised), 1, 2, 2)}
+    found = look_at_nodes(settings("http://etcd1:2379"), KEYS.view(put, 3), BOOT_ID)
+    assert [each.remedy for each in found if each.text == f"db1 {told}"] == [remedy]

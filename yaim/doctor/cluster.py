@@ -189,6 +189,12 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
         yield ok(NODES, f"{name} is healthy and holds {held} addresses (other nodes: {others})")
 
 
+def _here(told: Problem) -> str:
+    """What to do about a problem of this node's, where it is looked at already."""
+    _, _, act = told.text.rpartition(": ")
+    return act if act.startswith("systemctl ") else "see the other points, and the log"
+
+
 def _look_at_all_nodes(config: Config, view: ClusterView, own: NodeName) -> Iterator[Finding]:
     """What `yaim status` tells of the nodes. How this one is otherwise is told with more detail."""
     status = status_of(_etcd_of(config).prefix, view, now=datetime.now(UTC))
@@ -199,7 +205,8 @@ def _look_at_all_nodes(config: Config, view: ClusterView, own: NodeName) -> Iter
     ]
     for each in groups[:MOST]:
         is_own = each.problem.code in _OWN and own in each.subjects
-        yield _finding(NODES, each, problem if is_own else warning, each.problem.remedy)
+        remedy = _here(each.problem) if is_own else each.problem.remedy
+        yield _finding(NODES, each, problem if is_own else warning, remedy)
     if len(groups) > MOST:
         yield warning(NODES, f"{len(groups) - MOST} more complaints of nodes", "yaim status")
     for note in status.notes[:MOST]:
