@@ -209,7 +209,7 @@ def test_a_typo_in_an_entrys_options_is_mended_without_deleting_the_entry(
     advertise(server, f"{BOOT_ID}:1")
     found = next(look_at_pool(settings(server.url), seen(server)))
     assert found.verdict is PROBLEM
-    assert found.remedy == "yaim pool set 192.0.2.10"
+    assert found.remedy == "yaim pool set 192.0.2.10 --prefer ''"
 
 
 def test_this_node_is_told_as_the_others_see_it(server: EtcdServer) -> None:
@@ -286,3 +286,12 @@ def test_the_remedy_on_a_node_itself_is_not_to_look_there(told: str, remedy: str
     put = {KEYS.node(NodeName("db1")): KeyValue(write_advertisement(advertised), 1, 2, 2)}
     found = look_at_nodes(settings("http://etcd1:2379"), KEYS.view(put, 3), BOOT_ID)
     assert [each.remedy for each in found if each.text == f"db1 {told}"] == [remedy]
+
+
+def test_a_key_that_is_nobodys_is_told_here_too(server: EtcdServer) -> None:
+    """`yaim status` told of it, doctor did not."""
+    server.ctl("put", f"{KEYS.prefix}contrl/pause", "")
+    found = list(look_at_pool(settings(server.url), seen(server)))
+    assert [each.text for each in found if "contrl/pause" in each.text] == [
+        "contrl/pause cannot be understood: yaim has no such key; expected ips/<address>"
+    ]

@@ -11,6 +11,7 @@ from yaim.dcs.etcd.certificates import expiries, faults
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
 from yaim.dcs.etcd.diagnose import explain, explain_all
 from yaim.dcs.etcd.full import remedy_for
+from yaim.dcs.etcd.look import look
 from yaim.dcs.etcd.parts import EtcdParts
 from yaim.dcs.etcd.transactions import check_may_write
 from yaim.dcs.expiry import warnings_of
@@ -39,7 +40,7 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         return None, [problem(ETCD, each, remedy) for each in wrong]
     client = etcd.client()
     try:
-        view = keys.view(*client.read_ranges(*keys.ranges()))
+        view = look(client, keys)
         try:
             rooms = (f"{room}/doctor" for room in ("ips", "control/member", "timeline"))
             written = [f"{keys.prefix}{each}".encode() for each in rooms]
@@ -144,7 +145,7 @@ def _remedy(config: Config, view: ClusterView, told: Problem) -> str:
             return etcdctl(config, "del", told.subject)
         case Code.WRONG_CONTROL:
             return etcdctl(config, "del", f"{prefix}{told.subject}")
-        case Code.UNHELD:
+        case Code.UNHELD if not told.remedy.startswith("yaim "):
             return "yaim status, and the logs of those nodes"
         case _:
             return told.remedy
