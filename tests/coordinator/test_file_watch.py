@@ -55,16 +55,17 @@ def test_a_file_that_was_changed_is_told_once_with_its_keys_and_what_makes_them_
 ) -> None:
     node.write(interval="500", netmask="24", ttl="9000")
     assert node.watch.look() == told(
-        f"{node.file} differs from what runs in interval, timeout, netmask: reload yaim",
-        f"{node.file} differs from what runs in ttl: stop and start yaim",
+        f"{node.file} differs from what runs in interval, timeout, netmask: systemctl reload yaim",
+        f"{node.file} differs from what runs in ttl: systemctl stop yaim; systemctl start yaim",
     )
     assert node.watch.look() is None
 
 
 def test_a_check_that_is_another_is_named(node: Node) -> None:
     node.write(checker_type="[http, patroni]", http_url="http://127.0.0.1/")
-    expected = "differs from what runs in checker-type, check http, check patroni: reload yaim"
-    assert node.watch.look() == told(f"{node.file} {expected}")
+    keys = "checker-type, check http, check patroni"
+    expected = f"{node.file} differs from what runs in {keys}: systemctl reload yaim"
+    assert node.watch.look() == told(expected)
 
 
 def test_a_file_that_was_written_anew_and_says_the_same_is_no_problem(node: Node) -> None:
@@ -82,7 +83,7 @@ def test_a_reload_ends_it(node: Node) -> None:
 def test_a_key_that_a_reload_does_not_apply_stays_told(node: Node) -> None:
     node.write(dcs_clustername="other")
     node.reload("dcs-clustername")
-    expected = f"{node.file} differs from what runs in dcs-clustername: restart yaim"
+    expected = f"{node.file} differs from what runs in dcs-clustername: systemctl restart yaim"
     assert node.watch.look() == told(expected)
 
 

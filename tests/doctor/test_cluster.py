@@ -209,7 +209,7 @@ def test_a_typo_in_an_entrys_options_is_mended_without_deleting_the_entry(
     advertise(server, f"{BOOT_ID}:1")
     found = next(look_at_pool(settings(server.url), seen(server)))
     assert found.verdict is PROBLEM
-    assert found.remedy == "yaim pool set 192.0.2.10"
+    assert found.remedy == "yaim pool set 192.0.2.10 --prefer ''"
 
 
 def test_this_node_is_told_as_the_others_see_it(server: EtcdServer) -> None:
@@ -271,3 +271,27 @@ def test_what_status_tells_of_nodes_is_told_here_too() -> None:
     assert (missing, well) == ((WARNING, text), WELL)
     drained, well = told_of_nodes(drains=frozen_mapping({NodeName("db1"): Order(by="root@db1")}))
     assert (drained, well) == ((OK, "db1 is drained by root@db1"), WELL)
+
+
+@pytest.mark.parametrize(
+    ("told", "remedy"),
+    [
+        ("yaim.yml differs: systemctl reload yaim", "systemctl reload yaim"),
+        ("192.0.2.9 is claimed by 52:54:00:12:34:56", "see the other points, and the log"),
+    ],
+)
+def test_the_remedy_on_a_node_itself_is_not_to_look_there(told: str, remedy: str) -> None:
+    """It was "there: yaim doctor", which is what had been called."""
+    advertised = replace(HEALTHY, problems=(told,))
+    put = {KEYS.node(NodeName("db1")): KeyValue(write_advertisement(advertised), 1, 2, 2)}
+    found = look_at_nodes(settings("http://etcd1:2379"), KEYS.view(put, 3), BOOT_ID)
+    assert [each.remedy for each in found if each.text == f"db1 {told}"] == [remedy]
+
+
+def test_a_key_that_is_nobodys_is_told_here_too(server: EtcdServer) -> None:
+    """`yaim status` told of it, doctor did not."""
+    server.ctl("put", f"{KEYS.prefix}contrl/pause", "")
+    found = list(look_at_pool(settings(server.url), seen(server)))
+    assert [each.text for each in found if "contrl/pause" in each.text] == [
+        "contrl/pause cannot be understood: yaim has no such key; expected ips/<address>"
+    ]

@@ -123,6 +123,16 @@ def test_the_others_take_over_until_the_node_is_healed(
     up.wait_for(n1=("healthy", 2), n2=("healthy", 2), n3=("healthy", 2))
 
 
+def test_a_node_is_stopped_and_started(up: Place) -> None:
+    """docs/steering.md has both in a maintenance."""
+    stopped = "it is stopped, its addresses are handed over"
+    assert up.lab("stop", "n1") == (0, f"n1: {stopped}\n", "")
+    up.wait_for(n1=("not running", 0), n2=("healthy", 3), n3=("healthy", 3))
+    assert "stopped" in up.lab("exec", "n2", "yaim", "status")[1]
+    assert up.lab("start", "n1") == (0, "n1: it is running\n", "")
+    up.wait_for(n1=("healthy", 2), n2=("healthy", 2), n3=("healthy", 2))
+
+
 def test_exec_runs_a_program_as_if_on_the_node(up: Place) -> None:
 
     def shown() -> list[str]:

@@ -154,7 +154,7 @@ def test_a_whole_status_is_told() -> None:
                 "code": "address-unheld",
                 "subject": "192.0.2.10",
                 "text": "is held by nobody: db1 may hold it and has not taken it yet",
-                "remedy": "see the nodes below, and their logs",
+                "remedy": "see the nodes, and their logs",
             },
             {
                 "code": "node-unhealthy",

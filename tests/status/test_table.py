@@ -122,13 +122,13 @@ def test_the_table_of_a_cluster_where_much_is_wrong() -> None:
         f"{READ}\n"
         "\n"
         "- 192.0.2.10 is held by nobody: db1 may hold it and has not taken it yet\n"
-        "    see the nodes below, and their logs\n"
+        "    see the nodes, and their logs\n"
         "- db2 is unhealthy: HTTP 503, expected 200\n"
         "    there: yaim check, yaim doctor\n"
         "- 192.0.2.09 is a wrong pool entry: not an address\n"
         "    etcdctl del /service/yaim/ips/192.0.2.09\n"
         "- 2001:db8::1 is a wrong pool entry: odd\n"
-        "    yaim pool set 2001:db8::1\n"
+        "    yaim pool set 2001:db8::1 --prefer ''\n"
         "\n"
         "ADDRESS      HOLDER      REASON\n"
         "192.0.2.10   - nobody -  db1 may hold it and has not taken it yet\n"
@@ -147,7 +147,7 @@ def test_only_the_problems_are_shown_if_only_they_are_wanted() -> None:
         READ,
         "",
         "- 192.0.2.9 is held by nobody: db1 may hold it and has not taken it yet",
-        "    see the nodes below, and their logs",
+        "    see the nodes, and their logs",
     ]
     assert as_table(made(WELL), problems_only=True).splitlines() == [
         "Cluster /service/yaim/ is healthy.",

@@ -34,6 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("fail", "make a node's service fail"),
         ("kill", "kill all of a node's processes with -9"),
         ("cut", "cut a node off from etcd, the other nodes and the client"),
+        ("stop", "stop yaim on a node, as systemctl would"),
+        ("start", "start it again"),
         ("heal", "undo all of these"),
     ):
         add_command(commands, name, help=text).add_argument("node", help="n1, n2, ...")

@@ -93,9 +93,13 @@ class FileWatch:
             act = keys[name].applied.value if name in keys else "reload"
             by_act.setdefault(act, []).append(name)
         return [
-            f"{self._file} differs from what runs in {_named(names)}: {act} yaim"
+            f"{self._file} differs from what runs in {_named(names)}: {_command(act)}"
             for act, names in by_act.items()
         ]
+
+
+def _command(act: str) -> str:
+    return "; ".join(f"systemctl {each} yaim" for each in act.split(" and "))
 
 
 def _differing_checks(running: Config, said: Config) -> list[str]:

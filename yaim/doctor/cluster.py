@@ -11,6 +11,7 @@ from yaim.dcs.etcd.certificates import expiries, faults
 from yaim.dcs.etcd.connection import BREAKS_KEEPALIVES_OFF, EtcdFull, EtcdPermissionDenied
 from yaim.dcs.etcd.diagnose import explain, explain_all
 from yaim.dcs.etcd.full import remedy_for
+from yaim.dcs.etcd.look import look
 from yaim.dcs.etcd.parts import EtcdParts
 from yaim.dcs.etcd.transactions import check_may_write
 from yaim.dcs.expiry import warnings_of
@@ -39,7 +40,7 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
         return None, [problem(ETCD, each, remedy) for each in wrong]
     client = etcd.client()
     try:
-        view = keys.view(*client.read_ranges(*keys.ranges()))
+        view = look(client, keys)
         try:
             rooms = (f"{room}/doctor" for room in ("ips", "control/member", "timeline"))
             written = [f"{keys.prefix}{each}".encode() for each in rooms]
@@ -144,7 +145,7 @@ def _remedy(config: Config, view: ClusterView, told: Problem) -> str:
             return etcdctl(config, "del", told.subject)
         case Code.WRONG_CONTROL:
             return etcdctl(config, "del", f"{prefix}{told.subject}")
-        case Code.UNHELD:
+        case Code.UNHELD if not told.remedy.startswith("yaim "):
             return "yaim status, and the logs of those nodes"
         case _:
             return told.remedy
@@ -189,6 +190,12 @@ def look_at_nodes(config: Config, view: ClusterView, boot_id: str) -> Iterator[F
         yield ok(NODES, f"{name} is healthy and holds {held} addresses (other nodes: {others})")
 
 
+def _here(told: Problem) -> str:
+    """What to do about a problem of this node's, where it is looked at already."""
+    _, _, act = told.text.rpartition(": ")
+    return act if act.startswith("systemctl ") else "see the other points, and the log"
+
+
 def _look_at_all_nodes(config: Config, view: ClusterView, own: NodeName) -> Iterator[Finding]:
     """What `yaim status` tells of the nodes. How this one is otherwise is told with more detail."""
     status = status_of(_etcd_of(config).prefix, view, now=datetime.now(UTC))
@@ -199,7 +206,8 @@ def _look_at_all_nodes(config: Config, view: ClusterView, own: NodeName) -> Iter
     ]
     for each in groups[:MOST]:
         is_own = each.problem.code in _OWN and own in each.subjects
-        yield _finding(NODES, each, problem if is_own else warning, each.problem.remedy)
+        remedy = _here(each.problem) if is_own else each.problem.remedy
+        yield _finding(NODES, each, problem if is_own else warning, remedy)
     if len(groups) > MOST:
         yield warning(NODES, f"{len(groups) - MOST} more complaints of nodes", "yaim status")
     for note in status.notes[:MOST]:

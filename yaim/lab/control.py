@@ -158,9 +158,15 @@ def _do(lab: Lab, what: str, name: str) -> str:
         if not node.is_running:
             node.start()
 
+    def start() -> None:
+        if not node.is_running:
+            node.start()
+
     acts: dict[str, tuple[Callable[[], None], str]] = {
         "fail": (node.break_service, "its service answers 503"),
         "heal": (heal, "its service answers, it is connected and running"),
+        "stop": (node.stop, "it is stopped, its addresses are handed over"),
+        "start": (start, "it is running"),
         "kill": (node.kill, "all its processes are killed with -9"),
         "cut": (node.cut, "it is cut off from etcd, the other nodes and the client"),
     }

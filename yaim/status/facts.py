@@ -338,7 +338,7 @@ class _Made:
         for wrong in self.view.wrong:
             is_address = wrong.name in names
             key = shell_word(f"{self.cluster}ips/{wrong.name}")
-            remedy = f"yaim pool set {wrong.name}" if is_address else f"etcdctl del {key}"
+            remedy = _written_anew(wrong.name) if is_address else f"etcdctl del {key}"
             text = f"is a wrong pool entry: {wrong.reason}"
             yield Problem(Code.WRONG_ENTRY, wrong.name, text, remedy)
         for key, reason in strays_of(self.cluster, self.view):
@@ -359,7 +359,8 @@ class _Made:
                 text = f"is on {name} already, {REMOVE.format(where)}"
                 yield Problem(Code.ELSEWHERE, subject, text, _remove(subject, name, where))
             if address not in self.holders and not self.present[address]:
-                remedy = "see the nodes below, and their logs"
+                is_wrong = bool(self.view.pool[address].fault)
+                remedy = _written_anew(subject) if is_wrong else "see the nodes, and their logs"
                 yield Problem(Code.UNHELD, subject, f"is held by nobody: {why}", remedy)
             elif address in self.holders and why:
                 text = f"is held by {self.holders[address]}, which may not: {why}"
@@ -438,6 +439,12 @@ class _Made:
 
 _MOST_ASKED = 200
 _IN_ITS_ROW = frozenset({Code.HOLDS_NOTHING, Code.NODE, Code.VERSION, Code.CLOCK})
+
+
+def _written_anew(address: str) -> str:
+    """What writes a wrong entry of the pool anew. `pool set` wants an option; others that the entry
+    had are to be named with it."""
+    return f"yaim pool set {address} --prefer ''"
 
 
 def _remove(address: str, node: str, where: str) -> str:

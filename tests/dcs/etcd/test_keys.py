@@ -91,7 +91,12 @@ def test_a_whole_cluster_is_read() -> None:
         ("banana", "'banana' is not an IPv4 or IPv6 address"),
         ("192.0.2.256", "'192.0.2.256' is not an IPv4 or IPv6 address"),
         ("192.0.2.010", "'192.0.2.010' is not an IPv4 or IPv6 address"),
-        ("192.0.2.10/24", "expected ips/<address> or ips/<address>/marked"),
+        ("192.0.2.10/marks", "expected ips/<address> or ips/<address>/marked"),
+        (
+            "192.0.2.10/24",
+            'a prefix length is no part of the key: put ips/192.0.2.10 with {"prefix": 24}'
+            " (yaim pool add 192.0.2.10 --prefix 24)",
+        ),
         (
             "2001:DB8::10",
             "'2001:DB8::10' is not written as '2001:db8::10', its canonical form",

@@ -459,6 +459,11 @@ class _Part(Generic[Key, Value]):
 def _read_address_key(name: str) -> tuple[Address, bool]:
     """The address that a key below ips/ is about, and whether the key is its mark."""
     text, slash, rest = name.partition("/")
+    if slash and rest.isdigit():
+        raise NotUnderstood(
+            f'a prefix length is no part of the key: put ips/{text} with {{"prefix": {rest}}}'
+            f" (yaim pool add {text} --prefix {rest})"
+        )
     if slash and rest != "marked":
         raise NotUnderstood("expected ips/<address> or ips/<address>/marked")
     return read_address(text), bool(slash)
