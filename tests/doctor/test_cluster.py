@@ -267,7 +267,7 @@ def test_what_status_tells_of_nodes_is_told_here_too() -> None:
     assert told_of_nodes() == [WELL]
     here = Member("2026-11-20T08:00:00Z", False, "2026-11-20T08:00:00Z")
     missing, well = told_of_nodes(members=frozen_mapping({NodeName("db2"): here}))
-    text = "db2 is not there, and was not stopped: killed, cut off or without power"
+    text = "db2 is not there, and was not stopped: killed, frozen, cut off or without power"
     assert (missing, well) == ((WARNING, text), WELL)
     drained, well = told_of_nodes(drains=frozen_mapping({NodeName("db1"): Order(by="root@db1")}))
     assert (drained, well) == ((OK, "db1 is drained by root@db1"), WELL)

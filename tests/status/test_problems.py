@@ -23,7 +23,7 @@ from yaim.core.model import (
     WrongEntry,
     frozen_mapping,
 )
-from yaim.status.facts import ClusterStatus, Condition, NodeState
+from yaim.status.facts import ClusterStatus, Condition, NodeState, status_of
 from yaim.status.problem import Code, Group, Note, Problem, grouped, listed
 
 HERE = Member("2026-11-20T08:00:00Z", False, "2026-11-20T08:00:00Z", "1.0")
@@ -68,14 +68,14 @@ def test_a_node_that_was_killed_or_cut_off_is_missing() -> None:
     assert problem == Problem(
         Code.MISSING,
         "db3",
-        "is not there, and was not stopped: killed, cut off or without power",
-        "start yaim there; if it is gone for good: yaim node forget db3",
+        "is not there, and was not stopped: killed, frozen, cut off or without power",
+        "there: systemctl restart yaim; if it is gone for good: yaim node forget db3",
     )
     assert row(made(seen), "db3") == (NodeState.MISSING, problem.text)
     at = datetime(2026, 11, 22, 11, 59, 30, tzinfo=UTC)
     (problem,) = found(seen, {NodeName("db3"): at})
     assert problem.text.endswith(
-        ": killed, cut off or without power, its lease ended 2026-11-22T11:59:30Z"
+        ": killed, frozen, cut off or without power, its lease ended 2026-11-22T11:59:30Z"
     )
     (missing,) = (e for e in made(seen, lost={NodeName("db3"): at}).nodes if e.name == "db3")
     assert (missing.since, missing.first_seen) == ("2026-11-22T11:59:30Z", HERE.first_seen)
@@ -422,3 +422,15 @@ def test_problems_that_say_the_same_are_grouped_and_the_others_keep_their_order(
 def test_of_many_names_the_first_are_listed() -> None:
     assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
     assert listed(["a", "b"], 2) == "a, b"
+
+
+def test_a_command_for_etcd_says_how_to_get_there() -> None:
+    """As printed it can be pasted on any host, and not only where etcd is on 127.0.0.1."""
+
+    def by_hand(*arguments: str) -> str:
+        return " ".join(("etcdctl", "--endpoints=http://etcd1:2379", *arguments))
+
+    seen = controlled(Control(wrong=(WrongEntry("control/contrl", "no such key"),)))
+    status = status_of("/service/pg/", seen, now=NOW, by_hand=by_hand)
+    (told,) = (each for each in status.problems if each.code is Code.WRONG_CONTROL)
+    assert told.remedy == "etcdctl --endpoints=http://etcd1:2379 del /service/pg/control/contrl"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tests.steer.clusters import at, cluster, control, name, node
-from yaim.core.model import frozen_mapping
+from yaim.core.model import Member, frozen_mapping
 from yaim.steer.plan import Going, Share, Staying
 from yaim.steer.show import plan_as_json, plan_lines
 from yaim.steer.what_if import WhatIf, plan_for
@@ -51,6 +51,14 @@ def test_what_nobody_could_hold_is_told() -> None:
     plan, _ = plan_for(WhatIf(without=(N1, N2, N3)), THREE)
     assert plan.stays[0] == Staying(at(1), None, "there is no other node")
     assert len(plan.stays) == 6
+
+
+def test_nodes_that_should_be_there_and_are_not_are_named() -> None:
+    """With two of three nodes dead, a drain of the third said only that there is no other."""
+    here = Member("2026-12-01T09:00:00Z", False, "2026-12-01T09:00:00Z")
+    orders = replace(control(), members=frozen_mapping({N1: here, N2: here, N3: here}))
+    plan, _ = plan_for(WhatIf(drained=(N1,)), cluster("11", (node(1),), orders))
+    assert {each.reason for each in plan.stays} == {"not there: n2, n3"}
 
 
 def test_what_is_not_there_is_told_and_nothing_is_planned() -> None:

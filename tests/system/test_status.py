@@ -78,7 +78,7 @@ def test_nodes_that_were_killed_or_cut_off_are_missing_until_they_are_back(lab: 
     lab.wait_until_held(by=["n1"])
     done = yaim_status()
     assert done.returncode == 1
-    missing = "is not there, and was not stopped: killed, cut off or without power"
+    missing = "is not there, and was not stopped: killed, frozen, cut off or without power"
     assert problems()["n2"].startswith(f"node-missing: {missing}")
     assert problems()["n3"].startswith(f"node-missing: {missing}")
     ended = r"its lease ended 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$"

@@ -83,6 +83,10 @@ class StoreParts(Protocol):
     def apply_to(self, store: Store) -> None:
         """Has a store, started from an earlier configuration, use this one from now on."""
 
+    def by_hand(self, *arguments: str) -> str:
+        """A command of the store's own client, such as etcdctl, as somebody who may do it has to
+        enter it."""
+
     def look(self, within_s: float) -> StoreSeen:
         """Reads the cluster once. `within_s` bounds what is asked beside that: the endpoints'
         certificates, and why none of them has answered. Raises StoreError."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from yaim.config.config import Config
 from yaim.core.model import ClusterView, NodeName, address_order
@@ -52,9 +51,7 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
     except EtcdPermissionDenied:
         grant = ("role", "grant-permission", "yaim", "--prefix=true", "readwrite", keys.prefix)
         what = f"user {access.user} may not read and write below {keys.prefix}"
-        return None, [
-            problem(ETCD, what, f"as etcd's root, for its role: {etcdctl(config, *grant)}")
-        ]
+        return None, [problem(ETCD, what, f"as etcd's root, for its role: {etcd.by_hand(*grant)}")]
     except EtcdError as error:
         told = explain_all(error, access, LOOK_WITHIN_S)
         remedy = f"see docs/etcd.md; dcs-endpoints is {', '.join(access.endpoints)}"
@@ -81,11 +78,11 @@ def look_at_etcd(config: Config) -> tuple[ClusterView | None, list[Finding]]:
 
 def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
     """What `yaim status` tells of the keys, of the pool and of its addresses."""
-    prefix = _etcd_of(config).prefix
-    told = status_of(prefix, view, now=datetime.now(UTC)).problems
+    etcd, prefix = _etcd_of(config), _etcd_of(config).prefix
+    told = status_of(prefix, view, now=datetime.now(UTC), by_hand=etcd.by_hand).problems
     about_keys, about_addresses = _groups(told, _KEYS), _groups(told, _ADDRESSES)
     for each in about_keys[:MOST]:
-        yield _finding(POOL, each, problem, _remedy(config, view, each.problem))
+        yield _finding(POOL, each, problem, _remedy(each.problem))
     if len(about_keys) > MOST:
         yield problem(POOL, f"{len(about_keys) - MOST} more keys are wrong", "yaim status")
     if not view.pool:
@@ -103,7 +100,7 @@ def look_at_pool(config: Config, view: ClusterView) -> Iterator[Finding]:
                 POOL,
                 each,
                 problem if is_elsewhere else warning,
-                _remedy(config, view, each.problem),
+                _remedy(each.problem),
             )
         if len(about_addresses) > MOST:
             what = f"{len(about_addresses) - MOST} more addresses are not as they should be"
@@ -135,20 +132,10 @@ def _finding(
     return found(point, f"{subject} {group.problem.text}{also}", remedy)
 
 
-def _remedy(config: Config, view: ClusterView, told: Problem) -> str:
+def _remedy(told: Problem) -> str:
     """What to do, to be pasted."""
-    prefix = _etcd_of(config).prefix
-    match told.code:
-        case Code.WRONG_ENTRY if told.subject not in map(str, view.pool):
-            return etcdctl(config, "del", f"{prefix}ips/{told.subject}")
-        case Code.STRAY:
-            return etcdctl(config, "del", told.subject)
-        case Code.WRONG_CONTROL:
-            return etcdctl(config, "del", f"{prefix}{told.subject}")
-        case Code.UNHELD if not told.remedy.startswith("yaim "):
-            return "yaim status, and the logs of those nodes"
-        case _:
-            return told.remedy
+    is_of_nodes = told.code is Code.UNHELD and not told.remedy.startswith("yaim ")
+    return "yaim status, and the logs of those nodes" if is_of_nodes else told.remedy
 
 
 def _some(view: ClusterView) -> str:
@@ -198,7 +185,8 @@ def _here(told: Problem) -> str:
 
 def _look_at_all_nodes(config: Config, view: ClusterView, own: NodeName) -> Iterator[Finding]:
     """What `yaim status` tells of the nodes. How this one is otherwise is told with more detail."""
-    status = status_of(_etcd_of(config).prefix, view, now=datetime.now(UTC))
+    etcd = _etcd_of(config)
+    status = status_of(etcd.prefix, view, now=datetime.now(UTC), by_hand=etcd.by_hand)
     groups = [
         each
         for each in _groups(status.problems, _NODES)
@@ -212,21 +200,6 @@ def _look_at_all_nodes(config: Config, view: ClusterView, own: NodeName) -> Iter
         yield warning(NODES, f"{len(groups) - MOST} more complaints of nodes", "yaim status")
     for note in status.notes[:MOST]:
         yield ok(NODES, f"{note.subject} {note.text}".strip())
-
-
-def etcdctl(config: Config, *arguments: str) -> str:
-    """The command, as somebody who may do it has to enter it."""
-    access = _etcd_of(config).access
-    options = [f"--endpoints={','.join(access.endpoints)}"]
-    files: tuple[tuple[str, Path | None], ...] = (
-        ("--cacert", access.ca_file),
-        ("--cert", access.cert_file),
-        ("--key", access.key_file),
-    )
-    options += [f"{name}={file}" for name, file in files if file is not None]
-    if access.user is not None:
-        options.append("--user=root")
-    return " ".join(map(shell_word, ("etcdctl", *options, *arguments)))
 
 
 def _etcd_of(config: Config) -> EtcdParts:

@@ -6,7 +6,7 @@ Problem (yaim/status/problem.py), and the cluster is degraded as long as there i
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -29,7 +29,7 @@ from yaim.dcs.etcd.full import NO_SPACE, remedy_for
 from yaim.dcs.expiry import Expiry, ending
 from yaim.status import clocks, orders, spare
 from yaim.status.of_node import missing, stable, why_nothing
-from yaim.status.problem import Code, Note, Problem, listed
+from yaim.status.problem import Code, Note, Problem, listed, plainly
 from yaim.status.times import written
 from yaim.status.unheld import REMOVE, TAKES_NOTHING, Unheld
 from yaim.text import shell_word
@@ -176,11 +176,12 @@ def status_of(
     lost: Mapping[NodeName, datetime] | None = None,
     *,
     now: datetime,
+    by_hand: Callable[..., str] = plainly,
 ) -> ClusterStatus:
     """What a view of the cluster, read `now`, amounts to. A mark counts if it stands under the
     lease under which its holder is advertised. `lost`: when the leases of nodes have ended, as far
     as the history tells it."""
-    made = _Made(cluster, view, certificates, frozenset(alarms), lost or {}, now)
+    made = _Made(cluster, view, certificates, frozenset(alarms), lost or {}, now, by_hand)
     problems = tuple(sorted(made.problems(), key=lambda each: _GRAVITY[each.code]))
     return ClusterStatus(
         cluster,
@@ -213,8 +214,9 @@ class _Made:
         alarms: frozenset[str],
         lost: Mapping[NodeName, datetime],
         now: datetime,
+        by_hand: Callable[..., str],
     ) -> None:
-        self.cluster, self.view, self.alarms = cluster, view, alarms
+        self.cluster, self.view, self.alarms, self._by_hand = cluster, view, alarms, by_hand
         self._certificates, self._lost, self._now = certificates, lost, now
         self.pool = sorted(view.pool.items(), key=lambda item: address_order(item[0]))
         self.missing = missing(view)
@@ -323,7 +325,7 @@ class _Made:
     def _why_missing(self, name: NodeName) -> str:
         lost_at = self._lost.get(name)
         at = f", its lease ended {written(lost_at)}" if lost_at is not None else ""
-        return f"is not there, and was not stopped: killed, cut off or without power{at}"
+        return f"is not there, and was not stopped: killed, frozen, cut off or without power{at}"
 
     # --- problems ---------------------------------------------------------------------------------
 
@@ -333,16 +335,16 @@ class _Made:
         yield from self._of_addresses()
         yield from self._of_nodes()
         yield from self._of_all_nodes()
-        yield from orders.problems(self.cluster, self.view, self.holders)
+        yield from orders.problems(self.cluster, self.view, self.holders, self._by_hand)
         names = {str(address) for address in self.view.pool} if self.view.wrong else set()
         for wrong in self.view.wrong:
             is_address = wrong.name in names
-            key = shell_word(f"{self.cluster}ips/{wrong.name}")
-            remedy = _written_anew(wrong.name) if is_address else f"etcdctl del {key}"
+            delete = self._by_hand("del", f"{self.cluster}ips/{wrong.name}")
+            remedy = _written_anew(wrong.name) if is_address else delete
             text = f"is a wrong pool entry: {wrong.reason}"
             yield Problem(Code.WRONG_ENTRY, wrong.name, text, remedy)
         for key, reason in strays_of(self.cluster, self.view):
-            yield Problem(Code.STRAY, key, reason, f"etcdctl del {shell_word(key)}")
+            yield Problem(Code.STRAY, key, reason, self._by_hand("del", key))
         for each in self._certificates:
             if each.is_pressing:
                 ends = "has expired" if each.days_left < 0 else f"ends {each.expires:%Y-%m-%d}"
@@ -374,9 +376,8 @@ class _Made:
                 Code.NO_NODE, "the cluster", "has no node", "on each: systemctl start yaim"
             )
         for name in self.missing:
-            remedy = (
-                f"start yaim there; if it is gone for good: yaim node forget {shell_word(name)}"
-            )
+            forget = f"if it is gone for good: yaim node forget {shell_word(name)}"
+            remedy = f"there: systemctl restart yaim; {forget}"
             yield Problem(Code.MISSING, name, self._why_missing(name), remedy)
         nodes = [node for _, node in sorted(view.nodes.items())]
         eligibility = Eligibility(nodes)

@@ -53,7 +53,8 @@ class Look:
         now = datetime.now(UTC)
         certificates = certificates_of(self._seen.certificates, now)
         lost = self._lost(view)
-        return status_of(self.prefix, view, certificates, self._seen.alarms, lost, now=now)
+        by_hand, alarms = self._parts.by_hand, self._seen.alarms
+        return status_of(self.prefix, view, certificates, alarms, lost, now=now, by_hand=by_hand)
 
     def _lost(self, view: ClusterView) -> Mapping[NodeName, datetime]:
         """When the leases of the nodes that are missing have ended, as far as the history tells."""

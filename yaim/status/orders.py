@@ -4,7 +4,7 @@ That a node is drained, or that nothing is levelled, is told and is nothing wron
 stands there and is not followed, or has been forgotten.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from yaim.core.eligibility import Eligibility
@@ -52,15 +52,18 @@ def notes(view: ClusterView, now: datetime) -> Iterator[Note]:
 
 
 def problems(
-    cluster: str, view: ClusterView, holders: Mapping[Address, NodeName]
+    cluster: str,
+    view: ClusterView,
+    holders: Mapping[Address, NodeName],
+    by_hand: Callable[..., str],
 ) -> Iterator[Problem]:
     """`cluster` is the prefix of the cluster's keys. `holders`: who holds what, by marks in
-    force."""
+    force. `by_hand`: makes a command of the store's own client."""
     yield from _not_understood(view)
     yield from _pins(view, holders)
     yield from _drains(view, holders)
     for wrong in view.control.wrong:
-        remedy = f"etcdctl del {shell_word(f'{cluster}{wrong.name}')}"
+        remedy = by_hand("del", f"{cluster}{wrong.name}")
         text = f"cannot be understood: {wrong.reason}"
         yield Problem(Code.WRONG_CONTROL, wrong.name, text, remedy)
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from yaim.text import shell_word
+
 
 class Code(StrEnum):
     """What kind of problem it is, for programs: these words stay. The gravest come first."""
@@ -91,3 +93,8 @@ def grouped(problems: Iterable[Problem]) -> list[Group]:
     return [
         Group(several[0], tuple(each.subject for each in several)) for several in alike.values()
     ]
+
+
+def plainly(*arguments: str) -> str:
+    """A command of etcd's own client, for one who need not say how to get there."""
+    return " ".join(map(shell_word, ("etcdctl", *arguments)))

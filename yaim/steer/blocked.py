@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from yaim.core.model import Address, ClusterView, Node, NodeName, PoolEntry, present_on
 from yaim.core.placement import Placement
+from yaim.status.of_node import missing
 
 _MOST_NAMES = 10
 TAKES_NOTHING = "takes nothing until its checks have answered and its helper is there"
@@ -50,6 +51,8 @@ class Obstacles:
         for name in sorted(self._view.nodes):
             if name != besides and (reason := self.why_not(name, address)):
                 found.setdefault(reason, []).append(name)
+        if names := [name for name in sorted(missing(self._view)) if name != besides]:
+            found["not there"] = names
         if found:
             return "; ".join(f"{reason}: {_listed(names)}" for reason, names in found.items())
         return "there is no other node" if len(self._view.nodes) < 2 else "no other node takes it"

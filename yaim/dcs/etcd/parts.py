@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from yaim.core.events import Event
 from yaim.core.model import NodeName
@@ -19,6 +20,7 @@ from yaim.dcs.etcd.store import EtcdStore
 from yaim.dcs.expiry import warnings_of
 from yaim.dcs.operate import Operations
 from yaim.dcs.store import Cluster, InvalidStoreFile, Store, StoreError, StoreSeen
+from yaim.text import shell_word
 
 TIMEOUT_S = (1.0, 5.0)
 """Bounds on the time-out of a call to etcd, which is a third of the TTL."""
@@ -69,6 +71,19 @@ class EtcdParts:
         if not isinstance(store, EtcdStore):
             raise TypeError(f"{store!r} is another kind of store")
         store.use(self.access)
+
+    def by_hand(self, *arguments: str) -> str:
+        access = self.access
+        options = [f"--endpoints={','.join(access.endpoints)}"]
+        files: tuple[tuple[str, Path | None], ...] = (
+            ("--cacert", access.ca_file),
+            ("--cert", access.cert_file),
+            ("--key", access.key_file),
+        )
+        options += [f"{name}={file}" for name, file in files if file is not None]
+        if access.user is not None:
+            options.append("--user=root")
+        return " ".join(map(shell_word, ("etcdctl", *options, *arguments)))
 
     def look(self, within_s: float) -> StoreSeen:
         client = self.client()
