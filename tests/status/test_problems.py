@@ -395,6 +395,24 @@ def test_an_older_node_on_whose_account_nobody_follows_pins_is_told() -> None:
     assert found(replace(seen, control=only_drains)) == []
 
 
+def test_a_mark_that_was_handed_over_to_a_node_which_is_older_now_is_told() -> None:
+    """Nobody has such an address for as long as the node's lease lives."""
+    seen = controlled(Control())
+    mine = next(each for each in seen.marks.values() if each.holder == "db1")
+    marks = frozen_mapping({**seen.marks, mine.address: replace(mine, version=2)})
+    seen = replace(seen, marks=marks)
+    assert found(seen) == []
+    older = changed(seen.nodes[NodeName("db1")], placement=OLD, version="1.2")
+    seen = replace(seen, nodes=frozen_mapping({**seen.nodes, older.name: older}))
+    (problem,) = found(seen)
+    assert problem == Problem(
+        Code.VERSION,
+        "db1",
+        f"has an older yaim (1.2), which does not take {mine.address} for its own",
+        "there: systemctl stop yaim; systemctl start yaim",
+    )
+
+
 # --- all of them ---------------------------------------------------------------------------------
 
 

@@ -63,7 +63,7 @@ def test_nodes_are_listed_also_those_that_are_missing() -> None:
         "n2    unhealthy                  1          1       2026-11-30T00:00:00Z  1.4",
         "n3    healthy, waits (flapping)  0          4       -                     1.4",
         "n4    stopped                    0          1       2026-11-30T00:00:00Z  1.4",
-        "n5    missing                    0          1       2026-11-30T00:00:00Z  1.4",
+        "n5    missing                    0          1       -                     1.4",
         "n8    never seen, drained        0          1       -                     -",
     ]
     told = validated({"schema": "yaim.nodes/1", **HEAD, "nodes": nodes_as_json(VIEW)})

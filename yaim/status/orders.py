@@ -60,6 +60,7 @@ def problems(
     """`cluster` is the prefix of the cluster's keys. `holders`: who holds what, by marks in
     force. `by_hand`: makes a command of the store's own client."""
     yield from _not_understood(view)
+    yield from _disowned(view, holders)
     yield from _pins(view, holders)
     yield from _drains(view, holders)
     for wrong in view.control.wrong:
@@ -87,6 +88,19 @@ def _not_understood(view: ClusterView) -> Iterator[Problem]:
             older = f"has an older yaim ({node.advertisement.version})"
             text = f"{older}: until it is upgraded, no node follows {' and '.join(what)}"
             yield Problem(Code.VERSION, name, text, "upgrade it")
+
+
+def _disowned(view: ClusterView, holders: Mapping[Address, NodeName]) -> Iterator[Problem]:
+    """Marks that were handed over to a node which was then started as an older version."""
+    found: dict[NodeName, list[str]] = {}
+    for address, name in sorted(holders.items(), key=lambda item: address_order(item[0])):
+        is_handed_over = view.marks[address].version > 1
+        if is_handed_over and view.nodes[name].advertisement.placement < FOLLOWS_CONTROL:
+            found.setdefault(name, []).append(str(address))
+    for name, addresses in sorted(found.items()):
+        version = view.nodes[name].advertisement.version
+        text = f"has an older yaim ({version}), which does not take {listed(addresses)} for its own"
+        yield Problem(Code.VERSION, name, text, "there: systemctl stop yaim; systemctl start yaim")
 
 
 def _pins(view: ClusterView, holders: Mapping[Address, NodeName]) -> Iterator[Problem]:

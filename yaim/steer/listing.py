@@ -27,7 +27,8 @@ class NodeRow:
     addresses: int
     weight: int
     since: str
-    """When it joined or was stopped; of one that is missing, when it joined. Empty: not known."""
+    """When it joined, or was stopped. Empty: not known; of one that is missing, `yaim status` tells
+    it, as far as the history does."""
     version: str
 
 
@@ -63,7 +64,7 @@ def _node_row(view: ClusterView, name: NodeName, count: int) -> NodeRow:
         node is not None and node.is_waiting and not node.advertisement.is_drained,
         count,
         weight.weight if weight is not None else 1,
-        member.at if member is not None else "",
+        member.at if member is not None and state != "missing" else "",
         version or (member.version if member is not None else ""),
     )
 
@@ -129,11 +130,11 @@ def pool_as_json(view: ClusterView) -> dict[str, object]:
 def nodes_as_json(view: ClusterView) -> list[dict[str, object]]:
     return [
         {
-            "node": parsable(row.name),
+            "name": parsable(row.name),
             "state": row.state.replace(" ", "-"),
             "drained": row.is_drained,
             "waits": row.is_waiting,
-            "addresses": row.addresses,
+            "address_count": row.addresses,
             "weight": row.weight,
             "since": row.since or None,
             "version": _text(row.version or None),
