@@ -78,7 +78,7 @@ def those(placements: dict[str, Placement], beginning: str) -> list[Placement]:
         "tests/dcs/etcd/test_keys.py",
         "tests/dcs/test_records.py",
         "tests/status/",
-        "tests/cli/test_status.py",
+        "tests/status/test_table.py",
         "tests/config/test_values.py::test_a_bad_value_is_told_with_its_line_and_what_is_expected",
     ],
 )

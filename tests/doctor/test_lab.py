@@ -97,4 +97,4 @@ def test_an_interface_that_is_down_is_told(lab: Lab) -> None:
         node.set_carrier("up")
     assert status == 1, shown
     assert found["interface"] == ["problem: eth0 has no carrier"]
-    assert found["nodes"][0] == "problem: eth0 is down or without carrier"
+    assert found["nodes"][0] == "problem: n1 can hold nothing: eth0 is down"

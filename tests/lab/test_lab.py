@@ -1,5 +1,6 @@
 """`yaim lab` as users run it, and that nothing of it is left behind."""
 
+import os
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,10 @@ class Place:
     def remains(self, *, files: bool = True) -> dict[str, list[str]]:
         """Everything there."""
         there = self.machine.remains()
-        all_files = [*there["files"], *map(str, self.temporary.rglob("*"))]
+        # Not by rglob, which fails if a directory goes meanwhile.
+        trees = os.walk(self.temporary)
+        ours = [f"{where}/{name}" for where, *names in trees for name in chain(*names)]
+        all_files = [*there["files"], *ours]
         return there | {"files": all_files if files else []}
 
     def wait_until(self, is_so: Callable[[], bool], what: str) -> None:

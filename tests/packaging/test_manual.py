@@ -301,7 +301,7 @@ def test_zsh_completes_what_is_typed(
         ("yaim --ttl ", ""),
         ("yaim doctor --js", "--json"),
         ("yaim --vers", "--version"),
-        ("yaim lab ", "cut down exec fail heal kill run status up"),
+        ("yaim lab ", "cut down exec fail heal kill run start status stop up"),
         ("yaim-helper ", "audit policy"),
         ("yaim-helper audit ", "show timeline verify"),
         ("yaim-helper audit verify --h", "--heads --help"),

@@ -10,10 +10,9 @@ from tests.status.clusters import UNHELD, WELL, made
 from yaim.core.model import Revision
 from yaim.dcs.store import NotPermitted, Unreachable
 from yaim.status.facts import ClusterStatus
-from yaim.status.look import Failed
 from yaim.status.screen import Screen, fitted, has_colours
 from yaim.status.table import as_table
-from yaim.status.watching import STALE_AFTER_S, Shown, essence, lines_of
+from yaim.status.watching import STALE_AFTER_S, Failed, Shown, essence, lines_of
 
 SILENT = Failed(Unreachable("http://etcd1:2379: no answer in time"))
 

@@ -98,9 +98,9 @@ def _shown(options: argparse.Namespace) -> Callable[[ClusterStatus, float | None
 
 def _watch(look: "Look", options: argparse.Namespace) -> int:
     """Survives whatever etcd does. Returns if nothing can ever be shown."""
-    from yaim.status.look import Failed, Watching, condition_of
+    from yaim.status.look import Watching, condition_of
     from yaim.status.screen import Screen
-    from yaim.status.watching import EVERY_S, Shown, essence, lines_of
+    from yaim.status.watching import EVERY_S, Failed, Shown, essence, lines_of
 
     text = _shown(options)
     screen = Screen(sys.stdout) if sys.stdout.isatty() and not options.json else None

@@ -3,7 +3,6 @@ yaim/status/facts.py."""
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -14,6 +13,7 @@ from yaim.dcs.operate import HISTORY_EVENTS
 from yaim.dcs.store import NotPermitted, StoreError, StoreParts, StoreSeen
 from yaim.status.facts import ClusterStatus, Condition, certificates_of, status_of
 from yaim.status.of_node import missing
+from yaim.status.watching import Failed
 
 LOOK_WITHIN_S = 2.0
 """How long it waits for the endpoints' certificates: an endpoint may be down."""
@@ -73,13 +73,6 @@ class Look:
     def changes(self) -> Iterator[None]:
         """Yields when the cluster may be another one. Raises StoreError."""
         return self._operations.watch()
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """etcd could not be read."""
-
-    error: StoreError
 
 
 class Watching:

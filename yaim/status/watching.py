@@ -11,12 +11,18 @@ from datetime import UTC, datetime
 from yaim.core.model import Revision
 from yaim.dcs.store import NotPermitted, StoreError
 from yaim.status.facts import ClusterStatus
-from yaim.status.look import Failed
 
 EVERY_S = 1.0
 """How often the age of what is shown is told anew."""
 STALE_AFTER_S = 10.0
 """A watch that tells nothing for so long is taken for silent: it looks every 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """etcd could not be read."""
+
+    error: StoreError
 
 
 @dataclass(frozen=True, slots=True)
