@@ -494,7 +494,8 @@ class Checker:
 
     def _check_echo(self, host: "Host", told: Advertisement) -> None:
         """Who says that it has done what operators have asked for has done it, as far as it can
-        know."""
+        know: not of marks under the lease of an earlier life, nor of what that has left and is not
+        in the pool."""
         state = host.state
         view = state.cluster.view if state is not None else None
         if state is None or view is None or not self._world.is_healed or host.is_older:
@@ -504,15 +505,20 @@ class Checker:
         if told.control != control.revision or told.control == known:
             return
         self.counts["echoes"] += 1
-        mine = {a for a, mark in view.marks.items() if mark.holder == host.name}
+        lease = state.lease.current.id if state.lease.current is not None else None
+        mine = {
+            address
+            for address, mark in view.marks.items()
+            if (mark.holder, mark.lease) == (host.name, lease)
+        }
+        has = sorted(host.kernel.answering.keys() & view.pool.keys())
         going = {
             address
-            for address in host.kernel.answering
+            for address in has
             if host.name in control.drains
             and state.placed.target.get(address, host.name) != host.name
         }
-        if going or not mine <= set(state.held) or not host.kernel.answering.keys() <= mine:
-            has = sorted(host.kernel.answering)
+        if going or not mine <= set(state.held) or not mine >= set(has):
             raise Broken(ECHOED, f"{host.name} has {has}, and marks of {sorted(mine)}: {going}")
 
     def _check_mark(self, host: "Host", add: AddAddress) -> None:

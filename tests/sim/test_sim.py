@@ -349,12 +349,11 @@ def test_who_loses_its_lease_clears_when_it_hears_that_others_have_its_addresses
         lambda world, host: host.restart_coordinator(),
         lambda world, host: host.crash_coordinator() or host.start_coordinator(),
         lambda world, host: host.crash_helper() or host.start_helper(),
-        lambda world, host: host.change_version(is_older=True),
         lambda world, host: world.etcd.freeze(60.0),
         lambda world, host: world.etcd.lose_leader(2.0),
         lambda world, host: world.checker.all_leases_are_lost() or world.etcd.lose_leases(),
     ],
-    ids=["restart", "crash", "helper", "other version", "etcd away", "leader lost", "leases lost"],
+    ids=["restart", "crash", "helper", "etcd away", "leader lost", "leases lost"],
 )
 def test_nothing_is_reset_when_nobody_gives_anything_up(
     happens: Callable[[World, Host], object],
@@ -369,11 +368,42 @@ def test_nothing_is_reset_when_nobody_gives_anything_up(
         assert each.kernel.connections >= before[each.name]
 
 
-def putting_off(*rebalance: Rebalance, addresses: int = 6) -> World:
+def test_an_upgrade_resets_nothing_nor_does_an_older_node_beside_what_was_claimed() -> None:
+    world = World(calm(nodes=2, addresses=4))
+    for host in world.hosts.values():
+        host.change_version(is_older=True)
+    world.timeline.run(4.0)
+    assert loads(world) == [2, 2]
+    world.checker.counts.clear()
+    first, second = world.hosts.values()
+    first.change_version(is_older=False)
+    world.timeline.run(14.0)
+    second.change_version(is_older=False)
+    world.timeline.run(24.0)
+    first.change_version(is_older=True)
+    world.timeline.run(34.0)
+    assert loads(world) == [2, 2]
+    assert not world.checker.counts["connections reset"]
+    assert not world.checker.counts["connections cleared"]
+
+
+def test_beside_an_older_node_what_was_handed_over_is_given_back_and_claimed_at_once() -> None:
+    world, host, _ = connected()
+    assert any(mark.version > 1 for mark in world.etcd.marks.values())
+    host.change_version(is_older=True)
+    world.timeline.run(14.0)
+    assert all(mark.version == 1 for mark in world.etcd.marks.values())
+    assert len(world.checker.holders()) == 4
+
+
+def putting_off(*rebalance: Rebalance, addresses: int = 6, older: int | None = None) -> World:
     """A cluster whose nodes have these settings, when all is held evenly; then the last one is
-    switched off, until the others have what it had, and started again."""
+    switched off, until the others have what it had, and started again. `older`: the number of a
+    node that has an older version from the beginning."""
     drawn = tuple((each, 0.0) for each in rebalance)
     world = World(replace(calm(len(rebalance), addresses), rebalance=drawn))
+    if older is not None:
+        world.host(older).change_version(is_older=True)
     for host in world.hosts.values():
         host.put_off(Rebalance.AUTO)
     world.timeline.run(4.0)
@@ -424,8 +454,7 @@ def test_a_node_that_stops_hands_all_over_at_once_where_nobody_levels() -> None:
 
 
 def test_beside_a_node_of_an_older_version_who_never_levels_keeps_its_addresses() -> None:
-    world = putting_off(NEVER, NEVER, AUTO)
-    world.host(2).change_version(is_older=True)
+    world = putting_off(NEVER, NEVER, AUTO, older=2)
     world.timeline.run(20.0)
     assert loads(world) == [3, 3, 0]
     world.host(0).change_version(is_older=True)

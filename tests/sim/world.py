@@ -173,7 +173,25 @@ class World:
                 return f"{name} says that it has {len(node.advertisement.present)} addresses itself"
             if node.advertisement.refused:
                 return f"{name} leaves {len(node.advertisement.refused)} addresses to others"
+        if (why_not := self._why_not_preferred(holder, may_hold)) is not None:
+            return why_not
         return self._why_not_even(holder, self._preferred(may_hold))
+
+    def _why_not_preferred(
+        self, holder: Mapping[Address, NodeName], may_hold: Mapping[Address, frozenset[NodeName]]
+    ) -> str | None:
+        """Who may take what its entry prefers to be there gets it, also if all is even without."""
+        control, waiting = self.etcd.orders.control(), frozenset(self.who_waits())
+        if version_of(self.etcd.nodes) < KNOWS_CONTROL or control.pause is not None:
+            return None
+        for each, name in sorted(holder.items()):
+            if each in control.pins or each in control.moves:
+                continue
+            able = may_hold[each] - waiting - control.drains.keys()
+            preferred = able & self.etcd.pool[each].prefer
+            if preferred and name not in preferred:
+                return f"{each} is on {name}, and its entry prefers {', '.join(sorted(preferred))}"
+        return None
 
     def _preferred(
         self, may_hold: Mapping[Address, frozenset[NodeName]]
