@@ -107,7 +107,7 @@ def test_a_move_that_was_begun_is_finished_though_the_window_closes() -> None:
     play.settle([RemoveAddress(play.state.next_request - 1, going)])
     assert len(moved(play)) == 1
     assert play.state.cluster.view is not None
-    assert play.state.cluster.view.marks[going].holder == OTHER
+    assert len(play.state.cluster.view.marks) == 1
 
 
 def _going(play: Play) -> list[Address]:

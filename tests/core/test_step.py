@@ -24,7 +24,6 @@ from yaim.core.actions import (
     AdvertiseNode,
     ClaimMarks,
     GrantLease,
-    Heir,
     KeepLease,
     ReadCluster,
     ReleaseMarks,
@@ -45,7 +44,6 @@ from yaim.core.events import (
 from yaim.core.model import (
     Boottime,
     Revision,
-    frozen_mapping,
 )
 
 
@@ -125,8 +123,7 @@ def test_an_address_is_removed_before_its_mark_is_released() -> None:
     assert play.tell() == []
     given_up = next(each for each in both if each.address == remove.address)
     (release,) = play.tell(AddressRemoved(remove.request, remove.address))
-    heirs = frozen_mapping({given_up.address: Heir(OTHER, OTHERS_LEASE)})
-    assert release == ReleaseMarks(remove.request + 1, (given_up,), Revision(2), heirs)
+    assert release == ReleaseMarks(remove.request + 1, (given_up,), Revision(2))
     gone = frozenset({given_up.address})
     assert play.tell(MarksReleased(release.request, gone, Revision(6))) == []
     assert len(play.state.held) == 1

@@ -15,6 +15,7 @@ from tests.sim.faults import Scenario, draw
 from tests.sim.host import Host
 from tests.sim.mutating import Mutation, catch, mutated
 from tests.sim.mutations import MUTATIONS
+from tests.sim.orders import drain
 from tests.sim.run import play, quickly
 from tests.sim.story import story
 from tests.sim.timeline import address
@@ -349,11 +350,12 @@ def test_who_loses_its_lease_clears_when_it_hears_that_others_have_its_addresses
         lambda world, host: host.restart_coordinator(),
         lambda world, host: host.crash_coordinator() or host.start_coordinator(),
         lambda world, host: host.crash_helper() or host.start_helper(),
+        lambda world, host: host.change_version(is_older=True),
         lambda world, host: world.etcd.freeze(60.0),
         lambda world, host: world.etcd.lose_leader(2.0),
         lambda world, host: world.checker.all_leases_are_lost() or world.etcd.lose_leases(),
     ],
-    ids=["restart", "crash", "helper", "etcd away", "leader lost", "leases lost"],
+    ids=["restart", "crash", "helper", "other version", "etcd away", "leader lost", "leases lost"],
 )
 def test_nothing_is_reset_when_nobody_gives_anything_up(
     happens: Callable[[World, Host], object],
@@ -389,9 +391,11 @@ def test_an_upgrade_resets_nothing_nor_does_an_older_node_beside_what_was_claime
 
 def test_beside_an_older_node_what_was_handed_over_is_given_back_and_claimed_at_once() -> None:
     world, host, _ = connected()
+    world.command(drain(host.name))
+    world.timeline.run(8.0)
     assert any(mark.version > 1 for mark in world.etcd.marks.values())
     host.change_version(is_older=True)
-    world.timeline.run(14.0)
+    world.timeline.run(24.0)
     assert all(mark.version == 1 for mark in world.etcd.marks.values())
     assert len(world.checker.holders()) == 4
 

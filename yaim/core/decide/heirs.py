@@ -15,13 +15,15 @@ from collections.abc import Iterable, Mapping
 
 from yaim.core.actions import Heir
 from yaim.core.facts import Facts
-from yaim.core.model import Address, Mark, frozen_mapping
+from yaim.core.model import Address, Mark, NodeName, frozen_mapping
 
 NOBODY: Mapping[Address, Heir] = frozen_mapping({})
 
 
 def heirs(facts: Facts, marks: Iterable[Mark]) -> Mapping[Address, Heir]:
-    """Returns the heirs of those of our marks that another node is to hold, and can take at once.
+    """Returns the heirs of those of our marks that another node is to hold because an operator
+    wants that, and can take at once. What moves only to be level is released and claimed: an older
+    node understands such marks, so that without orders a change of versions moves nothing.
 
     A node that waits takes only what nobody else can hold: whether that is so when it hears of it,
     it decides itself. A full etcd takes deletions only (full_etcd.py). After a loss of all leases
@@ -38,8 +40,18 @@ def heirs(facts: Facts, marks: Iterable[Mark]) -> Mapping[Address, Heir]:
         node = view.nodes.get(name) if name is not None and name != facts.me else None
         if node is None or entry is None or not node.can_take(entry):
             continue
+        if not _is_ordered(facts, mark.address, node.name):
+            continue
         if node.is_waiting and not node.advertisement.is_drained:
             continue
         if mark.address not in state.elsewhere.everywhere:
             found[mark.address] = Heir(node.name, node.lease)
     return frozen_mapping(found)
+
+
+def _is_ordered(facts: Facts, address: Address, name: NodeName) -> bool:
+    control = facts.control
+    orders = (each.get(address) for each in (control.moves, control.pins))
+    return facts.drain() is not None or any(
+        order is not None and order.node == name for order in orders
+    )
