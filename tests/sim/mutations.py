@@ -1084,7 +1084,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "what was handed over stays beside nodes that do not understand that",
         ("_not_understood@yaim.core", "if mark.version > 1", "if False"),
         only=("other version", "moved", "drained"),
-        seed=8,
+        seed=168,
     ),
     _fault(
         "a drained node counts as one that can hold",
