@@ -1120,7 +1120,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _fault(
         "a move is put off like what is moved to be level",
-        ("moves_to_level@yaim.core", "and not (a in moves and moves[a].node == to)", ""),
+        ("moves_to_level@yaim.core", "and not facts.is_ordered(a, to)", ""),
         seed=9,
     ),
     _fault(

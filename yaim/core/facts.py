@@ -170,6 +170,11 @@ class Facts:
         """Returns the order to give up what others can hold; None: there is none."""
         return self.control.drains.get(self.me)
 
+    def is_ordered(self, address: Address, node: NodeName) -> bool:
+        """Whether an operator wants the address on that node: it is pinned or to move there."""
+        orders = (each.get(address) for each in (self.control.moves, self.control.pins))
+        return any(order is not None and order.node == node for order in orders)
+
     def is_no_member(self) -> bool:
         """Whether nobody is told that we have been here and have not been stopped."""
         member = self.control.members.get(self.me)

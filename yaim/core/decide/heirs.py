@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from yaim.core.actions import Heir
 from yaim.core.facts import Facts
-from yaim.core.model import Address, Mark, NodeName, frozen_mapping
+from yaim.core.model import Address, Mark, frozen_mapping
 
 NOBODY: Mapping[Address, Heir] = frozen_mapping({})
 
@@ -40,18 +40,10 @@ def heirs(facts: Facts, marks: Iterable[Mark]) -> Mapping[Address, Heir]:
         node = view.nodes.get(name) if name is not None and name != facts.me else None
         if node is None or entry is None or not node.can_take(entry):
             continue
-        if not _is_ordered(facts, mark.address, node.name):
+        if facts.drain() is None and not facts.is_ordered(mark.address, node.name):
             continue
         if node.is_waiting and not node.advertisement.is_drained:
             continue
         if mark.address not in state.elsewhere.everywhere:
             found[mark.address] = Heir(node.name, node.lease)
     return frozen_mapping(found)
-
-
-def _is_ordered(facts: Facts, address: Address, name: NodeName) -> bool:
-    control = facts.control
-    orders = (each.get(address) for each in (control.moves, control.pins))
-    return facts.drain() is not None or any(
-        order is not None and order.node == name for order in orders
-    )

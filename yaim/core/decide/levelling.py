@@ -20,13 +20,11 @@ def moves_to_level(facts: Facts) -> frozenset[Address]:
         return frozenset()
     if view is None or node is None or node.is_waiting or facts.drain() is not None:
         return frozenset()
-    pins, moves = view.control.pins, view.control.moves
     return frozenset(
         a
         for a in facts.my_addresses() & view.pool.keys()
         if (to := target.get(a, node.name)) != node.name
-        and not (a in pins and pins[a].node == to)
-        and not (a in moves and moves[a].node == to)
+        and not facts.is_ordered(a, to)
         and addresses.phase(a) not in _GONE
         and node.can_hold(view.pool[a])
     )
